@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+# Which Python makes .venv; empty means the first suitable one of the list below.
+PYTHON ?=
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+help:
+	@echo "make demo    set up, then train a small model on this machine and show what it learned (minutes)"
+	@echo "make test    set up, then run the tests            (one file: make test ARGS=tests/test_types.py)"
+	@echo "make lint    set up, then check style, format and types"
+	@echo "make clean   remove .venv and the tools' caches; runs/ and models/ stay"
+	@echo
+	@echo "PYTHON=/path/to/python chooses the Python (3.11 or newer) that .venv is made with."
+
+demo: .venv/.runtime
+	@.venv/bin/sharpen demo
+
+test: .venv/.dev
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: .venv/.dev
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+
+.venv/.runtime: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing sharpen into .venv. The first time takes some minutes: PyTorch is large."
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing sharpen and its tools into .venv. The first time takes some minutes: PyTorch is large."
+	@$(INSTALL) -e ".[dev,gguf,tensorboard]"
+	@touch $@
+
+# pip is the last thing that venv writes, so where it exists the environment is complete.
+.venv/bin/pip:
+	@for python in $(CANDIDATES); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \
+		without_venv=$$python; \
+	done; \
+	if [ -n "$$without_venv" ]; then \
+		echo "$$without_venv has no venv module." >&2; \
+		echo "Debian and Ubuntu: sudo apt install python3-venv. Or name another: PYTHON=/path/to/python" >&2; \
+	else \
+		echo "No Python 3.11 or newer found (tried: $(subst ",,$(CANDIDATES)))." >&2; \
+		echo "Debian and Ubuntu: sudo apt install python3 python3-venv. macOS: brew install python." >&2; \
+		echo "Or name one that is not on the PATH: PYTHON=/path/to/python" >&2; \
+	fi; \
+	exit 1

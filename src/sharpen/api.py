@@ -1,0 +1,76 @@
+"""The same from Python: a model, a method, data, a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sharpen.config import IN_MEMORY, make_recipe
+from sharpen.data.tasks import TASKS
+from sharpen.methods import Method
+from sharpen.report.progress import Console
+from sharpen.run import Given, Run, start
+from sharpen.run import resume as resume_run
+
+
+def train(
+    model: str | Path,
+    method: str | Method | Mapping[str, Any],
+    data: Any,
+    *,
+    reward: Any = None,
+    held_out: Any = None,
+    run: str | Path,
+    resume: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Run:
+    """Train a model with a method on data.
+
+    Args:
+        model: a local Hugging Face folder or a hub id.
+        method: a name (``"grpo"``), a name with settings, or a method such as ``GRPO(group_size=16)``.
+        data: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task's name.
+        reward: a function ``(completion, **row) -> float``, a reward's name, or several with weights. A task has its
+            own.
+        held_out: prompts to measure on, given like ``data``.
+        run: the folder to write.
+        resume: go on with the run in that folder; the model, method and settings are the ones it was started with.
+        settings: sections of a recipe, as mappings: ``training={"steps": 50}``, ``rollout={...}``.
+
+    Raises:
+        SharpenError: something cannot be used; the message names it.
+    """
+    path = Path(run)
+    named = isinstance(data, str) and (data.partition("?")[0] in TASKS or data.startswith("reasoning_gym:"))
+    given = Given(
+        train=None if isinstance(data, str | Path) else data,
+        held_out=None if isinstance(held_out, str | Path) else held_out,
+        reward=reward,
+    )
+    with Console(path.name, quiet=quiet) as console:
+        if resume:
+            return resume_run(path, given, loggers=[console], say=console.say)
+        source = {"task": data} if named else {"train": _name(data), "held_out": _name(held_out)}
+        tree = {
+            "run": path,
+            "model": str(model),
+            "method": method,
+            "reward": _reward_name(reward),
+            **settings,
+            "data": {**source, **settings.get("data", {})},
+        }
+        return start(make_recipe(tree, where="train()"), given, loggers=[console], say=console.say)
+
+
+def _name(rows: Any) -> str | None:
+    if rows is None:
+        return None
+    return str(rows) if isinstance(rows, str | Path) else IN_MEMORY
+
+
+def _reward_name(reward: Any) -> Any:
+    plain = isinstance(reward, str | Mapping)
+    listed = isinstance(reward, Sequence) and all(isinstance(r, str | Mapping) for r in reward)
+    return reward if reward is None or plain or listed else IN_MEMORY

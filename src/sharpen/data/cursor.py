@@ -1,0 +1,57 @@
+"""An endless order over the items of a data set that can be saved and gone on with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sharpen.errors import CheckpointError
+
+
+class Cursor:
+    """Endless, deterministic order over ``size`` items: a new permutation every epoch.
+
+    The permutation of an epoch depends on ``seed`` and the epoch's number only, so the state is two numbers.
+    No item comes twice within an epoch.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0
+        self._order = self._permutation(0)
+
+    def take(self, count: int) -> list[int]:
+        """The next ``count`` items; crosses into the next epoch where this one ends."""
+        taken: list[int] = []
+        while len(taken) < count:
+            if self.position == self.size:
+                self.epoch, self.position = self.epoch + 1, 0
+                self._order = self._permutation(self.epoch)
+            items = self._order[self.position : self.position + count - len(taken)]
+            taken += items
+            self.position += len(items)
+        return taken
+
+    def state(self) -> dict[str, int]:
+        """What ``load`` needs to go on from here; JSON."""
+        return {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``; raises CheckpointError when it was saved over other data or another seed."""
+        for field, ours in (("size", self.size), ("seed", self.seed)):
+            if state[field] != ours:
+                raise CheckpointError(
+                    f"the data cursor was saved with {field} {state[field]}, but here {field} is {ours}: "
+                    "resume with the data and the seed that the run was started with"
+                )
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._order = self._permutation(self.epoch)
+
+    def _permutation(self, epoch: int) -> list[int]:
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+        order: list[int] = generator.permutation(self.size).tolist()
+        return order

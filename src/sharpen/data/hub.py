@@ -1,0 +1,49 @@
+"""Datasets of the hub, and folders in its formats, through `datasets.load_dataset`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
+
+from sharpen.data.query import parse_query
+from sharpen.data.suggest import did_you_mean
+from sharpen.errors import DataError, RecipeError
+
+QUERY_KEYS = ("name", "split", "revision", "data_dir")
+
+
+def load(source: str) -> Dataset:
+    """The dataset that ``path?name=…&split=…`` names; ``path`` is a hub id or a folder."""
+    path, query = parse_query(source)
+    for key in query:
+        if key not in QUERY_KEYS:
+            raise RecipeError(
+                f"{source}: unknown key {key!r}.{did_you_mean(key, QUERY_KEYS)} Known: {', '.join(QUERY_KEYS)}"
+            )
+    try:
+        loaded = load_dataset(path, **query)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(f"{source}: neither a data file nor a dataset that could be loaded: {error}") from error
+    return one_split(loaded, source)
+
+
+def one_split(dataset: Any, name: str) -> Dataset:
+    """The dataset itself, or the only split of a dictionary of splits."""
+    if isinstance(dataset, (IterableDataset, IterableDatasetDict)):
+        raise DataError(f"{name}: a streamed dataset has no row numbers; load it without streaming=True")
+    if isinstance(dataset, DatasetDict):
+        if len(dataset) != 1:
+            first = next(iter(dataset))
+            raise DataError(
+                f"{name}: has the splits {', '.join(dataset)}; choose one: dataset[{first!r}] in Python, "
+                f"or ?split={first} after the name"
+            )
+        return next(iter(dataset.values()))
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"{name}: rows must be a list of objects, a path, a hub id or a datasets.Dataset, "
+            f"not {type(dataset).__name__}"
+        )
+    return dataset

@@ -1,0 +1,110 @@
+"""What prompts and demonstrations share: which columns to read, what to do with rows that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.data.rows import Rows
+from sharpen.data.suggest import did_you_mean
+from sharpen.errors import DataError
+
+Overlong = Literal["error", "drop"]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Item]):
+    """The items made from rows, in their order, and how many rows were left out as too long."""
+
+    items: tuple[Item, ...]
+    dropped: int
+
+
+def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
+    """The error for rows that have none of the ``wanted`` columns."""
+    near = next(filter(None, (did_you_mean(column, rows.columns) for column in wanted)), "")
+    needed = " or ".join(f"`{column}`" for column in wanted)
+    have = ", ".join(f"`{column}`" for column in rows.columns)
+    return DataError(f"{rows.name}: no column {needed}; it has {have}.{near} Rename the column that holds it")
+
+
+def text_column(rows: Rows, column: str) -> list[str]:
+    """A column that must hold a string in every row."""
+    return [_value(rows, index, row, column, str, "a string") for index, row in enumerate(rows)]
+
+
+def messages_column(rows: Rows, column: str) -> list[list[Mapping[str, Any]]]:
+    """A column that must hold a conversation, a list of messages, in every row."""
+    conversations = []
+    for index, row in enumerate(rows):
+        messages = _value(rows, index, row, column, list, "a list of messages")
+        for number, message in enumerate(messages, start=1):
+            _check_message(message, f"{rows.where(index)}: message {number} of column `{column}`")
+        if not messages:
+            raise DataError(f"{rows.where(index)}: column `{column}` has no messages; at least one is needed")
+        conversations.append(messages)
+    return conversations
+
+
+def is_conversational(rows: Rows, column: str) -> bool:
+    """Whether a column holds conversations, judged by its first row."""
+    return isinstance(rows[0].get(column), list)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], *, add_special_tokens: bool
+) -> list[tuple[int, ...]]:
+    """Token ids of many texts at once, which is several times faster than one by one."""
+    encoded = tokenizer(texts, add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False)
+    return [tuple(ids) for ids in encoded["input_ids"]]
+
+
+def keep_fitting(
+    rows: Rows,
+    items: Sequence[Item],
+    tokens_needed: Callable[[Item], int],
+    *,
+    context_length: int,
+    overlong: Overlong,
+    explain: Callable[[Item], str],
+) -> Loaded[Item]:
+    """Leave out the items that need more than ``context_length`` tokens, or raise for the first of them.
+
+    ``explain`` says for an item what its tokens are and what would make it fit. Raises DataError as well when
+    none is left.
+    """
+    too_long = [index for index, item in enumerate(items) if tokens_needed(item) > context_length]
+    if not too_long:
+        return Loaded(tuple(items), dropped=0)
+    first = too_long[0]
+    reason = f"{explain(items[first])}; or leave such rows out with `overlong: drop`"
+    if overlong == "error":
+        raise DataError(f"{rows.where(first)}: does not fit into the context of {context_length} tokens: {reason}")
+    if len(too_long) == len(items):
+        raise DataError(f"{rows.name}: none of the {len(items)} rows fits into {context_length} tokens: {reason}")
+    leave_out = set(too_long)
+    kept = tuple(item for index, item in enumerate(items) if index not in leave_out)
+    return Loaded(kept, dropped=len(too_long))
+
+
+def _value(rows: Rows, index: int, row: Mapping[str, Any], column: str, type_: type, wanted: str) -> Any:
+    if column not in row:
+        raise DataError(f"{rows.where(index)}: no column `{column}`, which other rows have; add it")
+    value = row[column]
+    if not isinstance(value, type_):
+        raise DataError(
+            f"{rows.where(index)}: column `{column}` must be {wanted}, not {type(value).__name__} ({repr(value)[:60]})"
+        )
+    return value
+
+
+def _check_message(message: Any, where: str) -> None:
+    said = ("content", "tool_calls")
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise DataError(f'{where} must be an object like {{"role": "user", "content": "…"}}, not {repr(message)[:60]}')
+    if all(message.get(key) is None for key in said):
+        raise DataError(f"{where} has no `content`; its keys are {', '.join(map(str, message))}")

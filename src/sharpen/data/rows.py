@@ -1,0 +1,110 @@
+"""Rows of data, wherever they come from: a list, a file, a `datasets` dataset or a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from sharpen.data.files import READERS, read_file
+from sharpen.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+RowSequence = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that know their name.
+
+    ``name`` is what error messages call the rows (a file's path, say) and ``key`` the short name that row ids
+    begin with. ``lines`` are the rows' line numbers, where the source is a text file with a row a line.
+    """
+
+    name: str
+    key: str
+    columns: tuple[str, ...]
+    data: RowSequence | Dataset
+    lines: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return dict(self.data[index])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def where(self, index: int) -> str:
+        """How an error message calls row ``index``: ``train.jsonl:7`` or ``train.parquet, row 7``, from 1."""
+        return f"{self.name}:{self.lines[index]}" if self.lines else f"{self.name}, row {index + 1}"
+
+    def row_id(self, index: int) -> str:
+        """A short id, stable between runs and unique among these rows; rows are counted from 1."""
+        return f"{self.key}:{index + 1}"
+
+
+@overload
+def read_rows(source: str | Path | RowSequence | Rows, *, name: str | None = None) -> Rows: ...
+@overload
+def read_rows(source: Dataset, *, name: str | None = None) -> Rows: ...
+def read_rows(source: Any, *, name: str | None = None) -> Rows:
+    """Read rows from any source of data.
+
+    ``source`` is a sequence of mappings; the path of a ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file;
+    a ``datasets.Dataset``; a folder that ``datasets.load_dataset`` reads; or a dataset of the hub with its
+    configuration and split, as in ``openai/gsm8k?name=main&split=train``. ``name`` replaces the name that
+    error messages use.
+
+    Raises DataError when the source is missing, empty, or malformed, and RecipeError for an unknown query
+    key.
+    """
+    if isinstance(source, Rows):
+        return source
+    if isinstance(source, (str, Path)):
+        return _read_location(source, name)
+    if isinstance(source, Sequence):
+        return _from_list(source, name or "rows given as a list", key=name or "row")
+    # datasets takes a second to import, which the other sources need not pay.
+    from sharpen.data.hub import one_split
+
+    label = name or "the given dataset"
+    return _from_dataset(one_split(source, label), label, key=name or "row")
+
+
+def _read_location(source: str | Path, name: str | None) -> Rows:
+    path = Path(source).expanduser()
+    if path.suffix in READERS:
+        data, lines = read_file(path)
+        label = name or str(path)
+        if isinstance(data, list):
+            return _from_list(data, label, key=name or path.name, lines=lines)
+        return _from_dataset(data, label, key=name or path.name)
+    if path.is_file():
+        raise DataError(f"{path}: files of type {path.suffix!r} are not read; give one of {', '.join(READERS)}")
+
+    from sharpen.data.hub import load
+
+    return _from_dataset(load(str(source)), name or str(source), key=name or path.name)
+
+
+def _from_list(rows: Sequence[Any], name: str, *, key: str, lines: tuple[int, ...] | None = None) -> Rows:
+    if not rows:
+        raise DataError(f"{name}: no rows in it; at least one is needed")
+    columns: dict[str, None] = {}
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            where = f"{name}:{lines[index]}" if lines else f"{name}, row {index + 1}"
+            raise DataError(f"{where}: a row must be an object of columns, not {type(row).__name__} ({repr(row)[:60]})")
+        columns.update(dict.fromkeys(row))
+    return Rows(name, key, tuple(columns), rows, lines)
+
+
+def _from_dataset(dataset: Dataset, name: str, *, key: str) -> Rows:
+    if len(dataset) == 0:
+        raise DataError(f"{name}: no rows in it; at least one is needed")
+    return Rows(name, key, tuple(dataset.column_names), dataset)

@@ -1,0 +1,175 @@
+"""Sums of a few numbers, small enough for a character-level transformer of a million parameters.
+
+A problem is ``47+85-36=``. It can be answered by a guess, ``#96``, or by writing out the steps, each going on
+from the result of the one before: ``47+85=132;132-36=96#96``. Running totals never go below zero in a correct
+answer.
+
+The demonstrations teach both ways, and writing out badly: some steps have a wrong result, and what follows
+goes on from that. A model that imitates them guesses about as often as it writes out, and cannot guess well.
+What is left to reinforcement learning is to always show the work, and to make fewer slips than the teacher
+did.
+"""
+
+import re
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sharpen.data.rows import Rows
+from sharpen.data.tasks.task import is_held_out, task_rows
+from sharpen.errors import RecipeError
+from sharpen.settings import Settings
+
+ALPHABET = "0123456789+-=;#"
+"""Every character of the problems and their answers."""
+
+HELD_OUT_SHARE = 0.1
+
+_ANSWER = re.compile(r"[^#]*#(-?\d+)")
+_STEPS = re.compile(r"(?:-?\d+[+-]\d+=-?\d+;)*-?\d+[+-]\d+=-?\d+#-?\d+")
+
+Problem = tuple[int, ...]
+"""The first number, then the numbers added to it, those taken away being negative."""
+
+
+class Arithmetic(Settings):
+    """The task ``arithmetic``. A problem is held out by its text alone, whatever the seed and the sizes."""
+
+    terms: int = Field(default=3, ge=2)
+    """Numbers of a problem."""
+    digits: int = Field(default=2, ge=1, le=9)
+    """Digits of each number."""
+    wrong_step_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the demonstrated steps whose result is wrong, each independently."""
+    guess_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the demonstrations that guess the answer (rightly) instead of writing out the steps."""
+    train_size: PositiveInt = 20_000
+    held_out_size: PositiveInt = 500
+    demonstration_size: PositiveInt = 50_000
+    seed: NonNegativeInt = 0
+
+    @property
+    def name(self) -> str:
+        return "arithmetic"
+
+    def train_rows(self) -> Rows:
+        problems = self._draw(self.train_size, "train", held_out=False)
+        return task_rows(self.name, "train", [_row(problem) for problem in problems])
+
+    def held_out_rows(self) -> Rows:
+        """Rows of problems that are all different."""
+        return self._held_out
+
+    def demonstrations(self) -> Rows:
+        problems = self._draw(self.demonstration_size, "demonstrations", held_out=False)
+        rng = self._generator("slips")
+        guesses = rng.random(len(problems)) < self.guess_share
+        slips = np.where(
+            rng.random((len(problems), self.terms - 1)) < self.wrong_step_share,
+            rng.random((len(problems), self.terms - 1)),
+            np.nan,
+        ).tolist()
+        rows = [
+            {**_row(problem), "completion": f"#{sum(problem)}" if guess else write_out(problem, slip)}
+            for problem, guess, slip in zip(problems, guesses, slips, strict=True)
+        ]
+        return task_rows(self.name, "demonstrations", rows)
+
+    def verify(self, completion: str, *, answer: str, **_: Any) -> float:
+        """1 if the completion ends with ``#`` and the exact answer, and has no other ``#``."""
+        return float(self.answer(completion) == answer)
+
+    def answer(self, completion: str) -> str | None:
+        """What stands after the only ``#``, if that is a number and the end."""
+        found = _ANSWER.fullmatch(completion)
+        return found[1] if found else None
+
+    @cached_property
+    def _held_out(self) -> Rows:
+        # Twenty times as many draws as are wanted find all of them unless there are hardly that many.
+        drawn = dict.fromkeys(self._draw(20 * self.held_out_size, "held out", held_out=True))
+        if len(drawn) < self.held_out_size:
+            raise RecipeError(
+                f"arithmetic: only {len(drawn)} different held-out problems found with terms={self.terms}, "
+                f"digits={self.digits}, but held_out_size={self.held_out_size}: make it smaller, or terms or "
+                "digits larger"
+            )
+        return task_rows(self.name, "held out", [_row(problem) for problem in list(drawn)[: self.held_out_size]])
+
+    def _draw(self, count: int, purpose: str, *, held_out: bool) -> list[Problem]:
+        rng = self._generator(purpose)
+        found: list[Problem] = []
+        part = HELD_OUT_SHARE if held_out else 1 - HELD_OUT_SHARE
+        while len(found) < count:
+            problems = self._random_problems(rng, int(1.1 * count / part))
+            found += [p for p in problems if is_held_out(problem_text(p), HELD_OUT_SHARE) is held_out]
+        return found[:count]
+
+    def _random_problems(self, rng: np.random.Generator, count: int) -> list[Problem]:
+        """Numbers of ``digits`` digits; a coin decides on a minus where the total then stays above −1."""
+        numbers = rng.integers(10 ** (self.digits - 1), 10**self.digits, size=(count, self.terms))
+        minus = rng.random((count, self.terms)) < 0.5
+        totals = numbers[:, 0].copy()
+        for term in range(1, self.terms):
+            signed = np.where(minus[:, term] & (totals >= numbers[:, term]), -numbers[:, term], numbers[:, term])
+            numbers[:, term] = signed
+            totals += signed
+        return list(map(tuple, numbers.tolist()))
+
+    def _generator(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *purpose.encode()])
+
+
+def problem_text(problem: Problem) -> str:
+    """``47+85-36=``"""
+    first, *others = problem
+    return f"{first}{''.join(f'{number:+d}' for number in others)}="
+
+
+def write_out(problem: Problem, slips: list[float]) -> str:
+    """The answer with its steps. A slip in [0, 1) picks the wrong result of its step; NaN is no slip."""
+    total, *others = problem
+    steps = []
+    for number, slip in zip(others, slips, strict=True):
+        result = total + number
+        if slip == slip:
+            wrong = wrong_results(total, number)
+            result = wrong[int(slip * len(wrong))]
+        steps.append(f"{total}{number:+d}={result}")
+        total = result
+    return f"{';'.join(steps)}#{total}"
+
+
+def wrong_results(total: int, number: int) -> list[int]:
+    """Slips a person makes in ``total + number``: one off, ten off, or all carries dropped."""
+    right = total + number
+    wrong = [right - 1, right + 1, right - 10, right + 10]
+    without_carry = _without_carry(total, number)
+    if without_carry != right:
+        wrong.append(without_carry)
+    return wrong if right < 0 else [result for result in wrong if result >= 0]
+
+
+def shows_work(completion: str) -> bool:
+    """Whether the completion writes out a step or more and answers with the last one's result."""
+    if not _STEPS.fullmatch(completion):
+        return False
+    steps, answer = completion.split("#")
+    return steps.rpartition("=")[2] == answer
+
+
+def _without_carry(total: int, number: int) -> int:
+    """Adds or subtracts column by column, each modulo ten."""
+    sign = 1 if number >= 0 else -1
+    result, column = 0, 1
+    rest, other = abs(total), abs(number)
+    while rest or other:
+        result += (rest + sign * other) % 10 * column
+        rest, other, column = rest // 10, other // 10, column * 10
+    return result
+
+
+def _row(problem: Problem) -> dict[str, str]:
+    return {"prompt": problem_text(problem), "answer": str(sum(problem))}

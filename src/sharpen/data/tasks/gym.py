@@ -1,0 +1,156 @@
+"""Any task of the optional package reasoning-gym, with its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from sharpen.data.rows import Rows
+from sharpen.data.suggest import did_you_mean
+from sharpen.data.tasks.task import is_held_out, task_rows
+from sharpen.errors import RecipeError
+
+HELD_OUT_SHARE = 0.2
+OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
+
+_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_MOST_CHUNKS = 20
+
+
+class GymTask:
+    """A task of reasoning-gym.
+
+    Its problems are drawn from ``seed`` on, each text once, and a problem is held out by its text alone, so
+    the two parts have none in common whatever the seed and the sizes. The reward is the task's own
+    ``score_answer``, from 0 to 1; many tasks give part of it for an answer that is right but wrapped in more
+    text.
+    """
+
+    def __init__(
+        self, name: str, kind: type, settings: type, parameters: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> None:
+        self.name = name
+        self._kind, self._settings, self._parameters = kind, settings, parameters
+        self._train_size, self._held_out_size = sizes["train_size"], sizes["held_out_size"]
+        self._seed = sizes["seed"]
+        self._scorer = self._dataset(seed=self._seed, size=1)
+
+    def train_rows(self) -> Rows:
+        return self._parts[0]
+
+    def held_out_rows(self) -> Rows:
+        return self._parts[1]
+
+    def demonstrations(self) -> None:
+        return None
+
+    def verify(self, completion: str, *, prompt: str, answer: Any, metadata: Mapping[str, Any], **_: Any) -> float:
+        given = self.answer(completion)
+        if given is None:
+            return 0.0
+        entry = {"question": prompt, "answer": answer, "metadata": metadata}
+        try:
+            return float(self._scorer.score_answer(given, entry))
+        except ValueError:  # how some scorers refuse an answer of the wrong form
+            return 0.0
+
+    def answer(self, completion: str) -> str | None:
+        """What stands in the last ``<answer>`` tags, or the whole completion where there are none."""
+        tagged = _ANSWER_TAG.findall(completion)
+        return (tagged[-1] if tagged else completion).strip() or None
+
+    @cached_property
+    def _parts(self) -> tuple[Rows, Rows]:
+        train: dict[str, dict[str, Any]] = {}
+        held_out: dict[str, dict[str, Any]] = {}
+        size = self._train_size + self._held_out_size
+        for chunk in range(_MOST_CHUNKS):
+            # Problem i of a data set comes from seed + i, so data sets of near seeds would overlap.
+            for entry in self._dataset(seed=self._seed + chunk * size, size=size):
+                question = entry["question"]
+                part = held_out if is_held_out(question, HELD_OUT_SHARE) else train
+                part[question] = {
+                    "prompt": question,
+                    "answer": entry["answer"],
+                    "metadata": entry["metadata"],
+                }
+            if len(train) >= self._train_size and len(held_out) >= self._held_out_size:
+                return (
+                    task_rows(self.name, "train", list(train.values())[: self._train_size]),
+                    task_rows(self.name, "held out", list(held_out.values())[: self._held_out_size]),
+                )
+        raise RecipeError(
+            f"{self.name}: {_MOST_CHUNKS * size} draws gave only {len(train)} different problems to train on "
+            f"and {len(held_out)} held out; make train_size ({self._train_size}) and held_out_size "
+            f"({self._held_out_size}) no larger than that, or choose parameters with more problems"
+        )
+
+    def _dataset(self, *, seed: int, size: int) -> Any:
+        return self._kind(self._settings(**self._parameters, seed=seed, size=size))
+
+
+def gym_task(name: str, parameters: Mapping[str, str], spec: str) -> GymTask:
+    """The reasoning-gym task ``name``.
+
+    Its parameters are the fields of its configuration, written as JSON (``ops=["+","-"]``; strings may go
+    without quotes), and ``train_size``, ``held_out_size`` and ``seed``. Where the configuration has
+    ``min_terms`` and ``max_terms``, ``terms`` or ``num_terms`` sets both.
+
+    Raises RecipeError when the package is missing, for an unknown name or parameter, and for a bad value.
+    """
+    try:
+        from reasoning_gym.factory import DATASETS
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f'{spec}: this task needs the package {error.name}; install it with: pip install "sharpen[tasks]"'
+        ) from error
+    if name not in DATASETS:
+        raise RecipeError(
+            f"{spec}: reasoning-gym has no task {name!r}.{did_you_mean(name, DATASETS)} "
+            f"Some of its {len(DATASETS)}: {', '.join(sorted(DATASETS)[:8])}"
+        )
+    kind, settings = DATASETS[name]
+    sizes = dict(OUR_PARAMETERS)
+    given: dict[str, Any] = {}
+    types = get_type_hints(settings)
+    fields = [field.name for field in dataclasses.fields(settings) if field.name not in ("seed", "size")]
+    for key, text in parameters.items():
+        if key in sizes:
+            sizes[key] = _parse(spec, key, text, int)
+            if sizes[key] < (key != "seed"):
+                raise RecipeError(f"{spec}: {key} must be {'0' if key == 'seed' else '1'} or more, not {text}")
+            continue
+        for field in _fields_meant(key, fields, spec):
+            given[field] = _parse(spec, key, text, types[field])
+    try:
+        return GymTask(f"reasoning_gym:{name}", kind, settings, given, sizes)
+    except (AssertionError, ValueError) as error:
+        raise RecipeError(f"{spec}: {error}") from error
+
+
+def _fields_meant(key: str, fields: list[str], spec: str) -> list[str]:
+    if key in fields:
+        return [key]
+    quantity = key.removeprefix("num_")
+    ends = [f"min_{quantity}", f"max_{quantity}"]
+    if set(ends) <= set(fields):
+        return ends
+    known = [*fields, *OUR_PARAMETERS]
+    raise RecipeError(f"{spec}: unknown parameter {key!r}.{did_you_mean(key, known)} Known: {', '.join(known)}")
+
+
+def _parse(spec: str, key: str, text: str, type_: Any) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    try:
+        return TypeAdapter(type_).validate_python(value)
+    except ValidationError as error:
+        raise RecipeError(f"{spec}: {key}={text}: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,57 @@
+"""Tasks by name, with parameters: ``arithmetic?terms=4&wrong_step_share=0.1``."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from sharpen.data.query import parse_query
+from sharpen.data.suggest import did_you_mean
+from sharpen.data.tasks.arithmetic import Arithmetic
+from sharpen.data.tasks.gym import gym_task
+from sharpen.data.tasks.sums import Sums
+from sharpen.data.tasks.task import Task
+from sharpen.data.tasks.words import Words
+from sharpen.errors import RecipeError
+from sharpen.settings import Settings
+
+GYM_PREFIX = "reasoning_gym:"
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def resolve_task(spec: str) -> Task:
+    """The task that ``name?key=value&key=value`` names.
+
+    Raises RecipeError for an unknown name or parameter, naming the nearest known one, and for a parameter
+    whose value cannot be used.
+    """
+    name, parameters = parse_query(spec)
+    if name.startswith(GYM_PREFIX):
+        return gym_task(name.removeprefix(GYM_PREFIX), parameters, spec)
+    if name not in TASKS:
+        known = [*TASKS, f"{GYM_PREFIX}<name of a reasoning-gym task>"]
+        raise RecipeError(f"{spec}: unknown task {name!r}.{did_you_mean(name, TASKS)} Known: {', '.join(known)}")
+    return TASKS[name](parameters, spec)
+
+
+def _build(kind: type[Kind], parameters: Mapping[str, str], spec: str) -> Kind:
+    for key in parameters:
+        if key not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
+            raise RecipeError(
+                f"{spec}: unknown parameter {key!r}.{did_you_mean(key, kind.model_fields)} Known: {known}"
+            )
+    try:
+        return kind.model_validate(parameters)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"{spec}: {problems}") from error
+
+
+TASKS: dict[str, Callable[[Mapping[str, str], str], Task]] = {
+    "arithmetic": partial(_build, Arithmetic),
+    "sums": partial(_build, Sums),
+    "words": partial(_build, Words),
+}

@@ -1,0 +1,99 @@
+"""Draws completions of held-out prompts and measures them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sharpen.errors import RewardError
+from sharpen.evaluation.estimators import Estimate, bootstrap_interval, majority_at_k, pass_at_k
+from sharpen.rewards.combine import check_failures
+from sharpen.rewards.reward import Reward
+from sharpen.rollout.engine import Engine, Sampling
+from sharpen.types import Finish, Group, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured, each a mean over prompts with its 95 % bootstrap interval, and what was drawn."""
+
+    measures: dict[str, Estimate]
+    groups: tuple[Group, ...]
+    right: tuple[tuple[bool, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Means and intervals; None where a single prompt gives no interval."""
+        return {
+            name: {
+                "mean": e.mean,
+                "low": None if np.isnan(e.low) else e.low,
+                "high": None if np.isnan(e.high) else e.high,
+            }
+            for name, e in self.measures.items()
+        }
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed for draws of another purpose, so that evaluating never changes what training draws."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def evaluate(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    *,
+    n: int,
+    ks: Sequence[int],
+    sampling: Sampling,
+    seed: int,
+    threshold: float = 1.0,
+    max_reward_failures: float = 0.1,
+) -> Evaluation:
+    """Measure a policy: ``n`` completions per prompt, right where the reward is at least ``threshold``.
+
+    Gives ``pass@k`` and, where the reward reads answers, ``maj@k`` for each k; ``reward``, each of its parts where
+    there are several; ``length`` in tokens and ``truncated``. The draws depend on the seed alone, so two policies
+    are measured with the same random numbers.
+    """
+    draw_ids = [range(i * n, (i + 1) * n) for i in range(len(prompts))]
+    drawn = engine.generate(prompts, draw_ids, sampling, stream_seed(seed, "evaluation"))
+    groups = [Group(p, completions) for p, completions in zip(prompts, drawn, strict=True)]
+    groups = [g.scored(s) for g, s in zip(groups, reward.score(groups), strict=True)]
+    check_failures(groups, max_reward_failures)
+    right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]
+
+    values: dict[str, list[float] | np.ndarray] = {}
+    for k in ks:
+        values[f"pass@{k}"] = pass_at_k(n, [sum(row) for row in right], k)
+    if reward.has_answer:
+        answers = [[reward.answer(c.text) for c in g.completions] for g in groups]
+        for k in ks:
+            if k > 1:
+                values[f"maj@{k}"] = majority_at_k(answers, right, k)
+    totals = [[s.total for s in g.scores if s.total is not None] for g in groups]
+    if not any(totals):
+        raise RewardError(f"reward {reward.name!r} applies to none of the {len(groups)} held-out prompts")
+    values["reward"] = [float(np.mean(t)) for t in totals if t]
+    parts = sorted({name for g in groups for s in g.scores for name in s.parts})
+    if len(parts) > 1:
+        for part in parts:
+            per_prompt = [[v for s in g.scores if (v := s.parts.get(part)) is not None] for g in groups]
+            values[f"reward/{part}"] = [float(np.mean(v)) for v in per_prompt if v]
+    values["length"] = [float(np.mean([len(c.token_ids) for c in g.completions])) for g in groups]
+    values["truncated"] = [float(np.mean([c.finish is Finish.LENGTH for c in g.completions])) for g in groups]
+    return Evaluation(
+        measures={name: _estimate(np.asarray(v), stream_seed(seed, name) % 2**32) for name, v in values.items()},
+        groups=tuple(groups),
+        right=tuple(tuple(row) for row in right),
+    )
+
+
+def _estimate(values_P: np.ndarray, seed: int) -> Estimate:
+    low, high = bootstrap_interval(values_P, seed=seed)
+    return Estimate(float(values_P.mean()), low, high)

@@ -1,0 +1,47 @@
+"""The methods by name. Each is one sentence: source × reward × advantage × loss."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from sharpen.methods.grpo import GRPO
+from sharpen.methods.method import Method, Terms
+from sharpen.methods.sft import SFT
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (SFT, GRPO)}
+
+
+def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
+    """A method from its name, or from a mapping with its ``name`` and settings.
+
+    Raises:
+        ValueError: an unknown name or setting, with the nearest known one.
+    """
+    if isinstance(spec, Method):
+        return spec
+    settings = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = settings.pop("name", None)
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(METHODS)}"
+        raise ValueError(f"unknown method `{name}`; {hint}")
+    method = METHODS[name]
+    try:
+        return method(**settings)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(method, dict(e)) for e in error.errors())) from error
+
+
+def _explain(method: type[Method], error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, method.model_fields, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(method.model_fields)}"
+        return f"method {method.name} has no setting `{key}`; {hint}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"method {method.name}: {f'`{key}`: ' if key else ''}{message} (given: {error['input']!r})"
+
+
+__all__ = ["GRPO", "METHODS", "SFT", "Method", "Terms", "resolve_method"]

@@ -1,0 +1,1 @@
+"""Loading, layouts of sequences in rows, and log-probabilities."""

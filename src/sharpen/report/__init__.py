@@ -1,0 +1,1 @@
+"""A run for people: tables in the terminal and pictures."""

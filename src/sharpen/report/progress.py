@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_EVERY_S = 10.0
+
+NEAR_ZERO_LOSS = (
+    "a loss near 0 is normal here: while the policy is the one that sampled (ratio 1), the surrogate's value is the "
+    "mean advantage, which is 0 by construction. Its gradient is not 0. Watch the reward and the held-out measures"
+)
+
+
+class Console:
+    """A metric logger for the terminal: a progress bar where there is one, else a line every ten seconds."""
+
+    def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False) -> None:
+        self.stage = stage
+        self._console = RichConsole(quiet=quiet, stderr=True)
+        self._live = self._console.is_terminal and not quiet
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task(stage, total=total, numbers="")
+        self._total = total
+        self._started = time.monotonic()
+        self._last_line = -PLAIN_EVERY_S
+        self._held_out = ""
+        self._explained = False
+
+    def __enter__(self) -> Console:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def begin(self, done: int, total: int) -> None:
+        """Called by the run when its length and its starting step are known."""
+        self._total = total
+        self._progress.update(self._task, completed=done, total=total)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if "held_out/pass@1" in metrics:
+            self._held_out = f"  held-out pass@1 {metrics['held_out/pass@1']:.1%}"
+        numbers = self._numbers(metrics)
+        self._progress.update(self._task, completed=step, numbers=numbers)
+        if not self._explained and "ratio/mean" in metrics and abs(metrics["loss"]) < 1e-2:
+            self._explained = True
+            self.say(NEAR_ZERO_LOSS)
+        now = time.monotonic() - self._started
+        last = step == self._total
+        if not self._live and (now - self._last_line >= PLAIN_EVERY_S or last):
+            self._last_line = now
+            of = f"/{self._total}" if self._total else ""
+            self.say(f"{self.stage}  step {step}{of}  {numbers}  {now:.0f} s{self._left(step, now)}")
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def _numbers(self, metrics: Mapping[str, float]) -> str:
+        if "reward/mean" in metrics:
+            return f"reward {metrics['reward/mean']:.3f}{self._held_out}"
+        loss = f"loss {metrics['loss']:.3f}" if "loss" in metrics else ""
+        return f"{loss}{self._held_out}".strip()
+
+    def _left(self, step: int, elapsed_s: float) -> str:
+        if not self._total or not 0 < step < self._total:
+            return ""
+        return f", about {elapsed_s / step * (self._total - step):.0f} s left"

@@ -1,0 +1,80 @@
+"""What is drawn of a run's metrics: one metric over its steps, and stages side by side on one axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The finite values of one metric and the steps they belong to."""
+
+    steps: Floats
+    values: Floats
+
+
+def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series | None:
+    """The metric ``key`` over ``step``; None if no row has a finite value of it."""
+    points = [
+        (float(row["step"]), float(row[key]))
+        for row in rows
+        if row.get("step") is not None and row.get(key) is not None and math.isfinite(row[key])
+    ]
+    if not points:
+        return None
+    steps, values = np.array(points).T
+    return Series(steps, values)
+
+
+def smooth(values: Floats) -> Floats:
+    """The running mean over about a tenth of the values, centred: narrower towards the ends."""
+    count, widest = len(values), len(values) // 20
+    index = np.arange(count)
+    # A wide window cut on one side would bend a rising curve at its ends; too narrow a one shows the noise.
+    half = np.clip(np.minimum(index, index[::-1]), widest // 3, widest)
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, count)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+class Track:
+    """Stages side by side on one axis, stage i between i and i + 1 whatever its number of steps."""
+
+    def __init__(self, stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> None:
+        self.stages = tuple(stages)
+        self._lengths = [self._length(rows) for _, rows in self.stages]
+
+    def x(self, stage: int, steps: Floats) -> Floats:
+        """Where the steps of a stage stand on the axis."""
+        return np.asarray(stage + steps / self._lengths[stage])
+
+    def ticks(self, per_stage: int) -> tuple[list[float], list[str]]:
+        """Positions and labels of about ``per_stage`` round step numbers in each stage."""
+        positions: list[float] = []
+        labels: list[str] = []
+        for index, length in enumerate(self._lengths):
+            every = _round_number(length / per_stage)
+            # The next stage begins where this one ends: a label there would be covered by its 0.
+            last = length * (1.0 if index == len(self._lengths) - 1 else 0.93)
+            inside = np.arange(0, last + 1e-9, every)
+            positions += [index + float(s) / length for s in inside]
+            labels += [f"{s:g}" for s in inside]
+        return positions, labels
+
+    @staticmethod
+    def _length(rows: Sequence[Mapping[str, Any]]) -> float:
+        return max((float(row["step"]) for row in rows if row.get("step") is not None), default=0.0) or 1.0
+
+
+def _round_number(value: float) -> float:
+    value = max(value, 1.0)
+    power = 10.0 ** math.floor(math.log10(value))
+    return min(m * power for m in (1, 2, 5, 10) if m * power >= value)

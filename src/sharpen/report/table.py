@@ -1,0 +1,122 @@
+"""Results for the terminal: the measures before and after, and examples of what the model answers.
+
+The functions return what `rich.console.Console.print` draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sharpen.evaluation.estimators import Estimate
+
+_MISSING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One completion and whether it is right."""
+
+    text: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A problem with answers from before and after training; ``expected`` is None without a single answer."""
+
+    prompt: str
+    expected: str | None
+    before: Sequence[Answer]
+    after: Sequence[Answer]
+
+
+def before_after_table(
+    before: Mapping[str, Estimate],
+    after: Mapping[str, Estimate],
+    title: str = "Before and after",
+    plain: Collection[str] = (),
+) -> Table:
+    """One row per measure, with its interval and the change.
+
+    Measures are shares, shown in percent and their change in percentage points; those named in ``plain`` are
+    shown as they are. The order is that of ``before``, then of ``after``.
+    """
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    table.add_column("measure")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    for measure in dict.fromkeys([*before, *after]):
+        old, new = before.get(measure), after.get(measure)
+        percent = measure not in plain
+        table.add_row(
+            Text(measure),
+            format_estimate(old, percent),
+            format_estimate(new, percent),
+            _change(old, new, percent),
+        )
+    table.caption = "in brackets: 95 % intervals over prompts"
+    table.caption_justify = "left"
+    return table
+
+
+def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:
+    """``85.2 %  [83.0, 87.1]``, without brackets where there is no interval."""
+    if estimate is None or math.isnan(estimate.mean):
+        return _MISSING
+    scale, unit = (100.0, " %") if percent else (1.0, "")
+    text = f"{estimate.mean * scale:.1f}{unit}"
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return text
+    # Numbers of equal width keep the columns straight.
+    low, high = f"{estimate.low * scale:.1f}", f"{estimate.high * scale:.1f}"
+    return f"{text}  \\[{low:>5}, {high:>5}]"
+
+
+def examples_panel(examples: Sequence[Example], title: str = "Examples", max_chars: int = 200) -> Panel:
+    """Each problem with its answers before and after side by side, the right ones marked ✓, the others ✗."""
+    parts: list[RenderableType] = []
+    for number, example in enumerate(examples):
+        if number:
+            parts.append(Text())
+        parts.append(Text(_printable(example.prompt.strip(), max_chars), style="bold"))
+        if example.expected is not None:
+            parts.append(Text(f"expected: {_printable(example.expected, max_chars)}", style="dim"))
+        grid = Table(box=None, padding=(0, 2, 0, 0), expand=True)
+        grid.add_column("before", ratio=1, header_style="dim")
+        grid.add_column("after", ratio=1, header_style="dim")
+        for row in range(max(len(example.before), len(example.after))):
+            grid.add_row(_answer(example.before, row, max_chars), _answer(example.after, row, max_chars))
+        parts.append(grid)
+    return Panel(Group(*parts), title=title, title_align="left", box=box.ROUNDED)
+
+
+def _change(old: Estimate | None, new: Estimate | None, percent: bool) -> Text:
+    if old is None or new is None or math.isnan(old.mean) or math.isnan(new.mean):
+        return Text(_MISSING)
+    change = round((new.mean - old.mean) * (100.0 if percent else 1.0), 1)
+    style = "green" if change > 0 else "red" if change < 0 else ""
+    # Of a plain number, such as a length, more is neither good nor bad.
+    return Text(f"{change:+.1f}" if change else "0.0", style=style if percent else "")
+
+
+def _answer(answers: Sequence[Answer], row: int, max_chars: int) -> Text:
+    if row >= len(answers):
+        return Text()
+    answer = answers[row]
+    mark = Text("✓ ", style="bold green") if answer.right else Text("✗ ", style="bold red")
+    text = _printable(answer.text.strip(), max_chars) or "(empty)"
+    return mark.append(text, style="default" if answer.right else "dim")
+
+
+def _printable(text: str, max_chars: int) -> str:
+    # A model may write escape sequences, which a terminal would obey.
+    text = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"

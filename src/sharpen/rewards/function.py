@@ -1,0 +1,154 @@
+"""A plain Python function as a reward."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import Parameter
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import RewardError
+from sharpen.rewards.reward import Reward, sample_name
+from sharpen.rewards.verifier import Verifier
+from sharpen.types import Group, Row, Score
+
+RewardFunction = Callable[..., float | None]
+
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+class FunctionReward(Reward):
+    """Calls ``function(completion, **row)`` once for each completion.
+
+    ``completion`` is the text, passed to the parameter of that name, or to the first one if there is none.
+    Columns of the row are passed as keywords: those that the signature names, or all of them if it has
+    ``**kwargs``. A column called like the completion's own parameter is not passed. ``settings`` are passed
+    always and win over columns.
+
+    The function returns a number (bool, int, float, a numpy scalar, a tensor of one element) or None where
+    the reward does not apply. Raises `RewardError` at construction if it cannot be called so, and while
+    scoring if it returns anything else, NaN or infinity. What the function itself raises is recorded with
+    the sample.
+    """
+
+    def __init__(
+        self,
+        function: RewardFunction,
+        name: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name or _name_of(function)
+        self.settings = dict(settings or {})
+        parameters = _parameters(function, self.name)
+        self._completion = _completion_parameter(parameters, self.name)
+        self._takes_all = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind in _NAMED and p is not self._completion]
+        self._taken = frozenset(p.name for p in named)
+        unknown = [] if self._takes_all else sorted(set(self.settings) - self._taken)
+        if unknown:
+            raise RewardError(f"reward {self.name!r} takes no setting {unknown[0]!r}{nearest(unknown[0], self._taken)}")
+        if isinstance(function, Verifier):
+            self.required: tuple[str, ...] = function.columns
+        else:
+            self.required = tuple(p.name for p in named if p.default is Parameter.empty and p.name not in self.settings)
+        answer = getattr(function, "answer", None)
+        self._answer: Callable[[str], str | None] | None = answer if callable(answer) else None
+        self.has_answer = bool(getattr(function, "has_answer", self._answer is not None))
+
+    def check_columns(self, columns: Collection[str], where: str) -> None:
+        for column in self.required:
+            if column not in columns:
+                raise RewardError(
+                    f"reward {self.name!r} needs the column {column!r}, which {where} does not have; "
+                    f"its columns are: {', '.join(sorted(columns)) or 'none'}{nearest(column, columns)}"
+                )
+
+    def answer(self, completion: str) -> str | None:
+        return self._answer(completion) if self._answer is not None else None
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        return [tuple(self._score_one(group, index) for index in range(len(group.completions))) for group in groups]
+
+    def _score_one(self, group: Group, index: int) -> Score:
+        try:
+            value = self._call(group.completions[index].text, group.prompt.row)
+        # The user's code may raise anything; one bad sample must not end a run.
+        except Exception as error:  # noqa: BLE001
+            return Score(None, {self.name: None}, error=f"{self.name} raised {_describe(error)}")
+        total = self._number(value, group, index)
+        return Score(total, {self.name: total})
+
+    def _call(self, text: str, row: Row) -> object:
+        keywords = {name: value for name, value in row.items() if self._takes_all or name in self._taken}
+        keywords |= self.settings
+        keywords.pop(self._completion.name, None)
+        # By name, the parameter may stand anywhere: (prompt, completion) is a common order.
+        if self._completion.kind in _NAMED and self._completion.name == "completion":
+            return self.function(**keywords, completion=text)
+        return self.function(text, **keywords)
+
+    def _number(self, value: object, group: Group, index: int) -> float | None:
+        if value is None:
+            return None
+        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+            value = value.item()
+        if not isinstance(value, Real):
+            raise RewardError(
+                f"reward {self.name!r} returned a {type(value).__name__} for {sample_name(group, index)}; "
+                "it must return a number, or None where it does not apply"
+            )
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise RewardError(
+                f"reward {self.name!r} returned {number} for {sample_name(group, index)}; "
+                "it must return a finite number, or None where it does not apply"
+            )
+        return number
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown name: ``; did you mean 'x'?``, or nothing if none is near."""
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _name_of(function: RewardFunction) -> str:
+    name = getattr(function, "name", None) or getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def _parameters(function: RewardFunction, name: str) -> list[Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise RewardError(f"reward {name!r} cannot be called with a completion: {error}") from error
+
+
+def _completion_parameter(parameters: Sequence[Parameter], name: str) -> Parameter:
+    if parameters and parameters[0].name in ("completions", "prompts"):
+        raise RewardError(
+            f"reward {name!r} takes {parameters[0].name!r}; sharpen calls a reward once for each completion, "
+            "as (completion, **row) -> float"
+        )
+    for parameter in parameters:
+        if parameter.name == "completion" and parameter.kind in (*_NAMED, Parameter.POSITIONAL_ONLY):
+            return parameter
+    for parameter in parameters:
+        if parameter.kind not in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD):
+            return parameter
+    raise RewardError(f"reward {name!r} has no parameter for the completion: (completion, **row) -> float")
+
+
+def _describe(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"

@@ -1,0 +1,122 @@
+"""Checkpoints: complete or not there, recognised when damaged, and exact.
+
+A checkpoint is an ordinary Hugging Face folder (safetensors, configuration, tokenizer) with the trainer's state in
+``trainer/`` and a manifest of every file's hash. It is written under another name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sharpen.errors import CheckpointError
+from sharpen.models.policy import Policy
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(
+    folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> Path:
+    """Write the checkpoint of ``step``; ``state`` is JSON."""
+    final = folder / f"step_{step:06d}"
+    partial = folder / f".partial_{step:06d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "trainer").mkdir(parents=True)
+    policy.save(partial)
+    save_file(_optimizer_tensors(optimizer), partial / "trainer" / "optimizer.safetensors")
+    (partial / "trainer" / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    files = sorted(p for p in partial.rglob("*") if p.is_file())
+    manifest = {"step": step, "sha256": {str(p.relative_to(partial)): _sha256(p) for p in files}}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for file in (*files, partial / MANIFEST, partial, partial / "trainer"):
+        _flush(file)
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(partial, final)
+    _flush(folder)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the latest last. Whether they are sound, ``problem`` says."""
+    return sorted(p for p in folder.glob("step_*") if p.is_dir())
+
+
+def problem(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    manifest = checkpoint / MANIFEST
+    if not manifest.is_file():
+        return f"{checkpoint}: no {MANIFEST}, it was not completed"
+    try:
+        expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+    except (ValueError, KeyError):
+        return f"{manifest}: cannot be read"
+    for name, digest in expected.items():
+        if not (checkpoint / name).is_file():
+            return f"{checkpoint / name}: missing"
+        if _sha256(checkpoint / name) != digest:
+            return f"{checkpoint / name}: damaged, its content is not what was saved"
+    return None
+
+
+def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Checkpoints from the latest back, each with its problem or None."""
+    for checkpoint in reversed(checkpoints(folder)):
+        yield checkpoint, problem(checkpoint)
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / "trainer" / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the optimizer with the saved state."""
+    tensors = load_file(checkpoint / "trainer" / "optimizer.safetensors")
+    state = optimizer.state_dict()
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        entries.setdefault(int(index), {})[name] = value
+    count = sum(len(group["params"]) for group in state["param_groups"])
+    if entries and max(entries) >= count:
+        raise CheckpointError(f"{checkpoint}: its optimizer has more parameters than the model, {count}")
+    optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+
+
+def prune(folder: Path, keep: int, best: int | None) -> None:
+    """Remove all but the latest ``keep`` checkpoints and that of step ``best``."""
+    for checkpoint in checkpoints(folder)[:-keep]:
+        if checkpoint.name != f"step_{best or 0:06d}":
+            shutil.rmtree(checkpoint)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{name}": value.contiguous().cpu()
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Force a file or folder to the disk, so that a rename never outlives what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

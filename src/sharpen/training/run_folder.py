@@ -1,0 +1,105 @@
+"""The folder of a run: its recipe, its metrics, its samples, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharpen.config import Recipe, load_recipe
+from sharpen.errors import RecipeError
+from sharpen.types import Group
+
+
+class RunFolder:
+    """``recipe.yaml``, ``metrics.jsonl``, ``samples/step_*.parquet`` and ``checkpoints/`` under one path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+
+    @staticmethod
+    def refuse_existing(path: Path) -> None:
+        """Raises RecipeError where there is a run already: it is neither overwritten nor mixed with another."""
+        if (path / "recipe.yaml").exists():
+            raise RecipeError(
+                f"{path} already holds a run; go on with it (`sharpen run --resume {path}`), remove it, "
+                "or give another folder (`run=...`)"
+            )
+
+    def initialise(self, recipe: Recipe) -> None:
+        """Begin the folder of a new run."""
+        self.samples.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        write_text(self.recipe, recipe.to_yaml())
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, Recipe]:
+        folder = cls(path)
+        if not folder.recipe.is_file():
+            raise RecipeError(f"{path}: not a run to resume, it has no recipe.yaml")
+        folder.samples.mkdir(exist_ok=True)
+        folder.checkpoints.mkdir(exist_ok=True)
+        return folder, load_recipe(folder.recipe)
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut_back(self, step: int) -> None:
+        """Forget what was written after ``step``, so that a resumed run writes it again, once."""
+        if self.metrics.exists():
+            # The line that a killed run was writing may be incomplete; it is always of a later step.
+            whole = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in whole if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(self.metrics, "".join(kept))
+        for file in self.samples.glob("step_*.parquet"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+
+    def write_samples(self, step: int, groups: Sequence[Group]) -> None:
+        """What was drawn in a step, with its rewards, one row per completion."""
+        rows: list[dict[str, Any]] = []
+        for group in groups:
+            for completion, score in zip(group.completions, group.scores, strict=True):
+                rows.append(
+                    {
+                        "step": step,
+                        "prompt_id": group.prompt.id,
+                        "prompt": group.prompt.text,
+                        "completion": completion.text,
+                        "reward": score.total,
+                        **{f"reward/{name}": value for name, value in score.parts.items()},
+                        "error": score.error,
+                        "tokens": len(completion.token_ids),
+                        "finish": completion.finish.value,
+                        "draw_id": completion.draw_id,
+                        "policy_version": completion.versions[0] if completion.versions else None,
+                    }
+                )
+        columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for r in rows for k in r)}
+        path = self.samples / f"step_{step:06d}.parquet"
+        partial = path.with_suffix(".partial")
+        pq.write_table(pa.table(columns), partial)
+        os.replace(partial, path)
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``metrics.jsonl``."""
+    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader finds the old text or the new."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,71 @@
+"""What a source draws on in this process: the data in its order, the engine, the reward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sharpen.data.cursor import Cursor
+from sharpen.errors import RewardError
+from sharpen.rewards.combine import check_failures
+from sharpen.rewards.reward import Reward
+from sharpen.rollout.engine import Engine, Sampling
+from sharpen.types import Group, Prompt
+
+
+class LocalWorld:
+    """Implements ``sources.World``. Its state is the data cursor and the number of draws so far."""
+
+    def __init__(
+        self,
+        *,
+        prompts: Sequence[Prompt] = (),
+        demonstrations: Sequence[Group] = (),
+        engine: Engine,
+        reward: Reward | None,
+        sampling: Sampling,
+        max_reward_failures: float,
+        seed: int,
+    ) -> None:
+        self._prompts = prompts
+        self._demonstrations = demonstrations
+        self._cursor = Cursor(len(prompts) or len(demonstrations), seed)
+        self._engine = engine
+        self._reward = reward
+        self._sampling = sampling
+        self._max_reward_failures = max_reward_failures
+        self._seed = seed
+        self._next_draw = 0
+        self.seconds = {"rollout": 0.0, "reward": 0.0}
+
+    def next_prompts(self, count: int) -> list[Prompt]:
+        return [self._prompts[i] for i in self._cursor.take(count)]
+
+    def next_demonstrations(self, count: int) -> list[Group]:
+        return [self._demonstrations[i] for i in self._cursor.take(count)]
+
+    def sample(self, prompts: list[Prompt], group_size: int) -> list[Group]:
+        started = time.perf_counter()
+        first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
+        draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]
+        drawn = self._engine.generate(prompts, draw_ids, self._sampling, self._seed)
+        self.seconds["rollout"] += time.perf_counter() - started
+        return [Group(p, completions) for p, completions in zip(prompts, drawn, strict=True)]
+
+    def score(self, groups: list[Group]) -> list[Group]:
+        assert self._reward is not None
+        started = time.perf_counter()
+        scored = [g.scored(s) for g, s in zip(groups, self._reward.score(groups), strict=True)]
+        self.seconds["reward"] += time.perf_counter() - started
+        check_failures(scored, self._max_reward_failures)
+        if all(s.total is None for g in scored for s in g.scores):
+            raise RewardError(f"reward {self._reward.name!r} applied to none of the completions of a step")
+        return scored
+
+    def state(self) -> dict[str, Any]:
+        return {"cursor": self._cursor.state(), "next_draw": self._next_draw}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._cursor.load(state["cursor"])
+        self._next_draw = state["next_draw"]

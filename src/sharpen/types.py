@@ -1,0 +1,136 @@
+"""The domain. Read this page and you know what moves through the program.
+
+Axes, written as a suffix of tensor names:
+
+    P   prompts of a step            G   completions per prompt
+    B   sequences, B = sum of G      T   completion tokens, padded to the longest
+    R   packed rows                  L   tokens of a packed row
+    N   tokens that are trained on   V   vocabulary
+
+``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Numbers carry their units
+in their names (``timeout_s``, ``kl_nats``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from torch import Tensor
+
+Row = Mapping[str, Any]
+"""One row of a data set: column name to value."""
+
+
+class Finish(StrEnum):
+    """Why a completion ended."""
+
+    EOS = "eos"
+    STOP = "stop_string"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is asked. ``row`` holds all columns of its data row; the reward gets them as keywords."""
+
+    id: str
+    token_ids: tuple[int, ...]
+    text: str
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens ``start`` to ``end`` (exclusive) of a completion, written by the model or by a tool it called."""
+
+    start: int
+    end: int
+    author: Literal["model", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was answered, as token ids: text is never tokenised again for training.
+
+    ``trained`` says per token whether it is trained on. ``sample_logprobs`` are the log-probabilities under which
+    the tokens were drawn and ``versions`` the policy versions that drew them; both are empty for data that no
+    policy of this run wrote. ``draw_id`` never repeats within a run.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    trained: tuple[bool, ...]
+    segments: tuple[Segment, ...]
+    finish: Finish
+    sample_logprobs: tuple[float, ...] = ()
+    versions: tuple[int, ...] = ()
+    draw_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepValue:
+    """The reward of one step of a completion, which ends at token ``position``."""
+
+    position: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a completion is worth.
+
+    ``total`` is None where the reward does not apply or failed; such a completion takes no part in the baseline and
+    is not trained on. ``parts`` are the named rewards that the total was made of. ``error`` says why it failed.
+    """
+
+    total: float | None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    steps: tuple[StepValue, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A prompt with its completions and, once they are known, one score for each."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    scores: tuple[Score, ...] = ()
+
+    def scored(self, scores: tuple[Score, ...]) -> Group:
+        if len(scores) != len(self.completions):
+            raise ValueError(f"{len(scores)} scores for {len(self.completions)} completions")
+        return replace(self, scores=scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The sequences of a rollout or of one optimizer step as tensors, padded on the right to the longest.
+
+    ``prompts`` are token ids, one tensor per group; ``group_B`` says which of them each sequence answers. ``mask_BT``
+    marks the tokens that are trained on: written by the model, within the completion, of a sequence that has a score
+    where scores are needed. ``rewards_B`` is NaN where there is none. The rest is filled in on the way, each by the
+    one who needs it: ``advantages_BT`` and ``weights_BT`` by the method, log-probabilities by the models.
+    """
+
+    prompts: tuple[Tensor, ...]
+    group_B: Tensor
+    tokens_BT: Tensor
+    mask_BT: Tensor
+    rewards_B: Tensor
+    sample_logprobs_BT: Tensor | None = None
+    advantages_BT: Tensor | None = None
+    old_logprobs_BT: Tensor | None = None
+    ref_logprobs_BT: Tensor | None = None
+    weights_BT: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.tokens_BT.shape[0]
+
+    def select(self, index_B: Tensor) -> Batch:
+        """The sequences ``index_B``, in that order. Groups keep their numbers."""
+        chosen = {f.name: value[index_B] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **chosen)

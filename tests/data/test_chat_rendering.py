@@ -1,0 +1,73 @@
+"""Masks worked out by hand: T marks the tokens that the assistant wrote."""
+
+import pytest
+from tiny_tokenizers import FORGETFUL_TEMPLATE, GENERATION_TEMPLATE, PLAIN_TEMPLATE, ids, make_tokenizer
+
+from sharpen.data.chat import ChatFormat
+from sharpen.errors import DataError
+
+
+def turns(*said):
+    roles = {"u": "user", "a": "assistant", "s": "system"}
+    return [{"role": roles[role], "content": content} for role, content in said]
+
+
+TWO_TURNS = turns(("u", "hi"), ("a", "yes"), ("u", "why"), ("a", "no"))
+
+
+def test_the_prompt_ends_where_the_assistant_begins(chat):
+    format_ = ChatFormat(chat, {})
+    assert format_.prompt_text(turns(("u", "hi"))) == "<user>hi<eos>\n<assistant>"
+    assert format_.prompt_ids(turns(("u", "hi"))) == ids(r"<user> hi <eos> \n <assistant>")
+
+
+def test_keyword_arguments_reach_the_template(chat):
+    assert ChatFormat(chat, {"think": True}).prompt_ids(turns(("u", "hi")))[-2:] == ids("<assistant> <think>")
+
+
+def test_the_system_message_goes_before_conversations_without_one(chat):
+    format_ = ChatFormat(chat, {}, system="be")
+    assert format_.prompt_ids(turns(("u", "hi"))) == ids(r"<system> be <eos> \n <user> hi <eos> \n <assistant>")
+    assert format_.prompt_ids(turns(("s", "nice"), ("u", "hi")))[:2] == ids("<system> nice")
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, GENERATION_TEMPLATE])
+def test_only_what_the_assistant_wrote_is_trained_on(template):
+    format_ = ChatFormat(make_tokenizer(template), {})
+    cut = format_.demonstration(TWO_TURNS, 1, "row 1")
+    assert cut.prompt_ids == ids(r"<user> hi <eos> \n <assistant>")
+    assert cut.completion_ids == ids(r"yes <eos> \n <user> why <eos> \n <assistant> no <eos>")
+    assert "".join("T" if trained else "." for trained in cut.trained) == "TT......TT"
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, GENERATION_TEMPLATE])
+def test_turns_of_the_prompt_and_after_the_last_answer_are_not_trained_on(template):
+    format_ = ChatFormat(make_tokenizer(template), {}, system="be")
+    cut = format_.demonstration([*TWO_TURNS, *turns(("u", "ok"))], 3, "row 1")
+    assert cut.prompt_ids == ids(
+        r"<system> be <eos> \n <user> hi <eos> \n <assistant> yes <eos> \n <user> why <eos> \n <assistant>"
+    )
+    assert (cut.completion_ids, cut.trained) == (ids("no <eos>"), (True, True))
+
+
+def test_a_prefix_that_changes_is_refused():
+    format_ = ChatFormat(make_tokenizer(FORGETFUL_TEMPLATE), {})
+    assert format_.demonstration(TWO_TURNS[:2], 1, "row 1").completion_ids == ids(r"<think> hmm \n yes <eos>")
+    with pytest.raises(DataError, match=r"t\.jsonl:4: the conversation around its assistant turn 2 is rendered"):
+        format_.demonstration(TWO_TURNS, 1, "t.jsonl:4")
+
+
+def test_a_generation_prompt_that_is_not_in_the_conversation_is_refused(chat):
+    with pytest.raises(DataError, match=r"row 1: .* assistant turn 2 is rendered differently"):
+        ChatFormat(chat, {"think": True}).demonstration(TWO_TURNS, 1, "row 1")
+
+
+def test_a_tokenizer_without_template_is_refused(plain):
+    with pytest.raises(DataError, match="has no chat template"):
+        ChatFormat(plain, {})
+
+
+def test_what_the_template_refuses_names_the_row():
+    tokenizer = make_tokenizer("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(DataError, match=r"row 7: the chat template refuses .* roles must alternate"):
+        ChatFormat(tokenizer, {}).prompt_ids(turns(("u", "hi")), "row 7")

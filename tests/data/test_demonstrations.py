@@ -1,0 +1,101 @@
+import pytest
+from tiny_tokenizers import ids, make_tokenizer
+
+from sharpen.data.demonstrations import load_demonstrations
+from sharpen.data.rows import read_rows
+from sharpen.errors import DataError
+from sharpen.types import Finish, Segment
+
+
+def says(role, content):
+    return {"role": role, "content": content}
+
+
+HI, YES = says("user", "hi"), says("assistant", "yes")
+
+
+def load(rows, tokenizer, **options):
+    return load_demonstrations(read_rows(rows, name="d"), tokenizer, **{"context_length": 20} | options)
+
+
+def only(rows, tokenizer, **options):
+    (group,) = load(rows, tokenizer, **options).items
+    (completion,) = group.completions
+    return group.prompt, completion
+
+
+def test_text_is_tokenised_apart_and_ends_with_eos(plain):
+    prompt, completion = only([{"prompt": "hi", "completion": "yes"}], plain)
+    assert (prompt.id, prompt.token_ids) == ("d:1", ids("hi"))
+    assert completion.token_ids == ids("yes <eos>")
+    assert completion.trained == (True, True)
+    assert completion.segments == (Segment(0, 2, "model"),)
+    assert (completion.text, completion.finish) == ("yes", Finish.EOS)
+
+
+def test_eos_is_not_doubled(plain):
+    _, completion = only([{"prompt": "hi", "completion": "yes<eos>"}], plain)
+    assert completion.token_ids == ids("yes <eos>")
+
+
+@pytest.mark.parametrize(
+    ("row", "chat_option"),
+    [
+        ({"prompt": "hi", "completion": "yes"}, True),
+        ({"prompt": [HI], "completion": [YES]}, False),
+        ({"messages": [HI, YES]}, False),
+    ],
+)
+def test_three_ways_to_write_a_chat(chat, row, chat_option):
+    prompt, completion = only([row], chat, chat=chat_option)
+    assert prompt.token_ids == ids(r"<user> hi <eos> \n <assistant>")
+    assert (completion.token_ids, completion.trained) == (ids("yes <eos>"), (True, True))
+    assert (completion.text, prompt.row) == ("yes", row)
+
+
+def test_segments_of_several_turns(chat):
+    messages = [HI, YES, says("user", "why"), says("assistant", "no")]
+    _, completion = only([{"messages": messages}], chat)
+    assert completion.token_ids == ids(r"yes <eos> \n <user> why <eos> \n <assistant> no <eos>")
+    assert completion.segments == (Segment(0, 2, "model"), Segment(2, 8, "tool"), Segment(8, 10, "model"))
+
+
+def test_earlier_turns_in_the_prompt_are_not_imitated(chat):
+    row = {"prompt": [HI, YES, says("user", "why")], "completion": [says("assistant", "no")]}
+    prompt, completion = only([row], chat)
+    assert len(prompt.token_ids) == 13
+    assert completion.token_ids == ids("no <eos>")
+
+
+def test_overlong_demonstrations(plain):
+    rows = [{"prompt": "hi", "completion": "yes"}, {"prompt": "hi", "completion": "yes no"}]
+    with pytest.raises(DataError, match=r"d, row 2: .* 3 tokens: its prompt has 1 tokens and its completion 4"):
+        load(rows, plain, context_length=3)
+    loaded = load(rows, plain, context_length=3, overlong="drop")
+    assert ([group.prompt.id for group in loaded.items], loaded.dropped) == (["d:1"], 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "hi", "completions": "yes"}, r"d: no column `completion`; .* Did you mean 'completions'"),
+        ({"text": "hi"}, r"d: no column `prompt` or `messages`; it has `text`"),
+        ({"prompt": "hi", "completion": ""}, r"d, row 1: column `completion` is empty"),
+        ({"prompt": "hi", "completion": 1}, r"d, row 1: column `completion` must be a string, not int"),
+        ({"messages": [HI]}, r"d, row 1: column `messages` has no turn of the assistant"),
+        ({"messages": [YES]}, r"d, row 1: column `messages` begins with the assistant"),
+        ({"prompt": [HI], "completion": "yes"}, r"d, row 1: column `completion` must be a list of messages"),
+        (
+            {"prompt": [HI], "completion": [HI]},
+            r"d, row 1: column `completion` must begin with .* not of 'user'",
+        ),
+    ],
+)
+def test_bad_rows_are_named(chat, row, message):
+    with pytest.raises(DataError, match=message):
+        load([row], chat)
+
+
+def test_a_tokenizer_without_eos_is_refused():
+    with pytest.raises(DataError, match="no end-of-sequence token"):
+        load([{"prompt": "hi", "completion": "yes"}], make_tokenizer(eos=None))

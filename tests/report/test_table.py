@@ -1,0 +1,64 @@
+import io
+
+from rich.console import Console, RenderableType
+
+from sharpen.evaluation.estimators import Estimate
+from sharpen.report.table import Answer, Example, before_after_table, examples_panel, format_estimate
+
+NAN = float("nan")
+
+
+def printed(renderable: RenderableType, width: int = 100) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(renderable)
+    return out.getvalue()
+
+
+def lines_with(text: str, word: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if word in line]
+
+
+def test_measures_before_and_after() -> None:
+    before = {
+        "pass@1": Estimate(0.512, 0.48, 0.544),
+        "pass@64": Estimate(1.0, 0.99, 1.0),
+        "length": Estimate(31, 30, 32),
+    }
+    after = {
+        "pass@1": Estimate(0.8942, 0.87, 0.916),
+        "pass@64": Estimate(0.99, NAN, NAN),
+        "new": Estimate(0.5, 0.4, 0.6),
+    }
+    text = printed(before_after_table(before, after, plain=["length"]))
+    assert lines_with(text, "pass@1 ") == ["pass@1 51.2 % [ 48.0, 54.4] 89.4 % [ 87.0, 91.6] +38.2"]
+    assert lines_with(text, "pass@64") == ["pass@64 100.0 % [ 99.0, 100.0] 99.0 % -1.0"]
+    assert lines_with(text, "length") == ["length 31.0 [ 30.0, 32.0] – –"]
+    assert lines_with(text, "new") == ["new – 50.0 % [ 40.0, 60.0] –"]
+    assert "95 % intervals" in text
+
+
+def test_no_change_has_no_sign() -> None:
+    same = {"pass@1": Estimate(0.5, 0.4, 0.6)}
+    nearly = {"pass@1": Estimate(0.5002, 0.4, 0.6)}
+    assert lines_with(printed(before_after_table(same, nearly)), "pass@1")[0].endswith(" 0.0")
+    assert format_estimate(Estimate(NAN, NAN, NAN)) == "–"
+
+
+def test_examples_mark_the_right_answers() -> None:
+    examples = [
+        Example("23+45-12=", "56", [Answer("57", False), Answer("56", True)], [Answer("68-12=56", True)]),
+        Example("Write a sentence.", None, [Answer(" ", False)], [Answer("A cat.", True)]),
+    ]
+    text = printed(examples_panel(examples))
+    assert lines_with(text, "57") == ["│ ✗ 57 ✓ 68-12=56 │"]
+    assert lines_with(text, "expected") == ["│ expected: 56 │"]
+    assert lines_with(text, "cat") == ["│ ✗ (empty) ✓ A cat. │"]
+
+
+def test_what_a_model_writes_is_shown_and_not_obeyed() -> None:
+    wild = "[red]a[/red] \x1b[31mb [/nothing]" + "x" * 300
+    text = printed(examples_panel([Example("p", None, [Answer(wild, False)], [])], max_chars=50))
+    assert "[red]a[/red] �[31mb" in text
+    assert "\x1b" not in text
+    assert text.count("x") < 50
+    assert "…" in text
