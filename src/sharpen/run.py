@@ -72,9 +72,14 @@ class _Inputs:
 
 
 def start(
-    recipe: Recipe, given: Given = Given(), *, loggers: Sequence[MetricLogger] = (), say: Say = lambda _: None
+    recipe: Recipe,
+    given: Given = Given(),
+    *,
+    loggers: Sequence[MetricLogger] = (),
+    say: Say = lambda _: None,
+    trust_remote_code: bool = False,
 ) -> Run:
-    """Do a run from its beginning.
+    """Do a run from its beginning. ``trust_remote_code`` lets the model's folder bring code that is then run.
 
     Raises:
         SharpenError: something cannot be used; said before the first step where it can be known, with nothing
@@ -82,14 +87,19 @@ def start(
     """
     RunFolder.refuse_existing(recipe.run)
     inputs = _read_inputs(recipe, given)
-    policy = _load(recipe, recipe.model.path)
-    with _trainer(recipe, policy, inputs, loggers, say, resumed=None) as trainer:
+    policy = _load(recipe, recipe.model.path, trust_remote_code)
+    with _trainer(recipe, policy, inputs, loggers, say, trust_remote_code, resumed=None) as trainer:
         trainer.folder.initialise(recipe)
         return _go(trainer)
 
 
 def resume(
-    path: Path, given: Given = Given(), *, loggers: Sequence[MetricLogger] = (), say: Say = lambda _: None
+    path: Path,
+    given: Given = Given(),
+    *,
+    loggers: Sequence[MetricLogger] = (),
+    say: Say = lambda _: None,
+    trust_remote_code: bool = False,
 ) -> Run:
     """Go on with a run from its latest sound checkpoint, or from the beginning where it has none.
 
@@ -110,8 +120,8 @@ def resume(
         return Run(path, checkpoint, finished=True)
     say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
     inputs = _read_inputs(recipe, given)
-    policy = _load(recipe, str(checkpoint or recipe.model.path))
-    with _trainer(recipe, policy, inputs, loggers, say, resumed=checkpoint) as trainer:
+    policy = _load(recipe, str(checkpoint or recipe.model.path), trust_remote_code)
+    with _trainer(recipe, policy, inputs, loggers, say, trust_remote_code, resumed=checkpoint) as trainer:
         if checkpoint is not None:
             trainer.load(checkpoint)
         folder.cut_back(trainer.step if checkpoint else -1)
@@ -192,13 +202,14 @@ def _given(thing: Any, named: Any, what: str) -> Any:
     return named if thing is None else thing
 
 
-def _load(recipe: Recipe, path: str) -> Policy:
+def _load(recipe: Recipe, path: str, trust_remote_code: bool) -> Policy:
     model = recipe.model
     return load_policy(
         path,
         compute_dtype=model.compute_dtype,
         device=model.device,
         gradient_checkpointing=model.gradient_checkpointing,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -209,6 +220,7 @@ def _trainer(
     inputs: _Inputs,
     loggers: Sequence[MetricLogger],
     say: Say,
+    trust_remote_code: bool,
     *,
     resumed: Path | None,
 ) -> Iterator[Trainer]:
@@ -252,7 +264,7 @@ def _trainer(
     reference = None
     identity: dict[str, Any] = {"data": _data_identity(prompts, demonstrations)}
     if recipe.method.needs_reference:
-        reference = _load(recipe, recipe.model.path)
+        reference = _load(recipe, recipe.model.path, trust_remote_code)
         reference.model.requires_grad_(False)
         identity["reference"] = _weights_identity(reference)
     if resumed is not None:

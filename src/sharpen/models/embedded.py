@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sharpen.errors import ModelError
+from sharpen.models.quiet import without_progress_bars
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
@@ -54,8 +55,9 @@ def create_embedded(
         torch.default_generator.manual_seed(seed)
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig.from_dict({"bos_token_id": None, **special_ids})
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    with without_progress_bars():
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
     return path
 
 

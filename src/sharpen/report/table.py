@@ -6,7 +6,7 @@ The functions return what `rich.console.Console.print` draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -67,16 +67,34 @@ def before_after_table(
     return table
 
 
+def measures_table(measures: Mapping[str, Estimate]) -> Table:
+    """One row per measure with its interval."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("measure")
+    table.add_column("value  [95 % interval over prompts]", justify="right")
+    plain = plain_measures(measures)
+    for measure, estimate in measures.items():
+        table.add_row(Text(measure), format_estimate(estimate, measure not in plain))
+    return table
+
+
+def plain_measures(measures: Iterable[str]) -> frozenset[str]:
+    """Those of an evaluation's measures that are no shares: rewards and lengths."""
+    return frozenset(m for m in measures if m == "length" or m.partition("/")[0] == "reward")
+
+
 def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:
     """``85.2 %  [83.0, 87.1]``, without brackets where there is no interval."""
     if estimate is None or math.isnan(estimate.mean):
         return _MISSING
     scale, unit = (100.0, " %") if percent else (1.0, "")
-    text = f"{estimate.mean * scale:.1f}{unit}"
+    # A reward between 0 and 1 says nothing with one decimal.
+    digits = 1 if percent or abs(estimate.mean) >= 10 else 3
+    text = f"{estimate.mean * scale:.{digits}f}{unit}"
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return text
     # Numbers of equal width keep the columns straight.
-    low, high = f"{estimate.low * scale:.1f}", f"{estimate.high * scale:.1f}"
+    low, high = f"{estimate.low * scale:.{digits}f}", f"{estimate.high * scale:.{digits}f}"
     return f"{text}  \\[{low:>5}, {high:>5}]"
 
 
@@ -101,10 +119,11 @@ def examples_panel(examples: Sequence[Example], title: str = "Examples", max_cha
 def _change(old: Estimate | None, new: Estimate | None, percent: bool) -> Text:
     if old is None or new is None or math.isnan(old.mean) or math.isnan(new.mean):
         return Text(_MISSING)
-    change = round((new.mean - old.mean) * (100.0 if percent else 1.0), 1)
+    digits = 1 if percent or abs(new.mean) >= 10 else 3
+    change = round((new.mean - old.mean) * (100.0 if percent else 1.0), digits)
     style = "green" if change > 0 else "red" if change < 0 else ""
     # Of a plain number, such as a length, more is neither good nor bad.
-    return Text(f"{change:+.1f}" if change else "0.0", style=style if percent else "")
+    return Text(f"{change:+.{digits}f}" if change else "0.0", style=style if percent else "")
 
 
 def _answer(answers: Sequence[Answer], row: int, max_chars: int) -> Text:
@@ -116,7 +135,11 @@ def _answer(answers: Sequence[Answer], row: int, max_chars: int) -> Text:
     return mark.append(text, style="default" if answer.right else "dim")
 
 
+def printable(text: str) -> str:
+    """The text without escape sequences, which a model may write and a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
 def _printable(text: str, max_chars: int) -> str:
-    # A model may write escape sequences, which a terminal would obey.
-    text = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    text = printable(text)
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"

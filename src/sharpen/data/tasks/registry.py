@@ -1,5 +1,6 @@
 """Tasks by name, with parameters: ``arithmetic?terms=4&wrong_step_share=0.1``."""
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -36,6 +37,17 @@ def resolve_task(spec: str) -> Task:
     return TASKS[name](parameters, spec)
 
 
+def describe_tasks() -> dict[str, str]:
+    """The tasks known by name, each with one line and its parameters with their defaults."""
+    return {name: _describe(kind) for name, kind in _KINDS.items()}
+
+
+def _describe(kind: type[Settings]) -> str:
+    first_line = (sys.modules[kind.__module__].__doc__ or "").strip().partition("\n")[0]
+    parameters = ", ".join(f"{name}={field.default}" for name, field in kind.model_fields.items())
+    return f"{first_line} Parameters: {parameters}"
+
+
 def _build(kind: type[Kind], parameters: Mapping[str, str], spec: str) -> Kind:
     for key in parameters:
         if key not in kind.model_fields:
@@ -50,8 +62,11 @@ def _build(kind: type[Kind], parameters: Mapping[str, str], spec: str) -> Kind:
         raise RecipeError(f"{spec}: {problems}") from error
 
 
+_KINDS: dict[str, type[Arithmetic] | type[Sums] | type[Words]] = {
+    "arithmetic": Arithmetic,
+    "sums": Sums,
+    "words": Words,
+}
 TASKS: dict[str, Callable[[Mapping[str, str], str], Task]] = {
-    "arithmetic": partial(_build, Arithmetic),
-    "sums": partial(_build, Sums),
-    "words": partial(_build, Words),
+    name: partial(_build, kind) for name, kind in _KINDS.items()
 }

@@ -1,0 +1,37 @@
+"""What an evaluation drew, as a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharpen.evaluation.runner import Evaluation
+
+
+def write_samples(evaluation: Evaluation, path: Path) -> None:
+    """Write a Parquet file of one row per completion, with its reward and whether it counts as right."""
+    rows: list[dict[str, Any]] = []
+    for group, marks in zip(evaluation.groups, evaluation.right, strict=True):
+        for completion, score, right in zip(group.completions, group.scores, marks, strict=True):
+            rows.append(
+                {
+                    "prompt_id": group.prompt.id,
+                    "prompt": group.prompt.text,
+                    "completion": completion.text,
+                    "right": right,
+                    "reward": score.total,
+                    **{f"reward/{name}": value for name, value in score.parts.items()},
+                    "error": score.error,
+                    "tokens": len(completion.token_ids),
+                    "finish": completion.finish.value,
+                }
+            )
+    names = dict.fromkeys(name for row in rows for name in row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
+    os.replace(partial, path)

@@ -1,0 +1,67 @@
+"""A conversation with a policy, turn by turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from sharpen.data.chat import ChatFormat, Message
+from sharpen.errors import DataError
+from sharpen.models.policy import Policy
+from sharpen.rollout.engine import Sampling
+from sharpen.rollout.local import LocalEngine
+from sharpen.types import Completion, Prompt
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Remembers what was said. A policy without a chat template completes each text by itself and remembers nothing.
+
+    An answer is no longer than what the context leaves. The same ``seed`` and texts give the same answers.
+    """
+
+    policy: Policy
+    sampling: Sampling
+    system: str | None = None
+    seed: int = 0
+    messages: list[Message] = field(default_factory=list)
+    _engine: LocalEngine = field(init=False)
+    _format: ChatFormat | None = field(init=False, default=None)
+    _turns: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._engine = LocalEngine(self.policy)
+        if self.remembers or self.system is not None:
+            self._format = ChatFormat(self.policy.tokenizer, {}, self.system)
+
+    @property
+    def remembers(self) -> bool:
+        return self.policy.tokenizer.chat_template is not None
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.messages.clear()
+
+    def reply(self, text: str) -> Completion:
+        """The policy's answer.
+
+        Raises DataError if what was said leaves no room in the context, or the text has no token.
+        """
+        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        if self._format is not None:
+            ids = self._format.prompt_ids(asked)
+        else:
+            ids = tuple(self.policy.tokenizer(text)["input_ids"])
+        room = self.policy.context_length - len(ids)
+        if not ids or room < 1:
+            raise DataError(
+                "this text has no token"
+                if not ids
+                else f"the conversation has {len(ids)} tokens and the model's context {self.policy.context_length}"
+            )
+        sampling = replace(self.sampling, max_new_tokens=min(self.sampling.max_new_tokens, room))
+        prompt = Prompt(f"turn {self._turns + 1}", ids, text, {})
+        [(completion,)] = self._engine.generate([prompt], [[self._turns]], sampling, self.seed)
+        self._turns += 1
+        if self._format is not None:
+            self.messages = [*asked, {"role": "assistant", "content": completion.text}]
+        return completion
