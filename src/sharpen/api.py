@@ -8,9 +8,10 @@ from typing import Any
 
 from sharpen.config import IN_MEMORY, make_recipe
 from sharpen.data.tasks import TASKS
+from sharpen.inputs import Given
 from sharpen.methods import Method
 from sharpen.report.progress import Console
-from sharpen.run import Given, Run, start
+from sharpen.run import Run, start
 from sharpen.run import resume as resume_run
 
 

@@ -203,7 +203,7 @@ def chat(
     """Talk to a model in the terminal.
 
     /reset begins anew, /quit ends. A model without a chat template completes what is typed: the demo's model is
-    asked 47+85-36=
+    asked 7+8-3+9=
     """
     from sharpen.cli_chat import talk
 

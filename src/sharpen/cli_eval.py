@@ -21,11 +21,12 @@ from sharpen.data.rows import Rows, read_rows
 from sharpen.data.tasks import resolve_task
 from sharpen.errors import RecipeError
 from sharpen.evaluation.samples import write_samples
+from sharpen.inputs import task_reward
 from sharpen.models.policy import load_policy
 from sharpen.report.table import measures_table
 from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward
-from sharpen.run import measure, task_reward
+from sharpen.run import measure
 
 USUAL_K = (1, 8, 64)
 MAX_NEW_TOKENS = 256

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from yaml import YAMLError
@@ -42,6 +42,8 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
+        if self.task is not None and self.held_out is not None:
+            raise ValueError("a task has held-out problems of its own: leave out `held_out`, or give `train` instead")
         if (self.task is None) == (self.train is None):
             raise ValueError("give either `task` (a name) or `train` (a file or data set)")
         return self
@@ -184,6 +186,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: no such recipe")
     try:
         loaded = OmegaConf.load(path)
+        if isinstance(loaded, DictConfig) and isinstance(loaded.get("method"), str):
+            # So that an override of one of the method's settings finds a section to go to.
+            loaded.method = {"name": loaded.method}
         tree = OmegaConf.to_container(OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))), resolve=True)
     except (OmegaConfBaseException, YAMLError, OSError) as error:
         raise RecipeError(f"{path}: {error}") from error

@@ -5,6 +5,8 @@ from typing import Literal, Protocol
 
 from sharpen.types import Group, Prompt
 
+Reads = Literal["prompts", "demonstrations"]
+
 
 class World(Protocol):
     """What a source can draw on; the trainer provides it."""
@@ -23,7 +25,8 @@ class World(Protocol):
 
 
 class Source(Protocol):
-    reads: Literal["prompts", "demonstrations"]
+    @property
+    def reads(self) -> Reads: ...
 
     def draw(self, world: World, prompts: int) -> list[Group]:
         """The groups of one step."""
@@ -34,7 +37,7 @@ class Source(Protocol):
 class Demonstrations:
     """Completions written by somebody else."""
 
-    reads: Literal["prompts", "demonstrations"] = "demonstrations"
+    reads: Reads = "demonstrations"
 
     def draw(self, world: World, prompts: int) -> list[Group]:
         return world.next_demonstrations(prompts)
@@ -45,7 +48,7 @@ class CurrentPolicy:
     """``group_size`` completions of the current policy for each prompt, scored."""
 
     group_size: int
-    reads: Literal["prompts", "demonstrations"] = "prompts"
+    reads: Reads = "prompts"
 
     def draw(self, world: World, prompts: int) -> list[Group]:
         return world.score(world.sample(world.next_prompts(prompts), self.group_size))

@@ -13,11 +13,12 @@ in their names (``timeout_s``, ``kl_nats``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 Row = Mapping[str, Any]
@@ -132,5 +133,14 @@ class Batch:
 
     def select(self, index_B: Tensor) -> Batch:
         """The sequences ``index_B``, in that order. Groups keep their numbers."""
-        chosen = {f.name: value[index_B] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **chosen)
+        return self._each_tensor(lambda tensor: tensor[index_B])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device; the prompts stay where they are."""
+        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each_tensor(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            f.name: change(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **changed)

@@ -16,7 +16,7 @@ def _count_per_group(values_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def _mean_over_groups(weights_BT: Tensor, present_B: Tensor, group_B: Tensor) -> Tensor:
-    groups = group_B[present_B > 0].unique().numel()
+    groups = len(set(group_B[present_B > 0].tolist()))
     return weights_BT / max(groups, 1)
 
 

@@ -72,7 +72,7 @@ def character_tokenizer(alphabet: str, *, context: int) -> PreTrainedTokenizerFa
     characters = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token=UNK))
     characters.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")
     characters.decoder = Fuse()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=characters,
         pad_token=PAD,
         eos_token=EOS,

@@ -63,7 +63,9 @@ def selected_logprobs(
     ``dtype`` is that of the matrix products; the softmax is in at least float32.
     """
     chunk = max(1, chunk_bytes // (4 * weight_VH.shape[0]))
-    result: tuple[Tensor, Tensor] = _SelectedLogprobs.apply(hidden_NH, weight_VH, targets_N, temperature, dtype, chunk)
+    result: tuple[Tensor, Tensor] = _SelectedLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden_NH, weight_VH, targets_N, temperature, dtype, chunk
+    )
     return result
 
 

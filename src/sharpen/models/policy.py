@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.quiet import without_progress_bars
+from sharpen.runtime.memory import keep_freed_memory
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -80,20 +81,22 @@ def load_policy(
         ModelError: no such model, no safetensors, or no end-of-sequence token anywhere.
     """
     path = str(path)
-    if path.startswith((".", "/", "~")) or Path(path).exists():
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
         path = str(Path(path).expanduser())
         if not (Path(path) / "config.json").is_file():
             raise ModelError(f"{path}: not a model folder, it has no config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         with without_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
             )
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot load this model: {error}") from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
     model.to(device)
     _switch_off_dropout(model)
     model.eval()
@@ -132,5 +135,7 @@ def _switch_off_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        # Where dropout is a function, its share is a number of the module: attention_dropout, dropout, layerdrop, …
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)

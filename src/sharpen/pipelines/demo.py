@@ -18,12 +18,13 @@ from sharpen.config import Recipe, load_recipe
 from sharpen.data.tasks import resolve_task
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.evaluation.runner import Evaluation
+from sharpen.inputs import task_reward
 from sharpen.models.embedded import create_embedded
 from sharpen.models.policy import load_policy
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel, plain_measures
-from sharpen.run import Run, measure, start, task_reward
+from sharpen.run import Run, measure, start
 from sharpen.training.run_folder import write_text
 
 SHOWN = ("pass@1", "pass@8", "pass@64", "maj@8", "reward/shows_work", "length")
@@ -60,10 +61,10 @@ def demo(folder: Path, *, quick: bool = False) -> None:
         "and some have slips, then improves by reinforcement learning against a verifier.\n"
     )
     model = create_embedded(folder / "model", alphabet=ALPHABET)
-    recipe = _recipe("demo_sft.yaml", folder / "sft", model, size.sft_steps)
+    recipe = _recipe("demo_sft.yaml", folder / "sft", model, size.sft_steps, size.problems // 2)
     sft, seconds["sft"] = _stage("1/4 SFT ", recipe)
     before, seconds["measure_before"] = _measured("2/4 measure", recipe, sft, size, out)
-    recipe = _recipe("demo_grpo.yaml", folder / "grpo", sft.model, size.grpo_steps)
+    recipe = _recipe("demo_grpo.yaml", folder / "grpo", sft.model, size.grpo_steps, size.problems // 2)
     grpo, seconds["grpo"] = _stage("3/4 GRPO", recipe)
     after, seconds["measure_after"] = _measured("4/4 measure", recipe, grpo, size, out)
     seconds["all"] = time.perf_counter() - started
@@ -102,9 +103,11 @@ def demo(folder: Path, *, quick: bool = False) -> None:
     out.print(f"\nTry it: [bold]sharpen chat {grpo.path}[/bold], then type 7+8-3+9=", highlight=False)
 
 
-def _recipe(name: str, run: Path, model: Path, steps: int) -> Recipe:
+def _recipe(name: str, run: Path, model: Path, steps: int, problems: int) -> Recipe:
     with as_file(files("sharpen.pipelines") / name) as path:
-        return load_recipe(path, [f"run={run}", f"model={model}", f"training.steps={steps}"])
+        return load_recipe(
+            path, [f"run={run}", f"model={model}", f"training.steps={steps}", f"evaluation.prompts={problems}"]
+        )
 
 
 def _stage(name: str, recipe: Recipe) -> tuple[Run, float]:
@@ -138,9 +141,11 @@ def _measured(name: str, recipe: Recipe, run: Run, size: Size, out: RichConsole)
 
 
 def _show(out: RichConsole, before: Evaluation, after: Evaluation) -> None:
-    shown = [{k: e.measures[k] for k in SHOWN} for e in (before, after)]
+    old, new = ({k: e.measures[k] for k in SHOWN} for e in (before, after))
     out.print()
-    out.print(before_after_table(*shown, title="On problems that neither stage has seen", plain=plain_measures(SHOWN)))
+    out.print(
+        before_after_table(old, new, title="On problems that neither stage has seen", plain=plain_measures(SHOWN))
+    )
     out.print(
         "pass@k: at least one of k answers is right. maj@8: the most frequent of 8 is. RL moves pass@1 and maj@k up; "
         "pass@64 stays where it was: what is right was already in reach, now it is what the model says.\n"

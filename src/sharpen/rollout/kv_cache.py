@@ -13,7 +13,7 @@ class _RoomyLayer(DynamicLayer):
     """A full-attention layer that writes into buffers with room to grow, instead of copying all at every token."""
 
     def __init__(self, dtype: torch.dtype | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._stored = dtype
         self._length = 0
 
@@ -33,8 +33,7 @@ class _RoomyLayer(DynamicLayer):
             self._grow(max(self._length + _AHEAD, self._length * 5 // 4))
         self._key_buffer[:, :, start : self._length] = key_states
         self._value_buffer[:, :, start : self._length] = value_states
-        self._view()
-        return self.keys, self.values
+        return self._view()
 
     def get_seq_length(self) -> int:
         return self._length
@@ -51,21 +50,22 @@ class _RoomyLayer(DynamicLayer):
             grown[:, :, : old.shape[2]] = old
             setattr(self, name, grown)
 
-    def _view(self) -> None:
-        self.keys = self._key_buffer[:, :, : self._length]
-        self.values = self._value_buffer[:, :, : self._length]
+    def _view(self) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, : self._length] for buffer in (self._key_buffer, self._value_buffer))
+        self.keys, self.values = keys, values
+        return keys, values
 
 
-def make_cache(config: Any, dtype: torch.dtype | None) -> DynamicCache:
+def make_cache(config: Any, dtype: torch.dtype | None) -> Any:
     """An empty cache for any architecture. Full-attention layers store ``dtype``, or what they are given."""
-    cache = DynamicCache(config=config)
+    cache: Any = DynamicCache(config=config)
     cache.layers = [_RoomyLayer(dtype) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if not cache.layers:
         cache.layer_class_to_replicate = lambda: _RoomyLayer(dtype)
     return cache
 
 
-def select_rows(cache: DynamicCache, index_B: Tensor) -> None:
+def select_rows(cache: Any, index_B: Tensor) -> None:
     """Keep or repeat the rows ``index_B`` of every layer, in that order."""
     for layer in cache.layers:
         select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache

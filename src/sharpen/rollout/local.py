@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sharpen.errors import ModelError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.kv_cache import make_cache, select_rows
@@ -23,6 +25,12 @@ class LocalEngine:
     """Draws completions from a policy. Prompts are computed once per group; finished rows leave the batch."""
 
     def __init__(self, policy: Policy) -> None:
+        """Raises ModelError for an architecture whose past is no key–value cache: it would silently forget it."""
+        if "past_key_values" not in inspect.signature(policy.model.forward).parameters:
+            raise ModelError(
+                f"{policy.source}: the local engine cannot draw from a model of type {policy.config.model_type}, "
+                "which keeps its past in something else than a key–value cache"
+            )
         self.policy = policy
         self._model: nn.Module = policy.model
         self.publish()

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _MIX_1, _MIX_2, _GOLDEN = (np.uint64(x) for x in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
+Bits = NDArray[np.uint64]
 _BLOCK = 256
 
 
@@ -33,11 +35,11 @@ class Truncation:
 FULL = Truncation()
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def _mix(x: Bits) -> Bits:
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection whose every output bit depends on all."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def uniforms(seed: int, draw_ids: Sequence[int], length: int) -> Tensor:
@@ -46,7 +48,7 @@ def uniforms(seed: int, draw_ids: Sequence[int], length: int) -> Tensor:
     A counter-based generator: each number is a hash of (seed, draw id, position), so it can be had in any order.
     """
     with np.errstate(over="ignore"):
-        key = _mix(np.uint64(seed) + _GOLDEN)
+        key = _mix(np.asarray(seed, dtype=np.uint64) + _GOLDEN)
         stream_B = _mix(_mix(np.asarray(draw_ids, dtype=np.uint64) * _GOLDEN + key) + key)
         counter_T = np.arange(1, length + 1, dtype=np.uint64) * _GOLDEN
         bits_BT = _mix(_mix(stream_B[:, None] + counter_T[None, :]) ^ key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ class RunFolder:
         folder.samples.mkdir(exist_ok=True)
         folder.checkpoints.mkdir(exist_ok=True)
         return folder, load_recipe(folder.recipe)
+
+    def logging_id(self) -> str:
+        """What services know this run by; made once and kept, so that a resumed run goes on under it."""
+        file = self.path / "logging_id"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, uuid.uuid4().hex[:12])
+        return file.read_text(encoding="utf-8")
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

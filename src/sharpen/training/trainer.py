@@ -63,7 +63,7 @@ class Trainer:
         recipe = self.recipe
         if self.step == 0 and self.held_out is not None:
             self._record({"step": 0, **self._evaluate()}, save=False)
-        while self.step < recipe.training.steps and not self.stop_requested:
+        while self.step < recipe.training.steps:
             self.step += 1
             metrics = self.train_step()
             last = self.step == recipe.training.steps
@@ -72,7 +72,11 @@ class Trainer:
                 metrics |= self._evaluate()
                 improved = self._is_best(metrics)
             due = recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0
-            self._record(metrics, save=bool(last or due or improved or self.stop_requested))
+            # Read once: a request that comes while this step is recorded is for the next, which then is saved.
+            stopping = self.stop_requested
+            self._record(metrics, save=bool(last or due or improved or stopping))
+            if stopping:
+                return
 
     def train_step(self) -> Metrics:
         """Draw one step's groups, update the policy on them, and say in numbers what happened."""

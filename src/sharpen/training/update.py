@@ -47,9 +47,8 @@ def accumulate_gradient(
     follows only sums. Sequences that can have no gradient are left out of the computation, not of the weights.
     """
     assert batch.advantages_BT is not None
-    batch = replace(batch, weights_BT=method.weights(batch))
-    if not method.trains_without_advantage:
-        batch = batch.select((batch.advantages_BT != 0).any(dim=1).nonzero().squeeze(1))
+    taught_B = batch.advantages_BT.ne(0).any(dim=1) | method.trains_without_advantage
+    batch = replace(batch, weights_BT=method.weights(batch)).select(taught_B.nonzero().squeeze(1))
     loss, tokens = 0.0, 0
     if not batch.mask_BT.any():
         return loss, tokens
@@ -61,7 +60,7 @@ def accumulate_gradient(
     ):
         logprobs_BT, entropy_BT = row_logprobs(policy, batch, rows, temperature)
         index_B = torch.tensor([b for row in rows for b in row.sequences])
-        part = _to(batch.select(index_B), policy.device)
+        part = batch.select(index_B).to(policy.device)
         logprobs_BT, entropy_BT = logprobs_BT[index_B], entropy_BT[index_B]
         if method.needs_old_logprobs and part.old_logprobs_BT is None:
             # One update per rollout: the policy still is the one that the rollout began with.
@@ -69,7 +68,7 @@ def accumulate_gradient(
         terms = method.terms(logprobs_BT, part)
         assert part.weights_BT is not None
         total = (part.weights_BT * terms.loss_BT).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         loss += total.item()
         tokens += sum(row.tokens for row in rows)
         if stats is not None:
@@ -124,14 +123,3 @@ def all_logprobs(policy: Policy, batch: Batch, temperature: float, limits: Limit
     ):
         total_BT += row_logprobs(policy, batch, rows, temperature)[0].cpu()
     return total_BT
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    moved = {
-        name: value.to(device, non_blocking=True)
-        for name in Batch.__dataclass_fields__
-        if isinstance(value := getattr(batch, name), Tensor)
-    }
-    return replace(batch, **moved)

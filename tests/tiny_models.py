@@ -1,0 +1,128 @@
+"""Language models of a few thousand random weights, and hand-made steps of training for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from sharpen.models.embedded import character_tokenizer
+from sharpen.models.policy import Policy, load_policy
+from sharpen.models.quiet import without_progress_bars
+from sharpen.types import Batch, Prompt
+
+ALPHABET = "0123456789+-=;#ab"
+EOS = 1
+
+_SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 128,
+}
+_OTHER_SIZES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "gpt_neox": {**_SIZES, "rotary_pct": 0.5},
+    "gemma3_text": {**_SIZES, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "opt": {**_SIZES, "ffn_dim": 24, "word_embed_proj_dim": 16},
+}
+_OTHER_SIZES["gemma3_text"]["layer_types"] = _OTHER_SIZES["gemma3_text"]["layer_types"][:3]
+
+
+def tiny_model(architecture: str, *, seed: int = 0, spread: float = 0.35, **settings: Any) -> nn.Module:
+    """A causal language model of random weights, large enough for its distributions to be far from flat."""
+    tokenizer = character_tokenizer(ALPHABET, context=128)
+    special = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": 0}
+    sizes = _OTHER_SIZES.get(architecture, _SIZES)
+    config = AutoConfig.for_model(
+        architecture, vocab_size=len(tokenizer), **{"sliding_window": None, **sizes, **special, **settings}
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    model.generation_config = GenerationConfig.from_dict(special)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            # The scales of the norms start at 1 and biases at 0; all of them are moved.
+            parameter.add_(0.1 * noise) if parameter.dim() < 2 else parameter.copy_(spread * noise)
+    return model.eval()
+
+
+def tiny_folder(path: Path, architecture: str = "llama", **settings: Any) -> Path:
+    """An ordinary Hugging Face folder."""
+    with without_progress_bars():
+        tiny_model(architecture, **settings).save_pretrained(path)
+        character_tokenizer(ALPHABET, context=128).save_pretrained(path)
+    return path
+
+
+def tiny_policy(architecture: str = "llama", *, dtype: torch.dtype = torch.float32, **settings: Any) -> Policy:
+    compute_dtype = settings.pop("compute_dtype", "float32")
+    model = tiny_model(architecture, **settings).to(dtype)
+    return Policy(model, character_tokenizer(ALPHABET, context=128), frozenset({EOS}), 0, 128, compute_dtype, "tiny")
+
+
+def loaded_policy(path: Path, architecture: str = "llama", **settings: Any) -> Policy:
+    return load_policy(tiny_folder(path, architecture, **settings), device="cpu")
+
+
+def make_prompt(policy: Policy, text: str, **row: Any) -> Prompt:
+    return Prompt(text, tuple(policy.tokenizer(text)["input_ids"]), text, {"prompt": text, **row})
+
+
+def ragged_batch(vocabulary: int, *, seed: int = 0, sizes: Sequence[int] = (3, 1, 5, 2)) -> Batch:
+    """Interleaved groups with prompts of 1 to 9 tokens and completions of 1 to 8 tokens.
+
+    One completion is not trained on at all; others have untrained tokens at the start, in the middle, at the end.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(*shape: int) -> Tensor:
+        return torch.randint(0, vocabulary, shape, generator=generator)
+
+    prompts = tuple(tokens(length) for length in (4, 1, 9, 6, 2)[: len(sizes)])
+    group_B = torch.cat([torch.full((size,), group) for group, size in enumerate(sizes)])
+    group_B = group_B[torch.randperm(len(group_B), generator=generator)]
+    B, T = len(group_B), 8
+    length_B = torch.randint(2, T + 1, (B,), generator=generator)
+    length_B[0], length_B[1] = T, 1
+    mask_BT = torch.arange(T) < length_B[:, None]
+    mask_BT[0, 2:4] = False
+    mask_BT[2, 0] = False
+    mask_BT[3, length_B[3] - 1] = False
+    mask_BT[4] = False
+    return Batch(prompts, group_B, tokens(B, T), mask_BT, torch.randn(B, generator=generator, dtype=torch.float64))
+
+
+def own_logprobs(model: nn.Module, batch: Batch, temperature: float) -> list[Tensor]:
+    """log π of every token of every sequence by the model's own forward pass, one sequence at a time."""
+    rows = []
+    for b, group in enumerate(batch.group_B.tolist()):
+        prompt = batch.prompts[group].to(batch.tokens_BT.device)
+        ids = torch.cat([prompt, batch.tokens_BT[b]])
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
+        logprobs = (logits / temperature).log_softmax(dim=-1)
+        rows.append(logprobs[torch.arange(len(logprobs)), batch.tokens_BT[b]])
+    return rows
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Equal up to ``tolerance`` times the largest entry of each parameter's gradient."""
+    assert found.keys() == expected.keys()
+    largest = max(g.abs().max().item() for g in expected.values())
+    assert largest > 0
+    for name, gradient in expected.items():
+        scale = max(gradient.abs().max().item(), 1e-3 * largest)
+        error = (found[name] - gradient).abs().max().item()
+        assert error <= tolerance * scale, f"{name}: off by {error:.2e} where the largest entry is {scale:.2e}"

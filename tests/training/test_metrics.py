@@ -1,0 +1,161 @@
+"""The numbers of a step on a batch small enough to work them out by hand."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from sharpen.methods import GRPO
+from sharpen.training.assemble import assemble
+from sharpen.training.metrics import TokenStats, rollout_metrics
+from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
+
+NAN = float("nan")
+
+
+def completion(length: int, finish: Finish = Finish.EOS) -> Completion:
+    return Completion((5,) * length, "", (True,) * length, (Segment(0, length, "model"),), finish)
+
+
+def group(name: str, *members: tuple[Completion, Score]) -> Group:
+    completions, scores = zip(*members, strict=True)
+    return Group(Prompt(name, (1, 2), "", {}), completions, scores)
+
+
+def test_what_is_said_of_a_rollout() -> None:
+    groups = [
+        group(
+            "spread",
+            (completion(2), Score(1.0, {"right": 1.0, "brief": 0.5})),
+            (completion(4, Finish.LENGTH), Score(0.0, {"right": 0.0, "brief": None})),
+            (completion(3, Finish.STOP), Score(None, {"right": None}, error="it raised")),
+        ),
+        group("flat", (completion(1), Score(2.0, {"right": 1.0})), (completion(10), Score(2.0, {"right": 1.0}))),
+    ]
+    found = rollout_metrics(groups, assemble(groups, scored=True))
+    assert found == {
+        "length/mean": 4.0,
+        "length/max": 10.0,
+        "truncated": 0.2,
+        "reward/mean": 1.25,
+        # Of 1, 0, 2, 2 the squares deviate by 0.0625 + 1.5625 + 2 · 0.5625.
+        "reward/std": pytest.approx(math.sqrt(2.75 / 4)),
+        "groups/zero_spread": 0.5,
+        "reward/failed": 0.2,
+        "reward/right": 0.75,
+        "reward/brief": 0.5,
+    }
+
+
+def test_without_a_reward_only_lengths_are_said() -> None:
+    groups = [Group(Prompt("a", (1,), "", {}), (completion(3), completion(5, Finish.LENGTH)))]
+    assert rollout_metrics(groups, assemble(groups, scored=False)) == {
+        "length/mean": 4.0,
+        "length/max": 5.0,
+        "truncated": 0.5,
+    }
+
+
+def batch(**given: Any) -> Batch:
+    """Two sequences of at most 3 tokens; the last token of the second is not trained on."""
+    return Batch(
+        prompts=(torch.tensor([1]),),
+        group_B=torch.tensor([0, 0]),
+        tokens_BT=torch.zeros(2, 3, dtype=torch.long),
+        mask_BT=torch.tensor([[True, True, True], [True, False, False]]),
+        rewards_B=torch.tensor([1.0, 0.0], dtype=torch.float64),
+        **given,
+    )
+
+
+def log(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+def test_what_is_said_of_the_tokens() -> None:
+    now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
+    old = log([[0.4, 0.5, 0.1], [0.8, 0.1, 0.1]])
+    step = batch(
+        old_logprobs_BT=old,
+        sample_logprobs_BT=old + torch.tensor([[0.1, -0.3, 0.0], [0.0, 9.0, 9.0]], dtype=torch.float64),
+        ref_logprobs_BT=log([[1.0, 0.25, 0.2], [0.2, 0.1, 0.1]]),
+        advantages_BT=torch.tensor([[1.0, 1.0, 1.0], [-1.0, 7.0, 7.0]]),
+    )
+    entropy = torch.tensor([[1.0, 2.0, 3.0], [6.0, 99.0, 99.0]])
+    found = measured(GRPO(beta=0.1), step, now, entropy)
+    # Ratios 1.25, 0.5, 1 and 0.5. Clipped are 1.25 with A > 0 and the 0.5 of A < 0, not the 0.5 of A > 0.
+    expected = {
+        "logprob": (math.log(0.5) + math.log(0.25) + math.log(0.1) + math.log(0.4)) / 4,
+        "entropy": 3.0,
+        "ratio/mean": (1.25 + 0.5 + 1 + 0.5) / 4,
+        "ratio/p99.9": 1.25,
+        "clip_fraction": 0.5,
+        "advantage/mean": 0.5,
+        "advantage/abs": 1.0,
+        "mismatch/mean": 0.1,
+        "mismatch/max": 0.3,
+        # r = π_ref/π = 2, 1, 2, 0.5 and k3 = r − log r − 1.
+        "kl": (2 * (1 - math.log(2)) + 0 + (0.5 + math.log(2) - 1)) / 4,
+    }
+    assert found == pytest.approx(expected)
+
+
+def measured(method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor) -> dict[str, float]:
+    """In two parts, a sequence each, as micro-batches come."""
+    stats = TokenStats()
+    for b in range(len(step)):
+        part = step.select(torch.tensor([b]))
+        stats.add(part, now[[b]], entropy[[b]], method.terms(now[[b]], part))
+    return stats.metrics()
+
+
+def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:
+    ratios = torch.ones(1, 2000, dtype=torch.float64)
+    ratios[0, 10:13] = torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
+    wide = Batch(
+        prompts=(torch.tensor([1]),),
+        group_B=torch.tensor([0]),
+        tokens_BT=torch.zeros(1, 2000, dtype=torch.long),
+        mask_BT=torch.ones(1, 2000, dtype=torch.bool),
+        rewards_B=torch.zeros(1, dtype=torch.float64),
+        old_logprobs_BT=torch.zeros(1, 2000, dtype=torch.float64),
+        advantages_BT=torch.ones(1, 2000),
+    )
+    found = measured(GRPO(), wide, ratios.log(), torch.zeros(1, 2000))
+    # Place 0.999 · 1999 = 1997.001 of 0 … 1999 lies between the last three: 3 at 1997 and 4 at 1998.
+    assert found["ratio/p99.9"] == pytest.approx(4.0)
+    assert found["clip_fraction"] == pytest.approx(3 / 2000)
+
+
+def test_what_was_not_computed_is_not_said() -> None:
+    stats = TokenStats()
+    now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
+    step = batch(old_logprobs_BT=now, advantages_BT=torch.ones(2, 3))
+    stats.add(step, now, torch.zeros(2, 3), GRPO().terms(now, step))
+    assert "kl" not in stats.metrics()
+    assert "mismatch/mean" not in stats.metrics()
+    assert TokenStats().metrics() == {}
+
+
+def test_completions_become_a_batch() -> None:
+    """Padded on the right, what a tool wrote and what has no score not trained on."""
+    tool = Completion(
+        (7, 8, 9), "", (True, False, True), (), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
+    )
+    plain = Completion((6,), "", (True,), (), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
+    groups = [
+        Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
+        Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),
+    ]
+    found = assemble(groups, scored=True)
+    assert [p.tolist() for p in found.prompts] == [[1, 2], [3]]
+    assert found.group_B.tolist() == [0, 0, 1]
+    assert found.tokens_BT.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
+    assert found.mask_BT.int().tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert found.rewards_B.tolist() == pytest.approx([0.5, NAN, -1.0], nan_ok=True)
+    assert found.sample_logprobs_BT is not None
+    assert found.sample_logprobs_BT.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
+    unscored = assemble(groups, scored=False)
+    assert unscored.mask_BT.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
+    assert unscored.rewards_B.isnan().all()

@@ -1,0 +1,305 @@
+"""Law 1: the gradient of a step is the one of its loss, however the work is cut."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from oracles import grpo, reduction, sft
+from oracles.ragged import Ragged
+from sharpen.config import OptimizerSettings
+from sharpen.methods import GRPO, SFT, Method
+from sharpen.models.policy import Policy
+from sharpen.training.metrics import TokenStats
+from sharpen.training.optimizer import learning_rate, make_optimizer
+from sharpen.training.update import Limits, accumulate_gradient, all_logprobs, optimizer_step
+from sharpen.types import Batch
+from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy
+
+TEMPERATURE = 0.9
+WHOLE = Limits(100_000, shared_prompt=True)
+TOLERANCE = 3e-6  # The norms, the weights and the advantages are float32; all else here is float64.
+
+SFT_TERMS: dict[str, Callable[..., Any]] = {"tokens_of_batch": sft.token_mean, "per_sequence": sft.sequence_mean}
+GRPO_TERMS: dict[str, Callable[..., Any]] = {
+    "per_sequence": reduction.per_sequence,
+    "tokens_of_group": reduction.tokens_of_group,
+    "tokens_of_batch": reduction.tokens_of_batch,
+}
+METHODS: dict[str, Method] = {
+    **{f"sft {name}": SFT(reduction=name) for name in SFT_TERMS},  # type: ignore[arg-type]
+    **{f"grpo {name}": GRPO(beta=0.3, eps_high=0.28, reduction=name) for name in GRPO_TERMS},  # type: ignore[arg-type]
+    "grpo without a reference": GRPO(beta=0.0),
+}
+
+
+@cache
+def policy() -> Policy:
+    return tiny_policy("llama", dtype=torch.float64)
+
+
+@cache
+def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
+    """A step of training, and its gradient and loss by the slow reference, sequence by sequence."""
+    method = METHODS[name]
+    # Demonstrations are groups of one.
+    batch = ragged_batch(policy().config.vocab_size, sizes=(1, 1, 1, 1, 1) if isinstance(method, SFT) else (3, 1, 5, 2))
+    policy().model.zero_grad()
+    own = own_logprobs(policy().model, batch, TEMPERATURE)
+    values = [row.tolist() for row in own]
+    mask = batch.mask_BT.tolist()
+    if isinstance(method, SFT):
+        batch = replace(batch, advantages_BT=method.advantages(batch))
+        loss = SFT_TERMS[method.reduction](own, mask)
+        loss.backward()
+        return batch, gradients(policy().model), loss.item()
+
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(size: float) -> Tensor:
+        return size * torch.randn(batch.mask_BT.shape, generator=generator, dtype=torch.float64)
+
+    logprobs_BT = torch.stack(own).detach()
+    old_BT, ref_BT = logprobs_BT + noise(0.3), logprobs_BT + noise(0.5)
+    advantages_B = torch.randn(len(batch), generator=generator)
+    advantages_B[5:7] = 0.0
+    batch = replace(
+        batch,
+        advantages_BT=advantages_B[:, None] * batch.mask_BT,
+        old_logprobs_BT=old_BT,
+        ref_logprobs_BT=ref_BT if method.needs_reference else None,
+    )
+    step = Ragged(values, old_BT.tolist(), ref_BT.tolist(), mask, batch.group_B.tolist(), [])
+    assert isinstance(method, GRPO)
+    settings = {
+        "eps_low": method.eps_low,
+        "eps_high": method.eps_high,
+        "beta": method.beta,
+        "reduce": GRPO_TERMS[method.reduction],
+    }
+    slopes = grpo.loss_gradient(values, step, advantages_B.tolist(), **settings)
+    torch.stack(own).backward(torch.tensor(slopes, dtype=torch.float64))
+    return batch, gradients(policy().model), grpo.loss(values, step, advantages_B.tolist(), **settings)
+
+
+def gradient_of(name: str, batch: Batch, limits: Limits) -> tuple[dict[str, Tensor], float]:
+    policy().model.zero_grad()
+    loss, tokens = accumulate_gradient(policy(), METHODS[name], batch, TEMPERATURE, limits)
+    assert tokens > 0
+    return gradients(policy().model), loss
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("tokens", [1, 17, 40, 64, 100_000])
+@pytest.mark.parametrize("name", METHODS)
+def test_any_cut_gives_the_gradient_of_the_slow_reference(name: str, tokens: int, shared: bool) -> None:
+    batch, expected, expected_loss = example(name)
+    found, loss = gradient_of(name, batch, Limits(tokens, shared))
+    assert_same_gradients(found, expected, TOLERANCE)
+    assert loss == pytest.approx(expected_loss, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_order_of_sequences_and_groups_does_not_matter(name: str, seed: int) -> None:
+    batch, expected, _ = example(name)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = batch.select(torch.randperm(len(batch), generator=generator))
+    number = torch.randperm(len(batch.prompts), generator=generator)
+    prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
+    shuffled = replace(shuffled, prompts=tuple(prompts), group_B=number[shuffled.group_B])
+    for limits in (WHOLE, Limits(30, True)):
+        assert_same_gradients(gradient_of(name, shuffled, limits)[0], expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["grpo per_sequence", "sft tokens_of_batch"])
+def test_gradient_checkpointing_changes_nothing(name: str) -> None:
+    batch, expected, _ = example(name)
+    checkpointed = tiny_policy("llama", dtype=torch.float64)
+    checkpointed.model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpointed.model.train()
+    accumulate_gradient(checkpointed, METHODS[name], batch, TEMPERATURE, Limits(40, True))
+    assert_same_gradients(gradients(checkpointed.model), expected, TOLERANCE)
+
+
+def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
+    """One update per rollout: not given, π_old is π, the ratio 1 and the gradient Â ∇ log π."""
+    batch = replace(example("grpo without a reference")[0], old_logprobs_BT=None)
+    own = own_logprobs(policy().model, batch, TEMPERATURE)
+    weights = reduction.weights(reduction.per_sequence, batch.mask_BT.tolist(), batch.group_B.tolist())
+    policy().model.zero_grad()
+    (-torch.stack(own) * torch.tensor(weights) * batch.advantages_BT).sum().backward()
+    expected = gradients(policy().model)
+    stats = TokenStats()
+    policy().model.zero_grad()
+    accumulate_gradient(policy(), GRPO(), batch, TEMPERATURE, Limits(40, True), stats)
+    assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
+    measured = stats.metrics()
+    assert (measured["ratio/mean"], measured["ratio/p99.9"], measured["clip_fraction"]) == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_sequences_without_advantage_cost_nothing_and_change_nothing(shared: bool) -> None:
+    """They count in the weights (G and P stay what they were), not in the tokens that are computed."""
+    batch, expected, _ = example("grpo without a reference")
+    assert batch.advantages_BT is not None
+    zero_B = (batch.advantages_BT == 0).all(dim=1) & batch.mask_BT.any(dim=1)
+    assert zero_B.sum() >= 2
+
+    class WithoutLeavingOut(GRPO):
+        @property
+        def trains_without_advantage(self) -> bool:
+            return True
+
+    policy().model.zero_grad()
+    _, all_tokens = accumulate_gradient(policy(), WithoutLeavingOut(), batch, TEMPERATURE, Limits(100_000, shared))
+    assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
+    policy().model.zero_grad()
+    _, tokens = accumulate_gradient(policy(), GRPO(eps_high=0.28), batch, TEMPERATURE, Limits(100_000, shared))
+    assert tokens < all_tokens
+
+
+def test_without_advantage_the_penalty_still_has_a_gradient() -> None:
+    batch, _, _ = example("grpo per_sequence")
+    assert batch.advantages_BT is not None
+    flat = replace(batch, advantages_BT=torch.zeros_like(batch.advantages_BT))
+    own = own_logprobs(policy().model, batch, TEMPERATURE)
+    step = Ragged(
+        [row.tolist() for row in own],
+        batch.old_logprobs_BT.tolist(),
+        batch.ref_logprobs_BT.tolist(),
+        batch.mask_BT.tolist(),
+        batch.group_B.tolist(),
+        [],
+    )
+    slopes = grpo.loss_gradient(
+        step.policy, step, [0.0] * len(batch), eps_low=0.2, eps_high=0.28, beta=0.3, reduce=reduction.per_sequence
+    )
+    policy().model.zero_grad()
+    torch.stack(own).backward(torch.tensor(slopes, dtype=torch.float64))
+    expected = gradients(policy().model)
+    assert_same_gradients(gradient_of("grpo per_sequence", flat, Limits(40, True))[0], expected, TOLERANCE)
+
+
+def step_of(model: Policy, optimizer: torch.optim.Optimizer, method: Method, batch: Batch, **settings: Any) -> Any:
+    arguments = {"learning_rate": 0.01, "max_grad_norm": 1.0, "temperature": TEMPERATURE, "limits": WHOLE}
+    return optimizer_step(model, optimizer, method, batch, **{**arguments, **settings})
+
+
+def test_a_step_without_any_advantage_is_a_no_op_to_the_last_bit() -> None:
+    model = tiny_policy()
+    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings(weight_decay=0.1))
+    batch = example("grpo without a reference")[0]
+    assert batch.advantages_BT is not None
+    assert step_of(model, optimizer, GRPO(), batch).applied
+    weights = {n: p.clone() for n, p in model.model.state_dict().items()}
+    state = {(i, n): v.clone() for i, entry in optimizer.state_dict()["state"].items() for n, v in entry.items()}
+    flat = replace(batch, advantages_BT=torch.zeros_like(batch.advantages_BT))
+    untrained = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
+    for nothing in (flat, untrained):
+        done = step_of(model, optimizer, GRPO(), nothing)
+        assert (done.applied, done.loss, done.grad_norm, done.tokens) == (False, 0.0, 0.0, 0)
+    assert model.version == 1
+    assert all(torch.equal(p, weights[n]) for n, p in model.model.state_dict().items())
+    after = optimizer.state_dict()["state"]
+    assert len(state) == 3 * len(after)
+    assert all(torch.equal(after[i][n], v) for (i, n), v in state.items())
+
+
+def adamw(p: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Loshchilov and Hutter, algorithm 2, with β = (0.9, 0.999) and ε = 1e-8."""
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    step = (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    return p - lr * step - lr * decay * p, m, v
+
+
+def test_the_weights_after_two_steps_are_those_of_adamw_on_the_clipped_gradient() -> None:
+    model = tiny_policy(dtype=torch.float64)
+    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings(weight_decay=0.1))
+    batch = example("sft tokens_of_batch")[0]
+    expected = {n: [p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)] for n, p in parameters(model)}
+    for t, rate in ((1, 0.01), (2, 0.003)):
+        model.model.zero_grad()
+        sft.token_mean(own_logprobs(model.model, batch, TEMPERATURE), batch.mask_BT.tolist()).backward()
+        grads = gradients(model.model)
+        norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
+        assert norm > 0.5
+        for n, (p, m, v) in expected.items():
+            decay = 0.1 if p.dim() >= 2 else 0.0
+            expected[n] = list(adamw(p, grads[n] * 0.5 / norm, m, v, t, rate, decay))
+        done = step_of(model, optimizer, SFT(), batch, learning_rate=rate, max_grad_norm=0.5)
+        assert done.grad_norm == pytest.approx(norm.item(), rel=1e-5)
+        assert model.version == t
+        for n, p in parameters(model):
+            # Where a gradient is all but zero, Adam's ratio of it to itself magnifies its rounding.
+            torch.testing.assert_close(p.detach(), expected[n][0], rtol=0, atol=0.002 * rate, msg=n)
+
+
+def parameters(model: Policy) -> list[tuple[str, torch.nn.Parameter]]:
+    return list(model.model.named_parameters())
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
+    model = tiny_policy()
+    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings())
+    batch = example("grpo without a reference")[0]
+    weights = {n: p.clone() for n, p in model.model.state_dict().items()}
+    assert batch.old_logprobs_BT is not None
+    broken = replace(batch, old_logprobs_BT=torch.full_like(batch.old_logprobs_BT, torch.nan))
+    with pytest.raises(FloatingPointError, match=r"gradient norm is nan.*optimizer\.learning_rate"):
+        step_of(model, optimizer, GRPO(), broken)
+    assert all(torch.equal(p, weights[n]) for n, p in model.model.state_dict().items())
+    assert model.version == 0
+    assert not optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize("limits", [WHOLE, Limits(1, True), Limits(40, False)])
+def test_all_logprobs_are_the_models_own_wherever_a_token_is_trained(limits: Limits) -> None:
+    batch = example("grpo per_sequence")[0]
+    found = all_logprobs(policy(), batch, TEMPERATURE, limits)
+    own = torch.stack(own_logprobs(policy().model, batch, TEMPERATURE)).detach() * batch.mask_BT
+    torch.testing.assert_close(found.double(), own, rtol=0, atol=1e-6)
+
+
+def test_learning_rates_worked_out() -> None:
+    def rates(total: int, **settings: Any) -> list[float]:
+        chosen = OptimizerSettings(learning_rate=1.0, **settings)
+        return [learning_rate(u, total, chosen) for u in range(total)]
+
+    assert rates(3) == [1, 1, 1]
+    assert rates(5, warmup_steps=4) == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert rates(5, schedule="linear") == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    assert rates(7, schedule="linear", warmup_steps=2, min_ratio=0.2) == pytest.approx(
+        [0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
+    )
+    assert rates(5, schedule="cosine", min_ratio=0.1) == pytest.approx(
+        [1, 0.1 + 0.9 * (2 + 2**0.5) / 4, 0.55, 0.1 + 0.9 * (2 - 2**0.5) / 4, 0.1]
+    )
+    assert rates(1, schedule="cosine") == [1]
+    assert rates(2, warmup_steps=10) == pytest.approx([0.1, 0.2])
+
+
+def test_weight_decay_acts_on_matrices_only() -> None:
+    """With a zero gradient Adam does nothing, and decay multiplies by 1 − lr · decay."""
+    model = tiny_policy("gpt2")
+    before = {n: p.detach().clone() for n, p in parameters(model)}
+    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings(learning_rate=0.5, weight_decay=0.1))
+    for _, p in parameters(model):
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert {p.dim() for p in before.values()} == {1, 2}
+    for n, p in parameters(model):
+        shrunk = before[n] * (0.95 if p.dim() >= 2 else 1.0)
+        torch.testing.assert_close(p.detach(), shrunk, rtol=1e-6, atol=0, msg=n)
+
+
+def test_frozen_parameters_are_left_out_of_the_optimizer() -> None:
+    model = tiny_policy()
+    model.model.model.embed_tokens.weight.requires_grad_(False)
+    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings())
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for n, p in parameters(model) if n != "model.embed_tokens.weight"}
