@@ -22,7 +22,7 @@ from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation
 from sharpen.training.build import built_trainer, load_model
-from sharpen.training.checkpoint import checkpoints, load_state, sound_checkpoints
+from sharpen.training.checkpoint import checkpoints, load_state, set_aside, sound_checkpoints
 from sharpen.training.loggers import MetricLogger
 from sharpen.training.run_folder import RunFolder, read_metrics
 from sharpen.training.trainer import Trainer
@@ -83,13 +83,14 @@ def resume(
     """
     folder, recipe = RunFolder.open(path)
     recipe = recipe.model_copy(update={"run": path})
-    checkpoint = None
+    checkpoint, damaged = None, []
     for candidate, problem in sound_checkpoints(folder.checkpoints):
         if problem is None:
             checkpoint = candidate
             break
         say(f"passed over a checkpoint: {problem}")
-    if checkpoint is None and checkpoints(folder.checkpoints):
+        damaged.append(candidate)
+    if checkpoint is None and damaged:
         raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it anew")
     if checkpoint is not None and load_state(checkpoint)["step"] >= recipe.training.steps:
         say(f"{path} is finished: {recipe.training.steps} steps are done")
@@ -102,6 +103,8 @@ def resume(
     ) as trainer:
         if checkpoint is not None:
             trainer.load(checkpoint)
+        for passed_over in damaged:
+            set_aside(passed_over)
         folder.cut_back(trainer.step if checkpoint else -1)
         return _go(trainer, say)
 

@@ -74,6 +74,13 @@ def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, str | None]]:
         yield checkpoint, problem(checkpoint)
 
 
+def set_aside(checkpoint: Path) -> None:
+    """Rename a damaged checkpoint, so that it neither counts among the latest nor pushes a sound one out."""
+    aside = checkpoint.with_name(f"damaged_{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(checkpoint, aside)
+
+
 def load_state(checkpoint: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((checkpoint / "trainer" / "state.json").read_text(encoding="utf-8"))
     return state

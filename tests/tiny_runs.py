@@ -1,0 +1,108 @@
+"""Whole runs of a second or less, and what they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from sharpen.config import Recipe, make_recipe
+from sharpen.data.tasks.arithmetic import ALPHABET
+from sharpen.models.embedded import create_embedded
+from sharpen.training.run_folder import read_metrics
+
+TASK = "arithmetic?terms=2&digits=1&train_size=10&held_out_size=6&demonstration_size=14"
+
+REWARD_FILE = """
+import time
+
+def digits(completion, **row):
+    time.sleep(PAUSE_S)
+    return sum(c.isdigit() for c in completion) / 8
+"""
+
+
+def digits(completion: str, **row: object) -> float:
+    """A reward that an untrained model gets some of."""
+    return sum(c.isdigit() for c in completion) / 8
+
+
+def reward_file(path: Path, pause_s: float = 0.0) -> str:
+    """The same reward, as a recipe names it."""
+    path.write_text(REWARD_FILE.replace("PAUSE_S", str(pause_s)))
+    return f"{path}:digits"
+
+
+def tiny_start_model(path: Path) -> Path:
+    return create_embedded(
+        path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3
+    )
+
+
+METHODS: dict[str, Any] = {
+    "sft": {"name": "sft"},
+    "grpo": {"name": "grpo", "group_size": 4, "updates_per_rollout": 2, "minibatches": 2, "beta": 0.04},
+}
+
+
+def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def tiny_recipe(run: Path, model: Path, method: str, **changes: Any) -> Recipe:
+    """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
+    tree = {
+        "run": str(run),
+        "seed": 7,
+        "model": {"path": str(model), "device": "cpu"},
+        "method": METHODS[method],
+        "data": {"task": TASK},
+        "rollout": {"max_new_tokens": 8},
+        "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01, "warmup_steps": 2, "schedule": "cosine"},
+        "training": {"steps": 6, "prompts_per_step": 4, "tokens_per_microbatch": 80},
+        "evaluation": {"every": 2, "prompts": 6, "n": 2, "k": [1, 2], "threshold": 0.5},
+        "checkpoint": {"every": 2, "keep": 2, "best": "reward"},
+    }
+    return make_recipe(merge(tree, changes))
+
+
+def untimed(rows: list[dict[str, float]], leave_out: tuple[str, ...] = ()) -> list[dict[str, float]]:
+    prefixes = ("time/", "tokens_per_s/", *leave_out)
+    return [{key: value for key, value in row.items() if not key.startswith(prefixes)} for row in rows]
+
+
+def left_behind(run: Path, step: int = 6) -> dict[str, Any]:
+    """Everything of a run that must be the same again: bytes of weights and state, metrics, samples."""
+    checkpoint = run / "checkpoints" / f"step_{step:06d}"
+    names = ("model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json")
+    return {
+        **{name: (checkpoint / name).read_bytes() for name in names},
+        "metrics": untimed(read_metrics(run)),
+        "samples": {file.name: pq.read_table(file).to_pylist() for file in sorted((run / "samples").glob("*.parquet"))},
+    }
+
+
+def assert_left_the_same(run: Path, expected: Mapping[str, Any]) -> None:
+    found = left_behind(run)
+    for name, value in expected.items():
+        assert found[name] == value, name
+
+
+class Raising:
+    """A logger that raises once, when ``when`` says so."""
+
+    def __init__(self, when: Callable[[int], bool], action: Callable[[], None]) -> None:
+        self.when, self.action = when, action
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.when(step):
+            self.action()
+
+    def close(self) -> None:
+        pass
