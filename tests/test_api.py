@@ -121,9 +121,9 @@ def test_a_run_of_python_objects_cannot_be_resumed_from_the_command_line(model: 
 
 def test_what_cannot_be_used_is_named_before_anything_is_written(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    with pytest.raises(RecipeError, match=r"unknown setting `training\.stepz`; did you mean `training\.steps`"):
+    with pytest.raises(RecipeError, match=r"unknown setting `training\.stepz`\. Did you mean `training\.steps`"):
         sharpen.train(model, "grpo", ROWS, reward=first_digit, run=path, training={"stepz": 1}, quiet=True)
-    with pytest.raises(RecipeError, match="did you mean `grpo`"):
+    with pytest.raises(RecipeError, match="Did you mean `grpo`"):
         sharpen.train(model, "grop", ROWS, reward=first_digit, run=path, quiet=True)
     with pytest.raises(sharpen.SharpenError, match="needs the column 'answer'"):
         sharpen.train(model, "grpo", [{"prompt": "1+1="}], reward=first_digit, run=path, quiet=True, **SMALL)

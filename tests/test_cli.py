@@ -94,7 +94,7 @@ def test_a_run_says_where_everything_is(folder: Path) -> None:
 
 def test_a_mistake_is_told_in_plain_words(folder: Path) -> None:
     assert complaint("run", folder / "nothing.yaml") == f"{folder / 'nothing.yaml'}: no such recipe"
-    assert "did you mean `training.steps`?" in complaint("run", folder / "recipe.yaml", "training.step=3")
+    assert "Did you mean `training.steps`?" in complaint("run", folder / "recipe.yaml", "training.step=3")
     assert "already holds a run" in complaint("run", folder / "recipe.yaml")
     assert "give a recipe" in complaint("run")
 
@@ -158,7 +158,7 @@ def test_eval_refuses_what_it_cannot_measure(folder: Path) -> None:
     assert "pass@8 needs n >= 8" in complaint("eval", model, "--task", TASK, "--n", 2, "--k", "8")
     assert "whole numbers" in complaint("eval", model, "--task", TASK, "--k", "one")
     assert "Make max_new_tokens smaller" in complaint("eval", model, "--task", TASK)
-    assert "did you mean 'exact_answer'" in complaint(
+    assert "Did you mean `exact_answer`" in complaint(
         "eval", model, "--data", folder / "rows.jsonl", "--reward", "exact_answers"
     )
 

@@ -36,9 +36,7 @@ def reward_file(path: Path, pause_s: float = 0.0) -> str:
 
 
 def tiny_start_model(path: Path) -> Path:
-    return create_embedded(
-        path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3
-    )
+    return create_embedded(path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3)
 
 
 METHODS: dict[str, Any] = {

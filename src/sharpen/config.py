@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from yaml import YAMLError
 from sharpen.errors import RecipeError
 from sharpen.methods import Method, resolve_method
 from sharpen.settings import Settings
+from sharpen.suggest import did_you_mean
 
 IN_MEMORY = "<given in Python>"
 """Stands in a saved recipe for rows or a reward that were given as Python objects."""
@@ -208,7 +208,7 @@ def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
 def _explain(where: str, error: Mapping[str, Any], root: type[BaseModel]) -> str:
     path = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown setting `{'.'.join(path)}`{_suggest(path, root)}"
+        return f"{where}: unknown setting `{'.'.join(path)}`.{_suggest(path, root)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     key = f"`{'.'.join(path)}`: " if path else ""
     given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
@@ -223,10 +223,8 @@ def _suggest(path: Sequence[str], root: type[BaseModel]) -> str:
             return ""
         model = inner
     known = list(model.model_fields)
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean `{'.'.join([*path[:-1], near[0]])}`?"
-    return f"; known here: {', '.join(known)}"
+    hint = did_you_mean(path[-1], known, prefix="".join(f"{part}." for part in path[:-1]))
+    return hint or f" Known here: {', '.join(known)}"
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

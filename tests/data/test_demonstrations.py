@@ -78,7 +78,7 @@ def test_overlong_demonstrations(plain):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "hi", "completions": "yes"}, r"d: no column `completion`; .* Did you mean 'completions'"),
+        ({"prompt": "hi", "completions": "yes"}, r"d: no column `completion`; .* Did you mean `completions`"),
         ({"text": "hi"}, r"d: no column `prompt` or `messages`; it has `text`"),
         ({"prompt": "hi", "completion": ""}, r"d, row 1: column `completion` is empty"),
         ({"prompt": "hi", "completion": 1}, r"d, row 1: column `completion` must be a string, not int"),

@@ -53,7 +53,7 @@ def test_a_prompt_that_just_fits(plain):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"promt": "hi"}, r"d\.jsonl: no column `prompt` or `messages`; .*`promt`. Did you mean 'promt'"),
+        ({"promt": "hi"}, r"d\.jsonl: no column `prompt` or `messages`; .*`promt`. Did you mean `promt`"),
         ({"prompt": 3}, r"d\.jsonl, row 2: column `prompt` must be a string, not int \(3\)"),
         ({"prompt": None}, r"d\.jsonl, row 2: column `prompt` must be a string, not NoneType"),
         ({"prompt": HI}, r"d\.jsonl, row 2: column `prompt` must be a string, not list"),

@@ -53,7 +53,7 @@ def test_a_folder_is_read_with_its_split(files, tmp_path_factory):
     assert list(read_rows(f"{folder}?split=test")) == TWO
     with pytest.raises(DataError, match=r"has the splits train, test; choose one: .*\?split=train"):
         read_rows(str(folder))
-    with pytest.raises(RecipeError, match=r"unknown key 'spilt'. Did you mean 'split'\?"):
+    with pytest.raises(RecipeError, match=r"unknown key 'spilt'. Did you mean `split`\?"):
         read_rows(f"{folder}?spilt=test")
     with pytest.raises(DataError, match=r"neither a data file nor a dataset that could be loaded: .*dev"):
         read_rows(f"{folder}?split=dev")
@@ -67,7 +67,7 @@ def test_a_dictionary_of_splits_must_be_chosen_from():
 
 
 def test_a_missing_file_names_the_nearest(files):
-    with pytest.raises(DataError, match=r"tow\.jsonl: no such file\. Did you mean 'two\.jsonl'\?"):
+    with pytest.raises(DataError, match=r"tow\.jsonl: no such file\. Did you mean `two\.jsonl`\?"):
         read_rows(files / "tow.jsonl")
     with pytest.raises(DataError, match=r"the folder .*nowhere does not exist either"):
         read_rows(files / "nowhere" / "two.jsonl")

@@ -49,9 +49,9 @@ class TestWithThePackage:
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            ("chain_sums", r"no task 'chain_sums'\. Did you mean 'chain_sum'\?"),
-            ("chain_sum?max_term=2", r"unknown parameter 'max_term'\. Did you mean 'max_terms'\?"),
-            ("chain_sum?size=2", r"unknown parameter 'size'\. Did you mean 'train_size'\?"),
+            ("chain_sums", r"no task 'chain_sums'\. Did you mean `chain_sum`\?"),
+            ("chain_sum?max_term=2", r"unknown parameter 'max_term'\. Did you mean `max_terms`\?"),
+            ("chain_sum?size=2", r"unknown parameter 'size'\. Did you mean `train_size`\?"),
             ("chain_sum?terms=two", r"terms=two: Input should be a valid integer"),
             ("chain_sum?max_terms=0", "max_terms must be >= min_terms"),
             ("chain_sum?train_size=0", "train_size must be 1 or more, not 0"),

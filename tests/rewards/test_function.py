@@ -115,7 +115,7 @@ def test_a_missing_column_is_named_before_the_first_step() -> None:
         FunctionReward(reward).check_columns(["prompt", "answers"], "train.jsonl")
     assert str(caught.value) == (
         "reward 'reward' needs the column 'answer', which train.jsonl does not have; "
-        "its columns are: answers, prompt; did you mean 'answers'?"
+        "its columns are: answers, prompt. Did you mean `answers`?"
     )
 
 
@@ -138,7 +138,7 @@ def test_settings_win_over_columns_and_must_be_known(group: Any) -> None:
     bound = FunctionReward(reward, settings={"limit": 5})
     bound.check_columns([], "a list")
     assert bound.score([group(["x"], limit=3)])[0][0].total == 5.0
-    with pytest.raises(RewardError, match="no setting 'limits'; did you mean 'limit'"):
+    with pytest.raises(RewardError, match=r"no setting 'limits'\. Did you mean `limit`"):
         FunctionReward(reward, settings={"limits": 5})
 
 

@@ -85,10 +85,10 @@ def test_a_module_beside_the_user(file: Path, group: Any, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("exact_anwser", "there is no reward 'exact_anwser'; did you mean 'exact_answer'"),
+        ("exact_anwser", "there is no reward 'exact_anwser'. Did you mean `exact_answer`"),
         ("no.such.module:f", "importing 'no.such.module' failed with ModuleNotFoundError"),
         ("/no/such/file.py:f", "importing '/no/such/file.py' failed with FileNotFoundError"),
-        ({"name": "math", "colum": "a"}, "reward 'math': unknown setting 'colum'; did you mean 'column'"),
+        ({"name": "math", "colum": "a"}, "reward 'math': unknown setting 'colum'. Did you mean `column`"),
         ({"name": "math", "timeout_s": -1}, "timeout_s: Input should be greater than 0"),
         ({"name": "regex"}, "reward 'regex': pattern: Field required"),
         ({"name": "math", "weight": "1"}, "weight of reward 'math' must be a number"),
@@ -105,7 +105,7 @@ def test_errors_name_what_is_wrong(spec: Any, message: str) -> None:
 
 
 def test_errors_of_a_file(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match="has no 'shor'; did you mean 'short'"):
+    with pytest.raises(RewardError, match=r"has no 'shor'\. Did you mean `short`"):
         resolve_reward(f"{file}:shor")
     with pytest.raises(RewardError, match="is a int, not a function"):
         resolve_reward(f"{file}:NUMBER")

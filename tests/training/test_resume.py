@@ -90,7 +90,7 @@ def test_the_same_recipe_gives_the_same_run(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("cuts", [(0, 1), (2, 3), (3, 4, 5), (1, 5, 6)])
+@pytest.mark.parametrize("cuts", [(0, 1), (3, 4), (2, 5, 6)])
 def test_cut_off_between_a_steps_metrics_and_its_checkpoint(
     method: str, cuts: tuple[int, ...], model: Path, reward: str, whole: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -242,8 +242,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("keep", [1, 2])
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize(("kind", "keep"), zip(DAMAGE, [1, 2, 2, 1], strict=True))
 def test_a_damaged_checkpoint_is_passed_over_by_name_and_the_one_before_used(
     kind: str, keep: int, model: Path, reward: str, whole: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -261,8 +260,6 @@ def test_a_damaged_checkpoint_is_passed_over_by_name_and_the_one_before_used(
     written.write_text(written.read_text().replace("keep: 2", f"keep: {keep}"))
 
     messages: list[str] = []
-    interrupt = Raising(lambda step: step == 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    del interrupt
     with pytest.raises(PowerCut):
         resume(path, loggers=[cut_off(4)], say=messages.append)
     assert any(line.startswith("passed over a checkpoint: ") and said in line for line in messages)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharpen.data.suggest import did_you_mean
 from sharpen.errors import DataError
+from sharpen.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,8 +8,8 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict,
 from datasets.exceptions import DatasetsError
 
 from sharpen.data.query import parse_query
-from sharpen.data.suggest import did_you_mean
 from sharpen.errors import DataError, RecipeError
+from sharpen.suggest import did_you_mean
 
 QUERY_KEYS = ("name", "split", "revision", "data_dir")
 

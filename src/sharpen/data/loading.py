@@ -9,8 +9,8 @@ from typing import Any, Generic, Literal, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.rows import Rows
-from sharpen.data.suggest import did_you_mean
 from sharpen.errors import DataError
+from sharpen.suggest import did_you_mean
 
 Overlong = Literal["error", "drop"]
 Item = TypeVar("Item")

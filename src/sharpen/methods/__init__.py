@@ -1,6 +1,5 @@
 """The methods by name. Each is one sentence: source × reward × advantage × loss."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 from sharpen.methods.grpo import GRPO
 from sharpen.methods.method import Method, Terms
 from sharpen.methods.sft import SFT
+from sharpen.suggest import did_you_mean
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (SFT, GRPO)}
 
@@ -24,9 +24,7 @@ def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
     settings = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = settings.pop("name", None)
     if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(METHODS)}"
-        raise ValueError(f"unknown method `{name}`; {hint}")
+        raise ValueError(f"unknown method `{name}`.{did_you_mean(str(name), METHODS)} Known: {', '.join(METHODS)}")
     method = METHODS[name]
     try:
         return method(**settings)
@@ -37,9 +35,8 @@ def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
 def _explain(method: type[Method], error: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, method.model_fields, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(method.model_fields)}"
-        return f"method {method.name} has no setting `{key}`; {hint}"
+        hint = did_you_mean(key, method.model_fields) or f" Known: {', '.join(method.model_fields)}"
+        return f"method {method.name} has no setting `{key}`.{hint}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"method {method.name}: {f'`{key}`: ' if key else ''}{message} (given: {error['input']!r})"
 

@@ -6,7 +6,6 @@ import inspect
 import math
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
 from inspect import Parameter
 from numbers import Real
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from sharpen.errors import RewardError
 from sharpen.rewards.reward import Reward, sample_name
 from sharpen.rewards.verifier import Verifier
+from sharpen.suggest import did_you_mean
 from sharpen.types import Group, Row, Score
 
 RewardFunction = Callable[..., float | None]
@@ -52,7 +52,9 @@ class FunctionReward(Reward):
         self._taken = frozenset(p.name for p in named)
         unknown = [] if self._takes_all else sorted(set(self.settings) - self._taken)
         if unknown:
-            raise RewardError(f"reward {self.name!r} takes no setting {unknown[0]!r}{nearest(unknown[0], self._taken)}")
+            raise RewardError(
+                f"reward {self.name!r} takes no setting {unknown[0]!r}.{did_you_mean(unknown[0], self._taken)}"
+            )
         if isinstance(function, Verifier):
             self.required: tuple[str, ...] = function.columns
         else:
@@ -66,7 +68,7 @@ class FunctionReward(Reward):
             if column not in columns:
                 raise RewardError(
                     f"reward {self.name!r} needs the column {column!r}, which {where} does not have; "
-                    f"its columns are: {', '.join(sorted(columns)) or 'none'}{nearest(column, columns)}"
+                    f"its columns are: {', '.join(sorted(columns)) or 'none'}.{did_you_mean(column, columns)}"
                 )
 
     def answer(self, completion: str) -> str | None:
@@ -113,12 +115,6 @@ class FunctionReward(Reward):
                 "it must return a finite number, or None where it does not apply"
             )
         return number
-
-
-def nearest(word: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: ``; did you mean 'x'?``, or nothing if none is near."""
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _name_of(function: RewardFunction) -> str:

@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from sharpen.errors import RewardError
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.function import FunctionReward, nearest
+from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.math import Math
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.verifier import Verifier
 from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
+from sharpen.suggest import did_you_mean
 
 RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str, Any] | Sequence[Any]
 
@@ -73,7 +74,7 @@ def _named(name: str, settings: Mapping[str, Any]) -> Reward:
         return FunctionReward(_build(VERIFIERS[name], settings))
     if ":" not in name:
         raise RewardError(
-            f"there is no reward {name!r}{nearest(name, VERIFIERS)}; known are {', '.join(VERIFIERS)}. "
+            f"there is no reward {name!r}.{did_you_mean(name, VERIFIERS)} Known: {', '.join(VERIFIERS)}. "
             "A function of your own is written module:function or path/to/file.py:function"
         )
     target = _load(name)
@@ -97,7 +98,7 @@ def _build(verifier: type[Verifier], settings: Mapping[str, Any]) -> Verifier:
             field = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
                 known = verifier.model_fields
-                problems.append(f"unknown setting {field!r}{nearest(field, known)}; known are {', '.join(known)}")
+                problems.append(f"unknown setting {field!r}.{did_you_mean(field, known)} Known: {', '.join(known)}")
             else:
                 problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
         raise RewardError(f"reward {verifier.name!r}: {'; '.join(problems)}") from error
@@ -115,7 +116,7 @@ def _load(name: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [n for n in vars(module) if not n.startswith("_")]
-            raise RewardError(f"reward {name!r}: {source!r} has no {attribute!r}{nearest(attribute, known)}")
+            raise RewardError(f"reward {name!r}: {source!r} has no {attribute!r}.{did_you_mean(attribute, known)}")
         found = getattr(found, part)
     return found
 

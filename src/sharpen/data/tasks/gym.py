@@ -12,9 +12,9 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sharpen.data.rows import Rows
-from sharpen.data.suggest import did_you_mean
 from sharpen.data.tasks.task import is_held_out, task_rows
 from sharpen.errors import RecipeError
+from sharpen.suggest import did_you_mean
 
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}

@@ -8,7 +8,6 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from sharpen.data.query import parse_query
-from sharpen.data.suggest import did_you_mean
 from sharpen.data.tasks.arithmetic import Arithmetic
 from sharpen.data.tasks.gym import gym_task
 from sharpen.data.tasks.sums import Sums
@@ -16,6 +15,7 @@ from sharpen.data.tasks.task import Task
 from sharpen.data.tasks.words import Words
 from sharpen.errors import RecipeError
 from sharpen.settings import Settings
+from sharpen.suggest import did_you_mean
 
 GYM_PREFIX = "reasoning_gym:"
 

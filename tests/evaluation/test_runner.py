@@ -1,0 +1,185 @@
+"""Measuring with an engine whose completions are known."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sharpen.data.tasks import resolve_task
+from sharpen.errors import RewardError
+from sharpen.evaluation.runner import evaluate, stream_seed
+from sharpen.rewards.combine import WeightedSum
+from sharpen.rewards.function import FunctionReward
+from sharpen.rewards.task import TaskReward
+from sharpen.rollout.engine import Sampling
+from sharpen.types import Completion, Finish, Group, Prompt, Score
+
+SAMPLING = Sampling(max_new_tokens=5)
+
+
+class Known:
+    """Answers prompt i with the texts given for it; a text's length in tokens is its length in characters."""
+
+    def __init__(self, texts: dict[str, list[str]]) -> None:
+        self.texts = texts
+        self.asked: list[tuple[list[str], list[list[int]], Sampling, int]] = []
+
+    def generate(
+        self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        self.asked.append(([p.id for p in prompts], [list(ids) for ids in draw_ids], sampling, seed))
+        return [
+            tuple(self._completion(text, i) for text, i in zip(self.texts[p.id], ids, strict=True))
+            for p, ids in zip(prompts, draw_ids, strict=True)
+        ]
+
+    def _completion(self, text: str, draw_id: int) -> Completion:
+        finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
+        return Completion((3,) * len(text), text, (True,) * len(text), (), finish, draw_id=draw_id)
+
+    def publish(self) -> None:
+        pass
+
+
+def prompts(**answers: str) -> list[Prompt]:
+    return [Prompt(name, (1,), name, {"prompt": name, "answer": answer}) for name, answer in answers.items()]
+
+
+ARITHMETIC = TaskReward(resolve_task("arithmetic"))
+TEXTS = {
+    # Right: 3 of 4. Blocks of two: (7, 7) → 1 and (7, 8) → a tie, 1/2.
+    "a": ["#7", "1#7", "#7", "#8"],
+    # Right: 1 of 4. Blocks: (5, 5) → 0 and (no answer, 4) → 1.
+    "b": ["#5", "#5", "x", "#4"],
+    # Right: none. The third is cut off.
+    "c": ["", "9", "#12345", "#1"],
+}
+PROMPTS = prompts(a="7", b="4", c="2")
+
+
+def measured(texts: dict[str, list[str]] = TEXTS, **settings: Any) -> Any:
+    arguments = {"n": 4, "ks": (1, 2, 4), "sampling": SAMPLING, "seed": 5, **settings}
+    return evaluate(Known(texts), PROMPTS, arguments.pop("reward", ARITHMETIC), **arguments)
+
+
+def test_every_measure_worked_out() -> None:
+    found = {name: estimate.mean for name, estimate in measured().measures.items()}
+    assert found == pytest.approx(
+        {
+            "pass@1": (3 / 4 + 1 / 4 + 0) / 3,
+            # 1 − C(1,2)/C(4,2) = 1; 1 − C(3,2)/C(4,2) = 1/2.
+            "pass@2": (1 + 1 / 2 + 0) / 3,
+            "pass@4": (1 + 1 + 0) / 3,
+            "maj@2": (3 / 4 + 1 / 2 + 0) / 3,
+            # Of four: 7 three times; 5 twice and 4 once; 12345 and 1, neither right.
+            "maj@4": (1 + 0 + 0) / 3,
+            "reward": (3 / 4 + 1 / 4 + 0) / 3,
+            "length": ((2 + 3 + 2 + 2) / 4 + (2 + 2 + 1 + 2) / 4 + (0 + 1 + 6 + 2) / 4) / 3,
+            "truncated": (1 / 4) / 3,
+        }
+    )
+
+
+def test_which_are_right_and_what_was_drawn() -> None:
+    evaluation = measured()
+    assert evaluation.right == (
+        (True, True, True, False),
+        (False, False, False, True),
+        (False, False, False, False),
+    )
+    assert [[c.text for c in g.completions] for g in evaluation.groups] == list(TEXTS.values())
+    assert [g.prompt.id for g in evaluation.groups] == ["a", "b", "c"]
+
+
+def test_the_interval_is_the_bootstrap_of_the_mean_over_prompts() -> None:
+    """Of 3/4, 1/4 and 0, each of the 27 draws of three: the 2.5 and 97.5 percentiles lie at their ends."""
+    estimate = measured().measures["pass@1"]
+    means = sorted(sum(x) / 3 for x in np.stack(np.meshgrid(*[[0.75, 0.25, 0.0]] * 3), -1).reshape(-1, 3))
+    # 0, 0 and 0 has a chance of 1/27 > 2.5 %, and so has 3/4 three times.
+    assert (estimate.low, estimate.high) == (means[0], means[-1]) == (0.0, 0.75)
+
+
+def test_draws_are_asked_for_once_with_ids_of_their_own_and_a_stream_of_their_own() -> None:
+    engine = Known(TEXTS)
+    evaluate(engine, PROMPTS, ARITHMETIC, n=4, ks=(1,), sampling=SAMPLING, seed=5)
+    [(names, ids, sampling, seed)] = engine.asked
+    assert names == ["a", "b", "c"]
+    assert ids == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert sampling is SAMPLING
+    assert seed == stream_seed(5, "evaluation")
+    assert len({5, 6, stream_seed(5, "evaluation"), stream_seed(6, "evaluation"), stream_seed(5, "pass@1")}) == 5
+
+
+def test_without_answers_there_is_no_majority() -> None:
+    def right(completion: str, answer: str) -> float:
+        return float(completion == f"#{answer}")
+
+    found = measured(reward=FunctionReward(right)).measures
+    assert [name for name in found if "@" in name] == ["pass@1", "pass@2", "pass@4"]
+    assert found["pass@1"].mean == pytest.approx((2 / 4 + 1 / 4) / 3)
+
+
+def test_the_threshold_says_what_is_right() -> None:
+    def share(completion: str) -> float:
+        return len(completion) / 4
+
+    for threshold, right in ((0.5, [4, 3, 2]), (0.75, [1, 0, 1]), (0.2501, [4, 3, 2])):
+        found = measured(reward=FunctionReward(share), threshold=threshold, ks=(1,))
+        assert [sum(row) for row in found.right] == right
+        assert found.measures["pass@1"].mean == pytest.approx(sum(right) / 12)
+
+
+def test_several_rewards_are_measured_each_and_together() -> None:
+    def short(completion: str) -> float:
+        return float(len(completion) < 3)
+
+    found = measured(reward=WeightedSum([(ARITHMETIC, 1.0), (FunctionReward(short), 0.5)]), ks=(1,)).measures
+    assert found["reward/arithmetic"].mean == pytest.approx(4 / 12)
+    assert found["reward/short"].mean == pytest.approx((3 + 4 + 3) / 12)
+    assert found["reward"].mean == pytest.approx(4 / 12 + 0.5 * 10 / 12)
+    # With 1 right and 1.5 right and short, the threshold of 1 is reached by the right ones only.
+    assert found["pass@1"].mean == pytest.approx(4 / 12)
+
+
+def test_where_a_reward_does_not_apply_a_completion_is_not_right_and_not_in_the_mean() -> None:
+    def sometimes(completion: str) -> float | None:
+        return None if completion in ("#5", "x", "#4") else float(completion.startswith("#"))
+
+    found = measured(reward=FunctionReward(sometimes), ks=(1,))
+    assert found.right[1] == (False,) * 4
+    assert found.measures["pass@1"].mean == pytest.approx((3 / 4 + 0 + 2 / 4) / 3)
+    assert found.measures["reward"].mean == pytest.approx((3 / 4 + 2 / 4) / 2)
+
+
+def test_a_reward_that_applies_nowhere_or_fails_is_an_error() -> None:
+    with pytest.raises(RewardError, match="'nothing' applies to none of the 3 held-out prompts"):
+        measured(reward=FunctionReward(lambda completion: None, name="nothing"))
+
+    def falls(completion: str) -> float:
+        raise KeyError(completion)
+
+    with pytest.raises(RewardError, match=r"failed for 12 of 12.*prompt 'a', completion 0 \('#7'\).*falls raised KeyError"):
+        measured(reward=FunctionReward(falls))
+
+
+class Half(FunctionReward):
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        return [tuple(Score(None, error="broken") if i == 0 else Score(1.0) for i in range(4)) for _ in groups]
+
+
+def test_below_the_rate_a_failed_sample_counts_as_not_right() -> None:
+    reward = Half(lambda completion: 1.0, name="half")
+    found = measured(reward=reward, max_reward_failures=0.25, ks=(1,))
+    assert found.measures["pass@1"].mean == pytest.approx(3 / 4)
+    assert found.measures["reward"].mean == 1.0
+    with pytest.raises(RewardError, match="failed for 3 of 12"):
+        measured(reward=reward, max_reward_failures=0.24, ks=(1,))
+
+
+def test_a_single_prompt_has_no_interval() -> None:
+    found = evaluate(Known(TEXTS), PROMPTS[:1], ARITHMETIC, n=4, ks=(1,), sampling=SAMPLING, seed=0)
+    assert math.isnan(found.measures["pass@1"].low)
+    assert found.to_json()["pass@1"] == {"mean": 0.75, "low": None, "high": None}
+    assert measured().to_json()["pass@1"]["high"] == 0.75
