@@ -53,13 +53,13 @@ def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def tiny_recipe(run: Path, model: Path, method: str, **changes: Any) -> Recipe:
+def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
     """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
     tree = {
         "run": str(run),
         "seed": 7,
         "model": {"path": str(model), "device": "cpu"},
-        "method": METHODS[method],
+        "method": METHODS[name],
         "data": {"task": TASK},
         "rollout": {"max_new_tokens": 8},
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01, "warmup_steps": 2, "schedule": "cosine"},

@@ -186,14 +186,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: no such recipe")
     try:
         loaded = OmegaConf.load(path)
-        if isinstance(loaded, DictConfig) and isinstance(loaded.get("method"), str):
+        if not isinstance(loaded, DictConfig):
+            raise RecipeError(f"{path}: a recipe is a mapping of settings, this is a list")
+        if isinstance(loaded.get("method"), str):
             # So that an override of one of the method's settings finds a section to go to.
             loaded.method = {"name": loaded.method}
         tree = OmegaConf.to_container(OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))), resolve=True)
     except (OmegaConfBaseException, YAMLError, OSError) as error:
         raise RecipeError(f"{path}: {error}") from error
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of settings, this is a {type(tree).__name__}")
+    assert isinstance(tree, dict)
     return make_recipe({str(k): v for k, v in tree.items()}, where=str(path))
 
 

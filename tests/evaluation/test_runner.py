@@ -160,7 +160,9 @@ def test_a_reward_that_applies_nowhere_or_fails_is_an_error() -> None:
     def falls(completion: str) -> float:
         raise KeyError(completion)
 
-    with pytest.raises(RewardError, match=r"failed for 12 of 12.*prompt 'a', completion 0 \('#7'\).*falls raised KeyError"):
+    with pytest.raises(
+        RewardError, match=r"failed for 12 of 12.*prompt 'a', completion 0 \('#7'\).*falls raised KeyError"
+    ):
         measured(reward=FunctionReward(falls))
 
 

@@ -101,7 +101,11 @@ def test_a_step_of_grpo_is_algorithm_1_of_its_paper(
         method={"updates_per_rollout": passes, "minibatches": parts, "beta": beta},
         # A large ε keeps Adam from magnifying the rounding of gradients that are all but zero.
         optimizer={
-            "learning_rate": 0.5, "eps": 0.1, "weight_decay": 0, "warmup_steps": 0, "schedule": "constant",
+            "learning_rate": 0.5,
+            "eps": 0.1,
+            "weight_decay": 0,
+            "warmup_steps": 0,
+            "schedule": "constant",
             "max_grad_norm": 0.3,
         },
         training={"steps": 1},
@@ -290,8 +294,12 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     assert [r["reward"] is None for r in rows] == [i == 5 for i in range(16)]
     assert rows[5]["error"].startswith(f"sometimes raised ValueError: cannot read {failed.text!r}")
 
-    kept = [replace(g, completions=g.completions[:1] + g.completions[2:], scores=g.scores[:1] + g.scores[2:]) if i == 1
-            else g for i, g in enumerate(groups)]
+    kept = [
+        replace(g, completions=g.completions[:1] + g.completions[2:], scores=g.scores[:1] + g.scores[2:])
+        if i == 1
+        else g
+        for i, g in enumerate(groups)
+    ]
     rewards = [s.total for g in kept for s in g.scores]
     numbers = [i for i, g in enumerate(kept) for _ in g.completions]
     assert row["reward/mean"] == pytest.approx(sum(rewards) / 15)

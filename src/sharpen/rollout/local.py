@@ -98,6 +98,11 @@ class LocalEngine:
                 visible_BL = torch.cat([visible_BL, visible_BL.new_ones(len(row_B), 1)], dim=1)
                 logits_BV = self._forward(token_B[:, None], position_B[:, None], visible_BL, cache)
                 position_B = position_B + 1
+        if not drawn.logprobs_BT.isfinite().all():
+            raise FloatingPointError(
+                f"{policy.source} gives logits that are not numbers, so nothing can be drawn from it. If it did not "
+                "before this run, the learning rate is too high"
+            )
         completions = drawn.completions(policy, ids)
         ends = torch.tensor([len(group) for group in draw_ids]).cumsum(0).tolist()
         starts = [0, *ends[:-1]]

@@ -1,0 +1,258 @@
+"""Law 6: what cannot be used is named, before the first step where it can be known, with nothing written."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from sharpen.config import IN_MEMORY, make_recipe
+from sharpen.errors import DataError, ModelError, RecipeError, RewardError, SharpenError
+from sharpen.inputs import Given
+from sharpen.run import resume, start
+from tiny_models import tiny_folder
+from tiny_runs import digits, merge, tiny_start_model
+
+ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(3) for b in range(3)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_start_model(tmp_path_factory.mktemp("errors") / "model")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def rows_file(folder: Path, rows: list[Any]) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def begin(run: Path, model: Path, given: Given | None = None, **changes: Any) -> Any:
+    tree: dict[str, Any] = {
+        "run": str(run),
+        "model": {"path": str(model), "device": "cpu"},
+        "method": {"name": "grpo", "group_size": 2},
+        "data": {"train": IN_MEMORY},
+        "reward": IN_MEMORY,
+        "rollout": {"max_new_tokens": 4},
+        "training": {"steps": 2, "prompts_per_step": 4},
+    }
+    return start(make_recipe(merge(tree, changes)), given or Given(train=ROWS, reward=digits))
+
+
+def refused(error: type[SharpenError], run: Path, model: Path, given: Given | None = None, **changes: Any) -> str:
+    """The message; nothing of a run may be there."""
+    with pytest.raises(error) as raised:
+        begin(run, model, given, **changes)
+    assert not (run / "recipe.yaml").exists()
+    assert not (run / "metrics.jsonl").exists()
+    return str(raised.value)
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    return {"data": {"train": str(path)}}
+
+
+def test_empty_data(run: Path, model: Path, tmp_path: Path) -> None:
+    path = rows_file(tmp_path, [])
+    assert refused(DataError, run, model, Given(reward=digits), **from_file(path)).startswith(f"{path}: no rows in it")
+    assert "no rows" in refused(DataError, run, model, Given(train=[], reward=digits))
+
+
+def test_a_file_that_is_not_there_or_not_json(run: Path, model: Path, tmp_path: Path) -> None:
+    path = rows_file(tmp_path, ROWS)
+    near = tmp_path / "row.jsonl"
+    message = refused(DataError, run, model, Given(reward=digits), **from_file(near))
+    assert message == f"{near}: no such file. Did you mean `rows.jsonl`?"
+    path.write_text('{"prompt": "1+1="}\n{"prompt": \n')
+    assert refused(DataError, run, model, Given(reward=digits), **from_file(path)).startswith(f"{path}:2: not JSON")
+
+
+def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) -> None:
+    def right(completion: str, answer: str) -> float:
+        return float(completion == answer)
+
+    path = rows_file(tmp_path, [{"prompt": "1+1=", "answers": "2"}])
+    message = refused(RewardError, run, model, Given(reward=right), **from_file(path))
+    assert message.startswith(f"reward 'right' needs the column 'answer', which {path} does not have")
+    assert "Did you mean `answers`?" in message
+    # The held-out rows are read before the first step too.
+    message = refused(
+        RewardError,
+        run,
+        model,
+        Given(train=ROWS, held_out=[{"prompt": "1"}], reward=right),
+        data={"held_out": IN_MEMORY},
+        evaluation={"every": 1},
+    )
+    assert "needs the column 'answer'" in message
+
+
+def test_a_column_that_the_method_needs(run: Path, model: Path, tmp_path: Path) -> None:
+    path = rows_file(tmp_path, [{"question": "1+1=", "answer": "2"}])
+    assert refused(DataError, run, model, Given(reward=digits), **from_file(path)).startswith(
+        f"{path}: no column `prompt`"
+    )
+    path = rows_file(tmp_path, ROWS)
+    assert refused_sft(run, model, path).startswith(f"{path}: no column `completion`")
+
+
+def refused_sft(run: Path, model: Path, path: Path) -> str:
+    tree = {"run": run, "model": {"path": str(model), "device": "cpu"}, "method": "sft", "data": {"train": str(path)}}
+    with pytest.raises(DataError) as raised:
+        start(make_recipe(tree))
+    assert not run.exists()
+    return str(raised.value)
+
+
+def test_a_prompt_that_does_not_fit(run: Path, model: Path, tmp_path: Path) -> None:
+    rows = [*ROWS[:2], {"prompt": "1" * 29, "answer": "1"}, *ROWS[2:]]
+    path = rows_file(tmp_path, rows)
+    message = refused(DataError, run, model, Given(reward=digits), **from_file(path))
+    assert message.startswith(f"{path}:3: does not fit into the context of 32 tokens")
+    assert "its prompt has 29 tokens and max_new_tokens is 4" in message
+    assert "overlong: drop" in message
+    done = begin(run, model, Given(reward=digits), data={"train": str(path), "overlong": "drop"})
+    assert done.finished
+    demonstrations = rows_file(tmp_path, [{"prompt": "1+1=", "completion": "2" * 30}])
+    assert refused_sft(tmp_path / "sft", model, demonstrations).startswith(f"{demonstrations}:1: does not fit")
+
+
+def test_held_out_prompts_that_do_not_fit(run: Path, model: Path) -> None:
+    given = Given(train=ROWS, held_out=[ROWS[0], {"prompt": "1" * 30}], reward=digits)
+    message = refused(DataError, run, model, given, data={"held_out": IN_MEMORY}, evaluation={"every": 1})
+    assert "row 2: does not fit into the context of 32 tokens" in message
+
+
+def test_a_model_without_an_end(run: Path, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", "gpt2", eos_token_id=None)
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({k: v for k, v in settings.items() if not k.startswith("eos")}))
+    message = refused(ModelError, run, folder)
+    assert message.startswith(f"{folder}: neither generation_config.json, config.json nor the tokenizer names")
+
+
+def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
+    assert "not a model folder, it has no config.json" in refused(ModelError, run, tmp_path / "none")
+
+
+def test_a_task_without_demonstrations(run: Path, model: Path) -> None:
+    tree = {
+        "run": run,
+        "model": {"path": str(model), "device": "cpu"},
+        "method": "sft",
+        "data": {"task": "sums"},
+    }
+    with pytest.raises(DataError, match="task sums has no demonstrations"):
+        start(make_recipe(tree))
+    assert not run.exists()
+
+
+def test_an_unknown_task_or_reward(run: Path, model: Path) -> None:
+    tree = {"run": run, "model": str(model), "method": "grpo", "data": {"task": "arithmetics"}}
+    with pytest.raises(RecipeError, match="unknown task 'arithmetics'. Did you mean `arithmetic`"):
+        start(make_recipe(tree))
+    message = refused(RewardError, run, model, Given(train=ROWS), reward="exact_answers")
+    assert "there is no reward 'exact_answers'. Did you mean `exact_answer`?" in message
+    message = refused(RewardError, run, model, Given(train=ROWS), reward="nowhere.py:f")
+    assert "there is no file" in message
+    assert not run.exists()
+
+
+def test_more_answers_asked_for_than_drawn(run: Path, model: Path) -> None:
+    with pytest.raises(RecipeError, match="pass@8 needs n >= 8 completions per prompt, n is 4"):
+        begin(run, model, evaluation={"n": 4, "k": [8]})
+    assert not run.exists()
+
+
+def test_a_run_that_exists_is_neither_overwritten_nor_mixed(run: Path, model: Path) -> None:
+    assert begin(run, model).finished
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(RecipeError, match="already holds a run") as raised:
+        begin(run, model, seed=1)
+    assert f"sharpen run --resume {run}" in str(raised.value)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_a_folder_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"not a run to resume, it has no recipe\.yaml"):
+        resume(tmp_path)
+
+
+def test_rows_given_in_python_are_asked_for_again(run: Path, model: Path) -> None:
+    begin(run, model)
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.rename(run / checkpoint.name)
+    for given, what in ((Given(), "data.train"), (Given(train=ROWS), "reward")):
+        with pytest.raises(RecipeError, match=f"`{what}` of this run was given in Python"):
+            resume(run, given)
+
+
+# What only a running reward can tell
+
+
+def test_a_reward_that_raises_too_often_stops_the_run_and_is_named(run: Path, model: Path) -> None:
+    def fragile(completion: str, answer: str) -> float:
+        return 1 / (len(answer) - 1)
+
+    with pytest.raises(RewardError) as raised:
+        begin(run, model, Given(train=ROWS, reward=fragile))
+    message = str(raised.value)
+    assert message.startswith("the reward failed for 8 of 8 completions, more than the rate of 0.1 allows. The first: ")
+    assert "fragile raised ZeroDivisionError: division by zero (test_run_errors.py, line" in message
+    assert "The first: prompt 'row:" in message
+    assert not (run / "metrics.jsonl").exists()
+
+
+def test_a_reward_that_raises_now_and_then_is_recorded_with_its_sample(run: Path, model: Path) -> None:
+    calls = 0
+
+    def fragile(completion: str) -> float:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 12):
+            raise OSError("the disk is gone")
+        return digits(completion)
+
+    done = begin(run, model, Given(train=ROWS, reward=fragile), rollout={"max_reward_failures": 0.125})
+    assert [row["reward/failed"] for row in done.metrics()] == [0.125, 0.125]
+    rows = [pq.read_table(run / "samples" / f"step_{step:06d}.parquet").to_pylist() for step in (1, 2)]
+    failed = [[i for i, row in enumerate(part) if row["reward"] is None] for part in rows]
+    assert failed == [[2], [3]]
+    assert rows[0][2]["error"].startswith("fragile raised OSError: the disk is gone")
+    assert rows[0][1]["error"] is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_stops_the_run(run: Path, model: Path, value: float) -> None:
+    def unlimited(completion: str) -> float:
+        return value
+
+    with pytest.raises(RewardError) as raised:
+        begin(run, model, Given(train=ROWS, reward=unlimited))
+    assert str(raised.value).startswith(f"reward 'unlimited' returned {value} for prompt ")
+    assert "it must return a finite number" in str(raised.value)
+    assert not (run / "metrics.jsonl").exists()
+
+
+def test_a_reward_of_another_kind_stops_the_run(run: Path, model: Path) -> None:
+    with pytest.raises(RewardError, match="reward 'words' returned a str for prompt "):
+        begin(run, model, Given(train=ROWS, reward=_named("words", lambda completion: "good")))
+
+
+def test_a_reward_that_applies_to_nothing_stops_the_run(run: Path, model: Path) -> None:
+    with pytest.raises(RewardError, match="reward 'nothing' applied to none of the completions of a step"):
+        begin(run, model, Given(train=ROWS, reward=_named("nothing", lambda completion: None)))
+
+
+def _named(name: str, function: Any) -> Any:
+    function.__name__ = name
+    return function
