@@ -158,7 +158,7 @@ def test_a_task_without_demonstrations(run: Path, model: Path) -> None:
 
 def test_an_unknown_task_or_reward(run: Path, model: Path) -> None:
     tree = {"run": run, "model": str(model), "method": "grpo", "data": {"task": "arithmetics"}}
-    with pytest.raises(RecipeError, match="unknown task 'arithmetics'. Did you mean `arithmetic`"):
+    with pytest.raises(RecipeError, match=r"unknown task 'arithmetics'\. Did you mean `arithmetic`"):
         start(make_recipe(tree))
     message = refused(RewardError, run, model, Given(train=ROWS), reward="exact_answers")
     assert "there is no reward 'exact_answers'. Did you mean `exact_answer`?" in message

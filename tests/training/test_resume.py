@@ -242,7 +242,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "keep"), zip(DAMAGE, [1, 2, 2, 1], strict=True))
+@pytest.mark.parametrize(("kind", "keep"), list(zip(DAMAGE, [1, 2, 2, 1], strict=True)))
 def test_a_damaged_checkpoint_is_passed_over_by_name_and_the_one_before_used(
     kind: str, keep: int, model: Path, reward: str, whole: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
