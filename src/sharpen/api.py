@@ -13,10 +13,11 @@ from sharpen.methods import Method
 from sharpen.report.progress import Console
 from sharpen.run import Run, start
 from sharpen.run import resume as resume_run
+from sharpen.training.run_folder import RunFolder
 
 
 def train(
-    model: str | Path,
+    model: str | Path | Mapping[str, Any],
     method: str | Method | Mapping[str, Any],
     data: Any,
     *,
@@ -30,7 +31,7 @@ def train(
     """Train a model with a method on data.
 
     Args:
-        model: a local Hugging Face folder or a hub id.
+        model: a local Hugging Face folder or a hub id; or a mapping of a recipe's model settings, with its ``path``.
         method: a name (``"grpo"``), a name with settings, or a method such as ``GRPO(group_size=16)``.
         data: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task's name.
         reward: a function ``(completion, **row) -> float``, a reward's name, or several with weights. A task has its
@@ -50,19 +51,23 @@ def train(
         held_out=None if isinstance(held_out, str | Path) else held_out,
         reward=reward,
     )
-    with Console(path.name, quiet=quiet) as console:
-        if resume:
-            return resume_run(path, given, loggers=[console], say=console.say)
+    if resume:
+        _, recipe = RunFolder.open(path)
+    else:
         source = {"task": data} if named else {"train": _name(data), "held_out": _name(held_out)}
         tree = {
             "run": path,
-            "model": str(model),
+            "model": model if isinstance(model, Mapping) else str(model),
             "method": method,
             "reward": _reward_name(reward),
             **settings,
             "data": {**source, **settings.get("data", {})},
         }
-        return start(make_recipe(tree, where="train()"), given, loggers=[console], say=console.say)
+        recipe = make_recipe(tree, where="train()")
+    with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
+        if resume:
+            return resume_run(path, given, loggers=[console], say=console.say)
+        return start(recipe, given, loggers=[console], say=console.say)
 
 
 def _name(rows: Any) -> str | None:

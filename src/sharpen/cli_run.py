@@ -27,20 +27,20 @@ def start_run(recipe_path: str, overrides: Sequence[str], *, quiet: bool, trust_
     def go(console: Console) -> Run:
         return start(recipe, loggers=[console], say=console.say, trust_remote_code=trust_remote_code)
 
-    _carry_out(go, recipe.run, quiet)
+    _carry_out(go, recipe.run, recipe.training.steps, quiet)
 
 
 def resume_run(folder: Path, *, quiet: bool, trust_remote_code: bool) -> None:
     def go(console: Console) -> Run:
         return resume(folder, loggers=[console], say=console.say, trust_remote_code=trust_remote_code)
 
-    _carry_out(go, folder, quiet)
+    _carry_out(go, folder, RunFolder.open(folder)[1].training.steps, quiet)
 
 
-def _carry_out(go: Callable[[Console], Run], folder: Path, quiet: bool) -> None:
+def _carry_out(go: Callable[[Console], Run], folder: Path, steps: int, quiet: bool) -> None:
     errors = RichConsole(stderr=True, soft_wrap=True, highlight=False)
     try:
-        with Console(folder.name, quiet=quiet) as console:
+        with Console(folder.name, total=steps, quiet=quiet) as console:
             run = go(console)
     except KeyboardInterrupt:
         if not (folder / "recipe.yaml").is_file():

@@ -17,17 +17,26 @@ from rich.console import Console as RichConsole
 from sharpen.config import Recipe, load_recipe
 from sharpen.data.tasks import resolve_task
 from sharpen.data.tasks.arithmetic import ALPHABET
+from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation
 from sharpen.inputs import task_reward
 from sharpen.models.embedded import create_embedded
 from sharpen.models.policy import load_policy
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
-from sharpen.report.table import Answer, Example, before_after_table, examples_panel, plain_measures
+from sharpen.report.table import Answer, Example, before_after_table, examples_panel
 from sharpen.run import Run, measure, start
 from sharpen.training.run_folder import write_text
 
-SHOWN = ("pass@1", "pass@8", "pass@64", "maj@8", "reward/shows_work", "length")
+SHOWN = {
+    "pass@1": "pass@1",
+    "pass@8": "pass@8",
+    "pass@64": "pass@64",
+    "maj@8": "maj@8",
+    "reward/shows_work": "shows its work",
+    "length": "length",
+}
+"""The measures that are shown, and what they are called there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +83,8 @@ def demo(folder: Path, *, quick: bool = False) -> None:
     plot_run(
         [Stage("SFT", sft.metrics()), Stage("GRPO", grpo.metrics())],
         plot,
-        {k: before.measures[k] for k in SHOWN},
-        {k: after.measures[k] for k in SHOWN},
+        _shown(before),
+        _shown(after),
         title="sharpen demo: arithmetic, 0.95 M parameters, on CPU",
     )
     summary = {
@@ -141,16 +150,21 @@ def _measured(name: str, recipe: Recipe, run: Run, size: Size, out: RichConsole)
 
 
 def _show(out: RichConsole, before: Evaluation, after: Evaluation) -> None:
-    old, new = ({k: e.measures[k] for k in SHOWN} for e in (before, after))
     out.print()
     out.print(
-        before_after_table(old, new, title="On problems that neither stage has seen", plain=plain_measures(SHOWN))
+        before_after_table(
+            _shown(before), _shown(after), title="On problems that neither stage has seen", plain=["length"]
+        )
     )
     out.print(
         "pass@k: at least one of k answers is right. maj@8: the most frequent of 8 is. RL moves pass@1 and maj@k up; "
         "pass@64 stays where it was: what is right was already in reach, now it is what the model says.\n"
     )
     out.print(examples_panel([_example(before, after, i) for i in range(3)], title="The first three problems"))
+
+
+def _shown(evaluation: Evaluation) -> dict[str, Estimate]:
+    return {name: evaluation.measures[measure] for measure, name in SHOWN.items()}
 
 
 def _example(before: Evaluation, after: Evaluation, index: int) -> Example:

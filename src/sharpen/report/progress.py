@@ -45,6 +45,8 @@ class Console:
         self._task = self._progress.add_task(stage, total=total, numbers="")
         self._total = total
         self._started = time.monotonic()
+        # A resumed run begins at a later step: time is counted from the first that is seen.
+        self._first: tuple[int, float] | None = None
         self._last_line = -PLAIN_EVERY_S
         self._held_out = ""
         self._explained = False
@@ -59,12 +61,7 @@ class Console:
         self.close()
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
-
-    def begin(self, done: int, total: int) -> None:
-        """Called by the run when its length and its starting step are known."""
-        self._total = total
-        self._progress.update(self._task, completed=done, total=total)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if "held_out/pass@1" in metrics:
@@ -75,6 +72,7 @@ class Console:
             self._explained = True
             self.say(NEAR_ZERO_LOSS)
         now = time.monotonic() - self._started
+        self._first = self._first or (step - 1 if "loss" in metrics else step, now)
         last = step == self._total
         if not self._live and (now - self._last_line >= PLAIN_EVERY_S or last):
             self._last_line = now
@@ -91,6 +89,12 @@ class Console:
         return f"{loss}{self._held_out}".strip()
 
     def _left(self, step: int, elapsed_s: float) -> str:
-        if not self._total or not 0 < step < self._total:
+        if (
+            self._first is None
+            or self._total is None
+            or not self._first[0] < step < self._total
+            or elapsed_s == self._first[1]
+        ):
             return ""
-        return f", about {elapsed_s / step * (self._total - step):.0f} s left"
+        first_step, first_s = self._first
+        return f", about {(elapsed_s - first_s) / (step - first_step) * (self._total - step):.0f} s left"
