@@ -51,7 +51,10 @@ def group_advantages(
         variance_P = per_group(centred_B.square()) / (count_P - ddof).clamp(min=1)
         spread_B = variance_P.sqrt()[group_B]
     elif std == "batch":
-        spread_B = rewards_B[valid_B].std(correction=ddof).expand_as(rewards_B)
+        # The same as torch.std, which warns where too few rewards leave every group flat.
+        mean = filled_B.sum() / count_P.sum().clamp(min=1)
+        variance = ((filled_B - mean) * valid_B).square().sum() / (count_P.sum() - ddof).clamp(min=1)
+        spread_B = variance.sqrt().expand_as(rewards_B)
     else:
         spread_B = torch.ones_like(rewards_B)
         eps = 0.0

@@ -101,7 +101,9 @@ def load_policy(
     _switch_off_dropout(model)
     model.eval()
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The name that transformers 5.17 knows, and the one that it is changing to.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
         # transformers recomputes in training mode only; without dropout the mode changes nothing else.
         model.train()
     eos_ids = end_of_sequence_ids(model, tokenizer)
