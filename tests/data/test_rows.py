@@ -110,3 +110,7 @@ def test_what_is_no_data_is_refused():
         read_rows(3)
     with pytest.raises(DataError, match="streamed dataset"):
         read_rows(datasets.Dataset.from_list(TWO).to_iterable_dataset())
+
+
+def test_a_list_of_texts_is_a_list_of_prompts() -> None:
+    assert list(read_rows(["1+1=", "2+2="])) == [{"prompt": "1+1="}, {"prompt": "2+2="}]

@@ -55,7 +55,7 @@ def read_rows(source: Dataset, *, name: str | None = None) -> Rows: ...
 def read_rows(source: Any, *, name: str | None = None) -> Rows:
     """Read rows from any source of data.
 
-    ``source`` is a sequence of mappings; the path of a ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file;
+    ``source`` is a sequence of mappings, or of prompts; the path of a ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file;
     a ``datasets.Dataset``; a folder that ``datasets.load_dataset`` reads; or a dataset of the hub with its
     configuration and split, as in ``openai/gsm8k?name=main&split=train``. ``name`` replaces the name that
     error messages use.
@@ -95,6 +95,8 @@ def _read_location(source: str | Path, name: str | None) -> Rows:
 def _from_list(rows: Sequence[Any], name: str, *, key: str, lines: tuple[int, ...] | None = None) -> Rows:
     if not rows:
         raise DataError(f"{name}: no rows in it; at least one is needed")
+    if lines is None and all(isinstance(row, str) for row in rows):
+        rows = [{"prompt": prompt} for prompt in rows]
     columns: dict[str, None] = {}
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
