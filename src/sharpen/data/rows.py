@@ -55,7 +55,8 @@ def read_rows(source: Dataset, *, name: str | None = None) -> Rows: ...
 def read_rows(source: Any, *, name: str | None = None) -> Rows:
     """Read rows from any source of data.
 
-    ``source`` is a sequence of mappings, or of prompts; the path of a ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file;
+    ``source`` is a sequence of mappings, or of prompts as plain texts; the path of a ``.jsonl``, ``.json``,
+    ``.parquet`` or ``.csv`` file;
     a ``datasets.Dataset``; a folder that ``datasets.load_dataset`` reads; or a dataset of the hub with its
     configuration and split, as in ``openai/gsm8k?name=main&split=train``. ``name`` replaces the name that
     error messages use.
