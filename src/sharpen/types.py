@@ -113,8 +113,11 @@ class Batch:
 
     ``prompts`` are token ids, one tensor per group; ``group_B`` says which of them each sequence answers. ``mask_BT``
     marks the tokens that are trained on: written by the model, within the completion, of a sequence that has a score
-    where scores are needed. ``rewards_B`` is NaN where there is none. The rest is filled in on the way, each by the
-    one who needs it: ``advantages_BT`` and ``weights_BT`` by the method, log-probabilities by the models.
+    where scores are needed. ``rewards_B`` is NaN where there is none; ``step_rewards_BT`` holds the reward of each
+    step at its last token and NaN elsewhere, and is None where the reward gives no steps. ``truncated_B`` marks
+    completions that were cut off at ``completion_limit`` tokens. The rest is filled in on the way, each by the one
+    who needs it: advantages, the critic's targets, the weight of each term ([B, T] or [B]) and the present strength
+    of each penalty by the method, log-probabilities and values by the models.
     """
 
     prompts: tuple[Tensor, ...]
@@ -122,11 +125,17 @@ class Batch:
     tokens_BT: Tensor
     mask_BT: Tensor
     rewards_B: Tensor
+    truncated_B: Tensor
+    completion_limit: int
+    step_rewards_BT: Tensor | None = None
     sample_logprobs_BT: Tensor | None = None
-    advantages_BT: Tensor | None = None
     old_logprobs_BT: Tensor | None = None
     ref_logprobs_BT: Tensor | None = None
-    weights_BT: Tensor | None = None
+    values_BT: Tensor | None = None
+    advantages_BT: Tensor | None = None
+    targets_BT: Tensor | None = None
+    weights: Tensor | None = None
+    coefficients: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.tokens_BT.shape[0]
@@ -144,3 +153,23 @@ class Batch:
             f.name: change(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **changed)
+
+
+Need = Literal["logprobs", "entropy", "exact_kl", "values", "scores"]
+"""What a loss asks of a model's forward pass; see ``Outputs``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one model says of the trained tokens of a batch, each [B, T] and 0 elsewhere; None where nobody asked.
+
+    ``logprobs_BT`` is log π of the token and ``entropy_BT`` the entropy of π there, in nats; ``kl_BT`` is the
+    KL(π ‖ π_ref) there over the whole vocabulary. ``values_BT`` is a value head's output *before* the token was
+    written, the value of the state in which it was chosen; ``scores_BT`` a reward head's output *at* the token.
+    """
+
+    logprobs_BT: Tensor | None = None
+    entropy_BT: Tensor | None = None
+    kl_BT: Tensor | None = None
+    values_BT: Tensor | None = None
+    scores_BT: Tensor | None = None
