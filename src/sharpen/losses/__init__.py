@@ -1,1 +1,1 @@
-"""What the policy follows: pure functions of tensors, one term per token, never reduced here."""
+"""What a model follows: pure functions of tensors, one term per token, sequence or pair, never reduced here."""

@@ -1,6 +1,28 @@
-"""Estimators of KL(π ‖ π_ref) from the log-probabilities of sampled tokens. Per token, in nats."""
+"""KL(π ‖ π_ref), estimated from the log-probabilities of sampled tokens or exact. Per token, in nats.
 
+With r = π_ref/π. As a value, k1 and k3 are unbiased for tokens drawn from π, and k2 is not. As a loss on such tokens
+they differ otherwise: k1's expected gradient is zero, k2's is that of KL(π ‖ π_ref), k3's that of KL(π_ref ‖ π). So
+k1 belongs into the reward, and the others into the loss (Schulman 2020, http://joschu.net/blog/kl-approx.html).
+"""
+
+import torch
 from torch import Tensor
+
+
+def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    r"""Unbiased, with high variance; negative for some tokens.
+
+    .. math:: k_1 = -\log r = \log π - \log π_{ref}
+    """
+    return logprobs_BT - ref_logprobs_BT
+
+
+def k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    r"""Biased, with low variance; never negative. Minus β times it adds β log r to the gradient coefficient.
+
+    .. math:: k_2 = \tfrac12 (\log r)^2
+    """
+    return 0.5 * (ref_logprobs_BT - logprobs_BT).square()
 
 
 def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
@@ -13,3 +35,26 @@ def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     """
     log_r_BT = ref_logprobs_BT - logprobs_BT
     return log_r_BT.expm1() - log_r_BT
+
+
+def weighted_k3(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    r"""k3 corrected for tokens drawn from π_old (DeepSeek-V3.2, arXiv 2512.02556).
+
+    .. math:: \rho\, k_3, \quad \rho = π / π_{old}
+
+    Unbiased as a value for tokens drawn from π_old. The gradient goes through both factors, and in expectation is
+    that of KL(π ‖ π_ref): minus β times it adds βρ log r to the policy's coefficient.
+    """
+    return (logprobs_BT - old_logprobs_BT).exp() * k3(logprobs_BT, ref_logprobs_BT)
+
+
+def exact_kl(logprobs_NV: Tensor, ref_logprobs_NV: Tensor) -> Tensor:
+    r"""The divergence itself, from the log-probabilities of the whole vocabulary, [N].
+
+    .. math:: KL(π ‖ π_{ref}) = \sum_v π_v (\log π_v - \log π_{ref,v})
+
+    A token that π never writes (log π = −∞) adds nothing; one that only π_ref never writes makes it infinite.
+    """
+    never_NV = logprobs_NV == -torch.inf
+    difference_NV = (logprobs_NV - ref_logprobs_NV).masked_fill(never_NV, 0.0)
+    return (logprobs_NV.exp() * difference_NV).sum(dim=-1)
