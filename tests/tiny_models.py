@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from sharpen.models.embedded import character_tokenizer
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.quiet import without_progress_bars
+from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.types import Batch, Prompt
 
 ALPHABET = "0123456789+-=;#ab"
@@ -32,6 +33,15 @@ _OTHER_SIZES: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_SIZES, "rotary_pct": 0.5},
     "gemma3_text": {**_SIZES, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "opt": {**_SIZES, "ffn_dim": 24, "word_embed_proj_dim": 16},
+    "mixtral": {**_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        **_SIZES,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 12,
+        "shared_expert_intermediate_size": 12,
+        "decoder_sparse_step": 1,
+    },
 }
 _OTHER_SIZES["gemma3_text"]["layer_types"] = _OTHER_SIZES["gemma3_text"]["layer_types"][:3]
 
@@ -66,11 +76,29 @@ def tiny_folder(path: Path, architecture: str = "llama", **settings: Any) -> Pat
 def tiny_policy(architecture: str = "llama", *, dtype: torch.dtype = torch.float32, **settings: Any) -> Policy:
     compute_dtype = settings.pop("compute_dtype", "float32")
     model = tiny_model(architecture, **settings).to(dtype)
-    return Policy(model, character_tokenizer(ALPHABET, context=128), frozenset({EOS}), 0, 128, compute_dtype, "tiny")
+    return Policy(
+        model=model,
+        tokenizer=character_tokenizer(ALPHABET, context=128),
+        eos_ids=frozenset({EOS}),
+        pad_id=0,
+        context_length=128,
+        compute_dtype=compute_dtype,
+        source="tiny",
+    )
 
 
 def loaded_policy(path: Path, architecture: str = "llama", **settings: Any) -> Policy:
     return load_policy(tiny_folder(path, architecture, **settings), device="cpu")
+
+
+def loaded_scorer(path: Path, kind: Kind, architecture: str = "llama", **settings: Any) -> Scorer:
+    """A scorer whose head is not 0."""
+    scorer = load_scorer(tiny_folder(path, architecture, **settings), kind=kind, device="cpu")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in scorer.head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return scorer
 
 
 def make_prompt(policy: Policy, text: str, **row: Any) -> Prompt:
@@ -98,18 +126,33 @@ def ragged_batch(vocabulary: int, *, seed: int = 0, sizes: Sequence[int] = (3, 1
     mask_BT[2, 0] = False
     mask_BT[3, length_B[3] - 1] = False
     mask_BT[4] = False
-    return Batch(prompts, group_B, tokens(B, T), mask_BT, torch.randn(B, generator=generator, dtype=torch.float64))
+    return Batch(
+        prompts=prompts,
+        group_B=group_B,
+        tokens_BT=tokens(B, T),
+        mask_BT=mask_BT,
+        rewards_B=torch.randn(B, generator=generator, dtype=torch.float64),
+        truncated_B=length_B == T,
+        completion_limit=T,
+    )
+
+
+def own_logits(model: nn.Module, batch: Batch) -> list[Tensor]:
+    """The logits that predict each token of each sequence, [T, V], by the model's own forward, one at a time."""
+    rows = []
+    for b, group in enumerate(batch.group_B.tolist()):
+        prompt = batch.prompts[group].to(batch.tokens_BT.device)
+        ids = torch.cat([prompt, batch.tokens_BT[b]])
+        rows.append(model(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1])
+    return rows
 
 
 def own_logprobs(model: nn.Module, batch: Batch, temperature: float) -> list[Tensor]:
     """log π of every token of every sequence by the model's own forward pass, one sequence at a time."""
     rows = []
-    for b, group in enumerate(batch.group_B.tolist()):
-        prompt = batch.prompts[group].to(batch.tokens_BT.device)
-        ids = torch.cat([prompt, batch.tokens_BT[b]])
-        logits = model(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
+    for tokens, logits in zip(batch.tokens_BT, own_logits(model, batch), strict=True):
         logprobs = (logits / temperature).log_softmax(dim=-1)
-        rows.append(logprobs[torch.arange(len(logprobs)), batch.tokens_BT[b]])
+        rows.append(logprobs[torch.arange(len(logprobs)), tokens])
     return rows
 
 
@@ -126,3 +169,9 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
         scale = max(gradient.abs().max().item(), 1e-3 * largest)
         error = (found[name] - gradient).abs().max().item()
         assert error <= tolerance * scale, f"{name}: off by {error:.2e} where the largest entry is {scale:.2e}"
+
+
+def weighted(batch: Batch) -> Tensor:
+    """A weight for each trained token, so that a gradient in a wrong place cannot hide."""
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(batch.mask_BT.shape, generator=generator, dtype=torch.float64) * batch.mask_BT

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,14 +41,15 @@ class Packed:
     """The tensors of one micro-batch.
 
     Token n of the N that are trained on is ``target_N[n]``, predicted from the flattened position ``source_N[n]`` of
-    the rows; it is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch. ``mask_R1LL`` is None for plain rows, where
-    causal attention over a padded row is already exact.
+    the rows and itself standing at ``place_N[n]``; it is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch.
+    ``mask_R1LL`` is None for plain rows, where causal attention over a padded row is already exact.
     """
 
     input_ids_RL: Tensor
     position_ids_RL: Tensor
     mask_R1LL: Tensor | None
     source_N: Tensor
+    place_N: Tensor
     target_N: Tensor
     b_N: Tensor
     t_N: Tensor
@@ -62,41 +64,53 @@ class Packed:
             self.position_ids_RL,
             self.mask_R1LL,
             self.source_N,
+            self.place_N,
             self.target_N,
             self.b_N,
             self.t_N,
         )
 
 
-def plan(batch: Batch, *, tokens_per_microbatch: int, shared: bool, cost: Cost) -> list[list[Row]]:
+def plan(
+    batch: Batch,
+    *,
+    tokens_per_microbatch: int,
+    shared: bool,
+    cost: Cost,
+    atom: Literal["sequence", "group"] = "sequence",
+) -> list[list[Row]]:
     """Divide the sequences of a batch into micro-batches of rows of similar length.
 
-    A micro-batch holds at most ``tokens_per_microbatch`` tokens, padding included, or a single row. Sequences without
-    a trained token are left out.
+    A micro-batch holds at most ``tokens_per_microbatch`` tokens, padding included, or a single row; with the atom
+    "group" all rows of a group are in the same one, which may then hold that group alone and exceed the limit.
+    Sequences without a trained token are left out.
     """
     lengths = _trained_lengths(batch)
     members: dict[int, list[int]] = {}
     for b, group in enumerate(batch.group_B.tolist()):
         if lengths[b]:
             members.setdefault(group, []).append(b)
-    rows: list[Row] = []
+    uncut: list[list[Row]] = []
     for group, sequences in members.items():
         prompt = len(batch.prompts[group])
         sequences.sort(key=lambda b: (lengths[b], b))
         per_row = (
             _sequences_per_row(prompt, [lengths[b] for b in sequences], tokens_per_microbatch, cost) if shared else 1
         )
+        rows = []
         for start in range(0, len(sequences), per_row):
             chosen = tuple(sequences[start : start + per_row])
             rows.append(Row(group, chosen, prompt + sum(lengths[b] for b in chosen)))
-    rows.sort(key=lambda row: (row.tokens, row.sequences))
+        uncut.extend([rows] if atom == "group" else ([row] for row in rows))
+    uncut.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
     microbatches: list[list[Row]] = []
-    for row in rows:
-        # Rows come in ascending length, so a new row sets the padded length of its micro-batch.
-        if microbatches and row.tokens * (len(microbatches[-1]) + 1) <= tokens_per_microbatch:
-            microbatches[-1].append(row)
+    for rows in uncut:
+        # They come in ascending length, so the new rows set the padded length of their micro-batch.
+        width = max(row.tokens for row in rows)
+        if microbatches and width * (len(microbatches[-1]) + len(rows)) <= tokens_per_microbatch:
+            microbatches[-1].extend(rows)
         else:
-            microbatches.append([row])
+            microbatches.append(list(rows))
     return microbatches
 
 
@@ -129,7 +143,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int) -> Packed:
     positions = torch.arange(width).repeat(len(rows), 1)
     # 0 is the prompt, 1, 2, … the completions; padding is a stranger to all.
     segments = torch.full((len(rows), width), -1, dtype=torch.long)
-    source, sequence, step = [], [], []
+    source, place, sequence, step = [], [], [], []
     for r, row in enumerate(rows):
         prompt = batch.prompts[row.group]
         p = end = len(prompt)
@@ -144,6 +158,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int) -> Packed:
             before = end + trained - 1
             before[trained == 0] = p - 1
             source.append(r * width + before)
+            place.append(r * width + end + trained)
             sequence.append(torch.full_like(trained, b))
             step.append(trained)
             end += n
@@ -153,6 +168,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int) -> Packed:
         position_ids_RL=positions,
         mask_R1LL=_mask(segments) if any(len(row.sequences) > 1 for row in rows) else None,
         source_N=torch.cat(source),
+        place_N=torch.cat(place),
         target_N=batch.tokens_BT[b_N, t_N],
         b_N=b_N,
         t_N=t_N,

@@ -1,4 +1,4 @@
-"""Log-probabilities of completion tokens, with the language-model head applied only where one is needed.
+"""Log-probabilities, entropies and KL divergences of tokens from hidden states, the head applied in chunks.
 
 No [tokens × vocabulary] tensor of a whole batch ever exists: the head runs over chunks of positions, and the
 backward pass computes each chunk's logits anew.
@@ -6,48 +6,21 @@ backward pass computes each chunk's logits anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sharpen.models.layout import Cost, Row, build
-from sharpen.models.policy import Policy
-from sharpen.types import Batch
-
 CHUNK_BYTES = 128 * 2**20
-"""Size of the float32 logits that exist at a time."""
+"""Size of one model's float32 logits that exist at a time."""
 
 
-def row_logprobs(policy: Policy, batch: Batch, rows: Sequence[Row], temperature: float) -> tuple[Tensor, Tensor]:
-    """log π of the trained tokens of ``rows`` and the entropy of π there, both [B, T] and 0 elsewhere, in nats.
+class Selected(NamedTuple):
+    """log π of N tokens and the entropy of π there; KL(π ‖ π_ref) there where a reference was given. In nats."""
 
-    Both are of the distribution that is sampled from: logits / temperature.
-    """
-    packed = build(batch, rows, policy.pad_id).to(policy.device)
-    with policy.autocast():
-        if policy.plain:
-            hidden_RLH = policy.model.get_decoder()(  # type: ignore[operator]
-                input_ids=packed.input_ids_RL,
-                position_ids=packed.position_ids_RL,
-                attention_mask=packed.mask_R1LL,
-                use_cache=False,
-            ).last_hidden_state
-            hidden_NH = hidden_RLH.flatten(0, 1)[packed.source_N]
-            dtype = torch.bfloat16 if policy.compute_dtype == "bfloat16" else torch.float32
-            weight_VH = policy.model.get_output_embeddings().weight  # type: ignore[operator]
-            logprobs_N, entropy_N = selected_logprobs(hidden_NH, weight_VH, packed.target_N, temperature, dtype)
-        else:
-            logits_RLV = policy.model(
-                input_ids=packed.input_ids_RL, position_ids=packed.position_ids_RL, use_cache=False
-            ).logits
-            logprobs_NV = logits_RLV.flatten(0, 1)[packed.source_N].float().div(temperature).log_softmax(dim=-1)
-            logprobs_N = logprobs_NV.gather(1, packed.target_N[:, None]).squeeze(1)
-            entropy_N = -(logprobs_NV.detach().exp() * logprobs_NV.detach()).sum(dim=1)
-    empty_BT = torch.zeros(batch.tokens_BT.shape, dtype=logprobs_N.dtype, device=policy.device)
-    index = (packed.b_N, packed.t_N)
-    return empty_BT.index_put(index, logprobs_N), empty_BT.index_put(index, entropy_N)
+    logprobs_N: Tensor
+    entropy_N: Tensor
+    kl_N: Tensor | None
 
 
 def selected_logprobs(
@@ -56,17 +29,43 @@ def selected_logprobs(
     targets_N: Tensor,
     temperature: float,
     dtype: torch.dtype = torch.float32,
+    *,
+    entropy_gradient: bool = False,
+    reference: tuple[Tensor, Tensor] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
-) -> tuple[Tensor, Tensor]:
-    """log softmax(h Wᵀ / temperature) at the targets, [N], and the entropy of that softmax, [N], without gradient.
+) -> Selected:
+    """π = softmax(h Wᵀ / temperature): log π(target), H(π), and KL(π ‖ π_ref) = Σ_v π log(π / π_ref), each [N].
 
+    With z the logits, ∂log π(target)/∂z = (one-hot − π) / temperature, ∂H/∂z = −π (log π + H) / temperature and
+    ∂KL/∂z = π (log π − log π_ref − KL) / temperature. The entropy has a gradient only where ``entropy_gradient``
+    asks for it. ``reference`` holds the hidden states [N, H'] and the head [V, H'] of π_ref, which gets none.
     ``dtype`` is that of the matrix products; the softmax is in at least float32.
     """
+    ref_hidden_NH, ref_weight_VH = (None, None) if reference is None else reference
     chunk = max(1, chunk_bytes // (4 * weight_VH.shape[0]))
-    result: tuple[Tensor, Tensor] = _SelectedLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden_NH, weight_VH, targets_N, temperature, dtype, chunk
+    result: tuple[Tensor, Tensor, Tensor | None] = _SelectedLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden_NH, weight_VH, targets_N, ref_hidden_NH, ref_weight_VH, temperature, dtype, chunk, entropy_gradient
     )
-    return result
+    return Selected(*result)
+
+
+def full_logprobs(
+    logits_NV: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    *,
+    entropy_gradient: bool = False,
+    reference_NV: Tensor | None = None,
+) -> Selected:
+    """The same from logits that are there already: those of a model that is computed by its own forward."""
+    logprobs_NV = _precise(logits_NV).div(temperature).log_softmax(dim=-1)
+    chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1)
+    for_entropy_NV = logprobs_NV if entropy_gradient else logprobs_NV.detach()
+    entropy_N = -(for_entropy_NV.exp() * for_entropy_NV).sum(dim=1)
+    if reference_NV is None:
+        return Selected(chosen_N, entropy_N, None)
+    ref_logprobs_NV = _precise(reference_NV.detach()).div(temperature).log_softmax(dim=-1)
+    return Selected(chosen_N, entropy_N, (logprobs_NV.exp() * (logprobs_NV - ref_logprobs_NV)).sum(dim=1))
 
 
 class _SelectedLogprobs(torch.autograd.Function):
@@ -76,16 +75,23 @@ class _SelectedLogprobs(torch.autograd.Function):
         hidden_NH: Tensor,
         weight_VH: Tensor,
         targets_N: Tensor,
+        ref_hidden_NH: Tensor | None,
+        ref_weight_VH: Tensor | None,
         temperature: float,
         dtype: torch.dtype,
         chunk: int,
-    ) -> tuple[Tensor, Tensor]:
+        entropy_gradient: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         precise = torch.promote_types(hidden_NH.dtype, torch.float32)
         dtype = torch.promote_types(dtype, precise) if dtype == torch.float32 else dtype
         logprobs_N = hidden_NH.new_empty(len(targets_N), dtype=precise)
         entropy_N, logsumexp_N = torch.empty_like(logprobs_N), torch.empty_like(logprobs_N)
+        kl_N = ref_logsumexp_N = ref_weight = None
         with torch.autocast(hidden_NH.device.type, enabled=False):
             weight = weight_VH.to(dtype)
+            if ref_weight_VH is not None:
+                ref_weight = ref_weight_VH.to(dtype)
+                kl_N, ref_logsumexp_N = torch.empty_like(logprobs_N), torch.empty_like(logprobs_N)
             for start in range(0, len(targets_N), chunk):
                 part = slice(start, start + chunk)
                 logits = _logits(hidden_NH[part].to(dtype), weight, temperature, precise)
@@ -97,34 +103,68 @@ class _SelectedLogprobs(torch.autograd.Function):
                 logprobs_N[part] = chosen - total.log()
                 entropy_N[part] = total.log() - torch.linalg.vecdot(unnormalised, logits) / total
                 logsumexp_N[part] = total.log() + highest.squeeze(1)
-        ctx.save_for_backward(hidden_NH, weight_VH, targets_N, logsumexp_N)
+                if kl_N is None or ref_hidden_NH is None or ref_weight is None or ref_logsumexp_N is None:
+                    continue
+                ref_logits = _logits(ref_hidden_NH[part].to(dtype), ref_weight, temperature, precise)
+                ref_logsumexp_N[part] = ref_logits.logsumexp(dim=1)
+                ref_logits -= ref_logsumexp_N[part, None]
+                logits -= total.log()[:, None]
+                kl_N[part] = torch.linalg.vecdot(unnormalised, logits.sub_(ref_logits)) / total
+        ctx.save_for_backward(
+            hidden_NH, weight_VH, targets_N, logsumexp_N, entropy_N, ref_hidden_NH, ref_weight_VH, ref_logsumexp_N, kl_N
+        )
         ctx.settings = (temperature, dtype, chunk, precise)
-        ctx.mark_non_differentiable(entropy_N)
-        return logprobs_N, entropy_N
+        ctx.set_materialize_grads(False)
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N, kl_N
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, targets_N, logsumexp_N = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, targets_N, logsumexp_N, entropy_N, ref_hidden_NH, ref_weight_VH, ref_logsumexp_N, kl_N = (
+            ctx.saved_tensors
+        )
         temperature, dtype, chunk, precise = ctx.settings
-        grad_N = grads[0]
+        g_logprobs_N, g_entropy_N, g_kl_N = grads
+        # With a, b, c the upstream gradients of log π, H and KL, the gradient of the logits (× temperature) is
+        #     a one-hot + π ((c − b) log π − c log π_ref − (a + b H + c KL))
+        slope_N = torch.zeros_like(logsumexp_N)
+        level_N = torch.zeros_like(logsumexp_N)
+        if g_logprobs_N is not None:
+            level_N -= g_logprobs_N
+        if g_entropy_N is not None:
+            slope_N -= g_entropy_N
+            level_N -= g_entropy_N * entropy_N
+        if g_kl_N is not None:
+            slope_N += g_kl_N
+            level_N -= g_kl_N * kl_N
         grad_hidden_NH = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
         grad_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None
         with torch.autocast(hidden_NH.device.type, enabled=False):
             weight = weight_VH.to(dtype)
+            ref_weight: Any = None if g_kl_N is None else ref_weight_VH.to(dtype)
             for start in range(0, len(targets_N), chunk):
                 part = slice(start, start + chunk)
                 hidden = hidden_NH[part].to(dtype)
-                # d log p(target) / d logits = (one-hot − p) / temperature
                 d_logits = _logits(hidden, weight, temperature, precise)
                 d_logits -= logsumexp_N[part, None]
-                d_logits.exp_().mul_(-grad_N[part, None])
-                d_logits.scatter_add_(1, targets_N[part, None], grad_N[part, None].to(precise))
+                if g_entropy_N is None and g_kl_N is None:
+                    d_logits.exp_().mul_(level_N[part, None])
+                else:
+                    factor = torch.addcmul(level_N[part, None], slope_N[part, None], d_logits)
+                    if g_kl_N is not None:
+                        ref_logits = _logits(ref_hidden_NH[part].to(dtype), ref_weight, temperature, precise)
+                        ref_logits -= ref_logsumexp_N[part, None]
+                        factor -= ref_logits.mul_(g_kl_N[part, None])
+                    d_logits.exp_().mul_(factor)
+                if g_logprobs_N is not None:
+                    d_logits.scatter_add_(1, targets_N[part, None], g_logprobs_N[part, None].to(precise))
                 d_logits = (d_logits / temperature).to(dtype)
                 if grad_hidden_NH is not None:
                     grad_hidden_NH[part] = d_logits @ weight
                 if grad_weight_VH is not None:
                     grad_weight_VH += d_logits.T @ hidden
-        return grad_hidden_NH, grad_weight_VH, None, None, None, None
+        return grad_hidden_NH, grad_weight_VH, None, None, None, None, None, None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, temperature: float, precise: torch.dtype) -> Tensor:
@@ -132,15 +172,5 @@ def _logits(hidden: Tensor, weight: Tensor, temperature: float, precise: torch.d
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
-def training_cost(policy: Policy) -> Cost:
-    """Operations of the model's body per token and per attended pair, forward and backward (6 per weight)."""
-    embeddings = policy.model.get_input_embeddings().weight  # type: ignore[operator]
-    head = policy.model.get_output_embeddings().weight  # type: ignore[operator]
-    tables = embeddings.numel() + (0 if head is embeddings else head.numel())
-    body = sum(p.numel() for p in policy.model.parameters()) - tables
-    config = policy.config.get_text_config()
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Cost(
-        per_token=6.0 * body,
-        per_pair=12.0 * config.num_hidden_layers * config.num_attention_heads * head_dim,
-    )
+def _precise(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -2,67 +2,149 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from sharpen.errors import ModelError
-from sharpen.models.quiet import without_progress_bars
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.models.layout import Packed, Row, build
+from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
+from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
+from sharpen.models.model import PLAIN_ARCHITECTURES, Dtype, Model, hidden_states, read_head, spread
+from sharpen.types import Batch, Need, Outputs
 
-Dtype = Literal["float32", "bfloat16"]
+__all__ = ["PLAIN_ARCHITECTURES", "Dtype", "Policy", "load_policy"]
 
-PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})
-"""Model types with full causal attention that obeys a given 4-D mask and position ids, and a head that is one
-matrix. The tests prove each; all others are computed in the plain layout through their own ``forward``."""
+VALUE_HEAD = "value_head.safetensors"
 
 
-@dataclass(slots=True)
-class Policy:
-    """A causal language model and its tokenizer. ``version`` counts the updates of its weights."""
+@dataclass(slots=True, kw_only=True)
+class Policy(Model):
+    """A causal language model and its tokenizer; ``value_head`` makes it its own critic on the same backbone."""
 
-    model: nn.Module
-    tokenizer: Any
     eos_ids: frozenset[int]
-    pad_id: int
-    context_length: int
-    compute_dtype: Dtype
-    source: str
-    version: int = 0
+    value_head: nn.Linear | None = None
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    def add_value_head(self) -> None:
+        """A head H → 1 that gives 0 everywhere until it is trained."""
+        with torch.random.fork_rng(devices=[]):
+            head = nn.Linear(self._head_weight.shape[1], 1, dtype=torch.float32)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.value_head = head.to(self.device)
 
-    @property
-    def config(self) -> Any:
-        return self.model.config
-
-    @property
-    def plain(self) -> bool:
-        """Whether packed rows and the chunked head are proven for this architecture."""
-        windowed = getattr(self.config, "sliding_window", None) is not None and getattr(
-            self.config, "use_sliding_window", True
-        )
-        return self.config.model_type in PLAIN_ARCHITECTURES and not windowed
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The context in which the model computes."""
-        if self.compute_dtype == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+    def parameters(self) -> list[nn.Parameter]:
+        return [*Model.parameters(self), *(() if self.value_head is None else self.value_head.parameters())]
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face folder: safetensors, configuration, tokenizer."""
-        with without_progress_bars():
-            self.model.save_pretrained(folder)  # type: ignore[operator]
-            self.tokenizer.save_pretrained(folder)
+        """Write an ordinary Hugging Face folder, the value head as a file of its own beside the model."""
+        Model.save(self, folder)
+        (folder / VALUE_HEAD).unlink(missing_ok=True)
+        if self.value_head is not None:
+            save_file(
+                {name: tensor.cpu() for name, tensor in self.value_head.state_dict().items()}, folder / VALUE_HEAD
+            )
+
+    def outputs(
+        self,
+        batch: Batch,
+        rows: Sequence[Row],
+        temperature: float,
+        needs: frozenset[Need],
+        reference: Model | None = None,
+    ) -> Outputs:
+        """log π, entropy, exact KL against ``reference``, and the value head's values before each token.
+
+        The entropy comes with the log-probabilities in any case; it has a gradient only where it is needed.
+        """
+        if "scores" in needs:
+            raise ValueError("a policy gives no scores: they come from a Scorer")
+        if "values" in needs and self.value_head is None:
+            raise ValueError("the policy has no value head: add_value_head() makes one")
+        packed = build(batch, rows, self.pad_id).to(self.device)
+        with self.autocast():
+            hidden_NH, selected = self._read(packed, temperature, needs, reference)
+        logprobs_BT = entropy_BT = kl_BT = values_BT = None
+        if selected is not None and needs & {"logprobs", "entropy"}:
+            entropy_BT = spread(selected.entropy_N, packed, batch)
+        if selected is not None and "logprobs" in needs:
+            logprobs_BT = spread(selected.logprobs_N, packed, batch)
+        if selected is not None and selected.kl_N is not None:
+            kl_BT = spread(selected.kl_N, packed, batch)
+        if self.value_head is not None and "values" in needs:
+            values_BT = spread(read_head(self.value_head, hidden_NH), packed, batch)
+        return Outputs(logprobs_BT=logprobs_BT, entropy_BT=entropy_BT, kl_BT=kl_BT, values_BT=values_BT)
+
+    def _read(
+        self, packed: Packed, temperature: float, needs: frozenset[Need], reference: Model | None
+    ) -> tuple[Tensor, Selected | None]:
+        """The hidden states that predict the trained tokens, [N, H], and what the head makes of them."""
+        teacher = self._comparable(reference) if "exact_kl" in needs else None
+        entropy = "entropy" in needs
+        if not self.plain:
+            hidden_NH, logits_NV = self._own_forward(packed)
+            ref_NV = None
+            if teacher is not None:
+                with torch.no_grad(), teacher.autocast():
+                    ref_NV = teacher._own_forward(packed.to(teacher.device))[1].to(self.device)
+            return hidden_NH, full_logprobs(
+                logits_NV, packed.target_N, temperature, entropy_gradient=entropy, reference_NV=ref_NV
+            )
+        hidden_NH = self._hidden(packed)
+        if not needs & {"logprobs", "entropy", "exact_kl"}:
+            return hidden_NH, None
+        ref = None
+        if teacher is not None:
+            with torch.no_grad(), teacher.autocast():
+                ref_hidden_NH = teacher._hidden(packed.to(teacher.device)).to(self.device)
+            ref = ref_hidden_NH, teacher._head_weight.detach().to(self.device)
+        dtype = torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
+        return hidden_NH, selected_logprobs(
+            hidden_NH,
+            self._head_weight,
+            packed.target_N,
+            temperature,
+            dtype,
+            entropy_gradient=entropy,
+            reference=ref,
+        )
+
+    def _hidden(self, packed: Packed) -> Tensor:
+        return hidden_states(self.model.get_decoder(), packed)[packed.source_N]  # type: ignore[operator]
+
+    def _own_forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """The head's input and the logits, where between the two there can be more than a matrix."""
+        seen: list[Tensor] = []
+        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
+        handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits_RLV: Tensor = self.model(
+                input_ids=packed.input_ids_RL, position_ids=packed.position_ids_RL, use_cache=False
+            ).logits
+        finally:
+            handle.remove()
+        return tuple(x.flatten(0, 1)[packed.source_N] for x in (seen[-1], logits_RLV))  # type: ignore[return-value]
+
+    def _comparable(self, reference: Model | None) -> Policy:
+        if not isinstance(reference, Policy):
+            raise ValueError("the exact KL needs a reference that is a policy")
+        if reference.plain != self.plain or reference._head_weight.shape[0] != self._head_weight.shape[0]:
+            raise ModelError(
+                f"{reference.source}: the exact KL needs a reference of the same architecture and vocabulary as the "
+                f"policy, {self.source}"
+            )
+        return reference
+
+    @property
+    def _head_weight(self) -> Tensor:
+        weight: Tensor = self.model.get_output_embeddings().weight  # type: ignore[operator]
+        return weight
 
 
 def load_policy(
@@ -75,46 +157,37 @@ def load_policy(
 ) -> Policy:
     """Load a causal language model with float32 weights from a local folder or a hub id. Only safetensors is read.
 
-    Dropout is switched off: sampling and training have to see the same distribution (ratio 1 when on-policy).
+    Dropout is switched off: sampling and training have to see the same distribution (ratio 1 when on-policy). A
+    folder that a policy with a value head was saved to gives it back.
 
     Raises:
-        ModelError: no such model, no safetensors, or no end-of-sequence token anywhere.
+        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token anywhere.
     """
-    path = str(path)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
-        path = str(Path(path).expanduser())
-        if not (Path(path) / "config.json").is_file():
-            raise ModelError(f"{path}: not a model folder, it has no config.json")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        with without_progress_bars():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
-            )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot load this model: {error}") from error
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        keep_freed_memory()
-    model.to(device)
-    _switch_off_dropout(model)
-    model.eval()
-    if gradient_checkpointing:
-        # The name that transformers 5.17 knows, and the one that it is changing to.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-        # transformers recomputes in training mode only; without dropout the mode changes nothing else.
-        model.train()
+    path = located(path)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    model, missing = load_weights(AutoModelForCausalLM, path, trust_remote_code=trust_remote_code)
+    refuse_missing(path, missing)
+    prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
     eos_ids = end_of_sequence_ids(model, tokenizer)
     if not eos_ids:
         raise ModelError(
             f"{path}: neither generation_config.json, config.json nor the tokenizer names an end-of-sequence token "
             "(eos_token_id), so no completion could ever end"
         )
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
-    context_length = int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
-    return Policy(model, tokenizer, eos_ids, pad_id, context_length, compute_dtype, path)
+    policy = Policy(
+        model=model,
+        tokenizer=tokenizer,
+        eos_ids=eos_ids,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
+        context_length=context_length(model),
+        compute_dtype=compute_dtype,
+        source=path,
+    )
+    if (Path(path) / VALUE_HEAD).is_file():
+        policy.add_value_head()
+        assert policy.value_head is not None
+        policy.value_head.load_state_dict(load_file(Path(path) / VALUE_HEAD))
+    return policy
 
 
 def end_of_sequence_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -131,13 +204,3 @@ def end_of_sequence_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         tokenizer.eos_token_id,
     )
     return frozenset(i for value in declared for i in ids(value))
-
-
-def _switch_off_dropout(model: Any) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # Where dropout is a function, its share is a number of the module: attention_dropout, dropout, layerdrop, …
-        for name, value in list(vars(module).items()):
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)

@@ -1,7 +1,8 @@
-"""Loading and saving without transformers' own progress bars, which would be drawn across that of the run."""
+"""Loading and saving without what transformers itself would draw across the display of the run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging import ERROR
 from typing import Any
 
 from transformers.utils import logging
@@ -19,3 +20,15 @@ def without_progress_bars() -> Iterator[None]:
         yield
     finally:
         logging.set_tqdm_hook(before)
+
+
+@contextmanager
+def without_load_report() -> Iterator[None]:
+    """No table of missing and unexpected weights meanwhile, for a caller who looks at both."""
+    logger = logging.get_logger("transformers.modeling_utils")
+    before = logger.level
+    logger.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,91 @@
+"""What loading a policy and loading a scorer have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer
+
+from sharpen.errors import ModelError
+from sharpen.models.quiet import without_progress_bars
+from sharpen.runtime.memory import keep_freed_memory
+
+
+def located(path: str | Path) -> str:
+    """A folder, with ~ resolved, or a hub id. Raises ModelError if it can only be a folder and holds no model."""
+    path = str(path)
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
+        path = str(Path(path).expanduser())
+        if not (Path(path) / "config.json").is_file():
+            raise ModelError(f"{path}: not a model folder, it has no config.json")
+    return path
+
+
+def load_weights(auto: Any, path: str, *, trust_remote_code: bool, **settings: Any) -> tuple[Any, set[str]]:
+    """A model with float32 weights by one of transformers' auto classes, and the names of those not in the files.
+
+    Only safetensors is read. torch's random state is left as it is, though missing weights get random numbers.
+
+    Raises ModelError: no such model, or no safetensors.
+    """
+    try:
+        with without_progress_bars(), torch.random.fork_rng(devices=[]):
+            model, info = auto.from_pretrained(
+                path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **settings,
+            )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model: {error}") from error
+    return model, set(info["missing_keys"])
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model's tokenizer: {error}") from error
+
+
+def refuse_missing(path: str, missing: set[str]) -> None:
+    """Raises ModelError if weights are not in the files: they would silently be random numbers."""
+    if missing:
+        some = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
+        raise ModelError(f"{path}: cannot load this model: its files lack {len(missing)} of its weights ({some})")
+
+
+def prepare(model: Any, *, device: str, gradient_checkpointing: bool) -> None:
+    """Move the model to its device, without dropout: sampling and training have to see the same distribution."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
+    model.to(device)
+    _switch_off_dropout(model)
+    model.eval()
+    if gradient_checkpointing:
+        # The name that transformers 5.17 knows, and the one that it is changing to.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        # transformers recomputes in training mode only; without dropout the mode changes nothing else.
+        model.train()
+
+
+def context_length(model: Any) -> int:
+    return int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
+
+
+def _switch_off_dropout(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Where dropout is a function, its share is a number of the module: attention_dropout, dropout, layerdrop, …
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)

@@ -1,0 +1,216 @@
+"""A model that says a number for a token: a reward model or a critic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from sharpen.errors import ModelError
+from sharpen.models.layout import Packed, Row, build, plan
+from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
+from sharpen.models.model import Dtype, Model, hidden_states, read_head, spread
+from sharpen.models.quiet import without_load_report
+from sharpen.types import Batch, Need, Outputs
+
+Kind = Literal["sequence", "token"]
+
+_CLASSES: dict[Kind, tuple[str, Any, Any]] = {
+    "sequence": (
+        "ForSequenceClassification",
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    ),
+    "token": ("ForTokenClassification", AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Scorer(Model):
+    """A backbone with a linear head H → 1.
+
+    ``kind`` says where its scores count: at the last token of a sequence (an outcome reward model, saved as an
+    ordinary sequence classification of one label), or at any token (a process reward model or a critic, saved as a
+    token classification of one label).
+    """
+
+    kind: Kind
+
+    @property
+    def head(self) -> nn.Linear:
+        return _named_head(self.model)[1]
+
+    def outputs(
+        self,
+        batch: Batch,
+        rows: Sequence[Row],
+        temperature: float,
+        needs: frozenset[Need],
+        reference: Model | None = None,
+    ) -> Outputs:
+        """Scores are the head's output at the token, values that at the token before; temperature plays no part."""
+        if not needs <= {"scores", "values"}:
+            raise ValueError(f"a scorer gives scores and values only, not {', '.join(sorted(needs))}")
+        packed = build(batch, rows, self.pad_id).to(self.device)
+        hidden_PH = self._hidden(packed)
+        scores_BT = values_BT = None
+        if "scores" in needs:
+            scores_BT = spread(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
+        if "values" in needs:
+            values_BT = spread(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
+        return Outputs(values_BT=values_BT, scores_BT=scores_BT)
+
+    def _hidden(self, packed: Packed) -> Tensor:
+        with self.autocast():
+            return hidden_states(self.model.base_model, packed)
+
+
+def load_scorer(
+    path: str | Path,
+    *,
+    kind: Kind,
+    compute_dtype: Dtype = "float32",
+    device: str = "auto",
+    gradient_checkpointing: bool = False,
+    trust_remote_code: bool = False,
+) -> Scorer:
+    """Load a scorer of either kind, or make one of a causal language model, from a local folder or a hub id.
+
+    A new head is 0. From a scorer of the other kind the head's weight is taken over; a bias that it has not begins
+    at 0, and one that the new head has no place for is dropped: a constant, which no comparison sees. Otherwise as
+    ``load_policy``. What the scorer saves, plain transformers loads, and its forward gives the same scores, except
+    that for the last token of a sequence it takes the last that is not padding: the two differ where a tokenizer
+    pads with its end-of-sequence token.
+
+    Raises:
+        ModelError: no such model, no safetensors, missing weights, more than one label, nothing to pad with, or an
+            architecture that has no such classification or whose head is not one linear map.
+    """
+    path = located(path)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model: {error}") from error
+    ending, auto, known = _CLASSES[kind]
+    if type(config) not in known and f"AutoModel{ending}" not in (getattr(config, "auto_map", None) or {}):
+        raise ModelError(f"{path}: transformers has no {ending} for models of type {config.model_type}")
+    found = _kind(config)
+    if found is not None and config.num_labels != 1:
+        raise ModelError(f"{path}: gives {config.num_labels} labels, where a scorer has one")
+    with without_load_report():
+        model, missing = load_weights(auto, path, trust_remote_code=trust_remote_code, num_labels=1)
+    name, head = _named_head(model)
+    parts = {f"{name}.weight", f"{name}.bias"}
+    refuse_missing(path, missing - parts)
+    if found == kind:
+        refuse_missing(path, missing)
+    _begin(head, missing=missing, name=name)
+    if found is not None and f"{name}.weight" in missing:
+        with without_load_report(), torch.no_grad():
+            other, missing = load_weights(_CLASSES[found][1], path, trust_remote_code=trust_remote_code)
+            refuse_missing(path, missing)
+            head.weight.copy_(_named_head(other)[1].weight)
+    pad_id = _pad_id(path, model, tokenizer)
+    model.config.get_text_config().pad_token_id = pad_id
+    prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
+    return Scorer(
+        model=model,
+        tokenizer=tokenizer,
+        pad_id=pad_id,
+        context_length=context_length(model),
+        compute_dtype=compute_dtype,
+        source=path,
+        kind=kind,
+    )
+
+
+@torch.no_grad()
+def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: bool) -> float:
+    """Shift the scores so that those at the last trained tokens of ``batch``, demonstrations, are 0 on average.
+
+    Reward models are only determined up to a constant (InstructGPT, 2203.02155). A head with a bias gives up the
+    mean score m. One without gets w + δ with δ·h̄ = −m, h̄ being the mean of the B last hidden states, where δ is the
+    one that spreads the scores least: argmin δᵀΣδ = −m Σ⁻¹h̄ / (h̄ᵀΣ⁻¹h̄), Σ being their covariance plus a hundredth
+    of its mean variance on the diagonal, for directions that B states do not show.
+
+    Returns m. Raises ValueError if no token of the batch is trained.
+    """
+    hidden_BH = _last_hidden(scorer, batch, tokens_per_microbatch, shared)
+    head = scorer.head
+    weight_H = head.weight[0].double().cpu()
+    mean_H = hidden_BH.mean(dim=0)
+    mean = float(mean_H @ weight_H) + (0.0 if head.bias is None else head.bias.item())
+    if head.bias is not None:
+        head.bias.sub_(mean)
+        return mean
+    away_BH = hidden_BH - mean_H
+    covariance_HH = away_BH.T @ away_BH / len(hidden_BH)
+    ridge = 0.01 * covariance_HH.diagonal().mean().item() or 1.0
+    solved_H = torch.linalg.solve(covariance_HH + ridge * torch.eye(len(mean_H), dtype=torch.float64), mean_H)
+    head.weight[0].sub_((mean / (mean_H @ solved_H) * solved_H).to(head.weight))
+    return mean
+
+
+def _last_hidden(scorer: Scorer, batch: Batch, tokens_per_microbatch: int, shared: bool) -> Tensor:
+    """The hidden states at the last trained token of each sequence that has one, [B, H], float64 on the CPU."""
+    if not batch.mask_BT.any():
+        raise ValueError("there is no token in this batch to centre the scores on")
+    last: list[Tensor] = []
+    for rows in plan(
+        batch, tokens_per_microbatch=tokens_per_microbatch, shared=shared and scorer.plain, cost=scorer.cost
+    ):
+        packed = build(batch, rows, scorer.pad_id).to(scorer.device)
+        hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
+        # The tokens come sequence by sequence, each in its own order.
+        b_N = packed.b_N.cpu()
+        last.append(hidden_NH[torch.cat([b_N[1:] != b_N[:-1], torch.tensor([True])])])
+    return torch.cat(last)
+
+
+def _kind(config: Any) -> Kind | None:
+    """Which kind of scorer a folder holds by the architectures that its configuration names, if any."""
+    for kind, (ending, _, _) in _CLASSES.items():
+        if any(name.endswith(ending) for name in config.architectures or ()):
+            return kind
+    return None
+
+
+def _named_head(model: Any) -> tuple[str, nn.Linear]:
+    """The one module beside the backbone that has weights, with its name."""
+    heads = [
+        (name, module)
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in module.parameters())
+    ]
+    if len(heads) != 1 or not isinstance(heads[0][1], nn.Linear) or heads[0][1].out_features != 1:
+        raise ModelError(f"the head of {type(model).__name__} is not one linear map to one number")
+    return heads[0]
+
+
+def _begin(head: nn.Linear, *, missing: set[str], name: str) -> None:
+    """0 in place of the random numbers that transformers gave what is new in the head."""
+    with torch.no_grad():
+        for part, tensor in head.named_parameters():
+            if f"{name}.{part}" in missing:
+                tensor.zero_()
+
+
+def _pad_id(path: str, model: Any, tokenizer: Any) -> int:
+    """The padding token, or one that ends no sequence, so that transformers finds the last token of one."""
+    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    for candidate in candidates:
+        if candidate is not None:
+            return int(candidate)
+    raise ModelError(f"{path}: its tokenizer names no special token, so there is nothing to pad with")
