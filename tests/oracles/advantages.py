@@ -1,4 +1,4 @@
-"""Outcome advantages (DeepSeekMath, section 4.1.2): all tokens of completion i get (r_i − mean r) / std r."""
+"""Advantages of whole sequences, such as DeepSeekMath 4.1.2: all tokens of completion i get (r_i − mean r) / std r."""
 
 import math
 
@@ -35,3 +35,38 @@ def outcome_advantages(rewards, groups, *, std="group", ddof=1, eps=0.0):
         else:
             advantages.append(centred)
     return advantages
+
+
+def leave_one_out(rewards, groups):
+    """r_i less the mean of the other rewards of its group that are there (RLOO)."""
+    advantages = []
+    for i in range(len(rewards)):
+        others = [
+            rewards[j] for j in range(len(rewards)) if j != i and groups[j] == groups[i] and not math.isnan(rewards[j])
+        ]
+        missing = math.isnan(rewards[i]) or not others
+        advantages.append(0.0 if missing or not has_spread([rewards[i], *others]) else rewards[i] - mean(others))
+    return advantages
+
+
+def whitened(rows, mask, *, centre=True):
+    """Every number that counts, less the mean of all of them and over their standard deviation (n − 1)."""
+    numbers = [x for row, kept in zip(rows, mask, strict=True) for x, counts in zip(row, kept, strict=True) if counts]
+    shift = 0.0 if centre else mean(numbers)
+    scale = 1 / standard_deviation(numbers, 1) if has_spread(numbers) else 0.0
+    return [
+        [scale * (x - mean(numbers)) + shift if counts else 0.0 for x, counts in zip(row, kept, strict=True)]
+        for row, kept in zip(rows, mask, strict=True)
+    ]
+
+
+def decoupled(parts, groups, weights, *, ddof=1):
+    """GDPO: z-scores of each reward in its group, weighed and added, then whitened over the batch."""
+    scores = [outcome_advantages([row[k] for row in parts], groups, ddof=ddof) for k in range(len(weights))]
+    summed = [math.fsum(w * s[i] for w, s in zip(weights, scores, strict=True)) for i in range(len(parts))]
+    here = [not all(math.isnan(part) for part in row) for row in parts]
+    batch = [value for value, is_here in zip(summed, here, strict=True) if is_here]
+    if not has_spread(batch):
+        return [0.0] * len(parts)
+    spread = standard_deviation(batch, ddof)
+    return [(value - mean(batch)) / spread if is_here else 0.0 for value, is_here in zip(summed, here, strict=True)]
