@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +13,10 @@ from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
 
 Overlong = Literal["error", "drop"]
+Text: TypeAlias = str | list[Mapping[str, Any]]
+"""What is said: a text, or messages."""
 Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +37,33 @@ def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
 
 def text_column(rows: Rows, column: str) -> list[str]:
     """A column that must hold a string in every row."""
-    return [_value(rows, index, row, column, str, "a string") for index, row in enumerate(rows)]
+    return typed_column(rows, column, str, "a string")
+
+
+def typed_column(rows: Rows, column: str, type_: type[Value] | tuple[type[Value], ...], wanted: str) -> list[Value]:
+    """A column that must hold a value of one type, which errors call ``wanted``, in every row."""
+    return [_value(rows, index, row, column, type_, wanted) for index, row in enumerate(rows)]
 
 
 def messages_column(rows: Rows, column: str) -> list[list[Mapping[str, Any]]]:
     """A column that must hold a conversation, a list of messages, in every row."""
-    conversations = []
-    for index, row in enumerate(rows):
-        messages = _value(rows, index, row, column, list, "a list of messages")
-        for number, message in enumerate(messages, start=1):
-            _check_message(message, f"{rows.where(index)}: message {number} of column `{column}`")
-        if not messages:
-            raise DataError(f"{rows.where(index)}: column `{column}` has no messages; at least one is needed")
-        conversations.append(messages)
+    conversations: list[list[Mapping[str, Any]]] = typed_column(rows, column, list, "a list of messages")
+    for index, messages in enumerate(conversations):
+        check_messages(messages, f"{rows.where(index)}:", f"column `{column}`")
     return conversations
+
+
+def check_messages(messages: Sequence[Any], where: str, name: str) -> None:
+    """Raises DataError unless these are messages, at least one. ``where`` and ``name`` say what has them."""
+    for number, message in enumerate(messages, start=1):
+        _check_message(message, f"{where} message {number} of {name}")
+    if not messages:
+        raise DataError(f"{where} {name} has no messages; at least one is needed")
+
+
+def said_column(rows: Rows, column: str, *, conversational: bool) -> list[Text]:
+    """A column that must hold a conversation in every row, or else a string in every row."""
+    return [*messages_column(rows, column)] if conversational else [*text_column(rows, column)]
 
 
 def is_conversational(rows: Rows, column: str) -> bool:
@@ -91,7 +107,7 @@ def keep_fitting(
     return Loaded(kept, dropped=len(too_long))
 
 
-def _value(rows: Rows, index: int, row: Mapping[str, Any], column: str, type_: type, wanted: str) -> Any:
+def _value(rows: Rows, index: int, row: Mapping[str, Any], column: str, type_: Any, wanted: str) -> Any:
     if column not in row:
         raise DataError(f"{rows.where(index)}: no column `{column}`, which other rows have; add it")
     value = row[column]

@@ -28,6 +28,7 @@ ALPHABET = "0123456789+-=;#"
 HELD_OUT_SHARE = 0.1
 
 _ANSWER = re.compile(r"[^#]*#(-?\d+)")
+_NUMBER = re.compile(r"[+-]?\d+")
 _STEPS = re.compile(r"(?:-?\d+[+-]\d+=-?\d+;)*-?\d+[+-]\d+=-?\d+#-?\d+")
 
 Problem = tuple[int, ...]
@@ -44,10 +45,13 @@ class Arithmetic(Settings):
     wrong_step_share: float = Field(default=0.25, ge=0, le=1)
     """Share of the demonstrated steps whose result is wrong, each independently."""
     guess_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the demonstrations that guess the answer (rightly) instead of writing out the steps."""
+    """Share of the answers that are guessed instead of written out: rightly in demonstrations, wrongly where the answer
+    is the rejected one of a pair, half of each under step labels."""
     train_size: PositiveInt = 20_000
     held_out_size: PositiveInt = 500
     demonstration_size: PositiveInt = 50_000
+    preference_size: PositiveInt = 20_000
+    step_label_size: PositiveInt = 20_000
     seed: NonNegativeInt = 0
 
     @property
@@ -60,7 +64,7 @@ class Arithmetic(Settings):
 
     def held_out_rows(self) -> Rows:
         """Rows of problems that are all different."""
-        return self._held_out
+        return task_rows(self.name, "held out", [_row(problem) for problem in self._held_out])
 
     def demonstrations(self) -> Rows:
         problems = self._draw(self.demonstration_size, "demonstrations", held_out=False)
@@ -77,6 +81,22 @@ class Arithmetic(Settings):
         ]
         return task_rows(self.name, "demonstrations", rows)
 
+    def preferences(self) -> Rows:
+        """Pairs of which the chosen answer is written out without a slip, and the rejected one is wrong."""
+        return self._pairs("preferences", self._draw(self.preference_size, "preferences", held_out=False))
+
+    def held_out_preferences(self) -> Rows:
+        """A pair for every held-out problem."""
+        return self._pairs("held out preferences", self._held_out)
+
+    def step_labels(self) -> Rows:
+        """Answers as in the demonstrations, in steps: label 1 up to the first wrong one, and 0 from there on."""
+        return self._labelled("step labels", self._draw(self.step_label_size, "step labels", held_out=False))
+
+    def held_out_step_labels(self) -> Rows:
+        """An answer to every held-out problem."""
+        return self._labelled("held out step labels", self._held_out)
+
     def verify(self, completion: str, *, answer: str, **_: Any) -> float:
         """1 if the completion ends with ``#`` and the exact answer, and has no other ``#``."""
         return float(self.answer(completion) == answer)
@@ -87,7 +107,7 @@ class Arithmetic(Settings):
         return found[1] if found else None
 
     @cached_property
-    def _held_out(self) -> Rows:
+    def _held_out(self) -> list[Problem]:
         # Twenty times as many draws as are wanted find all of them unless there are hardly that many.
         drawn = dict.fromkeys(self._draw(20 * self.held_out_size, "held out", held_out=True))
         if len(drawn) < self.held_out_size:
@@ -96,7 +116,50 @@ class Arithmetic(Settings):
                 f"digits={self.digits}, but held_out_size={self.held_out_size}: make it smaller, or terms or "
                 "digits larger"
             )
-        return task_rows(self.name, "held out", [_row(problem) for problem in list(drawn)[: self.held_out_size]])
+        return list(drawn)[: self.held_out_size]
+
+    def _pairs(self, part: str, problems: list[Problem]) -> Rows:
+        rng = self._generator(part)
+        rows = [
+            {**_row(problem), "chosen": _without_slip(problem), "rejected": self._wrong_answer(problem, rng)}
+            for problem in problems
+        ]
+        return task_rows(self.name, part, rows)
+
+    def _labelled(self, part: str, problems: list[Problem]) -> Rows:
+        rng = self._generator(part)
+        rows = []
+        for problem in problems:
+            if rng.random() < self.guess_share:
+                right = rng.random() < 0.5
+                answer = f"#{sum(problem)}" if right else f"#{_result(self._slipped(problem, rng))}"
+            else:
+                answer = write_out(problem, self._slips(problem, rng))
+            values = [
+                value for _, value in step_rewards(answer, prompt=problem_text(problem), answer=str(sum(problem)))
+            ]
+            labels = [int(all(values[: i + 1])) for i in range(len(values))]
+            rows.append({**_row(problem), "steps": re.findall(r"[^;]+;?", answer), "labels": labels})
+        return task_rows(self.name, part, rows)
+
+    def _wrong_answer(self, problem: Problem, rng: np.random.Generator) -> str:
+        guess = rng.random() < self.guess_share
+        slipped = self._slipped(problem, rng)
+        return f"#{_result(slipped)}" if guess else slipped
+
+    def _slipped(self, problem: Problem, rng: np.random.Generator) -> str:
+        """Written out with one slip or more that lead to a wrong result."""
+        while True:
+            slips = self._slips(problem, rng)
+            slips[rng.integers(len(slips))] = rng.random()
+            answer = write_out(problem, slips)
+            # Two slips may cancel out.
+            if _result(answer) != str(sum(problem)):
+                return answer
+
+    def _slips(self, problem: Problem, rng: np.random.Generator) -> list[float]:
+        count = len(problem) - 1
+        return [slip if r < self.wrong_step_share else np.nan for r, slip in rng.random((count, 2)).tolist()]
 
     def _draw(self, count: int, purpose: str, *, held_out: bool) -> list[Problem]:
         rng = self._generator(purpose)
@@ -142,6 +205,29 @@ def write_out(problem: Problem, slips: list[float]) -> str:
     return f"{';'.join(steps)}#{total}"
 
 
+def step_rewards(completion: str, *, prompt: str, answer: str, **_: Any) -> list[tuple[int, float]]:
+    """The character at which each step of a completion ends, and 1 if the step is right, else 0.
+
+    A step ends after its ``;``, the last one with the completion. Step k is right if it adds the problem's next number
+    to the right total of the numbers before, ``132-36=96;`` as the second of ``47+85-36=``; the last one must also
+    answer rightly, ``132-36=96#96``, and may be the bare answer ``#96``. Whatever else stands in a step's place,
+    nothing included, is wrong.
+    """
+    first, *others = map(int, _NUMBER.findall(prompt))
+    total, right = first, []
+    for number in others:
+        right.append(f"{total}{number:+d}={total + number}")
+        total += number
+    *steps, last = completion.split(";")
+    rewards = []
+    end = 0
+    for step, expected in zip(steps, [*right, *[None] * len(steps)], strict=False):
+        end += len(step) + 1
+        rewards.append((end, float(step == expected)))
+    answered = [f"#{answer}", *(f"{expected}#{answer}" for expected in right[len(steps) : len(steps) + 1])]
+    return [*rewards, (len(completion), float(last in answered))]
+
+
 def wrong_results(total: int, number: int) -> list[int]:
     """Slips a person makes in ``total + number``: one off, ten off, or all carries dropped."""
     right = total + number
@@ -169,6 +255,14 @@ def _without_carry(total: int, number: int) -> int:
         result += (rest + sign * other) % 10 * column
         rest, other, column = rest // 10, other // 10, column * 10
     return result
+
+
+def _without_slip(problem: Problem) -> str:
+    return write_out(problem, [np.nan] * (len(problem) - 1))
+
+
+def _result(completion: str) -> str:
+    return completion.rpartition("#")[2]
 
 
 def _row(problem: Problem) -> dict[str, str]:

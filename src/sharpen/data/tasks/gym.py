@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sharpen.data.rows import Rows
-from sharpen.data.tasks.task import is_held_out, task_rows
+from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
 
@@ -23,7 +23,7 @@ _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MOST_CHUNKS = 20
 
 
-class GymTask:
+class GymTask(PromptsOnly):
     """A task of reasoning-gym.
 
     Its problems are drawn from ``seed`` on, each text once, and a problem is held out by its text alone, so
@@ -46,9 +46,6 @@ class GymTask:
 
     def held_out_rows(self) -> Rows:
         return self._parts[1]
-
-    def demonstrations(self) -> None:
-        return None
 
     def verify(self, completion: str, *, prompt: str, answer: Any, metadata: Mapping[str, Any], **_: Any) -> float:
         given = self.answer(completion)

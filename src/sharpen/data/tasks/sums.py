@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from sharpen.data.rows import Rows
-from sharpen.data.tasks.task import task_rows
+from sharpen.data.tasks.task import PromptsOnly, task_rows
 from sharpen.settings import Settings
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -17,7 +17,7 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 _NUMBER = re.compile(r"(?:(?<!\w)-)?\d[\d,]*(?:\.\d+)?")
 
 
-class Sums(Settings):
+class Sums(PromptsOnly, Settings):
     """The task ``sums``: "What is three plus five?", for all pairs of one-digit numbers.
 
     A pair that is held out is trained on in neither order. Every sum that is held out is the sum of some
@@ -40,9 +40,6 @@ class Sums(Settings):
 
     def held_out_rows(self) -> Rows:
         return self._rows("held out", sorted(self._held_out_pairs))
-
-    def demonstrations(self) -> None:
-        return None
 
     def verify(self, completion: str, *, answer: int, **_: Any) -> float:
         """1 if the last number of the completion is the answer in digits.

@@ -8,7 +8,7 @@ from sharpen.data.rows import Rows, RowSequence
 
 
 class Task(Protocol):
-    """Problems with a verifier. No held-out problem is ever among the training problems or demonstrations."""
+    """Problems with a verifier. No held-out problem is ever among what is trained on."""
 
     @property
     def name(self) -> str: ...
@@ -26,9 +26,40 @@ class Task(Protocol):
     def demonstrations(self) -> Rows | None:
         """Rows with ``prompt`` and ``completion`` for supervised training, where the task has some."""
 
+    def preferences(self) -> Rows | None:
+        """Rows with ``prompt``, ``chosen`` and ``rejected`` of training problems, where the task has some."""
+
+    def held_out_preferences(self) -> Rows | None:
+        """The same of held-out problems."""
+
+    def step_labels(self) -> Rows | None:
+        """Rows with ``prompt``, ``steps`` and ``labels`` of training problems, where the task has some."""
+
+    def held_out_step_labels(self) -> Rows | None:
+        """The same of held-out problems."""
+
     @property
     def verify(self) -> Callable[..., float]:
         """The task's reward, ``verify(completion, **row)``: 1 for right, 0 for wrong."""
+
+
+class PromptsOnly:
+    """The base of a task that brings no completions to learn from."""
+
+    def demonstrations(self) -> None:
+        return None
+
+    def preferences(self) -> None:
+        return None
+
+    def held_out_preferences(self) -> None:
+        return None
+
+    def step_labels(self) -> None:
+        return None
+
+    def held_out_step_labels(self) -> None:
+        return None
 
 
 def task_rows(task: str, part: str, rows: RowSequence) -> Rows:

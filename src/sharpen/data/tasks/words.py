@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sharpen.data.rows import Rows
-from sharpen.data.tasks.task import task_rows
+from sharpen.data.tasks.task import PromptsOnly, task_rows
 from sharpen.settings import Settings
 
 WORDS = re.findall(
@@ -27,7 +27,7 @@ _WORD = re.compile(r"[\w'’-]+")
 _QUOTES = "\"'“”‘’"
 
 
-class Words(Settings):
+class Words(PromptsOnly, Settings):
     """The task ``words``, over all pairs of a list of common words.
 
     A pair that is held out is trained on in neither order; its words do occur in other pairs.
@@ -53,9 +53,6 @@ class Words(Settings):
 
     def held_out_rows(self) -> Rows:
         return task_rows(self.name, "held out", self._shuffled()[: self.held_out_size])
-
-    def demonstrations(self) -> None:
-        return None
 
     def verify(self, completion: str, *, words: list[str], **_: Any) -> float:
         """1 if the completion is one sentence with all of ``words``; blanks and quotation marks around it are
