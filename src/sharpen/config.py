@@ -39,6 +39,10 @@ class DataSettings(Settings):
     system: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
+    step_separator: str | None = Field(None, min_length=1)
+    """What ends a step in a completion whose steps are marked."""
+    demonstrations: str | None = None
+    """What a reward model's scores are centred on."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -11,14 +11,17 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.config import IN_MEMORY, DataSettings, Recipe
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.loading import Loaded
+from sharpen.data.preferences import load_preferences
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows, read_rows
+from sharpen.data.steps import load_steps
 from sharpen.data.tasks import Task, resolve_task
 from sharpen.errors import DataError, RecipeError
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.task import TaskReward
+from sharpen.sources import Reads
 from sharpen.types import Group, Prompt
 
 Say = Callable[[str], None]
@@ -39,11 +42,18 @@ NOTHING_GIVEN = Given()
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Rows to train on, rows to measure on where that is wanted, and the reward where there is one."""
+    """Rows to train on, rows to measure on where that is wanted, and the reward where there is one.
+
+    Held-out rows hold what ``held_out_reads`` says: prompts that are answered and rewarded, or completions like
+    those trained on, of which the loss and the method's own figures are taken. ``demonstrations`` are what a reward
+    model's scores are centred on, where there are some.
+    """
 
     rows: Rows
     held_out: Rows | None
+    held_out_reads: Reads
     reward: Reward | None
+    demonstrations: Rows | None = None
 
 
 def read_inputs(recipe: Recipe, given: Given) -> Inputs:
@@ -52,16 +62,17 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
-    rows, held_out, reward = _of_task(recipe, given) if recipe.data.task is not None else _of_data(recipe, given)
+    inputs = _of_task(recipe, given) if recipe.data.task is not None else _of_data(recipe, given)
     if not recipe.evaluation.every:
-        held_out = None
-    if held_out is not None and reward is None:
+        inputs = replace(inputs, held_out=None)
+    answered = inputs.held_out is not None and inputs.held_out_reads == "prompts"
+    if answered and inputs.reward is None:
         raise RecipeError("evaluation.every needs a reward that says which held-out completions are right")
-    if reward is not None:
-        for wanted, part in ((recipe.method.needs_reward, rows), (held_out is not None, held_out)):
+    if inputs.reward is not None:
+        for wanted, part in ((recipe.method.needs_reward, inputs.rows), (answered, inputs.held_out)):
             if wanted and part is not None:
-                reward.check_columns(part.columns, part.name)
-    return Inputs(rows, held_out, reward)
+                inputs.reward.check_columns(part.columns, part.name)
+    return inputs
 
 
 def task_reward(task: Task, spec: Any) -> Reward:
@@ -102,20 +113,22 @@ def prompts_of(
     return _reported(loaded, rows, say)
 
 
-def demonstrations_of(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, data: DataSettings, *, context_length: int, say: Say
+def groups_of(
+    reads: Reads, rows: Rows, tokenizer: PreTrainedTokenizerBase, data: DataSettings, *, context_length: int, say: Say
 ) -> tuple[Group, ...]:
-    """The demonstrations of rows, those too long left out, and said, where the settings allow it."""
-    loaded = load_demonstrations(
-        rows,
-        tokenizer,
-        context_length=context_length,
-        chat=data.chat,
-        system=data.system,
-        chat_template_kwargs=data.chat_template_kwargs,
-        overlong=data.overlong,
-    )
-    return _reported(loaded, rows, say)
+    """The completions that rows hold, those too long left out, and said, where the settings allow it."""
+    settings: dict[str, Any] = {
+        "context_length": context_length,
+        "chat": data.chat,
+        "system": data.system,
+        "chat_template_kwargs": data.chat_template_kwargs,
+        "overlong": data.overlong,
+    }
+    if reads == "preferences":
+        return _reported(load_preferences(rows, tokenizer, **settings), rows, say)
+    if reads == "steps":
+        return _reported(load_steps(rows, tokenizer, separator=data.step_separator, **settings), rows, say)
+    return _reported(load_demonstrations(rows, tokenizer, **settings), rows, say)
 
 
 def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
@@ -124,26 +137,47 @@ def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
     return loaded.items
 
 
-def _of_task(recipe: Recipe, given: Given) -> tuple[Rows, Rows, Reward]:
+def _of_task(recipe: Recipe, given: Given) -> Inputs:
     assert recipe.data.task is not None
     task = resolve_task(recipe.data.task)
-    rows: Rows | None = task.train_rows()
-    if recipe.method.source().reads == "demonstrations":
-        rows = task.demonstrations()
-        if rows is None:
-            raise DataError(f"task {task.name} has no demonstrations, which method {recipe.method.name} imitates")
-    assert rows is not None
-    return rows, task.held_out_rows(), task_reward(task, _one_of(given.reward, recipe.reward, "reward"))
+    reads = recipe.method.source().reads
+    parts: dict[Reads, Rows | None] = {
+        "prompts": task.train_rows(),
+        "demonstrations": task.demonstrations(),
+        "preferences": task.preferences(),
+        "steps": task.step_labels(),
+    }
+    rows = parts[reads]
+    if rows is None:
+        raise DataError(f"task {task.name} has no {_CALLED[reads]}, which method {recipe.method.name} learns from")
+    reward = task_reward(task, _one_of(given.reward, recipe.reward, "reward"))
+    if recipe.method.makes_a_policy:
+        return Inputs(rows, task.held_out_rows(), "prompts", reward)
+    held_out = task.held_out_preferences() if reads == "preferences" else task.held_out_step_labels()
+    return Inputs(rows, held_out, reads, None, task.demonstrations())
 
 
-def _of_data(recipe: Recipe, given: Given) -> tuple[Rows, Rows | None, Reward | None]:
-    data = recipe.data
+_CALLED: dict[Reads, str] = {
+    "prompts": "prompts",
+    "demonstrations": "demonstrations",
+    "preferences": "ranked completions",
+    "steps": "completions with marked steps",
+}
+
+
+def _of_data(recipe: Recipe, given: Given) -> Inputs:
+    data, method = recipe.data, recipe.method
     rows = read_rows(_one_of(given.train, data.train, "data.train"))
-    held_out = None
+    held_out = demonstrations = None
     if data.held_out is not None:
         held_out = read_rows(_one_of(given.held_out, data.held_out, "data.held_out"))
+    if data.demonstrations is not None:
+        demonstrations = read_rows(data.demonstrations)
     spec = _one_of(given.reward, recipe.reward, "reward")
-    return rows, held_out, None if spec is None else resolve_reward(spec)
+    reward = None if spec is None else resolve_reward(spec)
+    # A policy can be measured by what it answers, where something says what answers are worth.
+    answers = method.makes_a_policy and (reward is not None or method.source().reads == "prompts")
+    return Inputs(rows, held_out, "prompts" if answers else method.source().reads, reward, demonstrations)
 
 
 def _one_of(thing: Any, named: Any, what: str) -> Any:

@@ -12,9 +12,13 @@ from torch.nn import functional as F
 
 def at_last_token(rewards_B: Tensor, mask_BT: Tensor) -> Tensor:
     """The reward of each sequence at its last token of the mask, 0 elsewhere and where there is none (NaN), [B, T]."""
-    last_BT = mask_BT & (sum_from(mask_BT.long()) == 1)
     known_B = rewards_B.masked_fill(rewards_B.isnan(), 0.0)
-    return torch.where(last_BT, known_B[:, None], torch.zeros_like(known_B)[:, None])
+    return torch.where(_last(mask_BT), known_B[:, None], torch.zeros_like(known_B)[:, None])
+
+
+def at_last(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The value at each sequence's last token of the mask, 0 for a sequence without one, [B]."""
+    return (values_BT * _last(mask_BT)).sum(dim=1)
 
 
 def reward_to_go(rewards_BT: Tensor, mask_BT: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -83,3 +87,7 @@ def next_marked(marked_BT: Tensor) -> Tensor:
     T = marked_BT.shape[1]
     positions_BT = torch.where(marked_BT, torch.arange(T, device=marked_BT.device), T)
     return F.pad(positions_BT, (0, 1), value=T).flip(1).cummin(dim=1).values.flip(1)
+
+
+def _last(mask_BT: Tensor) -> Tensor:
+    return mask_BT & (sum_from(mask_BT.long()) == 1)

@@ -21,7 +21,7 @@ from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation
-from sharpen.training.build import built_trainer, load_model
+from sharpen.training.build import built_trainer
 from sharpen.training.checkpoint import checkpoints, load_state, set_aside, sound_checkpoints
 from sharpen.training.loggers import MetricLogger
 from sharpen.training.run_folder import RunFolder, read_metrics
@@ -61,9 +61,8 @@ def start(
     """
     RunFolder.refuse_existing(recipe.run)
     inputs = read_inputs(recipe, given)
-    policy = load_model(recipe, recipe.model.path, trust_remote_code)
     with built_trainer(
-        recipe, policy, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
+        recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
     ) as trainer:
         trainer.folder.initialise(recipe)
         return _go(trainer, say)
@@ -97,9 +96,8 @@ def resume(
         return Run(path, checkpoint, finished=True)
     say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
     inputs = read_inputs(recipe, given)
-    policy = load_model(recipe, str(checkpoint or recipe.model.path), trust_remote_code)
     with built_trainer(
-        recipe, policy, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+        recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
     ) as trainer:
         if checkpoint is not None:
             trainer.load(checkpoint)

@@ -1,19 +1,32 @@
 """Where prompts and completions come from."""
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+
+from sharpen.advantages import accepted, zero_spread
+from sharpen.assemble import assemble
+from sharpen.errors import RewardError
 from sharpen.types import Group, Prompt
 
-Reads = Literal["prompts", "demonstrations"]
+Reads = Literal["prompts", "demonstrations", "preferences", "steps"]
+"""What a source needs of the data: prompts alone, or completions that somebody wrote, ranked or marked by step."""
 
 
 class World(Protocol):
     """What a source can draw on; the trainer provides it."""
 
+    def all_prompts(self) -> list[Prompt]: ...
+
     def next_prompts(self, count: int) -> list[Prompt]: ...
 
-    def next_demonstrations(self, count: int) -> list[Group]: ...
+    def next_groups(self, count: int) -> list[Group]:
+        """The next groups of the data, or of what was kept."""
+        ...
 
     def sample(self, prompts: list[Prompt], group_size: int) -> list[Group]:
         """Completions drawn from the current policy."""
@@ -23,32 +36,140 @@ class World(Protocol):
         """The same groups with the reward's scores."""
         ...
 
-
-class Source(Protocol):
-    @property
-    def reads(self) -> Reads: ...
-
-    def draw(self, world: World, prompts: int) -> list[Group]:
-        """The groups of one step."""
+    def keep(self, groups: list[Group]) -> None:
+        """Make these the groups that `next_groups` gives from now on; they outlive a crash."""
         ...
 
 
-@dataclass(frozen=True)
-class Demonstrations:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The groups of one step, and those that were drawn as well but are not trained on."""
+
+    groups: list[Group]
+    set_aside: list[Group] = field(default_factory=list)
+
+
+class Source(ABC):
+    """One place that completions come from."""
+
+    reads: ClassVar[Reads]
+    on_policy: ClassVar[bool] = False
+    """Whether the completions of a step are drawn from the policy that is then updated."""
+
+    def prepare(self, world: World) -> None:
+        """What has to be done once, before the first step."""
+        return
+
+    @abstractmethod
+    def draw(self, world: World, prompts: int) -> Drawn:
+        """The groups of one step."""
+
+
+class _Data(Source):
+    def draw(self, world: World, prompts: int) -> Drawn:
+        return Drawn(world.next_groups(prompts))
+
+
+class Demonstrations(_Data):
     """Completions written by somebody else."""
 
-    reads: Reads = "demonstrations"
+    reads = "demonstrations"
 
-    def draw(self, world: World, prompts: int) -> list[Group]:
-        return world.next_demonstrations(prompts)
+
+class Preferences(_Data):
+    """Completions of the same prompt that somebody has ranked."""
+
+    reads = "preferences"
+
+
+class MarkedSteps(_Data):
+    """Completions whose steps somebody has marked as right or wrong."""
+
+    reads = "steps"
 
 
 @dataclass(frozen=True)
-class CurrentPolicy:
+class CurrentPolicy(Source):
     """``group_size`` completions of the current policy for each prompt, scored."""
 
-    group_size: int
-    reads: Reads = "prompts"
+    reads = "prompts"
+    on_policy = True
 
-    def draw(self, world: World, prompts: int) -> list[Group]:
-        return world.score(world.sample(world.next_prompts(prompts), self.group_size))
+    group_size: int
+
+    def draw(self, world: World, prompts: int) -> Drawn:
+        return Drawn(world.score(world.sample(world.next_prompts(prompts), self.group_size)))
+
+
+@dataclass(frozen=True)
+class Refilled(Source):
+    """Draws from another source until every group has rewards that differ: DAPO's dynamic sampling.
+
+    Groups without spread teach nothing and are set aside; so are those beyond what the step needs, and what came
+    with the last round. After ``max_rounds`` the step goes with the groups that there are.
+    """
+
+    reads = "prompts"
+    on_policy = True
+
+    source: CurrentPolicy
+    max_rounds: int
+
+    def draw(self, world: World, prompts: int) -> Drawn:
+        kept: list[Group] = []
+        set_aside: list[Group] = []
+        for _ in range(self.max_rounds):
+            for group in self.source.draw(world, prompts).groups:
+                teaches = len(kept) < prompts and _has_spread(group)
+                (kept if teaches else set_aside).append(group)
+            if len(kept) == prompts:
+                return Drawn(kept, set_aside)
+        # Not one group with spread: the step is then a declared no-op on groups that teach nothing.
+        return Drawn(kept, set_aside) if kept else Drawn(set_aside[:prompts], set_aside[prompts:])
+
+
+@dataclass(frozen=True)
+class InitialPolicy(Source):
+    """What the policy that training begins with answers, kept if right: a data set made once, then imitated.
+
+    ``group_size`` completions for each of the first ``prompts`` prompts (all of them where it is None), of which
+    those with at least ``threshold`` are kept, each once and at most ``at_most`` for a prompt.
+    """
+
+    reads = "prompts"
+
+    group_size: int
+    prompts: int | None
+    threshold: float
+    at_most: int | None
+    unique: bool
+
+    def prepare(self, world: World) -> None:
+        groups = world.score(world.sample(world.all_prompts()[: self.prompts], self.group_size))
+        batch = assemble(groups)
+        accepted_B = accepted(
+            batch.rewards_B,
+            batch.group_B,
+            batch.tokens_BT,
+            batch.mask_BT,
+            threshold=self.threshold,
+            at_most=self.at_most,
+            unique=self.unique,
+        )
+        drawn = [(group.prompt, completion) for group in groups for completion in group.completions]
+        chosen = [Group(prompt, (c,)) for (prompt, c), keep in zip(drawn, accepted_B.tolist(), strict=True) if keep]
+        if not chosen:
+            raise RewardError(
+                f"none of the {len(drawn)} completions of the initial policy has a reward of {self.threshold:g} or "
+                f"more (the best has {max(batch.rewards_B.nan_to_num(-torch.inf).tolist()):g}), so there is nothing to "
+                "imitate: lower method.threshold, or draw more with method.group_size"
+            )
+        world.keep(chosen)
+
+    def draw(self, world: World, prompts: int) -> Drawn:
+        return Drawn(world.next_groups(prompts))
+
+
+def _has_spread(group: Group) -> bool:
+    rewards_B = assemble([group]).rewards_B
+    return not bool(zero_spread(rewards_B, torch.zeros(len(rewards_B), dtype=torch.long)).all())

@@ -117,7 +117,8 @@ class Batch:
     step at its last token and NaN elsewhere, and is None where the reward gives no steps. ``truncated_B`` marks
     completions that were cut off at ``completion_limit`` tokens. The rest is filled in on the way, each by the one
     who needs it: advantages, the critic's targets, the weight of each term ([B, T] or [B]) and the present strength
-    of each penalty by the method, log-probabilities and values by the models.
+    of each penalty by the method; log-probabilities, values and the exact KL of the policy that sampled to the
+    reference (``kl_BT``, nats) by the models.
     """
 
     prompts: tuple[Tensor, ...]
@@ -131,6 +132,7 @@ class Batch:
     sample_logprobs_BT: Tensor | None = None
     old_logprobs_BT: Tensor | None = None
     ref_logprobs_BT: Tensor | None = None
+    kl_BT: Tensor | None = None
     values_BT: Tensor | None = None
     advantages_BT: Tensor | None = None
     targets_BT: Tensor | None = None
@@ -154,6 +156,9 @@ class Batch:
         }
         return replace(self, **changed)
 
+
+Annotation = Literal["old_logprobs", "ref_logprobs", "kl", "values"]
+"""What the models add to a batch before it is trained on."""
 
 Need = Literal["logprobs", "entropy", "exact_kl", "values", "scores"]
 """What a loss asks of a model's forward pass; see ``Outputs``."""

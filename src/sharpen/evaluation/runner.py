@@ -88,12 +88,13 @@ def evaluate(
     values["length"] = [float(np.mean([len(c.token_ids) for c in g.completions])) for g in groups]
     values["truncated"] = [float(np.mean([c.finish is Finish.LENGTH for c in g.completions])) for g in groups]
     return Evaluation(
-        measures={name: _estimate(np.asarray(v), stream_seed(seed, name) % 2**32) for name, v in values.items()},
+        measures={name: estimate(name, np.asarray(v), seed) for name, v in values.items()},
         groups=tuple(groups),
         right=tuple(tuple(row) for row in right),
     )
 
 
-def _estimate(values_P: np.ndarray, seed: int) -> Estimate:
-    low, high = bootstrap_interval(values_P, seed=seed)
+def estimate(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:
+    """The mean over prompts with its 95 % bootstrap interval; the same measure is always resampled alike."""
+    low, high = bootstrap_interval(values_P, seed=stream_seed(seed, name) % 2**32)
     return Estimate(float(values_P.mean()), low, high)

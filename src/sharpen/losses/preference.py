@@ -61,7 +61,7 @@ def bradley_terry(
         noise: η, the share of labels given at random (Christiano et al. 2017, arXiv 1706.03741, section 2.2.3, whose
             share is 0.1).
     """
-    beats_BB = _beats(grades_B, group_B)
+    beats_BB = beats(grades_B, group_B)
     pairs_B = beats_BB.new_zeros(int(group_B.max()) + 1, dtype=torch.long).index_add(0, group_B, beats_BB.sum(dim=1))
     difference_BB = scores_B[:, None] - scores_B
     if margin:
@@ -76,7 +76,7 @@ def bradley_terry(
 
 def ranked_groups(grades_B: Tensor, group_B: Tensor) -> Tensor:
     """Which groups have at least one pair that is not tied, [P]. The others have no loss and no weight."""
-    winners_B = _beats(grades_B, group_B).any(dim=1).long()
+    winners_B = beats(grades_B, group_B).any(dim=1).long()
     return winners_B.new_zeros(int(group_B.max()) + 1).index_add(0, group_B, winners_B) > 0
 
 
@@ -100,6 +100,6 @@ def step_loss(scores_BT: Tensor, labels_BT: Tensor) -> Tensor:
     return loss_BT.where(labelled_BT, nothing_BT)
 
 
-def _beats(grades_B: Tensor, group_B: Tensor) -> Tensor:
+def beats(grades_B: Tensor, group_B: Tensor) -> Tensor:
     """[w, l]: both are of one group and w has the higher grade; false where one has none."""
     return (group_B[:, None] == group_B) & (grades_B[:, None] > grades_B)

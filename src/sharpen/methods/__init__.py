@@ -5,12 +5,40 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sharpen.methods.cispo import CISPO
+from sharpen.methods.dapo import DAPO
+from sharpen.methods.dpo import DPO
+from sharpen.methods.dr_grpo import DrGRPO
 from sharpen.methods.grpo import GRPO
-from sharpen.methods.method import Method, Terms
+from sharpen.methods.gspo import GSPO
+from sharpen.methods.method import Method, Objective, Role, Sentence, Terms
+from sharpen.methods.ppo import PPO
+from sharpen.methods.reinforce import RLOO, Reinforce, ReinforcePlusPlus
+from sharpen.methods.reward_model import ProcessRewardModel, RewardModel
+from sharpen.methods.rft import RFT, OnlineRFT
 from sharpen.methods.sft import SFT
 from sharpen.suggest import did_you_mean
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (SFT, GRPO)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        SFT,
+        RFT,
+        OnlineRFT,
+        RewardModel,
+        ProcessRewardModel,
+        DPO,
+        Reinforce,
+        RLOO,
+        ReinforcePlusPlus,
+        PPO,
+        GRPO,
+        DrGRPO,
+        DAPO,
+        GSPO,
+        CISPO,
+    )
+}
 
 
 def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
@@ -41,4 +69,27 @@ def _explain(method: type[Method], error: Mapping[str, Any]) -> str:
     return f"method {method.name}: {f'`{key}`: ' if key else ''}{message} (given: {error['input']!r})"
 
 
-__all__ = ["GRPO", "METHODS", "SFT", "Method", "Terms", "resolve_method"]
+__all__ = [
+    "CISPO",
+    "DAPO",
+    "DPO",
+    "GRPO",
+    "GSPO",
+    "METHODS",
+    "PPO",
+    "RFT",
+    "RLOO",
+    "SFT",
+    "DrGRPO",
+    "Method",
+    "Objective",
+    "OnlineRFT",
+    "ProcessRewardModel",
+    "Reinforce",
+    "ReinforcePlusPlus",
+    "RewardModel",
+    "Role",
+    "Sentence",
+    "Terms",
+    "resolve_method",
+]

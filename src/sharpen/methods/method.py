@@ -1,68 +1,144 @@
 """What a method is: the binding of a source, a reward, an advantage and a loss."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_serializer
 from torch import Tensor
 
+from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.kl import KL
 from sharpen.settings import Settings
 from sharpen.sources import Source
-from sharpen.types import Batch
+from sharpen.types import Annotation, Batch, Need, Outputs
+
+Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model"]
+"""The models that can be trained: a language model, or one that gives scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The loss before it is weighed and summed, one term per token, and where terms carry a gradient."""
+    """The loss before it is weighed and summed, [B, T] or [B]; which of its terms carry a gradient; and figures of
+    each sequence for people to read, [B], NaN where one does not apply."""
 
-    loss_BT: Tensor
+    loss: Tensor
     live_BT: Tensor | None = None
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A loss over what one model says of the completions.
+
+    ``needs`` is what the model's forward pass has to give, ``compares`` what must have been added to the batch
+    before. ``atom`` is what no cut into micro-batches goes through. Where ``without_advantage``, a token with
+    advantage 0 still has a gradient; else it costs no compute.
+    """
+
+    model: Role
+    terms: Callable[[Outputs, Batch], Terms]
+    needs: frozenset[Need] = frozenset({"logprobs"})
+    compares: frozenset[Annotation] = frozenset()
+    atom: Literal["sequence", "group"] = "sequence"
+    without_advantage: bool = False
+    learning_rate_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """The method in the words of DeepSeekMath's unified view; formulas are maximised."""
+
+    source: str
+    reward: str
+    advantage: str
+    loss: str
+    gradient_coefficient: str
+    paper: str
 
 
 class Method(Settings, ABC):
     """One method. Its settings are its fields; the trainer calls the parts in the order in which they stand here."""
 
     name: ClassVar[str]
-    paper: ClassVar[str]
-    gradient_coefficient: ClassVar[str]
-    needs_reward: ClassVar[bool]
+    sentence: ClassVar[Sentence]
 
     @abstractmethod
     def source(self) -> Source:
         """Where prompts and completions come from."""
 
     @property
+    def needs_reward(self) -> bool:
+        """Whether somebody has to say what completions are worth."""
+        return self.source().reads == "prompts"
+
+    @property
+    def makes_a_policy(self) -> bool:
+        """Whether what comes out writes tokens, or gives scores."""
+        return self.objectives()[0].model == "policy"
+
+    @property
     def passes_and_minibatches(self) -> tuple[int, int]:
         """Passes over each rollout, and the optimizer steps that each pass is divided into."""
         return 1, 1
 
-    @property
-    def needs_old_logprobs(self) -> bool:
-        """Whether the loss compares the policy with the one that the rollout began with."""
-        return False
+    def coefficients(self) -> Mapping[str, Coefficient]:
+        """Strengths that change while training, by name; their present values come with the batch."""
+        return {}
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether the loss compares the policy with a frozen reference, which is then loaded."""
-        return False
-
-    @property
-    def trains_without_advantage(self) -> bool:
-        """Whether a token with advantage 0 still has a gradient, by another term; else it costs no compute."""
-        return self.needs_reference
+    def compares(self) -> frozenset[Annotation]:
+        """What the advantages need to be added to the batch first."""
+        return frozenset()
 
     @abstractmethod
     def advantages(self, batch: Batch) -> Tensor:
         """What the rewards mean for each token, [B, T], from the whole rollout."""
 
-    @abstractmethod
-    def weights(self, batch: Batch) -> Tensor:
-        """The weight of each token's term, [B, T], from the whole optimizer step."""
+    def targets(self, batch: Batch) -> Tensor | None:
+        """What a critic is to predict before each token, [B, T]."""
+        return None
+
+    def trained(self, batch: Batch) -> Tensor:
+        """The tokens that are trained on, [B, T], where not all that count for the baseline are."""
+        return batch.mask_BT
 
     @abstractmethod
-    def terms(self, logprobs_BT: Tensor, batch: Batch) -> Terms:
-        """The loss per token, for any part of the step."""
+    def weights(self, batch: Batch) -> Tensor:
+        """The weight of each term of the loss, [B, T] or [B], from the whole optimizer step."""
+
+    @abstractmethod
+    def objectives(self) -> tuple[Objective, ...]:
+        """The losses, the run's own model first. Each takes any part of the step."""
+
+    @property
+    def centres_scores(self) -> bool:
+        """Whether the scores of the model that comes out are shifted, at the end, to average 0 on demonstrations."""
+        return False
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """What in a step's figures says that the method cannot work as it is set."""
+        return []
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything is compared with a reference, which is then loaded."""
+        wanted = self.compares.union(*(o.compares for o in self.objectives()))
+        exact = any("exact_kl" in o.needs for o in self.objectives())
+        return exact or not wanted.isdisjoint(("ref_logprobs", "kl"))
+
+    @property
+    def kl_settings(self) -> KL:
+        """What the reference is, where there is one."""
+        return KL()
+
+    @property
+    def critic_start(self) -> str | None:
+        """The model that a critic begins as, where the settings name one."""
+        return None
 
     @model_serializer(mode="wrap")
     def _with_name(self, serialize: Any) -> dict[str, Any]:

@@ -5,18 +5,24 @@ from typing import Literal
 from torch import Tensor
 
 from sharpen.losses import reduce
-from sharpen.methods.method import Method, Terms
+from sharpen.losses.policy import policy_gradient
+from sharpen.methods.method import Method, Objective, Sentence, Terms
 from sharpen.sources import Demonstrations, Source
-from sharpen.types import Batch
+from sharpen.types import Batch, Outputs
 
 
 class SFT(Method):
-    """Supervised fine-tuning: the mean of −log π(o_t | q, o_<t) over the tokens that the demonstrator wrote."""
+    """Supervised fine-tuning: J = the mean of log π(o_t | q, o_<t) over the tokens that the demonstrator wrote."""
 
     name = "sft"
-    paper = "Ouyang et al. 2022, arXiv 2203.02155"
-    gradient_coefficient = "1"
-    needs_reward = False
+    sentence = Sentence(
+        source="demonstrations",
+        reward="none",
+        advantage="1",
+        loss="log-likelihood, mean over tokens",
+        gradient_coefficient="1",
+        paper="InstructGPT, Ouyang et al. 2022, arXiv 2203.02155",
+    )
 
     reduction: Literal["tokens_of_batch", "per_sequence"] = "tokens_of_batch"
     """Whether every token weighs the same, or every demonstration."""
@@ -28,9 +34,16 @@ class SFT(Method):
         return batch.mask_BT.float()
 
     def weights(self, batch: Batch) -> Tensor:
+        assert batch.advantages_BT is not None
+        imitated_BT = batch.mask_BT & (batch.advantages_BT != 0)
         if self.reduction == "per_sequence":
-            return reduce.per_sequence(batch.mask_BT, batch.group_B)
-        return reduce.tokens_of_batch(batch.mask_BT)
+            return reduce.per_sequence(imitated_BT, batch.group_B)
+        return reduce.tokens_of_batch(imitated_BT)
 
-    def terms(self, logprobs_BT: Tensor, batch: Batch) -> Terms:
-        return Terms(-logprobs_BT)
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Objective("policy", self.terms),)
+
+    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        assert outputs.logprobs_BT is not None
+        assert batch.advantages_BT is not None
+        return Terms(policy_gradient(outputs.logprobs_BT, batch.advantages_BT))

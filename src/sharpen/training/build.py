@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from sharpen.assemble import assemble
 from sharpen.config import Recipe
-from sharpen.evaluation.runner import Evaluation, evaluate
-from sharpen.inputs import Inputs, Say, demonstrations_of, prompts_of
+from sharpen.evaluation.estimators import Estimate
+from sharpen.evaluation.runner import evaluate
+from sharpen.inputs import Inputs, Say, groups_of, prompts_of
+from sharpen.methods import Role
+from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
+from sharpen.models.reference import copy_policy
+from sharpen.models.scorer import Scorer, centre, load_scorer
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation
+from sharpen.training.annotate import Annotator
 from sharpen.training.checkpoint import load_state
+from sharpen.training.held_out import measure_groups
 from sharpen.training.identity import check_identity, identity
 from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.training.metrics import Metrics
+from sharpen.training.reference import Reference
 from sharpen.training.run_folder import RunFolder
 from sharpen.training.trainer import Trainer
+from sharpen.training.update import Limits
 from sharpen.training.world import LocalWorld
 from sharpen.types import Group, Prompt
 
 
-def load_model(recipe: Recipe, path: str, trust_remote_code: bool) -> Policy:
-    """The model at ``path``, with the recipe's settings."""
-    model = recipe.model
-    return load_policy(
-        path,
-        compute_dtype=model.compute_dtype,
-        device=model.device,
-        gradient_checkpointing=model.gradient_checkpointing,
-        trust_remote_code=trust_remote_code,
-    )
+def load_model(recipe: Recipe, role: Role, path: str, trust_remote_code: bool) -> Model:
+    """The model at ``path`` in its role, with the recipe's settings."""
+    settings: dict[str, Any] = {
+        "compute_dtype": recipe.model.compute_dtype,
+        "device": recipe.model.device,
+        "gradient_checkpointing": recipe.model.gradient_checkpointing,
+        "trust_remote_code": trust_remote_code,
+    }
+    if role == "policy":
+        return load_policy(path, **settings)
+    return load_scorer(path, kind="sequence" if role == "outcome_reward_model" else "token", **settings)
 
 
 @contextmanager
 def built_trainer(
     recipe: Recipe,
-    policy: Policy,
     inputs: Inputs,
     *,
     loggers: Sequence[MetricLogger],
@@ -49,50 +61,63 @@ def built_trainer(
     checkpoint: Path | None,
 ) -> Iterator[Trainer]:
     """Everything that a run needs, put together; what it holds open is closed at the end."""
-    tokenizer, context = policy.tokenizer, policy.context_length
-    new_tokens = recipe.rollout.max_new_tokens
+    method, source = recipe.method, recipe.method.source()
+    models = _load_models(recipe, inputs, checkpoint, trust_remote_code)
+    main = models[method.objectives()[0].model]
+    tokenizer, context = main.tokenizer, main.context_length
     prompts: tuple[Prompt, ...] = ()
-    demonstrations: tuple[Group, ...] = ()
-    if recipe.method.source().reads == "demonstrations":
-        demonstrations = demonstrations_of(inputs.rows, tokenizer, recipe.data, context_length=context, say=say)
-    else:
+    groups: tuple[Group, ...] = ()
+    if source.reads == "prompts":
         prompts = prompts_of(
-            inputs.rows, tokenizer, recipe.data, max_new_tokens=new_tokens, context_length=context, say=say
+            inputs.rows,
+            tokenizer,
+            recipe.data,
+            max_new_tokens=recipe.rollout.max_new_tokens,
+            context_length=context,
+            say=say,
         )
-    engine = LocalEngine(policy)
-    held_out = _held_out(recipe, policy, inputs, engine, say)
-    reference = None
-    if recipe.method.needs_reference:
-        reference = load_model(recipe, recipe.model.path, trust_remote_code)
-        reference.model.requires_grad_(False)
-    identity_now = identity(prompts, demonstrations, reference)
+    else:
+        groups = groups_of(source.reads, inputs.rows, tokenizer, recipe.data, context_length=context, say=say)
+    if inputs.reward is not None:
+        inputs.reward.use_tokenizer(tokenizer)
+    engine = LocalEngine(main) if isinstance(main, Policy) else None
+    reference = _load_reference(recipe, models, checkpoint, trust_remote_code)
+    limits = Limits(recipe.training.tokens_per_microbatch, recipe.training.shared_prompt)
+    # Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody.
+    temperature = recipe.rollout.temperature if source.on_policy else 1.0
+    annotator = Annotator(models, reference, temperature, limits)
+    fixed = None if reference is None or reference.moves else reference.policy
+    identity_now = identity(prompts, groups, fixed)
     state = None if checkpoint is None else load_state(checkpoint)
     if state is not None:
         check_identity(state["identity"], identity_now)
     torch.manual_seed(recipe.seed)
+    folder = RunFolder(recipe.run)
     world = LocalWorld(
         prompts=prompts,
-        demonstrations=demonstrations,
+        groups=groups,
         engine=engine,
+        store=folder.write_kept,
         reward=inputs.reward,
-        sampling=Sampling(
-            new_tokens, Truncation(recipe.rollout.temperature), recipe.rollout.stop, recipe.rollout.max_sequences
-        ),
+        sampling=_sampling(recipe, Truncation(recipe.rollout.temperature)),
         max_reward_failures=recipe.rollout.max_reward_failures,
         seed=recipe.seed,
     )
-    folder = RunFolder(recipe.run)
+    held_out = _held_out(recipe, inputs, main, engine, annotator, say)
+    finish = partial(_centre, recipe, inputs, main, groups, limits, say) if method.centres_scores else None
     sinks = [*loggers, *_asked_loggers(recipe, folder, None if state is None else state["step"])]
     try:
         yield Trainer(
             recipe,
             folder,
-            policy=policy,
-            reference=reference,
+            models=models,
+            annotator=annotator,
             engine=engine,
             world=world,
             held_out=held_out,
+            finish=finish,
             loggers=sinks,
+            say=say,
             identity=identity_now,
         )
     finally:
@@ -100,35 +125,122 @@ def built_trainer(
             logger.close()
 
 
+def _load_models(recipe: Recipe, inputs: Inputs, checkpoint: Path | None, trust_remote_code: bool) -> dict[Role, Model]:
+    """The models that the method trains: the run's own from the recipe's path, a critic from what it begins as."""
+    main, *others = (objective.model for objective in recipe.method.objectives())
+    own = str(checkpoint or recipe.model.path)
+    models: dict[Role, Model] = {main: load_model(recipe, main, own, trust_remote_code)}
+    for role in others:
+        begun = recipe.method.critic_start or recipe.model.path
+        models[role] = load_model(recipe, role, str(checkpoint / role) if checkpoint else begun, trust_remote_code)
+    policy = models[main]
+    if isinstance(policy, Policy) and "values" in recipe.method.objectives()[0].needs and policy.value_head is None:
+        policy.add_value_head()
+    return models
+
+
+def _load_reference(
+    recipe: Recipe, models: Mapping[Role, Model], checkpoint: Path | None, trust_remote_code: bool
+) -> Reference | None:
+    """The initial policy, frozen; of a reference that moves, what the checkpoint has."""
+    if not recipe.method.needs_reference:
+        return None
+    kl = recipe.method.kl_settings
+    policy = models["policy"]
+    assert isinstance(policy, Policy)
+    if checkpoint is None:
+        return Reference(copy_policy(policy), policy, kl)
+    path = recipe.model.path if kl.reference == "fixed" else str(checkpoint / "reference")
+    loaded = load_model(recipe, "policy", path, trust_remote_code)
+    assert isinstance(loaded, Policy)
+    loaded.model.requires_grad_(False)
+    return Reference(loaded, policy, kl)
+
+
+def _sampling(recipe: Recipe, truncation: Truncation) -> Sampling:
+    rollout = recipe.rollout
+    return Sampling(rollout.max_new_tokens, truncation, rollout.stop, rollout.max_sequences)
+
+
 def _held_out(
-    recipe: Recipe, policy: Policy, inputs: Inputs, engine: Engine, say: Say
-) -> Callable[[], Evaluation] | None:
-    """The measurement on held-out prompts, where the recipe wants it."""
+    recipe: Recipe, inputs: Inputs, main: Model, engine: Engine | None, annotator: Annotator, say: Say
+) -> Callable[[], Mapping[str, Estimate]] | None:
+    """The measurement on held-out rows, where the recipe wants it."""
     if inputs.held_out is None:
         return None
+    settings = recipe.evaluation
+    if inputs.held_out_reads != "prompts":
+        groups = groups_of(
+            inputs.held_out_reads,
+            inputs.held_out,
+            main.tokenizer,
+            recipe.data,
+            context_length=main.context_length,
+            say=say,
+        )
+        return partial(measure_groups, recipe.method, annotator, groups[: settings.prompts])
     assert inputs.reward is not None
-    settings, rollout = recipe.evaluation, recipe.rollout
+    assert engine is not None
     prompts = prompts_of(
         inputs.held_out,
-        policy.tokenizer,
+        main.tokenizer,
         recipe.data,
-        max_new_tokens=rollout.max_new_tokens,
-        context_length=policy.context_length,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        context_length=main.context_length,
         say=say,
     )
-    truncation = Truncation(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    return partial(
-        evaluate,
-        engine,
-        prompts[: settings.prompts],
-        inputs.reward,
-        n=settings.n,
-        ks=settings.k,
-        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop, rollout.max_sequences),
-        seed=recipe.seed,
-        threshold=settings.threshold,
-        max_reward_failures=rollout.max_reward_failures,
+    reward = inputs.reward
+
+    def answered() -> Mapping[str, Estimate]:
+        return evaluate(
+            engine,
+            prompts[: settings.prompts],
+            reward,
+            n=settings.n,
+            ks=settings.k,
+            sampling=_sampling(
+                recipe, Truncation(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+            ),
+            seed=recipe.seed,
+            threshold=settings.threshold,
+            max_reward_failures=recipe.rollout.max_reward_failures,
+        ).measures
+
+    return answered
+
+
+def _centre(
+    recipe: Recipe, inputs: Inputs, scorer: Model, ranked: Sequence[Group], limits: Limits, say: Say
+) -> Metrics:
+    """Shift a reward model's scores to average 0 on demonstrations, or on the best of each ranking."""
+    assert isinstance(scorer, Scorer)
+    if inputs.demonstrations is not None:
+        shown = groups_of(
+            "demonstrations",
+            inputs.demonstrations,
+            scorer.tokenizer,
+            recipe.data,
+            context_length=scorer.context_length,
+            say=say,
+        )[:CENTRED_ON]
+    else:
+        shown = tuple(_best(group) for group in ranked[:CENTRED_ON])
+    taken = centre(
+        scorer,
+        assemble(shown),
+        tokens_per_microbatch=limits.tokens_per_microbatch,
+        shared=limits.shared_prompt,
     )
+    return {"score/centred_by": taken}
+
+
+CENTRED_ON = 1000
+"""Demonstrations that are looked at; their mean is then known to 3 % of their spread."""
+
+
+def _best(group: Group) -> Group:
+    grades = [-torch.inf if s.total is None else s.total for s in group.scores]
+    return Group(group.prompt, (group.completions[grades.index(max(grades))],))
 
 
 def _asked_loggers(recipe: Recipe, folder: RunFolder, step: int | None) -> list[MetricLogger]:

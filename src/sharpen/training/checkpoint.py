@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,36 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sharpen.errors import CheckpointError
-from sharpen.models.policy import Policy
+from sharpen.models.model import Model
 
 MANIFEST = "manifest.json"
 
 
 def save_checkpoint(
-    folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    step: int,
+    models: Mapping[str, Model],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    state: dict[str, Any],
 ) -> Path:
-    """Write the checkpoint of ``step``; ``state`` is JSON."""
+    """Write the checkpoint of ``step``; ``state`` is JSON.
+
+    ``models`` go to the folders that they are named by; the model that the run makes is named ``""`` and is the
+    checkpoint's own folder. ``optimizers`` are named likewise.
+    """
     final = folder / f"step_{step:06d}"
     partial = folder / f".partial_{step:06d}"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "trainer").mkdir(parents=True)
-    policy.save(partial)
-    save_file(_optimizer_tensors(optimizer), partial / "trainer" / "optimizer.safetensors")
+    for name, model in models.items():
+        model.save(partial / name)
+    for name, optimizer in optimizers.items():
+        save_file(_optimizer_tensors(optimizer), partial / "trainer" / _optimizer_file(name))
     (partial / "trainer" / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     manifest = {"step": step, "sha256": {str(p.relative_to(partial)): _sha256(p) for p in files}}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for file in (*files, partial / MANIFEST, partial, partial / "trainer"):
+    for file in (*files, partial / MANIFEST, partial, *(p for p in partial.rglob("*") if p.is_dir())):
         _flush(file)
     if final.exists():
         shutil.rmtree(final)
@@ -86,9 +96,9 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+def load_optimizer(checkpoint: Path, name: str, optimizer: torch.optim.Optimizer) -> None:
     """Fill the optimizer with the saved state."""
-    tensors = load_file(checkpoint / "trainer" / "optimizer.safetensors")
+    tensors = load_file(checkpoint / "trainer" / _optimizer_file(name))
     state = optimizer.state_dict()
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
@@ -105,6 +115,10 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
     for checkpoint in checkpoints(folder)[:-keep]:
         if checkpoint.name != f"step_{best or 0:06d}":
             shutil.rmtree(checkpoint)
+
+
+def _optimizer_file(name: str) -> str:
+    return f"optimizer_{name}.safetensors" if name else "optimizer.safetensors"
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -14,9 +14,9 @@ from sharpen.models.policy import Policy
 from sharpen.types import Group, Prompt
 
 
-def identity(prompts: Sequence[Prompt], demonstrations: Sequence[Group], reference: Policy | None) -> dict[str, Any]:
+def identity(prompts: Sequence[Prompt], groups: Sequence[Group], reference: Policy | None) -> dict[str, Any]:
     """What a checkpoint remembers of the data and of the reference, as hashes."""
-    result = {"data": _of_data(prompts, demonstrations)}
+    result = {"data": _of_data(prompts, groups)}
     if reference is not None:
         result["reference"] = _of_weights(reference)
     return result
@@ -30,13 +30,15 @@ def check_identity(saved: dict[str, Any], now: dict[str, Any]) -> None:
         raise ModelError("the reference model is not the one that this run was started with")
 
 
-def _of_data(prompts: Sequence[Prompt], demonstrations: Sequence[Group]) -> str:
+def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
     digest = hashlib.sha256()
     for ids in (
         *(p.token_ids for p in prompts),
-        *(g.prompt.token_ids + c.token_ids for g in demonstrations for c in g.completions),
+        *(g.prompt.token_ids + c.token_ids for g in groups for c in g.completions),
     ):
         digest.update(np.asarray((len(ids), *ids), dtype=np.int64).tobytes())
+    for score in (s for g in groups for s in g.scores):
+        digest.update(repr((score.total, [(step.position, step.value) for step in score.steps])).encode())
     return digest.hexdigest()
 
 

@@ -10,38 +10,56 @@ from torch import Tensor
 from sharpen.advantages import zero_spread
 from sharpen.losses.kl import k3
 from sharpen.methods import Terms
-from sharpen.types import Batch, Finish, Group
+from sharpen.types import Batch, Finish, Group, Outputs
 
 Metrics = dict[str, float]
 
 
 class TokenStats:
-    """Gathers per-token figures over the micro-batches of a step."""
+    """Gathers figures of tokens and of sequences over the micro-batches of a step."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
 
-    def add(self, batch: Batch, logprobs_BT: Tensor, entropy_BT: Tensor, terms: Terms) -> None:
+    def add(self, batch: Batch, outputs: Outputs, terms: Terms) -> None:
         mask = batch.mask_BT
 
         def keep(name: str, value_BT: Tensor) -> None:
-            self._values.setdefault(name, []).append(value_BT[mask].double().cpu())
+            self._values.setdefault(name, []).append(value_BT.detach()[mask].double().cpu())
 
-        keep("logprob", logprobs_BT)
-        keep("entropy", entropy_BT)
-        if batch.old_logprobs_BT is not None:
-            keep("ratio", (logprobs_BT - batch.old_logprobs_BT).exp())
-            if batch.sample_logprobs_BT is not None:
-                keep("mismatch", (batch.old_logprobs_BT - batch.sample_logprobs_BT).abs())
-            if batch.advantages_BT is not None:
-                keep("advantage", batch.advantages_BT)
-        if batch.ref_logprobs_BT is not None:
-            keep("kl", k3(logprobs_BT, batch.ref_logprobs_BT))
+        if outputs.logprobs_BT is not None:
+            keep("logprob", outputs.logprobs_BT)
+            if batch.old_logprobs_BT is not None:
+                keep("ratio", (outputs.logprobs_BT - batch.old_logprobs_BT).exp())
+                keep("kl_old", k3(batch.old_logprobs_BT, outputs.logprobs_BT))
+                if batch.advantages_BT is not None:
+                    keep("advantage", batch.advantages_BT)
+                if batch.sample_logprobs_BT is not None:
+                    mismatch_BT = (batch.old_logprobs_BT - batch.sample_logprobs_BT) * mask
+                    keep("mismatch", mismatch_BT.abs())
+                    lengths_B = mask.sum(dim=1)
+                    self._add("noise", (mismatch_BT.sum(dim=1) / lengths_B)[lengths_B > 0].abs())
+            if batch.ref_logprobs_BT is not None:
+                keep("kl", k3(outputs.logprobs_BT, batch.ref_logprobs_BT))
+        exact_BT = outputs.kl_BT if outputs.kl_BT is not None else batch.kl_BT
+        if exact_BT is not None:
+            keep("kl", exact_BT)
+        if outputs.entropy_BT is not None:
+            keep("entropy", outputs.entropy_BT)
+        if outputs.values_BT is not None and batch.targets_BT is not None:
+            keep("value", outputs.values_BT)
+            keep("target", batch.targets_BT)
         if terms.live_BT is not None:
             keep("clipped", ~terms.live_BT)
+        for name, figure_B in terms.figures.items():
+            self._add(f"figure/{name}", figure_B[~figure_B.isnan()])
+
+    def _add(self, name: str, values: Tensor) -> None:
+        self._values.setdefault(name, []).append(values.detach().double().cpu())
 
     def metrics(self) -> Metrics:
         values = {name: torch.cat(parts) for name, parts in self._values.items()}
+        values = {name: numbers for name, numbers in values.items() if len(numbers)}
         result: Metrics = {}
 
         def mean(name: str, key: str) -> None:
@@ -51,6 +69,7 @@ class TokenStats:
         mean("logprob", "logprob")
         mean("entropy", "entropy")
         mean("kl", "kl")
+        mean("kl_old", "kl_old")
         mean("clipped", "clip_fraction")
         if "ratio" in values:
             result["ratio/mean"] = values["ratio"].mean().item()
@@ -61,6 +80,16 @@ class TokenStats:
         if "mismatch" in values:
             result["mismatch/mean"] = values["mismatch"].mean().item()
             result["mismatch/max"] = values["mismatch"].max().item()
+        mean("noise", "ratio/noise")
+        if "value" in values:
+            error, target = values["target"] - values["value"], values["target"]
+            result["value/mean"] = values["value"].mean().item()
+            spread = target.var(correction=0).item()
+            if spread > 0:
+                result["value/explained_variance"] = 1 - error.var(correction=0).item() / spread
+        for name in values:
+            if name.startswith("figure/"):
+                mean(name, name.removeprefix("figure/"))
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sharpen.config import Recipe, load_recipe
 from sharpen.errors import RecipeError
-from sharpen.types import Group
+from sharpen.types import Completion, Finish, Group, Prompt, Segment
 
 
 class RunFolder:
@@ -26,6 +27,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
+        self.kept = path / "kept.jsonl"
 
     @staticmethod
     def refuse_existing(path: Path) -> None:
@@ -99,6 +101,40 @@ class RunFolder:
         partial = path.with_suffix(".partial")
         pq.write_table(pa.table(columns), partial)
         os.replace(partial, path)
+
+    def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
+        """Write completions that are trained on from now on, and give them as they will be read again."""
+        lines = [
+            {
+                "prompt": group.prompt.text,
+                "completion": completion.text,
+                "prompt_id": group.prompt.id,
+                "prompt_token_ids": group.prompt.token_ids,
+                "token_ids": completion.token_ids,
+                "finish": completion.finish.value,
+            }
+            for group in groups
+            for completion in group.completions
+        ]
+        write_text(self.kept, "".join(json.dumps(line) + "\n" for line in lines))
+        return self.read_kept()
+
+    def read_kept(self) -> tuple[Group, ...]:
+        with self.kept.open(encoding="utf-8") as file:
+            return tuple(_kept_group(json.loads(line)) for line in file)
+
+    def kept_digest(self) -> str | None:
+        """What a checkpoint remembers of the kept completions; None where there are none."""
+        return hashlib.sha256(self.kept.read_bytes()).hexdigest() if self.kept.exists() else None
+
+
+def _kept_group(line: Mapping[str, Any]) -> Group:
+    prompt = Prompt(line["prompt_id"], tuple(line["prompt_token_ids"]), line["prompt"], {"prompt": line["prompt"]})
+    ids, length = tuple(line["token_ids"]), len(line["token_ids"])
+    completion = Completion(
+        ids, line["completion"], (True,) * length, (Segment(0, length, "model"),), Finish(line["finish"])
+    )
+    return Group(prompt, (completion,))
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

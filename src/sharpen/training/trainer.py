@@ -3,70 +3,91 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sharpen.assemble import assemble
 from sharpen.config import Recipe
-from sharpen.evaluation.runner import Evaluation
-from sharpen.models.policy import Policy
+from sharpen.errors import CheckpointError
+from sharpen.evaluation.estimators import Estimate
+from sharpen.methods import Objective, Role
+from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine
-from sharpen.training.assemble import assemble
+from sharpen.sources import Drawn
+from sharpen.training.annotate import Annotator
 from sharpen.training.checkpoint import load_optimizer, load_state, prune, save_checkpoint
 from sharpen.training.loggers import MetricLogger
 from sharpen.training.metrics import Metrics, TokenStats, rollout_metrics
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.run_folder import RunFolder
-from sharpen.training.update import Limits, all_logprobs, optimizer_step
+from sharpen.training.update import Updated, optimizer_step, weighed
 from sharpen.training.world import LocalWorld
-from sharpen.types import Batch
+from sharpen.types import Annotation, Batch, Group
 
 
 class Trainer:
-    """One run: its policy, optimizer and world, and the step that it has reached."""
+    """One run: its models, optimizers and world, and the step that it has reached."""
 
     def __init__(
         self,
         recipe: Recipe,
         folder: RunFolder,
         *,
-        policy: Policy,
-        reference: Policy | None,
-        engine: Engine,
+        models: Mapping[Role, Model],
+        annotator: Annotator,
+        engine: Engine | None,
         world: LocalWorld,
-        held_out: Callable[[], Evaluation] | None,
+        held_out: Callable[[], Mapping[str, Estimate]] | None,
+        finish: Callable[[], Metrics] | None,
         loggers: Sequence[MetricLogger],
+        say: Callable[[str], None],
         identity: dict[str, Any],
     ) -> None:
         self.recipe = recipe
         self.method = recipe.method
         self.folder = folder
-        self.policy = policy
-        self.reference = reference
+        self.models = models
+        self.annotator = annotator
         self.engine = engine
         self.world = world
         self.held_out = held_out
+        self.finish = finish
         self.loggers = loggers
+        self.say = say
         self.identity = identity
         self.source = self.method.source()
-        self.optimizer = make_optimizer(policy.model.parameters(), recipe.optimizer)
-        self.limits = Limits(recipe.training.tokens_per_microbatch, recipe.training.shared_prompt)
+        self.objectives = self.method.objectives()
+        self.main = self.objectives[0].model
+        self.optimizers = {role: make_optimizer(model.parameters(), recipe.optimizer) for role, model in models.items()}
+        self.coefficients = self.method.coefficients()
+        self.levels = {name: coefficient.start for name, coefficient in self.coefficients.items()}
         self.step = 0
         self.best: dict[str, float] | None = None
         self.stop_requested = False
+        self._warned: set[str] = set()
+
+    @property
+    def model(self) -> Model:
+        """The model that the run makes."""
+        return self.models[self.main]
 
     def run(self) -> None:
         """Train to the last step. Ends early, with a checkpoint, where ``stop_requested`` is set meanwhile."""
         recipe = self.recipe
-        if self.step == 0 and self.held_out is not None:
-            self._record({"step": 0, **self._evaluate()}, save=False)
+        if self.step == 0:
+            self.source.prepare(self.world)
+            if self.held_out is not None:
+                self._record({"step": 0, **self._evaluate()}, save=False)
         while self.step < recipe.training.steps:
             self.step += 1
             metrics = self.train_step()
             last = self.step == recipe.training.steps
+            if last and self.finish is not None:
+                metrics |= self.finish()
             improved = False
             if self.held_out is not None and (last or self.step % recipe.evaluation.every == 0):
                 metrics |= self._evaluate()
@@ -79,64 +100,70 @@ class Trainer:
                 return
 
     def train_step(self) -> Metrics:
-        """Draw one step's groups, update the policy on them, and say in numbers what happened."""
-        settings, method = self.recipe.training, self.method
+        """Draw one step's groups, update the models on them, and say in numbers what happened."""
         self.world.seconds = {"rollout": 0.0, "reward": 0.0}
         started = time.perf_counter()
-        groups = self.source.draw(self.world, settings.prompts_per_step)
-        drawn = time.perf_counter()
-        batch = assemble(groups, scored=method.needs_reward)
-        batch = replace(batch, advantages_BT=method.advantages(batch).float())
-        stats, updates, tokens = TokenStats(), [], 0
-        for number, minibatch in enumerate(self._minibatches(self._annotate(batch))):
-            updated = optimizer_step(
-                self.policy,
-                self.optimizer,
-                method,
-                minibatch,
-                learning_rate=self._learning_rate(number),
-                max_grad_norm=self.recipe.optimizer.max_grad_norm,
-                temperature=self._temperature,
-                limits=self.limits,
-                stats=stats,
-            )
-            updates.append(updated)
-            tokens += updated.tokens
-        if any(u.applied for u in updates):
+        drawn = self.source.draw(self.world, self.recipe.training.prompts_per_step)
+        rolled_out = time.perf_counter()
+        batch = self._prepared(drawn.groups)
+        stats = TokenStats()
+        updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
+        for number, minibatch in enumerate(self._minibatches(batch)):
+            for objective in self.objectives:
+                updates[objective.model].append(self._update(objective, minibatch, number, stats))
+        reference = self.annotator.reference
+        if reference is not None:
+            reference.move(self.step)
+        if self.engine is not None and any(u.applied for u in updates[self.main]):
             self.engine.publish()
         trained = time.perf_counter()
-        if self.recipe.log.samples_every and self.step % self.recipe.log.samples_every == 0 and groups[0].scores:
-            self.folder.write_samples(self.step, groups)
+        if self.recipe.log.samples_every and self.step % self.recipe.log.samples_every == 0 and self.source.on_policy:
+            self.folder.write_samples(self.step, [*drawn.groups, *drawn.set_aside])
 
-        count = len(updates)
-        completion_tokens = sum(len(c.token_ids) for g in groups for c in g.completions)
+        tokens = sum(u.tokens for us in updates.values() for u in us)
+        count = len(updates[self.main])
         metrics: Metrics = {
             "step": self.step,
-            "loss": sum(u.loss for u in updates) / count,
-            "grad_norm": sum(u.grad_norm for u in updates) / count,
-            "updates/applied": sum(u.applied for u in updates),
-            "updates/skipped": sum(not u.applied for u in updates),
+            **self._update_metrics(updates),
             "learning_rate": self._learning_rate(count - 1),
-            **rollout_metrics(groups, batch),
+            **self.batch_coefficients(),
+            **self._drawn_metrics(drawn, batch),
             **(stats.metrics() if tokens else {}),
-            "tokens_per_s/training": tokens / (trained - drawn),
+            "tokens_per_s/training": tokens / (trained - rolled_out),
             **{f"time/{part}_s": seconds for part, seconds in self.world.seconds.items() if seconds},
-            "time/training_s": trained - drawn,
+            "time/training_s": trained - rolled_out,
             "time/step_s": trained - started,
         }
         if rollout_s := self.world.seconds["rollout"]:
-            metrics["tokens_per_s/rollout"] = completion_tokens / rollout_s
+            groups = [*drawn.groups, *drawn.set_aside]
+            metrics["tokens_per_s/rollout"] = sum(len(c.token_ids) for g in groups for c in g.completions) / rollout_s
+        self._adapt(metrics, len(batch))
+        for warning in self.method.warnings(metrics):
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self.say(f"step {self.step}: {warning}")
         return metrics
+
+    def batch_coefficients(self) -> dict[str, float]:
+        """The present strength of each penalty."""
+        return {name: c.at(self.step, self.levels[name]) for name, c in self.coefficients.items()}
 
     def save(self) -> Path:
         state = {
             "step": self.step,
-            "policy_version": self.policy.version,
+            "versions": {role: model.version for role, model in self.models.items()},
+            "levels": self.levels,
             "world": self.world.state(),
+            "kept": self.folder.kept_digest(),
             "best": self.best,
             "identity": self.identity,
         }
-        path = save_checkpoint(self.folder.checkpoints, self.step, self.policy, self.optimizer, state)
+        models = {"" if role == self.main else str(role): model for role, model in self.models.items()}
+        reference = self.annotator.reference
+        if reference is not None and reference.moves:
+            models["reference"] = reference.policy
+        optimizers = {"" if role == self.main else str(role): o for role, o in self.optimizers.items()}
+        path = save_checkpoint(self.folder.checkpoints, self.step, models, optimizers, state)
         prune(
             self.folder.checkpoints,
             self.recipe.checkpoint.keep,
@@ -145,33 +172,52 @@ class Trainer:
         return path
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint whose weights the policy already has."""
+        """Go on from a checkpoint whose weights the models already have."""
         state = load_state(checkpoint)
-        load_optimizer(checkpoint, self.optimizer)
-        self.world.load(state["world"])
-        self.step, self.best = state["step"], state["best"]
-        self.policy.version = state["policy_version"]
+        for role, optimizer in self.optimizers.items():
+            load_optimizer(checkpoint, "" if role == self.main else str(role), optimizer)
+        if state["kept"] != self.folder.kept_digest():
+            raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
+        self.world.load(state["world"], None if state["kept"] is None else self.folder.read_kept())
+        self.step, self.best, self.levels = state["step"], state["best"], state["levels"]
+        for role, model in self.models.items():
+            model.version = state["versions"][role]
 
-    @property
-    def _temperature(self) -> float:
-        """Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody."""
-        return self.recipe.rollout.temperature if self.source.reads == "prompts" else 1.0
-
-    def _annotate(self, batch: Batch) -> Batch:
-        """Add the log-probabilities that the method compares with, and no others."""
+    def _prepared(self, groups: list[Group]) -> Batch:
+        """The batch of a rollout with everything that its optimizer steps need."""
         method = self.method
-        if self.reference is not None:
-            reference = all_logprobs(self.reference, batch, self._temperature, self.limits)
-            batch = replace(batch, ref_logprobs_BT=reference)
-        if method.needs_old_logprobs and method.passes_and_minibatches != (1, 1):
-            assert batch.advantages_BT is not None
-            needed_B = (batch.advantages_BT != 0).any(dim=1) | method.trains_without_advantage
-            old_BT = torch.zeros(batch.tokens_BT.shape)
-            if (batch.mask_BT & needed_B[:, None]).any():
-                part = batch.select(needed_B.nonzero().squeeze(1))
-                old_BT[needed_B] = all_logprobs(self.policy, part, self._temperature, self.limits)
-            batch = replace(batch, old_logprobs_BT=old_BT)
-        return batch
+        batch = assemble(groups, completion_limit=self.recipe.rollout.max_new_tokens)
+        batch = replace(batch, coefficients=self.batch_coefficients())
+        batch = self.annotator.annotate(batch, method.compares, groups)
+        targets_BT = method.targets(batch)
+        batch = replace(
+            batch,
+            advantages_BT=method.advantages(batch).float(),
+            targets_BT=None if targets_BT is None else targets_BT.float(),
+            mask_BT=method.trained(batch),
+        )
+        wanted = frozenset[Annotation]().union(*(o.compares for o in self.objectives))
+        if method.passes_and_minibatches == (1, 1):
+            # Within the only update of a rollout, the policy is the one that the rollout began with.
+            wanted -= {"old_logprobs"}
+        assert batch.advantages_BT is not None
+        taught_B = batch.advantages_BT.ne(0).any(dim=1) | any(o.without_advantage for o in self.objectives)
+        return self.annotator.annotate(batch, wanted, groups, taught_B)
+
+    def _update(self, objective: Objective, minibatch: Batch, number: int, stats: TokenStats) -> Updated:
+        reference = self.annotator.reference
+        return optimizer_step(
+            self.models[objective.model],
+            self.optimizers[objective.model],
+            objective,
+            weighed(self.method, minibatch),
+            learning_rate=self._learning_rate(number) * objective.learning_rate_ratio,
+            max_grad_norm=self.recipe.optimizer.max_grad_norm,
+            temperature=self.annotator.temperature,
+            limits=self.annotator.limits,
+            stats=stats,
+            reference=None if reference is None else reference.policy,
+        )
 
     def _minibatches(self, batch: Batch) -> list[Batch]:
         """The batches of the optimizer steps, divided by prompts, each pass in the same order."""
@@ -180,7 +226,7 @@ class Trainer:
             return [batch] * passes
         divided = torch.arange(len(batch.prompts)).tensor_split(count)
         parts = [batch.select(torch.isin(batch.group_B, groups).nonzero().squeeze(1)) for groups in divided]
-        return parts * passes
+        return [part for part in parts if len(part)] * passes
 
     def _learning_rate(self, number: int) -> float:
         passes, minibatches = self.method.passes_and_minibatches
@@ -188,12 +234,36 @@ class Trainer:
         update = (self.step - 1) * per_step + number
         return learning_rate(update, self.recipe.training.steps * per_step, self.recipe.optimizer)
 
+    def _update_metrics(self, updates: Mapping[Role, Sequence[Updated]]) -> Metrics:
+        metrics: Metrics = {}
+        for role, done in updates.items():
+            prefix = "" if role == self.main else f"{role}/"
+            metrics[f"{prefix}loss"] = sum(u.loss for u in done) / len(done)
+            metrics[f"{prefix}grad_norm"] = sum(u.grad_norm for u in done) / len(done)
+        metrics["updates/applied"] = sum(u.applied for u in updates[self.main])
+        metrics["updates/skipped"] = sum(not u.applied for u in updates[self.main])
+        return metrics
+
+    def _drawn_metrics(self, drawn: Drawn, batch: Batch) -> Metrics:
+        if not drawn.set_aside:
+            return rollout_metrics(drawn.groups, batch)
+        groups = [*drawn.groups, *drawn.set_aside]
+        return {
+            **rollout_metrics(groups, assemble(groups)),
+            "groups/set_aside": len(drawn.set_aside) / len(groups),
+        }
+
+    def _adapt(self, metrics: Metrics, samples: int) -> None:
+        for name, coefficient in self.coefficients.items():
+            if coefficient.measured_by in metrics:
+                measured = metrics[coefficient.measured_by]
+                self.levels[name] = coefficient.adapted(self.levels[name], measured, samples)
+
     def _evaluate(self) -> Metrics:
         assert self.held_out is not None
         started = time.perf_counter()
-        measures = self.held_out().measures
         metrics: Metrics = {}
-        for name, estimate in measures.items():
+        for name, estimate in self.held_out().items():
             metrics[f"held_out/{name}"] = estimate.mean
             if estimate.low == estimate.low:
                 metrics[f"held_out/{name}_low"] = estimate.low

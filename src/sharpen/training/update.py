@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sharpen.methods import Method
-from sharpen.models.layout import plan
-from sharpen.models.logprobs import row_logprobs, training_cost
-from sharpen.models.policy import Policy
+from sharpen.methods import Method, Objective, Terms
+from sharpen.models.layout import Row, plan
+from sharpen.models.model import Model
 from sharpen.training.metrics import TokenStats
-from sharpen.types import Batch
+from sharpen.types import Batch, Need, Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,53 +33,69 @@ class Updated:
     tokens: int
 
 
+def weighed(method: Method, batch: Batch) -> Batch:
+    """The batch of a whole optimizer step with the weight of each of its terms."""
+    return replace(batch, weights=method.weights(batch))
+
+
 def accumulate_gradient(
-    policy: Policy,
-    method: Method,
+    model: Model,
+    objective: Objective,
     batch: Batch,
     temperature: float,
     limits: Limits,
     stats: TokenStats | None = None,
+    reference: Model | None = None,
 ) -> tuple[float, int]:
     """Add the gradient of the step's loss to the parameters; returns the loss and the number of tokens computed.
 
-    ``loss = Σ weight × term`` over the tokens of the step. The weights are made here, from the whole step; what
-    follows only sums. Sequences that can have no gradient are left out of the computation, not of the weights.
+    ``loss = Σ weight × term`` over the step, with the weights of `weighed`, made from the whole step; this only sums.
+    Sequences that can have no gradient are left out of the computation, not of the weights.
     """
-    assert batch.advantages_BT is not None
-    taught_B = batch.advantages_BT.ne(0).any(dim=1) | method.trains_without_advantage
-    batch = replace(batch, weights_BT=method.weights(batch)).select(taught_B.nonzero().squeeze(1))
     loss, tokens = 0.0, 0
-    if not batch.mask_BT.any():
-        return loss, tokens
-    for rows in plan(
-        batch,
-        tokens_per_microbatch=limits.tokens_per_microbatch,
-        shared=limits.shared_prompt and policy.plain,
-        cost=training_cost(policy),
-    ):
-        logprobs_BT, entropy_BT = row_logprobs(policy, batch, rows, temperature)
-        index_B = torch.tensor([b for row in rows for b in row.sequences])
-        part = batch.select(index_B).to(policy.device)
-        logprobs_BT, entropy_BT = logprobs_BT[index_B], entropy_BT[index_B]
-        if method.needs_old_logprobs and part.old_logprobs_BT is None:
-            # One update per rollout: the policy still is the one that the rollout began with.
-            part = replace(part, old_logprobs_BT=logprobs_BT.detach())
-        terms = method.terms(logprobs_BT, part)
-        assert part.weights_BT is not None
-        total = (part.weights_BT * terms.loss_BT).sum()
+    for part, outputs, terms, computed in each_part(model, objective, batch, temperature, limits, reference):
+        assert part.weights is not None
+        total = (part.weights * terms.loss).sum()
         total.backward()
         loss += total.item()
-        tokens += sum(row.tokens for row in rows)
+        tokens += computed
         if stats is not None:
-            stats.add(part, logprobs_BT.detach(), entropy_BT, terms)
+            stats.add(part, outputs, terms)
     return loss, tokens
 
 
+def each_part(
+    model: Model,
+    objective: Objective,
+    batch: Batch,
+    temperature: float,
+    limits: Limits,
+    reference: Model | None = None,
+) -> Iterator[tuple[Batch, Outputs, Terms, int]]:
+    """The micro-batches of a step, what the model says of each, the terms of its loss, and its number of tokens."""
+    batch = taught(objective, batch)
+    for rows, index_B in _microbatches(model, batch, limits, objective.atom):
+        outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), index_B)
+        part = batch.select(index_B).to(model.device)
+        if "old_logprobs" in objective.compares and part.old_logprobs_BT is None:
+            # One update per rollout: the policy still is the one that the rollout began with.
+            assert outputs.logprobs_BT is not None
+            part = replace(part, old_logprobs_BT=outputs.logprobs_BT.detach())
+        yield part, outputs, objective.terms(outputs, part), sum(row.tokens for row in rows)
+
+
+def taught(objective: Objective, batch: Batch) -> Batch:
+    """The sequences of a batch that can have a gradient."""
+    if objective.without_advantage:
+        return batch
+    assert batch.advantages_BT is not None
+    return batch.select(batch.advantages_BT.ne(0).any(dim=1).nonzero().squeeze(1))
+
+
 def optimizer_step(
-    policy: Policy,
+    model: Model,
     optimizer: torch.optim.Optimizer,
-    method: Method,
+    objective: Objective,
     batch: Batch,
     *,
     learning_rate: float,
@@ -87,39 +103,71 @@ def optimizer_step(
     temperature: float,
     limits: Limits,
     stats: TokenStats | None = None,
+    reference: Model | None = None,
 ) -> Updated:
     """Accumulate, clip and apply. A step without any gradient is a no-op, optimizer state included."""
     optimizer.zero_grad(set_to_none=True)
-    loss, tokens = accumulate_gradient(policy, method, batch, temperature, limits, stats)
+    loss, tokens = accumulate_gradient(model, objective, batch, temperature, limits, stats, reference)
     if tokens == 0:
         return Updated(0.0, 0.0, applied=False, tokens=0)
-    grads = [p.grad for p in policy.model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads)
+    trained = [p for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     if not norm.isfinite():
         raise FloatingPointError(
             f"the gradient norm is {norm.item()} (loss {loss}); the weights were left as they were. Lower "
             "optimizer.learning_rate, or look at the rewards and log-probabilities of this step"
         )
     if max_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(
-            [p for p in policy.model.parameters() if p.grad is not None], max_grad_norm, norm
-        )
+        torch.nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
-    policy.version += 1
+    model.version += 1
     return Updated(loss, norm.item(), applied=True, tokens=tokens)
 
 
 @torch.no_grad()
-def all_logprobs(policy: Policy, batch: Batch, temperature: float, limits: Limits) -> Tensor:
-    """log π of every trained token of the batch under a model, without gradient, [B, T], on the CPU."""
+def all_outputs(
+    model: Model, batch: Batch, need: Need, temperature: float, limits: Limits, reference: Model | None = None
+) -> Tensor:
+    """One of a model's outputs at every trained token of the batch, without gradient, [B, T], on the CPU."""
     total_BT = torch.zeros(batch.tokens_BT.shape)
+    for rows, _ in _microbatches(model, batch, limits, "sequence"):
+        outputs = model.outputs(batch, rows, temperature, frozenset({need}), reference)
+        part_BT = {
+            "logprobs": outputs.logprobs_BT,
+            "entropy": outputs.entropy_BT,
+            "exact_kl": outputs.kl_BT,
+            "values": outputs.values_BT,
+            "scores": outputs.scores_BT,
+        }[need]
+        assert part_BT is not None
+        total_BT += part_BT.cpu()
+    return total_BT
+
+
+def _microbatches(model: Model, batch: Batch, limits: Limits, atom: str) -> Iterator[tuple[list[Row], Tensor]]:
+    """The rows of each micro-batch, with the sequences that they hold."""
+    if not batch.mask_BT.any():
+        return
     for rows in plan(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
-        shared=limits.shared_prompt and policy.plain,
-        cost=training_cost(policy),
+        shared=limits.shared_prompt and model.plain,
+        cost=model.cost,
+        atom="group" if atom == "group" else "sequence",
     ):
-        total_BT += row_logprobs(policy, batch, rows, temperature)[0].cpu()
-    return total_BT
+        yield rows, torch.tensor([b for row in rows for b in row.sequences])
+
+
+def _selected(outputs: Outputs, index_B: Tensor) -> Outputs:
+    def of(tensor_BT: Tensor | None) -> Tensor | None:
+        return None if tensor_BT is None else tensor_BT[index_B]
+
+    return Outputs(
+        of(outputs.logprobs_BT),
+        of(outputs.entropy_BT),
+        of(outputs.kl_BT),
+        of(outputs.values_BT),
+        of(outputs.scores_BT),
+    )

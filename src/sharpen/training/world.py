@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sharpen.data.cursor import Cursor
@@ -21,16 +21,18 @@ class LocalWorld:
         self,
         *,
         prompts: Sequence[Prompt] = (),
-        demonstrations: Sequence[Group] = (),
-        engine: Engine,
+        groups: Sequence[Group] = (),
+        engine: Engine | None,
+        store: Callable[[Sequence[Group]], Sequence[Group]],
         reward: Reward | None,
         sampling: Sampling,
         max_reward_failures: float,
         seed: int,
     ) -> None:
         self._prompts = prompts
-        self._demonstrations = demonstrations
-        self._cursor = Cursor(len(prompts) or len(demonstrations), seed)
+        self._groups = groups
+        self._cursor = Cursor(len(prompts) or len(groups), seed)
+        self._store = store
         self._engine = engine
         self._reward = reward
         self._sampling = sampling
@@ -42,10 +44,21 @@ class LocalWorld:
     def next_prompts(self, count: int) -> list[Prompt]:
         return [self._prompts[i] for i in self._cursor.take(count)]
 
-    def next_demonstrations(self, count: int) -> list[Group]:
-        return [self._demonstrations[i] for i in self._cursor.take(count)]
+    def all_prompts(self) -> list[Prompt]:
+        return list(self._prompts)
+
+    def next_groups(self, count: int) -> list[Group]:
+        return [self._groups[i] for i in self._cursor.take(count)]
+
+    def keep(self, groups: Sequence[Group]) -> None:
+        self._use(self._store(groups))
+
+    def _use(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._cursor = Cursor(len(groups), self._seed)
 
     def sample(self, prompts: list[Prompt], group_size: int) -> list[Group]:
+        assert self._engine is not None
         started = time.perf_counter()
         first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
         draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]
@@ -66,6 +79,9 @@ class LocalWorld:
     def state(self) -> dict[str, Any]:
         return {"cursor": self._cursor.state(), "next_draw": self._next_draw}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any], kept: Sequence[Group] | None) -> None:
+        """Go on from ``state``, and with the groups that had been kept where there are some."""
+        if kept is not None:
+            self._use(kept)
         self._cursor.load(state["cursor"])
         self._next_draw = state["next_draw"]

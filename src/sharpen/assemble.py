@@ -1,0 +1,51 @@
+"""Groups of completions → one padded batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from sharpen.types import Batch, Completion, Finish, Group, Score
+
+
+def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
+    """The batch of all completions of ``groups``, in order.
+
+    Where a group has scores, a completion without one (its reward failed or does not apply) is masked: it is not
+    trained on, and its reward is NaN. A group without scores has rewards of NaN and is trained on.
+    """
+    completions = [c for group in groups for c in group.completions]
+    scores: list[Score | None] = [s for g in groups for s in (g.scores or (None,) * len(g.completions))]
+    rewards = [float("nan") if s is None or s.total is None else s.total for s in scores]
+    masked = [s is not None and s.total is None for s in scores]
+    sizes = torch.tensor([len(group.completions) for group in groups])
+    drawn = all(c.sample_logprobs for c in completions)
+    stepwise = any(s is not None and s.steps for s in scores)
+    return Batch(
+        prompts=tuple(torch.tensor(group.prompt.token_ids) for group in groups),
+        group_B=torch.repeat_interleave(torch.arange(len(groups)), sizes),
+        tokens_BT=_padded([torch.tensor(c.token_ids) for c in completions]),
+        mask_BT=_padded([torch.tensor(c.trained) & (not m) for c, m in zip(completions, masked, strict=True)]),
+        rewards_B=torch.tensor(rewards, dtype=torch.float64),
+        truncated_B=torch.tensor([c.finish is Finish.LENGTH for c in completions]),
+        completion_limit=completion_limit or max(len(c.token_ids) for c in completions),
+        step_rewards_BT=_padded([_steps(c, s) for c, s in zip(completions, scores, strict=True)], float("nan"))
+        if stepwise
+        else None,
+        sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if drawn else None,
+    )
+
+
+def _steps(completion: Completion, score: Score | None) -> Tensor:
+    """The reward of each step at its last token. Several that end at one token, of several rewards, add up."""
+    values_T = torch.full((len(completion.token_ids),), float("nan"), dtype=torch.float64)
+    if score is not None and score.total is not None:
+        for step in score.steps:
+            before = values_T[step.position]
+            values_T[step.position] = step.value if before.isnan() else before + step.value
+    return values_T
+
+
+def _padded(rows: list[Tensor], filling: float = 0.0) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=filling)

@@ -1,0 +1,44 @@
+"""CISPO: GRPO whose ratio is a clipped weight without gradient, so that no token is dropped."""
+
+from pydantic import Field
+from torch import Tensor
+
+from sharpen.losses import reduce
+from sharpen.losses.policy import clipped_weight_surrogate
+from sharpen.methods.group_method import GroupMethod
+from sharpen.methods.method import Sentence
+from sharpen.types import Batch
+
+
+class CISPO(GroupMethod):
+    """Clipped Importance Sampling Policy Optimization.
+
+    J = E 1/Σ_i|o_i| Σ_i Σ_t sg[min(ρ, 1 + ε_high)] Â_i log π.
+
+    The weight is bounded above only, unless eps_low is given.
+    """
+
+    name = "cispo"
+    sentence = Sentence(
+        source="current policy, G per prompt",
+        reward="any",
+        advantage="group z-score",
+        loss="log-likelihood weighed by Â and the clipped ratio, mean over the group's tokens",
+        gradient_coefficient="min(ρ, 1 + ε_high) · Â",
+        paper="MiniMax-M1, 2025, arXiv 2506.13585",
+    )
+
+    eps_high: float = Field(0.28, gt=0)
+    """The weight is at most 1 + eps_high."""
+    eps_low: float | None = Field(None, gt=0, lt=1)
+    """The weight is at least 1 − eps_low; none: not bounded below."""
+
+    def weights(self, batch: Batch) -> Tensor:
+        return reduce.tokens_of_group(batch.mask_BT, batch.group_B)
+
+    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.old_logprobs_BT is not None
+        assert batch.advantages_BT is not None
+        return clipped_weight_surrogate(
+            logprobs_BT, batch.old_logprobs_BT, batch.advantages_BT, eps_high=self.eps_high, eps_low=self.eps_low
+        )

@@ -1,0 +1,85 @@
+"""DPO: ranked completions × no reward × better or worse × log-sigmoid of the log-ratio's difference."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sharpen.losses import reduce
+from sharpen.losses.preference import DPOForm, beats, dpo, ranked_groups
+from sharpen.methods.method import Method, Objective, Sentence, Terms
+from sharpen.sources import Preferences, Source
+from sharpen.types import Annotation, Batch, Outputs
+
+
+class DPO(Method):
+    """Direct Preference Optimization.
+
+    J = E log σ(β (h(o⁺) − h(o⁻))), h(o) = Σ_t log π(o_t | q, o_<t) − log π_ref(o_t | q, o_<t). Of K ranked completions,
+    the mean over all pairs that are not tied. The reference's log-probabilities are computed once for each completion.
+    """
+
+    name = "dpo"
+    sentence = Sentence(
+        source="ranked completions",
+        reward="none",
+        advantage="better or worse",
+        loss="log σ(β · difference of the log-ratios)",
+        gradient_coefficient="±β · σ(−u), u = β(h(o⁺) − h(o⁻))",
+        paper="DPO, Rafailov et al. 2023, arXiv 2305.18290",
+    )
+
+    beta: float = Field(0.1, gt=0)
+    """Strength of the tie to the reference, which is the initial policy."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of the preferences that are taken to be the wrong way round (conservative DPO)."""
+    form: DPOForm = "sigmoid"
+    """sigmoid, or ipo: (h⁺ − h⁻ − 1/(2β))², which does not drive the difference to infinity."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> DPO:
+        if self.form == "ipo" and self.label_smoothing:
+            raise ValueError("label_smoothing belongs to form sigmoid")
+        return self
+
+    def source(self) -> Source:
+        return Preferences()
+
+    def advantages(self, batch: Batch) -> Tensor:
+        beats_BB = beats(batch.rewards_B, batch.group_B)
+        sign_B = (beats_BB.sum(dim=1) - beats_BB.sum(dim=0)).sign()
+        return sign_B[:, None] * batch.mask_BT
+
+    def weights(self, batch: Batch) -> Tensor:
+        return reduce.groups_mean(ranked_groups(batch.rewards_B, batch.group_B))[batch.group_B]
+
+    def objectives(self) -> tuple[Objective, ...]:
+        compares: frozenset[Annotation] = frozenset({"ref_logprobs"})
+        return (Objective("policy", self.terms, compares=compares, atom="group", without_advantage=True),)
+
+    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        assert outputs.logprobs_BT is not None
+        assert batch.ref_logprobs_BT is not None
+        logratio_B = ((outputs.logprobs_BT - batch.ref_logprobs_BT) * batch.mask_BT).sum(dim=1)
+        beats_BB = beats(batch.rewards_B, batch.group_B)
+        winner_M, loser_M = beats_BB.nonzero(as_tuple=True)
+        loss_M = dpo(
+            logratio_B[winner_M],
+            logratio_B[loser_M],
+            beta=self.beta,
+            label_smoothing=self.label_smoothing,
+            form=self.form,
+        )
+        loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M)
+        implicit_B = self.beta * logratio_B.detach()
+        return Terms(loss_B, figures=pair_figures(implicit_B, beats_BB))
+
+
+def pair_figures(scores_B: Tensor, beats_BB: Tensor) -> dict[str, Tensor]:
+    """Of the pairs that each sequence should win: the share that it does, and by how much; NaN where there are none."""
+    difference_BB = scores_B[:, None] - scores_B
+    pairs_B = beats_BB.sum(dim=1)
+    return {
+        "pair_accuracy": ((difference_BB > 0) & beats_BB).sum(dim=1) / pairs_B,
+        "pair_margin": (difference_BB * beats_BB).sum(dim=1) / pairs_B,
+    }

@@ -1,0 +1,84 @@
+"""What GRPO and its kin share: several completions per prompt, and advantages relative to the group."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sharpen.advantages import Spread, group_advantages, process_advantages, soft_overlong
+from sharpen.errors import RewardError
+from sharpen.losses import reduce
+from sharpen.methods.policy_method import PolicyMethod
+from sharpen.sources import CurrentPolicy, Refilled, Source
+from sharpen.types import Batch
+
+
+class GroupMethod(PolicyMethod):
+    """A method whose advantage is a completion's reward relative to its group's."""
+
+    group_size: int = Field(8, ge=1)
+    """G, completions drawn per prompt."""
+    supervision: Literal["outcome", "process", "own_step"] = "outcome"
+    """outcome: a reward per completion. process: a reward per step; all steps of a group are pooled, and a token's
+    advantage is the sum over the steps that end at or after it. own_step: that of the token's own step alone."""
+    std: Spread = "group"
+    """Spread that the centred reward is divided by: of the group, of the batch, or none."""
+    ddof: Literal[0, 1] = 1
+    """Degrees of freedom taken off in that spread; the paper leaves it open."""
+    std_eps: float = Field(0.0, ge=0)
+    """Added to the spread."""
+    dynamic_sampling: bool = False
+    """Set groups whose rewards are all equal aside, and sample on until the step is full."""
+    max_rounds: int = Field(10, ge=1)
+    """Rounds of dynamic sampling before a step goes with the groups that there are."""
+    overlong_share: float = Field(0.0, ge=0, le=1)
+    """Soft overlong punishment over this last share of rollout.max_new_tokens; 0: none."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> GroupMethod:
+        if self.group_size == 1:
+            raise ValueError("group_size 1 leaves every advantage at 0; use at least 2")
+        if self.supervision != "outcome":
+            if self.std == "batch":
+                raise ValueError(f"supervision {self.supervision} knows the spread of the group's steps, or none")
+            if self.beta and self.kl.placement == "reward":
+                raise ValueError(f"with supervision {self.supervision}, kl.placement must be loss")
+            if self.overlong_share:
+                raise ValueError(f"with supervision {self.supervision} there is no overlong punishment")
+        return self
+
+    def source(self) -> Source:
+        drawn = CurrentPolicy(self.group_size)
+        return Refilled(drawn, self.max_rounds) if self.dynamic_sampling else drawn
+
+    def advantages(self, batch: Batch) -> Tensor:
+        if self.supervision != "outcome":
+            return self._process_advantages(batch)
+        rewards_B = batch.rewards_B - self.kl_cost(batch).sum(dim=1)
+        if self.overlong_share:
+            cache = max(1, round(self.overlong_share * batch.completion_limit))
+            lengths_B = batch.mask_BT.sum(dim=1)
+            rewards_B = rewards_B + soft_overlong(lengths_B, limit=batch.completion_limit, cache=cache)
+        advantages_B = group_advantages(rewards_B, batch.group_B, std=self.std, ddof=self.ddof, eps=self.std_eps)
+        return advantages_B[:, None] * batch.mask_BT
+
+    def _process_advantages(self, batch: Batch) -> Tensor:
+        if batch.step_rewards_BT is None:
+            raise RewardError(
+                f"supervision {self.supervision} needs a reward for every step, and this reward gives none: use reward "
+                "`steps` or `process_reward_model`"
+            )
+        return process_advantages(
+            batch.step_rewards_BT,
+            batch.mask_BT,
+            batch.group_B,
+            mode="to_go" if self.supervision == "process" else "own",
+            std="group" if self.std == "group" else "none",
+            ddof=self.ddof,
+            eps=self.std_eps,
+        )
+
+    def weights(self, batch: Batch) -> Tensor:
+        return reduce.per_sequence(batch.mask_BT, batch.group_B)

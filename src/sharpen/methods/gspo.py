@@ -1,0 +1,67 @@
+"""GSPO: GRPO with one ratio for the whole completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from sharpen.losses.policy import sequence_surrogate, sequence_token_surrogate
+from sharpen.methods.group_method import GroupMethod
+from sharpen.methods.method import Sentence
+from sharpen.types import Batch
+
+
+class GSPO(GroupMethod):
+    """Group Sequence Policy Optimization.
+
+    J = E 1/G Σ_i min(s_i Â_i, clip(s_i, 1 − ε_low, 1 + ε_high) Â_i), s_i = (π(o_i|q) / π_old(o_i|q))^(1/|o_i|).
+    The form per token replaces s_i by sg[s_i] · π/sg[π]: the same gradient where Â is constant along the completion.
+    """
+
+    name = "gspo"
+    sentence = Sentence(
+        source="current policy, G per prompt",
+        reward="any",
+        advantage="group z-score",
+        loss="clipped surrogate with the completion's length-normalised ratio s",
+        gradient_coefficient="live · s · Â",
+        paper="GSPO, Zheng et al. 2025, arXiv 2507.18071",
+    )
+
+    eps_low: float = Field(3e-4, gt=0, lt=1)
+    """The ratio is clipped at 1 − eps_low where the advantage is negative."""
+    eps_high: float = Field(4e-4, gt=0)
+    """The ratio is clipped at 1 + eps_high where the advantage is positive."""
+    dual_clip: float | None = Field(None, gt=1)
+    """Where the advantage is negative, a term is never below this times the advantage."""
+    form: Literal["sequence", "token"] = "sequence"
+    """token lets the advantage vary along the completion, as process supervision makes it."""
+    minibatches: int = Field(4, ge=1)
+    """Optimizer steps that each pass is divided into, by prompts; the paper's is 4."""
+
+    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.old_logprobs_BT is not None
+        assert batch.advantages_BT is not None
+        surrogate = sequence_surrogate if self.form == "sequence" else sequence_token_surrogate
+        return surrogate(
+            logprobs_BT,
+            batch.old_logprobs_BT,
+            batch.advantages_BT,
+            batch.mask_BT,
+            eps_low=self.eps_low,
+            eps_high=self.eps_high,
+            dual_clip=self.dual_clip,
+        )
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        noise, bound = metrics.get("ratio/noise", 0.0), min(self.eps_low, self.eps_high)
+        if noise <= bound / 2:
+            return super().warnings(metrics)
+        return [
+            *super().warnings(metrics),
+            f"the log of the completions' ratio moves by {noise:.1e} through rounding alone, and is clipped at "
+            f"{bound:.1e}: compute in float32, use longer completions, or raise method.eps_low and method.eps_high",
+        ]

@@ -1,0 +1,134 @@
+"""What all methods that follow a reward share: the KL to a reference, the entropy bonus, which tokens count."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from pydantic import Field
+from torch import Tensor
+
+from sharpen.losses.kl import k1, k2, k3, weighted_k3
+from sharpen.losses.policy import truncated_importance_weights
+from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.kl import KL
+from sharpen.methods.method import Method, Objective, Terms
+from sharpen.types import Annotation, Batch, Need, Outputs
+
+SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
+
+
+class PolicyMethod(Method):
+    """A method whose loss follows advantages of sampled completions."""
+
+    beta: float = Field(0.0, ge=0)
+    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded."""
+    kl: KL = KL()
+    """How that penalty works."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Strength of the entropy bonus, per token."""
+    mask_truncated: bool = False
+    """Leave completions that were cut off at the limit out of the loss; their rewards still count in the baseline."""
+    tis_cap: float | None = Field(None, gt=0)
+    """Truncated importance sampling: terms are weighed by min(π_old / π_rollout, cap), for other engines' rollouts."""
+    updates_per_rollout: int = Field(1, ge=1)
+    """μ, passes over each rollout."""
+    minibatches: int = Field(1, ge=1)
+    """Optimizer steps that each pass is divided into, by prompts."""
+
+    @property
+    def passes_and_minibatches(self) -> tuple[int, int]:
+        return self.updates_per_rollout, self.minibatches
+
+    def coefficients(self) -> Mapping[str, Coefficient]:
+        if not self.beta:
+            return {}
+        kl = self.kl
+        return {"beta": Coefficient(self.beta, kl.warmup_steps, kl.target, kl.rule, kl.horizon)}
+
+    @property
+    def kl_settings(self) -> KL:
+        return self.kl
+
+    @property
+    def compares(self) -> frozenset[Annotation]:
+        if not self.beta or self.kl.placement == "loss":
+            return frozenset()
+        return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
+
+    def kl_cost(self, batch: Batch) -> Tensor:
+        """β times the KL of each token, [B, T], where it is taken off the reward; of the policy that sampled."""
+        if not self.beta or self.kl.placement == "loss":
+            return batch.mask_BT.double() * 0.0
+        if self.kl.estimator == "exact":
+            assert batch.kl_BT is not None
+            kl_BT = batch.kl_BT
+        else:
+            assert batch.old_logprobs_BT is not None
+            assert batch.ref_logprobs_BT is not None
+            kl_BT = SAMPLED[self.kl.estimator](batch.old_logprobs_BT, batch.ref_logprobs_BT)
+        return batch.coefficients["beta"] * kl_BT.double() * batch.mask_BT
+
+    def trained(self, batch: Batch) -> Tensor:
+        return batch.mask_BT & ~batch.truncated_B[:, None] if self.mask_truncated else batch.mask_BT
+
+    @abstractmethod
+    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The loss that follows the advantages, per token, and which terms are live."""
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (self.policy_objective(),)
+
+    def policy_objective(self) -> Objective:
+        needs: set[Need] = {"logprobs"}
+        compares: set[Annotation] = {"old_logprobs"}
+        if self.entropy_coef:
+            needs.add("entropy")
+        in_loss = self.beta > 0 and self.kl.placement == "loss"
+        if in_loss:
+            if self.kl.estimator == "exact":
+                needs.add("exact_kl")
+            else:
+                compares.add("ref_logprobs")
+        return Objective(
+            "policy",
+            self.terms,
+            frozenset(needs),
+            frozenset(compares),
+            without_advantage=in_loss or self.entropy_coef > 0,
+        )
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        if self.beta and self.kl.placement == "loss" and self.kl.estimator == "k1":
+            return [
+                "the gradient of k1 in the loss is zero on average, so it holds nothing back: use estimator k2 or "
+                "weighted_k3 (reverse KL), k3 (forward KL) or exact, or placement reward"
+            ]
+        return []
+
+    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        logprobs_BT = outputs.logprobs_BT
+        assert logprobs_BT is not None
+        loss_BT, live_BT = self.surrogate(logprobs_BT, batch)
+        if self.tis_cap is not None:
+            assert batch.old_logprobs_BT is not None
+            assert batch.sample_logprobs_BT is not None
+            loss_BT = loss_BT * truncated_importance_weights(
+                batch.old_logprobs_BT, batch.sample_logprobs_BT, cap=self.tis_cap
+            )
+        if self.beta and self.kl.placement == "loss":
+            loss_BT = loss_BT + batch.coefficients["beta"] * self._kl_term(logprobs_BT, outputs, batch)
+        if self.entropy_coef:
+            assert outputs.entropy_BT is not None
+            loss_BT = loss_BT - self.entropy_coef * outputs.entropy_BT
+        return Terms(loss_BT, live_BT)
+
+    def _kl_term(self, logprobs_BT: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
+        if self.kl.estimator == "exact":
+            assert outputs.kl_BT is not None
+            return outputs.kl_BT
+        assert batch.ref_logprobs_BT is not None
+        if self.kl.estimator == "weighted_k3":
+            assert batch.old_logprobs_BT is not None
+            return weighted_k3(logprobs_BT, batch.old_logprobs_BT, batch.ref_logprobs_BT)
+        return SAMPLED[self.kl.estimator](logprobs_BT, batch.ref_logprobs_BT)

@@ -1,0 +1,184 @@
+"""PPO: the current policy × any reward − β KL × GAE with a critic × clipped surrogate + value loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sharpen.advantages import whiten
+from sharpen.losses import reduce
+from sharpen.losses.policy import clipped_surrogate, kl_penalised_surrogate
+from sharpen.losses.value import value_loss
+from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.kl import KL
+from sharpen.methods.method import Objective, Sentence, Terms
+from sharpen.methods.policy_method import PolicyMethod
+from sharpen.returns import at_last, at_last_token, gae, td_targets
+from sharpen.sources import CurrentPolicy, Source
+from sharpen.types import Annotation, Batch, Outputs
+
+
+class PPO(PolicyMethod):
+    """Proximal Policy Optimization with a critic, as RLHF has it.
+
+    R_t = −β (log π_old − log π_ref), plus the completion's reward at its last token; δ_t = R_t + γ V_{t+1} − V_t;
+    A_t = δ_t + γλ A_{t+1}. J = E min[ρ A, clip(ρ, 1 − ε_low, 1 + ε_high) A] − c (V − y)²/2, mean over the batch's
+    tokens; y = A_t + V_t, stopped. Or, in place of the clip, ρ A − β' KL(π_old ‖ π) with β' adapted to a target.
+    """
+
+    name = "ppo"
+    sentence = Sentence(
+        source="current policy",
+        reward="any, at the last token − β KL per token",
+        advantage="GAE with a critic",
+        loss="clipped surrogate + value loss, mean over the batch's tokens",
+        gradient_coefficient="live · ρ · A_t",
+        paper="Schulman et al. 2017, arXiv 1707.06347; InstructGPT, arXiv 2203.02155",
+    )
+
+    beta: float = Field(0.02, ge=0)
+    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded. InstructGPT: 0.02."""
+    kl: KL = KL(estimator="k1", placement="reward")
+    """How that penalty works."""
+    minibatches: int = Field(4, ge=1)
+    """Optimizer steps that each pass is divided into, by prompts."""
+    group_size: int = Field(1, ge=1)
+    """G, completions drawn per prompt."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    """Discount per token."""
+    lam: float = Field(0.95, ge=0, le=1)
+    """λ of GAE. DeepSeek-R1 found 1 to be much better for long reasoning."""
+    whiten_advantages: bool = True
+    """Subtract the mean and divide by the spread of the batch's tokens."""
+    form: Literal["clip", "kl"] = "clip"
+    """Stay near the policy that sampled by the clip, or by a penalty on KL(π_old ‖ π)."""
+    eps_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio is clipped at 1 − eps_low where the advantage is negative."""
+    eps_high: float = Field(0.2, gt=0)
+    """The ratio is clipped at 1 + eps_high where the advantage is positive."""
+    dual_clip: float | None = Field(None, gt=1)
+    """Where the advantage is negative, a term is never below this times the advantage."""
+    old_kl_coef: float = Field(1.0, gt=0)
+    """Form kl: the penalty's first strength."""
+    old_kl_target: float = Field(0.01, gt=0)
+    """Form kl: nats per token; below 1/1.5 of it the strength is halved after a step, above 1.5 of it doubled."""
+    critic: Literal["own", "shared"] = "own"
+    """A model of its own, or a head on the policy's backbone."""
+    critic_path: str | None = None
+    """What an own critic begins as; none: the reward model where that is the reward, else the initial policy."""
+    critic_learning_rate_ratio: float = Field(1.0, gt=0)
+    """The own critic's learning rate is this times the policy's."""
+    value_coef: float = Field(0.1, gt=0)
+    """Strength of the value loss beside the policy's, where the backbone is shared."""
+    value_target: Literal["lambda", "td"] = "lambda"
+    """lambda: A_t + V_t. td: R_t + γ V_{t+1}."""
+    value_clip: float | None = Field(None, gt=0)
+    """The value may move this far from the rollout's before its gradient stops."""
+    bootstrap_truncated: bool = False
+    """Let a completion that was cut off go on with the critic's last value instead of ending."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> PPO:
+        if self.critic == "shared" and self.critic_path is not None:
+            raise ValueError("critic_path is for critic own; a shared critic is a head on the policy")
+        return self
+
+    def source(self) -> Source:
+        return CurrentPolicy(self.group_size)
+
+    def coefficients(self) -> Mapping[str, Coefficient]:
+        adapted = dict(super().coefficients())
+        if self.form == "kl":
+            adapted["old_kl"] = Coefficient(
+                self.old_kl_coef, target=self.old_kl_target, rule="double", measured_by="kl_old"
+            )
+        return adapted
+
+    @property
+    def critic_start(self) -> str | None:
+        return self.critic_path
+
+    @property
+    def compares(self) -> frozenset[Annotation]:
+        return super().compares | {"values"}
+
+    def advantages(self, batch: Batch) -> Tensor:
+        rewards_BT, values_BT, bootstrap_B = self._returns(batch)
+        advantages_BT = gae(
+            rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, lam=self.lam, bootstrap_B=bootstrap_B
+        )
+        return whiten(advantages_BT, batch.mask_BT) if self.whiten_advantages else advantages_BT
+
+    def targets(self, batch: Batch) -> Tensor:
+        rewards_BT, values_BT, bootstrap_B = self._returns(batch)
+        if self.value_target == "td":
+            return td_targets(rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, bootstrap_B=bootstrap_B)
+        advantages_BT = gae(
+            rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, lam=self.lam, bootstrap_B=bootstrap_B
+        )
+        return advantages_BT + values_BT * batch.mask_BT
+
+    def _returns(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The reward of each token, the values before each, and those after a completion that was cut off."""
+        assert batch.values_BT is not None
+        values_BT = batch.values_BT.double()
+        rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - self.kl_cost(batch)
+        if not self.bootstrap_truncated:
+            return rewards_BT, values_BT, None
+        last_B = at_last(values_BT, batch.mask_BT)
+        return rewards_BT, values_BT, last_B.where(batch.truncated_B, torch.zeros_like(last_B))
+
+    def weights(self, batch: Batch) -> Tensor:
+        return reduce.tokens_of_batch(batch.mask_BT)
+
+    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        assert batch.old_logprobs_BT is not None
+        assert batch.advantages_BT is not None
+        if self.form == "kl":
+            beta = batch.coefficients["old_kl"]
+            return kl_penalised_surrogate(logprobs_BT, batch.old_logprobs_BT, batch.advantages_BT, beta=beta), None
+        return clipped_surrogate(
+            logprobs_BT,
+            batch.old_logprobs_BT,
+            batch.advantages_BT,
+            eps_low=self.eps_low,
+            eps_high=self.eps_high,
+            dual_clip=self.dual_clip,
+        )
+
+    def objectives(self) -> tuple[Objective, ...]:
+        policy = self.policy_objective()
+        compares: frozenset[Annotation] = frozenset({"values"} if self.value_clip is not None else ())
+        if self.critic == "own":
+            critic = Objective(
+                "critic",
+                self.critic_terms,
+                frozenset({"values"}),
+                compares,
+                without_advantage=True,
+                learning_rate_ratio=self.critic_learning_rate_ratio,
+            )
+            return policy, critic
+        return (
+            Objective(
+                "policy",
+                self.shared_terms,
+                policy.needs | {"values"},
+                policy.compares | compares,
+                without_advantage=True,
+            ),
+        )
+
+    def critic_terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        assert outputs.values_BT is not None
+        assert batch.targets_BT is not None
+        old_values_BT = batch.values_BT if self.value_clip is not None else None
+        return Terms(value_loss(outputs.values_BT, batch.targets_BT, old_values_BT=old_values_BT, clip=self.value_clip))
+
+    def shared_terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        policy, critic = self.terms(outputs, batch), self.critic_terms(outputs, batch)
+        return Terms(policy.loss + self.value_coef * critic.loss, policy.live_BT)

@@ -1,0 +1,124 @@
+"""REINFORCE: the current policy × any reward × reward − baseline × log-likelihood."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sharpen.advantages import group_advantages, leave_one_out, whiten
+from sharpen.losses import reduce
+from sharpen.losses.policy import clipped_surrogate, policy_gradient
+from sharpen.methods.method import Sentence
+from sharpen.methods.policy_method import PolicyMethod
+from sharpen.returns import at_last_token, reward_to_go
+from sharpen.sources import CurrentPolicy, Source
+from sharpen.types import Batch
+
+
+class Reinforce(PolicyMethod):
+    """The policy gradient itself, with a baseline.
+
+    J = E 1/G Σ_i Σ_t A_{i,t} log π(o_{i,t}). Baselines: none, A = R; group_mean, A = R_i − mean R; leave_one_out,
+    A = R_i − mean of the others' R (RLOO); whitened, the reward to go, whitened over the batch's tokens (REINFORCE++).
+    """
+
+    name = "reinforce"
+    sentence = Sentence(
+        source="current policy, G per prompt",
+        reward="any",
+        advantage="reward − baseline",
+        loss="log-likelihood weighed by the advantage, sum over tokens",
+        gradient_coefficient="A",
+        paper="Williams 1992; RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
+    )
+
+    group_size: int = Field(4, ge=1)
+    """G, completions drawn per prompt."""
+    baseline: Literal["none", "group_mean", "leave_one_out", "whitened"] = "leave_one_out"
+    """What a reward is compared with."""
+    reduction: Literal["sum", "per_sequence", "tokens_of_batch"] = "sum"
+    """How tokens are put together: summed over a completion, or averaged over it or over all tokens of the step."""
+    clip: float | None = Field(None, gt=0, lt=1)
+    """Follow PPO's clipped surrogate at 1 ± clip, which several updates per rollout need."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Reinforce:
+        if self.group_size == 1 and self.baseline in ("group_mean", "leave_one_out"):
+            raise ValueError(f"baseline {self.baseline} compares completions of a prompt: group_size must be 2 or more")
+        if self.clip is None and self.passes_and_minibatches != (1, 1):
+            raise ValueError(
+                "with several updates per rollout the policy is no longer the one that sampled, and log π no longer "
+                "follows its gradient: give `clip` (0.2, say), which compares the two"
+            )
+        return self
+
+    def source(self) -> Source:
+        return CurrentPolicy(self.group_size)
+
+    def advantages(self, batch: Batch) -> Tensor:
+        cost_BT = self.kl_cost(batch)
+        if self.baseline in ("none", "whitened"):
+            rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - cost_BT
+            advantages_BT = reward_to_go(rewards_BT, batch.mask_BT)
+            return whiten(advantages_BT, batch.mask_BT) if self.baseline == "whitened" else advantages_BT
+        rewards_B = batch.rewards_B - cost_BT.sum(dim=1)
+        if self.baseline == "leave_one_out":
+            advantages_B = leave_one_out(rewards_B, batch.group_B)
+        else:
+            advantages_B = group_advantages(rewards_B, batch.group_B, std="none")
+        return advantages_B[:, None] * batch.mask_BT
+
+    def weights(self, batch: Batch) -> Tensor:
+        if self.reduction == "sum":
+            return reduce.constant_length(batch.mask_BT, batch.group_B, 1)
+        if self.reduction == "tokens_of_batch":
+            return reduce.tokens_of_batch(batch.mask_BT)
+        return reduce.per_sequence(batch.mask_BT, batch.group_B)
+
+    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        assert batch.advantages_BT is not None
+        if self.clip is None:
+            return policy_gradient(logprobs_BT, batch.advantages_BT), None
+        assert batch.old_logprobs_BT is not None
+        return clipped_surrogate(
+            logprobs_BT, batch.old_logprobs_BT, batch.advantages_BT, eps_low=self.clip, eps_high=self.clip
+        )
+
+
+class RLOO(Reinforce):
+    """REINFORCE with the leave-one-out baseline: A = R_i − mean of the others' R = G/(G − 1) · (R_i − mean R)."""
+
+    name = "rloo"
+    sentence = Sentence(
+        source="current policy, G per prompt",
+        reward="any",
+        advantage="reward − mean of the others'",
+        loss="log-likelihood weighed by the advantage, sum over tokens",
+        gradient_coefficient="A",
+        paper="RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
+    )
+
+
+class ReinforcePlusPlus(Reinforce):
+    """REINFORCE++: the reward minus the KL to go, whitened over all tokens of the batch, and PPO's clip."""
+
+    name = "reinforce_plus_plus"
+    sentence = Sentence(
+        source="current policy",
+        reward="any − β KL per token",
+        advantage="reward to go, whitened over the batch",
+        loss="clipped surrogate, mean over the batch's tokens",
+        gradient_coefficient="live · ρ · A",
+        paper="REINFORCE++, Hu et al. 2025, arXiv 2501.03262",
+    )
+
+    group_size: int = Field(1, ge=1)
+    """G, completions drawn per prompt."""
+    baseline: Literal["none", "group_mean", "leave_one_out", "whitened"] = "whitened"
+    """What a reward is compared with."""
+    reduction: Literal["sum", "per_sequence", "tokens_of_batch"] = "tokens_of_batch"
+    """How tokens are put together."""
+    clip: float | None = Field(0.2, gt=0, lt=1)
+    """Follow PPO's clipped surrogate at 1 ± clip."""

@@ -1,0 +1,107 @@
+"""Reward models: ranked completions, or marked steps × no reward × a score that agrees with people."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from sharpen.losses import reduce
+from sharpen.losses.preference import beats, bradley_terry, ranked_groups, step_loss
+from sharpen.methods.dpo import pair_figures
+from sharpen.methods.method import Method, Objective, Sentence, Terms
+from sharpen.returns import at_last
+from sharpen.sources import MarkedSteps, Preferences, Source
+from sharpen.types import Batch, Outputs
+
+
+class RewardModel(Method):
+    """An outcome reward model, trained on ranked completions.
+
+    J = 1/C(K,2) Σ log σ(s(o⁺) − s(o⁻)) over all pairs of a prompt's K completions, ties left out. The score s stands
+    at the last token. Saved as an `AutoModelForSequenceClassification` with one label.
+    """
+
+    name = "reward_model"
+    sentence = Sentence(
+        source="ranked completions",
+        reward="none",
+        advantage="none",
+        loss="log σ(difference of the scores), mean over a prompt's pairs",
+        gradient_coefficient="±σ(−(s⁺ − s⁻)) of the scores",
+        paper="InstructGPT, Ouyang et al. 2022, arXiv 2203.02155",
+    )
+
+    margin: bool = False
+    """Ask for a difference of scores that is larger by the difference of the grades (Llama 2)."""
+    noise: float = Field(0.0, ge=0, lt=1)
+    """Share of the rankings that are taken to be random (Christiano et al. 2017: 0.1)."""
+    centre: bool = True
+    """At the end, shift the scores so that demonstrations (the best of each group, where there are none) average 0."""
+
+    def source(self) -> Source:
+        return Preferences()
+
+    def advantages(self, batch: Batch) -> Tensor:
+        return batch.mask_BT.float()
+
+    def weights(self, batch: Batch) -> Tensor:
+        return reduce.groups_mean(ranked_groups(batch.rewards_B, batch.group_B))[batch.group_B]
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group"),)
+
+    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        assert outputs.scores_BT is not None
+        scores_B = at_last(outputs.scores_BT, batch.mask_BT)
+        grades_B, group_B = batch.rewards_B, batch.group_B
+        loss_B = bradley_terry(scores_B, grades_B, group_B, margin=self.margin, noise=self.noise)
+        figures = {"score": scores_B.detach(), **pair_figures(scores_B.detach(), beats(grades_B, group_B))}
+        return Terms(loss_B, figures=figures)
+
+    @property
+    def centres_scores(self) -> bool:
+        return self.centre
+
+
+class ProcessRewardModel(Method):
+    """A process reward model, trained on steps that are marked as right (1) or wrong (0), or with a share between.
+
+    J = y log σ(s_t) + (1 − y) log(1 − σ(s_t)) at the last token t of each step, mean over all steps. Saved as an
+    `AutoModelForTokenClassification` with one label.
+    """
+
+    name = "process_reward_model"
+    sentence = Sentence(
+        source="completions with marked steps",
+        reward="none",
+        advantage="none",
+        loss="cross-entropy at the end of each step",
+        gradient_coefficient="y − σ(s) of the scores",
+        paper="Math-Shepherd, Wang et al. 2023, arXiv 2312.08935",
+    )
+
+    def source(self) -> Source:
+        return MarkedSteps()
+
+    def advantages(self, batch: Batch) -> Tensor:
+        return self._ends(batch).float()
+
+    def weights(self, batch: Batch) -> Tensor:
+        return reduce.tokens_of_batch(self._ends(batch))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
+
+    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        scores_BT, labels_BT = outputs.scores_BT, batch.step_rewards_BT
+        assert scores_BT is not None
+        assert labels_BT is not None
+        ends_BT = self._ends(batch)
+        right_BT = ((scores_BT.detach() > 0) == (labels_BT > 0.5)) & ends_BT
+        accuracy_B = right_BT.sum(dim=1) / ends_BT.sum(dim=1)
+        return Terms(step_loss(scores_BT, labels_BT), figures={"step_accuracy": accuracy_B})
+
+    @staticmethod
+    def _ends(batch: Batch) -> Tensor:
+        assert batch.step_rewards_BT is not None
+        return ~batch.step_rewards_BT.isnan() & batch.mask_BT

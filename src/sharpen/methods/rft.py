@@ -1,0 +1,79 @@
+"""Rejection-sampling fine-tuning: a policy imitates those of its own answers that are right."""
+
+from pydantic import Field
+from torch import Tensor
+
+from sharpen.advantages import accepted
+from sharpen.methods.method import Sentence
+from sharpen.methods.sft import SFT
+from sharpen.sources import CurrentPolicy, InitialPolicy, Source
+from sharpen.types import Batch
+
+
+class RFT(SFT):
+    """The initial policy answers every prompt once and for all; its right answers are the demonstrations of SFT.
+
+    J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π_initial.
+    """
+
+    name = "rft"
+    sentence = Sentence(
+        source="initial policy, G per prompt, kept if right",
+        reward="any",
+        advantage="1 if right, else 0",
+        loss="log-likelihood, mean over tokens",
+        gradient_coefficient="I(o is right)",
+        paper="Yuan et al. 2023, arXiv 2308.01825",
+    )
+
+    group_size: int = Field(8, ge=1)
+    """G, completions drawn per prompt."""
+    threshold: float = 1.0
+    """A completion is right when its reward is at least this."""
+    at_most: int | None = Field(4, ge=1)
+    """Right completions kept per prompt; none: all."""
+    unique: bool = True
+    """Keep the same completion of a prompt only once."""
+    prompts: int | None = Field(None, ge=1)
+    """Answer the first so many prompts; none: all."""
+
+    def source(self) -> Source:
+        return InitialPolicy(self.group_size, self.prompts, self.threshold, self.at_most, self.unique)
+
+
+class OnlineRFT(SFT):
+    """The same with answers of the current policy: J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π."""
+
+    name = "online_rft"
+    sentence = Sentence(
+        source="current policy, G per prompt, kept if right",
+        reward="any",
+        advantage="1 if right, else 0",
+        loss="log-likelihood, mean over the tokens of the right",
+        gradient_coefficient="I(o is right)",
+        paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
+    )
+
+    group_size: int = Field(8, ge=1)
+    """G, completions drawn per prompt."""
+    threshold: float = 1.0
+    """A completion is right when its reward is at least this."""
+    at_most: int | None = Field(None, ge=1)
+    """Right completions kept per prompt; none: all."""
+    unique: bool = True
+    """Keep the same completion of a prompt only once."""
+
+    def source(self) -> Source:
+        return CurrentPolicy(self.group_size)
+
+    def advantages(self, batch: Batch) -> Tensor:
+        accepted_B = accepted(
+            batch.rewards_B,
+            batch.group_B,
+            batch.tokens_BT,
+            batch.mask_BT,
+            threshold=self.threshold,
+            at_most=self.at_most,
+            unique=self.unique,
+        )
+        return (accepted_B[:, None] & batch.mask_BT).float()

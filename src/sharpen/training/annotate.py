@@ -1,0 +1,55 @@
+"""What the models add to a batch before it is trained on: log-probabilities and values, where they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sharpen.methods import Role
+from sharpen.models.model import Model
+from sharpen.training.reference import Reference
+from sharpen.training.update import Limits, all_outputs
+from sharpen.types import Annotation, Batch, Group, Need
+
+
+@dataclass(frozen=True, slots=True)
+class Annotator:
+    """The models of a run and how they are asked. Everything is of the weights as they are now, without gradient."""
+
+    models: Mapping[Role, Model]
+    reference: Reference | None
+    temperature: float
+    limits: Limits
+
+    def annotate(
+        self, batch: Batch, wanted: frozenset[Annotation], groups: Sequence[Group], taught_B: Tensor | None = None
+    ) -> Batch:
+        """The batch, made of ``groups``, with what is wanted and not there yet.
+
+        The policy is asked of ``taught_B`` alone, where only those sequences can have a gradient.
+        """
+        if "old_logprobs" in wanted and batch.old_logprobs_BT is None:
+            asked = torch.arange(len(batch)) if taught_B is None else taught_B.nonzero().squeeze(1)
+            old_BT = torch.zeros(batch.tokens_BT.shape)
+            if len(asked):
+                old_BT[asked] = self._ask(batch.select(asked), "logprobs", self.models["policy"])
+            batch = replace(batch, old_logprobs_BT=old_BT)
+        if "ref_logprobs" in wanted and batch.ref_logprobs_BT is None:
+            assert self.reference is not None
+            ref_BT = self.reference.logprobs(groups, batch, self.temperature, self.limits)
+            batch = replace(batch, ref_logprobs_BT=ref_BT)
+        if "kl" in wanted and batch.kl_BT is None:
+            assert self.reference is not None
+            kl_BT = self._ask(batch, "exact_kl", self.models["policy"], self.reference.policy)
+            batch = replace(batch, kl_BT=kl_BT)
+        if "values" in wanted and batch.values_BT is None:
+            # A critic that shares the policy's backbone is a head of the policy.
+            critic = self.models.get("critic", self.models["policy"])
+            batch = replace(batch, values_BT=self._ask(batch, "values", critic))
+        return batch
+
+    def _ask(self, batch: Batch, need: Need, model: Model, reference: Model | None = None) -> Tensor:
+        return all_outputs(model, batch, need, self.temperature, self.limits, reference)

@@ -1,0 +1,56 @@
+"""Measuring on held-out completions: the loss and the method's own figures, without training on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from sharpen.assemble import assemble
+from sharpen.evaluation.estimators import Estimate
+from sharpen.evaluation.runner import estimate
+from sharpen.methods import Method
+from sharpen.training.annotate import Annotator
+from sharpen.training.update import each_part, weighed
+from sharpen.types import Group
+
+
+@torch.no_grad()
+def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]) -> dict[str, Estimate]:
+    """``loss`` and the figures of the method's first objective, each a mean over groups with its interval."""
+    objective = method.objectives()[0]
+    batch = assemble(groups)
+    batch = annotator.annotate(batch, objective.compares, groups)
+    batch = replace(batch, advantages_BT=method.advantages(batch).float())
+    loss_P = np.zeros(len(groups))
+    figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    parts = each_part(
+        annotator.models[objective.model],
+        objective,
+        weighed(method, batch),
+        annotator.temperature,
+        annotator.limits,
+        None if annotator.reference is None else annotator.reference.policy,
+    )
+    for part, _, terms, _ in parts:
+        assert part.weights is not None
+        loss_B = (
+            (part.weights * terms.loss).flatten(1).sum(dim=1) if terms.loss.dim() > 1 else part.weights * terms.loss
+        )
+        np.add.at(loss_P, part.group_B.cpu().numpy(), len(groups) * loss_B.double().cpu().numpy())
+        for name, figure_B in terms.figures.items():
+            figures.setdefault(name, []).append((part.group_B.cpu(), figure_B.double().cpu()))
+    return {
+        "loss": estimate("loss", loss_P),
+        **{name: estimate(name, _mean_per_group(found, len(groups))) for name, found in figures.items()},
+    }
+
+
+def _mean_per_group(found: Sequence[tuple[torch.Tensor, torch.Tensor]], groups: int) -> np.ndarray:
+    group_N, figure_N = (torch.cat(parts) for parts in zip(*found, strict=True))
+    known = ~figure_N.isnan()
+    total_P = torch.zeros(groups, dtype=torch.float64).index_add(0, group_N[known], figure_N[known])
+    count_P = group_N[known].bincount(minlength=groups)
+    return (total_P[count_P > 0] / count_P[count_P > 0]).numpy()
