@@ -93,6 +93,26 @@ def test_order_and_padding_do_not_matter(name):
     )
 
 
-def test_per_sequence_gives_a_long_answer_less_per_token():
-    weights = reduce.per_sequence(MASK[:2], torch.tensor([0, 0]))
-    assert weights[1, 0] == 4 * weights[0, 0]
+# Three groups: two of three sequences present, one of one, none.
+PRESENT = torch.tensor([True, False, True, True, False])
+GROUPS = torch.tensor([0, 0, 0, 1, 2])
+
+
+def test_the_mean_over_sequences_then_groups():
+    weights = reduce.sequences(PRESENT, GROUPS, dtype=torch.float64)
+    assert weights.tolist() == [1 / 4, 0, 1 / 4, 1 / 2, 0]
+    assert reduce.sequences(~PRESENT & False, GROUPS).tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_weight_of_a_sequence_is_that_of_its_tokens_together(seed):
+    batch = ragged(seed)
+    mask, groups = padded_mask(batch.mask), torch.tensor(batch.groups)
+    expected = [sum(row) for row in reduction.weights(reduction.per_sequence, batch.mask, batch.groups)]
+    weights = reduce.sequences(mask.any(1), groups, dtype=torch.float64)
+    assert weights.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_mean_over_groups():
+    assert reduce.groups_mean(torch.tensor([True, False, True, True, True])).tolist() == [0.25, 0, 0.25, 0.25, 0.25]
+    assert reduce.groups_mean(torch.tensor([False, False])).tolist() == [0.0, 0.0]

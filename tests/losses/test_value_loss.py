@@ -51,13 +51,6 @@ def test_the_clip_by_hand(value, old, target, loss, gradient):
     assert values.grad.item() == pytest.approx(gradient)
 
 
-def test_no_gradient_goes_through_the_target():
-    """Where the target is made of the critic's own next value, the gradient is that of V alone."""
-    values = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
-    value_loss(values[:, :1], 0.5 + 0.9 * values[:, 1:]).sum().backward()
-    assert values.grad.tolist() == [[pytest.approx(1.0 - 2.3), 0.0]]
-
-
 @pytest.mark.parametrize("options", [{"clip": 0.2}, {"old_values_BT": torch.ones(1, 1)}])
 def test_half_of_the_clip_is_refused(options):
     with pytest.raises(ValueError, match="both"):

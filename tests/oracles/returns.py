@@ -27,8 +27,8 @@ def td_targets(rewards, values, mask, gamma, bootstrap=0.0):
 def gae(rewards, values, mask, gamma, lam, bootstrap=0.0):
     """Σ_{l ≥ 0} (γλ)^l δ_{t+l}"""
     tokens, result = kept(mask), [0.0] * len(mask)
-    following = [values[t] for t in tokens[1:]] + [bootstrap]
-    errors = [rewards[t] + gamma * v - values[t] for t, v in zip(tokens, following, strict=True)]
+    targets = td_targets(rewards, values, mask, gamma, bootstrap)
+    errors = [targets[t] - values[t] for t in tokens]
     for i, t in enumerate(tokens):
         result[t] = sum((gamma * lam) ** l * error for l, error in enumerate(errors[i:]))
     return result
