@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from logging import ERROR
+from logging import Filter, LogRecord
 from typing import Any
 
 from transformers.utils import logging
@@ -22,13 +22,20 @@ def without_progress_bars() -> Iterator[None]:
         logging.set_tqdm_hook(before)
 
 
+class _Nothing(Filter):
+    def filter(self, record: LogRecord) -> bool:
+        return False
+
+
 @contextmanager
 def without_load_report() -> Iterator[None]:
     """No table of missing and unexpected weights meanwhile, for a caller who looks at both."""
     logger = logging.get_logger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(ERROR)
+
+    # A filter and not the level: at another level transformers complains of other things.
+    nothing = _Nothing()
+    logger.addFilter(nothing)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.removeFilter(nothing)
