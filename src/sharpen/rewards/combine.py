@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from sharpen.errors import RewardError
-from sharpen.rewards.reward import Reward, sample_name
+from sharpen.rewards.reward import Reward, last_position, sample_name
 from sharpen.types import Group, Score, StepValue
 
 
@@ -15,8 +17,12 @@ class WeightedSum(Reward):
 
     A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one
     fails, the total is None too and the error is kept. A weight of 0 only logs a reward: it adds nothing,
-    and is no reason for a total where nothing else applies. Step values are weighted alike. Parts carry the
-    rewards' names, with ``_2``, ``_3``, … where two are called the same.
+    and is no reason for a total where nothing else applies. Parts carry the rewards' names, with ``_2``,
+    ``_3``, … where two are called the same.
+
+    Step values are weighted alike. Where one reward has steps, the value of one that has none stands at the last
+    token the model wrote, as one more reward of the last step: the sum of the step rewards from any token on
+    (DeepSeekMath 4.1.3, 2402.03300) then holds it, and it is pooled with them.
 
     Raises `RewardError` for a weight that is not finite, and if no weight is different from 0.
     """
@@ -35,6 +41,10 @@ class WeightedSum(Reward):
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
 
+    def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        for reward in self.rewards:
+            reward.use_tokenizer(tokenizer)
+
     def check_columns(self, columns: Collection[str], where: str) -> None:
         for reward in self.rewards:
             reward.check_columns(columns, where)
@@ -44,12 +54,23 @@ class WeightedSum(Reward):
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         by_reward = [reward.score(groups) for reward in self.rewards]
+        stepwise = any(
+            score.steps
+            for weight, of_groups in zip(self.weights, by_reward, strict=True)
+            for of_group in of_groups
+            for score in of_group
+            if weight
+        )
         return [
-            tuple(self._combine(scores) for scores in zip(*group_scores, strict=True))
-            for group_scores in zip(*by_reward, strict=True)
+            tuple(
+                self._combine(scores, last_position(completion) if stepwise else None)
+                for completion, *scores in zip(group.completions, *group_scores, strict=True)
+            )
+            for group, *group_scores in zip(groups, *by_reward, strict=True)
         ]
 
-    def _combine(self, scores: Sequence[Score]) -> Score:
+    def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
+        """One score of several; ``last`` is where values without steps stand, None where there are no steps at all."""
         parts: dict[str, float | None] = {}
         for reward, name, score in zip(self.rewards, self.names, scores, strict=True):
             parts[name] = score.total
@@ -61,7 +82,12 @@ class WeightedSum(Reward):
         if not weighted:
             return Score(None, parts)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
-        steps = [StepValue(step.position, w * step.value) for w, s in weighted for step in s.steps]
+        steps: list[StepValue] = []
+        for weight, score in weighted:
+            own = score.steps
+            if not own and last is not None and score.total is not None:
+                own = (StepValue(last, score.total),)
+            steps += [StepValue(step.position, weight * step.value) for step in own]
         return Score(total, parts, tuple(sorted(steps, key=lambda step: step.position)))
 
 

@@ -83,7 +83,12 @@ class FunctionReward(Reward):
         # The user's code may raise anything; one bad sample must not end a run.
         except Exception as error:  # noqa: BLE001
             return Score(None, {self.name: None}, error=f"{self.name} raised {_describe(error)}")
-        total = self._number(value, group, index)
+        return self._judge(value, group, index)
+
+    def _judge(self, value: object, group: Group, index: int) -> Score:
+        """The score that a returned value is."""
+        otherwise = ", or None where it does not apply"
+        total = None if value is None else self._number(value, sample_name(group, index), otherwise)
         return Score(total, {self.name: total})
 
     def _call(self, text: str, row: Row) -> object:
@@ -95,15 +100,14 @@ class FunctionReward(Reward):
             return self.function(**keywords, completion=text)
         return self.function(text, **keywords)
 
-    def _number(self, value: object, group: Group, index: int) -> float | None:
-        if value is None:
-            return None
+    def _number(self, value: object, sample: str, otherwise: str = "") -> float:
+        """A returned value as a finite number; messages call it that of ``sample`` and end with ``otherwise``."""
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, Real):
             raise RewardError(
-                f"reward {self.name!r} returned a {type(value).__name__} for {sample_name(group, index)}; "
-                "it must return a number, or None where it does not apply"
+                f"reward {self.name!r} returned a {type(value).__name__} for {sample}; "
+                f"it must return a number{otherwise}"
             )
         try:
             number = float(value)
@@ -111,8 +115,7 @@ class FunctionReward(Reward):
             number = math.inf
         if not math.isfinite(number):
             raise RewardError(
-                f"reward {self.name!r} returned {number} for {sample_name(group, index)}; "
-                "it must return a finite number, or None where it does not apply"
+                f"reward {self.name!r} returned {number} for {sample}; it must return a finite number{otherwise}"
             )
         return number
 

@@ -9,27 +9,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sharpen.errors import RewardError
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.math import Math
+from sharpen.rewards.model import ModelReward, ModelSettings, ProcessModelReward, StepModelSettings
 from sharpen.rewards.reward import Reward
+from sharpen.rewards.steps import StepReward
 from sharpen.rewards.verifier import Verifier
 from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
 from sharpen.suggest import did_you_mean
 
 RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str, Any] | Sequence[Any]
 
+Checked = TypeVar("Checked", bound=BaseModel)
+
 VERIFIERS: dict[str, type[Verifier]] = {v.name: v for v in (ExactAnswer, Contains, Regex, Tags, Math)}
+
+
+MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any], Reward]]] = {
+    ModelReward.name: (ModelSettings, ModelReward),
+    ProcessModelReward.name: (StepModelSettings, ProcessModelReward),
+}
+STEPS = "steps"
+"""The name of a step verifier as a reward; the setting ``function`` says which."""
 
 
 def describe_rewards() -> dict[str, str]:
     """The rewards known by name, each with the first line of its description."""
-    return {name: (verifier.__doc__ or "").strip().partition("\n")[0] for name, verifier in VERIFIERS.items()}
+    kinds = {**VERIFIERS, STEPS: StepReward, **{name: kind for name, (_, kind) in MODELS.items()}}
+    return {name: (kind.__doc__ or "").strip().partition("\n")[0] for name, kind in kinds.items()}
 
 
 def resolve_reward(spec: RewardSpec) -> Reward:
@@ -71,15 +84,21 @@ def _weighted(spec: RewardSpec) -> tuple[Reward, float]:
 
 def _named(name: str, settings: Mapping[str, Any]) -> Reward:
     if name in VERIFIERS:
-        return FunctionReward(_build(VERIFIERS[name], settings))
+        return FunctionReward(_build(VERIFIERS[name], name, settings))
+    if name in MODELS:
+        of_model, kind = MODELS[name]
+        return kind(_build(of_model, name, settings))
+    if name == STEPS:
+        return _step_reward(settings)
     if ":" not in name:
+        known = [*VERIFIERS, STEPS, *MODELS]
         raise RewardError(
-            f"there is no reward {name!r}.{did_you_mean(name, VERIFIERS)} Known: {', '.join(VERIFIERS)}. "
+            f"there is no reward {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}. "
             "A function of your own is written module:function or path/to/file.py:function"
         )
     target = _load(name)
     if isinstance(target, type) and issubclass(target, Verifier):
-        return FunctionReward(_build(target, settings))
+        return FunctionReward(_build(target, target.name, settings))
     if isinstance(target, (Reward, Verifier)) and settings:
         raise RewardError(f"reward {name!r} is already set up and takes no settings: {', '.join(settings)}")
     if isinstance(target, Reward):
@@ -89,19 +108,34 @@ def _named(name: str, settings: Mapping[str, Any]) -> Reward:
     return FunctionReward(target, settings=settings)
 
 
-def _build(verifier: type[Verifier], settings: Mapping[str, Any]) -> Verifier:
+def _step_reward(settings: Mapping[str, Any]) -> Reward:
+    rest = dict(settings)
+    function, total, separator = rest.pop("function", None), rest.pop("total", "mean"), rest.pop("separator", None)
+    if isinstance(function, str) and ":" in function:
+        function = _load(function)
+    if not callable(function):
+        raise RewardError(
+            f"reward {STEPS!r} needs the setting `function`, a step verifier as module:function or "
+            f"path/to/file.py:function, not {function!r}"
+        )
+    if separator is not None and not isinstance(separator, str):
+        raise RewardError(f"reward {STEPS!r}: the separator must be a text, not {separator!r}")
+    return StepReward(function, STEPS, rest, total=total, separator=separator)
+
+
+def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Checked:
     try:
-        return verifier(**settings)
+        return kind(**settings)
     except ValidationError as error:
         problems = []
         for problem in error.errors():
             field = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                known = verifier.model_fields
+                known = kind.model_fields
                 problems.append(f"unknown setting {field!r}.{did_you_mean(field, known)} Known: {', '.join(known)}")
             else:
                 problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
-        raise RewardError(f"reward {verifier.name!r}: {'; '.join(problems)}") from error
+        raise RewardError(f"reward {name!r}: {'; '.join(problems)}") from error
 
 
 def _load(name: str) -> Any:

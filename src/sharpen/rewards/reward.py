@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 
-from sharpen.types import Group, Score
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.types import Completion, Group, Score
 
 
 class Reward(ABC):
@@ -34,9 +36,19 @@ class Reward(ABC):
         """
         return
 
+    def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Learn the tokenizer of the policy that writes the completions. Call it before the first `score`."""
+        return
+
     def answer(self, completion: str) -> str | None:
         """The answer that ``completion`` gives, as majority voting compares it; None if it gives none."""
         return None
+
+
+def last_position(completion: Completion) -> int:
+    """The last token that the model wrote: where a reward of the whole completion stands."""
+    written = [position for position, trained in enumerate(completion.trained) if trained]
+    return written[-1] if written else len(completion.token_ids) - 1
 
 
 def excerpt(text: str, length: int = 60) -> str:
