@@ -5,7 +5,7 @@ import torch
 
 from oracles import returns as oracle
 from oracles.ragged import padded, padded_mask, ragged
-from sharpen.returns import at_last_token, gae, reward_to_go, td_targets
+from sharpen.returns import at_last, at_last_token, gae, reward_to_go, td_targets
 
 SETTINGS = [(1.0, 1.0), (1.0, 0.95), (0.9, 0.0), (0.97, 0.5), (0.0, 1.0)]
 
@@ -111,3 +111,12 @@ def test_the_reward_falls_on_the_last_token_that_is_trained_on():
     found = at_last_token(rewards, mask)
     assert found.dtype == torch.float64
     assert found.tolist() == [[0, 2, 0, 0], [0, 0, -1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_the_value_at_the_last_token_that_is_trained_on():
+    mask = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 0, 0]], dtype=torch.bool)
+    values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]], requires_grad=True)
+    found = at_last(values, mask)
+    assert found.tolist() == [2.0, 6.0, 0.0]
+    found.sum().backward()
+    assert values.grad.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]

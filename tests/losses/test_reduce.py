@@ -116,3 +116,18 @@ def test_the_weight_of_a_sequence_is_that_of_its_tokens_together(seed):
 def test_the_mean_over_groups():
     assert reduce.groups_mean(torch.tensor([True, False, True, True, True])).tolist() == [0.25, 0, 0.25, 0.25, 0.25]
     assert reduce.groups_mean(torch.tensor([False, False])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_the_frame_of_grpo_dapo_and_dr_grpo_multiply_the_coefficient(seed):
+    """By |o_i| over the mean length of its group, and by |o_i| over the constant length."""
+    batch = ragged(seed)
+    mask, groups = padded_mask(batch.mask), torch.tensor(batch.groups)
+    of_grpo = fast("per_sequence", mask, groups, dtype=torch.float64)
+    lengths = [sum(row) for row in batch.mask]
+    for i, t in mask.nonzero().tolist():
+        others = [n for n, group in zip(lengths, batch.groups, strict=True) if group == batch.groups[i] and n]
+        dapo = fast("tokens_of_group", mask, groups, dtype=torch.float64)[i, t] / of_grpo[i, t]
+        assert dapo.item() == pytest.approx(lengths[i] / (sum(others) / len(others)))
+        dr_grpo = fast("constant_length", mask, groups, dtype=torch.float64)[i, t] / of_grpo[i, t]
+        assert dr_grpo.item() == pytest.approx(lengths[i] / LENGTH)
