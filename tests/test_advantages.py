@@ -231,13 +231,18 @@ def test_decoupled_rewards_separate_what_the_z_score_of_the_sum_does_not():
     assert apart.tolist() == pytest.approx([-unit, unit, -2 * unit, 2 * unit])
 
 
-def test_decoupled_rewards_without_spread():
-    """A flat group keeps exactly 0 beside others, a reward of weight 0 does nothing, and a flat batch is 0."""
-    parts = torch.cat([PARTS[:2], torch.full((3, 2), 0.1, dtype=torch.float64)])
-    groups = torch.tensor([0, 0, 1, 1, 1])
-    found = decoupled_advantages(parts, groups, torch.tensor([1.0, 0.0], dtype=torch.float64))
-    assert found[2:].tolist() == [0.0, 0.0, 0.0]
-    assert found[:2].tolist() == pytest.approx([-2 / math.sqrt(2), 2 / math.sqrt(2)])
+def test_a_flat_group_keeps_exactly_0_beside_others():
+    """Taking the mean of the batch off, which is 0 but for rounding, would give it an advantage of 1e-17."""
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    groups = torch.tensor([0, 0, 0, 1, 1, 1])
+    for seed in range(10):
+        parts = torch.full((6, 2), 0.1, dtype=torch.float64)
+        parts[:3] = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        found = decoupled_advantages(parts, groups, weights)
+        assert found[3:].tolist() == [0.0, 0.0, 0.0]
+        # Of the six, only the three z-scores of the first reward are left, whose squares sum to 2.
+        z_scores = group_advantages(parts[:3, 0], groups[:3]) / math.sqrt(2 / 5)
+        torch.testing.assert_close(found[:3], z_scores)
     assert decoupled_advantages(torch.full((4, 2), 3.0), PAIRS, torch.ones(2)).tolist() == [0.0] * 4
 
 
