@@ -33,7 +33,8 @@ def token_ends(
     """For each character offset of the decoded text the index of the token that completes it.
 
     It is the first token whose decoded prefix begins with the text up to the offset. A character of several tokens
-    (bytes) is complete with its last one; special tokens are no text. Offsets are in rising order.
+    (bytes) is complete with its last one, except U+FFFD, as which all incomplete ones are decoded. Special tokens are
+    no text. Offsets are in rising order.
 
     Raises ValueError for an offset that lies outside the text or is not above the one before.
     """
