@@ -248,6 +248,18 @@ def demo(
 
 
 @app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this method and its settings.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of the docs and nothing else.")] = False,
+) -> None:
+    """List the methods, or show one with its equation and settings."""
+    from sharpen.cli_methods import show_methods
+
+    show_methods(name, as_json=json, markdown=markdown)
+
+
+@app.command()
 def rewards() -> None:
     """List the rewards known by name."""
     from sharpen.rewards.registry import describe_rewards

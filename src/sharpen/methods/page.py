@@ -1,0 +1,103 @@
+"""The page of the methods, ``docs/methods.md``, as Markdown."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from sharpen.methods import METHODS
+from sharpen.methods.describe import Setting, as_text, by_owner, called, objective, parent, row, settings
+from sharpen.methods.method import Method
+from sharpen.settings import Settings
+
+LEGEND = (
+    ("ρ", "π/π_old of a token, 1 while the policy is the one that sampled"),
+    ("s", "the same of a whole completion, to the power of 1/|o|"),
+    ("A, Â", "the advantage of a token, of a completion relative to its group"),
+    ("live", "0 where clipping stops the gradient, else 1"),
+    ("|o|", "the completion's length in tokens"),
+    ("sg", "a value whose gradient is stopped"),
+)
+"""The signs of the formulas."""
+
+_BAR = r"\|"
+
+_BEGINNING = """\
+# Methods
+
+Every method is one sentence: source × reward × advantage × loss. The gradient coefficient is what ∇ log π of a token is
+multiplied by, before lengths are averaged over (DeepSeekMath's unified view). Formulas are maximised.
+
+This page is printed by `sharpen methods --markdown`, from the code. `sharpen methods NAME` shows one method,
+`--json` gives the same to programs. In a recipe:
+
+    method:
+      name: grpo
+      group_size: 16
+      kl: {estimator: k2}
+"""
+
+
+def methods_page() -> str:
+    """The unified table, a section for each method, and one for the settings that several share."""
+    parts = [_BEGINNING, _unified(), _table(("sign", "meaning"), LEGEND)]
+    parts += [_section(method) for method in METHODS.values()]
+    owners = [owner for method in METHODS.values() for owner in by_owner(settings(method))]
+    parts += [_shared(owner) for owner in dict.fromkeys(owners) if owner not in METHODS.values()]
+    return "\n".join(parts)
+
+
+def _unified() -> str:
+    rows = [row(method) for method in METHODS.values()]
+    heads = ["method", *(key.replace("_", " ") for key in rows[0] if key != "name")]
+    return _table(heads, ([_link(r.pop("name")), *map(_with_links, r.values())] for r in rows))
+
+
+def _section(method: type[Method]) -> str:
+    above, others = parent(method), by_owner(settings(method))
+    own = others.pop(method, [])
+    origin = f"{_with_links(method.sentence.paper)}.{f' A form of {_link(above.name)}.' if above else ''}"
+    parts = [f"## `{method.name}`", textwrap.indent(objective(method), "    "), origin]
+    if own:
+        parts.append(_settings_table(own))
+    if others:
+        shared = ", ".join(_link(called(owner)) for owner in others)
+        parts.append(f"{'Also the' if own else 'The'} settings of {shared}.")
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _shared(owner: type[Settings]) -> str:
+    # A method that changes some of them has these among its own, so one that changes none has them all.
+    found = max((by_owner(settings(method)).get(owner, []) for method in METHODS.values()), key=len)
+    users = ", ".join(_link(method.name) for method in METHODS.values() if owner in by_owner(settings(method)))
+    about = objective(owner).partition("\n")[0]
+    head = called(owner) if issubclass(owner, Method) else f"`{called(owner)}`"
+    return f"## {head[0].upper()}{head[1:]}\n\n{about} In {users}.\n\n{_settings_table(found)}"
+
+
+def _settings_table(found: Sequence[Setting]) -> str:
+    return _table(
+        ("setting", "values", "default", "meaning"),
+        ((f"`{s.name}`", s.values, default_text(s), s.meaning) for s in found),
+    )
+
+
+def default_text(setting: Setting) -> str:
+    """The default and, where it takes the place of another, that one."""
+    text = as_text(setting.default)
+    return f"{text} instead of {as_text(setting.instead_of)}" if setting.changed else text
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines += [f"| {' | '.join(cell.replace('|', _BAR) for cell in row)} |" for row in rows]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`](#{name})" if name in METHODS else f"[{name}](#{name.replace(' ', '-')})"
+
+
+def _with_links(text: str) -> str:
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
