@@ -1,6 +1,7 @@
 import pytest
-from tiny_tokenizers import PLAIN_TEMPLATE, byte_tokenizer
+from tiny_tokenizers import PLAIN_TEMPLATE
 
+from byte_tokenizer import byte_tokenizer
 from sharpen.data.rows import read_rows
 from sharpen.data.steps import load_steps
 from sharpen.errors import DataError

@@ -1,8 +1,8 @@
 import random
 
 import pytest
-from tiny_tokenizers import byte_tokenizer
 
+from byte_tokenizer import byte_tokenizer
 from sharpen.data.positions import step_ends, token_ends
 from sharpen.models.embedded import character_tokenizer
 

@@ -39,3 +39,10 @@ def test_tasks_are_deterministic_and_named(name):
     assert list(first.train_rows()) == list(second.train_rows())
     assert list(first.held_out_rows()) == list(second.held_out_rows())
     assert first.held_out_rows().row_id(0) == f"{name}/held_out:1"
+
+
+@pytest.mark.parametrize("name", ["sums", "words"])
+def test_tasks_of_prompts_only_bring_nothing_to_imitate(name):
+    task = resolve_task(name)
+    parts = (task.demonstrations, task.preferences, task.step_labels)
+    assert [part() for part in (*parts, task.held_out_preferences, task.held_out_step_labels)] == [None] * 5

@@ -1,7 +1,7 @@
 """Tiny tokenizers whose token ids a reader can work out: every word of VOCABULARY is one token."""
 
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE, WordLevel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
@@ -37,16 +37,6 @@ def make_tokenizer(template: str | None = None, eos: str | None = "<eos>") -> Pr
     tokenizer.add_tokens("\n")
     tokenizer.chat_template = template
     return tokenizer
-
-
-def byte_tokenizer(*merges: str) -> PreTrainedTokenizerFast:
-    """A token for every byte, and one for each of ``merges``, two characters of one byte each."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*letters, *merges])}
-    model = Tokenizer(BPE(vocabulary, [(merge[0], merge[1]) for merge in merges]))
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    model.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<eos>")
 
 
 def ids(text: str) -> tuple[int, ...]:

@@ -41,7 +41,8 @@ def total(spec: Any, group: Any, text: str = "abc", **row: Any) -> float | None:
 
 def test_names_carry_a_description() -> None:
     described = describe_rewards()
-    assert list(described) == ["exact_answer", "contains", "regex", "tags", "math"]
+    verifiers = ["exact_answer", "contains", "regex", "tags", "math"]
+    assert list(described) == [*verifiers, "steps", "reward_model", "process_reward_model"]
     assert all(description.endswith(".") for description in described.values())
 
 

@@ -76,12 +76,13 @@ class ScorerReward(Reward):
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._scorer is None:
             path = find_model(self.settings.path).path
-            self._scorer = load_scorer(path, kind=self.kind, compute_dtype=self.settings.dtype)
-            if not self._scorer.head.weight.any():
+            scorer = load_scorer(path, kind=self.kind, compute_dtype=self.settings.dtype)
+            if not scorer.head.weight.any():
                 raise RewardError(
                     f"reward {self.name!r}: the head of {path} is 0, so it is no trained scorer; train one with the "
                     f"method {self.name}"
                 )
+            self._scorer = scorer
         self._tokenizer = tokenizer
         self._same_tokens = tokenizer.get_vocab() == self._scorer.tokenizer.get_vocab()
 
@@ -114,11 +115,9 @@ class ScorerReward(Reward):
         """The score of a completion whose logits at these tokens are known."""
 
     def _score_one(self, group: Group, index: int, logits: Sequence[float] | None) -> Score:
-        assert self._scorer is not None
         if logits is None:
-            reason = (
-                f"{self.name}: empty, or with its prompt longer than the scorer's {self._scorer.context_length} tokens"
-            )
+            limit = self.scorer.context_length
+            reason = f"{self.name}: empty, or with its prompt longer than the scorer's {limit} tokens"
             return Score(None, {self.name: None}, error=reason)
         if not all(map(math.isfinite, logits)):
             raise RewardError(
