@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from oracles import sampling as oracle
+from sharpen.assemble import assemble
 from sharpen.errors import ModelError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
-from sharpen.training.assemble import assemble
-from sharpen.training.update import Limits, all_logprobs
+from sharpen.training.update import Limits, all_outputs
 from sharpen.types import Completion, Finish, Group, Prompt
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 
@@ -60,11 +60,11 @@ def test_the_trainers_log_probabilities_are_the_rollouts(name: str, temperature:
     prompts = prompts_of(policy)
     ids = [range(100 * i, 100 * i + 4) for i in range(len(prompts))]
     drawn = draw(policy, prompts, ids, truncation=Truncation(temperature))
-    batch = assemble([Group(p, c) for p, c in zip(prompts, drawn, strict=True)], scored=False)
+    batch = assemble([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
     assert batch.mask_BT.sum() > 100
     assert batch.sample_logprobs_BT is not None
     for limits in (Limits(60, True), Limits(10_000, False)):
-        trained_BT = all_logprobs(policy, batch, temperature, limits)
+        trained_BT = all_outputs(policy, batch, "logprobs", temperature, limits)
         torch.testing.assert_close(trained_BT, batch.sample_logprobs_BT, rtol=0, atol=1e-5)
     own_BT = torch.stack(own_logprobs(policy.model, batch, temperature)).detach()
     torch.testing.assert_close(batch.sample_logprobs_BT, own_BT * batch.mask_BT, rtol=0, atol=1e-5)
@@ -75,8 +75,8 @@ def test_in_bfloat16_they_differ_by_its_rounding() -> None:
     policy = tiny_policy("llama", compute_dtype="bfloat16")
     prompts = prompts_of(policy)
     drawn = draw(policy, prompts, [range(100 * i, 100 * i + 6) for i in range(len(prompts))])
-    batch = assemble([Group(p, c) for p, c in zip(prompts, drawn, strict=True)], scored=False)
-    trained_BT = all_logprobs(policy, batch, 1.0, Limits(200, True))
+    batch = assemble([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
+    trained_BT = all_outputs(policy, batch, "logprobs", 1.0, Limits(200, True))
     difference = (trained_BT - batch.sample_logprobs_BT)[batch.mask_BT]
     assert difference.abs().mean() < 0.02
     assert difference.abs().max() < 0.2

@@ -40,9 +40,15 @@ def trained(steps: int = 2) -> tuple[Policy, torch.optim.Optimizer]:
     return policy, optimizer
 
 
+def save(
+    folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any] = STATE
+) -> Path:
+    return save_checkpoint(folder, step, {"": policy}, {"": optimizer}, state)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    return save_checkpoint(tmp_path, 3, *trained(), STATE)
+    return save(tmp_path, 3, *trained())
 
 
 def test_a_checkpoint_is_a_model_folder_that_transformers_loads(saved: Path) -> None:
@@ -64,7 +70,7 @@ def test_state_and_optimizer_come_back_to_the_last_bit_and_go_on_alike(saved: Pa
     policy, optimizer = trained()
     other, fresh = trained(0)
     other.model.load_state_dict(AutoModelForCausalLM.from_pretrained(saved).state_dict())
-    load_optimizer(saved, fresh)
+    load_optimizer(saved, "", fresh)
     for p, q in zip(policy.model.parameters(), other.model.parameters(), strict=True):
         p.grad = torch.ones_like(p)
         q.grad = torch.ones_like(q)
@@ -76,17 +82,17 @@ def test_state_and_optimizer_come_back_to_the_last_bit_and_go_on_alike(saved: Pa
 
 
 def test_an_optimizer_that_has_not_stepped_yet_is_saved_and_loaded(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, 1, *trained(0), STATE)
+    path = save(tmp_path, 1, *trained(0))
     _, optimizer = trained(1)
     assert problem(path) is None
-    load_optimizer(path, optimizer)
+    load_optimizer(path, "", optimizer)
     assert not optimizer.state_dict()["state"]
 
 
 def test_an_optimizer_of_another_model_is_refused(saved: Path) -> None:
     smaller = make_optimizer([torch.nn.Parameter(torch.ones(2, 2))], OptimizerSettings())
     with pytest.raises(CheckpointError, match="more parameters than the model, 1"):
-        load_optimizer(saved, smaller)
+        load_optimizer(saved, "", smaller)
 
 
 def flip(file: Path, byte: int = -1) -> None:
@@ -139,7 +145,7 @@ def test_the_manifest_covers_every_file(saved: Path) -> None:
 
 
 def test_the_latest_sound_one_is_found_behind_damaged_ones(tmp_path: Path) -> None:
-    paths = [save_checkpoint(tmp_path, step, *trained(), STATE) for step in (2, 10, 9, 100)]
+    paths = [save(tmp_path, step, *trained()) for step in (2, 10, 9, 100)]
     cut(paths[3] / "model.safetensors")
     (paths[1] / "manifest.json").unlink()
     found = list(sound_checkpoints(tmp_path))
@@ -153,7 +159,7 @@ def test_what_was_left_half_written_does_not_count_and_is_written_over(tmp_path:
     (left / "model.safetensors").write_text("half")
     (left / "of an older format").write_text("")
     assert checkpoints(tmp_path) == []
-    path = save_checkpoint(tmp_path, 3, *trained(), STATE)
+    path = save(tmp_path, 3, *trained())
     assert problem(path) is None
     assert not left.exists()
     assert not (path / "of an older format").exists()
@@ -161,7 +167,7 @@ def test_what_was_left_half_written_does_not_count_and_is_written_over(tmp_path:
 
 def test_a_checkpoint_that_is_there_is_replaced(saved: Path) -> None:
     flip(saved / "model.safetensors")
-    assert save_checkpoint(saved.parent, 3, *trained(1), {**STATE, "step": 4}) == saved
+    assert save(saved.parent, 3, *trained(1), {**STATE, "step": 4}) == saved
     assert problem(saved) is None
     assert load_state(saved)["step"] == 4
 

@@ -1,15 +1,16 @@
 """The numbers of a step on a batch small enough to work them out by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from sharpen.assemble import assemble
 from sharpen.methods import GRPO
-from sharpen.training.assemble import assemble
 from sharpen.training.metrics import TokenStats, rollout_metrics
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
+from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment, StepValue
 
 NAN = float("nan")
 
@@ -33,7 +34,7 @@ def test_what_is_said_of_a_rollout() -> None:
         ),
         group("flat", (completion(1), Score(2.0, {"right": 1.0})), (completion(10), Score(2.0, {"right": 1.0}))),
     ]
-    found = rollout_metrics(groups, assemble(groups, scored=True))
+    found = rollout_metrics(groups, assemble(groups))
     assert found == {
         "length/mean": 4.0,
         "length/max": 10.0,
@@ -50,7 +51,7 @@ def test_what_is_said_of_a_rollout() -> None:
 
 def test_without_a_reward_only_lengths_are_said() -> None:
     groups = [Group(Prompt("a", (1,), "", {}), (completion(3), completion(5, Finish.LENGTH)))]
-    assert rollout_metrics(groups, assemble(groups, scored=False)) == {
+    assert rollout_metrics(groups, assemble(groups)) == {
         "length/mean": 4.0,
         "length/max": 5.0,
         "truncated": 0.5,
@@ -65,6 +66,8 @@ def batch(**given: Any) -> Batch:
         tokens_BT=torch.zeros(2, 3, dtype=torch.long),
         mask_BT=torch.tensor([[True, True, True], [True, False, False]]),
         rewards_B=torch.tensor([1.0, 0.0], dtype=torch.float64),
+        truncated_B=torch.tensor([True, False]),
+        completion_limit=3,
         **given,
     )
 
@@ -81,6 +84,7 @@ def test_what_is_said_of_the_tokens() -> None:
         sample_logprobs_BT=old + torch.tensor([[0.1, -0.3, 0.0], [0.0, 9.0, 9.0]], dtype=torch.float64),
         ref_logprobs_BT=log([[1.0, 0.25, 0.2], [0.2, 0.1, 0.1]]),
         advantages_BT=torch.tensor([[1.0, 1.0, 1.0], [-1.0, 7.0, 7.0]]),
+        coefficients={"beta": 0.1},
     )
     entropy = torch.tensor([[1.0, 2.0, 3.0], [6.0, 99.0, 99.0]])
     found = measured(GRPO(beta=0.1), step, now, entropy)
@@ -95,6 +99,10 @@ def test_what_is_said_of_the_tokens() -> None:
         "advantage/abs": 1.0,
         "mismatch/mean": 0.1,
         "mismatch/max": 0.3,
+        # Of the logs of the completions' ratios, |0.1 − 0.3 + 0|/3 and 0.
+        "ratio/noise": 0.1 / 3,
+        # r − log r − 1 of r = π/π_old, the ratios above: an estimate of KL(π_old ‖ π).
+        "kl_old": (0.25 - math.log(1.25) + 2 * (math.log(2) - 0.5) + 0) / 4,
         # r = π_ref/π = 2, 1, 2, 0.5 and k3 = r − log r − 1.
         "kl": (2 * (1 - math.log(2)) + 0 + (0.5 + math.log(2) - 1)) / 4,
     }
@@ -106,7 +114,8 @@ def measured(method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor
     stats = TokenStats()
     for b in range(len(step)):
         part = step.select(torch.tensor([b]))
-        stats.add(part, now[[b]], entropy[[b]], method.terms(now[[b]], part))
+        outputs = Outputs(logprobs_BT=now[[b]], entropy_BT=entropy[[b]])
+        stats.add(part, outputs, method.terms(outputs, part))
     return stats.metrics()
 
 
@@ -119,6 +128,8 @@ def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:
         tokens_BT=torch.zeros(1, 2000, dtype=torch.long),
         mask_BT=torch.ones(1, 2000, dtype=torch.bool),
         rewards_B=torch.zeros(1, dtype=torch.float64),
+        truncated_B=torch.tensor([True]),
+        completion_limit=2000,
         old_logprobs_BT=torch.zeros(1, 2000, dtype=torch.float64),
         advantages_BT=torch.ones(1, 2000),
     )
@@ -132,9 +143,10 @@ def test_what_was_not_computed_is_not_said() -> None:
     stats = TokenStats()
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
     step = batch(old_logprobs_BT=now, advantages_BT=torch.ones(2, 3))
-    stats.add(step, now, torch.zeros(2, 3), GRPO().terms(now, step))
-    assert "kl" not in stats.metrics()
-    assert "mismatch/mean" not in stats.metrics()
+    outputs = Outputs(logprobs_BT=now)
+    stats.add(step, outputs, GRPO().terms(outputs, step))
+    said = stats.metrics()
+    assert not {"kl", "mismatch/mean", "entropy", "value/mean"} & said.keys()
     assert TokenStats().metrics() == {}
 
 
@@ -148,7 +160,7 @@ def test_completions_become_a_batch() -> None:
         Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
         Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),
     ]
-    found = assemble(groups, scored=True)
+    found = assemble(groups)
     assert [p.tolist() for p in found.prompts] == [[1, 2], [3]]
     assert found.group_B.tolist() == [0, 0, 1]
     assert found.tokens_BT.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
@@ -156,6 +168,28 @@ def test_completions_become_a_batch() -> None:
     assert found.rewards_B.tolist() == pytest.approx([0.5, NAN, -1.0], nan_ok=True)
     assert found.sample_logprobs_BT is not None
     assert found.sample_logprobs_BT.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
-    unscored = assemble(groups, scored=False)
+    assert found.truncated_B.tolist() == [False, False, False]
+    assert (found.completion_limit, assemble(groups, completion_limit=9).completion_limit) == (3, 9)
+    assert found.step_rewards_BT is None
+    unscored = assemble([replace(group, scores=()) for group in groups])
     assert unscored.mask_BT.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert unscored.rewards_B.isnan().all()
+
+
+def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
+    """Several at one token add up; a completion that failed has none."""
+    steps = (StepValue(1, 0.5), StepValue(3, 1.0), StepValue(3, -4.0))
+    groups = [
+        group(
+            "a",
+            (completion(4), Score(0.5, steps=steps)),
+            (completion(2, Finish.LENGTH), Score(1.0)),
+            (completion(3), Score(None, steps=steps[:1], error="no")),
+        )
+    ]
+    found = assemble(groups)
+    assert found.step_rewards_BT is not None
+    expected = [[NAN, 0.5, NAN, -3.0], [NAN] * 4, [NAN] * 4]
+    assert torch.equal(found.step_rewards_BT.isnan(), torch.tensor(expected).isnan())
+    assert found.step_rewards_BT.nansum(dim=1).tolist() == [-2.5, 0.0, 0.0]
+    assert found.truncated_B.tolist() == [False, True, False]

@@ -77,7 +77,7 @@ def test_the_uninterrupted_runs_did_something(whole: dict[str, dict[str, Any]]) 
     state = json.loads(whole["grpo"]["trainer/state.json"])
     assert state["world"]["cursor"]["epoch"] == 2
     assert state["world"]["next_draw"] == 96
-    assert state["policy_version"] == 24
+    assert state["versions"] == {"policy": 24}
 
 
 @pytest.mark.parametrize("method", METHODS)

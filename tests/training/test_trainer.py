@@ -12,10 +12,11 @@ import torch
 from oracles import grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
+from sharpen.assemble import assemble
 from sharpen.inputs import Given
 from sharpen.models.policy import load_policy
 from sharpen.run import start
-from sharpen.training.assemble import assemble
+from sharpen.sources import Drawn
 from sharpen.training.run_folder import read_metrics
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
@@ -38,11 +39,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[Group]]:
 
     class Recording:
         def __init__(self, source: Any) -> None:
-            self.source, self.reads = source, source.reads
+            self.source = source
 
-        def draw(self, world: Any, prompts: int) -> list[Group]:
-            kept.append(self.source.draw(world, prompts))
-            return kept[-1]
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.source, name)
+
+        def draw(self, world: Any, prompts: int) -> Drawn:
+            drawn: Drawn = self.source.draw(world, prompts)
+            kept.append(drawn.groups)
+            return drawn
 
     begin = Trainer.__init__
 
@@ -61,7 +66,7 @@ def algorithm_1(model: Path, groups: Sequence[Group], *, passes: int, parts: int
     rewards = [score.total for group in groups for score in group.scores]
     numbers = [i for i, group in enumerate(groups) for _ in group.completions]
     advantages = outcome_advantages(rewards, numbers)
-    batch = assemble(groups, scored=True)
+    batch = assemble(groups)
     with torch.no_grad():
         old = torch.stack(own_logprobs(policy.model, batch, 1.0)).tolist()
         ref = torch.stack(own_logprobs(reference.model, batch, 1.0)).tolist()
@@ -165,7 +170,7 @@ def test_a_run_in_which_nothing_has_an_advantage_changes_nothing(model: Path, tm
     for row in run.metrics():
         assert (row["updates/applied"], row["updates/skipped"], row["groups/zero_spread"]) == (0, 4, 1.0)
         assert (row["loss"], row["grad_norm"]) == (0.0, 0.0)
-    assert '"policy_version": 0' in (run.model / "trainer" / "state.json").read_text()
+    assert '"policy": 0' in (run.model / "trainer" / "state.json").read_text()
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])
@@ -303,7 +308,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     rewards = [s.total for g in kept for s in g.scores]
     numbers = [i for i, g in enumerate(kept) for _ in g.completions]
     assert row["reward/mean"] == pytest.approx(sum(rewards) / 15)
-    batch = assemble(kept, scored=True)
+    batch = assemble(kept)
     policy = load_policy(model, device="cpu")
     own = own_logprobs(policy.model, batch, 1.0)
     weights = reduction.weights(reduction.per_sequence, batch.mask_BT.tolist(), numbers)

@@ -16,7 +16,7 @@ from sharpen.methods import GRPO, SFT, Method
 from sharpen.models.policy import Policy
 from sharpen.training.metrics import TokenStats
 from sharpen.training.optimizer import learning_rate, make_optimizer
-from sharpen.training.update import Limits, accumulate_gradient, all_logprobs, optimizer_step
+from sharpen.training.update import Limits, accumulate_gradient, all_outputs, optimizer_step, weighed
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy
 
@@ -58,6 +58,7 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
         loss.backward()
         return batch, gradients(policy().model), loss.item()
 
+    assert isinstance(method, GRPO)
     generator = torch.Generator().manual_seed(1)
 
     def noise(size: float) -> Tensor:
@@ -72,9 +73,9 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
         advantages_BT=advantages_B[:, None] * batch.mask_BT,
         old_logprobs_BT=old_BT,
         ref_logprobs_BT=ref_BT if method.needs_reference else None,
+        coefficients={"beta": method.beta},
     )
     step = Ragged(values, old_BT.tolist(), ref_BT.tolist(), mask, batch.group_B.tolist(), [])
-    assert isinstance(method, GRPO)
     settings = {
         "eps_low": method.eps_low,
         "eps_high": method.eps_high,
@@ -86,9 +87,16 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
     return batch, gradients(policy().model), grpo.loss(values, step, advantages_B.tolist(), **settings)
 
 
+def accumulate(
+    model: Policy, method: Method, batch: Batch, limits: Limits, stats: TokenStats | None = None
+) -> tuple[float, int]:
+    [objective] = method.objectives()
+    return accumulate_gradient(model, objective, weighed(method, batch), TEMPERATURE, limits, stats)
+
+
 def gradient_of(name: str, batch: Batch, limits: Limits) -> tuple[dict[str, Tensor], float]:
     policy().model.zero_grad()
-    loss, tokens = accumulate_gradient(policy(), METHODS[name], batch, TEMPERATURE, limits)
+    loss, tokens = accumulate(policy(), METHODS[name], batch, limits)
     assert tokens > 0
     return gradients(policy().model), loss
 
@@ -122,7 +130,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     checkpointed = tiny_policy("llama", dtype=torch.float64)
     checkpointed.model.gradient_checkpointing_enable({"use_reentrant": False})
     checkpointed.model.train()
-    accumulate_gradient(checkpointed, METHODS[name], batch, TEMPERATURE, Limits(40, True))
+    accumulate(checkpointed, METHODS[name], batch, Limits(40, True))
     assert_same_gradients(gradients(checkpointed.model), expected, TOLERANCE)
 
 
@@ -136,7 +144,7 @@ def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
     expected = gradients(policy().model)
     stats = TokenStats()
     policy().model.zero_grad()
-    accumulate_gradient(policy(), GRPO(), batch, TEMPERATURE, Limits(40, True), stats)
+    accumulate(policy(), GRPO(), batch, Limits(40, True), stats)
     assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
     measured = stats.metrics()
     assert (measured["ratio/mean"], measured["ratio/p99.9"], measured["clip_fraction"]) == (1.0, 1.0, 0.0)
@@ -149,17 +157,14 @@ def test_sequences_without_advantage_cost_nothing_and_change_nothing(shared: boo
     assert batch.advantages_BT is not None
     zero_B = (batch.advantages_BT == 0).all(dim=1) & batch.mask_BT.any(dim=1)
     assert zero_B.sum() >= 2
-
-    class WithoutLeavingOut(GRPO):
-        @property
-        def trains_without_advantage(self) -> bool:
-            return True
-
+    [objective] = GRPO().objectives()
+    everything = replace(objective, without_advantage=True)
+    step, limits = weighed(GRPO(), batch), Limits(100_000, shared)
     policy().model.zero_grad()
-    _, all_tokens = accumulate_gradient(policy(), WithoutLeavingOut(), batch, TEMPERATURE, Limits(100_000, shared))
+    _, all_tokens = accumulate_gradient(policy(), everything, step, TEMPERATURE, limits)
     assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
     policy().model.zero_grad()
-    _, tokens = accumulate_gradient(policy(), GRPO(eps_high=0.28), batch, TEMPERATURE, Limits(100_000, shared))
+    _, tokens = accumulate_gradient(policy(), objective, step, TEMPERATURE, limits)
     assert tokens < all_tokens
 
 
@@ -187,7 +192,8 @@ def test_without_advantage_the_penalty_still_has_a_gradient() -> None:
 
 def step_of(model: Policy, optimizer: torch.optim.Optimizer, method: Method, batch: Batch, **settings: Any) -> Any:
     arguments = {"learning_rate": 0.01, "max_grad_norm": 1.0, "temperature": TEMPERATURE, "limits": WHOLE}
-    return optimizer_step(model, optimizer, method, batch, **{**arguments, **settings})
+    [objective] = method.objectives()
+    return optimizer_step(model, optimizer, objective, weighed(method, batch), **{**arguments, **settings})
 
 
 def test_a_step_without_any_advantage_is_a_no_op_to_the_last_bit() -> None:
@@ -258,9 +264,9 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
 
 
 @pytest.mark.parametrize("limits", [WHOLE, Limits(1, True), Limits(40, False)])
-def test_all_logprobs_are_the_models_own_wherever_a_token_is_trained(limits: Limits) -> None:
+def test_all_outputs_are_the_models_own_wherever_a_token_is_trained(limits: Limits) -> None:
     batch = example("grpo per_sequence")[0]
-    found = all_logprobs(policy(), batch, TEMPERATURE, limits)
+    found = all_outputs(policy(), batch, "logprobs", TEMPERATURE, limits)
     own = torch.stack(own_logprobs(policy().model, batch, TEMPERATURE)).detach() * batch.mask_BT
     torch.testing.assert_close(found.double(), own, rtol=0, atol=1e-6)
 
