@@ -14,11 +14,14 @@ from pydantic_core import PydanticUndefined
 import sharpen
 from sharpen.config import Recipe
 from sharpen.data.tasks import TASKS
-from sharpen.methods import GRPO, METHODS
+from sharpen.data.tasks.arithmetic import ALPHABET
+from sharpen.methods import METHODS
+from sharpen.methods.page import methods_page
 from sharpen.models.embedded import create_embedded
 from sharpen.rewards.registry import VERIFIERS
 
 DOCS = Path(__file__).parents[1] / "docs"
+TABLED = re.compile(r"^\| (`.*?) \|", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| (.*?) \|", re.MULTILINE)
 
 
@@ -37,12 +40,9 @@ def settings_of(field: Any) -> type[BaseModel] | None:
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
-    **{
-        f"`{name}`": model
-        for name, field in Recipe.model_fields.items()
-        if name != "method" and (model := settings_of(field)) is not None
-    },
-    **{f"`method`, named `{name}`": method for name, method in METHODS.items()},
+    f"`{name}`": model
+    for name, field in Recipe.model_fields.items()
+    if name != "method" and (model := settings_of(field)) is not None
 }
 
 
@@ -66,30 +66,56 @@ def test_the_page_on_recipes_has_every_section() -> None:
     assert all(f"`{name}`" in documented for name in Recipe.model_fields)
 
 
+def test_the_page_on_methods_is_what_the_code_prints() -> None:
+    assert (DOCS / "methods.md").read_text() == methods_page(), "sharpen methods --markdown > docs/methods.md"
+
+
+def test_links_within_the_page_on_methods_lead_to_a_heading() -> None:
+    page = methods_page()
+    heads = {head.strip("`").lower().replace(" ", "-") for head in re.findall(r"^## (.*)$", page, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= heads
+
+
+def half_flat(completion: str, prompt: str) -> float:
+    """Tells completions of some prompts apart, and of others not."""
+    return float(len(completion)) if prompt[0] in "01" else 1.0
+
+
 def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
-    explained = re.findall(r"`([^`]+)`", (DOCS / "metrics.md").read_text())
-    model = create_embedded(tmp_path / "m", alphabet="0123456789+=", hidden=16, intermediate=32, layers=1, heads=2)
-    rows = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(4) for b in range(4)]
-
-    def digits(completion: str) -> float:
-        return float(len(completion))
-
+    explained = set(re.findall(r"`([^`]+)`", (DOCS / "metrics.md").read_text()))
+    model = create_embedded(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
+    sizes = "&train_size=20&held_out_size=6&demonstration_size=20&preference_size=20&step_label_size=20"
     common: dict[str, Any] = {
-        "reward": digits,
-        "held_out": rows[:4],
         "quiet": True,
-        "rollout": {"max_new_tokens": 4},
-        "training": {"steps": 1},
-        "evaluation": {"every": 1},
+        "rollout": {"max_new_tokens": 6},
+        "training": {"steps": 2, "prompts_per_step": 8},
+        "evaluation": {"every": 2, "prompts": 4},
     }
-    grpo = GRPO(group_size=4, beta=0.1, updates_per_rollout=2)
+    kl = {"beta": 0.1, "kl": {"target": 0.01}}
+    methods: dict[str, dict[str, Any]] = {
+        **{name: {} for name in METHODS},
+        "grpo": {**kl, "updates_per_rollout": 2, "entropy_coef": 0.01},
+        "dapo": {**kl, "max_rounds": 3},
+        "ppo": {"form": "kl"},
+        "rft": {"threshold": 0.0},
+    }
     seen: set[str] = set()
-    for method in (grpo, "sft"):
-        run = sharpen.train(model, method, rows, run=tmp_path / str(len(seen)), **common)
-        seen |= {name for row in run.metrics() for name in row}
-    general = {name for name in seen if not name.startswith("held_out/")} - {"step", "reward/digits"}
-    assert {"kl", "ratio/p99.9", "mismatch/max", "entropy"} <= general
-    assert sorted(general - set(explained)) == []
+    for name, settings in methods.items():
+        reward = half_flat if METHODS[name]().needs_reward else None
+        method = {"name": name, **settings}
+        task = f"arithmetic?terms=2&digits=1{sizes}"
+        run = sharpen.train(model, method, task, reward=reward, run=tmp_path / name, **common)
+        seen |= {metric for row in run.metrics() for metric in row}
+    for name in seen:
+        if name.startswith("held_out/"):
+            measure = re.sub(r"_(low|high)$", "", re.sub(r"@\d+", "@k", name))
+            assert {measure, measure.removeprefix("held_out/")} & explained, name
+    general = {name for name in seen if not name.startswith("held_out/")} - {"step", "reward/half_flat"}
+    assert sorted(general - explained) == []
+    # Whatever the page explains is there to be seen, so a name that is no more cannot stay.
+    named = {name for line in TABLED.findall((DOCS / "metrics.md").read_text()) for name in re.findall("`(.+?)`", line)}
+    examples = {"reward/<name>", "time/reward_s"}
+    assert sorted(n for n in named - seen - examples if not n.startswith("held_out/")) == []
 
 
 def test_every_reward_and_task_has_its_line() -> None:
