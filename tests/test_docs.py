@@ -18,7 +18,7 @@ from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
 from sharpen.models.embedded import create_embedded
-from sharpen.rewards.registry import VERIFIERS
+from sharpen.rewards.registry import MODELS, VERIFIERS, describe_rewards
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLED = re.compile(r"^\| (`.*?) \|", re.MULTILINE)
@@ -119,15 +119,16 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
 
 
 def test_every_reward_and_task_has_its_line() -> None:
-    assert all(f"| `{name}` |" in (DOCS / "rewards.md").read_text() for name in VERIFIERS)
+    assert all(f"| `{name}` |" in (DOCS / "rewards.md").read_text() for name in describe_rewards())
     assert all(f"| `{name}` |" in (DOCS / "data.md").read_text() for name in TASKS)
 
 
 def test_the_settings_of_rewards_are_those_of_the_code() -> None:
     page = (DOCS / "rewards.md").read_text()
-    for name, verifier in VERIFIERS.items():
+    settings: dict[str, type[BaseModel]] = {**VERIFIERS, **{name: model for name, (model, _) in MODELS.items()}}
+    for name, model in settings.items():
         line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
-        assert all(f"`{setting}`" in line for setting in verifier.model_fields), name
+        assert all(f"`{setting}`" in line for setting in model.model_fields), name
 
 
 def test_links_between_pages_lead_somewhere() -> None:
