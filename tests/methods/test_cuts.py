@@ -1,0 +1,203 @@
+"""Law 1 for every method: its gradient is that of its formula, however the step is cut, packed or ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from oracles.methods import LOSSES
+from sharpen.methods import DPO, GRPO, GSPO, METHODS, PPO, SFT, Method, OnlineRFT, Reinforce, RewardModel, Role
+from sharpen.methods.kl import KL
+from sharpen.models.model import Model
+from sharpen.models.policy import Policy
+from sharpen.training.update import Limits, accumulate_gradient, weighed
+from sharpen.types import Batch
+from tiny_models import assert_same_gradients, loaded_scorer, ragged_batch, tiny_policy
+from whole_steps import forget_gradients, gradients_of, plain_step, said_by
+
+TEMPERATURE = 0.9
+TOLERANCE = 3e-6  # The weights, the advantages and the norms are float32; all else here is float64.
+CUTS = [Limits(1, True), Limits(40, True), Limits(64, False), Limits(100_000, True)]
+
+Estimator = Literal["k1", "k2", "k3", "weighted_k3", "exact"]
+ESTIMATORS: tuple[Estimator, ...] = ("k1", "k2", "k3", "weighted_k3", "exact")
+IN_REWARD: tuple[Estimator, ...] = ("k1", "k2", "k3", "exact")
+Reduction = Literal["per_sequence", "tokens_of_group", "tokens_of_batch", "constant"]
+REDUCTIONS: tuple[Reduction, ...] = ("per_sequence", "tokens_of_group", "tokens_of_batch", "constant")
+
+VARIANTS: dict[str, Method] = {
+    **{name: method() for name, method in METHODS.items()},
+    **{f"grpo {e}": GRPO(beta=0.3, kl=KL(estimator=e)) for e in ESTIMATORS},
+    **{f"grpo {e} in the reward": GRPO(beta=0.3, kl=KL(estimator=e, placement="reward")) for e in IN_REWARD},
+    **{f"grpo {r}": GRPO(reduction=r, std="batch", ddof=0) for r in REDUCTIONS},
+    "grpo constant 5": GRPO(reduction="constant", constant_length=5, std="none"),
+    "grpo process": GRPO(supervision="process"),
+    "grpo own step": GRPO(supervision="own_step", std="none", reduction="tokens_of_batch"),
+    "grpo entropy": GRPO(entropy_coef=0.2),
+    "grpo corrected": GRPO(tis_cap=1.1, beta=0.3),
+    "grpo dual clip": GRPO(dual_clip=1.3),
+    "grpo without the truncated": GRPO(mask_truncated=True, reduction="tokens_of_group"),
+    "grpo overlong": GRPO(overlong_share=0.5, std_eps=0.1),
+    "gspo token": GSPO(form="token", supervision="process", dual_clip=1.0004),
+    "gspo kl": GSPO(beta=0.3, mask_truncated=True),
+    "reinforce none": Reinforce(baseline="none", reduction="per_sequence"),
+    "reinforce mean": Reinforce(baseline="group_mean", beta=0.3, kl=KL(placement="reward", estimator="k2")),
+    "reinforce clipped": Reinforce(clip=0.2, reduction="tokens_of_batch", entropy_coef=0.1),
+    "reinforce++ kl": METHODS["reinforce_plus_plus"](beta=0.3, kl={"placement": "reward", "estimator": "k1"}),
+    "ppo kl form": PPO(form="kl", old_kl_coef=0.7, gamma=0.9, whiten_advantages=False, value_target="td"),
+    "ppo value clip": PPO(value_clip=0.3, bootstrap_truncated=True, beta=0.0, entropy_coef=0.1),
+    "ppo without the truncated": PPO(mask_truncated=True, dual_clip=1.3, lam=0.5),
+    "ppo shared": PPO(critic="shared", value_coef=0.6),
+    "ppo shared kl form": PPO(critic="shared", form="kl", value_clip=0.3, kl=KL(estimator="exact")),
+    "dpo smoothed": DPO(beta=0.4, label_smoothing=0.2),
+    "dpo ipo": DPO(form="ipo"),
+    "reward model with margin": RewardModel(margin=True, noise=0.1),
+    "sft per sequence": SFT(reduction="per_sequence"),
+    "online rft per sequence": OnlineRFT(reduction="per_sequence", threshold=0.5, unique=False),
+}
+
+
+@cache
+def models() -> dict[Role, Model]:
+    policy = tiny_policy("llama", dtype=torch.float64)
+    policy.add_value_head()
+    assert policy.value_head is not None
+    policy.value_head.double()
+    torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(2))
+    with TemporaryDirectory() as folder:
+        outcome, process, critic = (
+            loaded_scorer(Path(folder) / f"{seed}", kind, seed=seed)
+            for seed, kind in enumerate(("sequence", "token", "token"), start=3)
+        )
+    for scorer in (outcome, process, critic):
+        scorer.model.double()
+    return {"policy": policy, "critic": critic, "outcome_reward_model": outcome, "process_reward_model": process}
+
+
+@cache
+def reference() -> Policy:
+    return tiny_policy("llama", dtype=torch.float64, seed=9)
+
+
+def drawn(method: Method) -> Batch:
+    """A rollout, rankings or marked steps: rewards that tie, a flat group, two completions alike, one that failed."""
+    generator = torch.Generator().manual_seed(4)
+    sizes = {"preferences": (2, 3, 4, 2), "prompts": (3, 2, 4, 3)}.get(method.source().reads, (1, 1, 1, 1, 1))
+    batch = ragged_batch(models()["policy"].config.vocab_size, sizes=sizes)
+    rewards_B = torch.randint(0, 3, (len(batch),), generator=generator) / 2.0
+    tokens_BT, mask_BT, groups = batch.tokens_BT.clone(), batch.mask_BT.clone(), batch.group_B.tolist()
+    if sizes[-1] > 1:
+        rewards_B[batch.group_B == len(sizes) - 1] = 0.5
+        largest = [b for b, group in enumerate(groups) if group == 2 and mask_BT[b].any()]
+        tokens_BT[largest[0]], mask_BT[largest[0]] = tokens_BT[largest[1]], mask_BT[largest[1]]
+        rewards_B[largest[:2]] = 1.0
+        rewards_B[largest[2]] = 0.0
+    rewards_B[~mask_BT.any(dim=1)] = torch.nan
+    ends_BT = (torch.rand(mask_BT.shape, generator=generator) < 0.5) & ~rewards_B.isnan()[:, None]
+    labels_BT = torch.randint(0, 3, mask_BT.shape, generator=generator) / 2.0
+
+    def noise(size: float) -> Tensor:
+        return size * torch.randn(mask_BT.shape, generator=generator, dtype=torch.float64)
+
+    batch = replace(batch, tokens_BT=tokens_BT, mask_BT=mask_BT, rewards_B=rewards_B.double())
+    with torch.no_grad():
+        said = said_by(models()["policy"], batch, TEMPERATURE, reference())
+    now_BT = torch.tensor(said.logprobs, dtype=torch.float64)
+    # About as far from the policy as the method's bounds are wide.
+    old_BT = now_BT + noise(2 * getattr(method, "eps_high", 0.2))
+    return replace(
+        batch,
+        step_rewards_BT=labels_BT.double().masked_fill(~ends_BT, torch.nan),
+        old_logprobs_BT=old_BT,
+        sample_logprobs_BT=old_BT + noise(0.3),
+        ref_logprobs_BT=now_BT + noise(0.5),
+        kl_BT=noise(1.0).abs(),
+        values_BT=noise(1.0),
+        coefficients={name: coefficient.start for name, coefficient in method.coefficients().items()},
+    )
+
+
+def prepared(method: Method, batch: Batch) -> Batch:
+    targets_BT = method.targets(batch)
+    batch = replace(
+        batch,
+        advantages_BT=method.advantages(batch).float(),
+        targets_BT=None if targets_BT is None else targets_BT.float(),
+        mask_BT=method.trained(batch),
+    )
+    return weighed(method, batch)
+
+
+@dataclass
+class Example:
+    batch: Batch
+    losses: Mapping[str, float]
+    gradients: Mapping[str, dict[str, Tensor]]
+
+
+@cache
+def example(name: str) -> Example:
+    """A step, and by the slow formula the loss and the gradient of each model that is trained."""
+    method = VARIANTS[name]
+    batch = drawn(method)
+    roles: list[Role] = [objective.model for objective in method.objectives()]
+    said = {role: said_by(models()[role], batch, TEMPERATURE, reference()) for role in roles}
+    losses = LOSSES[method.name](method, plain_step(batch), said)
+    assert set(losses) == set(roles)
+    gradients = {}
+    for role in roles:
+        forget_gradients(models()[role])
+        losses[role].backward()
+        gradients[role] = gradients_of(models()[role])
+    return Example(batch, {role: loss.item() for role, loss in losses.items()}, gradients)
+
+
+def assert_the_same(name: str, batch: Batch, limits: Limits) -> None:
+    for objective in VARIANTS[name].objectives():
+        model = models()[objective.model]
+        forget_gradients(model)
+        loss, tokens = accumulate_gradient(model, objective, batch, TEMPERATURE, limits, reference=reference())
+        assert tokens > 0
+        assert_same_gradients(gradients_of(model), example(name).gradients[objective.model], TOLERANCE)
+        assert loss == pytest.approx(example(name).losses[objective.model], rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_any_cut_gives_the_gradient_of_the_formula(name: str) -> None:
+    batch = prepared(VARIANTS[name], example(name).batch)
+    for limits in CUTS:
+        assert_the_same(name, batch, limits)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_order_of_sequences_and_groups_does_not_matter(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = example(name).batch
+    shuffled = batch.select(torch.randperm(len(batch), generator=generator))
+    number = torch.randperm(len(batch.prompts), generator=generator)
+    prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
+    shuffled = replace(shuffled, prompts=tuple(prompts), group_B=number[shuffled.group_B])
+    assert_the_same(name, prepared(VARIANTS[name], shuffled), Limits(40, True))
+
+
+def test_the_examples_have_what_makes_cuts_go_wrong() -> None:
+    """Terms on both sides of the clip, advantages of 0, completions without a reward and cut off."""
+    for name in ("grpo", "gspo", "gspo token", "ppo"):
+        method: Any = VARIANTS[name]
+        step = prepared(method, example(name).batch)
+        assert step.rewards_B.isnan().any()
+        assert step.truncated_B.any()
+        with torch.no_grad():
+            now_BT = torch.tensor(said_by(models()["policy"], step, TEMPERATURE).logprobs, dtype=torch.float64)
+        live_BT = method.surrogate(now_BT, step)[1]
+        assert 0 < live_BT[step.mask_BT].sum() < step.mask_BT.sum()
+        assert step.advantages_BT is not None
+        assert (step.advantages_BT[step.mask_BT] == 0).any() == (name != "ppo")

@@ -1,0 +1,87 @@
+"""From batches and models to the plain numbers of ``oracles.methods``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from oracles.methods import Said, Step
+from sharpen.models.model import Model
+from sharpen.models.policy import Policy
+from sharpen.models.scorer import Scorer
+from sharpen.types import Batch
+from tiny_models import own_logits
+
+
+def plain_step(batch: Batch) -> Step:
+    """What a batch holds, as lists; what it does not hold as an empty one."""
+
+    def rows(tensor_BT: Tensor | None) -> list[list[float]]:
+        return [] if tensor_BT is None else tensor_BT.double().tolist()
+
+    steps = [
+        {t: value for t, value in enumerate(row) if value == value}
+        for row in rows(batch.step_rewards_BT) or [[]] * len(batch)
+    ]
+    return Step(
+        groups=batch.group_B.tolist(),
+        tokens=batch.tokens_BT.tolist(),
+        mask=batch.mask_BT.tolist(),
+        rewards=batch.rewards_B.tolist(),
+        truncated=batch.truncated_B.tolist(),
+        limit=batch.completion_limit,
+        steps=steps,
+        sample=rows(batch.sample_logprobs_BT),
+        old=rows(batch.old_logprobs_BT),
+        reference=rows(batch.ref_logprobs_BT),
+        divergence=rows(batch.kl_BT),
+        values=rows(batch.values_BT),
+        coefficients=dict(batch.coefficients),
+    )
+
+
+def scalars(rows: list[Tensor]) -> list[list[Tensor]]:
+    return [list(row.unbind()) for row in rows]
+
+
+def said_by(model: Model, batch: Batch, temperature: float, reference: Policy | None = None) -> Said:
+    """What a model says of every token, by its own forward, one sequence at a time."""
+    if isinstance(model, Scorer):
+        heads = [model.head(states).squeeze(1) for states in _states(model, batch)]
+        return Said(values=scalars([row[:-1] for row in heads]), scores=scalars([row[1:] for row in heads]))
+    assert isinstance(model, Policy)
+    logs = [(logits / temperature).log_softmax(dim=-1) for logits in own_logits(model.model, batch)]
+    said = Said(
+        logprobs=scalars(
+            [row.gather(1, tokens[:, None])[:, 0] for row, tokens in zip(logs, batch.tokens_BT, strict=True)]
+        ),
+        entropies=scalars([-(row.exp() * row).sum(dim=-1) for row in logs]),
+    )
+    if reference is not None:
+        with torch.no_grad():
+            others = [(logits / temperature).log_softmax(dim=-1) for logits in own_logits(reference.model, batch)]
+        said.divergences = scalars([(p.exp() * (p - q)).sum(dim=-1) for p, q in zip(logs, others, strict=True)])
+    if model.value_head is not None:
+        said.values = scalars([model.value_head(states).squeeze(1)[:-1] for states in _states(model, batch)])
+    return said
+
+
+def _states(model: Model, batch: Batch) -> list[Tensor]:
+    """The last hidden states from the one before the first token of each completion on, [T + 1, H]."""
+    body: nn.Module = model.model.model
+    rows = []
+    for tokens, group in zip(batch.tokens_BT, batch.group_B.tolist(), strict=True):
+        prompt = batch.prompts[group]
+        states = body(input_ids=torch.cat([prompt, tokens])[None], use_cache=False).last_hidden_state[0]
+        rows.append(states[len(prompt) - 1 :])
+    return rows
+
+
+def forget_gradients(model: Model) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def gradients_of(model: Model) -> dict[str, Tensor]:
+    """By the place of the parameter among those that are trained, heads included."""
+    return {str(i): p.grad.clone() for i, p in enumerate(model.parameters()) if p.grad is not None}
