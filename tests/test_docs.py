@@ -20,7 +20,8 @@ from sharpen.methods.page import methods_page
 from sharpen.models.embedded import create_embedded
 from sharpen.rewards.registry import MODELS, VERIFIERS, describe_rewards
 
-DOCS = Path(__file__).parents[1] / "docs"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
 TABLED = re.compile(r"^\| (`.*?) \|", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| (.*?) \|", re.MULTILINE)
 
@@ -68,6 +69,12 @@ def test_the_page_on_recipes_has_every_section() -> None:
 
 def test_the_page_on_methods_is_what_the_code_prints() -> None:
     assert (DOCS / "methods.md").read_text() == methods_page(), "sharpen methods --markdown > docs/methods.md"
+
+
+def test_the_table_of_the_readme_has_every_method_in_the_words_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
+    said = ((name, m.sentence.source, m.sentence.advantage, m.sentence.loss) for name, m in METHODS.items())
+    assert [row for row in rows if row[0] in METHODS] == list(said)
 
 
 def test_links_within_the_page_on_methods_lead_to_a_heading() -> None:
@@ -132,6 +139,6 @@ def test_the_settings_of_rewards_are_those_of_the_code() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in DOCS.glob("*.md"):
+    for page in (README, *DOCS.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
