@@ -35,6 +35,7 @@ This page is printed by `sharpen methods --markdown`, from the code. `sharpen me
     method:
       name: grpo
       group_size: 16
+      beta: 0.04
       kl: {estimator: k2}
 """
 
