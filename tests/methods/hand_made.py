@@ -1,0 +1,112 @@
+"""Batches small enough to work a method out by hand, and a world whose policy answers by script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpen.assemble import assemble
+from sharpen.methods import Method
+from sharpen.training.update import weighed
+from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment
+
+
+def completion(*token_ids: int, cut: bool = False) -> Completion:
+    length = len(token_ids)
+    return Completion(
+        token_ids,
+        "".join(map(str, token_ids)),
+        (True,) * length,
+        (Segment(0, length, "model"),),
+        Finish.LENGTH if cut else Finish.EOS,
+    )
+
+
+def prompt(name: str) -> Prompt:
+    return Prompt(name, (1, 2), name, {"prompt": name})
+
+
+def group(name: str, *answers: tuple[Completion, float | None]) -> Group:
+    completions, totals = zip(*answers, strict=True)
+    return Group(prompt(name), completions, tuple(Score(total, error=None) for total in totals))
+
+
+def rollout(rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], limit: int = 10) -> Batch:
+    """Groups of completions of these lengths, cut off where they have ``limit`` tokens."""
+    groups = [
+        group(
+            str(g),
+            *(
+                (completion(*range(3 + 20 * i, 3 + 20 * i + length), cut=length == limit), reward)
+                for i, (reward, length) in enumerate(zip(*of_group, strict=True))
+            ),
+        )
+        for g, of_group in enumerate(zip(rewards, lengths, strict=True))
+    ]
+    return assemble(groups, completion_limit=limit)
+
+
+def rows(*values: Sequence[float]) -> Tensor:
+    """[B, T], padded with a number that a mistake would show."""
+    longest = max(map(len, values))
+    return torch.tensor([[*row, *[7.7] * (longest - len(row))] for row in values], dtype=torch.float64)
+
+
+def ready(method: Method, batch: Batch, **given: Any) -> Batch:
+    """With advantages, targets, the tokens that are trained on, and weights, as the trainer makes them."""
+    start = {name: coefficient.start for name, coefficient in method.coefficients().items()}
+    batch = replace(batch, **{"coefficients": start, **given})
+    batch = replace(
+        batch,
+        advantages_BT=method.advantages(batch),
+        targets_BT=method.targets(batch),
+        mask_BT=method.trained(batch),
+    )
+    return weighed(method, batch)
+
+
+def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
+    """The loss of each model that is trained, when it says this of the batch."""
+    result = {}
+    for objective in method.objectives():
+        terms = objective.terms(Outputs(**said), batch).loss
+        assert batch.weights is not None
+        result[objective.model] = (batch.weights * terms).sum().item()
+    return result
+
+
+class ScriptedWorld:
+    """``answers[prompt]`` are the completions that are drawn, with their rewards; kept groups are remembered."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Sequence[tuple[Completion, float | None]]]]) -> None:
+        self.answers = {name: iter(rounds) for name, rounds in answers.items()}
+        self.names = list(answers)
+        self.asked: list[tuple[list[str], int]] = []
+        self.rewards: dict[int, float | None] = {}
+        self.kept: list[Group] = []
+
+    def all_prompts(self) -> list[Prompt]:
+        return [prompt(name) for name in self.names]
+
+    def next_prompts(self, count: int) -> list[Prompt]:
+        self.names = self.names[count:] + self.names[:count]
+        return [prompt(name) for name in self.names[-count:]]
+
+    def next_groups(self, count: int) -> list[Group]:
+        return self.kept[:count]
+
+    def sample(self, prompts: list[Prompt], group_size: int) -> list[Group]:
+        self.asked.append(([p.id for p in prompts], group_size))
+        drawn = [group(p.id, *next(self.answers[p.id])) for p in prompts]
+        assert all(len(g.completions) == group_size for g in drawn)
+        return drawn
+
+    def score(self, groups: list[Group]) -> list[Group]:
+        return groups
+
+    def keep(self, groups: list[Group]) -> None:
+        self.kept = groups

@@ -1,0 +1,199 @@
+"""What the settings of a method say: presets, refusals, warnings."""
+
+import re
+from typing import Any
+
+import pytest
+from hand_made import rollout
+
+from sharpen.errors import RewardError
+from sharpen.methods import GRPO, METHODS, resolve_method
+from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.kl import KL
+
+
+def differences(name: str, parent: str) -> dict[str, Any]:
+    ours, theirs = METHODS[name]().model_dump(), METHODS[parent]().model_dump()
+    assert ours.keys() == theirs.keys()
+    return {key: value for key, value in ours.items() if value != theirs[key] and key != "name"}
+
+
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("dr_grpo", "grpo"): {"std": "none", "reduction": "constant"},
+    ("dapo", "grpo"): {
+        "eps_high": 0.28,
+        "reduction": "tokens_of_group",
+        "dynamic_sampling": True,
+        "overlong_share": 0.2,
+    },
+    ("rloo", "reinforce"): {},
+    ("reinforce_plus_plus", "reinforce"): {
+        "group_size": 1,
+        "baseline": "whitened",
+        "reduction": "tokens_of_batch",
+        "clip": 0.2,
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "parent"), PRESETS)
+def test_a_preset_is_its_parent_but_for_what_it_names(name: str, parent: str) -> None:
+    assert differences(name, parent) == PRESETS[name, parent]
+    own = METHODS[name].model_fields
+    assert {key: field for key, field in own.items() if key not in METHODS[parent].model_fields} == {}
+
+
+PAPERS: dict[str, dict[str, Any]] = {
+    "grpo": {"eps_low": 0.2, "eps_high": 0.2, "std": "group", "ddof": 1, "reduction": "per_sequence"},
+    "gspo": {"eps_low": 3e-4, "eps_high": 4e-4, "form": "sequence", "minibatches": 4, "beta": 0.0},
+    "ppo": {"beta": 0.02, "gamma": 1.0, "eps_low": 0.2, "eps_high": 0.2, "value_target": "lambda", "form": "clip"},
+    "dpo": {"beta": 0.1, "form": "sigmoid", "label_smoothing": 0.0},
+    "reinforce": {"baseline": "leave_one_out", "reduction": "sum"},
+    "reward_model": {"margin": False, "noise": 0.0, "centre": True},
+    "cispo": {"eps_low": None},
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_defaults_are_those_of_the_papers(name: str) -> None:
+    settings = METHODS[name]().model_dump()
+    assert {key: settings[key] for key in PAPERS[name]} == PAPERS[name]
+
+
+def test_the_reference_is_fixed_unless_told_otherwise() -> None:
+    assert KL().reference == "fixed"
+    assert all(method().kl_settings.reference == "fixed" for method in METHODS.values())
+    assert (KL().estimator, KL().placement) == ("k3", "loss")
+    ppo = METHODS["ppo"]().kl_settings
+    assert (ppo.estimator, ppo.placement) == ("k1", "reward")
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"name": "grpo", "group_size": 1}, "group_size 1 leaves every advantage at 0; use at least 2"),
+    (
+        {"name": "grpo", "supervision": "process", "std": "batch"},
+        "supervision process knows the spread of the group's steps, or none",
+    ),
+    (
+        {"name": "gspo", "supervision": "own_step", "beta": 0.1, "kl": {"placement": "reward"}},
+        "with supervision own_step, kl.placement must be loss",
+    ),
+    ({"name": "dapo", "supervision": "process"}, "with supervision process there is no overlong punishment"),
+    (
+        {"name": "rloo", "group_size": 1},
+        "baseline leave_one_out compares completions of a prompt: group_size must be 2 or more",
+    ),
+    ({"name": "reinforce", "baseline": "group_mean", "group_size": 1}, "baseline group_mean compares completions"),
+    ({"name": "rloo", "minibatches": 2}, "with several updates per rollout the policy is no longer the one that"),
+    ({"name": "reinforce", "updates_per_rollout": 2}, "give `clip` (0.2, say), which compares the two"),
+    ({"name": "ppo", "critic": "shared", "critic_path": "x"}, "critic_path is for critic own; a shared critic is a"),
+    ({"name": "dpo", "form": "ipo", "label_smoothing": 0.1}, "label_smoothing belongs to form sigmoid"),
+    (
+        {"name": "grpo", "kl": {"estimator": "weighted_k3", "placement": "reward"}},
+        "`kl`: weighted_k3 is for the loss: where the reward is given the ratio is 1, so use k3",
+    ),
+    ({"name": "grpo", "kl": {"estimator": "k4"}}, "`kl.estimator`: Input should be 'k1', 'k2', 'k3'"),
+    ({"name": "dpo", "label_smoothing": 0.5}, "`label_smoothing`: Input should be less than 0.5 (given: 0.5)"),
+    ({"name": "ppo", "lam": 1.5}, "`lam`: Input should be less than or equal to 1 (given: 1.5)"),
+    ({"name": "grpo", "dual_clip": 1.0}, "`dual_clip`: Input should be greater than 1 (given: 1.0)"),
+    ({"name": "dpo", "betta": 1}, "method dpo has no setting `betta`. Did you mean `beta`?"),
+    ({"name": "gropo"}, "unknown method `gropo`. Did you mean `grpo`? Known: sft, rft,"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), REFUSED)
+def test_what_cannot_work_is_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        resolve_method(spec)
+
+
+def test_settings_that_work_only_together_are_accepted_together() -> None:
+    assert resolve_method({"name": "reinforce", "group_size": 1, "baseline": "none"})
+    assert resolve_method({"name": "rloo", "minibatches": 2, "clip": 0.2}).passes_and_minibatches == (1, 2)
+    assert resolve_method({"name": "dapo", "supervision": "process", "overlong_share": 0})
+
+
+@pytest.mark.parametrize("supervision", ["process", "own_step"])
+def test_process_supervision_without_step_rewards_names_what_gives_some(supervision: str) -> None:
+    method = resolve_method({"name": "grpo", "supervision": supervision})
+    with pytest.raises(RewardError, match=f"supervision {supervision} needs a reward for every step.*`steps` or"):
+        method.advantages(rollout([[1, 0]], [[1, 2]]))
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_method_comes_back_from_what_a_recipe_says_of_it(method: Any) -> None:
+    assert resolve_method(method().model_dump()) == method()
+    assert method().model_dump()["name"] == method.name
+
+
+# Warnings
+
+
+def test_gspo_warns_where_rounding_alone_comes_near_its_bounds() -> None:
+    """Half of the narrower bound: 1.5e-4 by default."""
+    gspo = METHODS["gspo"]()
+    assert gspo.warnings({"ratio/noise": 1.4e-4}) == []
+    assert gspo.warnings({}) == []
+    [warning] = gspo.warnings({"ratio/noise": 1.6e-4})
+    assert warning.startswith(
+        "the log of the completions' ratio moves by 1.6e-04 through rounding alone, and is clipped"
+    )
+    assert "at 3.0e-04" in warning
+    wide = resolve_method({"name": "gspo", "eps_low": 0.1, "eps_high": 0.01})
+    assert wide.warnings({"ratio/noise": 4.9e-3}) == []
+    assert len(wide.warnings({"ratio/noise": 5.1e-3})) == 1
+    assert METHODS["grpo"]().warnings({"ratio/noise": 9.0}) == []
+
+
+def test_k1_in_the_loss_is_warned_of() -> None:
+    """Its expected gradient is 0."""
+    [warning] = GRPO(beta=0.1, kl=KL(estimator="k1")).warnings({})
+    assert warning.startswith("the gradient of k1 in the loss is zero on average")
+    for quiet in (
+        GRPO(kl=KL(estimator="k1")),
+        GRPO(beta=0.1, kl=KL(estimator="k1", placement="reward")),
+        GRPO(beta=0.1),
+    ):
+        assert quiet.warnings({}) == []
+    both = resolve_method({"name": "gspo", "beta": 0.1, "kl": {"estimator": "k1"}})
+    assert len(both.warnings({"ratio/noise": 1.0})) == 2
+
+
+# Strengths that change
+
+
+def test_warming_up_rises_linearly_to_the_level() -> None:
+    warmed = Coefficient(0.4, warmup_steps=4)
+    assert [warmed.at(step, 0.4) for step in range(1, 7)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    assert [warmed.at(step, 0.8) for step in (1, 9)] == pytest.approx([0.2, 0.8])
+    assert Coefficient(0.4).at(1, 0.4) == 0.4
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"), [(0.0066, 0.2), (0.0067, 0.4), (0.01, 0.4), (0.0149, 0.4), (0.0151, 0.8), (9.0, 0.8)]
+)
+def test_schulmans_rule_halves_and_doubles(measured: float, expected: float) -> None:
+    assert Coefficient(1.0, target=0.01, rule="double").adapted(0.4, measured, 64) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [(0.1, 0.4), (0.11, 0.4 * (1 + 0.1 * 0.05)), (5.0, 0.4 * 1.01), (0.09, 0.4 * 0.995), (0.0, 0.4 * 0.99)],
+)
+def test_zieglers_rule_is_proportional_and_clipped_at_a_fifth(measured: float, expected: float) -> None:
+    """Over a horizon of 1000 completions, of which 50 were drawn."""
+    rule = Coefficient(1.0, target=0.1, rule="proportional", horizon=1000)
+    assert rule.adapted(0.4, measured, 50) == pytest.approx(expected)
+
+
+def test_without_a_target_a_strength_stays() -> None:
+    assert Coefficient(1.0).adapted(0.4, 9.0, 50) == 0.4
+
+
+def test_the_settings_of_the_penalty_reach_its_strength() -> None:
+    kl = KL(warmup_steps=3, target=0.2, rule="double", horizon=7)
+    assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": Coefficient(0.1, 3, 0.2, "double", 7, "kl")}
+    assert GRPO(beta=0.0, kl=kl).coefficients() == {}
+    form_kl = resolve_method({"name": "ppo", "form": "kl", "old_kl_coef": 2, "old_kl_target": 0.03})
+    assert form_kl.coefficients()["old_kl"] == Coefficient(2, 0, 0.03, "double", measured_by="kl_old")
+    assert set(METHODS["ppo"]().coefficients()) == {"beta"}

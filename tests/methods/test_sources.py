@@ -1,0 +1,122 @@
+"""Where completions come from: what is drawn again, set aside and kept, by a policy that answers by script."""
+
+from dataclasses import replace
+
+import pytest
+from hand_made import ScriptedWorld, completion, group
+
+from sharpen.assemble import assemble
+from sharpen.errors import RewardError
+from sharpen.sources import CurrentPolicy, Demonstrations, InitialPolicy, Refilled
+from sharpen.types import Completion, Group, Score
+
+Answers = list[tuple[Completion, float | None]]
+
+
+def answers(*rewards: float | None) -> Answers:
+    return [(completion(3, i), reward) for i, reward in enumerate(rewards)]
+
+
+def prompts(groups: list[Group]) -> list[str]:
+    return [g.prompt.id for g in groups]
+
+
+def test_the_current_policy_answers_each_prompt_of_the_step() -> None:
+    world = ScriptedWorld({"a": [answers(1, 0)], "b": [answers(1, 1)], "c": [answers(0, 0)]})
+    drawn = CurrentPolicy(2).draw(world, 2)
+    assert prompts(drawn.groups) == ["a", "b"]
+    assert drawn.set_aside == []
+    assert world.asked == [(["a", "b"], 2)]
+
+
+def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
+    """Round 1: a teaches, b is flat. Round 2: c is flat. Round 3: both teach, one more than is needed."""
+    world = ScriptedWorld(
+        {
+            "a": [answers(1, 0), answers(1, 0)],
+            "b": [answers(1, 1), answers(0, 1)],
+            "c": [answers(0, 0)],
+            "d": [answers(0, 0)],
+        }
+    )
+    drawn = Refilled(CurrentPolicy(2), max_rounds=10).draw(world, 2)
+    assert world.asked == [(["a", "b"], 2), (["c", "d"], 2), (["a", "b"], 2)]
+    assert prompts(drawn.groups) == ["a", "a"]
+    assert prompts(drawn.set_aside) == ["b", "c", "d", "b"]
+    assert [s.total for s in drawn.set_aside[-1].scores] == [0, 1]
+
+
+def test_a_group_whose_rewards_differ_by_rounding_or_are_missing_but_for_one_is_flat() -> None:
+    world = ScriptedWorld({"a": [answers(0.3, 0.1 + 0.2)], "b": [answers(1, None)], "c": [answers(1, 0.5)]})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
+    assert prompts(drawn.groups) == ["c"]
+    assert prompts(drawn.set_aside) == ["a", "b"]
+
+
+def test_dynamic_sampling_gives_up_after_its_rounds_with_what_there_is() -> None:
+    flat = [answers(1, 1)] * 2
+    world = ScriptedWorld({"a": [answers(1, 0), answers(0, 0)], "b": flat, "c": flat})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 3)
+    assert len(world.asked) == 2
+    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b", "c", "a", "b", "c"])
+
+
+def test_without_a_single_group_that_teaches_the_step_is_of_those_that_do_not() -> None:
+    flat = [answers(1, 1)] * 2
+    world = ScriptedWorld({"a": flat, "b": flat})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 2)
+    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a", "b"], ["a", "b"])
+
+
+# The initial policy, filtered
+
+FIVE: Answers = [
+    (completion(5), 1.0),
+    (completion(5), 1.0),
+    (completion(6), 0.4),
+    (completion(7), 1.0),
+    (completion(8, 9), 2.0),
+]
+
+
+def kept(at_most: int | None, unique: bool, threshold: float = 1.0) -> list[tuple[str, tuple[int, ...]]]:
+    wrong = [(c, 0.5) for c, _ in FIVE]
+    world = ScriptedWorld({"a": [FIVE], "b": [wrong], "c": [[*wrong[:4], (completion(5), 1.0)]]})
+    source = InitialPolicy(5, None, threshold, at_most, unique)
+    source.prepare(world)
+    assert world.asked == [(["a", "b", "c"], 5)]
+    assert all(not group.scores for group in world.kept)
+    return [(group.prompt.id, c.token_ids) for group in world.kept for c in group.completions]
+
+
+def test_what_is_right_is_kept_once_and_at_most_k_times_per_prompt() -> None:
+    assert kept(None, True) == [("a", (5,)), ("a", (7,)), ("a", (8, 9)), ("c", (5,))]
+    assert kept(2, True) == [("a", (5,)), ("a", (7,)), ("c", (5,))]
+    assert kept(2, False) == [("a", (5,)), ("a", (5,)), ("c", (5,))]
+    assert kept(None, True, threshold=1.5) == [("a", (8, 9))]
+    assert len(kept(None, False, threshold=0.5)) == 4 + 5 + 5
+
+
+def test_only_the_first_prompts_are_answered_where_that_is_asked() -> None:
+    world = ScriptedWorld({"a": [answers(1)], "b": [answers(1)], "c": [answers(1)]})
+    source = InitialPolicy(1, 2, 1.0, None, True)
+    source.prepare(world)
+    assert world.asked == [(["a", "b"], 1)]
+    assert prompts(source.draw(world, 5).groups) == ["a", "b"]
+
+
+def test_a_policy_that_is_never_right_has_nothing_to_imitate() -> None:
+    world = ScriptedWorld({"a": [answers(0.25, None, -1)]})
+    with pytest.raises(RewardError) as error:
+        InitialPolicy(3, None, 0.5, None, True).prepare(world)
+    assert str(error.value) == (
+        "none of the 3 completions of the initial policy has a reward of 0.5 or more (the best has 0.25), so there is "
+        "nothing to imitate: lower method.threshold, or draw more with method.group_size"
+    )
+
+
+def test_data_is_taken_as_it_comes() -> None:
+    world = ScriptedWorld({})
+    world.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
+    assert Demonstrations().draw(world, 2).groups == world.kept[:2]
+    assert assemble(world.kept).rewards_B.tolist() == [1.0] * 3
