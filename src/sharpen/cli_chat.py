@@ -9,9 +9,9 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from sharpen.cli_model import find_model
 from sharpen.errors import DataError
 from sharpen.models.policy import load_policy
+from sharpen.named_model import find_model
 from sharpen.report.table import printable
 from sharpen.rollout.chat import Conversation
 from sharpen.rollout.engine import Sampling

@@ -15,7 +15,6 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from sharpen.cli_model import NamedModel, find_model
 from sharpen.config import IN_MEMORY, EvaluationSettings
 from sharpen.data.rows import Rows, read_rows
 from sharpen.data.tasks import resolve_task
@@ -23,6 +22,7 @@ from sharpen.errors import RecipeError
 from sharpen.evaluation.samples import write_samples
 from sharpen.inputs import task_reward
 from sharpen.models.policy import load_policy
+from sharpen.named_model import NamedModel, find_model
 from sharpen.report.table import measures_table
 from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward

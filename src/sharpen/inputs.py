@@ -80,7 +80,7 @@ def task_reward(task: Task, spec: Any) -> Reward:
     if spec is None:
         return TaskReward(task)
     weighted: list[tuple[Reward, float]] = []
-    for item in [spec] if isinstance(spec, (str, dict)) or callable(spec) else spec:
+    for item in [spec] if isinstance(spec, (str, dict, Reward)) or callable(spec) else spec:
         settings = dict(item) if isinstance(item, dict) else {"name": item}
         weight = float(settings.pop("weight", 1.0))
         if settings.get("name") == "task":
@@ -141,13 +141,13 @@ def _of_task(recipe: Recipe, given: Given) -> Inputs:
     assert recipe.data.task is not None
     task = resolve_task(recipe.data.task)
     reads = recipe.method.source().reads
-    parts: dict[Reads, Rows | None] = {
-        "prompts": task.train_rows(),
-        "demonstrations": task.demonstrations(),
-        "preferences": task.preferences(),
-        "steps": task.step_labels(),
+    parts: dict[Reads, Callable[[], Rows | None]] = {
+        "prompts": task.train_rows,
+        "demonstrations": task.demonstrations,
+        "preferences": task.preferences,
+        "steps": task.step_labels,
     }
-    rows = parts[reads]
+    rows = parts[reads]()
     if rows is None:
         raise DataError(f"task {task.name} has no {_CALLED[reads]}, which method {recipe.method.name} learns from")
     reward = task_reward(task, _one_of(given.reward, recipe.reward, "reward"))

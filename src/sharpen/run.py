@@ -121,6 +121,7 @@ def measure(
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Measure a model on the first ``settings.prompts`` of the rows."""
+    reward.use_tokenizer(policy.tokenizer)
     prompts = load_prompts(
         rows,
         policy.tokenizer,

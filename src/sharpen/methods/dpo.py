@@ -70,7 +70,9 @@ class DPO(Method):
             label_smoothing=self.label_smoothing,
             form=self.form,
         )
-        loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M)
+        groups = int(batch.group_B.max()) + 1
+        pairs_P = batch.group_B[winner_M].bincount(minlength=groups)
+        loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M) / pairs_P[batch.group_B].clamp(min=1)
         implicit_B = self.beta * logratio_B.detach()
         return Terms(loss_B, figures=pair_figures(implicit_B, beats_BB))
 

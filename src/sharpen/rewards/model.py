@@ -71,7 +71,7 @@ class ScorerReward(Reward):
         self.settings = settings
         self._scorer: Scorer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._same_tokens = True
+        self.same_tokens = True
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._scorer is None:
@@ -84,7 +84,7 @@ class ScorerReward(Reward):
                 )
             self._scorer = scorer
         self._tokenizer = tokenizer
-        self._same_tokens = tokenizer.get_vocab() == self._scorer.tokenizer.get_vocab()
+        self.same_tokens = tokenizer.get_vocab() == self._scorer.tokenizer.get_vocab()
 
     @property
     def scorer(self) -> Scorer:
@@ -126,7 +126,7 @@ class ScorerReward(Reward):
         return self._judge(group.completions[index], logits)
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        if self._same_tokens:
+        if self.same_tokens:
             return prompt.token_ids
         tokenizer = self.scorer.tokenizer
         # A chat template has written the token that begins a text already.
@@ -134,7 +134,7 @@ class ScorerReward(Reward):
         return tuple(tokenizer(prompt.text, add_special_tokens=not begun, verbose=False)["input_ids"])
 
     def _seen(self, completion: Completion) -> Completion:
-        if self._same_tokens:
+        if self.same_tokens:
             return completion
         tokenizer = self.scorer.tokenizer
         ids = tuple(tokenizer(completion.text, add_special_tokens=False, verbose=False)["input_ids"])

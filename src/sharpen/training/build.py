@@ -20,6 +20,10 @@ from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
 from sharpen.models.scorer import Scorer, centre, load_scorer
+from sharpen.named_model import find_model
+from sharpen.rewards.combine import WeightedSum
+from sharpen.rewards.model import ModelReward
+from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation
@@ -38,7 +42,8 @@ from sharpen.types import Group, Prompt
 
 
 def load_model(recipe: Recipe, role: Role, path: str, trust_remote_code: bool) -> Model:
-    """The model at ``path`` in its role, with the recipe's settings."""
+    """The model at ``path`` in its role, with the recipe's settings. A run's folder is its latest checkpoint."""
+    path = find_model(path).path
     settings: dict[str, Any] = {
         "compute_dtype": recipe.model.compute_dtype,
         "device": recipe.model.device,
@@ -62,8 +67,13 @@ def built_trainer(
 ) -> Iterator[Trainer]:
     """Everything that a run needs, put together; what it holds open is closed at the end."""
     method, source = recipe.method, recipe.method.source()
-    models = _load_models(recipe, inputs, checkpoint, trust_remote_code)
-    main = models[method.objectives()[0].model]
+    role = method.objectives()[0].model
+    main = load_model(recipe, role, str(checkpoint or recipe.model.path), trust_remote_code)
+    if inputs.reward is not None:
+        inputs.reward.use_tokenizer(main.tokenizer)
+    models: dict[Role, Model] = {role: main, **_load_helpers(recipe, inputs.reward, checkpoint, trust_remote_code)}
+    if isinstance(main, Policy) and "values" in method.objectives()[0].needs and main.value_head is None:
+        main.add_value_head()
     tokenizer, context = main.tokenizer, main.context_length
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
@@ -78,8 +88,6 @@ def built_trainer(
         )
     else:
         groups = groups_of(source.reads, inputs.rows, tokenizer, recipe.data, context_length=context, say=say)
-    if inputs.reward is not None:
-        inputs.reward.use_tokenizer(tokenizer)
     engine = LocalEngine(main) if isinstance(main, Policy) else None
     reference = _load_reference(recipe, models, checkpoint, trust_remote_code)
     limits = Limits(recipe.training.tokens_per_microbatch, recipe.training.shared_prompt)
@@ -125,18 +133,23 @@ def built_trainer(
             logger.close()
 
 
-def _load_models(recipe: Recipe, inputs: Inputs, checkpoint: Path | None, trust_remote_code: bool) -> dict[Role, Model]:
-    """The models that the method trains: the run's own from the recipe's path, a critic from what it begins as."""
-    main, *others = (objective.model for objective in recipe.method.objectives())
-    own = str(checkpoint or recipe.model.path)
-    models: dict[Role, Model] = {main: load_model(recipe, main, own, trust_remote_code)}
-    for role in others:
-        begun = recipe.method.critic_start or recipe.model.path
-        models[role] = load_model(recipe, role, str(checkpoint / role) if checkpoint else begun, trust_remote_code)
-    policy = models[main]
-    if isinstance(policy, Policy) and "values" in recipe.method.objectives()[0].needs and policy.value_head is None:
-        policy.add_value_head()
-    return models
+def _load_helpers(
+    recipe: Recipe, reward: Reward | None, checkpoint: Path | None, trust_remote_code: bool
+) -> dict[Role, Model]:
+    """What is trained beside the run's own model: a critic, which begins as the recipe says, or as the reward model."""
+    begun = recipe.method.critic_start or _reward_model(reward) or recipe.model.path
+    return {
+        objective.model: load_model(
+            recipe, objective.model, str(checkpoint / objective.model) if checkpoint else begun, trust_remote_code
+        )
+        for objective in recipe.method.objectives()[1:]
+    }
+
+
+def _reward_model(reward: Reward | None) -> str | None:
+    """The reward model that completions are scored by, if it reads the policy's own tokens."""
+    rewards = reward.rewards if isinstance(reward, WeightedSum) else (reward,)
+    return next((r.scorer.source for r in rewards if isinstance(r, ModelReward) and r.same_tokens), None)
 
 
 def _load_reference(
