@@ -13,7 +13,10 @@ from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.models.embedded import create_embedded
 from sharpen.training.run_folder import read_metrics
 
-TASK = "arithmetic?terms=2&digits=1&train_size=10&held_out_size=6&demonstration_size=14"
+TASK = (
+    "arithmetic?terms=2&digits=1&train_size=10&held_out_size=6&demonstration_size=14&preference_size=10"
+    "&step_label_size=10"
+)
 
 REWARD_FILE = """
 import time
@@ -39,10 +42,16 @@ def tiny_start_model(path: Path) -> Path:
     return create_embedded(path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3)
 
 
-METHODS: dict[str, Any] = {
-    "sft": {"name": "sft"},
-    "grpo": {"name": "grpo", "group_size": 4, "updates_per_rollout": 2, "minibatches": 2, "beta": 0.04},
+SETTINGS: dict[str, Any] = {
+    "grpo": {"group_size": 4, "updates_per_rollout": 2, "minibatches": 2, "beta": 0.04},
+    # What an untrained model reaches.
+    "rft": {"threshold": 0.25, "at_most": 2},
+    "online_rft": {"threshold": 0.25},
+    "ppo": {"group_size": 2, "minibatches": 2},
+    "dapo": {"group_size": 4, "max_rounds": 3},
+    "gspo": {"group_size": 4, "minibatches": 2},
 }
+"""Where a method of that name is to do more than its defaults."""
 
 
 def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +68,7 @@ def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
         "run": str(run),
         "seed": 7,
         "model": {"path": str(model), "device": "cpu"},
-        "method": METHODS[name],
+        "method": {"name": name, **SETTINGS.get(name, {})},
         "data": {"task": TASK},
         "rollout": {"max_new_tokens": 8},
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01, "warmup_steps": 2, "schedule": "cosine"},
@@ -76,18 +85,21 @@ def untimed(rows: list[dict[str, float]], leave_out: tuple[str, ...] = ()) -> li
 
 
 def left_behind(run: Path, step: int = 6) -> dict[str, Any]:
-    """Everything of a run that must be the same again: bytes of weights and state, metrics, samples."""
+    """Everything of a run that must be the same again: bytes of all weights and state, metrics, samples."""
     checkpoint = run / "checkpoints" / f"step_{step:06d}"
-    names = ("model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json")
+    files = [*checkpoint.rglob("*.safetensors"), checkpoint / "trainer" / "state.json"]
+    kept = run / "kept.jsonl"
     return {
-        **{name: (checkpoint / name).read_bytes() for name in names},
+        **{str(file.relative_to(checkpoint)): file.read_bytes() for file in sorted(files)},
+        **({"kept.jsonl": kept.read_bytes()} if kept.exists() else {}),
         "metrics": untimed(read_metrics(run)),
         "samples": {file.name: pq.read_table(file).to_pylist() for file in sorted((run / "samples").glob("*.parquet"))},
     }
 
 
-def assert_left_the_same(run: Path, expected: Mapping[str, Any]) -> None:
-    found = left_behind(run)
+def assert_left_the_same(run: Path, expected: Mapping[str, Any], step: int = 6) -> None:
+    found = left_behind(run, step)
+    assert found.keys() >= expected.keys()
     for name, value in expected.items():
         assert found[name] == value, name
 

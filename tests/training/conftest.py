@@ -1,3 +1,37 @@
+from typing import Any
+
+import pytest
+
 from one_thread import one_thread
+from sharpen.sources import Drawn
+from sharpen.training.trainer import Trainer
+from sharpen.types import Group
 
 __all__ = ["one_thread"]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[Group]]:
+    """The groups of every step, as the trainer was given them."""
+    kept: list[list[Group]] = []
+
+    class Recording:
+        def __init__(self, source: Any) -> None:
+            self.source = source
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.source, name)
+
+        def draw(self, world: Any, prompts: int) -> Drawn:
+            drawn: Drawn = self.source.draw(world, prompts)
+            kept.append(drawn.groups)
+            return drawn
+
+    begin = Trainer.__init__
+
+    def recording(self: Trainer, *args: Any, **settings: Any) -> None:
+        begin(self, *args, **settings)
+        self.source = Recording(self.source)
+
+    monkeypatch.setattr(Trainer, "__init__", recording)
+    return kept

@@ -16,7 +16,6 @@ from sharpen.assemble import assemble
 from sharpen.inputs import Given
 from sharpen.models.policy import load_policy
 from sharpen.run import start
-from sharpen.sources import Drawn
 from sharpen.training.run_folder import read_metrics
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
@@ -30,33 +29,6 @@ NO_EVALUATION = {"evaluation": OFF, "checkpoint": {"best": None}}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_start_model(tmp_path_factory.mktemp("trainer") / "model")
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[Group]]:
-    """The groups of every step, as the trainer was given them."""
-    kept: list[list[Group]] = []
-
-    class Recording:
-        def __init__(self, source: Any) -> None:
-            self.source = source
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.source, name)
-
-        def draw(self, world: Any, prompts: int) -> Drawn:
-            drawn: Drawn = self.source.draw(world, prompts)
-            kept.append(drawn.groups)
-            return drawn
-
-    begin = Trainer.__init__
-
-    def recording(self: Trainer, *args: Any, **settings: Any) -> None:
-        begin(self, *args, **settings)
-        self.source = Recording(self.source)
-
-    monkeypatch.setattr(Trainer, "__init__", recording)
-    return kept
 
 
 def algorithm_1(model: Path, groups: Sequence[Group], *, passes: int, parts: int, beta: float, rate: float) -> Any:

@@ -12,6 +12,7 @@ import torch
 
 from sharpen.assemble import assemble
 from sharpen.config import Recipe
+from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import evaluate
 from sharpen.inputs import Inputs, Say, groups_of, prompts_of
@@ -71,7 +72,10 @@ def built_trainer(
     main = load_model(recipe, role, str(checkpoint or recipe.model.path), trust_remote_code)
     if inputs.reward is not None:
         inputs.reward.use_tokenizer(main.tokenizer)
-    models: dict[Role, Model] = {role: main, **_load_helpers(recipe, inputs.reward, checkpoint, trust_remote_code)}
+    models: dict[Role, Model] = {
+        role: main,
+        **_load_helpers(recipe, main, inputs.reward, checkpoint, trust_remote_code),
+    }
     if isinstance(main, Policy) and "values" in method.objectives()[0].needs and main.value_head is None:
         main.add_value_head()
     tokenizer, context = main.tokenizer, main.context_length
@@ -134,16 +138,18 @@ def built_trainer(
 
 
 def _load_helpers(
-    recipe: Recipe, reward: Reward | None, checkpoint: Path | None, trust_remote_code: bool
+    recipe: Recipe, main: Model, reward: Reward | None, checkpoint: Path | None, trust_remote_code: bool
 ) -> dict[Role, Model]:
     """What is trained beside the run's own model: a critic, which begins as the recipe says, or as the reward model."""
     begun = recipe.method.critic_start or _reward_model(reward) or recipe.model.path
-    return {
-        objective.model: load_model(
-            recipe, objective.model, str(checkpoint / objective.model) if checkpoint else begun, trust_remote_code
-        )
-        for objective in recipe.method.objectives()[1:]
-    }
+    helpers: dict[Role, Model] = {}
+    for objective in recipe.method.objectives()[1:]:
+        role = objective.model
+        helper = load_model(recipe, role, str(checkpoint / role) if checkpoint else begun, trust_remote_code)
+        if helper.tokenizer.get_vocab() != main.tokenizer.get_vocab():
+            raise ModelError(f"{begun}: a {role} reads the policy's own tokens, and this model has others")
+        helpers[role] = helper
+    return helpers
 
 
 def _reward_model(reward: Reward | None) -> str | None:
