@@ -52,8 +52,14 @@ def load_model(recipe: Recipe, role: Role, path: str, trust_remote_code: bool) -
         "trust_remote_code": trust_remote_code,
     }
     if role == "policy":
-        return load_policy(path, **settings)
-    return load_scorer(path, kind="sequence" if role == "outcome_reward_model" else "token", **settings)
+        model: Model = load_policy(path, **settings)
+    else:
+        model = load_scorer(path, kind="sequence" if role == "outcome_reward_model" else "token", **settings)
+    # Matrix products round differently with where in memory a matrix begins. A file has its weights anywhere, torch
+    # on even ground, so that the weights of a checkpoint give the very bits that those they were saved from gave.
+    for weight in (*model.model.parameters(), *model.model.buffers()):
+        weight.data = weight.data.clone()
+    return model
 
 
 @contextmanager
