@@ -10,6 +10,7 @@ from torch import Tensor
 from sharpen.advantages import group_advantages, leave_one_out, whiten
 from sharpen.losses import reduce
 from sharpen.losses.policy import clipped_surrogate, policy_gradient
+from sharpen.methods.kl import KL
 from sharpen.methods.method import Sentence
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.returns import at_last_token, reward_to_go
@@ -102,7 +103,10 @@ class RLOO(Reinforce):
 
 
 class ReinforcePlusPlus(Reinforce):
-    """REINFORCE++: the reward minus the KL to go, whitened over all tokens of the batch, and PPO's clip."""
+    """REINFORCE++: the reward minus the KL to go, whitened over all tokens of the batch, and PPO's clip.
+
+    J = E min[ρ A, clip(ρ, 1 − ε, 1 + ε) A], A_t = R − β Σ_{i ≥ t} (log π_old − log π_ref), whitened.
+    """
 
     name = "reinforce_plus_plus"
     sentence = Sentence(
@@ -114,6 +118,10 @@ class ReinforcePlusPlus(Reinforce):
         paper="REINFORCE++, Hu et al. 2025, arXiv 2501.03262",
     )
 
+    beta: float = Field(0.01, ge=0)
+    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded."""
+    kl: KL = KL(estimator="k1", placement="reward")
+    """How that penalty works."""
     group_size: int = Field(1, ge=1)
     """G, completions drawn per prompt."""
     baseline: Literal["none", "group_mean", "leave_one_out", "whitened"] = "whitened"

@@ -11,7 +11,7 @@ from sharpen.types import Batch
 
 
 class RFT(SFT):
-    """The initial policy answers every prompt once and for all; its right answers are the demonstrations of SFT.
+    """The initial policy answers every prompt once and for all, and its right answers are the demonstrations of SFT.
 
     J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π_initial.
     """
@@ -42,7 +42,10 @@ class RFT(SFT):
 
 
 class OnlineRFT(SFT):
-    """The same with answers of the current policy: J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π."""
+    """Every step the current policy answers anew, and its right answers are the demonstrations of that step.
+
+    J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π.
+    """
 
     name = "online_rft"
     sentence = Sentence(
