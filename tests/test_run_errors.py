@@ -11,6 +11,7 @@ import pytest
 from sharpen.config import IN_MEMORY, make_recipe
 from sharpen.errors import DataError, ModelError, RecipeError, RewardError, SharpenError
 from sharpen.inputs import Given
+from sharpen.methods import METHODS
 from sharpen.run import resume, start
 from tiny_models import tiny_folder
 from tiny_runs import digits, merge, tiny_start_model
@@ -144,16 +145,37 @@ def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
     assert "not a model folder, it has no config.json" in refused(ModelError, run, tmp_path / "none")
 
 
-def test_a_task_without_demonstrations(run: Path, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "missing"),
+    [
+        ("sft", "demonstrations"),
+        ("dpo", "ranked completions"),
+        ("reward_model", "ranked completions"),
+        ("process_reward_model", "completions with marked steps"),
+    ],
+)
+def test_a_task_without_what_the_method_learns_from(method: str, missing: str, run: Path, model: Path) -> None:
     tree = {
         "run": run,
         "model": {"path": str(model), "device": "cpu"},
-        "method": "sft",
+        "method": method,
         "data": {"task": "sums"},
     }
-    with pytest.raises(DataError, match="task sums has no demonstrations"):
+    with pytest.raises(DataError, match=f"task sums has no {missing}, which method {method} learns from"):
         start(make_recipe(tree))
     assert not run.exists()
+
+
+@pytest.mark.parametrize("method", [name for name, of in METHODS.items() if of().needs_reward])
+def test_a_method_that_follows_a_reward_is_not_begun_without_one(method: str, run: Path, model: Path) -> None:
+    message = refused(RecipeError, run, model, Given(train=ROWS), method=method, reward=None)
+    assert message == f"recipe: method {method} needs a reward: give `reward`"
+
+
+def test_a_reward_without_steps_for_process_supervision(run: Path, model: Path) -> None:
+    with pytest.raises(RewardError, match="supervision process needs a reward for every step, and this reward gives"):
+        begin(run, model, method={"supervision": "process"})
+    assert not (run / "metrics.jsonl").exists()
 
 
 def test_an_unknown_task_or_reward(run: Path, model: Path) -> None:

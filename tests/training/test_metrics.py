@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sharpen.assemble import assemble
-from sharpen.methods import GRPO
+from sharpen.methods import GRPO, Terms
 from sharpen.training.metrics import TokenStats, rollout_metrics
 from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment, StepValue
 
@@ -117,6 +117,29 @@ def measured(method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor
         outputs = Outputs(logprobs_BT=now[[b]], entropy_BT=entropy[[b]])
         stats.add(part, outputs, method.terms(outputs, part))
     return stats.metrics()
+
+
+def test_what_is_said_of_a_critic() -> None:
+    """Errors 0, 1, 0 have a variance of 2/9, targets 1, 4, 1 one of 2."""
+    step = replace(
+        batch(),
+        mask_BT=torch.tensor([[True, True, False], [True, False, False]]),
+        targets_BT=torch.tensor([[1.0, 4.0, 99.0], [1.0, 99.0, 99.0]]),
+    )
+    outputs = Outputs(values_BT=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
+    stats = TokenStats()
+    stats.add(step, outputs, Terms(torch.zeros(2, 3)))
+    assert stats.metrics() == pytest.approx({"value/mean": 5 / 3, "value/explained_variance": 1 - (2 / 9) / 2})
+
+
+def test_the_exact_kl_and_figures_of_sequences() -> None:
+    """A figure that does not apply is NaN and left out; one that applies to nothing is not said."""
+    step = batch()
+    outputs = Outputs(kl_BT=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
+    figures = {"pair_accuracy": torch.tensor([0.5, NAN]), "nothing": torch.tensor([NAN, NAN])}
+    stats = TokenStats()
+    stats.add(step, outputs, Terms(torch.zeros(2), figures=figures))
+    assert stats.metrics() == pytest.approx({"kl": 0.3, "pair_accuracy": 0.5})
 
 
 def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:

@@ -56,6 +56,16 @@ def test_a_fixed_reference_is_the_initial_policy_and_is_not_saved_again(model: P
     assert 0 < rows[0]["kl"] < rows[1]["kl"] < rows[3]["kl"]
 
 
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_the_ratio_is_over_the_policy_that_sampled(name: str, model: Path, tmp_path: Path) -> None:
+    """With one update per rollout it is 1 and nothing is clipped, however far the reference was left behind."""
+    method = {"beta": 0.01, "updates_per_rollout": 1, "minibatches": 1}
+    rows = run_of(tmp_path / "run", model, name, steps=5, method=method).metrics()
+    assert [(row["ratio/mean"], row["ratio/p99.9"], row["clip_fraction"]) for row in rows] == [(1.0, 1.0, 0.0)] * 5
+    assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[4]["kl"] > 0.01
+
+
 def test_a_reference_that_is_reset_is_the_policy_of_every_second_step(model: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", model, method={"kl": {"reference": "reset", "reset_every": 2}})
     begin = load_file(model / "model.safetensors")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,11 +14,12 @@ from oracles import grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
 from sharpen.assemble import assemble
+from sharpen.errors import RecipeError
+from sharpen.evaluation.estimators import Estimate
 from sharpen.inputs import Given
 from sharpen.models.policy import load_policy
 from sharpen.run import start
 from sharpen.training.run_folder import read_metrics
-from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 from tiny_models import own_logprobs
 from tiny_runs import digits, left_behind, tiny_recipe, tiny_start_model, untimed
@@ -217,27 +219,46 @@ def test_one_epoch_shows_every_demonstration_once(model: Path, drawn: list[list[
     assert len(ids) == len(set(ids)) == 14
 
 
-def test_the_best_and_the_latest_checkpoints_are_kept(model: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    values = iter([0.1, 0.5, 0.9, 0.9, 0.2, 0.3, 0.4])
-    evaluate = Trainer._evaluate
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    # 0.9 first at step 2, the same again at step 3 is no improvement; the least after step 0 is 0.2 at step 4.
+    [("reward", 2), ("loss", 4)],
+)
+def test_the_best_and_the_latest_checkpoints_are_kept(
+    best: str, kept: int, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [0.1, 0.5, 0.9, 0.9, 0.2, 0.3, 0.4]
+    scripted = iter(values)
 
-    def scripted(self: Trainer) -> dict[str, float]:
-        return evaluate(self) | {"held_out/reward": next(values)}
+    def measured(*arguments: Any, **settings: Any) -> Any:
+        value = next(scripted)
+        return SimpleNamespace(measures={best: Estimate(value, value, value)})
 
-    monkeypatch.setattr(Trainer, "_evaluate", scripted)
+    monkeypatch.setattr("sharpen.training.build.evaluate", measured)
     recipe = tiny_recipe(
         tmp_path / "run",
         model,
         "sft",
         evaluation={"every": 1},
-        checkpoint={"every": 1, "keep": 2, "best": "reward"},
+        checkpoint={"every": 1, "keep": 1, "best": best},
     )
     run = start(recipe)
-    # 0.9 first at step 2; the same again at step 3 is no improvement.
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert names == ["step_000002", "step_000005", "step_000006"]
-    assert [row["held_out/reward"] for row in read_metrics(run.path)] == [0.1, 0.5, 0.9, 0.9, 0.2, 0.3, 0.4]
-    assert '"best": {\n  "step": 2' in (run.model / "trainer" / "state.json").read_text()
+    assert names == [f"step_{kept:06d}", "step_000006"]
+    assert [row[f"held_out/{best}"] for row in read_metrics(run.path)] == values
+    assert f'"best": {{\n  "step": {kept}' in (run.model / "trainer" / "state.json").read_text()
+
+
+def test_the_best_by_something_that_is_not_measured_is_an_error_before_the_first_step(
+    model: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(tmp_path / "run", model, "reward_model", checkpoint={"best": "pair_acuracy"})
+    with pytest.raises(RecipeError) as error:
+        start(recipe)
+    assert str(error.value).startswith(
+        "checkpoint.best: `pair_acuracy` is not measured. Did you mean `pair_accuracy`? Known: loss, loss_low,"
+    )
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(

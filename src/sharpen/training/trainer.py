@@ -12,12 +12,13 @@ import torch
 
 from sharpen.assemble import assemble
 from sharpen.config import Recipe
-from sharpen.errors import CheckpointError
+from sharpen.errors import CheckpointError, RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.methods import Objective, Role
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine
 from sharpen.sources import Drawn
+from sharpen.suggest import did_you_mean
 from sharpen.training.annotate import Annotator
 from sharpen.training.checkpoint import load_optimizer, load_state, prune, save_checkpoint
 from sharpen.training.loggers import MetricLogger
@@ -268,14 +269,22 @@ class Trainer:
             if estimate.low == estimate.low:
                 metrics[f"held_out/{name}_low"] = estimate.low
                 metrics[f"held_out/{name}_high"] = estimate.high
+        wanted = self.recipe.checkpoint.best
+        if wanted is not None and f"held_out/{wanted}" not in metrics:
+            known = [name.removeprefix("held_out/") for name in metrics]
+            raise RecipeError(
+                f"checkpoint.best: `{wanted}` is not measured.{did_you_mean(wanted, known)} Known: {', '.join(known)}"
+            )
         metrics["time/evaluation_s"] = time.perf_counter() - started
         return metrics
 
     def _is_best(self, metrics: Metrics) -> bool:
-        if self.recipe.checkpoint.best is None:
+        wanted = self.recipe.checkpoint.best
+        if wanted is None:
             return False
-        value = metrics[f"held_out/{self.recipe.checkpoint.best}"]
-        if self.best is not None and value <= self.best["value"]:
+        value = metrics[f"held_out/{wanted}"]
+        # Of a loss the least is the best, of all else the most.
+        if self.best is not None and (value >= self.best["value"] if wanted == "loss" else value <= self.best["value"]):
             return False
         self.best = {"step": self.step, "value": value}
         return True

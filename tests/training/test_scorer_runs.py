@@ -1,0 +1,244 @@
+"""Reward models as runs: what is measured on held-out rankings, and where the scores are centred."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from sharpen.assemble import assemble
+from sharpen.config import IN_MEMORY
+from sharpen.inputs import Given
+from sharpen.methods import resolve_method
+from sharpen.models.load import load_tokenizer
+from sharpen.models.reference import copy_policy
+from sharpen.models.scorer import Scorer
+from sharpen.run import Run, start
+from sharpen.training.annotate import Annotator
+from sharpen.training.held_out import measure_groups
+from sharpen.training.reference import Reference
+from sharpen.training.update import Limits
+from sharpen.types import Completion, Finish, Group, Score, Segment, StepValue
+from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
+from tiny_runs import tiny_recipe, tiny_start_model
+
+LIMITS = Limits(40, shared_prompt=True)
+PREFERENCES: list[dict[str, Any]] = [
+    {"prompt": "1+2=", "completions": ["#3", "#4", "1+2=3#3"], "scores": [1, 0, 2]},
+    {"prompt": "7-7=", "completions": ["#0", "#7"], "scores": [1, 0]},
+    {"prompt": "4+4=", "completions": ["#8", "#9", "#8;", "#4"], "scores": [2, 0, 1, 0]},
+    {"prompt": "5-2=", "completions": ["#2", "#3"], "scores": [0, 1]},
+]
+
+
+def groups_of(model: Any, *, steps: bool = False) -> list[Group]:
+    groups = []
+    for row in PREFERENCES:
+        completions, scores = [], []
+        for answer, grade in zip(row["completions"], row["scores"], strict=True):
+            ids = tuple(model.tokenizer(answer)["input_ids"])
+            end = len(ids)
+            completions.append(Completion(ids, answer, (True,) * end, (Segment(0, end, "model"),), Finish.EOS))
+            marks = (StepValue(0, float(grade > 0)), StepValue(end - 1, 0.0)) if steps else ()
+            scores.append(Score(float(grade), steps=marks))
+        groups.append(Group(make_prompt(model, row["prompt"]), tuple(completions), tuple(scores)))
+    return groups
+
+
+def own_scores(scorer: Scorer, group: Group) -> list[list[float]]:
+    """The head at every token of each completion, one sequence at a time."""
+    rows = []
+    with torch.no_grad():
+        for completion in group.completions:
+            ids = torch.tensor([[*group.prompt.token_ids, *completion.token_ids]])
+            states = scorer.model.model(input_ids=ids, use_cache=False).last_hidden_state[0]
+            rows.append(scorer.head(states)[len(group.prompt.token_ids) :, 0].tolist())
+    return rows
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def pairs(values: list[float], group: Group) -> list[tuple[int, int]]:
+    grades = [score.total for score in group.scores]
+    return [(w, l) for w in range(len(values)) for l in range(len(values)) if grades[w] > grades[l]]  # type: ignore[operator]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def shares(values: list[float], group: Group) -> float:
+    """Of each completion that beats others the share of these that the values say so of; the mean of these."""
+    per_winner: dict[int, list[float]] = {}
+    for w, l in pairs(values, group):
+        per_winner.setdefault(w, []).append(float(values[w] > values[l]))
+    return mean([mean(wins) for wins in per_winner.values()])
+
+
+def test_held_out_rankings_of_a_reward_model(tmp_path: Path) -> None:
+    scorer = loaded_scorer(tmp_path / "model", "sequence")
+    groups = groups_of(scorer)
+    annotator = Annotator({"outcome_reward_model": scorer}, None, 1.0, LIMITS)
+    found = measure_groups(resolve_method("reward_model"), annotator, groups)
+    last = [[row[-1] for row in own_scores(scorer, group)] for group in groups]
+    losses = [
+        mean([-math.log(sigmoid(s[w] - s[l])) for w, l in pairs(s, group)])
+        for s, group in zip(last, groups, strict=True)
+    ]
+    accuracies = [shares(s, group) for s, group in zip(last, groups, strict=True)]
+    assert len({round(a, 6) for a in accuracies}) > 1
+    assert found["loss"].mean == pytest.approx(mean(losses), rel=1e-5)
+    assert found["pair_accuracy"].mean == pytest.approx(mean(accuracies))
+    assert found["score"].mean == pytest.approx(mean([mean(s) for s in last]), rel=1e-5)
+    assert found["loss"].low <= found["loss"].mean <= found["loss"].high
+    assert not any(p.grad is not None for p in scorer.model.parameters())
+
+
+def test_held_out_rankings_of_dpo() -> None:
+    """h is Σ log π − log π_ref; the margin is β times the difference."""
+    policy = tiny_policy(seed=1)
+    reference = Reference(copy_policy(tiny_policy(seed=2)), policy, resolve_method("dpo").kl_settings)
+    groups = groups_of(policy)
+    annotator = Annotator({"policy": policy}, reference, 1.0, LIMITS)
+    found = measure_groups(resolve_method({"name": "dpo", "beta": 0.05}), annotator, groups)
+    losses, margins, accuracies = [], [], []
+    for group in groups:
+        batch = assemble([group])
+        h = []
+        for b, completion in enumerate(group.completions):
+            length = len(completion.token_ids)
+            ours, theirs = (own_logprobs(m.model, batch, 1.0)[b][:length] for m in (policy, reference.policy))
+            h.append((ours - theirs).sum().item())
+        u = [0.05 * x for x in h]
+        losses.append(mean([-math.log(sigmoid(u[w] - u[l])) for w, l in pairs(u, group)]))
+        per_winner: dict[int, list[float]] = {}
+        for w, l in pairs(u, group):
+            per_winner.setdefault(w, []).append(u[w] - u[l])
+        margins.append(mean([mean(own) for own in per_winner.values()]))
+        accuracies.append(shares(u, group))
+    assert found["loss"].mean == pytest.approx(mean(losses), rel=1e-4)
+    assert found["pair_margin"].mean == pytest.approx(mean(margins), rel=1e-4)
+    assert found["pair_accuracy"].mean == pytest.approx(mean(accuracies))
+
+
+def test_held_out_steps_of_a_process_reward_model(tmp_path: Path) -> None:
+    """The first token is a step with the label below, the last one a wrong step; the loss is a mean over all steps."""
+    scorer = loaded_scorer(tmp_path / "model", "token")
+    groups = groups_of(scorer, steps=True)
+    annotator = Annotator({"process_reward_model": scorer}, None, 1.0, LIMITS)
+    found = measure_groups(resolve_method("process_reward_model"), annotator, groups)
+    losses, accuracies = [], []
+    for group in groups:
+        right = []
+        for row, score in zip(own_scores(scorer, group), group.scores, strict=True):
+            for step in score.steps:
+                p = sigmoid(row[step.position])
+                losses.append(-math.log(p if step.value else 1 - p))
+            right.append(mean([float((row[s.position] > 0) == bool(s.value)) for s in score.steps]))
+        accuracies.append(mean(right))
+    assert found["loss"].mean == pytest.approx(mean(losses), rel=1e-4)
+    assert found["step_accuracy"].mean == pytest.approx(mean(accuracies))
+
+
+def test_held_out_demonstrations_of_sft() -> None:
+    policy = tiny_policy(seed=1)
+    shown = [Group(g.prompt, g.completions[:1]) for g in groups_of(policy)]
+    found = measure_groups(resolve_method("sft"), Annotator({"policy": policy}, None, 1.0, LIMITS), shown)
+    batch = assemble(shown)
+    logprobs = torch.stack(own_logprobs(policy.model, batch, 1.0))[batch.mask_BT]
+    assert found["loss"].mean == pytest.approx(-logprobs.mean().item(), rel=1e-5)
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_start_model(tmp_path_factory.mktemp("scorers") / "model")
+
+
+def run_of(path: Path, model: Path, given: Given | None = None, name: str = "reward_model", **changes: Any) -> Run:
+    settings: dict[str, Any] = {
+        "optimizer": {"learning_rate": 0.02, "warmup_steps": 0},
+        "checkpoint": {"best": None, "every": 0},
+        "evaluation": {"every": 0},
+    }
+    if given is not None:
+        settings["data"] = {"train": IN_MEMORY, "task": None}
+    return start(tiny_recipe(path, model, name, **{**settings, **changes}), given or Given())
+
+
+def score(path: Path, prompt: str, completion: str) -> float:
+    """By plain transformers, at the last token."""
+    classifier = AutoModelForSequenceClassification.from_pretrained(path)
+    tokenizer = load_tokenizer(str(path), trust_remote_code=False)
+    ids = [*tokenizer(prompt)["input_ids"], *tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
+    assert classifier.config.num_labels == 1
+    with torch.no_grad():
+        return float(classifier(input_ids=torch.tensor([ids])).logits[0, 0])
+
+
+def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(model: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", model, Given(train=PREFERENCES), training={"prompts_per_step": 2})
+    best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
+    assert mean([score(run.model, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
+    rows = run.metrics()
+    assert rows[-1]["score/centred_by"] != 0.0
+    assert all("score/centred_by" not in row for row in rows[:-1])
+    assert rows[-1]["loss"] < rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert rows[0]["score"] == 0.0
+
+
+def test_a_reward_model_is_centred_on_demonstrations_where_there_are_some(model: Path, tmp_path: Path) -> None:
+    demonstrations = tmp_path / "demonstrations.jsonl"
+    demonstrations.write_text('{"prompt": "2+2=", "completion": "#4"}\n{"prompt": "9-1=", "completion": "9-1=8#8"}\n')
+    data = {"train": IN_MEMORY, "task": None, "demonstrations": str(demonstrations)}
+    run = run_of(tmp_path / "run", model, Given(train=PREFERENCES), data=data, training={"prompts_per_step": 2})
+    shown = [("2+2=", "#4"), ("9-1=", "9-1=8#8")]
+    assert mean([score(run.model, *pair) for pair in shown]) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_reward_model_that_is_not_to_be_centred_is_left_alone(model: Path, tmp_path: Path) -> None:
+    settings = {"training": {"prompts_per_step": 2}}
+    left, centred = (
+        run_of(tmp_path / str(centre), model, Given(train=PREFERENCES), method={"centre": centre}, **settings)
+        for centre in (False, True)
+    )
+    assert "score/centred_by" not in left.metrics()[-1]
+    best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
+    taken = mean([score(left.model, *pair) for pair in best])
+    assert centred.metrics()[-1]["score/centred_by"] == pytest.approx(taken, rel=1e-3)
+    # Training is the same; centring comes after it.
+    assert [row["loss"] for row in left.metrics()] == [row["loss"] for row in centred.metrics()]
+
+
+def test_rankings_are_measured_while_a_reward_model_is_trained(model: Path, tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path / "run",
+        model,
+        evaluation={"every": 3, "prompts": 6},
+        checkpoint={"best": "pair_accuracy"},
+    )
+    rows = {int(row["step"]): row for row in run.metrics() if "held_out/pair_accuracy" in row}
+    assert list(rows) == [0, 3, 6]
+    # A head of 0 tells nothing apart.
+    assert rows[0]["held_out/pair_accuracy"] == 0.0
+    assert rows[0]["held_out/loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert rows[6]["held_out/loss_low"] <= rows[6]["held_out/loss"] <= rows[6]["held_out/loss_high"]
+
+
+def test_a_process_reward_model_is_saved_as_a_token_classification(model: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", model, name="process_reward_model", evaluation={"every": 6, "prompts": 6})
+    classifier = AutoModelForTokenClassification.from_pretrained(run.model)
+    assert classifier.config.num_labels == 1
+    assert classifier.score.weight.abs().max() > 0
+    rows = run.metrics()
+    assert "score/centred_by" not in rows[-1]
+    assert rows[-1]["loss"] < rows[1]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert 0 <= rows[-1]["held_out/step_accuracy"] <= 1
