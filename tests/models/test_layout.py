@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sharpen.models.layout import Cost, Row, build, plan
+from sharpen.models.layout import MICROBATCH_OPERATIONS, MICROBATCH_TOKENS, Cost, Row, build, plan
 from sharpen.models.policy import PLAIN_ARCHITECTURES
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy, weighted
@@ -125,6 +125,44 @@ def test_groups_share_a_micro_batch_up_to_its_tokens() -> None:
     assert plan(batch, tokens_per_microbatch=15, **limits) == [first + second]
     assert plan(batch, tokens_per_microbatch=14, **limits) == [first, second]
     assert plan(batch, tokens_per_microbatch=9, **limits) == [first, second]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_other_division_into_neighbours_pads_and_divides_for_less(seed: int) -> None:
+    """All 2⁸ divisions of nine plain rows of ascending length, by the operations that each would take."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 60, (9,), generator=generator)
+    mask_BT = torch.arange(60) < lengths[:, None]
+    batch = Batch(
+        prompts=(torch.tensor([4, 5, 6]),) * 9,
+        group_B=torch.arange(9),
+        tokens_BT=torch.zeros(mask_BT.shape, dtype=torch.long),
+        mask_BT=mask_BT,
+        rewards_B=torch.zeros(9),
+        truncated_B=torch.zeros(9, dtype=torch.bool),
+        completion_limit=60,
+    )
+    cost = Cost(per_token=4e7, per_pair=1e5)
+    rows = sorted(3 + length for length in lengths.tolist())
+
+    def operations(parts: list[list[int]]) -> float:
+        once = MICROBATCH_OPERATIONS + MICROBATCH_TOKENS * 4e7
+        return sum(once + len(part) * (max(part) * 4e7 + max(part) ** 2 * 1e5) for part in parts)
+
+    least = float("inf")
+    for cuts in range(2**8):
+        parts, part = [], [rows[0]]
+        for i, row in enumerate(rows[1:]):
+            if cuts >> i & 1:
+                parts.append(part)
+                part = []
+            part.append(row)
+        parts.append(part)
+        if all(len(part) == 1 or len(part) * max(part) <= 200 for part in parts):
+            least = min(least, operations(parts))
+    planned = plan(batch, tokens_per_microbatch=200, shared=False, cost=cost)
+    assert 1 < len(planned) < 9
+    assert operations([[row.tokens for row in part] for part in planned]) == pytest.approx(least, rel=1e-12)
 
 
 PLAIN = [(architecture, tied) for architecture in sorted(PLAIN_ARCHITECTURES) for tied in (False, True)]
