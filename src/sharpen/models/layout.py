@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sharpen.types import Batch
 
-
 MICROBATCH_OPERATIONS = 1e9
 """What one more micro-batch costs besides its tokens, as floating-point operations of the same time: 10 to 20 ms of
 Python and small tensors on a CPU core."""
