@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from sharpen.errors import ModelError
 from sharpen.models.policy import load_policy
-from tiny_models import ALPHABET, loaded_policy, own_logprobs, ragged_batch, tiny_folder
+from tiny_models import ALPHABET, loaded_policy, loaded_scorer, own_logprobs, ragged_batch, tiny_folder
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -111,3 +111,9 @@ def test_the_type_that_it_computes_in(compute_dtype: str, tmp_path: Path) -> Non
     with policy.autocast():
         assert (policy.model.lm_head(torch.ones(1, 16))).dtype == getattr(torch, compute_dtype)
     assert policy.model.lm_head.weight.dtype == torch.float32
+
+
+def test_a_reward_model_is_no_language_model(tmp_path: Path) -> None:
+    loaded_scorer(tmp_path / "causal", kind="sequence").save(tmp_path / "judge")
+    with pytest.raises(ModelError, match="LlamaForSequenceClassification, such as a reward model"):
+        load_policy(tmp_path / "judge", device="cpu")

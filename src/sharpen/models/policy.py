@@ -166,6 +166,9 @@ def load_policy(
     path = located(path)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     model, missing = load_weights(AutoModelForCausalLM, path, trust_remote_code=trust_remote_code)
+    scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
+    if missing and scores:
+        raise ModelError(f"{path}: a {scores[0]}, such as a reward model, and not a language model: it cannot write")
     refuse_missing(path, missing)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
     eos_ids = end_of_sequence_ids(model, tokenizer)
