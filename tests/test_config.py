@@ -68,7 +68,7 @@ def test_a_recipe_comes_back_from_its_own_yaml(recipe: Path, tmp_path: Path) -> 
         ("trainin.steps=1", "unknown setting `trainin`. Did you mean `training`?"),
         ("rollout.xyzzy=1", "unknown setting `rollout.xyzzy`. Known here: max_new_tokens, temperature"),
         ("method.group_siz=1", "method grpo has no setting `group_siz`. Did you mean `group_size`?"),
-        ("method.name=grp0", "unknown method `grp0`. Did you mean `grpo`?"),
+        ("method.name=gpro", "unknown method `gpro`. Did you mean `grpo`?"),
         ("training.steps=0", "`training.steps`: Input should be greater than or equal to 1 (given: 0)"),
         ("training.steps=many", "`training.steps`: Input should be a valid integer"),
         ("method.eps_low=-0.1", "`eps_low`: Input should be greater than 0 (given: -0.1)"),

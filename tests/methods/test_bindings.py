@@ -62,12 +62,12 @@ TRAINED = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_which_models_are_trained_and_what_they_need(name: str) -> None:
-    """No reference where β is 0, which is the default of all but PPO and, by its nature, DPO."""
+    """No reference where β is 0, the default of all but PPO and REINFORCE++; DPO is made of the comparison."""
     method = METHODS[name]()
     assert [objective.model for objective in method.objectives()] == TRAINED.get(name, ["policy"])
     assert method.makes_a_policy is (name not in ("reward_model", "process_reward_model"))
     assert method.needs_reward is (method.source().reads == "prompts")
-    assert method.needs_reference is (name in ("ppo", "dpo"))
+    assert method.needs_reference is (name in ("reinforce_plus_plus", "ppo", "dpo"))
 
 
 # Imitation

@@ -28,6 +28,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("rloo", "reinforce"): {},
     ("reinforce_plus_plus", "reinforce"): {
+        "beta": 0.01,
+        "kl": KL(estimator="k1", placement="reward").model_dump(),
         "group_size": 1,
         "baseline": "whitened",
         "reduction": "tokens_of_batch",
@@ -64,8 +66,8 @@ def test_the_reference_is_fixed_unless_told_otherwise() -> None:
     assert KL().reference == "fixed"
     assert all(method().kl_settings.reference == "fixed" for method in METHODS.values())
     assert (KL().estimator, KL().placement) == ("k3", "loss")
-    ppo = METHODS["ppo"]().kl_settings
-    assert (ppo.estimator, ppo.placement) == ("k1", "reward")
+    for name in ("ppo", "reinforce_plus_plus"):
+        assert METHODS[name]().kl_settings == KL(estimator="k1", placement="reward")
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

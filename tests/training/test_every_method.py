@@ -130,5 +130,5 @@ def test_a_method_loads_a_reference_only_where_it_compares_with_one(
     recipe = tiny_recipe(tmp_path / "run", model, name, reward="<given in Python>", checkpoint={"best": None})
     start(recipe, Given(reward=digits))
     [trainer] = seen
-    # β is 0 by default but for PPO; the GRPO of these runs has one, and DPO is made of the comparison.
-    assert (trainer.annotator.reference is not None) is (name in ("ppo", "grpo", "dpo"))
+    # The GRPO of these runs has a β.
+    assert (trainer.annotator.reference is not None) is (name in ("reinforce_plus_plus", "ppo", "grpo", "dpo"))
