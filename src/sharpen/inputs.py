@@ -68,6 +68,11 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
     answered = inputs.held_out is not None and inputs.held_out_reads == "prompts"
     if answered and inputs.reward is None:
         raise RecipeError("evaluation.every needs a reward that says which held-out completions are right")
+    if recipe.method.needs_steps and (inputs.reward is None or not inputs.reward.gives_steps):
+        raise RecipeError(
+            f"method {recipe.method.name} with these settings needs a reward for every step of a completion, and this "
+            "reward gives none: use reward `steps` or `process_reward_model`"
+        )
     if inputs.reward is not None:
         for wanted, part in ((recipe.method.needs_reward, inputs.rows), (answered, inputs.held_out)):
             if wanted and part is not None:

@@ -56,9 +56,9 @@ class Source(ABC):
     on_policy: ClassVar[bool] = False
     """Whether the completions of a step are drawn from the policy that is then updated."""
 
-    def prepare(self, world: World) -> None:
-        """What has to be done once, before the first step."""
-        return
+    def prepare(self, world: World) -> list[Group]:
+        """What has to be done once, before the first step. Gives what was drawn for it."""
+        return []
 
     @abstractmethod
     def draw(self, world: World, prompts: int) -> Drawn:
@@ -106,7 +106,8 @@ class Refilled(Source):
     """Draws from another source until every group has rewards that differ: DAPO's dynamic sampling.
 
     Groups without spread teach nothing and are set aside; so are those beyond what the step needs, and what came
-    with the last round. After ``max_rounds`` the step goes with the groups that there are.
+    with the last round. After ``max_rounds`` the step goes with the groups that there are. Where ``by_step``, the
+    rewards are those of the steps.
     """
 
     reads = "prompts"
@@ -114,17 +115,18 @@ class Refilled(Source):
 
     source: CurrentPolicy
     max_rounds: int
+    by_step: bool = False
 
     def draw(self, world: World, prompts: int) -> Drawn:
         kept: list[Group] = []
         set_aside: list[Group] = []
         for _ in range(self.max_rounds):
             for group in self.source.draw(world, prompts).groups:
-                teaches = len(kept) < prompts and _has_spread(group)
+                teaches = len(kept) < prompts and _has_spread(group, by_step=self.by_step)
                 (kept if teaches else set_aside).append(group)
             if len(kept) == prompts:
                 return Drawn(kept, set_aside)
-        # Not one group with spread: the step is then a declared no-op on groups that teach nothing.
+        # Not one group with spread: the step goes on with groups that teach nothing, and changes nothing.
         return Drawn(kept, set_aside) if kept else Drawn(set_aside[:prompts], set_aside[prompts:])
 
 
@@ -144,7 +146,7 @@ class InitialPolicy(Source):
     at_most: int | None
     unique: bool
 
-    def prepare(self, world: World) -> None:
+    def prepare(self, world: World) -> list[Group]:
         groups = world.score(world.sample(world.all_prompts()[: self.prompts], self.group_size))
         batch = assemble(groups)
         accepted_B = accepted(
@@ -165,11 +167,17 @@ class InitialPolicy(Source):
                 "imitate: lower method.threshold, or draw more with method.group_size"
             )
         world.keep(chosen)
+        return groups
 
     def draw(self, world: World, prompts: int) -> Drawn:
         return Drawn(world.next_groups(prompts))
 
 
-def _has_spread(group: Group) -> bool:
-    rewards_B = assemble([group]).rewards_B
-    return not bool(zero_spread(rewards_B, torch.zeros(len(rewards_B), dtype=torch.long)).all())
+def _has_spread(group: Group, *, by_step: bool) -> bool:
+    batch = assemble([group])
+    rewards_N = batch.rewards_B
+    if by_step:
+        if batch.step_rewards_BT is None:
+            return False
+        rewards_N = batch.step_rewards_BT[~batch.step_rewards_BT.isnan()]
+    return not bool(zero_spread(rewards_N, torch.zeros(len(rewards_N), dtype=torch.long)).all())

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hand_made import rollout
 
-from sharpen.errors import RewardError
 from sharpen.methods import GRPO, METHODS, resolve_method
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
@@ -116,10 +115,40 @@ def test_settings_that_work_only_together_are_accepted_together() -> None:
 
 
 @pytest.mark.parametrize("supervision", ["process", "own_step"])
-def test_process_supervision_without_step_rewards_names_what_gives_some(supervision: str) -> None:
+def test_a_rollout_in_which_no_step_has_a_reward_teaches_nothing(supervision: str) -> None:
     method = resolve_method({"name": "grpo", "supervision": supervision})
-    with pytest.raises(RewardError, match=f"supervision {supervision} needs a reward for every step.*`steps` or"):
-        method.advantages(rollout([[1, 0]], [[1, 2]]))
+    assert method.needs_steps
+    assert method.advantages(rollout([[1, 0]], [[1, 2]])).abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce_plus_plus"])
+def test_a_part_of_the_kl_section_leaves_the_rest_as_the_method_has_it(name: str) -> None:
+    """As a recipe gives it, and `method.kl.target=0.1` on the command line."""
+    method = resolve_method({"name": name, "kl": {"target": 0.1}})
+    assert (method.kl.estimator, method.kl.placement, method.kl.target) == ("k1", "reward", 0.1)
+    assert resolve_method({"name": "grpo", "beta": 1, "kl": {"target": 0.1}}).kl == KL(target=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "grpo", "kl": {"target": 0.1}}, "kl has no effect while beta is 0"),
+        ({"name": "grpo", "constant_length": 8}, "constant_length has no effect with reduction per_sequence"),
+        ({"name": "rloo", "dual_clip": 3}, "dual_clip has no effect without clip"),
+        ({"name": "ppo", "form": "kl", "dual_clip": 3}, "dual_clip has no effect with form kl"),
+        ({"name": "ppo", "critic": "shared", "critic_learning_rate_ratio": 2}, "critic_learning_rate_ratio is for"),
+        ({"name": "gspo", "supervision": "process"}, "supervision process needs form token"),
+        ({"name": "grpo", "tis_cap": 0.5}, "greater than or equal to 1"),
+    ],
+)
+def test_a_setting_without_effect_is_an_error(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve_method(settings)
+
+
+def test_the_clip_of_deepseek_r1_is_possible() -> None:
+    """Its ε is 10: a lower bound of −9 never binds."""
+    assert resolve_method({"name": "grpo", "eps_low": 10, "eps_high": 10}).eps_low == 10
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -152,7 +181,6 @@ def test_k1_in_the_loss_is_warned_of() -> None:
     [warning] = GRPO(beta=0.1, kl=KL(estimator="k1")).warnings({})
     assert warning.startswith("the gradient of k1 in the loss is zero on average")
     for quiet in (
-        GRPO(kl=KL(estimator="k1")),
         GRPO(beta=0.1, kl=KL(estimator="k1", placement="reward")),
         GRPO(beta=0.1),
     ):
@@ -195,7 +223,7 @@ def test_without_a_target_a_strength_stays() -> None:
 def test_the_settings_of_the_penalty_reach_its_strength() -> None:
     kl = KL(warmup_steps=3, target=0.2, rule="double", horizon=7)
     assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": Coefficient(0.1, 3, 0.2, "double", 7, "kl")}
-    assert GRPO(beta=0.0, kl=kl).coefficients() == {}
+    assert GRPO(beta=0.0).coefficients() == {}
     form_kl = resolve_method({"name": "ppo", "form": "kl", "old_kl_coef": 2, "old_kl_target": 0.03})
     assert form_kl.coefficients()["old_kl"] == Coefficient(2, 0, 0.03, "double", measured_by="kl_old")
     assert set(METHODS["ppo"]().coefficients()) == {"beta"}

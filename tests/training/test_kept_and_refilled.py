@@ -61,7 +61,12 @@ def test_rft_keeps_and_learns_from_the_right_answers_of_the_initial_policy(
     learned = {(g.prompt.text, c.text) for groups in drawn for g in groups for c in g.completions}
     assert learned == {(line["prompt"], line["completion"]) for line in lines}
     assert all(len(g.completions) == 1 and not g.scores for groups in drawn for g in groups)
-    assert not list((run.path / "samples").iterdir())
+    [samples] = (run.path / "samples").iterdir()
+    answered = pq.read_table(samples).to_pylist()
+    assert (samples.name, len(answered)) == ("step_000000.parquet", 80)
+    first = run.metrics()[0]
+    assert (first["step"], first["kept"]) == (0, len(lines))
+    assert first["reward/mean"] == pytest.approx(sum(row["reward"] for row in answered) / 80)
 
 
 def test_rft_answers_only_the_prompts_it_is_told_to(model: Path, tmp_path: Path) -> None:

@@ -99,10 +99,8 @@ def test_what_is_said_of_the_tokens() -> None:
         "advantage/abs": 1.0,
         "mismatch/mean": 0.1,
         "mismatch/max": 0.3,
-        # Of the logs of the completions' ratios, |0.1 − 0.3 + 0|/3 and 0.
-        "ratio/noise": 0.1 / 3,
-        # r − log r − 1 of r = π/π_old, the ratios above: an estimate of KL(π_old ‖ π).
-        "kl_old": (0.25 - math.log(1.25) + 2 * (math.log(2) - 0.5) + 0) / 4,
+        # Of the completions, |log 1.25 + log 0.5 + log 1| / 3 and |log 0.5|.
+        "ratio/noise": (abs(math.log(1.25) + math.log(0.5)) / 3 + math.log(2)) / 2,
         # r = π_ref/π = 2, 1, 2, 0.5 and k3 = r − log r − 1.
         "kl": (2 * (1 - math.log(2)) + 0 + (0.5 + math.log(2) - 1)) / 4,
     }

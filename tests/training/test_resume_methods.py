@@ -82,7 +82,7 @@ def test_cut_off_between_a_steps_metrics_and_its_checkpoint(
     assert start(recipe_of(tmp_path / "whole", model, reward, name)).finished
     whole = left_behind(tmp_path / "whole", STEPS)
     assert whole.keys() == ALWAYS | LEAVES.get(name, set())
-    assert all(row["grad_norm"] > 0 for row in whole["metrics"])
+    assert all(row["grad_norm"] > 0 for row in whole["metrics"] if row["step"])
     cut = recipe_of(tmp_path / "cut", model, reward, name)
     with pytest.raises(PowerCut):
         start(cut, loggers=[cut_off(1)])

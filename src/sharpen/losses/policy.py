@@ -148,11 +148,12 @@ def clipped_weight_surrogate(
     MiniMax-M1 (arXiv 2506.13585), eq. 4 and 5. As there, only the upper bound is used unless ``eps_low`` is given.
 
     Returns:
-        The terms, and True everywhere.
+        The terms, and where the weight is the ratio itself. All terms carry a gradient.
     """
     low = None if eps_low is None else 1.0 - eps_low
-    weight_BT = (logprobs_BT.detach() - old_logprobs_BT).exp().clamp(low, 1.0 + eps_high)
-    return -weight_BT * advantages_BT * logprobs_BT, torch.ones_like(logprobs_BT, dtype=torch.bool)
+    ratio_BT = (logprobs_BT.detach() - old_logprobs_BT).exp()
+    weight_BT = ratio_BT.clamp(low, 1.0 + eps_high)
+    return -weight_BT * advantages_BT * logprobs_BT, weight_BT == ratio_BT
 
 
 def truncated_importance_weights(old_logprobs_BT: Tensor, sample_logprobs_BT: Tensor, *, cap: float) -> Tensor:

@@ -65,7 +65,7 @@ def bradley_terry(
     pairs_B = beats_BB.new_zeros(int(group_B.max()) + 1, dtype=torch.long).index_add(0, group_B, beats_BB.sum(dim=1))
     difference_BB = scores_B[:, None] - scores_B
     if margin:
-        difference_BB = difference_BB - (grades_B[:, None] - grades_B)
+        difference_BB = difference_BB - (grades_B[:, None] - grades_B).to(scores_B.dtype)
     difference_BB = difference_BB.where(beats_BB, torch.zeros_like(difference_BB))
     if noise:
         loss_BB = -((1.0 - noise) * difference_BB.sigmoid() + noise / 2.0).log()
@@ -98,6 +98,16 @@ def step_loss(scores_BT: Tensor, labels_BT: Tensor) -> Tensor:
     # Both sides of the loss are guarded: a gradient of 0 times a score that is not finite would be NaN.
     loss_BT = F.binary_cross_entropy_with_logits(scores_BT.where(labelled_BT, nothing_BT), labels_BT, reduction="none")
     return loss_BT.where(labelled_BT, nothing_BT)
+
+
+def pair_figures(scores_B: Tensor, beats_BB: Tensor) -> dict[str, Tensor]:
+    """Of the pairs that each sequence should win: the share that it does, and by how much; NaN where there are none."""
+    difference_BB = scores_B[:, None] - scores_B
+    pairs_B = beats_BB.sum(dim=1)
+    return {
+        "pair_accuracy": ((difference_BB > 0) & beats_BB).sum(dim=1) / pairs_B,
+        "pair_margin": (difference_BB * beats_BB).sum(dim=1) / pairs_B,
+    }
 
 
 def beats(grades_B: Tensor, group_B: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class CISPO(GroupMethod):
 
     eps_high: float = Field(0.28, gt=0)
     """The weight is at most 1 + eps_high."""
-    eps_low: float | None = Field(None, gt=0, lt=1)
-    """The weight is at least 1 − eps_low; none: not bounded below."""
+    eps_low: float | None = Field(None, gt=0)
+    """The weight is at least 1 − eps_low; null: not bounded below."""
 
     def weights(self, batch: Batch) -> Tensor:
         return reduce.tokens_of_group(batch.mask_BT, batch.group_B)

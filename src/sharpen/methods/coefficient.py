@@ -49,4 +49,5 @@ def proportional(beta: float, measured: float, target: float, *, samples: int, h
     .. math:: β ← β \left(1 + \mathrm{clip}\left(\frac{d - d_{targ}}{d_{targ}}, -0.2, 0.2\right) \frac{n}{h}\right)
     """
     error = min(max((measured - target) / target, -0.2), 0.2)
-    return beta * (1 + error * samples / horizon)
+    # More samples than the horizon would take more than all of β away, and turn the penalty into a reward.
+    return beta * (1 + error * min(samples / horizon, 1.0))

@@ -21,7 +21,7 @@ class DAPO(GRPO):
         reward="any + soft overlong punishment",
         advantage="group z-score",
         loss="clipped surrogate with a higher upper bound, mean over the group's tokens",
-        gradient_coefficient="live · ρ · Â · |o| / mean |o| of the group",
+        gradient_coefficient="live · ρ · Â",
         paper="DAPO, Yu et al. 2025, arXiv 2503.14476",
     )
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sharpen.losses import reduce
-from sharpen.losses.preference import DPOForm, beats, dpo, ranked_groups
+from sharpen.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
 from sharpen.methods.method import Method, Objective, Sentence, Terms
 from sharpen.sources import Preferences, Source
 from sharpen.types import Annotation, Batch, Outputs
@@ -75,13 +75,3 @@ class DPO(Method):
         loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M) / pairs_P[batch.group_B].clamp(min=1)
         implicit_B = self.beta * logratio_B.detach()
         return Terms(loss_B, figures=pair_figures(implicit_B, beats_BB))
-
-
-def pair_figures(scores_B: Tensor, beats_BB: Tensor) -> dict[str, Tensor]:
-    """Of the pairs that each sequence should win: the share that it does, and by how much; NaN where there are none."""
-    difference_BB = scores_B[:, None] - scores_B
-    pairs_B = beats_BB.sum(dim=1)
-    return {
-        "pair_accuracy": ((difference_BB > 0) & beats_BB).sum(dim=1) / pairs_B,
-        "pair_margin": (difference_BB * beats_BB).sum(dim=1) / pairs_B,
-    }

@@ -19,7 +19,7 @@ class DrGRPO(GRPO):
         reward="any",
         advantage="reward − group mean",
         loss="clipped surrogate, sum over tokens / constant length",
-        gradient_coefficient="live · ρ · Â · |o|/L",
+        gradient_coefficient="live · ρ · Â",
         paper="Dr. GRPO, Liu et al. 2025, arXiv 2503.20783",
     )
 

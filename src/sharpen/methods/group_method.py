@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import Spread, group_advantages, process_advantages, soft_overlong
-from sharpen.errors import RewardError
+from sharpen.advantages import Spread, group_advantages, process_advantages, soft_overlong, zero_spread
 from sharpen.losses import reduce
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.sources import CurrentPolicy, Refilled, Source
@@ -51,7 +50,11 @@ class GroupMethod(PolicyMethod):
 
     def source(self) -> Source:
         drawn = CurrentPolicy(self.group_size)
-        return Refilled(drawn, self.max_rounds) if self.dynamic_sampling else drawn
+        return Refilled(drawn, self.max_rounds, by_step=self.needs_steps) if self.dynamic_sampling else drawn
+
+    @property
+    def needs_steps(self) -> bool:
+        return self.supervision != "outcome"
 
     def advantages(self, batch: Batch) -> Tensor:
         if self.supervision != "outcome":
@@ -62,14 +65,15 @@ class GroupMethod(PolicyMethod):
             lengths_B = batch.mask_BT.sum(dim=1)
             rewards_B = rewards_B + soft_overlong(lengths_B, limit=batch.completion_limit, cache=cache)
         advantages_B = group_advantages(rewards_B, batch.group_B, std=self.std, ddof=self.ddof, eps=self.std_eps)
+        if self.dynamic_sampling:
+            # Where sampling gave up, groups of equal rewards are left; their lengths alone are not to be learned from.
+            advantages_B = advantages_B.masked_fill(zero_spread(batch.rewards_B, batch.group_B)[batch.group_B], 0.0)
         return advantages_B[:, None] * batch.mask_BT
 
     def _process_advantages(self, batch: Batch) -> Tensor:
         if batch.step_rewards_BT is None:
-            raise RewardError(
-                f"supervision {self.supervision} needs a reward for every step, and this reward gives none: use reward "
-                "`steps` or `process_reward_model`"
-            )
+            # The reward gives steps, but it applied to no completion of this rollout.
+            return batch.mask_BT * 0.0
         return process_advantages(
             batch.step_rewards_BT,
             batch.mask_BT,

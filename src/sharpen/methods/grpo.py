@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sharpen.losses import reduce
@@ -33,7 +33,9 @@ class GRPO(GroupMethod):
         paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
     )
 
-    eps_low: float = Field(0.2, gt=0, lt=1)
+    beta: float = Field(0.0, ge=0)
+    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded. DeepSeekMath: 0.04."""
+    eps_low: float = Field(0.2, gt=0)
     """The ratio is clipped at 1 − eps_low where the advantage is negative."""
     eps_high: float = Field(0.2, gt=0)
     """The ratio is clipped at 1 + eps_high where the advantage is positive."""
@@ -42,7 +44,13 @@ class GRPO(GroupMethod):
     reduction: Literal["per_sequence", "tokens_of_group", "tokens_of_batch", "constant"] = "per_sequence"
     """How tokens are averaged. per_sequence is the paper's 1/|o_i|, which favours long wrong answers."""
     constant_length: int | None = Field(None, ge=1)
-    """L of reduction constant; none: rollout.max_new_tokens."""
+    """L of reduction constant; null: rollout.max_new_tokens."""
+
+    @model_validator(mode="after")
+    def _length_is_used(self) -> GRPO:
+        if self.constant_length is not None and self.reduction != "constant":
+            raise ValueError(f"constant_length has no effect with reduction {self.reduction}")
+        return self
 
     def weights(self, batch: Batch) -> Tensor:
         if self.reduction == "constant":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sharpen.losses.policy import sequence_surrogate, sequence_token_surrogate
@@ -31,7 +31,7 @@ class GSPO(GroupMethod):
         paper="GSPO, Zheng et al. 2025, arXiv 2507.18071",
     )
 
-    eps_low: float = Field(3e-4, gt=0, lt=1)
+    eps_low: float = Field(3e-4, gt=0)
     """The ratio is clipped at 1 − eps_low where the advantage is negative."""
     eps_high: float = Field(4e-4, gt=0)
     """The ratio is clipped at 1 + eps_high where the advantage is positive."""
@@ -41,6 +41,12 @@ class GSPO(GroupMethod):
     """token lets the advantage vary along the completion, as process supervision makes it."""
     minibatches: int = Field(4, ge=1)
     """Optimizer steps that each pass is divided into, by prompts; the paper's is 4."""
+
+    @model_validator(mode="after")
+    def _form_fits(self) -> GSPO:
+        if self.form == "sequence" and self.needs_steps:
+            raise ValueError(f"supervision {self.supervision} needs form token: one ratio has one advantage")
+        return self
 
     def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.old_logprobs_BT is not None

@@ -18,9 +18,9 @@ class KL(Settings):
     placement: Literal["loss", "reward"] = "loss"
     """Whether it is a term of the loss, or taken off the reward of the policy that sampled."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps over which beta rises linearly from 0."""
+    """Training steps over which beta rises linearly from 0."""
     target: float | None = Field(None, gt=0)
-    """The KL, in nats per token, that beta is adapted to; none: beta stays."""
+    """The KL, in nats per token, that beta is adapted to; null: beta stays."""
     rule: Rule = "proportional"
     """How it is adapted: proportional (Ziegler et al. 2019), or double (and halve; Schulman et al. 2017)."""
     horizon: int = Field(10_000, ge=1)

@@ -76,6 +76,11 @@ class Method(Settings, ABC):
         return self.source().reads == "prompts"
 
     @property
+    def needs_steps(self) -> bool:
+        """Whether the reward has to say what each step of a completion is worth."""
+        return False
+
+    @property
     def makes_a_policy(self) -> bool:
         """Whether what comes out writes tokens, or gives scores."""
         return self.objectives()[0].model == "policy"

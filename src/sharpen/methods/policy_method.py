@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from sharpen.losses.kl import k1, k2, k3, weighted_k3
@@ -24,17 +25,29 @@ class PolicyMethod(Method):
     beta: float = Field(0.0, ge=0)
     """Strength of the penalty on the KL to the reference; with 0 no reference is loaded."""
     kl: KL = KL()
-    """How that penalty works."""
+    """How that penalty works. What is not given stays as the method has it."""
     entropy_coef: float = Field(0.0, ge=0)
     """Strength of the entropy bonus, per token."""
     mask_truncated: bool = False
     """Leave completions that were cut off at the limit out of the loss; their rewards still count in the baseline."""
-    tis_cap: float | None = Field(None, gt=0)
+    tis_cap: float | None = Field(None, ge=1)
     """Truncated importance sampling: terms are weighed by min(π_old / π_rollout, cap), for other engines' rollouts."""
     updates_per_rollout: int = Field(1, ge=1)
     """μ, passes over each rollout."""
     minibatches: int = Field(1, ge=1)
     """Optimizer steps that each pass is divided into, by prompts."""
+
+    @field_validator("kl", mode="before")
+    @classmethod
+    def _over_the_default(cls, given: Any) -> Any:
+        """A method's own estimator and placement hold where only something else of the section is given."""
+        return {**cls.model_fields["kl"].default.model_dump(), **given} if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> PolicyMethod:
+        if not self.beta and self.kl != type(self).model_fields["kl"].default:
+            raise ValueError("kl has no effect while beta is 0: give beta a strength, or leave kl out")
+        return self
 
     @property
     def passes_and_minibatches(self) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class PPO(PolicyMethod):
     """Subtract the mean and divide by the spread of the batch's tokens."""
     form: Literal["clip", "kl"] = "clip"
     """Stay near the policy that sampled by the clip, or by a penalty on KL(π_old ‖ π)."""
-    eps_low: float = Field(0.2, gt=0, lt=1)
+    eps_low: float = Field(0.2, gt=0)
     """The ratio is clipped at 1 − eps_low where the advantage is negative."""
     eps_high: float = Field(0.2, gt=0)
     """The ratio is clipped at 1 + eps_high where the advantage is positive."""
@@ -69,7 +69,7 @@ class PPO(PolicyMethod):
     critic: Literal["own", "shared"] = "own"
     """A model of its own, or a head on the policy's backbone."""
     critic_path: str | None = None
-    """What an own critic begins as; none: the reward model where that is the reward, else the initial policy."""
+    """What an own critic begins as; null: the reward model where that is the reward, else the initial policy."""
     critic_learning_rate_ratio: float = Field(1.0, gt=0)
     """The own critic's learning rate is this times the policy's."""
     value_coef: float = Field(0.1, gt=0)
@@ -85,6 +85,10 @@ class PPO(PolicyMethod):
     def _possible(self) -> PPO:
         if self.critic == "shared" and self.critic_path is not None:
             raise ValueError("critic_path is for critic own; a shared critic is a head on the policy")
+        if self.critic == "shared" and self.critic_learning_rate_ratio != 1.0:
+            raise ValueError("critic_learning_rate_ratio is for critic own; a shared critic has value_coef")
+        if self.form == "kl" and self.dual_clip is not None:
+            raise ValueError("dual_clip has no effect with form kl")
         return self
 
     def source(self) -> Source:
@@ -104,7 +108,9 @@ class PPO(PolicyMethod):
 
     @property
     def compares(self) -> frozenset[Annotation]:
-        return super().compares | {"values"}
+        # KL(π_old ‖ π) is measured after the last update, against what was there before the first.
+        measured: frozenset[Annotation] = frozenset({"old_logprobs"} if self.form == "kl" else ())
+        return super().compares | measured | {"values"}
 
     def advantages(self, batch: Batch) -> Tensor:
         rewards_BT, values_BT, bootstrap_B = self._returns(batch)

@@ -41,13 +41,17 @@ class Reinforce(PolicyMethod):
     """What a reward is compared with."""
     reduction: Literal["sum", "per_sequence", "tokens_of_batch"] = "sum"
     """How tokens are put together: summed over a completion, or averaged over it or over all tokens of the step."""
-    clip: float | None = Field(None, gt=0, lt=1)
+    clip: float | None = Field(None, gt=0)
     """Follow PPO's clipped surrogate at 1 ± clip, which several updates per rollout need."""
+    dual_clip: float | None = Field(None, gt=1)
+    """With clip: where the advantage is negative, a term is never below this times the advantage."""
 
     @model_validator(mode="after")
     def _possible(self) -> Reinforce:
         if self.group_size == 1 and self.baseline in ("group_mean", "leave_one_out"):
             raise ValueError(f"baseline {self.baseline} compares completions of a prompt: group_size must be 2 or more")
+        if self.clip is None and self.dual_clip is not None:
+            raise ValueError("dual_clip has no effect without clip")
         if self.clip is None and self.passes_and_minibatches != (1, 1):
             raise ValueError(
                 "with several updates per rollout the policy is no longer the one that sampled, and log π no longer "
@@ -84,7 +88,12 @@ class Reinforce(PolicyMethod):
             return policy_gradient(logprobs_BT, batch.advantages_BT), None
         assert batch.old_logprobs_BT is not None
         return clipped_surrogate(
-            logprobs_BT, batch.old_logprobs_BT, batch.advantages_BT, eps_low=self.clip, eps_high=self.clip
+            logprobs_BT,
+            batch.old_logprobs_BT,
+            batch.advantages_BT,
+            eps_low=self.clip,
+            eps_high=self.clip,
+            dual_clip=self.dual_clip,
         )
 
 
@@ -128,5 +137,5 @@ class ReinforcePlusPlus(Reinforce):
     """What a reward is compared with."""
     reduction: Literal["sum", "per_sequence", "tokens_of_batch"] = "tokens_of_batch"
     """How tokens are put together."""
-    clip: float | None = Field(0.2, gt=0, lt=1)
+    clip: float | None = Field(0.2, gt=0)
     """Follow PPO's clipped surrogate at 1 ± clip."""

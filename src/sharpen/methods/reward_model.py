@@ -6,8 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sharpen.losses import reduce
-from sharpen.losses.preference import beats, bradley_terry, ranked_groups, step_loss
-from sharpen.methods.dpo import pair_figures
+from sharpen.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
 from sharpen.methods.method import Method, Objective, Sentence, Terms
 from sharpen.returns import at_last
 from sharpen.sources import MarkedSteps, Preferences, Source

@@ -31,11 +31,11 @@ class RFT(SFT):
     threshold: float = 1.0
     """A completion is right when its reward is at least this."""
     at_most: int | None = Field(4, ge=1)
-    """Right completions kept per prompt; none: all."""
+    """Right completions kept per prompt; null: all."""
     unique: bool = True
     """Keep the same completion of a prompt only once."""
     prompts: int | None = Field(None, ge=1)
-    """Answer the first so many prompts; none: all."""
+    """Answer the first so many prompts; null: all."""
 
     def source(self) -> Source:
         return InitialPolicy(self.group_size, self.prompts, self.threshold, self.at_most, self.unique)
@@ -62,7 +62,7 @@ class OnlineRFT(SFT):
     threshold: float = 1.0
     """A completion is right when its reward is at least this."""
     at_most: int | None = Field(None, ge=1)
-    """Right completions kept per prompt; none: all."""
+    """Right completions kept per prompt; null: all."""
     unique: bool = True
     """Keep the same completion of a prompt only once."""
 

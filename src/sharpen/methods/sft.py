@@ -25,7 +25,7 @@ class SFT(Method):
     )
 
     reduction: Literal["tokens_of_batch", "per_sequence"] = "tokens_of_batch"
-    """Whether every token weighs the same, or every demonstration."""
+    """Whether every token weighs the same; or every prompt, and every demonstration of a prompt."""
 
     def source(self) -> Source:
         return Demonstrations()

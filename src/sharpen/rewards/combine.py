@@ -21,8 +21,8 @@ class WeightedSum(Reward):
     ``_3``, … where two are called the same.
 
     Step values are weighted alike. Where one reward has steps, the value of one that has none stands at the last
-    token the model wrote, as one more reward of the last step: the sum of the step rewards from any token on
-    (DeepSeekMath 4.1.3, 2402.03300) then holds it, and it is pooled with them.
+    token the model wrote and is added to the last step's: the sum of the step rewards from any token on
+    (DeepSeekMath 4.1.3, 2402.03300) then holds it.
 
     Raises `RewardError` for a weight that is not finite, and if no weight is different from 0.
     """
@@ -40,6 +40,7 @@ class WeightedSum(Reward):
         # Votes are counted on the answer of the first reward that reads one.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
+        self.gives_steps = any(reward.gives_steps and weight for reward, weight in weighted)
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:
@@ -54,16 +55,9 @@ class WeightedSum(Reward):
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         by_reward = [reward.score(groups) for reward in self.rewards]
-        stepwise = any(
-            score.steps
-            for weight, of_groups in zip(self.weights, by_reward, strict=True)
-            for of_group in of_groups
-            for score in of_group
-            if weight
-        )
         return [
             tuple(
-                self._combine(scores, last_position(completion) if stepwise else None)
+                self._combine(scores, last_position(completion) if self.gives_steps else None)
                 for completion, *scores in zip(group.completions, *group_scores, strict=True)
             )
             for group, *group_scores in zip(groups, *by_reward, strict=True)

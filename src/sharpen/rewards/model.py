@@ -33,6 +33,8 @@ class ModelSettings(Settings):
     batch_tokens: PositiveInt = 8192
     """Tokens computed at once, padding included."""
     dtype: Dtype = "float32"
+    device: str = "auto"
+    """Where the model computes: auto is the GPU where there is one, else the CPU."""
 
 
 class StepModelSettings(ModelSettings):
@@ -76,7 +78,7 @@ class ScorerReward(Reward):
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._scorer is None:
             path = find_model(self.settings.path).path
-            scorer = load_scorer(path, kind=self.kind, compute_dtype=self.settings.dtype)
+            scorer = load_scorer(path, kind=self.kind, compute_dtype=self.settings.dtype, device=self.settings.device)
             if not scorer.head.weight.any():
                 raise RewardError(
                     f"reward {self.name!r}: the head of {path} is 0, so it is no trained scorer; train one with the "
@@ -189,6 +191,7 @@ class ProcessModelReward(ScorerReward):
 
     name = "process_reward_model"
     kind = "token"
+    gives_steps = True
 
     def __init__(self, settings: StepModelSettings) -> None:
         super().__init__(settings)

@@ -14,11 +14,13 @@ class Reward(ABC):
     """Gives each completion of each group a score.
 
     ``name`` is what the reward is called in metrics and messages. ``has_answer`` says whether `answer` means
-    something here; where it is False, majority voting (maj@k) is undefined and must not be reported.
+    something here; where it is False, majority voting (maj@k) is undefined and must not be reported. ``gives_steps``
+    says whether a score has a value for each step.
     """
 
     name: str
     has_answer: bool = False
+    gives_steps: bool = False
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:

@@ -44,6 +44,8 @@ class StepReward(FunctionReward):
     before), or if `use_tokenizer` was not called. What the function itself raises is recorded with the sample.
     """
 
+    gives_steps = True
+
     def __init__(
         self,
         function: StepFunction,

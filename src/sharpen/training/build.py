@@ -160,8 +160,10 @@ def _load_helpers(
 
 def _reward_model(reward: Reward | None) -> str | None:
     """The reward model that completions are scored by, if it reads the policy's own tokens."""
-    rewards = reward.rewards if isinstance(reward, WeightedSum) else (reward,)
-    return next((r.scorer.source for r in rewards if isinstance(r, ModelReward) and r.same_tokens), None)
+    weighted = zip(reward.rewards, reward.weights, strict=True) if isinstance(reward, WeightedSum) else [(reward, 1.0)]
+    return next(
+        (r.scorer.source for r, weight in weighted if weight and isinstance(r, ModelReward) and r.same_tokens), None
+    )
 
 
 def _load_reference(

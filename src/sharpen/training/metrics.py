@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,10 +17,15 @@ Metrics = dict[str, float]
 
 
 class TokenStats:
-    """Gathers figures of tokens and of sequences over the micro-batches of a step."""
+    """Gathers figures of tokens and of sequences over the micro-batches of a step.
+
+    ``unmoved`` is to be True as long as the weights are those that the rollout began with: the policy's ratio to
+    itself is then 1 but for rounding, which ``ratio/noise`` measures.
+    """
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
+        self.unmoved = True
 
     def add(self, batch: Batch, outputs: Outputs, terms: Terms) -> None:
         mask = batch.mask_BT
@@ -30,15 +36,15 @@ class TokenStats:
         if outputs.logprobs_BT is not None:
             keep("logprob", outputs.logprobs_BT)
             if batch.old_logprobs_BT is not None:
-                keep("ratio", (outputs.logprobs_BT - batch.old_logprobs_BT).exp())
-                keep("kl_old", k3(batch.old_logprobs_BT, outputs.logprobs_BT))
+                log_ratio_BT = (outputs.logprobs_BT.detach() - batch.old_logprobs_BT) * mask
+                keep("ratio", log_ratio_BT.exp())
+                if self.unmoved:
+                    lengths_B = mask.sum(dim=1)
+                    self._add("noise", (log_ratio_BT.sum(dim=1) / lengths_B)[lengths_B > 0].abs())
                 if batch.advantages_BT is not None:
                     keep("advantage", batch.advantages_BT)
                 if batch.sample_logprobs_BT is not None:
-                    mismatch_BT = (batch.old_logprobs_BT - batch.sample_logprobs_BT) * mask
-                    keep("mismatch", mismatch_BT.abs())
-                    lengths_B = mask.sum(dim=1)
-                    self._add("noise", (mismatch_BT.sum(dim=1) / lengths_B)[lengths_B > 0].abs())
+                    keep("mismatch", (batch.old_logprobs_BT - batch.sample_logprobs_BT).abs())
             if batch.ref_logprobs_BT is not None:
                 keep("kl", k3(outputs.logprobs_BT, batch.ref_logprobs_BT))
         exact_BT = outputs.kl_BT if outputs.kl_BT is not None else batch.kl_BT
@@ -69,11 +75,12 @@ class TokenStats:
         mean("logprob", "logprob")
         mean("entropy", "entropy")
         mean("kl", "kl")
-        mean("kl_old", "kl_old")
         mean("clipped", "clip_fraction")
         if "ratio" in values:
             result["ratio/mean"] = values["ratio"].mean().item()
-            result["ratio/p99.9"] = values["ratio"].quantile(0.999, interpolation="higher").item()
+            # The value of that rank; torch.quantile takes no more than 16 million tokens.
+            rank = math.ceil(0.999 * (len(values["ratio"]) - 1)) + 1
+            result["ratio/p99.9"] = values["ratio"].kthvalue(rank).values.item()
         if "advantage" in values:
             result["advantage/mean"] = values["advantage"].mean().item()
             result["advantage/abs"] = values["advantage"].abs().mean().item()

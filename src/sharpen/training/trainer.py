@@ -14,6 +14,7 @@ from sharpen.assemble import assemble
 from sharpen.config import Recipe
 from sharpen.errors import CheckpointError, RecipeError
 from sharpen.evaluation.estimators import Estimate
+from sharpen.losses.kl import k3
 from sharpen.methods import Objective, Role
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine
@@ -80,17 +81,20 @@ class Trainer:
         """Train to the last step. Ends early, with a checkpoint, where ``stop_requested`` is set meanwhile."""
         recipe = self.recipe
         if self.step == 0:
-            self.source.prepare(self.world)
+            metrics = self._prepare()
             if self.held_out is not None:
-                self._record({"step": 0, **self._evaluate()}, save=False)
+                metrics |= self._evaluate()
+            if metrics:
+                self._record({"step": 0, **metrics}, save=False)
         while self.step < recipe.training.steps:
             self.step += 1
             metrics = self.train_step()
             last = self.step == recipe.training.steps
-            if last and self.finish is not None:
+            measured = self.held_out is not None and (last or self.step % recipe.evaluation.every == 0)
+            if self.finish is not None and (last or measured):
                 metrics |= self.finish()
             improved = False
-            if self.held_out is not None and (last or self.step % recipe.evaluation.every == 0):
+            if measured:
                 metrics |= self._evaluate()
                 improved = self._is_best(metrics)
             due = recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0
@@ -112,6 +116,7 @@ class Trainer:
         for number, minibatch in enumerate(self._minibatches(batch)):
             for objective in self.objectives:
                 updates[objective.model].append(self._update(objective, minibatch, number, stats))
+            stats.unmoved = False
         reference = self.annotator.reference
         if reference is not None:
             reference.move(self.step)
@@ -130,6 +135,7 @@ class Trainer:
             **self.batch_coefficients(),
             **self._drawn_metrics(drawn, batch),
             **(stats.metrics() if tokens else {}),
+            **self._moved_metrics(batch),
             "tokens_per_s/training": tokens / (trained - rolled_out),
             **{f"time/{part}_s": seconds for part, seconds in self.world.seconds.items() if seconds},
             "time/training_s": trained - rolled_out,
@@ -140,10 +146,34 @@ class Trainer:
             metrics["tokens_per_s/rollout"] = sum(len(c.token_ids) for g in groups for c in g.completions) / rollout_s
         self._adapt(metrics, len(batch))
         for warning in self.method.warnings(metrics):
-            if warning not in self._warned:
-                self._warned.add(warning)
-                self.say(f"step {self.step}: {warning}")
+            self._warn(warning)
+        if len(drawn.groups) < self.recipe.training.prompts_per_step:
+            self._warn(f"only {len(drawn.groups)} of {self.recipe.training.prompts_per_step} prompts to train on")
         return metrics
+
+    def _prepare(self) -> Metrics:
+        """What the source has to do once; what it drew for that is written as the samples of step 0."""
+        drawn = self.source.prepare(self.world)
+        if not drawn:
+            return {}
+        if self.recipe.log.samples_every:
+            self.folder.write_samples(0, drawn)
+        return {**rollout_metrics(drawn, assemble(drawn)), "kept": self.world.groups}
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self.say(f"step {self.step}: {text}")
+
+    def _moved_metrics(self, batch: Batch) -> Metrics:
+        """How far the updates of this step have taken the policy, where a penalty is adapted to that."""
+        if all(coefficient.measured_by != "kl_old" for coefficient in self.coefficients.values()):
+            return {}
+        after = self.annotator.annotate(replace(batch, old_logprobs_BT=None), frozenset({"old_logprobs"}), [])
+        assert batch.old_logprobs_BT is not None
+        assert after.old_logprobs_BT is not None
+        moved_BT = k3(batch.old_logprobs_BT, after.old_logprobs_BT)[batch.mask_BT]
+        return {"kl_old": moved_BT.double().mean().item()} if len(moved_BT) else {}
 
     def batch_coefficients(self) -> dict[str, float]:
         """The present strength of each penalty."""
@@ -252,6 +282,7 @@ class Trainer:
         return {
             **rollout_metrics(groups, assemble(groups)),
             "groups/set_aside": len(drawn.set_aside) / len(groups),
+            "groups/trained": len(drawn.groups),
         }
 
     def _adapt(self, metrics: Metrics, samples: int) -> None:

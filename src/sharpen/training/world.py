@@ -50,6 +50,11 @@ class LocalWorld:
     def next_groups(self, count: int) -> list[Group]:
         return [self._groups[i] for i in self._cursor.take(count)]
 
+    @property
+    def groups(self) -> int:
+        """How many there are to draw from."""
+        return len(self._groups)
+
     def keep(self, groups: Sequence[Group]) -> None:
         self._use(self._store(groups))
 
