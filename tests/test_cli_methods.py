@@ -72,7 +72,9 @@ def test_one_method_has_its_equation_and_every_setting_nested_ones_by_their_path
     assert sorted(names) == sorted(fields)
     assert len(names) == len(set(names))
     # A method's own come first, then those that it shares with more and more methods.
-    assert names.index("eps_low") < names.index("group_size") < names.index("entropy_coef") < names.index("kl.estimator")
+    assert (
+        names.index("eps_low") < names.index("group_size") < names.index("entropy_coef") < names.index("kl.estimator")
+    )
 
 
 def test_a_setting_says_its_values_its_default_and_what_it_means() -> None:

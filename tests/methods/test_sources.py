@@ -7,8 +7,8 @@ from hand_made import ScriptedWorld, completion, group
 
 from sharpen.assemble import assemble
 from sharpen.errors import RewardError
-from sharpen.sources import CurrentPolicy, Demonstrations, InitialPolicy, Refilled
-from sharpen.types import Completion, Group, Score
+from sharpen.sources import CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled, World
+from sharpen.types import Completion, Group, Score, StepValue
 
 Answers = list[tuple[Completion, float | None]]
 
@@ -59,6 +59,26 @@ def test_dynamic_sampling_gives_up_after_its_rounds_with_what_there_is() -> None
     drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 3)
     assert len(world.asked) == 2
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b", "c", "a", "b", "c"])
+
+
+def test_with_rewards_of_steps_a_group_teaches_where_these_differ() -> None:
+    """The totals are the least of the steps and equal; the steps are not. Then the other way round."""
+    marked = [
+        Group(a.prompt, a.completions, tuple(Score(t, steps=(StepValue(0, s),)) for t, s in values))
+        for a, values in (
+            (group("a", *answers(0, 0)), ((0.0, 1.0), (0.0, 0.0))),
+            (group("b", *answers(1, 0)), ((1.0, 0.5), (0.0, 0.5))),
+        )
+    ]
+
+    class Marked(CurrentPolicy):
+        def draw(self, world: World, prompts: int) -> Drawn:
+            return Drawn(marked)
+
+    drawn = Refilled(Marked(2), max_rounds=1, by_step=True).draw(ScriptedWorld({}), 2)
+    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b"])
+    drawn = Refilled(Marked(2), max_rounds=1).draw(ScriptedWorld({}), 2)
+    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["b"], ["a"])
 
 
 def test_without_a_single_group_that_teaches_the_step_is_of_those_that_do_not() -> None:

@@ -88,6 +88,16 @@ def test_an_own_critic_begins_as_the_reward_model_that_completions_are_scored_by
         torch.testing.assert_close(critic[name], expected, rtol=0, atol=1e-9)
 
 
+def test_a_reward_model_that_is_only_logged_is_not_what_a_critic_begins_as(model: Path, tmp_path: Path) -> None:
+    scorer = load_scorer(model, kind="sequence", device="cpu")
+    with torch.no_grad():
+        scorer.head.weight.fill_(0.3)
+    scorer.save(tmp_path / "scorer")
+    reward = [{"name": "reward_model", "path": str(tmp_path / "scorer"), "weight": 0}, {"name": "tiny_runs:digits"}]
+    run = run_of(tmp_path / "run", model, reward, steps=1, critic_learning_rate_ratio=1e-12)
+    torch.testing.assert_close(critic_of(run, 1)["score.weight"], torch.zeros(1, 16), rtol=0, atol=1e-9)
+
+
 def test_the_critic_has_a_learning_rate_of_its_own(model: Path, tmp_path: Path) -> None:
     """The first step of Adam moves a weight by the learning rate where its gradient is not tiny."""
     run = run_of(tmp_path / "run", model, steps=1, critic_learning_rate_ratio=0.1, minibatches=1)

@@ -117,11 +117,16 @@ def test_dynamic_sampling_fills_a_step_with_groups_that_teach(
     assert aside > 0
 
 
-def test_dynamic_sampling_of_nothing_but_flat_groups_changes_nothing(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlong_share", [0.0, 0.5])
+def test_dynamic_sampling_of_nothing_but_flat_groups_changes_nothing(
+    overlong_share: float, model: Path, tmp_path: Path
+) -> None:
+    """Nor does the punishment of long answers alone."""
+
     def same(completion: str) -> float:
         return 1.0
 
-    method = {"overlong_share": 0.0, "max_rounds": 2}
+    method = {"overlong_share": overlong_share, "max_rounds": 2}
     run = run_of(tmp_path / "run", model, "dapo", same, method=method, training={"steps": 1})
     [row] = run.metrics()
     assert (row["updates/applied"], row["groups/set_aside"], row["groups/zero_spread"]) == (0, 0.5, 1.0)

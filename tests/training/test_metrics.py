@@ -105,16 +105,30 @@ def test_what_is_said_of_the_tokens() -> None:
         "kl": (2 * (1 - math.log(2)) + 0 + (0.5 + math.log(2) - 1)) / 4,
     }
     assert found == pytest.approx(expected)
+    del expected["ratio/noise"]
+    assert measured(GRPO(beta=0.1), step, now, entropy, unmoved=False) == pytest.approx(expected)
 
 
-def measured(method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor) -> dict[str, float]:
+def measured(
+    method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor, *, unmoved: bool = True
+) -> dict[str, float]:
     """In two parts, a sequence each, as micro-batches come."""
     stats = TokenStats()
+    stats.unmoved = unmoved
     for b in range(len(step)):
         part = step.select(torch.tensor([b]))
         outputs = Outputs(logprobs_BT=now[[b]], entropy_BT=entropy[[b]])
         stats.add(part, outputs, method.terms(outputs, part))
     return stats.metrics()
+
+
+def test_once_the_weights_have_moved_a_ratio_is_no_noise() -> None:
+    stats = TokenStats()
+    stats.unmoved = False
+    now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
+    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), Terms(now))
+    assert stats.metrics()["ratio/mean"] == pytest.approx(math.exp(0.1))
+    assert "ratio/noise" not in stats.metrics()
 
 
 def test_what_is_said_of_a_critic() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sharpen.assemble import assemble
 from sharpen.inputs import Given
 from sharpen.methods.kl import KL
-from sharpen.models.policy import Policy
+from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
 from sharpen.run import Run, start
 from sharpen.training import reference as reference_module
@@ -207,6 +207,23 @@ def test_the_penalty_follows_the_kl_in_proportion(model: Path, tmp_path: Path) -
         errors.append(max(-0.2, min(0.2, (row["kl"] - target) / target)))
         level *= 1 + errors[-1] * 16 / 64
     assert min(errors) < 0 < max(errors)
+
+
+@pytest.mark.parametrize(("updates", "minibatches"), [(1, 1), (2, 2)])
+def test_the_way_gone_is_measured_after_the_last_update(
+    updates: int, minibatches: int, model: Path, drawn: list[list[Group]], tmp_path: Path
+) -> None:
+    """KL(π_old ‖ π) by k3, between the policy that sampled and the one that was saved after the step."""
+    method = {"form": "kl", "beta": 0.0, "updates_per_rollout": updates, "minibatches": minibatches}
+    run = run_of(tmp_path / "run", model, "ppo", steps=1, method=method)
+    batch = assemble(drawn[0])
+    with torch.no_grad():
+        old, new = (
+            torch.stack(own_logprobs(load_policy(path, device="cpu").model, batch, 1.0))[batch.mask_BT].double()
+            for path in (model, run.model)
+        )
+    expected = ((new - old).exp() - 1 - (new - old)).mean().item()
+    assert run.metrics()[0]["kl_old"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_kl_form_of_ppo_adapts_to_the_way_gone_within_each_step(model: Path, tmp_path: Path) -> None:

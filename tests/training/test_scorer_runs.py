@@ -195,6 +195,24 @@ def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(
     assert rows[0]["score"] == 0.0
 
 
+def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -> None:
+    """Measured after steps 2, 4 and 6; the best by its loss is saved where it was measured."""
+    run = run_of(
+        tmp_path / "run",
+        model,
+        Given(train=PREFERENCES, held_out=PREFERENCES),
+        data={"train": IN_MEMORY, "held_out": IN_MEMORY, "task": None},
+        training={"prompts_per_step": 2},
+        evaluation={"every": 2},
+        checkpoint={"best": "loss", "keep": 1},
+    )
+    assert ["score/centred_by" in row for row in run.metrics()] == [False, False, True, False, True, False, True]
+    best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
+    saved = sorted((run.path / "checkpoints").iterdir())
+    for checkpoint in saved:
+        assert mean([score(checkpoint, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
+
+
 def test_a_reward_model_is_centred_on_demonstrations_where_there_are_some(model: Path, tmp_path: Path) -> None:
     demonstrations = tmp_path / "demonstrations.jsonl"
     demonstrations.write_text('{"prompt": "2+2=", "completion": "#4"}\n{"prompt": "9-1=", "completion": "9-1=8#8"}\n')
