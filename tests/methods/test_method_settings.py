@@ -222,12 +222,6 @@ def test_zieglers_rule_never_turns_a_penalty_into_a_reward() -> None:
     assert rule.adapted(0.4, 0.0, 1024) == pytest.approx(0.4 * 0.8)
 
 
-def test_zieglers_rule_never_takes_more_than_a_fifth_at_once() -> None:
-    """More completions than the horizon count as many as it has."""
-    rule = Coefficient(1.0, target=0.1, rule="proportional", horizon=10)
-    assert rule.adapted(0.4, 0.0, 500) == pytest.approx(0.4 * 0.8)
-
-
 def test_without_a_target_a_strength_stays() -> None:
     assert Coefficient(1.0).adapted(0.4, 9.0, 50) == 0.4
 

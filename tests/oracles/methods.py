@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from oracles import kl, policy, preference, reduction, returns
-from oracles.advantages import leave_one_out, outcome_advantages, whitened
+from oracles.advantages import has_spread, leave_one_out, outcome_advantages, whitened
 
 
 @dataclass
@@ -98,6 +98,11 @@ def group_advantages(method, step):
             punishment = max(-1.0, min(0.0, (step.limit - cache - sum(mask)) / cache))
         rewards.append(reward - sum(paid) + punishment)
     advantages = outcome_advantages(rewards, step.groups, std=method.std, ddof=method.ddof, eps=method.std_eps)
+    if method.dynamic_sampling:
+        # A group whose rewards are all the same is to be set aside, whatever the lengths of its completions.
+        for i, group in enumerate(step.groups):
+            own = [r for r, g in zip(step.rewards, step.groups, strict=True) if g == group and not math.isnan(r)]
+            advantages[i] = advantages[i] if has_spread(own) else 0.0
     return same_along(advantages, step)
 
 
@@ -168,7 +173,9 @@ def reinforce(method, step, said):
     def surrogate(logprobs, old, advantages, mask):
         if method.clip is None:
             return policy.policy_gradient(logprobs, advantages)
-        return policy.clipped(logprobs, old, advantages, eps_low=method.clip, eps_high=method.clip)
+        return policy.clipped(
+            logprobs, old, advantages, eps_low=method.clip, eps_high=method.clip, dual_clip=method.dual_clip
+        )
 
     terms = followed(method, step, said["policy"], advantages, surrogate)
     if method.reduction == "sum":
