@@ -99,13 +99,14 @@ def test_what_is_said_of_the_tokens() -> None:
         "advantage/abs": 1.0,
         "mismatch/mean": 0.1,
         "mismatch/max": 0.3,
-        # Of the completions, |log 1.25 + log 0.5 + log 1| / 3 and |log 0.5|.
+        # By the trainer twice: |log 1.25 + log 0.5 + log 1| / 3 and |log 0.5|, more than the rollout's below.
         "ratio/noise": (abs(math.log(1.25) + math.log(0.5)) / 3 + math.log(2)) / 2,
         # r = π_ref/π = 2, 1, 2, 0.5 and k3 = r − log r − 1.
         "kl": (2 * (1 - math.log(2)) + 0 + (0.5 + math.log(2) - 1)) / 4,
     }
     assert found == pytest.approx(expected)
-    del expected["ratio/noise"]
+    # Between rollout and trainer: |0.1 − 0.3 + 0| / 3 and 0.
+    expected["ratio/noise"] = 0.1 / 3
     assert measured(GRPO(beta=0.1), step, now, entropy, unmoved=False) == pytest.approx(expected)
 
 

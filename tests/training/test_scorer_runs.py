@@ -19,6 +19,7 @@ from sharpen.models.reference import copy_policy
 from sharpen.models.scorer import Scorer
 from sharpen.run import Run, start
 from sharpen.training.annotate import Annotator
+from sharpen.training.checkpoint import problem
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.update import Limits
@@ -196,7 +197,7 @@ def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(
 
 
 def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -> None:
-    """Measured after steps 2, 4 and 6; the best by its loss is saved where it was measured."""
+    """Both checkpoints that are left, that of the last step and the best before it, which is then whole and sound."""
     run = run_of(
         tmp_path / "run",
         model,
@@ -204,12 +205,15 @@ def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -
         data={"train": IN_MEMORY, "held_out": IN_MEMORY, "task": None},
         training={"prompts_per_step": 2},
         evaluation={"every": 2},
+        optimizer={"learning_rate": 0.02, "warmup_steps": 0, "schedule": "constant"},
         checkpoint={"best": "loss", "keep": 1},
     )
-    assert ["score/centred_by" in row for row in run.metrics()] == [False, False, True, False, True, False, True]
+    assert ["score/centred_by" in row for row in run.metrics()] == [*[False] * 6, True]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     saved = sorted((run.path / "checkpoints").iterdir())
+    assert len(saved) == 2
     for checkpoint in saved:
+        assert problem(checkpoint) is None
         assert mean([score(checkpoint, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
 
 

@@ -147,9 +147,10 @@ def test_a_run_in_which_nothing_has_an_advantage_changes_nothing(model: Path, tm
     assert '"policy": 0' in (run.model / "trainer" / "state.json").read_text()
 
 
-@pytest.mark.parametrize("method", ["sft", "grpo"])
-def test_measuring_does_not_disturb_training(method: str, model: Path, tmp_path: Path) -> None:
-    measured = tiny_recipe(tmp_path / "measured", model, method, reward="<given in Python>", evaluation={"every": 1})
+@pytest.mark.parametrize(("method", "best"), [("sft", "reward"), ("grpo", "reward"), ("reward_model", "loss")])
+def test_measuring_does_not_disturb_training(method: str, best: str, model: Path, tmp_path: Path) -> None:
+    settings = {"reward": "<given in Python>", "evaluation": {"every": 1}, "checkpoint": {"best": best}}
+    measured = tiny_recipe(tmp_path / "measured", model, method, **settings)
     alone = tiny_recipe(tmp_path / "alone", model, method, reward="<given in Python>", **NO_EVALUATION)
     for recipe in (measured, alone):
         start(recipe, Given(reward=digits))

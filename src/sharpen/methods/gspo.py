@@ -68,6 +68,7 @@ class GSPO(GroupMethod):
             return super().warnings(metrics)
         return [
             *super().warnings(metrics),
-            f"the log of the completions' ratio moves by {noise:.1e} through rounding alone, and is clipped at "
-            f"{bound:.1e}: compute in float32, use longer completions, or raise method.eps_low and method.eps_high",
+            f"computing the same policy twice moves the log of the completions' ratio by {noise:.1e} on average, and "
+            f"it is clipped at {bound:.1e}, so that rounding decides what is clipped: compute in float32, use longer "
+            "completions, or raise method.eps_low and method.eps_high",
         ]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from sharpen.assemble import assemble
 from sharpen.config import Recipe
 from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
@@ -20,7 +19,7 @@ from sharpen.methods import Role
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
-from sharpen.models.scorer import Scorer, centre, load_scorer
+from sharpen.models.scorer import load_scorer
 from sharpen.named_model import find_model
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.model import ModelReward
@@ -29,11 +28,11 @@ from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation
 from sharpen.training.annotate import Annotator
+from sharpen.training.centring import Centring, best_of
 from sharpen.training.checkpoint import load_state
 from sharpen.training.held_out import measure_groups
 from sharpen.training.identity import check_identity, identity
 from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
-from sharpen.training.metrics import Metrics
 from sharpen.training.reference import Reference
 from sharpen.training.run_folder import RunFolder
 from sharpen.training.trainer import Trainer
@@ -122,7 +121,6 @@ def built_trainer(
         seed=recipe.seed,
     )
     held_out = _held_out(recipe, inputs, main, engine, annotator, say)
-    finish = partial(_centre, recipe, inputs, main, groups, limits, say) if method.centres_scores else None
     sinks = [*loggers, *_asked_loggers(recipe, folder, None if state is None else state["step"])]
     try:
         yield Trainer(
@@ -133,7 +131,7 @@ def built_trainer(
             engine=engine,
             world=world,
             held_out=held_out,
-            finish=finish,
+            centring=_centring(recipe, inputs, main, groups, limits, say),
             loggers=sinks,
             say=say,
             identity=identity_now,
@@ -236,38 +234,23 @@ def _held_out(
     return answered
 
 
-def _centre(
-    recipe: Recipe, inputs: Inputs, scorer: Model, ranked: Sequence[Group], limits: Limits, say: Say
-) -> Metrics:
-    """Shift a reward model's scores to average 0 on demonstrations, or on the best of each ranking."""
-    assert isinstance(scorer, Scorer)
-    if inputs.demonstrations is not None:
-        shown = groups_of(
-            "demonstrations",
-            inputs.demonstrations,
-            scorer.tokenizer,
-            recipe.data,
-            context_length=scorer.context_length,
-            say=say,
-        )[:CENTRED_ON]
-    else:
-        shown = tuple(_best(group) for group in ranked[:CENTRED_ON])
-    taken = centre(
-        scorer,
-        assemble(shown),
-        tokens_per_microbatch=limits.tokens_per_microbatch,
-        shared=limits.shared_prompt,
+def _centring(
+    recipe: Recipe, inputs: Inputs, main: Model, ranked: Sequence[Group], limits: Limits, say: Say
+) -> Centring | None:
+    """On the demonstrations, or on the best of each ranking where there are none."""
+    if not recipe.method.centres_scores:
+        return None
+    if inputs.demonstrations is None:
+        return Centring(best_of(ranked), limits)
+    shown = groups_of(
+        "demonstrations",
+        inputs.demonstrations,
+        main.tokenizer,
+        recipe.data,
+        context_length=main.context_length,
+        say=say,
     )
-    return {"score/centred_by": taken}
-
-
-CENTRED_ON = 1000
-"""Demonstrations that are looked at; their mean is then known to 3 % of their spread."""
-
-
-def _best(group: Group) -> Group:
-    grades = [-torch.inf if s.total is None else s.total for s in group.scores]
-    return Group(group.prompt, (group.completions[grades.index(max(grades))],))
+    return Centring(shown, limits)
 
 
 def _asked_loggers(recipe: Recipe, folder: RunFolder, step: int | None) -> list[MetricLogger]:

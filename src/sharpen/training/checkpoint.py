@@ -35,7 +35,7 @@ def save_checkpoint(
     ``models`` go to the folders that they are named by; the model that the run makes is named ``""`` and is the
     checkpoint's own folder. ``optimizers`` are named likewise.
     """
-    final = folder / f"step_{step:06d}"
+    final = checkpoint_path(folder, step)
     partial = folder / f".partial_{step:06d}"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "trainer").mkdir(parents=True)
@@ -44,6 +44,26 @@ def save_checkpoint(
     for name, optimizer in optimizers.items():
         save_file(_optimizer_tensors(optimizer), partial / "trainer" / _optimizer_file(name))
     (partial / "trainer" / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    _complete(partial, final, step)
+    return final
+
+
+def replace_model(checkpoint: Path, model: Model) -> None:
+    """Put another model of the same kind in the place of the one that a checkpoint holds, in one step."""
+    step = int(checkpoint.name.removeprefix("step_"))
+    partial = checkpoint.with_name(f".partial_{step:06d}")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns(MANIFEST))
+    model.save(partial)
+    _complete(partial, checkpoint, step)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:06d}"
+
+
+def _complete(partial: Path, final: Path, step: int) -> None:
+    """Write the manifest of everything in ``partial``, force it to the disk, and give it its final name."""
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     manifest = {"step": step, "sha256": {str(p.relative_to(partial)): _sha256(p) for p in files}}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -52,8 +72,7 @@ def save_checkpoint(
     if final.exists():
         shutil.rmtree(final)
     os.rename(partial, final)
-    _flush(folder)
-    return final
+    _flush(final.parent)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ class TokenStats:
     """Gathers figures of tokens and of sequences over the micro-batches of a step.
 
     ``unmoved`` is to be True as long as the weights are those that the rollout began with: the policy's ratio to
-    itself is then 1 but for rounding, which ``ratio/noise`` measures.
+    itself is then 1 but for rounding, which ``ratio/noise`` measures, as it does between the rollout and the trainer.
     """
 
     def __init__(self) -> None:
@@ -39,12 +39,13 @@ class TokenStats:
                 log_ratio_BT = (outputs.logprobs_BT.detach() - batch.old_logprobs_BT) * mask
                 keep("ratio", log_ratio_BT.exp())
                 if self.unmoved:
-                    lengths_B = mask.sum(dim=1)
-                    self._add("noise", (log_ratio_BT.sum(dim=1) / lengths_B)[lengths_B > 0].abs())
+                    self._add("noise/trainer", _log_of_sequences(log_ratio_BT, mask).abs())
                 if batch.advantages_BT is not None:
                     keep("advantage", batch.advantages_BT)
                 if batch.sample_logprobs_BT is not None:
-                    keep("mismatch", (batch.old_logprobs_BT - batch.sample_logprobs_BT).abs())
+                    mismatch_BT = (batch.old_logprobs_BT - batch.sample_logprobs_BT) * mask
+                    keep("mismatch", mismatch_BT.abs())
+                    self._add("noise/rollout", _log_of_sequences(mismatch_BT, mask).abs())
             if batch.ref_logprobs_BT is not None:
                 keep("kl", k3(outputs.logprobs_BT, batch.ref_logprobs_BT))
         exact_BT = outputs.kl_BT if outputs.kl_BT is not None else batch.kl_BT
@@ -87,7 +88,9 @@ class TokenStats:
         if "mismatch" in values:
             result["mismatch/mean"] = values["mismatch"].mean().item()
             result["mismatch/max"] = values["mismatch"].max().item()
-        mean("noise", "ratio/noise")
+        noises = [values[name].mean().item() for name in ("noise/trainer", "noise/rollout") if name in values]
+        if noises:
+            result["ratio/noise"] = max(noises)
         if "value" in values:
             error, target = values["target"] - values["value"], values["target"]
             result["value/mean"] = values["value"].mean().item()
@@ -98,6 +101,12 @@ class TokenStats:
             if name.startswith("figure/"):
                 mean(name, name.removeprefix("figure/"))
         return result
+
+
+def _log_of_sequences(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The mean over each sequence's tokens, of the sequences that have any: the log of GSPO's ratio."""
+    lengths_B = mask_BT.sum(dim=1)
+    return (log_ratio_BT.sum(dim=1) / lengths_B)[lengths_B > 0]
 
 
 def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:

@@ -21,7 +21,8 @@ from sharpen.rollout.engine import Engine
 from sharpen.sources import Drawn
 from sharpen.suggest import did_you_mean
 from sharpen.training.annotate import Annotator
-from sharpen.training.checkpoint import load_optimizer, load_state, prune, save_checkpoint
+from sharpen.training.centring import Centring
+from sharpen.training.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
 from sharpen.training.loggers import MetricLogger
 from sharpen.training.metrics import Metrics, TokenStats, rollout_metrics
 from sharpen.training.optimizer import learning_rate, make_optimizer
@@ -44,7 +45,7 @@ class Trainer:
         engine: Engine | None,
         world: LocalWorld,
         held_out: Callable[[], Mapping[str, Estimate]] | None,
-        finish: Callable[[], Metrics] | None,
+        centring: Centring | None,
         loggers: Sequence[MetricLogger],
         say: Callable[[str], None],
         identity: dict[str, Any],
@@ -57,7 +58,7 @@ class Trainer:
         self.engine = engine
         self.world = world
         self.held_out = held_out
-        self.finish = finish
+        self.centring = centring
         self.loggers = loggers
         self.say = say
         self.identity = identity
@@ -91,12 +92,14 @@ class Trainer:
             metrics = self.train_step()
             last = self.step == recipe.training.steps
             measured = self.held_out is not None and (last or self.step % recipe.evaluation.every == 0)
-            if self.finish is not None and (last or measured):
-                metrics |= self.finish()
+            if last and self.centring is not None:
+                metrics |= self.centring.centre(self.model)
             improved = False
             if measured:
                 metrics |= self._evaluate()
                 improved = self._is_best(metrics)
+            if last and self.centring is not None and self.best is not None and self.best["step"] < self.step:
+                self.centring.centre_saved(checkpoint_path(self.folder.checkpoints, int(self.best["step"])), self.model)
             due = recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0
             # Read once: a request that comes while this step is recorded is for the next, which then is saved.
             stopping = self.stop_requested
