@@ -235,7 +235,8 @@ class Trainer:
             # Within the only update of a rollout, the policy is the one that the rollout began with.
             wanted -= {"old_logprobs"}
         assert batch.advantages_BT is not None
-        taught_B = batch.advantages_BT.ne(0).any(dim=1) | any(o.without_advantage for o in self.objectives)
+        every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.compares)
+        taught_B = batch.advantages_BT.ne(0).any(dim=1) | every
         return self.annotator.annotate(batch, wanted, groups, taught_B)
 
     def _update(self, objective: Objective, minibatch: Batch, number: int, stats: TokenStats) -> Updated:
