@@ -29,7 +29,8 @@ class Console:
 
     def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False) -> None:
         self.stage = stage
-        self._console = RichConsole(quiet=quiet, stderr=True)
+        # Without emoji: rich loads their table at first use, and a Ctrl-C that comes meanwhile has a message to show.
+        self._console = RichConsole(quiet=quiet, stderr=True, emoji=False)
         self._live = self._console.is_terminal and not quiet
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
