@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,8 @@ def test_ppo_follows_the_reward_model_and_logs_what_is_right(folder: Path, monke
     assert row["reward/mean"] == pytest.approx(row["reward/reward_model"])
     assert 0 <= row["reward/arithmetic"] <= 1
     assert row["critic/grad_norm"] > 0
+
+
+def test_the_page_of_the_recipes_names_each_of_them() -> None:
+    page = (Path(__file__).parents[1] / "recipes" / "README.md").read_text()
+    assert set(re.findall(r"\]\((\w+)\.yaml\)", page)) == set(RECIPES)
