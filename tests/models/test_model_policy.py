@@ -47,7 +47,7 @@ def test_a_model_without_a_pad_token_pads_with_an_end_token(tmp_path: Path) -> N
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere: not a model folder, it has no config\.json"):
+    with pytest.raises(ModelError, match="nowhere: not a model folder, there is no folder of this name"):
         load_policy(tmp_path / "nowhere")
     folder = tiny_folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()

@@ -20,7 +20,8 @@ def located(path: str | Path) -> str:
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
         path = str(Path(path).expanduser())
         if not (Path(path) / "config.json").is_file():
-            raise ModelError(f"{path}: not a model folder, it has no config.json")
+            found = "it has no config.json" if Path(path).is_dir() else "there is no folder of this name"
+            raise ModelError(f"{path}: not a model folder, {found}")
     return path
 
 
