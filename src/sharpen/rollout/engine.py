@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from sharpen.rollout.sampling import FULL, Truncation
 from sharpen.types import Completion, Prompt
 
@@ -27,4 +29,23 @@ class Engine(Protocol):
 
     def publish(self) -> None:
         """Take over the policy's present weights."""
+        ...
+
+
+class Decoding(Protocol):
+    """Sequences that are continued side by side, a token at a time."""
+
+    refills: bool
+    """Whether sequences may be admitted beside others, or only once all others have left."""
+
+    def admit(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
+        """Add ``copies[p]`` rows that begin with prompt p; the logits of their first tokens, [new rows, V]."""
+        ...
+
+    def advance(self, token_B: Tensor) -> Tensor:
+        """Append a token to every row; the logits of the one that follows, [B, V]."""
+        ...
+
+    def keep(self, index_B: Tensor) -> None:
+        """Let go of all rows but these, which take this order."""
         ...

@@ -65,16 +65,16 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, truncation: Truncation = FULL) 
         logits_BV: of the next token.
         uniform_B: in [0, 1), float64.
     """
-    logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
+    precise = torch.promote_types(logits_BV.dtype, torch.float32)
     if truncation.temperature == 0:
-        return logits_BV.argmax(dim=1), torch.zeros_like(logits_BV[:, 0])
-    if truncation.temperature != 1.0:
-        logits_BV = logits_BV / truncation.temperature
-    logits_BV = truncate(logits_BV, truncation)
-    logits_BV = logits_BV - logits_BV.amax(dim=1, keepdim=True)
+        return logits_BV.argmax(dim=1), logits_BV.new_zeros(len(logits_BV), dtype=precise)
+    if truncation != FULL:
+        logits_BV = truncate(logits_BV.to(precise) / truncation.temperature, truncation)
     batch, vocabulary = logits_BV.shape
-    padded = -(-vocabulary // _BLOCK) * _BLOCK
-    mass = torch.nn.functional.pad(logits_BV.exp(), (0, padded - vocabulary)).view(batch, -1, _BLOCK)
+    mass = logits_BV.softmax(dim=1, dtype=precise)
+    if over := vocabulary % _BLOCK:
+        mass = torch.nn.functional.pad(mass, (0, _BLOCK - over))
+    mass = mass.view(batch, -1, _BLOCK)
     block_mass = mass.sum(dim=2).double()
     block_edge = block_mass.cumsum(dim=1)
     total_B = block_edge[:, -1]
@@ -83,8 +83,9 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, truncation: Truncation = FULL) 
     row_B = torch.arange(batch, device=logits_BV.device)
     inside = mass[row_B, block_B].double()
     before_B = block_edge[row_B, block_B] - block_mass[row_B, block_B]
-    token_B = block_B * _BLOCK + _first_above(inside.cumsum(dim=1), aim_B - before_B, inside)
-    return token_B, logits_BV[row_B, token_B] - total_B.log().to(logits_BV.dtype)
+    index_B = _first_above(inside.cumsum(dim=1), aim_B - before_B, inside)
+    logprob_B = (inside[row_B, index_B] / total_B).log()
+    return block_B * _BLOCK + index_B, logprob_B.to(precise)
 
 
 def _first_above(edges: Tensor, aim_B: Tensor, mass: Tensor) -> Tensor:
