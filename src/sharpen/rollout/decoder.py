@@ -87,7 +87,7 @@ class Decoder:
             values.append(v.to(self.stored))
             k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (k, v))
             mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._scale)
-            return mixed.transpose(1, 2).reshape(len(prompts) * width, -1)
+            return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
         hidden = self._forward(tokens_PL.to(device).flatten(), position_L.repeat(len(prompts)), attend)
         last_P = torch.arange(len(prompts)) * width + torch.tensor(lengths) - 1
@@ -97,10 +97,7 @@ class Decoder:
         """Logits [B, V] of the token after ``token_B``, which the past takes in."""
         past.begin_step(self._scale)
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return past.attend(layer, q, k, v).to(q.dtype)
-
-        return self._logits(self._forward(token_B, position_B, attend))
+        return self._logits(self._forward(token_B, position_B, past.attend))
 
     @property
     def _scale(self) -> float:
@@ -117,32 +114,34 @@ class Decoder:
         # Half of the rotation has its sign in the table.
         signed_sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
         for number, layer in enumerate(self._layers):
-            q, k, v = layer.qkv(layer.before_attention(hidden).to(compute))
-            q, k = self._normed(layer.attention, q, k)
-            q, k = (self._rotated(x, cos, signed_sin).to(compute) for x in (q, k))
-            mixed = layer.out(attend(number, q, k, v))[0]
+            q, k, v = self._heads_of(layer, layer.qkv(layer.before_attention(hidden).to(compute)), cos, signed_sin)
+            mixed = layer.out(attend(number, q, k, v).to(compute))
             hidden = hidden + layer.after_attention(mixed)
-            gate, up = layer.gate_up(layer.before_mlp(hidden).to(compute))
-            hidden = hidden + layer.after_mlp(layer.down(layer.activation(gate) * up)[0])
+            gate, up = layer.gate_up(layer.before_mlp(hidden).to(compute)).chunk(2, dim=-1)
+            hidden = hidden + layer.after_mlp(layer.down(layer.activation(gate) * up))
         states: Tensor = self._body.norm(hidden).to(compute)
         return states
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self._head(hidden)[0]
+        return self._head(hidden)
 
-    def _normed(self, attention: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """qwen3 norms each head, olmo2 all heads together."""
-        norm = getattr(attention, "q_norm", None)
-        if norm is None:
-            return q, k
-        if norm.weight.shape[0] == self._head_dim:
-            shape = (len(q), -1, self._head_dim)
-            return attention.q_norm(q.view(shape)), attention.k_norm(k.view(shape))
-        return attention.q_norm(q), attention.k_norm(k)
-
-    def _rotated(self, x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-        x = x.reshape(len(x), -1, self._head_dim)
-        return torch.addcmul(x * cos, x.roll(self._head_dim // 2, dims=-1), signed_sin)
+    def _heads_of(self, layer: _Layer, qkv: Tensor, cos: Tensor, signed_sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [N, heads, D], keys and values [N, kv heads, D], rounded as the trainer's are."""
+        size = self._head_dim
+        norm = getattr(layer.attention, "q_norm", None)
+        if norm is not None:
+            q, k, v = qkv.split((self.heads * size, self.kv_heads * size, self.kv_heads * size), dim=-1)
+            # qwen3 norms each head, olmo2 all heads together.
+            if norm.weight.shape[0] == size:
+                q, k = (x.reshape(len(qkv), -1, size) for x in (q, k))
+            q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
+            qkv = torch.cat((q.flatten(1), k.flatten(1), v), dim=-1)
+        qk, v = qkv.view(len(qkv), -1, size).split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        rounded = qkv.dtype
+        qk = qk.to(torch.promote_types(rounded, cos.dtype))
+        turned = torch.addcmul(qk * cos, qk.roll(size // 2, dims=-1), signed_sin).to(rounded)
+        q, k = turned.split((self.heads, self.kv_heads), dim=1)
+        return q, k, v
 
     def _layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp

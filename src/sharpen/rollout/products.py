@@ -12,7 +12,9 @@ _FEW_ROWS = 64
 
 
 class Product(Protocol):
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """The results side by side, [N, sum of the sizes]."""
+        ...
 
     def publish(self) -> None:
         """Take over the present weights."""
@@ -25,8 +27,9 @@ class Shared:
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(linear(x) for linear in self._linears)
+    def __call__(self, x: Tensor) -> Tensor:
+        results = [linear(x) for linear in self._linears]
+        return torch.cat(results, dim=-1) if len(results) > 1 else results[0]
 
     def publish(self) -> None:
         pass
@@ -41,7 +44,6 @@ class Rounded:
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
-        self._sizes = [linear.weight.shape[0] for linear in linears]
         weight = linears[0].weight
         self._blocked = (
             weight.device.type == "cpu"
@@ -67,12 +69,11 @@ class Rounded:
         else:
             self._weight, self._bias = fresh, bias
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, x: Tensor) -> Tensor:
         if self._blocked:
-            product = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        else:
-            product = nn.functional.linear(x, self._weight, self._bias)
-        return product.split(self._sizes, dim=-1) if len(self._sizes) > 1 else (product,)
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+            return product
+        return nn.functional.linear(x, self._weight, self._bias)
 
 
 def make_product(linears: Sequence[Any], *, rounded: bool) -> Product:
