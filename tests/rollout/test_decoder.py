@@ -47,6 +47,11 @@ class Sequences:
             return torch.stack([self.policy.model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows])
 
 
+def advanced(decoding: PlainDecoding, token_B: Tensor) -> Tensor:
+    decoding.make_room()
+    return decoding.advance(token_B)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logits_are_those_of_the_whole_sequence(name: str) -> None:
     architecture, settings = ARCHITECTURES[name]
@@ -60,7 +65,7 @@ def test_logits_are_those_of_the_whole_sequence(name: str) -> None:
 
     def advance() -> None:
         token_B, expected = slow.advance()
-        close(decoding.advance(token_B), expected)
+        close(advanced(decoding, token_B), expected)
 
     with torch.no_grad():
         close(decoding.admit(first, [2, 2, 2]), slow.admit(first, [2, 2, 2]))
@@ -93,7 +98,7 @@ def test_prompts_that_are_computed_in_several_passes(monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         torch.testing.assert_close(decoding.admit(prompts, copies), slow.admit(prompts, copies), rtol=0, atol=SLACK)
         token_B, expected = slow.advance()
-        torch.testing.assert_close(decoding.advance(token_B), expected, rtol=0, atol=SLACK)
+        torch.testing.assert_close(advanced(decoding, token_B), expected, rtol=0, atol=SLACK)
 
 
 def test_a_row_that_is_full_does_not_disturb_the_others() -> None:
@@ -106,12 +111,12 @@ def test_a_row_that_is_full_does_not_disturb_the_others() -> None:
         slow.admit(early, [1])
         for _ in range(3):
             token_B, expected = slow.advance()
-            torch.testing.assert_close(decoding.advance(token_B), expected, rtol=0, atol=SLACK)
+            torch.testing.assert_close(advanced(decoding, token_B), expected, rtol=0, atol=SLACK)
         decoding.admit(late, [1])
         slow.admit(late, [1])
         for _ in range(3):
             token_B, expected = slow.advance()
-            torch.testing.assert_close(decoding.advance(token_B)[1], expected[1], rtol=0, atol=SLACK)
+            torch.testing.assert_close(advanced(decoding, token_B)[1], expected[1], rtol=0, atol=SLACK)
 
 
 def test_a_prompt_is_computed_once_for_its_group(monkeypatch: pytest.MonkeyPatch) -> None:

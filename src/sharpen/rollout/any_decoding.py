@@ -21,6 +21,7 @@ class AnyDecoding:
 
     def __init__(self, policy: Policy, model: nn.Module) -> None:
         self._policy, self._model = policy, model
+        self.arrangement = 0
         self._cache: Any = None
         self._position_B = self._visible_BL = torch.empty(0)
 
@@ -41,6 +42,10 @@ class AnyDecoding:
         select_rows(self._cache, prompt_B)
         self._visible_BL, self._position_B = visible_PL[prompt_B], lengths.to(device)[prompt_B]
         return logits_PV[prompt_B]
+
+    def make_room(self) -> None:
+        # Its cache grows with every token, so no step has the tensors of the one before.
+        self.arrangement += 1
 
     def advance(self, token_B: Tensor) -> Tensor:
         self._visible_BL = nn.functional.pad(self._visible_BL, (0, 1), value=True)

@@ -57,9 +57,6 @@ class Decoder:
         self._head_dim: int = body.layers[0].self_attn.head_dim
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        # In float32 batched products are faster on a CPU than in bfloat16, and scores are not rounded.
-        on_cpu = policy.device.type == "cpu"
-        self.stored = torch.bfloat16 if self._rounded and not on_cpu else next(policy.model.parameters()).dtype
 
     def publish(self) -> None:
         """Take over the policy's present weights: in bfloat16 the matrices are rounded copies, all else is shared."""
@@ -67,6 +64,23 @@ class Decoder:
             for product in layer.products:
                 product.publish()
         self._head.publish()
+
+    def empty_past(self, room: int) -> Past:
+        """For rows of at most ``room`` tokens beside their prompt."""
+        device = self.policy.device
+        on_cpu = device.type == "cpu"
+        # In float32 batched products are faster on a CPU than in bfloat16, and scores are not rounded.
+        stored = torch.bfloat16 if self._rounded and not on_cpu else next(self.policy.model.parameters()).dtype
+        return Past(
+            len(self._layers),
+            self.kv_heads,
+            self._head_dim,
+            scale=self._scale,
+            dtype=stored,
+            device=device,
+            room=room,
+            in_blocks=not on_cpu,
+        )
 
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Logits [P, V] of the token after each prompt, and the keys and values [P, heads, L, D] of every layer."""
@@ -83,8 +97,8 @@ class Decoder:
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (x.view(len(prompts), width, -1, self._head_dim).transpose(1, 2) for x in (q, k, v))
-            keys.append(k.to(self.stored))
-            values.append(v.to(self.stored))
+            keys.append(k)
+            values.append(v)
             k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (k, v))
             mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._scale)
             return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -94,8 +108,8 @@ class Decoder:
         return self._logits(hidden[last_P.to(device)]), keys, values
 
     def step(self, token_B: Tensor, position_B: Tensor, past: Past) -> Tensor:
-        """Logits [B, V] of the token after ``token_B``, which the past takes in."""
-        past.begin_step(self._scale)
+        """Logits [B, V] of the token after ``token_B``, which the past takes in: it has made room."""
+        past.look()
 
         return self._logits(self._forward(token_B, position_B, past.attend))
 
@@ -170,8 +184,11 @@ class PlainDecoding:
     def __init__(self, decoder: Decoder, room: int) -> None:
         """``room``: tokens that a row may be given; the past makes room for as many at most."""
         self._decoder = decoder
-        device = decoder.policy.device
-        self._past = Past(len(decoder._layers), decoder.kv_heads, decoder._head_dim, decoder.stored, device, room)
+        self._past = decoder.empty_past(room)
+
+    @property
+    def arrangement(self) -> int:
+        return self._past.arrangement
 
     def admit(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
         logits_PV: list[Tensor] = []
@@ -182,6 +199,9 @@ class PlainDecoding:
             logits_PV.append(logits)
         logits = torch.cat(logits_PV)
         return logits.repeat_interleave(torch.tensor(list(copies), device=logits.device), dim=0)
+
+    def make_room(self) -> None:
+        self._past.make_room()
 
     def advance(self, token_B: Tensor) -> Tensor:
         return self._decoder.step(token_B, self._past.position_B, self._past)

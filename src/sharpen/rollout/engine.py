@@ -38,12 +38,21 @@ class Decoding(Protocol):
     refills: bool
     """Whether sequences may be admitted beside others, or only once all others have left."""
 
+    @property
+    def arrangement(self) -> int:
+        """Changes whenever a step would compute with other tensors or shapes than the one before."""
+        ...
+
     def admit(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
         """Add ``copies[p]`` rows that begin with prompt p; the logits of their first tokens, [new rows, V]."""
         ...
 
+    def make_room(self) -> None:
+        """Be ready for one more token in every row."""
+        ...
+
     def advance(self, token_B: Tensor) -> Tensor:
-        """Append a token to every row; the logits of the one that follows, [B, V]."""
+        """Append a token to every row, after ``make_room``; the logits of the one that follows, [B, V]."""
         ...
 
     def keep(self, index_B: Tensor) -> None:

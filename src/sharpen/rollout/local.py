@@ -7,19 +7,16 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sharpen.errors import ModelError
 from sharpen.models.policy import Policy
 from sharpen.rollout.any_decoding import AnyDecoding, round_matrices, with_rounded_matrices
 from sharpen.rollout.decoder import Decoder, PlainDecoding
+from sharpen.rollout.drawing import Drawing
 from sharpen.rollout.engine import Decoding, Sampling
 from sharpen.rollout.rows import Draw, Rows, Written
-from sharpen.rollout.sampling import choose
 from sharpen.types import Completion, Prompt, Segment
-
-COMPACT_AT = 0.75
-"""Rows leave the batch, and others take their places, once no more than this share of it is alive."""
 
 
 class LocalEngine:
@@ -83,31 +80,11 @@ class LocalEngine:
         )
 
     def _decode(self, prompts: Sequence[Prompt], waiting: deque[Draw], sampling: Sampling, seed: int) -> list[Written]:
-        width = max((draw.limit for draw in waiting), default=0)
-        rows = Rows(width, sorted(self.policy.eos_ids), self.policy.device)
-        decoding = self._decoding(width)
-        written: list[Written] = []
-        logits_BV = self._admit(decoding, rows, prompts, waiting, sampling, seed)
-        while len(rows):
-            token_B, logprob_B = choose(logits_BV, rows.uniform_B(), sampling.truncation)
-            rows.write(token_B, logprob_B)
-            if sampling.stop:
-                self._apply_stop_strings(rows, sampling.stop)
-            open_B = rows.open_B
-            alive = int(open_B.sum())
-            if alive <= COMPACT_AT * len(rows):
-                stay_B = open_B.nonzero().squeeze(1)
-                written += rows.leave(stay_B)
-                token_B = token_B[stay_B]
-                if alive:
-                    decoding.keep(stay_B)
-                else:
-                    decoding = self._decoding(width)
-            parts = [decoding.advance(token_B)] if alive else []
-            if waiting and (decoding.refills or not alive) and len(rows) <= COMPACT_AT * sampling.max_sequences:
-                parts.append(self._admit(decoding, rows, prompts, waiting, sampling, seed))
-            if parts:
-                logits_BV = torch.cat(parts) if len(parts) > 1 else parts[0]
+        room = max((draw.limit for draw in waiting), default=0)
+        rows = Rows(room, sorted(self.policy.eos_ids), self.policy.device)
+        drawing = Drawing(self.policy.tokenizer, self._begin, rows, prompts, waiting, sampling, seed, room=room)
+        on_gpu = self.policy.device.type == "cuda" and self._decoder is not None
+        written = drawing.run(ahead=on_gpu, capture=on_gpu)
         if not rows.sound:
             raise FloatingPointError(
                 f"{self.policy.source} gives logits that are not numbers, so nothing can be drawn from it. If it did "
@@ -115,36 +92,10 @@ class LocalEngine:
             )
         return written
 
-    def _decoding(self, width: int) -> Decoding:
+    def _begin(self, room: int) -> Decoding:
         if self._decoder is not None:
-            return PlainDecoding(self._decoder, width)
+            return PlainDecoding(self._decoder, room)
         return AnyDecoding(self.policy, self._model)
-
-    def _admit(
-        self,
-        decoding: Decoding,
-        rows: Rows,
-        prompts: Sequence[Prompt],
-        waiting: deque[Draw],
-        sampling: Sampling,
-        seed: int,
-    ) -> Tensor:
-        """Let as many of those that wait begin as there is room for; the logits of their first tokens."""
-        draws = [waiting.popleft() for _ in range(min(len(waiting), sampling.max_sequences - len(rows)))]
-        if not draws:
-            return torch.empty(0)
-        rows.join(draws, seed)
-        copies: dict[int, int] = {}
-        for draw in draws:
-            copies[draw.prompt] = copies.get(draw.prompt, 0) + 1
-        return decoding.admit([prompts[i] for i in copies], list(copies.values()))
-
-    def _apply_stop_strings(self, rows: Rows, stop: tuple[str, ...]) -> None:
-        # A token holds at least one byte of text unless it is special, so this window covers the longest string.
-        window = max(len(s.encode()) for s in stop) + 8
-        texts = self.policy.tokenizer.batch_decode(rows.tails(window), skip_special_tokens=True)
-        hit = [b for b, text in enumerate(texts) if any(s in text for s in stop)]
-        rows.stop(torch.tensor(hit, dtype=torch.long, device=rows.tokens_BT.device))
 
     def _completion(self, written: Written, text: str) -> Completion:
         n = len(written.tokens)

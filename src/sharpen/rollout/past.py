@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 _AHEAD = 64
+BLOCK_PLACES = 128
+"""On a GPU rows look at their places in blocks of so many, so that the shapes of a step seldom change."""
 
 
 class Past:
@@ -19,9 +21,22 @@ class Past:
     """
 
     def __init__(
-        self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device, room: int
+        self,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        *,
+        scale: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        room: int,
+        in_blocks: bool,
     ) -> None:
-        self._heads, self._head_dim, self._room = heads, head_dim, room
+        """``room``: tokens that a row may have beside its prompt."""
+        self._heads, self._head_dim, self._scale = heads, head_dim, scale
+        self._room, self._in_blocks = room, in_blocks
+        self._precise = torch.promote_types(dtype, torch.float32)
+        self._arrangement = 0
 
         def nothing() -> list[Tensor]:
             return [torch.empty(0, heads, 0, head_dim, dtype=dtype, device=device) for _ in range(layers)]
@@ -34,7 +49,13 @@ class Past:
         self._written_B = torch.empty(0, dtype=torch.long, device=device)
         # No row has more tokens of its own than this.
         self._longest = 0
+        self._visible = 0
         self._arrange()
+
+    @property
+    def arrangement(self) -> int:
+        """Changes whenever a step would compute with other tensors or shapes than the one before."""
+        return self._arrangement
 
     @property
     def position_B(self) -> Tensor:
@@ -47,7 +68,7 @@ class Past:
         """Add prompts with their keys and values [P, K, L, D] of every layer, and ``copies[p]`` rows for each."""
         for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
             for layer, added in enumerate(new):
-                old[layer] = _stacked(old[layer], added)
+                old[layer] = _stacked(old[layer], added.to(old[layer].dtype))
         first = len(self._prompt_lengths)
         self._prompt_lengths += lengths
         rows = [first + p for p, n in enumerate(copies) for _ in range(n)]
@@ -78,21 +99,27 @@ class Past:
                 own[layer] = tensor.index_select(0, index_B)
         self._arrange()
 
-    def begin_step(self, scale: float) -> None:
-        """Make room for one more token in every row, and say once for all layers who sees what."""
-        self._scale = scale
+    def make_room(self) -> None:
+        """For one more token in every row. To be called before each step."""
         self._longest = min(self._longest + 1, self._room)
-        if self._longest > self._keys[0].shape[2]:
-            room = min(self._room, max(self._longest + _AHEAD, self._longest * 5 // 4))
+        visible = self._longest
+        if self._in_blocks:
+            visible = min(self._room, -(-visible // BLOCK_PLACES) * BLOCK_PLACES)
+        if visible > self._keys[0].shape[2]:
+            room = min(self._room, max(visible + _AHEAD, visible * 5 // 4))
             for own in (self._keys, self._values):
                 for layer, tensor in enumerate(own):
                     own[layer] = _widened(tensor, room)
-        places = torch.arange(self._longest, device=self._device)
+        self._arrangement += visible != self._visible
+        self._visible = visible
+
+    def look(self) -> None:
+        """Say, once for all layers of a step, where its keys go and who sees what."""
         # Rows that have ended go on with the others; they write over their own last place.
-        self._slot_B = self._written_B.clamp(max=self._room - 1)
-        hidden_BL = places > self._slot_B[:, None]
-        self._bias_B1L = _bias(hidden_BL, self._keys[0].dtype).repeat_interleave(self._heads, dim=0)[:, None]
-        self._written_B = self._written_B + 1
+        torch.clamp(self._written_B, max=self._room - 1, out=self._slot_B)
+        hidden_BL = torch.arange(self._visible, device=self._device) > self._slot_B[:, None]
+        self._bias_B1L = _bias(hidden_BL, self._precise).repeat_interleave(self._heads, dim=0)[:, None]
+        self._written_B += 1
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Take in each row's key and value [B, K, D]; what its queries [B, heads, D] see, [B, heads · D]."""
@@ -101,7 +128,7 @@ class Past:
         keys, values = self._keys[layer], self._values[layer]
         keys[self._row_B, :, self._slot_B] = k.to(keys.dtype)
         values[self._row_B, :, self._slot_B] = v.to(values.dtype)
-        own_keys, own_values = (x.flatten(0, 1)[:, : self._longest] for x in (keys, values))
+        own_keys, own_values = (x.flatten(0, 1)[:, : self._visible] for x in (keys, values))
         own, own_lse = _attention(q.flatten(0, 1), own_keys, own_values, self._bias_B1L, self._scale)
         prompt_keys, prompt_values = (x[layer].flatten(0, 1) for x in (self._prompt_keys, self._prompt_values))
         shown, shown_lse = _attention(self._to_grid(q), prompt_keys, prompt_values, self._prompt_bias, self._scale)
@@ -124,6 +151,8 @@ class Past:
 
     def _arrange(self) -> None:
         """Each prompt's rows on a line of a grid of ``width`` cells; without gaps, the rows are the cells."""
+        self._arrangement += 1
+        self._slot_B = torch.empty_like(self._written_B)
         counts = [0] * len(self._prompt_lengths)
         places = []
         for p in self._prompt_of_row:
@@ -139,19 +168,22 @@ class Past:
         self._prompt_bias = None
         if len(set(self._prompt_lengths)) > 1:
             hidden_PL = torch.arange(max(self._prompt_lengths), device=self._device) >= lengths[:, None]
-            self._prompt_bias = _bias(hidden_PL, self._keys[0].dtype).repeat_interleave(self._heads, dim=0)[:, None]
+            self._prompt_bias = _bias(hidden_PL, self._precise).repeat_interleave(self._heads, dim=0)[:, None]
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax attention of [N, R, D] on [N, L, D] and the log of its sum, [N, R]."""
-    if bias is None:
+    """Softmax attention of [N, R, D] on [N, L, D] and the log of its sum, [N, R], in at least float32."""
+    if q.dtype == torch.bfloat16:
+        scores = torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32).mul_(scale)
+        scores = scores if bias is None else scores.add_(bias)
+    elif bias is None:
         scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
     else:
         scores = torch.baddbmm(bias.expand(-1, q.shape[1], -1), q, k.transpose(1, 2), alpha=scale)
     log_share = scores.log_softmax(dim=-1)
     # The first key is hidden from nobody. This is several times faster than torch.logsumexp.
     lse = scores[..., 0] - log_share[..., 0]
-    return torch.bmm(log_share.exp_(), v), lse
+    return torch.bmm(log_share.exp_().to(v.dtype), v).to(lse.dtype), lse
 
 
 def _bias(hidden: Tensor, dtype: torch.dtype) -> Tensor:

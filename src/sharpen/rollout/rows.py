@@ -43,6 +43,7 @@ class Rows:
         self._eos = torch.tensor(eos_ids, dtype=torch.long, device=device)
         # One column more than anyone may fill, for the rows that have ended.
         self._columns, self._device = width + 1, device
+        self._arrangement = 0
         self.draws: list[Draw] = []
         self.tokens_BT = torch.empty(0, width + 1, dtype=torch.long, device=device)
         self._logprobs_BT = torch.empty(0, width + 1, dtype=torch.float64, device=device)
@@ -54,8 +55,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.draws)
 
+    @property
+    def arrangement(self) -> int:
+        """Changes whenever the tensors are new ones; a step writes into the same."""
+        return self._arrangement
+
     def join(self, draws: Sequence[Draw], seed: int) -> None:
         count = len(draws)
+        self._arrangement += 1
         self.draws += draws
         uniform_BT = uniforms(seed, [d.id for d in draws], self._columns).to(self._device)
         limit_B = torch.tensor([d.limit for d in draws], device=self._device)
@@ -75,9 +82,9 @@ class Rows:
         self._logprobs_BT.scatter_(1, place_B1, logprob_B.double()[:, None])
         open_B = self.open_B
         self._sound &= (logprob_B.isfinite() | ~open_B).all()
-        self.length_B = self.length_B + open_B
+        self.length_B += open_B
         self._end(open_B & (self.length_B >= self._limit_B), _LENGTH)
-        self._end(open_B & torch.isin(token_B, self._eos), _EOS)
+        self._end(open_B & (token_B[:, None] == self._eos).any(dim=1), _EOS)
 
     @property
     def open_B(self) -> Tensor:
@@ -105,6 +112,7 @@ class Rows:
 
     def leave(self, stay_B: Tensor) -> list[Written]:
         """Let all rows go but ``stay_B`` (indices, ascending), and say what those that go have written."""
+        self._arrangement += 1
         stay = set(stay_B.tolist())
         gone = [b for b in range(len(self)) if b not in stay]
         gone_B = torch.tensor(gone, dtype=torch.long, device=self._device)
@@ -122,4 +130,4 @@ class Rows:
         return written
 
     def _end(self, which_B: Tensor, code: int) -> None:
-        self._finish_B = self._finish_B.masked_fill(which_B, code)
+        self._finish_B.masked_fill_(which_B, code)
