@@ -10,16 +10,20 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from sharpen.errors import ModelError
+from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from sharpen.models.quiet import without_progress_bars
 from sharpen.runtime.memory import keep_freed_memory
 
 
 def located(path: str | Path) -> str:
-    """A folder, with ~ resolved, or a hub id. Raises ModelError if it can only be a folder and holds no model."""
+    """A folder, with ~ resolved, or a hub id, of a model or an adapter.
+
+    Raises ModelError if it can only be a folder and holds neither.
+    """
     path = str(path)
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
         path = str(Path(path).expanduser())
-        if not (Path(path) / "config.json").is_file():
+        if not any((Path(path) / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
             found = "it has no config.json" if Path(path).is_dir() else "there is no folder of this name"
             raise ModelError(f"{path}: not a model folder, {found}")
     return path

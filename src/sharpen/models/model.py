@@ -12,7 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sharpen.models.adapter_files import write_adapter
 from sharpen.models.layout import Cost, Packed, Row
+from sharpen.models.lora import Adapter
 from sharpen.models.quiet import without_progress_bars
 from sharpen.types import Batch, Need, Outputs
 
@@ -25,7 +27,10 @@ matrix. The tests prove each; all others are computed in the plain layout throug
 
 @dataclass(slots=True, kw_only=True)
 class Model(ABC):
-    """What a policy and a scorer share. ``version`` counts the updates of the weights."""
+    """What a policy and a scorer share. ``version`` counts the updates of the weights.
+
+    With an ``adapter`` all weights are frozen but its own, and it alone is saved.
+    """
 
     model: nn.Module
     tokenizer: Any
@@ -34,6 +39,17 @@ class Model(ABC):
     compute_dtype: Dtype
     source: str
     version: int = 0
+    adapter: Adapter | None = None
+
+    @property
+    @abstractmethod
+    def task(self) -> str:
+        """What the model is for, as peft's files name it."""
+
+    @property
+    def head_name(self) -> str | None:
+        """The module beside the backbone that is trained in full whatever is frozen, if there is one."""
+        return None
 
     @abstractmethod
     def outputs(
@@ -90,10 +106,13 @@ class Model(ABC):
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face folder: safetensors, configuration, tokenizer."""
+        """Write an ordinary Hugging Face folder: safetensors, configuration, tokenizer. Of an adapter, peft's."""
         with without_progress_bars():
-            self.model.save_pretrained(folder)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder)
+            if self.adapter is None:
+                self.model.save_pretrained(folder)  # type: ignore[operator]
+            else:
+                write_adapter(self, folder)
 
 
 def hidden_states(body: Any, packed: Packed) -> Tensor:

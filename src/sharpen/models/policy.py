@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from sharpen.errors import ModelError
+from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
@@ -38,6 +39,17 @@ class Policy(Model):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.value_head = head.to(self.device)
+
+    def load_value_head(self, folder: str | Path) -> None:
+        """Take over the value head that a policy was saved with to ``folder``, if it had one."""
+        if (Path(folder) / VALUE_HEAD).is_file():
+            self.add_value_head()
+            assert self.value_head is not None
+            self.value_head.load_state_dict(load_file(Path(folder) / VALUE_HEAD))
+
+    @property
+    def task(self) -> str:
+        return "CAUSAL_LM"
 
     def parameters(self) -> list[nn.Parameter]:
         return [*Model.parameters(self), *(() if self.value_head is None else self.value_head.parameters())]
@@ -158,18 +170,24 @@ def load_policy(
     """Load a causal language model with float32 weights from a local folder or a hub id. Only safetensors is read.
 
     Dropout is switched off: sampling and training have to see the same distribution (ratio 1 when on-policy). A
-    folder that a policy with a value head was saved to gives it back.
+    folder that a policy with a value head was saved to gives it back. An adapter is added to its base model's weights.
 
     Raises:
         ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token anywhere.
     """
     path = located(path)
-    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-    model, missing = load_weights(AutoModelForCausalLM, path, trust_remote_code=trust_remote_code)
+    adapter = find_adapter(path)
+    if adapter is not None and adapter.scores:
+        raise ModelError(f"{path}: an adapter that gives scores, such as a reward model's: it cannot write")
+    base = path if adapter is None else adapter.base
+    tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    model, missing = load_weights(AutoModelForCausalLM, base, trust_remote_code=trust_remote_code)
     scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
     if missing and scores:
-        raise ModelError(f"{path}: a {scores[0]}, such as a reward model, and not a language model: it cannot write")
-    refuse_missing(path, missing)
+        raise ModelError(f"{base}: a {scores[0]}, such as a reward model, and not a language model: it cannot write")
+    refuse_missing(base, missing)
+    if adapter is not None:
+        merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
     eos_ids = end_of_sequence_ids(model, tokenizer)
     if not eos_ids:
@@ -186,10 +204,7 @@ def load_policy(
         compute_dtype=compute_dtype,
         source=path,
     )
-    if (Path(path) / VALUE_HEAD).is_file():
-        policy.add_value_head()
-        assert policy.value_head is not None
-        policy.value_head.load_state_dict(load_file(Path(path) / VALUE_HEAD))
+    policy.load_value_head(path)
     return policy
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
+from sharpen.models.lora import sharing_frozen, without_adapter
 from sharpen.models.policy import Policy
 
 
 def copy_policy(policy: Policy) -> Policy:
-    """A frozen copy of the weights as they are now, without the value head; the tokenizer is shared."""
-    model = copy.deepcopy(policy.model).requires_grad_(False).eval()
-    return Policy(
-        model=model,
-        tokenizer=policy.tokenizer,
-        eos_ids=policy.eos_ids,
-        pad_id=policy.pad_id,
-        context_length=policy.context_length,
-        compute_dtype=policy.compute_dtype,
-        source=policy.source,
-        version=policy.version,
-    )
+    """A frozen copy of the weights as they are now, without the value head.
+
+    The tokenizer is shared, and so is the base of an adapter: of that the copy holds none.
+    """
+    model = copy.deepcopy(policy.model) if policy.adapter is None else sharing_frozen(policy.model)
+    return replace(policy, model=model.requires_grad_(False).eval(), value_head=None)
+
+
+def base_policy(policy: Policy) -> Policy:
+    """The policy with its adapter off, on the very same weights."""
+    base = copy_policy(policy)
+    without_adapter(base.model)
+    return replace(base, adapter=None, version=0)
 
 
 def follow(reference: Policy, policy: Policy) -> None:
@@ -42,6 +45,9 @@ def average(reference: Policy, policy: Policy, decay: float) -> None:
     if {name: p.shape for name, p in mine.items()} != {name: p.shape for name, p in theirs.items()}:
         raise ValueError(f"{reference.source} is not of the same shape as the policy, {policy.source}")
     for name, parameter in mine.items():
+        if parameter is theirs[name]:
+            # The base that both adapters belong to.
+            continue
         parameter.lerp_(theirs[name].to(parameter), 1.0 - decay)
     # Buffers are counts and tables, of which no average makes sense.
     for buffer, newer in zip(reference.model.buffers(), policy.model.buffers(), strict=True):

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
+from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.layout import Packed, Row, build, plan
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Dtype, Model, hidden_states, read_head, spread
@@ -50,6 +51,14 @@ class Scorer(Model):
     @property
     def head(self) -> nn.Linear:
         return _named_head(self.model)[1]
+
+    @property
+    def head_name(self) -> str:
+        return _named_head(self.model)[0]
+
+    @property
+    def task(self) -> str:
+        return "SEQ_CLS" if self.kind == "sequence" else "TOKEN_CLS"
 
     def outputs(
         self,
@@ -91,13 +100,15 @@ def load_scorer(
     at 0, and one that the new head has no place for is dropped: a constant, which no comparison sees. Otherwise as
     ``load_policy``. What the scorer saves, plain transformers loads, and its forward gives the same scores, except
     that for the last token of a sequence it takes the last that is not padding: the two differ where a tokenizer
-    pads with its end-of-sequence token.
+    pads with its end-of-sequence token. An adapter is added to its base model's weights.
 
     Raises:
         ModelError: no such model, no safetensors, missing weights, more than one label, nothing to pad with, or an
             architecture that has no such classification or whose head is not one linear map.
     """
-    path = located(path)
+    named = located(path)
+    adapter = find_adapter(named)
+    path = named if adapter is None else adapter.base
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -122,6 +133,8 @@ def load_scorer(
             other, missing = load_weights(_CLASSES[found][1], path, trust_remote_code=trust_remote_code)
             refuse_missing(path, missing)
             head.weight.copy_(_named_head(other)[1].weight)
+    if adapter is not None:
+        merge_adapter(model, adapter, name)
     pad_id = _pad_id(path, model, tokenizer)
     model.config.get_text_config().pad_token_id = pad_id
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
@@ -131,7 +144,7 @@ def load_scorer(
         pad_id=pad_id,
         context_length=context_length(model),
         compute_dtype=compute_dtype,
-        source=path,
+        source=named,
         kind=kind,
     )
 

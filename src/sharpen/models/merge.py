@@ -1,0 +1,34 @@
+"""An adapter and its base → one ordinary model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import ModelError
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.load import located
+from sharpen.models.model import Model
+from sharpen.models.policy import load_policy
+from sharpen.models.scorer import Kind, load_scorer
+
+
+def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = False) -> Path:
+    """Write the model that the adapter at ``path`` makes of its base to ``folder``, in float32; returns that folder.
+
+    Raises ModelError if there is no adapter, or ``folder`` is not empty.
+    """
+    folder = Path(folder)
+    adapter = find_adapter(located(path))
+    if adapter is None:
+        raise ModelError(f"{path}: a whole model already, not an adapter")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder} exists already: remove it or name another")
+    settings: dict[str, Any] = {"device": "cpu", "trust_remote_code": trust_remote_code}
+    if adapter.scores:
+        kind: Kind = "sequence" if adapter.config["task_type"] == "SEQ_CLS" else "token"
+        model: Model = load_scorer(adapter.path, kind=kind, **settings)
+    else:
+        model = load_policy(adapter.path, **settings)
+    model.save(folder)
+    return folder
