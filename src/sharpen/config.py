@@ -21,12 +21,29 @@ IN_MEMORY = "<given in Python>"
 """Stands in a saved recipe for rows or a reward that were given as Python objects."""
 
 
+class LoraSettings(Settings):
+    """There is no dropout: sampling and training have to see the same distribution."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1, description="the update counts alpha / rank times")
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """The linear layers that get an adapter, by the end of their names. The head of a language model never does."""
+
+    @field_validator("targets")
+    @classmethod
+    def _some(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not targets:
+            raise ValueError("give at least one layer, or all-linear")
+        return targets
+
+
 class ModelSettings(Settings):
     path: str = Field(description="a local Hugging Face folder, or the id of a model on the hub")
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Matrix products run in this type; weights, gradients and optimizer state stay in float32."""
     gradient_checkpointing: bool = False
     device: str = Field("auto", description="auto: the GPU where there is one, else the CPU")
+    lora: LoraSettings | None = Field(None, description="train an adapter of low rank instead of all weights")
 
 
 class DataSettings(Settings):

@@ -92,7 +92,7 @@ def test_without_a_penalty_there_is_no_reference(model: Path, tmp_path: Path, mo
     def no_copy(policy: Policy) -> Policy:
         raise AssertionError("nothing is compared with a reference")
 
-    monkeypatch.setattr("sharpen.training.build.copy_policy", no_copy)
+    monkeypatch.setattr("sharpen.training.models.copy_policy", no_copy)
     rows = run_of(tmp_path / "run", model, steps=2, method={"beta": 0.0}).metrics()
     assert all("kl" not in row and "beta" not in row for row in rows)
     with pytest.raises(AssertionError, match="nothing is compared"):

@@ -6,24 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sharpen.config import Recipe
-from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import evaluate
 from sharpen.inputs import Inputs, Say, groups_of, prompts_of
 from sharpen.methods import Role
 from sharpen.models.model import Model
-from sharpen.models.policy import Policy, load_policy
-from sharpen.models.reference import copy_policy
-from sharpen.models.scorer import load_scorer
-from sharpen.named_model import find_model
-from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.model import ModelReward
-from sharpen.rewards.reward import Reward
+from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.local import LocalEngine
 from sharpen.rollout.sampling import Truncation
@@ -33,32 +25,12 @@ from sharpen.training.checkpoint import load_state
 from sharpen.training.held_out import measure_groups
 from sharpen.training.identity import check_identity, identity
 from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
-from sharpen.training.reference import Reference
+from sharpen.training.models import load_helpers, load_model, load_reference
 from sharpen.training.run_folder import RunFolder
 from sharpen.training.trainer import Trainer
 from sharpen.training.update import Limits
 from sharpen.training.world import LocalWorld
 from sharpen.types import Group, Prompt
-
-
-def load_model(recipe: Recipe, role: Role, path: str, trust_remote_code: bool) -> Model:
-    """The model at ``path`` in its role, with the recipe's settings. A run's folder is its latest checkpoint."""
-    path = find_model(path).path
-    settings: dict[str, Any] = {
-        "compute_dtype": recipe.model.compute_dtype,
-        "device": recipe.model.device,
-        "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "trust_remote_code": trust_remote_code,
-    }
-    if role == "policy":
-        model: Model = load_policy(path, **settings)
-    else:
-        model = load_scorer(path, kind="sequence" if role == "outcome_reward_model" else "token", **settings)
-    # Matrix products round differently with where in memory a matrix begins. A file has its weights anywhere, torch
-    # on even ground, so that the weights of a checkpoint give the very bits that those they were saved from gave.
-    for weight in (*model.model.parameters(), *model.model.buffers()):
-        weight.data = weight.data.clone()
-    return model
 
 
 @contextmanager
@@ -74,12 +46,12 @@ def built_trainer(
     """Everything that a run needs, put together; what it holds open is closed at the end."""
     method, source = recipe.method, recipe.method.source()
     role = method.objectives()[0].model
-    main = load_model(recipe, role, str(checkpoint or recipe.model.path), trust_remote_code)
+    main = load_model(recipe, role, recipe.model.path, trust_remote_code, saved=checkpoint)
     if inputs.reward is not None:
         inputs.reward.use_tokenizer(main.tokenizer)
     models: dict[Role, Model] = {
         role: main,
-        **_load_helpers(recipe, main, inputs.reward, checkpoint, trust_remote_code),
+        **load_helpers(recipe, main, inputs.reward, checkpoint, trust_remote_code),
     }
     if isinstance(main, Policy) and "values" in method.objectives()[0].needs and main.value_head is None:
         main.add_value_head()
@@ -98,13 +70,13 @@ def built_trainer(
     else:
         groups = groups_of(source.reads, inputs.rows, tokenizer, recipe.data, context_length=context, say=say)
     engine = LocalEngine(main) if isinstance(main, Policy) else None
-    reference = _load_reference(recipe, models, checkpoint, trust_remote_code)
+    reference = load_reference(recipe, models, checkpoint, trust_remote_code)
     limits = Limits(recipe.training.tokens_per_microbatch, recipe.training.shared_prompt)
     # Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody.
     temperature = recipe.rollout.temperature if source.on_policy else 1.0
     annotator = Annotator(models, reference, temperature, limits)
     fixed = None if reference is None or reference.moves else reference.policy
-    identity_now = identity(prompts, groups, fixed)
+    identity_now = identity(prompts, groups, fixed, models)
     state = None if checkpoint is None else load_state(checkpoint)
     if state is not None:
         check_identity(state["identity"], identity_now)
@@ -139,47 +111,6 @@ def built_trainer(
     finally:
         for logger in sinks:
             logger.close()
-
-
-def _load_helpers(
-    recipe: Recipe, main: Model, reward: Reward | None, checkpoint: Path | None, trust_remote_code: bool
-) -> dict[Role, Model]:
-    """What is trained beside the run's own model: a critic, which begins as the recipe says, or as the reward model."""
-    begun = recipe.method.critic_start or _reward_model(reward) or recipe.model.path
-    helpers: dict[Role, Model] = {}
-    for objective in recipe.method.objectives()[1:]:
-        role = objective.model
-        helper = load_model(recipe, role, str(checkpoint / role) if checkpoint else begun, trust_remote_code)
-        if helper.tokenizer.get_vocab() != main.tokenizer.get_vocab():
-            raise ModelError(f"{begun}: a {role} reads the policy's own tokens, and this model has others")
-        helpers[role] = helper
-    return helpers
-
-
-def _reward_model(reward: Reward | None) -> str | None:
-    """The reward model that completions are scored by, if it reads the policy's own tokens."""
-    weighted = zip(reward.rewards, reward.weights, strict=True) if isinstance(reward, WeightedSum) else [(reward, 1.0)]
-    return next(
-        (r.scorer.source for r, weight in weighted if weight and isinstance(r, ModelReward) and r.same_tokens), None
-    )
-
-
-def _load_reference(
-    recipe: Recipe, models: Mapping[Role, Model], checkpoint: Path | None, trust_remote_code: bool
-) -> Reference | None:
-    """The initial policy, frozen; of a reference that moves, what the checkpoint has."""
-    if not recipe.method.needs_reference:
-        return None
-    kl = recipe.method.kl_settings
-    policy = models["policy"]
-    assert isinstance(policy, Policy)
-    if checkpoint is None:
-        return Reference(copy_policy(policy), policy, kl)
-    path = recipe.model.path if kl.reference == "fixed" else str(checkpoint / "reference")
-    loaded = load_model(recipe, "policy", path, trust_remote_code)
-    assert isinstance(loaded, Policy)
-    loaded.model.requires_grad_(False)
-    return Reference(loaded, policy, kl)
 
 
 def _sampling(recipe: Recipe, truncation: Truncation) -> Sampling:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from sharpen.assemble import assemble
+from sharpen.models.adapter_files import find_adapter, read_adapter
+from sharpen.models.lora import sharing_frozen
 from sharpen.models.model import Model
 from sharpen.models.scorer import Scorer, centre, load_scorer
 from sharpen.training.checkpoint import replace_model
@@ -41,7 +43,12 @@ class Centring:
     def centre_saved(self, checkpoint: Path, like: Model) -> None:
         """The same with the scorer in a checkpoint, one saved before the end."""
         assert isinstance(like, Scorer)
-        saved = load_scorer(checkpoint, kind=like.kind, compute_dtype=like.compute_dtype, device=str(like.device))
+        adapter = find_adapter(str(checkpoint))
+        if adapter is None:
+            saved = load_scorer(checkpoint, kind=like.kind, compute_dtype=like.compute_dtype, device=str(like.device))
+        else:
+            saved = replace(like, model=sharing_frozen(like.model))
+            read_adapter(saved, adapter)
         self.centre(saved)
         replace_model(checkpoint, saved)
 
