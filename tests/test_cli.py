@@ -66,7 +66,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def test_help_names_every_command_and_fits_a_terminal() -> None:
     page = call("--help").stdout
-    for command in ("run", "eval", "chat", "get", "demo", "rewards", "tasks"):
+    for command in ("run", "eval", "chat", "get", "merge", "demo", "rewards", "tasks"):
         assert f"│ {command} " in page
     assert "sharpen run --resume" in page
     assert max(map(len, page.splitlines())) <= 80
@@ -214,3 +214,19 @@ def test_ctrl_c_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(folder: Path)
     assert "Traceback" not in said
     [checkpoint] = (run / "checkpoints").iterdir()
     assert checkpoint.name == f"step_{metrics(run)[-1]['step']:06d}"
+
+
+def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None:
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    changes = ("model.lora={rank: 2}", "optimizer.learning_rate=0.05", f"run={run}")
+    assert call("run", folder / "recipe.yaml", *changes).exit_code == 0
+    said = call("merge", run, merged)
+    assert said.exit_code == 0
+    assert said.stdout == f"{run}: {merged}\n"
+    assert f"model: {run / 'checkpoints' / 'step_000002'}" in said.stderr
+    ask = ("--task", TASK, "--n", 4, "--json", "--max-new-tokens", 8)
+    results = [json.loads(call("eval", model, *ask).stdout) for model in (run, merged, folder / "model")]
+    adapted, whole, base = (result["measures"] for result in results)
+    assert adapted == whole
+    assert adapted != base
+    assert "a whole model already" in complaint("merge", folder / "model", tmp_path / "other")

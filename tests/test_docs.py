@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import sharpen
-from sharpen.config import Recipe
+from sharpen.config import LoraSettings, Recipe
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
@@ -44,7 +44,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     f"`{name}`": model
     for name, field in Recipe.model_fields.items()
     if name != "method" and (model := settings_of(field)) is not None
-}
+} | {"`model.lora`": LoraSettings}
 
 
 @pytest.mark.parametrize("name", SECTIONS)

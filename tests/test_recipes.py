@@ -102,7 +102,8 @@ def test_a_recipe_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     rows = run.metrics()
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    assert (run.model / "model.safetensors").is_file()
+    adapted = load_recipe(RECIPES[name]).model.lora is not None
+    assert (run.model / ("adapter_model.safetensors" if adapted else "model.safetensors")).is_file()
     if on_arithmetic(load_recipe(RECIPES[name])):
         assert sum(row.get("updates/applied", 0) for row in rows) > 0
 

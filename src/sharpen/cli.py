@@ -234,6 +234,25 @@ def get(
 
 
 @app.command()
+def merge(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run or folder with an adapter, or a hub id.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the whole model.")],
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Make an ordinary model folder of an adapter that LoRA trained and its base.
+
+    Not needed for run, eval and chat, which take the adapter as it is.
+    """
+    from sharpen.models.merge import merge as merge_model
+    from sharpen.named_model import find_model
+
+    named = find_model(model)
+    for note in named.notes:
+        typer.echo(note, err=True)
+    typer.echo(f"{model}: {merge_model(named.path, folder, trust_remote_code=trust_remote_code)}")
+
+
+@app.command()
 def demo(
     run: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A short version, to see that everything works.")] = False,
