@@ -229,7 +229,7 @@ def test_merged_weights_say_what_the_adapter_says(architecture: str) -> None:
 # Sampling and training
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 0.1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 0.25)])
 def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None:
     policy = adapted(compute_dtype=dtype)
     engine = LocalEngine(policy)
@@ -254,7 +254,7 @@ def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None
     )
     said_BT = all_outputs(policy, batch, "logprobs", 1.0, LIMITS)
     torch.testing.assert_close(said_BT, sampled_BT, rtol=0, atol=tolerance)
-    assert (said_BT - all_outputs(base_policy(policy), batch, "logprobs", 1.0, LIMITS)).abs().max() > 0.3
+    assert (said_BT - all_outputs(base_policy(policy), batch, "logprobs", 1.0, LIMITS)).abs().max() > 3
 
 
 def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_changes() -> None:

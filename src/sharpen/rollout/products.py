@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sharpen.rollout.low_rank import LowRank
+
 _FEW_ROWS = 64
 
 
@@ -78,4 +80,7 @@ class Rounded:
 
 def make_product(linears: Sequence[Any], *, rounded: bool) -> Product:
     """In float32 decoding computes with the very weights that are trained."""
-    return Rounded(linears) if rounded else Shared(linears)
+    if not rounded:
+        return Shared(linears)
+    adapted = any(hasattr(linear, "lora_A") for linear in linears)
+    return LowRank(Rounded(linears), linears) if adapted else Rounded(linears)

@@ -1,0 +1,51 @@
+"""Products of adapted layers in decoding: the numbers of the formula, and an update that merging would lose."""
+
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+from sharpen.models.lora import merged_weight
+from sharpen.rollout.products import make_product
+
+
+def layers() -> tuple[Any, Any]:
+    """x ↦ (x₁, x₂) with A = (1 2), B = (3 4)ᵀ and alpha / rank = 2; and x ↦ (x₂, 2 x₁) without an adapter."""
+    net: Any = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    inject_adapter_in_model(LoraConfig(r=1, lora_alpha=2, target_modules=["0"]), net)
+    with torch.no_grad():
+        net[0].base_layer.weight.copy_(torch.eye(2))
+        net[0].lora_A["default"].weight.copy_(torch.tensor([[1.0, 2.0]]))
+        net[0].lora_B["default"].weight.copy_(torch.tensor([[3.0], [4.0]]))
+        net[1].weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+    return net[0], net[1]
+
+
+def test_an_adapted_layer_beside_one_that_is_not() -> None:
+    """At x = (1, 1): A x = 3, so 2 · (9, 12) is added to the first. The numbers are exact in bfloat16."""
+    adapted, plain = layers()
+    x = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.bfloat16)
+    product = make_product([adapted, plain], rounded=True)
+    assert product(x).tolist() == [[19.0, 25.0, 1.0, 2.0], [7.0, 8.0, 0.0, 2.0]]
+    assert make_product([plain, adapted], rounded=True)(x).tolist() == [[1.0, 2.0, 19.0, 25.0], [0.0, 2.0, 7.0, 8.0]]
+    with torch.no_grad():
+        adapted.lora_B["default"].weight.zero_()
+    assert product(x).tolist()[0] == [19.0, 25.0, 1.0, 2.0]
+    product.publish()
+    assert product(x).tolist()[0] == [1.0, 1.0, 1.0, 2.0]
+    whole = make_product([adapted, plain], rounded=False)
+    assert whole(x.float()).tolist() == product(x).tolist()
+
+
+def test_an_update_too_small_for_a_merged_bfloat16_weight_is_there() -> None:
+    """2⁻¹⁰ beside 1, of which bfloat16 knows 2⁻⁷: at x = (1, 0) the second output is that update alone."""
+    adapted, _ = layers()
+    with torch.no_grad():
+        adapted.base_layer.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]]))
+        adapted.lora_A["default"].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        adapted.lora_B["default"].weight.copy_(torch.tensor([[0.0], [2.0**-11]]))
+    assert merged_weight(adapted)[1, 0] == 1 + 2**-10
+    assert merged_weight(adapted).bfloat16()[1, 0] == 1
+    x = torch.tensor([[512.0, 512.0]], dtype=torch.bfloat16)
+    assert make_product([adapted], rounded=True)(x).tolist() == [[512.0, 0.5]]
