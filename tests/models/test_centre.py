@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.layout import plan
+from sharpen.models.plan import plan
 from sharpen.models.scorer import Scorer, centre
 from sharpen.types import Batch
 from tiny_models import EOS, loaded_scorer, ragged_batch
@@ -17,7 +17,7 @@ LIMITS = {"tokens_per_microbatch": 60, "shared": True}
 
 def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
     """The score at the last trained token of each sequence that has one, sequence by sequence."""
-    (rows,) = plan(batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost)
+    (rows,) = plan(batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain)
     with torch.no_grad():
         scores_BT = scorer.outputs(batch, rows, 1.0, frozenset({"scores"})).scores_BT
     found = []

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
+from sharpen.models.linear import switch_linears
 from sharpen.models.quiet import without_progress_bars
 from sharpen.runtime.memory import keep_freed_memory
 
@@ -66,12 +67,16 @@ def refuse_missing(path: str, missing: set[str]) -> None:
 
 
 def prepare(model: Any, *, device: str, gradient_checkpointing: bool) -> None:
-    """Move the model to its device, without dropout: sampling and training have to see the same distribution."""
+    """Move the model to its device, without dropout: sampling and training have to see the same distribution.
+
+    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`).
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         keep_freed_memory()
     model.to(device)
+    switch_linears(model)
     _switch_off_dropout(model)
     model.eval()
     if gradient_checkpointing:

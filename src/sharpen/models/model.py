@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.models.adapter_files import write_adapter
-from sharpen.models.layout import Cost, Packed, Row
+from sharpen.models.attention import attend_to_segments
+from sharpen.models.layout import Packed, Row
 from sharpen.models.lora import Adapter
+from sharpen.models.plan import Cost
 from sharpen.models.quiet import without_progress_bars
 from sharpen.types import Batch, Need, Outputs
 
@@ -120,8 +122,8 @@ def hidden_states(body: Any, packed: Packed) -> Tensor:
     states_RLH: Tensor = body(
         input_ids=packed.input_ids_RL,
         position_ids=packed.position_ids_RL,
-        attention_mask=packed.mask_R1LL,
         use_cache=False,
+        **({} if packed.segments is None else attend_to_segments(body.config, packed.segments)),
     ).last_hidden_state
     return states_RLH.flatten(0, 1)
 

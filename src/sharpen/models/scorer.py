@@ -19,9 +19,10 @@ from transformers import (
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
-from sharpen.models.layout import Packed, Row, build, plan
+from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Dtype, Model, hidden_states, read_head, spread
+from sharpen.models.plan import plan
 from sharpen.models.quiet import without_load_report
 from sharpen.types import Batch, Need, Outputs
 
@@ -71,7 +72,7 @@ class Scorer(Model):
         """Scores are the head's output at the token, values that at the token before; temperature plays no part."""
         if not needs <= {"scores", "values"}:
             raise ValueError(f"a scorer gives scores and values only, not {', '.join(sorted(needs))}")
-        packed = build(batch, rows, self.pad_id).to(self.device)
+        packed = build(batch, rows, self.pad_id, padded=not self.plain).to(self.device)
         hidden_PH = self._hidden(packed)
         scores_BT = values_BT = None
         if "scores" in needs:
@@ -182,9 +183,13 @@ def _last_hidden(scorer: Scorer, batch: Batch, tokens_per_microbatch: int, share
         raise ValueError("there is no token in this batch to centre the scores on")
     last: list[Tensor] = []
     for rows in plan(
-        batch, tokens_per_microbatch=tokens_per_microbatch, shared=shared and scorer.plain, cost=scorer.cost
+        batch,
+        tokens_per_microbatch=tokens_per_microbatch,
+        shared=shared and scorer.plain,
+        cost=scorer.cost,
+        padded=not scorer.plain,
     ):
-        packed = build(batch, rows, scorer.pad_id).to(scorer.device)
+        packed = build(batch, rows, scorer.pad_id, padded=not scorer.plain).to(scorer.device)
         hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
         # The tokens come sequence by sequence, each in its own order.
         b_N = packed.b_N.cpu()

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
-from sharpen.models.layout import plan
 from sharpen.models.model import Dtype
+from sharpen.models.plan import plan
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.named_model import find_model
 from sharpen.rewards.reward import Reward, last_position, sample_name
@@ -159,7 +159,11 @@ class ScorerReward(Reward):
         batch = _batch(prompts, [reads[i] for i in fitting])
         scores_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
         for rows in plan(
-            batch, tokens_per_microbatch=self.settings.batch_tokens, shared=scorer.plain, cost=scorer.cost
+            batch,
+            tokens_per_microbatch=self.settings.batch_tokens,
+            shared=scorer.plain,
+            cost=scorer.cost,
+            padded=not scorer.plain,
         ):
             outputs = scorer.outputs(batch, rows, 1.0, frozenset({"scores"}))
             assert outputs.scores_BT is not None

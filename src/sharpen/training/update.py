@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sharpen.methods import Method, Objective, Terms
-from sharpen.models.layout import Row, plan
+from sharpen.models.layout import Row
 from sharpen.models.model import Model
+from sharpen.models.plan import plan
 from sharpen.training.metrics import TokenStats
 from sharpen.types import Batch, Need, Outputs
 
@@ -155,6 +156,7 @@ def _microbatches(model: Model, batch: Batch, limits: Limits, atom: str) -> Iter
         tokens_per_microbatch=limits.tokens_per_microbatch,
         shared=limits.shared_prompt and model.plain,
         cost=model.cost,
+        padded=not model.plain,
         atom="group" if atom == "group" else "sequence",
     ):
         yield rows, torch.tensor([b for row in rows for b in row.sequences])

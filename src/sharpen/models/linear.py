@@ -1,0 +1,113 @@
+"""Float32 matrix products on a CPU through oneDNN where MKL, which torch takes, is slow.
+
+MKL gives AMD processors its AVX2 path only; oneDNN uses their AVX-512 and is about twice as fast. What a product is
+computed by depends on the machine and on its shape alone, never on a timing, so a run repeats bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+LEAST_OPERATIONS = 8e6
+"""Below so many floating-point operations oneDNN's own 20 µs for each call are more than it saves."""
+
+
+class Linear(nn.Linear):
+    """nn.Linear with its three products through oneDNN; all that this is not for falls back to nn.Linear."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.numel() // max(1, self.in_features)
+        if torch.is_autocast_enabled(input.device.type) or not suits(input, self.weight, rows):
+            return nn.Linear.forward(self, input)
+        result: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return result
+
+
+def switch_linears(model: nn.Module) -> None:
+    """Make every nn.Linear of ``model`` a `Linear` where that helps. Names, weights and isinstance stay as they are."""
+    if onednn_is_faster():
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """An AMD processor with AVX-512, and a torch that has both libraries."""
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        and _vendor() == "AuthenticAMD"
+    )
+
+
+def suits(a: Tensor, b: Tensor, rows: int) -> bool:
+    """Whether a @ bᵀ with so many rows of ``a`` is for oneDNN: float32 on such a CPU, and not tiny."""
+    return (
+        a.dtype == b.dtype == torch.float32
+        and a.device.type == b.device.type == "cpu"
+        and 2.0 * rows * b.numel() > LEAST_OPERATIONS
+        and onednn_is_faster()
+    )
+
+
+def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
+    """a @ bᵀ + bias without a gradient: [N, M]. Either may be a transposed view."""
+    if suits(a_NK, b_MK, a_NK.shape[0]):
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(a_NK, b_MK, bias_M, "none", [], "")
+        return result
+    return nn.functional.linear(a_NK, b_MK, bias_M)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        result = product(input.reshape(-1, weight.shape[1]), weight, bias)
+        return result.view(*input.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        grad_NM, input_NK = grad.reshape(-1, weight.shape[0]), input.reshape(-1, weight.shape[1])
+        grad_input = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_input = product(grad_NM, weight.t()).view(input.shape)
+        if ctx.needs_input_grad[1]:
+            grad_weight = outer(grad_NM, input_NK)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_NM.sum(dim=0)
+        return grad_input, grad_weight, grad_bias
+
+
+def outer(grad_NM: Tensor, input_NK: Tensor) -> Tensor:
+    """gradᵀ @ input: the gradient of a weight, [M, K]."""
+    if grad_NM.shape[1] > 2 * input_NK.shape[1]:
+        # oneDNN is faster with few rows; turning the result over costs less than that gains.
+        return product(input_NK.t(), grad_NM.t()).t()
+    return product(grad_NM.t(), input_NK.t())
+
+
+@functools.cache
+def _vendor() -> str:
+    """The maker's name as the processor gives it, empty where the system does not tell."""
+    if platform.system() == "Windows":
+        return platform.processor().rpartition(", ")[2]
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return ""
+    for line in cpuinfo.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "vendor_id":
+            return value.strip()
+    return ""
