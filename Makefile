@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 # Which Python makes .venv; empty means the first suitable one of the list below.
 PYTHON ?=
@@ -10,7 +10,8 @@ help:
 	@echo "make demo    set up, then train a small model on this machine and show what it learned (minutes)"
 	@echo "make test    set up, then run the tests            (one file: make test ARGS=tests/test_types.py)"
 	@echo "make lint    set up, then check style, format and types"
-	@echo "make clean   remove .venv and the tools' caches; runs/ and models/ stay"
+	@echo "make bench   set up, then measure against other libraries, hours     (ARGS='--case tiny-12x16', ARGS=--rollout)"
+	@echo "make clean   remove .venv, .venv-bench and the tools' caches; runs/ and models/ stay"
 	@echo
 	@echo "PYTHON=/path/to/python chooses the Python (3.11 or newer) that .venv is made with."
 
@@ -25,8 +26,11 @@ lint: .venv/.dev
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 
+bench: .venv/.dev .venv-bench/trl/.done .venv-bench/vllm/.done
+	@.venv/bin/python benchmarks/bench.py $(ARGS)
+
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache
 
 .venv/.runtime: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing sharpen into .venv. The first time takes some minutes: PyTorch is large."
@@ -36,6 +40,15 @@ clean:
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing sharpen and its tools into .venv. The first time takes some minutes: PyTorch is large."
 	@$(INSTALL) -e ".[dev,gguf,tensorboard]"
+	@touch $@
+
+# The peers of the benchmark, each in an environment of its own, with the same PyTorch.
+.venv-bench/%/.done: benchmarks/%.txt constraints.txt | .venv/bin/pip
+	@echo "Installing $* into .venv-bench/$*, to measure against it."
+	@.venv/bin/python -m venv .venv-bench/$*
+	@.venv-bench/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@# vLLM asks for these, reads no image or sound here, and does not start where their build is not torch's.
+	@.venv-bench/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
 	@touch $@
 
 # pip is the last thing that venv writes, so where it exists the environment is complete.

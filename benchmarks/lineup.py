@@ -1,0 +1,60 @@
+"""Who takes part, and with what settings: each contestant has those that were fastest for it in trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cases import Case
+from contestants import ROOT, THREADS, Contestant
+
+OURS, TRL, VLLM = ".venv", ".venv-bench/trl", ".venv-bench/vllm"
+TRL_SEQUENCES = {
+    "tiny-12x16": 64,
+    "tiny-64x64": 32,
+    "tiny-256x64": 8,
+    "tiny-512x32": 8,
+    "smollm2-48x48": 16,
+    "smollm2-256x32": 8,
+    "smollm2-768x32": 4,
+}
+"""Per micro-batch."""
+TRL_NUMBERS: dict[str, dict[str, Any]] = {
+    "tiny": {"weights": "float32", "autocast": False},
+    "smollm2": {"weights": "bfloat16", "autocast": False},
+}
+TCMALLOC = (
+    ROOT / ".venv-bench/lib/libtcmalloc_minimal.so.4",
+    Path("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"),
+)
+
+
+def stepping(case: Case) -> list[Contestant]:
+    """Whole training steps."""
+    trl = {**TRL_NUMBERS[case.model], "sequences": TRL_SEQUENCES[case.name], "optimizer": "adamw_torch_fused"}
+    return [
+        Contestant("sharpen", "step_sharpen.py", OURS, {"dtype": case.dtype}),
+        Contestant("TRL", "step_trl.py", TRL, trl),
+    ]
+
+
+def drawing(case: Case) -> list[Contestant]:
+    """Sampling alone."""
+    dtype = {"dtype": case.dtype}
+    return [
+        Contestant("sharpen", "draw_sharpen.py", OURS, dtype),
+        Contestant("transformers generate", "draw_generate.py", OURS, dtype),
+        Contestant("vLLM, eager", "draw_vllm.py", VLLM, {**dtype, "eager": True}, _vllm_variables()),
+        Contestant("vLLM, compiled", "draw_vllm.py", VLLM, {**dtype, "eager": False}, _vllm_variables()),
+    ]
+
+
+def _vllm_variables() -> dict[str, str]:
+    """All processors for its threads, and the libraries that its manual says to preload, where they are there."""
+    wanted = (next((path for path in TCMALLOC if path.is_file()), None), ROOT / VLLM / "lib/libiomp5.so")
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{THREADS - 1}",
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "LD_PRELOAD": ":".join(str(path) for path in wanted if path is not None and path.is_file()),
+    }
