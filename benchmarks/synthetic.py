@@ -1,0 +1,50 @@
+"""The completions of a step made up, and the batch that GRPO makes of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from cases import SEED, Case
+
+from sharpen.assemble import assemble
+from sharpen.methods.grpo import GRPO
+from sharpen.training.update import weighed
+from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
+
+SPECIAL = 3
+"""Tokens at the start of the vocabulary that are no letters."""
+
+
+def random_prompts(case: Case, vocabulary: int, *, seed: int = SEED) -> list[Prompt]:
+    draw = random.Random(seed)
+    return [
+        Prompt(str(p), tuple(draw.randrange(SPECIAL, vocabulary) for _ in range(case.prompt)), "", {})
+        for p in range(case.prompts)
+    ]
+
+
+def random_groups(case: Case, vocabulary: int, *, flat: int = 0, seed: int = SEED) -> list[Group]:
+    """Random tokens and random rewards; in the first ``flat`` groups all rewards are equal."""
+    draw = random.Random(seed)
+    lengths = case.lengths()
+    groups = []
+    for p, prompt in enumerate(random_prompts(case, vocabulary, seed=seed)):
+        completions = tuple(
+            _completion([draw.randrange(SPECIAL, vocabulary) for _ in range(length)])
+            for length in lengths[p * case.group : (p + 1) * case.group]
+        )
+        scores = tuple(Score(1.0 if p < flat else draw.random()) for _ in completions)
+        groups.append(Group(prompt, completions, scores))
+    return groups
+
+
+def grpo_batch(method: GRPO, groups: list[Group], limit: int) -> Batch:
+    """A batch as the trainer hands it to an optimizer step."""
+    batch = assemble(groups, completion_limit=limit)
+    return weighed(method, replace(batch, advantages_BT=method.advantages(batch).float()))
+
+
+def _completion(tokens: list[int]) -> Completion:
+    count = len(tokens)
+    return Completion(tuple(tokens), "", (True,) * count, (Segment(0, count, "model"),), Finish.LENGTH)
