@@ -1,0 +1,118 @@
+"""Before anything is timed: does the device compute what the CPU computes? In float32, on a model of random weights."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from cases import SEED, Case
+from forced_sharpen import engine_of_lengths
+from gpu_device import turns
+from synthetic import grpo_batch, random_groups, random_prompts
+from torch import Tensor
+
+from sharpen.methods.grpo import GRPO
+from sharpen.models.policy import Policy, load_policy
+from sharpen.rollout.engine import Sampling
+from sharpen.rollout.sampling import uniforms
+from sharpen.training.update import Limits, all_outputs
+from sharpen.types import Batch, Completion, Prompt
+
+CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
+TOLERANCE = 1e-4
+EDGE = 1e-5
+"""How far rounding can move the edge between two tokens in the cumulative distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was compared, what came out, and whether it is as it should be."""
+
+    name: str
+    result: str
+    passed: bool
+
+
+def run_checks(folder: Path, device: str) -> list[Check]:
+    """Completions of ragged lengths, with rows that leave and others that come in; then log-probabilities."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    cpu, there = (load_policy(folder, compute_dtype="float32", device=d) for d in ("cpu", device))
+    expected = _draw(cpu)
+    variants: dict[str, contextlib.AbstractContextManager[None]] = {
+        "as the engine chooses": contextlib.nullcontext(),
+        "without capture, looking after": turns(ahead=True, capture=False),
+        "without capture, looking before": turns(ahead=False, capture=False),
+    }
+    checks = []
+    for name, variant in variants.items():
+        with variant:
+            checks.append(_same_tokens(f"completions drawn {name}", cpu, expected, _draw(there)))
+    return [*checks, *_logprobs(there, _draw(there))]
+
+
+def _draw(policy: Policy) -> list[Completion]:
+    engine = engine_of_lengths(CASE.lengths())(policy)
+    draw_ids = [range(p * CASE.group, (p + 1) * CASE.group) for p in range(CASE.prompts)]
+    # Fewer rows at a time than are asked for: some have to wait.
+    sampling = Sampling(CASE.limit, max_sequences=CASE.completions // 2)
+    drawn = engine.generate(_prompts(policy), draw_ids, sampling, seed=SEED)
+    return [completion for group in drawn for completion in group]
+
+
+def _prompts(policy: Policy) -> list[Prompt]:
+    return random_prompts(CASE, policy.config.vocab_size)
+
+
+def _same_tokens(name: str, cpu: Policy, expected: list[Completion], drawn: list[Completion]) -> Check:
+    different = [b for b, (a, c) in enumerate(zip(expected, drawn, strict=True)) if a.token_ids != c.token_ids]
+    strange = [b for b in different if not _rounded(cpu, b, expected[b].token_ids, drawn[b].token_ids)]
+    same, rounded = len(expected) - len(different), len(different) - len(strange)
+    result = f"{same} of {len(expected)} equal the CPU's; {rounded} of the others part by rounding"
+    return Check(name, result, not strange)
+
+
+@torch.no_grad()
+def _rounded(cpu: Policy, b: int, expected: tuple[int, ...], drawn: tuple[int, ...]) -> bool:
+    """Whether at the first token that differs the uniform number lies at the edge of both tokens' shares."""
+    if len(expected) != len(drawn):
+        return False
+    t = next(i for i, (a, c) in enumerate(zip(expected, drawn, strict=True)) if a != c)
+    before = [*_prompts(cpu)[b // CASE.group].token_ids, *expected[:t]]
+    logits_V = cpu.model(input_ids=torch.tensor([before])).logits[0, -1]
+    edge_V = logits_V.double().softmax(dim=0).cumsum(dim=0)
+    number = float(uniforms(SEED, [b], t + 1)[0, t])
+    low, high = sorted((expected[t], drawn[t]))
+    return abs(float(edge_V[low]) - number) < EDGE and abs(float(edge_V[high - 1]) - number) < EDGE
+
+
+@torch.no_grad()
+def _logprobs(policy: Policy, drawn: list[Completion]) -> list[Check]:
+    groups = random_groups(CASE, policy.config.vocab_size)
+    random_batch = grpo_batch(GRPO(group_size=CASE.group), groups, CASE.limit)
+    packed_BT = all_outputs(policy, random_batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
+    packed = float((packed_BT - _plain_logprobs(policy, random_batch)).abs().max())
+    members = [drawn[p * CASE.group : (p + 1) * CASE.group] for p in range(CASE.prompts)]
+    own = [replace(group, completions=tuple(completions)) for group, completions in zip(groups, members, strict=True)]
+    drawn_batch = grpo_batch(GRPO(group_size=CASE.group), own, CASE.limit)
+    trained_BT = all_outputs(policy, drawn_batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
+    assert drawn_batch.sample_logprobs_BT is not None
+    rollout = float((trained_BT - drawn_batch.sample_logprobs_BT.float()).abs().max())
+    errors = {
+        "packed log-probabilities against the plain forward's": packed,
+        "the rollout's log-probabilities against the trainer's": rollout,
+    }
+    return [Check(name, f"largest error {error:.1e}", error < TOLERANCE) for name, error in errors.items()]
+
+
+def _plain_logprobs(policy: Policy, batch: Batch) -> Tensor:
+    """transformers' own forward pass, one sequence after another, [B, T]; 0 where nothing is trained."""
+    logprobs_BT = torch.zeros(batch.tokens_BT.shape)
+    for b, group in enumerate(batch.group_B.tolist()):
+        prompt, length = batch.prompts[group], int(batch.mask_BT[b].sum())
+        tokens = batch.tokens_BT[b, :length].long()
+        logits_LV = policy.model(input_ids=torch.cat([prompt, tokens])[None].to(policy.device)).logits[0]
+        predicted = logits_LV[len(prompt) - 1 : -1].double().log_softmax(dim=-1).cpu()
+        logprobs_BT[b, :length] = predicted.gather(1, tokens[:, None]).squeeze(1).float()
+    return logprobs_BT
