@@ -26,7 +26,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_and_finds_what_it_checks(tmp_path):
     found = json.loads(output.read_text(encoding="utf-8"))
     checks = [check["result"] for check in found["checks"]]
     # On the same device nothing is rounded differently: all of 3 prompts × 6 completions are equal.
-    assert checks[:3] == ["18 of 18 equal the CPU's; 0 of the others part by rounding"] * 3
+    assert checks[:4] == ["18 of 18 equal the CPU's; 0 of the others part by rounding"] * 4
     assert all(check["passed"] for check in found["checks"])
     # 2 prompts of 16 tokens, 4 completions of 12 each.
     assert [trained["tokens"] for trained in found["trained"]] == [2 * 16 + 8 * 12]

@@ -7,11 +7,10 @@ from functools import partial
 import pytest
 import torch
 
-from sharpen.rollout import decoder, past
+from sharpen.rollout import decoder
 from sharpen.rollout.drawing import Drawing
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
-from sharpen.rollout.past import Past
 from sharpen.rollout.replay import Replay
 from tiny_models import make_prompt, tiny_policy
 
@@ -28,8 +27,7 @@ def test_the_completions_are_the_same(
     looked_first = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
     run = Drawing.run
     monkeypatch.setattr(Drawing, "run", lambda self, **_: run(self, ahead=True, capture=False))
-    monkeypatch.setattr(past, "BLOCK_PLACES", 5)
-    monkeypatch.setattr(decoder, "Past", lambda *a, **settings: Past(*a, **{**settings, "in_blocks": True}))
+    monkeypatch.setattr(decoder, "CPU_BLOCK", 5)
     ahead = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
     assert [[c.token_ids for c in group] for group in ahead] == [[c.token_ids for c in group] for group in looked_first]
     assert [[c.finish for c in group] for group in ahead] == [[c.finish for c in group] for group in looked_first]

@@ -52,8 +52,10 @@ def advanced(decoding: PlainDecoding, token_B: Tensor) -> Tensor:
     return decoding.advance(token_B)
 
 
+@pytest.mark.parametrize("block", [1, 4, 16])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_logits_are_those_of_the_whole_sequence(name: str) -> None:
+def test_logits_are_those_of_the_whole_sequence(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, "CPU_BLOCK", block)
     architecture, settings = ARCHITECTURES[name]
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
     decoding, slow = PlainDecoding(Decoder(policy), room=12), Sequences(policy)

@@ -18,6 +18,10 @@ from sharpen.rollout.past import Past
 from sharpen.rollout.products import Product, make_product
 from sharpen.types import Prompt
 
+CPU_BLOCK = 16
+"""Keys are looked at in multiples of so many: PyTorch's softmax over fewer, or an odd number, is many times slower."""
+GPU_BLOCK = 128
+"""The same on a GPU, where a step is captured anew whenever its shapes change."""
 PREFILL_TOKENS = 8192
 """Prompt tokens, padding included, that are computed in one pass."""
 
@@ -79,7 +83,7 @@ class Decoder:
             dtype=stored,
             device=device,
             room=room,
-            in_blocks=not on_cpu,
+            block=CPU_BLOCK if on_cpu else GPU_BLOCK,
         )
 
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 _AHEAD = 64
-BLOCK_PLACES = 128
-"""On a GPU rows look at their places in blocks of so many, so that the shapes of a step seldom change."""
 
 
 class Past:
@@ -30,11 +28,12 @@ class Past:
         dtype: torch.dtype,
         device: torch.device,
         room: int,
-        in_blocks: bool,
+        block: int,
     ) -> None:
-        """``room``: tokens that a row may have beside its prompt."""
+        """``room``: tokens that a row may have beside its prompt. Rows look at keys in multiples of ``block``, what is
+        over being hidden from them: shapes change seldom, and are such that a softmax is computed fast."""
         self._heads, self._head_dim, self._scale = heads, head_dim, scale
-        self._room, self._in_blocks = room, in_blocks
+        self._room, self._block = room, block
         self._precise = torch.promote_types(dtype, torch.float32)
         self._arrangement = 0
 
@@ -68,7 +67,7 @@ class Past:
         """Add prompts with their keys and values [P, K, L, D] of every layer, and ``copies[p]`` rows for each."""
         for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
             for layer, added in enumerate(new):
-                old[layer] = _stacked(old[layer], added.to(old[layer].dtype))
+                old[layer] = _stacked(old[layer], added.to(old[layer].dtype), self._block)
         first = len(self._prompt_lengths)
         self._prompt_lengths += lengths
         rows = [first + p for p, n in enumerate(copies) for _ in range(n)]
@@ -86,7 +85,7 @@ class Past:
         if len(kept) < len(self._prompt_lengths):
             index_P = torch.tensor(kept, device=self._device)
             self._prompt_lengths = [self._prompt_lengths[p] for p in kept]
-            longest = max(self._prompt_lengths, default=0)
+            longest = _rounded_up(max(self._prompt_lengths, default=0), self._block)
             for prompt in (self._prompt_keys, self._prompt_values):
                 for layer, tensor in enumerate(prompt):
                     prompt[layer] = tensor.index_select(0, index_P)[:, :, :longest]
@@ -102,11 +101,9 @@ class Past:
     def make_room(self) -> None:
         """For one more token in every row. To be called before each step."""
         self._longest = min(self._longest + 1, self._room)
-        visible = self._longest
-        if self._in_blocks:
-            visible = min(self._room, -(-visible // BLOCK_PLACES) * BLOCK_PLACES)
+        visible = _rounded_up(self._longest, self._block)
         if visible > self._keys[0].shape[2]:
-            room = min(self._room, max(visible + _AHEAD, visible * 5 // 4))
+            room = min(_rounded_up(self._room, self._block), max(visible + _AHEAD, visible * 5 // 4))
             for own in (self._keys, self._values):
                 for layer, tensor in enumerate(own):
                     own[layer] = _widened(tensor, room)
@@ -166,8 +163,9 @@ class Past:
         lengths = torch.tensor(self._prompt_lengths, device=self._device)
         self._prompt_length_B = lengths[torch.tensor(self._prompt_of_row, dtype=torch.long, device=self._device)]
         self._prompt_bias = None
-        if len(set(self._prompt_lengths)) > 1:
-            hidden_PL = torch.arange(max(self._prompt_lengths), device=self._device) >= lengths[:, None]
+        widest = self._prompt_keys[0].shape[2]
+        if any(length < widest for length in self._prompt_lengths):
+            hidden_PL = torch.arange(widest, device=self._device) >= lengths[:, None]
             self._prompt_bias = _bias(hidden_PL, self._precise).repeat_interleave(self._heads, dim=0)[:, None]
 
 
@@ -190,10 +188,14 @@ def _bias(hidden: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
 
-def _stacked(old: Tensor, new: Tensor) -> Tensor:
+def _stacked(old: Tensor, new: Tensor, block: int) -> Tensor:
     """Along the prompts, the shorter ones with room at their end."""
-    length = max(old.shape[2], new.shape[2])
+    length = max(old.shape[2], _rounded_up(new.shape[2], block))
     return torch.cat([_widened(x, length) for x in (old, new) if len(x)] or [new])
+
+
+def _rounded_up(number: int, block: int) -> int:
+    return -(-number // block) * block
 
 
 def _widened(x: Tensor, room: int) -> Tensor:
