@@ -76,15 +76,16 @@ def _against(match: dict[str, Any], one: dict[str, Any]) -> str:
 
 def _heading(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_GiB']} GiB; sharpen at {result['commit']}.",
-        *(
-            f"{dtype}: {measured['rates']['operations'] / 1e9:.0f} GFLOP/s ({_fastest(measured['products'])}), "
-            f"memory {measured['rates']['memory'] / 1e9:.1f} GB/s, cache {measured['rates']['cache'] / 1e9:.1f} GB/s."
-            for dtype, measured in result["rates"].items()
-        ),
-    ]
-    return "\n".join(lines)
+    told = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_GiB']} GiB; sharpen at {result['commit']}."
+    return "  \n".join([told, *(_rates(match) for match in result["matches"])])
+
+
+def _rates(match: dict[str, Any]) -> str:
+    rates, products = match["rates"], match["products"]
+    return (
+        f"{match['case']}: {rates['operations'] / 1e9:.0f} GFLOP/s in {match['dtype']} ({_fastest(products)}), "
+        f"memory {rates['memory'] / 1e9:.1f} GB/s, cache {rates['cache'] / 1e9:.1f} GB/s."
+    )
 
 
 def _fastest(products: dict[str, float]) -> str:
