@@ -218,7 +218,7 @@ def test_ctrl_c_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(folder: Path)
 
 def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None:
     run, merged = tmp_path / "run", tmp_path / "merged"
-    changes = ("model.lora={rank: 2}", "optimizer.learning_rate=0.05", f"run={run}")
+    changes = ("model.lora={rank: 2}", "optimizer.learning_rate=0.5", f"run={run}")
     assert call("run", folder / "recipe.yaml", *changes).exit_code == 0
     said = call("merge", run, merged)
     assert said.exit_code == 0

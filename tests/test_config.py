@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sharpen.config import Recipe, load_recipe, make_recipe
+from sharpen.config import LoraSettings, ModelSettings, Recipe, load_recipe, make_recipe
 from sharpen.errors import RecipeError
 from sharpen.methods import GRPO, SFT
 
@@ -44,6 +44,17 @@ def test_overrides_reach_every_level_and_win(recipe: Path) -> None:
     assert found.rollout.stop == ("a", "b")
     assert found.optimizer.learning_rate == 0.001
     assert load_recipe(recipe, ["optimizer.max_grad_norm=null"]).optimizer.max_grad_norm is None
+
+
+def test_an_override_finds_the_section_of_what_is_named_by_a_word(recipe: Path) -> None:
+    found = load_recipe(recipe, ["model.lora.rank=8", "model.compute_dtype=bfloat16"])
+    assert (found.model.path, found.model.compute_dtype) == ("models/tiny", "bfloat16")
+    assert found.model.lora == LoraSettings(rank=8, alpha=32, targets="all-linear")
+    assert load_recipe(recipe, ["model.lora={targets: [q_proj, v_proj]}"]).model.lora == LoraSettings(
+        rank=16, alpha=32, targets=("q_proj", "v_proj")
+    )
+    assert load_recipe(recipe, ["model=models/other"]).model == ModelSettings(path="models/other")
+    assert load_recipe(recipe).model == ModelSettings(path="models/tiny", lora=None)
 
 
 def test_a_recipe_comes_back_from_its_own_yaml(recipe: Path, tmp_path: Path) -> None:

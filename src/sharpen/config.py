@@ -209,9 +209,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise RecipeError(f"{path}: a recipe is a mapping of settings, this is a list")
-        if isinstance(loaded.get("method"), str):
-            # So that an override of one of the method's settings finds a section to go to.
-            loaded.method = {"name": loaded.method}
+        # So that an override of one of their settings finds a section to go to.
+        for section, named in (("method", "name"), ("model", "path")):
+            if isinstance(loaded.get(section), str):
+                loaded[section] = {named: loaded[section]}
         tree = OmegaConf.to_container(OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))), resolve=True)
     except (OmegaConfBaseException, YAMLError, OSError) as error:
         raise RecipeError(f"{path}: {error}") from error
