@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 import transformers
 from cases import Case
 from floor import Shape
-from gpu_checks import CASE, run_checks
+from gpu_checks import CASE, checks
 from gpu_device import measure_rates
 from gpu_measures import decode, train
 from gpu_report import Report
@@ -93,13 +94,17 @@ def measure(report: Report, subject: Subject, arguments: argparse.Namespace, log
     policy = load_policy(folder, compute_dtype="bfloat16", device=device)
     captures = (True, False) if device == "cuda" else (False,)
     for case in subject.decodes:
-        report.decoded += decode(subject.name, policy, shape, case, report.rates, captures)
-        report.say(report.decoded_table())
+        for capture in captures:
+            work = partial(decode, subject.name, policy, shape, case, report.rates, capture=capture)
+            report.attempt(f"{subject.name}, decoding, {case.completions} rows", report.decoded, work)
+    report.say(report.decoded_table())
+    tokens = arguments.tokens_per_microbatch
     for case in subject.trains:
-        tokens = arguments.tokens_per_microbatch
-        report.trained.append(train(subject.name, policy, shape, case, report.rates, tokens))
-        report.say(report.trained_table())
-    del policy
+        pass_ = partial(train, subject.name, policy, shape, case, report.rates, tokens)
+        report.attempt(f"{subject.name}, training, prompts of {case.prompt}", report.trained, pass_)
+    report.say(report.trained_table())
+    # The model is to leave the device before others come.
+    del policy, work, pass_
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -134,7 +139,8 @@ def main() -> None:
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
     report = Report(f"{name}, torch {torch.__version__}, transformers {transformers.__version__}", rates)
     report.say(report.head())
-    report.checks += run_checks(CHECKED.folder(CONTEXT), arguments.device)
+    for what, check in checks(CHECKED.folder(CONTEXT), arguments.device).items():
+        report.attempt(what, report.checks, check)
     report.say(report.checks_table())
     logs = ROOT / "runs/bench/gpu"
     logs.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,21 +36,18 @@ class Check:
     passed: bool
 
 
-def run_checks(folder: Path, device: str) -> list[Check]:
-    """Completions of ragged lengths, with rows that leave and others that come in; then log-probabilities."""
+def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
+    """By name. Completions have ragged lengths: rows leave, and others come in."""
     torch.backends.cuda.matmul.allow_tf32 = False
     cpu, there = (load_policy(folder, compute_dtype="float32", device=d) for d in ("cpu", device))
-    expected = _draw(cpu)
-    variants: dict[str, contextlib.AbstractContextManager[None]] = {
-        "as the engine chooses": contextlib.nullcontext(),
-        "without capture, looking after": turns(ahead=True, capture=False),
-        "without capture, looking before": turns(ahead=False, capture=False),
+    return {
+        "completions as the engine draws them": partial(_same_tokens, cpu, there, {}),
+        "the same without a CUDA graph": partial(_same_tokens, cpu, there, {"capture": False}),
+        "the same, looking before feeding back": partial(_same_tokens, cpu, there, {"ahead": False, "capture": False}),
+        "the same, looking after feeding back": partial(_same_tokens, cpu, there, {"ahead": True, "capture": False}),
+        "packed log-probabilities against the plain forward's": partial(_packed_logprobs, there),
+        "the rollout's log-probabilities against the trainer's": partial(_rollout_logprobs, there),
     }
-    checks = []
-    for name, variant in variants.items():
-        with variant:
-            checks.append(_same_tokens(f"completions drawn {name}", cpu, expected, _draw(there)))
-    return [*checks, *_logprobs(there, _draw(there))]
 
 
 def _draw(policy: Policy) -> list[Completion]:
@@ -65,12 +63,17 @@ def _prompts(policy: Policy) -> list[Prompt]:
     return random_prompts(CASE, policy.config.vocab_size)
 
 
-def _same_tokens(name: str, cpu: Policy, expected: list[Completion], drawn: list[Completion]) -> Check:
+def _same_tokens(cpu: Policy, there: Policy, chosen: dict[str, bool]) -> Check:
+    expected = _draw(cpu)
+    with turns(**chosen):
+        drawn = _draw(there)
     different = [b for b, (a, c) in enumerate(zip(expected, drawn, strict=True)) if a.token_ids != c.token_ids]
     strange = [b for b in different if not _rounded(cpu, b, expected[b].token_ids, drawn[b].token_ids)]
     same, rounded = len(expected) - len(different), len(different) - len(strange)
-    result = f"{same} of {len(expected)} equal the CPU's; {rounded} of the others part by rounding"
-    return Check(name, result, not strange)
+    name = "completions, " + (", ".join(f"{n} {value}" for n, value in chosen.items()) or "as the engine draws them")
+    return Check(
+        name, f"{same} of {len(expected)} equal the CPU's; {rounded} of the others part by rounding", not strange
+    )
 
 
 @torch.no_grad()
@@ -88,22 +91,29 @@ def _rounded(cpu: Policy, b: int, expected: tuple[int, ...], drawn: tuple[int, .
 
 
 @torch.no_grad()
-def _logprobs(policy: Policy, drawn: list[Completion]) -> list[Check]:
+def _packed_logprobs(policy: Policy) -> Check:
+    batch = grpo_batch(GRPO(group_size=CASE.group), random_groups(CASE, policy.config.vocab_size), CASE.limit)
+    error = _largest(_trainers(policy, batch) - _plain_logprobs(policy, batch))
+    return Check("packed log-probabilities − the plain forward's", f"at most {error:.1e}", error < TOLERANCE)
+
+
+def _rollout_logprobs(policy: Policy) -> Check:
+    drawn = _draw(policy)
+    members = [tuple(drawn[p * CASE.group : (p + 1) * CASE.group]) for p in range(CASE.prompts)]
     groups = random_groups(CASE, policy.config.vocab_size)
-    random_batch = grpo_batch(GRPO(group_size=CASE.group), groups, CASE.limit)
-    packed_BT = all_outputs(policy, random_batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
-    packed = float((packed_BT - _plain_logprobs(policy, random_batch)).abs().max())
-    members = [drawn[p * CASE.group : (p + 1) * CASE.group] for p in range(CASE.prompts)]
-    own = [replace(group, completions=tuple(completions)) for group, completions in zip(groups, members, strict=True)]
-    drawn_batch = grpo_batch(GRPO(group_size=CASE.group), own, CASE.limit)
-    trained_BT = all_outputs(policy, drawn_batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
-    assert drawn_batch.sample_logprobs_BT is not None
-    rollout = float((trained_BT - drawn_batch.sample_logprobs_BT.float()).abs().max())
-    errors = {
-        "packed log-probabilities against the plain forward's": packed,
-        "the rollout's log-probabilities against the trainer's": rollout,
-    }
-    return [Check(name, f"largest error {error:.1e}", error < TOLERANCE) for name, error in errors.items()]
+    own = [replace(group, completions=completions) for group, completions in zip(groups, members, strict=True)]
+    batch = grpo_batch(GRPO(group_size=CASE.group), own, CASE.limit)
+    assert batch.sample_logprobs_BT is not None
+    error = _largest(_trainers(policy, batch) - batch.sample_logprobs_BT.float())
+    return Check("the trainer's log-probabilities − the rollout's", f"at most {error:.1e}", error < TOLERANCE)
+
+
+def _trainers(policy: Policy, batch: Batch) -> Tensor:
+    return all_outputs(policy, batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
+
+
+def _largest(difference_BT: Tensor) -> float:
+    return float(difference_BT.abs().max())
 
 
 def _plain_logprobs(policy: Policy, batch: Batch) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,38 +47,31 @@ class Trained:
     peak_bytes: int | None
 
 
-def decode(
-    name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, captures: Sequence[bool]
-) -> list[Decoded]:
+def decode(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, *, capture: bool) -> Decoded:
     """All completions have the length of the limit. What a draw of one token takes is taken off."""
     policy.eos_ids = frozenset()
     device = policy.device.type
     engine = LocalEngine(policy)
     prompts = random_prompts(case, shape.vocabulary)
     draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
-    phases = rollout(shape, case, [case.limit] * case.completions, COMPUTE_BYTES)[1:]
-    results = []
-    for capture in captures:
-        restart_peak(device)
-        with turns(capture=capture):
-            whole, first = (
-                median_seconds(partial(engine.generate, prompts, draw_ids, Sampling(limit), SEED), device)
-                for limit in (case.limit, 1)
-            )
-        taken = whole - first
-        results.append(
-            Decoded(
-                model=name,
-                prompts=case.prompts,
-                group=case.group,
-                capture=capture,
-                seconds=taken,
-                tokens_per_s=case.completions * (case.limit - 1) / taken,
-                share_of_floor=rates.seconds(phases) / taken,
-                peak_bytes=peak_bytes(device),
-            )
+    restart_peak(device)
+    with turns(capture=capture):
+        whole, first = (
+            median_seconds(partial(engine.generate, prompts, draw_ids, Sampling(limit), SEED), device)
+            for limit in (case.limit, 1)
         )
-    return results
+    taken = whole - first
+    phases = rollout(shape, case, [case.limit] * case.completions, COMPUTE_BYTES)[1:]
+    return Decoded(
+        model=name,
+        prompts=case.prompts,
+        group=case.group,
+        capture=capture,
+        seconds=taken,
+        tokens_per_s=case.completions * (case.limit - 1) / taken,
+        share_of_floor=rates.seconds(phases) / taken,
+        peak_bytes=peak_bytes(device),
+    )
 
 
 def train(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, tokens_per_microbatch: int) -> Trained:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from floor import Rates
 from gpu_checks import Check
@@ -11,6 +13,7 @@ from gpu_measures import Decoded, Trained
 from gpu_steps import Stepped
 
 GIB = 2**30
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -37,6 +40,16 @@ class Report:
         if text not in self.notes:
             self.notes.append(text)
             self.say(text)
+
+    def attempt(self, what: str, results: list[T], work: Callable[[], T]) -> None:
+        """Add a result; where it breaks down on this device, go on: the rest is worth knowing all the same."""
+        try:
+            results.append(work())
+        except RuntimeError as error:
+            traceback.print_exc()
+            first = (str(error).splitlines() or ["no message"])[0]
+            self.failures.append(f"{what}: {type(error).__name__}: {first}")
+            self.say(f"Broke down: {self.failures[-1]}")
 
     def head(self) -> str:
         return (
