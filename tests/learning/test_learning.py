@@ -187,7 +187,7 @@ def test_a_reward_model_and_ppo_that_follows_it(sft: Path, tmp_path: Path) -> No
 
 
 def test_a_process_reward_model(sft: Path, tmp_path: Path) -> None:
-    run = learn(sft, "process_reward_model", TASK, tmp_path, 1e-3, training={"steps": 100, "prompts_per_step": 64})
+    run = learn(sft, "process_reward_model", TASK, tmp_path, 1e-3, training={"steps": 200, "prompts_per_step": 64})
     before, after = measures(run, "step_accuracy")
     assert after["low"] > before["high"]
     # To call every step wrong, the commoner label here, is right for 58 % of them.
