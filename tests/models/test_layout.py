@@ -31,7 +31,7 @@ def by_hand() -> Batch:
 
 def test_a_row_without_padding_worked_out_by_hand() -> None:
     """Group 0 with two completions, then the one of group 1, which is one run of tokens with its prompt."""
-    packed = build(by_hand(), [Row(0, (2, 0), 6), Row(1, (1,), 3)], pad_id=0, padded=False)
+    packed = build(by_hand(), [Row(0, (2, 0), 6), Row(1, (1,), 3)], pad_id=0, padded=False, with_last=True)
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 9, 7, 8, 3, 2, 1]]
     assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 3, 4, 0, 1, 2]]
     assert packed.segments is not None
@@ -51,8 +51,24 @@ def test_a_row_without_padding_worked_out_by_hand() -> None:
     }
 
 
+def test_without_the_last_tokens_a_row_holds_only_what_predicts() -> None:
+    """The completion [9] is predicted by the prompt's last token alone, so nothing of it is left."""
+    packed = build(by_hand(), [Row(0, (2, 0), 6), Row(1, (1,), 3)], pad_id=0, padded=False, with_last=False)
+    assert packed.input_ids_RL.tolist() == [[4, 5, 6, 7, 3, 2]]
+    assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 0, 1]]
+    assert packed.segments is not None
+    assert packed.segments.length == 6
+    assert packed.segments.segments == (Segment(0, 3), Segment(3, 4, prompt=0, prompt_end=3), Segment(4, 6))
+    assert packed.place_N is None
+    assert packed.source_N.tolist() == [2, 2, 3, 5]
+    assert packed.target_N.tolist() == [9, 7, 8, 1]
+    padded = build(by_hand(), [Row(0, (0,), 5), Row(1, (1,), 3)], pad_id=0, padded=True, with_last=False)
+    assert padded.input_ids_RL.tolist() == [[4, 5, 6, 7], [3, 2, 0, 0]]
+    assert padded.source_N.tolist() == [2, 3, 5]
+
+
 def test_padded_rows_count_positions_through_the_padding() -> None:
-    packed = build(by_hand(), [Row(0, (0,), 5), Row(1, (1,), 3)], pad_id=0, padded=True)
+    packed = build(by_hand(), [Row(0, (0,), 5), Row(1, (1,), 3)], pad_id=0, padded=True, with_last=True)
     assert packed.segments is None
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 7, 8], [3, 2, 1, 0, 0]]
     assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 4]] * 2

@@ -236,3 +236,49 @@ def test_no_tensor_of_all_tokens_and_the_vocabulary_exists() -> None:
         )
         (found.logprobs_N + found.entropy_N + found.kl_N).sum().backward()
     assert largest == chunk * vocabulary
+
+
+class Count(TorchDispatchMode):
+    """Products of matrices and the largest tensor that are made within."""
+
+    products = largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.products += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
+        if isinstance(result, Tensor):
+            self.largest = max(self.largest, result.numel())
+        return result
+
+
+@pytest.mark.parametrize(("rows_per_chunk", "products"), [(13, 3), (100, 3), (7, 2 * 3 + 1), (5, 3 * 3 + 2)])
+def test_logits_that_fit_one_chunk_are_computed_once(rows_per_chunk: int, products: int) -> None:
+    """Forward, and two gradients, for each chunk; those behind the first compute their logits again."""
+    hidden, weight, targets, upstream = problem()
+    with Count() as count:
+        found = selected_logprobs(hidden, weight, targets, 0.7, chunk_bytes=8 * V * rows_per_chunk)
+        found.logprobs_N.backward(upstream)
+    assert count.products == products
+    assert count.largest == max(min(N, rows_per_chunk) * V, V * H)
+
+
+def test_a_token_that_is_all_but_certain_keeps_the_precision_of_its_small_gradient() -> None:
+    """Logits 8 and 0: 1 − π = 1 / (1 + e⁸) = 0.0003, where bfloat16 numbers lie 0.004 apart beside 1."""
+    hidden = torch.tensor([[8.0]], requires_grad=True)
+    weight = torch.tensor([[1.0], [0.0]], requires_grad=True)
+    found = selected_logprobs(hidden, weight, torch.tensor([0]), 1.0, torch.bfloat16)
+    found.logprobs_N.backward()
+    small = 1 / (1 + math.exp(8))
+    assert found.logprobs_N.item() == pytest.approx(math.log1p(-small), rel=1e-3)
+    assert hidden.grad.item() == pytest.approx(small, rel=1e-2)
+    assert weight.grad.flatten().tolist() == pytest.approx([8 * small, -8 * small], rel=1e-2)
+
+
+@pytest.mark.parametrize("blocks", [1, 4 * V, 3 * 8 * V, 2**22])
+def test_the_block_that_is_worked_on_at_a_time_changes_nothing(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharpen.models.head.BLOCK_BYTES", blocks)
+    hidden, weight, targets, _ = problem()
+    all_logprobs = (hidden @ weight.T / 0.7).log_softmax(dim=-1)
+    found = selected_logprobs(hidden, weight, targets, 0.7)
+    torch.testing.assert_close(found.logprobs_N, all_logprobs[torch.arange(N), targets], rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(found.entropy_N, -(all_logprobs.exp() * all_logprobs).sum(dim=-1), rtol=1e-13, atol=0)

@@ -141,7 +141,7 @@ def test_only_what_is_needed_is_there_and_the_entropy_has_a_gradient_only_then(a
     assert shown.logprobs_BT.requires_grad
     assert not shown.entropy_BT.requires_grad
     assert trained.entropy_BT.requires_grad
-    assert torch.equal(shown.entropy_BT, trained.entropy_BT.detach())
+    torch.testing.assert_close(shown.entropy_BT, trained.entropy_BT.detach())
 
 
 def test_what_cannot_be_answered_is_said() -> None:

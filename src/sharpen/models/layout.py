@@ -34,15 +34,16 @@ class Packed:
     """The tensors of one micro-batch.
 
     Token n of the N that are trained on is ``target_N[n]``, predicted from the flattened position ``source_N[n]`` of
-    the rows and itself standing at ``place_N[n]``; it is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch.
-    ``segments`` says who sees whom in a single row; None for padded ones, where causal attention is already exact.
+    the rows; it is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch. It stands at ``place_N[n]`` itself, which is
+    None where the last tokens are left out: those predict nothing. ``segments`` says who sees whom in a single row;
+    None for padded ones, where causal attention is already exact.
     """
 
     input_ids_RL: Tensor
     position_ids_RL: Tensor
     segments: Segments | None
     source_N: Tensor
-    place_N: Tensor
+    place_N: Tensor | None
     target_N: Tensor
     b_N: Tensor
     t_N: Tensor
@@ -52,14 +53,21 @@ class Packed:
             self.input_ids_RL.to(device, non_blocking=True),
             self.position_ids_RL.to(device, non_blocking=True),
             None if self.segments is None else self.segments.to(device),
-            *(x.to(device, non_blocking=True) for x in (self.source_N, self.place_N, self.target_N)),
-            *(x.to(device, non_blocking=True) for x in (self.b_N, self.t_N)),
+            self.source_N.to(device, non_blocking=True),
+            None if self.place_N is None else self.place_N.to(device, non_blocking=True),
+            *(x.to(device, non_blocking=True) for x in (self.target_N, self.b_N, self.t_N)),
         )
 
 
-def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool) -> Packed:
-    """The tensors of one micro-batch: ``rows`` one behind another in one, or each for itself, padded to the longest."""
-    width = max(row.tokens for row in rows) if padded else sum(row.tokens for row in rows)
+def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_last: bool) -> Packed:
+    """The tensors of one micro-batch: ``rows`` one behind another in one, or each for itself, padded to the longest.
+
+    ``with_last`` says whether a completion's last token is among them: what is predicted from it is no one's.
+    """
+    trained = {b: batch.mask_BT[b].nonzero().squeeze(1) for row in rows for b in row.sequences}
+    counts = {b: int(t_n[-1]) + with_last for b, t_n in trained.items()}
+    sizes = [len(batch.prompts[row.group]) + sum(counts[b] for b in row.sequences) for row in rows]
+    width = max(sizes) if padded else sum(sizes)
     height = len(rows) if padded else 1
     input_ids = torch.full((height * width,), pad_id, dtype=torch.long)
     # Positions that start anew would make transformers see several sequences in a padded row.
@@ -74,22 +82,24 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool) -> Pa
         end = start + p
         input_ids[start:end] = prompt
         positions[start:end] = torch.arange(p)
-        if len(row.sequences) > 1:
+        # A prompt with a single completion is one run of tokens with it.
+        alone = len(row.sequences) == 1
+        if not alone:
             segments.append(Segment(start, end))
         for b in row.sequences:
-            trained = batch.mask_BT[b].nonzero().squeeze(1)
-            n = int(trained[-1]) + 1
+            n = counts[b]
             input_ids[end : end + n] = batch.tokens_BT[b, :n]
             positions[end : end + n] = torch.arange(p, p + n)
-            # A prompt with a single completion is one run of tokens with it.
-            alone = len(row.sequences) == 1
-            segments.append(Segment(start, end + n) if alone else Segment(end, end + n, start, start + p))
-            before = end + trained - 1
-            before[trained == 0] = start + p - 1
+            if alone:
+                segments.append(Segment(start, end + n))
+            elif n:
+                segments.append(Segment(end, end + n, start, start + p))
+            before = end + trained[b] - 1
+            before[trained[b] == 0] = start + p - 1
             source.append(before)
-            place.append(end + trained)
-            sequence.append(torch.full_like(trained, b))
-            step.append(trained)
+            place.append(end + trained[b])
+            sequence.append(torch.full_like(trained[b], b))
+            step.append(trained[b])
             end += n
     b_N, t_N = torch.cat(sequence), torch.cat(step)
     return Packed(
@@ -97,7 +107,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool) -> Pa
         position_ids_RL=positions.view(height, width),
         segments=None if padded else Segments(tuple(segments), width),
         source_N=torch.cat(source),
-        place_N=torch.cat(place),
+        place_N=torch.cat(place) if with_last else None,
         target_N=batch.tokens_BT[b_N, t_N],
         b_N=b_N,
         t_N=t_N,

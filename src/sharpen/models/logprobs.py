@@ -1,7 +1,7 @@
 """Log-probabilities, entropies and KL divergences of tokens from hidden states, the head applied in chunks.
 
-No [tokens × vocabulary] tensor of a whole batch ever exists: the head runs over chunks of positions, and the
-backward pass computes each chunk's logits anew.
+No [tokens × vocabulary] tensor of a whole batch ever exists: the head runs over chunks of positions. Backward has kept
+what it needs of as many as fit into one chunk, and computes the logits of the others anew.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sharpen.models.head import TokenLogprobs
+
 CHUNK_BYTES = 128 * 2**20
-"""Size of one model's float32 logits that exist at a time."""
+"""Size of one model's logits that exist at a time, and of what is kept of them for the backward pass."""
 
 
 class Selected(NamedTuple):
@@ -41,6 +43,15 @@ def selected_logprobs(
     asks for it. ``reference`` holds the hidden states [N, H'] and the head [V, H'] of π_ref, which gets none.
     ``dtype`` is that of the matrix products; the softmax is in at least float32.
     """
+    if reference is None and not entropy_gradient:
+        precise = torch.promote_types(hidden_NH.dtype, torch.float32)
+        dtype = torch.promote_types(dtype, precise) if dtype == torch.float32 else dtype
+        rows = max(1, chunk_bytes // (dtype.itemsize * weight_VH.shape[0]))
+        kept = rows if torch.is_grad_enabled() else 0
+        plain: tuple[Tensor, Tensor] = TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+            hidden_NH, weight_VH, targets_N, temperature, dtype, rows, kept
+        )
+        return Selected(*plain, None)
     ref_hidden_NH, ref_weight_VH = (None, None) if reference is None else reference
     chunk = max(1, chunk_bytes // (4 * weight_VH.shape[0]))
     result: tuple[Tensor, Tensor, Tensor | None] = _SelectedLogprobs.apply(  # type: ignore[no-untyped-call]

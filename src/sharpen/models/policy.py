@@ -79,7 +79,7 @@ class Policy(Model):
             raise ValueError("a policy gives no scores: they come from a Scorer")
         if "values" in needs and self.value_head is None:
             raise ValueError("the policy has no value head: add_value_head() makes one")
-        packed = build(batch, rows, self.pad_id, padded=not self.plain).to(self.device)
+        packed = build(batch, rows, self.pad_id, padded=not self.plain, with_last=False).to(self.device)
         with self.autocast():
             hidden_NH, selected = self._read(packed, temperature, needs, reference)
         logprobs_BT = entropy_BT = kl_BT = values_BT = None

@@ -72,10 +72,10 @@ class Scorer(Model):
         """Scores are the head's output at the token, values that at the token before; temperature plays no part."""
         if not needs <= {"scores", "values"}:
             raise ValueError(f"a scorer gives scores and values only, not {', '.join(sorted(needs))}")
-        packed = build(batch, rows, self.pad_id, padded=not self.plain).to(self.device)
+        packed = build(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
         hidden_PH = self._hidden(packed)
         scores_BT = values_BT = None
-        if "scores" in needs:
+        if packed.place_N is not None:
             scores_BT = spread(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
         if "values" in needs:
             values_BT = spread(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
@@ -189,7 +189,7 @@ def _last_hidden(scorer: Scorer, batch: Batch, tokens_per_microbatch: int, share
         cost=scorer.cost,
         padded=not scorer.plain,
     ):
-        packed = build(batch, rows, scorer.pad_id, padded=not scorer.plain).to(scorer.device)
+        packed = build(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
         hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
         # The tokens come sequence by sequence, each in its own order.
         b_N = packed.b_N.cpu()

@@ -1,0 +1,105 @@
+"""The language model's head where only log π(token) has a gradient: what most methods train on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sharpen.models.linear import outer, product
+
+BLOCK_BYTES = 4 * 2**20
+"""Logits that are worked on at a time, small enough for the processor's cache."""
+
+
+class TokenLogprobs(torch.autograd.Function):
+    """log π(target) and, without a gradient, H(π), each [N], for π = softmax(h Wᵀ / temperature).
+
+    With E = exp(z − max z) of the logits z and without its entry at the target t, and s = ΣE, the gradient of log π(t)
+    is, times the temperature, (1 − π(t)) at t and −E / s elsewhere. So backward needs E alone, in the type of the
+    products: the first ``kept`` rows have it from forward, that of the others is computed again, chunk by chunk.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        targets_N: Tensor,
+        temperature: float,
+        dtype: torch.dtype,
+        chunk: int,
+        kept: int,
+    ) -> tuple[Tensor, Tensor]:
+        precise = torch.promote_types(hidden_NH.dtype, torch.float32)
+        logprobs_N = hidden_NH.new_empty(len(targets_N), dtype=precise)
+        entropy_N, logsum_N = torch.empty_like(logprobs_N), torch.empty_like(logprobs_N)
+        parts: list[Tensor] = []
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            weight = weight_VH.to(dtype)
+            for part in _chunks(len(targets_N), chunk, kept):
+                exps_NV = product(hidden_NH[part].to(dtype), weight)
+                logprobs_N[part], entropy_N[part], logsum_N[part] = _exponentiate(exps_NV, targets_N[part], temperature)
+                if part.stop <= kept:
+                    parts.append(exps_NV)
+        ctx.save_for_backward(hidden_NH, weight_VH, targets_N, logprobs_N, logsum_N, *parts)
+        ctx.settings = temperature, dtype, chunk, kept
+        ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, targets_N, logprobs_N, logsum_N, *parts = ctx.saved_tensors
+        temperature, dtype, chunk, kept = ctx.settings
+        at_target_N1 = (-torch.expm1(logprobs_N) * grad_N / temperature)[:, None]
+        elsewhere_N1 = (-torch.exp(-logsum_N) * grad_N / temperature)[:, None]
+        grad_hidden_NH = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
+        grad_weight_VH: Tensor | None = None
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            weight = weight_VH.to(dtype)
+            for part in _chunks(len(targets_N), chunk, kept):
+                hidden = hidden_NH[part]
+                if part.stop <= kept:
+                    exps_NV = parts.pop(0)
+                else:
+                    exps_NV = product(hidden.to(dtype), weight)
+                    _exponentiate(exps_NV, targets_N[part], temperature)
+                if grad_hidden_NH is not None:
+                    grad = product(exps_NV, weight.t()) * elsewhere_N1[part]
+                    grad_hidden_NH[part] = grad.addcmul_(weight_VH[targets_N[part]], at_target_N1[part])
+                if ctx.needs_input_grad[1]:
+                    grad = outer(exps_NV, (hidden * elsewhere_N1[part]).to(dtype)).to(weight_VH.dtype)
+                    grad_weight_VH = grad if grad_weight_VH is None else grad_weight_VH.add_(grad)
+            if grad_weight_VH is not None:
+                grad_weight_VH.index_add_(0, targets_N, (hidden_NH * at_target_N1).to(weight_VH.dtype))
+        return grad_hidden_NH, grad_weight_VH, None, None, None, None, None
+
+
+def _chunks(rows: int, chunk: int, kept: int) -> list[slice]:
+    """At most ``chunk`` rows each, none of which holds both kept and other ones."""
+    starts = sorted({*range(0, min(kept, rows), chunk), *range(min(kept, rows), rows, chunk)})
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], rows], strict=True)]
+
+
+def _exponentiate(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """log π(target), H(π) and log Σ exp(z − max z). In place of the logits: exp(z − max z), 0 at the target."""
+    precise = torch.promote_types(logits_NV.dtype, torch.float32)
+    rows = max(1, BLOCK_BYTES // (logits_NV.shape[1] * precise.itemsize))
+    found = []
+    for logits, targets in zip(logits_NV.split(rows), targets_N[:, None].split(rows), strict=True):
+        z = logits.to(precise)
+        if temperature != 1.0:
+            z = z.div_(temperature)
+        z -= z.amax(dim=1, keepdim=True)
+        exps = z.exp()
+        total = exps.sum(dim=1)
+        logsum = total.log()
+        # A dot product for each row.
+        mean = torch.bmm(exps[:, None], z[:, :, None]).view(-1) / total
+        found.append((z.gather(1, targets).squeeze(1) - logsum, logsum - mean, logsum))
+        logits.copy_(exps.scatter_(1, targets, 0.0))
+    logprobs_N, entropy_N, logsum_N = (torch.cat(column) for column in zip(*found, strict=True))
+    return logprobs_N, entropy_N, logsum_N
