@@ -109,7 +109,7 @@ STEPS = {"steps": 15, "prompts_per_step": 32}
 MANY_PROMPTS = {"steps": 12, "prompts_per_step": 256}
 RULED: dict[str, tuple[Any, float, dict[str, Any]]] = {
     "rft": ({"name": "rft", "prompts": 400}, 1e-3, {"steps": 25, "prompts_per_step": 64}),
-    "online_rft": ({"name": "online_rft"}, 5e-4, {"steps": 25, "prompts_per_step": 32}),
+    "online_rft": ({"name": "online_rft"}, 5e-4, {"steps": 60, "prompts_per_step": 32}),
     "reinforce": ({"name": "reinforce", "baseline": "group_mean"}, 3e-4, {"steps": 15, "prompts_per_step": 64}),
     "rloo": ({"name": "rloo"}, 3e-4, {"steps": 15, "prompts_per_step": 64}),
     "reinforce_plus_plus": ({"name": "reinforce_plus_plus", "beta": 0.01}, 3e-4, MANY_PROMPTS),

@@ -11,7 +11,9 @@ from transformers import AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
+from sharpen.models.lean import make_lean
 from sharpen.models.linear import switch_linears
+from sharpen.models.model import PLAIN_ARCHITECTURES
 from sharpen.models.quiet import without_progress_bars
 from sharpen.runtime.memory import keep_freed_memory
 
@@ -69,7 +71,8 @@ def refuse_missing(path: str, missing: set[str]) -> None:
 def prepare(model: Any, *, device: str, gradient_checkpointing: bool) -> None:
     """Move the model to its device, without dropout: sampling and training have to see the same distribution.
 
-    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`).
+    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`), and the layers
+    of plain architectures keep less for the backward pass (`sharpen.models.lean`).
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -77,6 +80,8 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool) -> None:
         keep_freed_memory()
     model.to(device)
     switch_linears(model)
+    if model.config.model_type in PLAIN_ARCHITECTURES:
+        make_lean(model.base_model)
     _switch_off_dropout(model)
     model.eval()
     if gradient_checkpointing:
