@@ -19,8 +19,10 @@ class AnyDecoding:
 
     refills = False
 
-    def __init__(self, policy: Policy, model: nn.Module) -> None:
+    def __init__(self, policy: Policy, model: nn.Module, cache_argument: str) -> None:
+        """``cache_argument``: what the model's forward calls its cache."""
         self._policy, self._model = policy, model
+        self._cache_argument = cache_argument
         self.arrangement = 0
         self._cache: Any = None
         self._position_B = self._visible_BL = torch.empty(0)
@@ -64,9 +66,9 @@ class AnyDecoding:
                 input_ids=input_ids,
                 position_ids=position_ids,
                 attention_mask=visible,
-                past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache_argument: self._cache},
             )
         logits: Tensor = output.logits[:, -1]
         return logits

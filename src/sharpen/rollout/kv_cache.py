@@ -1,9 +1,10 @@
 """A key–value cache for decoding: room is made ahead, a prompt's entries serve its whole group, rows can leave."""
 
+import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 _AHEAD = 64
@@ -54,6 +55,19 @@ class _RoomyLayer(DynamicLayer):
         keys, values = (buffer[:, :, : self._length] for buffer in (self._key_buffer, self._value_buffer))
         self.keys, self.values = keys, values
         return keys, values
+
+
+def cache_argument(model: nn.Module) -> str | None:
+    """What the model's forward calls its key–value cache; None where it has none, or only a recurrent state.
+
+    transformers calls it ``cache`` from 5.24 on, and recurrent states too; before, ``past_key_values``.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if "past_key_values" in parameters:
+        return "past_key_values"
+    if "cache" in parameters and any(isinstance(layer, DynamicLayer) for layer in make_cache(model.config, None).layers):
+        return "cache"
+    return None
 
 
 def make_cache(config: Any, dtype: torch.dtype | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from sharpen.rollout.any_decoding import AnyDecoding, round_matrices, with_round
 from sharpen.rollout.decoder import Decoder, PlainDecoding
 from sharpen.rollout.drawing import Drawing
 from sharpen.rollout.engine import Decoding, Sampling
+from sharpen.rollout.kv_cache import cache_argument
 from sharpen.rollout.rows import Draw, Rows, Written
 from sharpen.types import Completion, Prompt, Segment
 
@@ -24,12 +24,14 @@ class LocalEngine:
 
     def __init__(self, policy: Policy) -> None:
         """Raises ModelError for an architecture whose past is no key–value cache: it would silently forget it."""
-        if "past_key_values" not in inspect.signature(policy.model.forward).parameters:
+        argument = cache_argument(policy.model)
+        if argument is None:
             raise ModelError(
                 f"{policy.source}: the local engine cannot draw from a model of type {policy.config.model_type}, "
                 "which keeps its past in something else than a key–value cache"
             )
         self.policy = policy
+        self._cache_argument = argument
         self._decoder: Decoder | None = None
         self._model: nn.Module = policy.model
         if policy.plain:
@@ -95,7 +97,7 @@ class LocalEngine:
     def _begin(self, room: int) -> Decoding:
         if self._decoder is not None:
             return PlainDecoding(self._decoder, room)
-        return AnyDecoding(self.policy, self._model)
+        return AnyDecoding(self.policy, self._model, self._cache_argument)
 
     def _completion(self, written: Written, text: str) -> Completion:
         n = len(written.tokens)
