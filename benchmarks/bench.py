@@ -20,7 +20,7 @@ from typing import Any
 from cases import CASES, Case
 from contestants import ROOT, Contestant, Running
 from floor import Rates, Shape, rollout, training
-from lineup import drawing, stepping
+from lineup import drawing, dtype_of, stepping
 from machine import description
 from rates import measure
 from tables import markdown
@@ -48,14 +48,15 @@ def main() -> None:
         contestants = [one for one in contestants if not options.only or one.name in options.only]
         _require(contestants)
         # What the machine does changes within an hour, where others share it.
-        measured = _measured(case.dtype)
+        dtype = dtype_of(case)
+        measured = _measured(dtype)
         match = {
             "kind": kind,
             "case": case.name,
             "prompts": case.prompts,
             "group": case.group,
             "tokens": sum(case.lengths()),
-            "dtype": case.dtype,
+            "dtype": dtype,
             **measured,
             "floor": _floor(case, Rates(**measured["rates"])),
             "contestants": play(case, kind, contestants, options.repetitions, folder),
@@ -135,7 +136,7 @@ def _measured(dtype: str) -> dict[str, Any]:
 
 
 def _floor(case: Case, rates: Rates) -> dict[str, float]:
-    shape, lengths, number = Shape.of(model_of(case)), case.lengths(), NUMBER_BYTES[case.dtype]
+    shape, lengths, number = Shape.of(model_of(case)), case.lengths(), NUMBER_BYTES[dtype_of(case)]
     drawn = rates.seconds(rollout(shape, case, lengths, number))
     trained = rates.seconds(training(shape, case, lengths, number))
     return {"rollout_s": drawn, "training_s": trained, "seconds": drawn + trained}

@@ -12,7 +12,6 @@ SEED = 20_250_101
 LEARNING_RATE = 1e-6
 EPSILON = 0.2
 MAX_GRAD_NORM = 1.0
-DTYPES = {"tiny": "float32", "smollm2": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,6 @@ class Case:
     @property
     def completions(self) -> int:
         return self.prompts * self.group
-
-    @property
-    def dtype(self) -> str:
-        """What sharpen computes in, and what the floor is for."""
-        return DTYPES[self.model]
 
     def lengths(self) -> list[int]:
         """The tokens of each completion of a step, prompt by prompt; every step has the same."""

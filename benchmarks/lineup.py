@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import torch
 from cases import Case
 from contestants import ROOT, THREADS, Contestant
+
+from sharpen.models.dtype import Dtype, resolve_dtype
 
 OURS, TRL, VLLM = ".venv", ".venv-bench/trl", ".venv-bench/vllm"
 TRL_SEQUENCES = {
@@ -19,28 +21,34 @@ TRL_SEQUENCES = {
     "smollm2-768x32": 4,
 }
 """Per micro-batch."""
-TRL_NUMBERS: dict[str, dict[str, Any]] = {
-    "tiny": {"weights": "float32", "autocast": False},
-    "smollm2": {"weights": "bfloat16", "autocast": False},
-}
 TCMALLOC = (
     ROOT / ".venv-bench/lib/libtcmalloc_minimal.so.4",
     Path("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"),
 )
 
 
+def dtype_of(case: Case) -> Dtype:
+    """What all compute a case in, and what its floor is for: the type that is fastest on this processor."""
+    return "float32" if case.model == "tiny" else resolve_dtype("auto", torch.device("cpu"))
+
+
 def stepping(case: Case) -> list[Contestant]:
-    """Whole training steps."""
-    trl = {**TRL_NUMBERS[case.model], "sequences": TRL_SEQUENCES[case.name], "optimizer": "adamw_torch_fused"}
+    """Whole training steps. sharpen's weights are float32 in any case, TRL's are of the type it computes in."""
+    trl = {
+        "weights": dtype_of(case),
+        "autocast": False,
+        "sequences": TRL_SEQUENCES[case.name],
+        "optimizer": "adamw_torch_fused",
+    }
     return [
-        Contestant("sharpen", "step_sharpen.py", OURS, {"dtype": case.dtype}),
+        Contestant("sharpen", "step_sharpen.py", OURS, {"dtype": dtype_of(case)}),
         Contestant("TRL", "step_trl.py", TRL, trl),
     ]
 
 
 def drawing(case: Case) -> list[Contestant]:
     """Sampling alone."""
-    dtype = {"dtype": case.dtype}
+    dtype = {"dtype": dtype_of(case)}
     return [
         Contestant("sharpen", "draw_sharpen.py", OURS, dtype),
         Contestant("transformers generate", "draw_generate.py", OURS, dtype),

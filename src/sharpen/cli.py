@@ -66,7 +66,10 @@ MaxNewTokens = Annotated[
 ]
 System = Annotated[str | None, typer.Option(help="A system message.")]
 TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this probability.")]
-Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="What matrix products are computed in.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="What matrix products are computed in; auto: bfloat16 where it is native."),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]

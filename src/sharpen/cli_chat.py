@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import sys
-from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
 
 from sharpen.errors import DataError
+from sharpen.models.dtype import AskedDtype
 from sharpen.models.policy import load_policy
 from sharpen.named_model import find_model
 from sharpen.report.table import printable
@@ -29,7 +29,7 @@ def talk(
     max_new_tokens: int,
     system: str | None,
     seed: int | None,
-    dtype: Literal["float32", "bfloat16"],
+    dtype: AskedDtype,
     trust_remote_code: bool,
 ) -> None:
     """Answer line after line until the input ends. What is not an answer goes to standard error."""

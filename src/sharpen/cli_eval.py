@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
 import yaml
@@ -21,6 +21,7 @@ from sharpen.data.tasks import resolve_task
 from sharpen.errors import RecipeError
 from sharpen.evaluation.samples import write_samples
 from sharpen.inputs import task_reward
+from sharpen.models.dtype import AskedDtype
 from sharpen.models.policy import load_policy
 from sharpen.named_model import NamedModel, find_model
 from sharpen.report.table import measures_table
@@ -47,7 +48,7 @@ class Request:
     sampling: Mapping[str, float]
     threshold: float
     seed: int
-    dtype: Literal["float32", "bfloat16"]
+    dtype: AskedDtype
     chat: bool
     system: str | None
     stop: tuple[str, ...]

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from sharpen.errors import RecipeError
 from sharpen.methods import Method, resolve_method
+from sharpen.models.dtype import AskedDtype
 from sharpen.settings import Settings
 from sharpen.suggest import did_you_mean
 
@@ -39,8 +40,9 @@ class LoraSettings(Settings):
 
 class ModelSettings(Settings):
     path: str = Field(description="a local Hugging Face folder, or the id of a model on the hub")
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Matrix products run in this type; weights, gradients and optimizer state stay in float32."""
+    compute_dtype: AskedDtype = "float32"
+    """Matrix products run in this type; weights, gradients and optimizer state stay in float32. ``auto``: bfloat16
+    where the processor or GPU has instructions for it, else float32."""
     gradient_checkpointing: bool = False
     device: str = Field("auto", description="auto: the GPU where there is one, else the CPU")
     lora: LoraSettings | None = Field(None, description="train an adapter of low rank instead of all weights")
@@ -106,7 +108,10 @@ class OptimizerSettings(Settings):
 class TrainingSettings(Settings):
     steps: int = Field(100, ge=1, description="rollouts, or batches of demonstrations")
     prompts_per_step: int = Field(8, ge=1)
-    tokens_per_microbatch: int = Field(8192, ge=1, description="bounds memory; never changes the gradient")
+    tokens_per_microbatch: int | None = Field(
+        None, ge=1, description="bounds memory; null: by the model and its device"
+    )
+    """Never changes the gradient."""
     shared_prompt: bool = Field(True, description="compute a prompt once for its group, where proven exact")
 
 

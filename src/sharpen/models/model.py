@@ -7,20 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sharpen.models.adapter_files import write_adapter
 from sharpen.models.attention import attend_to_segments
+from sharpen.models.dtype import Dtype
 from sharpen.models.layout import Packed, Row
 from sharpen.models.lora import Adapter
 from sharpen.models.plan import Cost
 from sharpen.models.quiet import without_progress_bars
 from sharpen.types import Batch, Need, Outputs
-
-Dtype = Literal["float32", "bfloat16"]
 
 PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})
 """Model types with full causal attention that obeys a given 4-D mask and position ids, and a head that is one

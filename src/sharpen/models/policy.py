@@ -14,13 +14,14 @@ from transformers import AutoModelForCausalLM
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
-from sharpen.models.model import PLAIN_ARCHITECTURES, Dtype, Model, hidden_states, read_head, spread
+from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, spread
 from sharpen.types import Batch, Need, Outputs
 
-__all__ = ["PLAIN_ARCHITECTURES", "Dtype", "Policy", "load_policy"]
+__all__ = ["PLAIN_ARCHITECTURES", "Policy", "load_policy"]
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -162,7 +163,7 @@ class Policy(Model):
 def load_policy(
     path: str | Path,
     *,
-    compute_dtype: Dtype = "float32",
+    compute_dtype: AskedDtype = "float32",
     device: str = "auto",
     gradient_checkpointing: bool = False,
     trust_remote_code: bool = False,
@@ -201,7 +202,7 @@ def load_policy(
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
         context_length=context_length(model),
-        compute_dtype=compute_dtype,
+        compute_dtype=resolve_dtype(compute_dtype, model.device),
         source=path,
     )
     policy.load_value_head(path)

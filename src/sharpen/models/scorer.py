@@ -19,9 +19,10 @@ from transformers import (
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
-from sharpen.models.model import Dtype, Model, hidden_states, read_head, spread
+from sharpen.models.model import Model, hidden_states, read_head, spread
 from sharpen.models.plan import plan
 from sharpen.models.quiet import without_load_report
 from sharpen.types import Batch, Need, Outputs
@@ -90,7 +91,7 @@ def load_scorer(
     path: str | Path,
     *,
     kind: Kind,
-    compute_dtype: Dtype = "float32",
+    compute_dtype: AskedDtype = "float32",
     device: str = "auto",
     gradient_checkpointing: bool = False,
     trust_remote_code: bool = False,
@@ -144,7 +145,7 @@ def load_scorer(
         tokenizer=tokenizer,
         pad_id=pad_id,
         context_length=context_length(model),
-        compute_dtype=compute_dtype,
+        compute_dtype=resolve_dtype(compute_dtype, model.device),
         source=named,
         kind=kind,
     )

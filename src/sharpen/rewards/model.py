@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
-from sharpen.models.model import Dtype
+from sharpen.models.dtype import AskedDtype
 from sharpen.models.plan import plan
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.named_model import find_model
@@ -32,7 +32,7 @@ class ModelSettings(Settings):
     """A run (its latest checkpoint), a model folder or a hub id."""
     batch_tokens: PositiveInt = 8192
     """Tokens computed at once, padding included."""
-    dtype: Dtype = "float32"
+    dtype: AskedDtype = "float32"
     device: str = "auto"
     """Where the model computes: auto is the GPU where there is one, else the CPU."""
 

@@ -65,7 +65,9 @@ def cache_argument(model: nn.Module) -> str | None:
     parameters = inspect.signature(model.forward).parameters
     if "past_key_values" in parameters:
         return "past_key_values"
-    if "cache" in parameters and any(isinstance(layer, DynamicLayer) for layer in make_cache(model.config, None).layers):
+    if "cache" in parameters and any(
+        isinstance(layer, DynamicLayer) for layer in make_cache(model.config, None).layers
+    ):
         return "cache"
     return None
 

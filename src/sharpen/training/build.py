@@ -14,6 +14,7 @@ from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import evaluate
 from sharpen.inputs import Inputs, Say, groups_of, prompts_of
 from sharpen.methods import Role
+from sharpen.models.dtype import computes_bfloat16
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Engine, Sampling
@@ -25,6 +26,7 @@ from sharpen.training.checkpoint import load_state
 from sharpen.training.held_out import measure_groups
 from sharpen.training.identity import check_identity, identity
 from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.training.microbatch import usual_tokens
 from sharpen.training.models import load_helpers, load_model, load_reference
 from sharpen.training.run_folder import RunFolder
 from sharpen.training.trainer import Trainer
@@ -55,6 +57,8 @@ def built_trainer(
     }
     if isinstance(main, Policy) and "values" in method.objectives()[0].needs and main.value_head is None:
         main.add_value_head()
+    if main.compute_dtype == "bfloat16" and not computes_bfloat16(main.device):
+        say("model.compute_dtype: this processor has no instructions for bfloat16, float32 is many times faster")
     tokenizer, context = main.tokenizer, main.context_length
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
@@ -71,7 +75,7 @@ def built_trainer(
         groups = groups_of(source.reads, inputs.rows, tokenizer, recipe.data, context_length=context, say=say)
     engine = LocalEngine(main) if isinstance(main, Policy) else None
     reference = load_reference(recipe, models, checkpoint, trust_remote_code)
-    limits = Limits(recipe.training.tokens_per_microbatch, recipe.training.shared_prompt)
+    limits = Limits(recipe.training.tokens_per_microbatch or usual_tokens(main), recipe.training.shared_prompt)
     # Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody.
     temperature = recipe.rollout.temperature if source.on_policy else 1.0
     annotator = Annotator(models, reference, temperature, limits)

@@ -1,0 +1,42 @@
+"""How many tokens a micro-batch has where the recipe does not say: what their activations take in memory."""
+
+from __future__ import annotations
+
+import torch
+
+from sharpen.models.model import Model
+
+CPU_BYTES = 768 * 2**20
+"""Of activations. A processor is no faster with more: its caches are smaller by far."""
+GPU_SHARE = 0.25
+"""Of the device's memory; weights, gradients and optimizer have the rest."""
+LEAST_TOKENS, MOST_TOKENS = 512, 16384
+
+
+def usual_tokens(model: Model) -> int:
+    """Depends on the model and the kind of its device alone, so that a resumed run is cut like the one before."""
+    if model.device.type == "cuda":
+        room = GPU_SHARE * torch.cuda.get_device_properties(model.device).total_memory
+    else:
+        room = CPU_BYTES
+    return max(LEAST_TOKENS, min(MOST_TOKENS, int(room / activation_bytes(model))))
+
+
+def activation_bytes(model: Model) -> int:
+    """About what one token keeps in memory between forward and backward pass.
+
+    A layer keeps, in float32, two residual streams, its queries and its keys, and in the type of the products two
+    norms' outputs, values, what attention mixes and some of its probabilities, and three times the inner size of the
+    MLP: together some 4 hidden sizes in the one, and 7 hidden and 3 inner sizes in the other. With gradient
+    checkpointing it is one stream a layer, and one layer.
+    """
+    config = model.config.get_text_config()
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    number = 2 if model.compute_dtype == "bfloat16" else 4
+    layer = 4 * 4 * hidden + number * (7 * hidden + 3 * inner)
+    # The name that transformers is changing to, and the one that 5.17 knows.
+    checkpointing = getattr(model.model, "is_activation_checkpointing", None)
+    if getattr(model.model, "is_gradient_checkpointing", False) if checkpointing is None else checkpointing:
+        return int(4 * layers * hidden + layer)
+    return int(layers * layer)
