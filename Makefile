@@ -42,11 +42,12 @@ clean:
 	@$(INSTALL) -e ".[dev,gguf,tensorboard]"
 	@touch $@
 
-# The peers of the benchmark, each in an environment of its own, with the same PyTorch.
+# The peers of the benchmark, each in an environment of its own, with the same PyTorch and the transformers it wants.
 .venv-bench/%/.done: benchmarks/%.txt constraints.txt | .venv/bin/pip
 	@echo "Installing $* into .venv-bench/$*, to measure against it."
 	@.venv/bin/python -m venv .venv-bench/$*
-	@.venv-bench/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@.venv-bench/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt) -r $<
 	@# vLLM asks for these, reads no image or sound here, and does not start where their build is not torch's.
 	@.venv-bench/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
 	@touch $@

@@ -2,7 +2,8 @@
 
     python benchmarks/lora.py [MODEL]
 
-Eight groups of eight completions of at most 32 tokens, computed in bfloat16; β is 0.04, so that there is a reference.
+Eight groups of eight completions of at most 32 tokens; β is 0.04, so that there is a reference. Computed in bfloat16
+where the processor has it, else in float32; the first line says which.
 Prints, in MiB, the resident memory with everything loaded but nothing done yet (weights, reference, the engine's copy),
 the peak of the steps above that, and their sum; both without what Python and its libraries take. Then the checkpoint's
 size and the median time of the steps after the first.
@@ -15,6 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from sharpen.models.dtype import resolve_dtype
 
 STEPS, RANK, TOKENS = 5, 16, (8192, 1024)
 KINDS: dict[str, Any] = {"all weights": None, f"LoRA, rank {RANK}": {"rank": RANK, "alpha": 2 * RANK}}
@@ -29,7 +34,7 @@ def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
         recipe = make_recipe(
             {
                 "run": f"{folder}/run",
-                "model": {"path": model, "compute_dtype": "bfloat16", "lora": lora},
+                "model": {"path": model, "compute_dtype": "auto", "lora": lora},
                 "method": {"name": "grpo", "group_size": 8, "beta": 0.04},
                 "data": {"task": "words"},
                 "rollout": {"max_new_tokens": 32},
@@ -68,6 +73,7 @@ def resident(what: str) -> float:
 
 
 def main(model: str) -> None:
+    print(f"computed in {resolve_dtype('auto', torch.device('cpu'))}")
     for tokens in TOKENS:
         print(f"micro-batches of at most {tokens} tokens")
         for name in KINDS:

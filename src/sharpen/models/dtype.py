@@ -23,10 +23,10 @@ def resolve_dtype(asked: AskedDtype, device: torch.device) -> Dtype:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices itself; where not, float32 is many times faster."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if platform.machine().lower() in ("x86_64", "amd64"):
         # oneDNN also emulates it on any AVX-512, slowly.
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
