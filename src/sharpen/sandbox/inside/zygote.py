@@ -1,0 +1,57 @@
+"""The process that forks one supervisor for each job. It holds no secret, and never sees what a job is."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+from importlib import import_module
+
+from .confinement import LEVELS, Unconfined
+from .supervisor import supervise
+
+_COMMON = """
+abc array atexit bisect cmath collections contextlib copy ctypes dataclasses datetime decimal enum fractions functools
+hashlib heapq io itertools json linecache math operator queue random re statistics string struct textwrap threading
+time traceback types typing
+"""
+"""Modules that many programs import: loaded once here, and not once for each program."""
+
+
+def serve(control: socket.socket, level_name: str) -> None:
+    """Enter the level, say so, and fork until the other side is gone."""
+    for name in _COMMON.split():
+        import_module(name)
+    try:
+        level = LEVELS[level_name]()
+        level.enter()
+    except OSError as error:
+        control.send(json.dumps({"missing": str(error)}).encode())
+        return
+    control.send(json.dumps({"ready": level_name}).encode())
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the supervisors
+    gc.freeze()  # so that a collection in a job does not copy all these pages
+    job = 0
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 16, 8)
+        if not message:
+            return
+        _fork(control, level, job, fds)
+        job += 1
+
+
+def _fork(control: socket.socket, level: Unconfined, job: int, fds: list[int]) -> None:
+    level.before_job()
+    zygote = os.getpid()
+    if os.fork() == 0:
+        code = 1
+        try:
+            control.close()
+            supervise(level, job, zygote, socket.socket(fileno=fds[0]), fds[1:])
+            code = 0
+        finally:
+            os._exit(code)
+    for fd in fds:
+        os.close(fd)
