@@ -28,8 +28,8 @@ FUNCTION = CallTests("add", (CallTest((1, 2), (3,)), CallTest((4, [5]), (None,))
     ],
 )
 def test_tests_of_a_program(tests: Any) -> None:
-    assert read_tests({"tests": tests}, "tests", "fn_name") == PROGRAM
-    assert read_tests({"t": json.dumps(tests), "fn_name": ""}, "t", "fn_name") == PROGRAM
+    assert read_tests({"tests": tests}, "tests", "fn_name", "never") == PROGRAM
+    assert read_tests({"t": json.dumps(tests), "fn_name": ""}, "t", "fn_name", "never") == PROGRAM
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,10 @@ def test_tests_of_a_program(tests: Any) -> None:
     ],
 )
 def test_tests_of_a_function(row: Any) -> None:
-    assert read_tests(row, "tests", "fn_name") == FUNCTION
+    assert read_tests(row, "tests", "fn_name", "never") == FUNCTION
 
 
-@pytest.mark.parametrize(
-    ("wrapped", "values"), [("never", ([3],)), ("always", (3,)), ("either", ([3], 3))]
-)
+@pytest.mark.parametrize(("wrapped", "values"), [("never", ([3],)), ("always", (3,)), ("either", ([3], 3))])
 def test_outputs_in_a_list_of_one(wrapped: WrappedOutputs, values: tuple[Any, ...]) -> None:
     row = {"tests": {"inputs": [[1, 2]], "outputs": [[3]], "fn_name": "add"}}
     tests = read_tests(row, "tests", "fn_name", wrapped)
@@ -96,7 +94,7 @@ def test_outputs_in_a_list_of_one(wrapped: WrappedOutputs, values: tuple[Any, ..
 )
 def test_a_row_that_makes_no_sense_is_named(row: Any, message: str) -> None:
     with pytest.raises(ValueError, match=r"row|test") as caught:
-        read_tests(row, "tests", "fn_name")
+        read_tests(row, "tests", "fn_name", "never")
     assert message in str(caught.value)
 
 

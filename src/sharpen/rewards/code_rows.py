@@ -47,7 +47,7 @@ class CallTests:
     tests: tuple[CallTest, ...]
 
 
-def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutputs = "never") -> StdinTests | CallTests:
+def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutputs) -> StdinTests | CallTests:
     """The tests in ``column``: of the function that they, or ``function_column``, name; else of the whole program.
 
     The column holds one of these, or its JSON text:
@@ -106,7 +106,9 @@ def _from_json(value: Any, place: str) -> Any:
         return json.loads(value)
     except ValueError as error:
         # Some data sets keep tests as pickles in base64, which can run code when they are read.
-        raise ValueError(f"{place} is a text that is no JSON ({error}); pickled and packed tests are not read") from None
+        raise ValueError(
+            f"{place} is a text that is no JSON ({error}); pickled and packed tests are not read"
+        ) from None
 
 
 def _entries(given: Any, place: str) -> Iterator[Mapping[str, Any]]:
@@ -135,7 +137,7 @@ def _columns(given: Mapping[str, Any], place: str) -> Iterator[Mapping[str, Any]
 
 
 def _function_name(of_tests: Sequence[Any], of_row: Any, column: str) -> str | None:
-    """The name that the tests give, or else their row: as it is, or in an object (or its JSON text) as ``func_name``."""
+    """The name that the tests or their row give; a row as it is, or in an object, or in its JSON text, ``func_name``."""
     if isinstance(of_row, str) and of_row.lstrip().startswith("{"):
         of_row = _from_json(of_row, f"the column {column!r} of this row")
     if isinstance(of_row, Mapping):

@@ -60,7 +60,7 @@ class Budget:
 
 
 def compiles(sandbox: Sandbox, code: str, budget: Budget) -> bool:
-    """Whether Python can compile the program. It compiles it inside: the compiler too can run out of stack and memory."""
+    """Whether Python can compile the program; tried inside, since the compiler can run out of stack and memory."""
     result = sandbox.run(_COMPILE, stdin=code, limits=budget.of_one_test())
     return result.status is Status.OK
 

@@ -33,7 +33,7 @@ class Verifier(BaseModel):
         return None
 
     def reference(self, row: Row) -> str | None:
-        """A completion that gives the row's own answer, as `sharpen reward check` tries it; None if the row has none."""
+        """A completion that gives the row's own answer, for `sharpen reward check`; None if the row has none."""
         return None
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Verifier(BaseModel):
         """The reward of ``completion``; ``row`` holds the columns of its data row."""
 
 
-def reference_text(row: dict[str, Any], column: str) -> str:
+def reference_text(row: Row, column: str) -> str:
     """The expected answer in ``column`` as text. Raises ValueError if the row has none."""
     value = row.get(column)
     if value is None or not str(value).strip():
