@@ -2,7 +2,7 @@
 
 from .inside.limits import Limits
 from .inside.plain import NotPlain
-from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Status
+from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Status, TestsError, Verdict
 from .sandbox import Arguments, Isolation, Sandbox
 
 __all__ = [
@@ -18,4 +18,6 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "Status",
+    "TestsError",
+    "Verdict",
 ]

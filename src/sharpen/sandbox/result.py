@@ -11,6 +11,12 @@ class SandboxError(RuntimeError):
     """The sandbox itself failed, or cannot work here. It says nothing about the program."""
 
 
+class TestsError(ValueError):
+    """The tests themselves cannot be used, whatever the candidate: they do not compile, or pass no plain data."""
+
+    __test__ = False  # no test case, whatever the name says to pytest
+
+
 class Status(enum.StrEnum):
     """How a program ended."""
 
@@ -71,3 +77,17 @@ class Calls:
     """Of the program as a whole."""
     outcomes: tuple[Outcome, ...]
     """One for each call that was made, in order: fewer than were asked for if the program ended before its last."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the tests say of a candidate."""
+
+    passed: bool
+    """The tests ran to their last line."""
+    reason: str
+    """Why they did not; empty if they passed."""
+    tests: Result
+    """Of the process of the tests."""
+    candidate: Result
+    """Of the process of the candidate."""

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from .inside import plain, wire
+from .inside.assertions import PASSED, UNUSABLE
 from .inside.limits import DEFAULT_LIMITS, Limits
-from .result import Calls, Outcome, Raised, Result, Returned, SandboxError
+from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Status, TestsError, Verdict
 from .zygote import Job, Missing, Zygote
 
 _log = logging.getLogger("sharpen.sandbox")
@@ -109,6 +110,50 @@ class Sandbox:
         result, results = self._submit("call", payload, limits).wait()
         return Calls(result, tuple(_outcomes(results, len(calls))))
 
+    def check(
+        self,
+        tests: str,
+        candidate: str,
+        *,
+        entry_point: str | Sequence[str],
+        preamble: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Verdict:
+        """Run tests written as code, such as asserts, on a candidate in a process of its own.
+
+        Where the tests call a function of the candidate, its process is asked, by a message of plain data. It has no
+        other way to the tests: it cannot see, change or end them. They pass if they run to their last line.
+
+        Args:
+            tests: trusted code. What it raises fails the candidate, an exit with code 0 as well.
+            candidate: the program that nobody trusts.
+            entry_point: the function, or functions, that the tests find under their names; of ``Class.method`` the
+                class, whose every call is made on a new instance.
+            preamble: trusted code that both processes run before, such as helpers that the tests call too.
+            limits: for each of the two processes.
+
+        Raises:
+            TestsError: the preamble raises, the tests do not compile, or they pass what is no plain data.
+            SandboxError: the sandbox failed, not the program.
+        """
+        functions = [entry_point] if isinstance(entry_point, str) else list(entry_point)
+        asked = plain.encode({"source": candidate, "preamble": preamble})
+        asking = plain.encode({"tests": tests, "preamble": preamble, "functions": functions})
+        requests_read, requests_write = os.pipe()
+        replies_read, replies_write = os.pipe()
+        try:
+            candidate_job = self._submit("candidate", asked, limits, fds=(requests_read, replies_write))
+            tests_job = self._submit("tests", asking, limits, fds=(requests_write, replies_read))
+        finally:
+            for fd in (requests_read, requests_write, replies_read, replies_write):
+                os.close(fd)
+        try:
+            result, results = tests_job.wait()
+        finally:
+            candidate_job.cancel()
+            candidate_result, _ = candidate_job.wait()
+        return _verdict(result, results, candidate_result)
+
     def _submit(
         self, kind: str, payload: bytes, limits: Limits, *, stdin: bytes = b"", fds: tuple[int, ...] = ()
     ) -> Job:
@@ -172,7 +217,25 @@ def _outcomes(results: bytes, count: int) -> list[Outcome]:
             break
         try:
             is_value, what = plain.decode(frame)
-            outcomes.append(Returned(what) if is_value is True else Raised(str(what[1]), str(what[0])))
+            outcomes.append(Returned(what) if is_value is True else _raised(what))
         except (plain.NotPlain, TypeError, ValueError, LookupError):  # the program wrote into the pipe itself
             break
     return outcomes
+
+
+def _raised(said: Any) -> Raised:
+    return Raised(str(said["classes"][0]), str(said["message"]))
+
+
+def _verdict(tests: Result, results: bytes, candidate: Result) -> Verdict:
+    said = [plain.decode(frame) for frame in wire.frames(results)]
+    if not said:
+        reason = "the candidate" if candidate.status in (Status.TIMEOUT, Status.OUTPUT) else "the tests"
+        return Verdict(False, f"{reason} came to no end: {tests.status}", tests, candidate)
+    word, reason = said[-1]
+    if word == UNUSABLE:
+        raise TestsError(f"the tests cannot be used: {reason}")
+    passed = word == PASSED and tests.status is Status.OK
+    if candidate.status not in (Status.OK, Status.CANCELLED) and not passed:
+        reason = f"{reason}; the candidate's process: {candidate.status}"
+    return Verdict(passed, reason, tests, candidate)

@@ -8,14 +8,19 @@ import os
 import select
 import signal
 import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
-from . import linux
+from . import assertions, linux, programs
 from .confinement import FIRST_LEVEL_FD, LAST_LEVEL_FD, Unconfined, set_limits
 from .limits import Limits
-from .programs import PROGRAMS
 
-RESULTS_FD = 3
-FIRST_EXTRA_FD = 4
+PROGRAMS: dict[str, Callable[[bytes, Limits], NoReturn]] = {
+    "run": programs.run_program,
+    "call": programs.call_function,
+    "candidate": programs.serve_candidate,
+    "tests": assertions.run_tests,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Pipes:
 
 def run_job(
     level: Unconfined, job: int, limits: Limits, pipes: Pipes, kind: str, payload: bytes, extra_fds: list[int]
-) -> None:
+) -> NoReturn:
     """Give everything up, then run the program. Does not return."""
     setup_fd = pipes.setup_write
     try:

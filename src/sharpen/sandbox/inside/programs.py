@@ -24,43 +24,45 @@ REQUESTS_FD, REPLIES_FD = 4, 5
 
 FILE_NAME = "program.py"
 MODULE_NAME = "solution"
-Raised = list[str]
-"""The message of an exception, then the names of its classes, the nearest first."""
+_MESSAGE_CHARACTERS = 1000
 
 
 def run_program(source: bytes, limits: Limits) -> NoReturn:
     """Run the source as `__main__`."""
-    _open_standard_streams()
+    open_standard_streams()
     _finish(lambda: _execute(source, "__main__"))
 
 
 def call_function(payload: bytes, limits: Limits) -> NoReturn:
     """Run the source, then call its function once for each list of arguments; results go out one by one."""
-    _open_standard_streams()
+    open_standard_streams()
     request = plain.decode(payload)
 
     def calls() -> None:
-        function = _named(_execute(request["source"].encode(), MODULE_NAME), request["function"])
+        function = _named(
+            _execute(request["source"].encode("utf-8", "surrogatepass"), MODULE_NAME), request["function"]
+        )
         for arguments, keywords in request["calls"]:
-            _send(RESULTS_FD, outcome(lambda: function(*arguments, **keywords)))  # noqa: B023 - called at once
+            send(RESULTS_FD, outcome(lambda: function(*arguments, **keywords)))  # noqa: B023 - called at once
 
     _finish(calls)
 
 
 def serve_candidate(payload: bytes, limits: Limits) -> NoReturn:
     """Run the source, then answer calls of its functions until the tests' process is gone."""
-    _open_standard_streams()
+    open_standard_streams()
     request = plain.decode(payload)
 
     def serve() -> None:
-        namespace = _execute(request["source"].encode(), MODULE_NAME)
+        namespace = _execute(request["preamble"].encode("utf-8", "surrogatepass"), MODULE_NAME)
+        execute(request["source"].encode("utf-8", "surrogatepass"), namespace, FILE_NAME)
         while True:
             try:
                 asked = wire.read_frame(lambda size: os.read(REQUESTS_FD, size), limits.output_bytes)
             except wire.Cut:
                 return
             name, arguments, keywords = plain.decode(asked)
-            _send(REPLIES_FD, outcome(lambda: _named(namespace, name)(*arguments, **keywords)))  # noqa: B023
+            send(REPLIES_FD, outcome(lambda: _named(namespace, name)(*arguments, **keywords)))  # noqa: B023
 
     _finish(serve)
 
@@ -68,18 +70,30 @@ def serve_candidate(payload: bytes, limits: Limits) -> NoReturn:
 def outcome(function: Callable[[], Any]) -> bytes:
     """What came of a call: [true, value] or [false, what was raised]."""
     try:
-        return plain.encode([True, function()])
+        value = function()
+        try:
+            return plain.encode([True, value])
+        except plain.NotPlain as error:
+            # Not as the ValueError that it is here: tests may expect one of the candidate.
+            return plain.encode([False, {"message": str(error), "arguments": [], "classes": ["NotPlain", "Exception"]}])
     except BaseException as error:  # noqa: BLE001 - whatever a program raises is its result
         return plain.encode([False, describe(error)])
 
 
-def describe(error: BaseException) -> Raised:
-    """An exception as plain data."""
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as plain data: its message, its arguments, the names of its classes, the nearest first."""
     try:
-        message = str(error)
+        message = str(error)[:_MESSAGE_CHARACTERS]
     except Exception:  # noqa: BLE001 - a program's own exception may do anything here
         message = ""
-    return [message[:1000], *(kind.__name__ for kind in type(error).__mro__[:-1])]
+    arguments = list(error.args)
+    try:
+        if len(plain.encode(arguments)) > _MESSAGE_CHARACTERS:
+            arguments = [message]
+    except Exception:  # noqa: BLE001 - as above
+        arguments = [message]
+    classes = [kind.__name__ for kind in type(error).__mro__[:-1]]
+    return {"message": message, "arguments": arguments, "classes": classes}
 
 
 def execute(source: bytes, namespace: dict[str, Any], file_name: str) -> None:
@@ -108,7 +122,7 @@ def _named(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
     sys.stderr = io.TextIOWrapper(
@@ -154,14 +168,7 @@ def _report(error: BaseException) -> int:
     return 1
 
 
-def _send(fd: int, body: bytes) -> None:
+def send(fd: int, body: bytes) -> None:
     left = memoryview(wire.frame(body))
     while left:
         left = left[os.write(fd, left) :]
-
-
-PROGRAMS: dict[str, Callable[[bytes, Limits], NoReturn]] = {
-    "run": run_program,
-    "call": call_function,
-    "candidate": serve_candidate,
-}

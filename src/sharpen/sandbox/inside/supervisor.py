@@ -17,6 +17,7 @@ from .job import Pipes, run_job
 from .limits import Limits
 
 _CHUNK_BYTES = 1 << 16
+_LAST_MOMENT_S = 0.1
 
 
 def supervise(level: Unconfined, job: int, zygote: int, parent: socket.socket, extra_fds: list[int]) -> None:
@@ -83,6 +84,7 @@ class _Watch:
         self._results_fd = pipes.results_read
         self._poll = select.poll()
         self._started = self._heard = time.monotonic()
+        self._deadline, self._out_of_time = self._started + limits.wall_s, "wall"
         self._cause: str | None = None
         self.report: dict[str, Any] = {}
 
@@ -104,19 +106,19 @@ class _Watch:
             events = self._poll.poll(max(0.0, self._left_s()) * 1000)
             for fd, _ in events:
                 if fd == self._parent.fileno():
-                    self._cause = "cancelled"
+                    self._give_up()
                 elif fd == self._stdin_fd:
                     self._feed()
                 elif not self._read(fd):
                     self._poll.unregister(fd)
                     reading.discard(fd)
             if not events and self._left_s() <= 0:
-                self._cause = "wall"
+                self._cause = self._out_of_time
         self._end(reading)
 
     def _left_s(self) -> float:
         now = time.monotonic()
-        left_s = self._started + self._limits.wall_s - now
+        left_s = self._deadline - now
         if self._limits.call_s is not None:
             left_s = min(left_s, self._heard + self._limits.call_s - now)
         return left_s
@@ -127,9 +129,9 @@ class _Watch:
             if os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 break
             if self._left_s() <= 0:
-                self._cause = "wall"
-            elif self._poll.poll(min(1.0, max(0.0, self._left_s()) * 1000)) and self._is_given_up():
-                self._cause = "cancelled"
+                self._cause = self._out_of_time
+            elif self._poll.poll(min(1.0, max(0.0, self._left_s()) * 1000)):
+                self._give_up()
         # The whole id space dies with its first process; without one, the program's group does.
         os.killpg(self._pid, signal.SIGKILL)
         wall_s = time.monotonic() - self._started
@@ -146,8 +148,10 @@ class _Watch:
             "peak_memory_bytes": usage.ru_maxrss * 1024,
         }
 
-    def _is_given_up(self) -> bool:
-        return bool(select.select([self._parent], [], [], 0)[0])
+    def _give_up(self) -> None:
+        """Nobody waits for more: what has come to its own end is still told as such."""
+        self._poll.unregister(self._parent)
+        self._deadline, self._out_of_time = min(self._deadline, time.monotonic() + _LAST_MOMENT_S), "cancelled"
 
     def _feed(self) -> None:
         """Write what the pipe takes of standard input."""
