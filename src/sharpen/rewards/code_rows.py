@@ -33,6 +33,14 @@ class CallTest:
 
 
 @dataclass(frozen=True, slots=True)
+class AssertTest:
+    """Source that raises unless the program is right, and the functions of the program that it calls."""
+
+    source: str
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StdinTests:
     """The tests of a whole program; at least one."""
 
@@ -78,25 +86,23 @@ def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutp
     return CallTests(function, tuple(_call_test(e, wrapped, w) for w, e in entries))
 
 
-def asserted_function(asserts: Sequence[str], setup: str) -> str:
-    """The function that ``asserts`` test: the one name that they call, Python's own and those of ``setup`` aside.
+def asserted_functions(line: str, setup: str) -> tuple[str, ...]:
+    """The functions that an assert tests: the names in it that neither Python, nor ``setup``, nor itself defines.
 
-    Raises ValueError if a line is no Python, and if they call none or several.
+    Raises ValueError if it is no assert, if it has no such name, and if it asks one for an attribute: that would be a
+    module, which ``setup`` lacks.
     """
-    known = {*dir(builtins), *_bound(parsed(setup))}
-    called = {
-        node.func.id
-        for line in asserts
-        for node in ast.walk(parsed(line))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    unknown = sorted(called - known)
-    if len(unknown) != 1:
-        raise ValueError(
-            f"the asserts call {', '.join(unknown) or 'no function'}: which function they test must stand in a column, "
-            "named by the setting entry_point_column"
-        )
-    return unknown[0]
+    tree = parsed(line)
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        raise ValueError(f"{line!r:.200} asserts nothing")
+    known = {*dir(builtins), *_bound(parsed(setup)), *_bound(tree)}
+    unknown = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - known
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in unknown:
+            raise ValueError(f"{line!r:.200} uses {node.value.id!r}, which nothing before it imports")
+    if not unknown:
+        raise ValueError(f"{line!r:.200} calls no function of a program")
+    return tuple(sorted(unknown))
 
 
 def _from_json(value: Any, place: str) -> Any:
@@ -137,7 +143,7 @@ def _columns(given: Mapping[str, Any], place: str) -> Iterator[Mapping[str, Any]
 
 
 def _function_name(of_tests: Sequence[Any], of_row: Any, column: str) -> str | None:
-    """The name that the tests or their row give; a row as it is, or in an object, or in its JSON text, ``func_name``."""
+    """The name that the tests give, or their row: as it is, or as ``func_name`` of an object or of its JSON text."""
     if isinstance(of_row, str) and of_row.lstrip().startswith("{"):
         of_row = _from_json(of_row, f"the column {column!r} of this row")
     if isinstance(of_row, Mapping):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sharpen.rewards.code_rows import CallTests, StdinTest
+from sharpen.rewards.code_rows import AssertTest, CallTests, StdinTest
 from sharpen.sandbox import Isolation, Limits, Returned, Sandbox, Status
 
 CORES = os.cpu_count() or 1
@@ -105,13 +105,17 @@ def call_tests(
 
 
 def check_tests(
-    sandbox: Sandbox, code: str, tests: Sequence[str], entry_point: str, preamble: str, budget: Budget
+    sandbox: Sandbox, code: str, tests: Sequence[AssertTest], preamble: str, budget: Budget
 ) -> Iterator[bool]:
-    """For each source of tests whether it ran to its end, calling the program's functions from another process."""
+    """For each test whether it ran to its last line, calling the program's functions in another process.
+
+    Raises `sharpen.sandbox.TestsError` for a test, or a preamble, that no program could pass.
+    """
     for test in tests:
         if budget.is_spent:
             yield False
             continue
-        verdict = sandbox.check(test, code, entry_point=entry_point, preamble=preamble, limits=budget.of_one_test())
-        budget.spend(verdict.wall_s)
+        limits = budget.of_one_test()
+        verdict = sandbox.check(test.source, code, entry_point=test.functions, preamble=preamble, limits=limits)
+        budget.spend(max(verdict.tests.wall_s, verdict.candidate.wall_s))
         yield verdict.passed
