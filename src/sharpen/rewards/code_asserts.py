@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from sharpen.rewards.code import TestedCode
 from sharpen.rewards.code_rows import AssertTest, asserted_functions, parsed
 from sharpen.rewards.code_running import check_tests
-from sharpen.rewards.verifier import reference_text
 from sharpen.types import Row
+
 
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
 
@@ -48,7 +48,7 @@ class CodeCheck(TestedCode):
         return self._score(check_tests(self._sandbox, code, [test], prompt, self._budget()), 1)
 
     def _test(self, row: Row) -> AssertTest:
-        source, entry_point = reference_text(row, self.column), reference_text(row, self.entry_point_column)
+        source, entry_point = _source(row, self.column), _source(row, self.entry_point_column)
         if not any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in parsed(source).body):
             raise ValueError(f"the column {self.column!r} of this row defines no function check")
         if not _ENTRY_POINT.fullmatch(entry_point):
@@ -61,7 +61,7 @@ class CodeCheck(TestedCode):
     def _prompt(self, row: Row) -> str:
         if self.prompt_column is None:
             return ""
-        prompt = reference_text(row, self.prompt_column)
+        prompt = _source(row, self.prompt_column)
         parsed(prompt)
         return prompt
 
@@ -110,3 +110,12 @@ class CodeAsserts(TestedCode):
         if not isinstance(setup, str):
             raise ValueError(f"the column {self.setup_column!r} of this row must be a text, not {setup!r:.200}")
         return [AssertTest(f"{setup}\n{line}\n", asserted_functions(line, setup)) for line in lines]
+
+
+def _source(row: Row, column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise ValueError(f"the column {column!r} of this row must be a text, not {value!r:.200}")
+    if not value.strip():
+        raise ValueError(f"the column {column!r} of this row is empty")
+    return value

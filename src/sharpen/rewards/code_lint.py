@@ -51,7 +51,8 @@ def findings(code: str, rules: tuple[str, ...], timeout_s: float) -> int | None:
     Raises RuntimeError if ruff itself does not work.
     """
     try:
-        ran = _ruff(code, rules, timeout_s)
+        # The line break before a closing fence belongs to the program, a missing one is no finding.
+        ran = _ruff(code if code.endswith("\n") else f"{code}\n", rules, timeout_s)
     except subprocess.TimeoutExpired:
         return None
     if ran.returncode < 0:  # ended by a signal, as by nesting too deep for its stack: the program's doing
