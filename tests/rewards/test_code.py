@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from rewards.conftest import make_group
+from sharpen.errors import RewardError
 from sharpen.rewards import code as code_module
 from sharpen.rewards.code import CodeCompiles, CodeTests
 from sharpen.rewards.code_extraction import as_completion
@@ -126,6 +127,17 @@ def test_a_failure_of_the_sandbox_is_no_reward(monkeypatch: pytest.MonkeyPatch) 
     assert "SandboxError: the sandbox's process is dead" in score.error
 
 
+def test_a_machine_without_isolation_is_an_error_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Missing(Sandbox):
+        @property
+        def isolation(self) -> Any:
+            raise SandboxError("this machine cannot isolate programs")
+
+    monkeypatch.setattr(code_module, "shared_sandbox", lambda *_: Missing())
+    with pytest.raises(RewardError, match=r"reward 'code_tests': .*this machine cannot isolate programs"):
+        resolve_reward("code_tests")
+
+
 def test_a_row_without_sense_is_an_error_whatever_the_completion() -> None:
     for completion in ("no code", as_completion(ADDING)):
         with pytest.raises(ValueError, match="'tests' of this row is empty"):
@@ -191,6 +203,7 @@ def test_by_name_with_settings() -> None:
         {"tolerance": -1},
         {"output": "lines"},
         {"isolation": "vm"},
+        {"isolation": "none"},
         {"column": 5},
     ],
 )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sharpen.rewards.code_comparison import Output, same_output, same_value
 from sharpen.rewards.code_extraction import CodeSource, as_completion, extract_code
 from sharpen.rewards.code_rows import StdinTests, WrappedOutputs, read_tests
 from sharpen.rewards.code_running import CORES, Budget, call_tests, compiles, shared_sandbox, stdin_tests
 from sharpen.rewards.verifier import Verifier
-from sharpen.sandbox import Isolation, Sandbox
+from sharpen.sandbox import Isolation, Sandbox, SandboxError
 from sharpen.types import Row
 
 
@@ -48,7 +48,8 @@ class SandboxedCode(Code):
     One test may take ``test_timeout_s`` and all tests of a program together ``total_timeout_s``, in which waiting for
     the sandbox does not count; ``memory_bytes`` is its address space, ``output_bytes`` what it may print or return. A
     program that goes beyond a limit fails the test. A failure of the sandbox itself is a `SandboxError`, which is
-    recorded with the sample: it is no reward of 0. ``isolation`` and ``unsafe`` are those of `sharpen.sandbox.Sandbox`.
+    recorded with the sample: it is no reward of 0. ``isolation`` and ``unsafe`` are those of `sharpen.sandbox.Sandbox`;
+    a machine that cannot give this isolation is an error of the settings.
     """
 
     at_once: ClassVar[int] = CORES
@@ -59,6 +60,15 @@ class SandboxedCode(Code):
     output_bytes: int = Field(1 << 20, gt=0)
     isolation: Isolation = Isolation.AUTO
     unsafe: bool = False
+
+    @model_validator(mode="after")
+    def _can_run(self) -> Self:
+        # Before the first step, and before a model or a secret is in memory: the sandbox's process is started here.
+        try:
+            self._sandbox.isolation  # noqa: B018
+        except SandboxError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def _sandbox(self) -> Sandbox:

@@ -7,10 +7,10 @@ import re
 from typing import Any, ClassVar
 
 from sharpen.rewards.code import TestedCode
-from sharpen.rewards.code_rows import AssertTest, asserted_functions, parsed
+from sharpen.rewards.code_rows import AssertTest
 from sharpen.rewards.code_running import check_tests
+from sharpen.rewards.code_sources import asserted_functions, parsed
 from sharpen.types import Row
-
 
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
 

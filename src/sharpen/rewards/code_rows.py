@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,25 +82,6 @@ def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutp
     if function is None:
         return StdinTests(tuple(StdinTest(_text(e, "input", w), _text(e, "output", w)) for w, e in entries))
     return CallTests(function, tuple(_call_test(e, wrapped, w) for w, e in entries))
-
-
-def asserted_functions(line: str, setup: str) -> tuple[str, ...]:
-    """The functions that an assert tests: the names in it that neither Python, nor ``setup``, nor itself defines.
-
-    Raises ValueError if it is no assert, if it has no such name, and if it asks one for an attribute: that would be a
-    module, which ``setup`` lacks.
-    """
-    tree = parsed(line)
-    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
-        raise ValueError(f"{line!r:.200} asserts nothing")
-    known = {*dir(builtins), *_bound(parsed(setup)), *_bound(tree)}
-    unknown = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - known
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in unknown:
-            raise ValueError(f"{line!r:.200} uses {node.value.id!r}, which nothing before it imports")
-    if not unknown:
-        raise ValueError(f"{line!r:.200} calls no function of a program")
-    return tuple(sorted(unknown))
 
 
 def _from_json(value: Any, place: str) -> Any:
@@ -211,22 +190,3 @@ def _check_plain(value: Any, where: str) -> None:
         raise ValueError(f"{where} holds a {type(value).__name__}, which is no plain data")
     for part in parts:
         _check_plain(part, where)
-
-
-def parsed(source: str) -> ast.Module:
-    """The syntax tree of a source that belongs to the data. Raises ValueError if it is no Python."""
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise ValueError(f"{source!r:.200} is no Python: {error}") from None
-
-
-def _bound(module: ast.Module) -> Iterator[str]:
-    """The names that a module's own statements bind."""
-    for node in ast.walk(module):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)

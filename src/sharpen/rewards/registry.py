@@ -32,7 +32,10 @@ RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str
 Checked = TypeVar("Checked", bound=BaseModel)
 
 _CODE: tuple[type[Verifier], ...] = (CodeTests, CodeCheck, CodeAsserts, CodeCompiles, CodeLint)
-VERIFIERS: dict[str, type[Verifier]] = {v.name: v for v in (ExactAnswer, Contains, Regex, Tags, Math, *_CODE)}
+
+VERIFIERS: dict[str, type[Verifier]] = {v.name: v for v in (ExactAnswer, Contains, Regex, Tags, Math)} | {
+    v.name: v for v in _CODE
+}
 
 
 MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any], Reward]]] = {
