@@ -188,6 +188,22 @@ def test_the_reference_is_the_column_of_right_programs() -> None:
     ] * 4
 
 
+def test_a_completion_may_continue_the_prompt() -> None:
+    verifier = CodeTests(code_from="whole", continues_prompt=True, prompt_column="start")
+    assert verifier.columns == ("tests", "start")
+    assert verifier(" + 1)", tests=SUMS[:1], start="print(len(input()) - 1") == 1.0
+    assert CodeCompiles(code_from="whole", continues_prompt=True)("    return 1", prompt="def f():\n") == 1.0
+    for row in ({}, {"start": ["a", "list"]}):
+        with pytest.raises(ValueError, match="the column 'start' of this row must be a text"):
+            verifier("x", tests=SUMS, **row)
+    # A right program that is the rest of the prompt's needs the prompt, where it stands alone.
+    row = {"prompt": "def f():\n", "canonical_solution": "    return 1\n"}
+    for compiling in (CodeCompiles(), CodeCompiles(code_from="whole", continues_prompt=True)):
+        reference = compiling.reference(row)
+        assert reference is not None
+        assert compiling(reference, **row) == 1.0
+
+
 def test_by_name_with_settings() -> None:
     reward = resolve_reward({"name": "code_tests", "score": "share", "isolation": "auto"})
     ((score,),) = reward.score([make_group([as_completion("print(3)")], tests=SUMS)])
@@ -205,6 +221,7 @@ def test_by_name_with_settings() -> None:
         {"isolation": "vm"},
         {"isolation": "none"},
         {"column": 5},
+        {"continues_prompt": True, "prompt_column": None},
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from sharpen.rewards.code_comparison import Output, same_output, same_value
 from sharpen.rewards.code_extraction import CodeSource, as_completion, extract_code
 from sharpen.rewards.code_rows import StdinTests, WrappedOutputs, read_tests
 from sharpen.rewards.code_running import CORES, Budget, call_tests, compiles, shared_sandbox, stdin_tests
+from sharpen.rewards.code_sources import source_text
 from sharpen.rewards.verifier import Verifier
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
 from sharpen.types import Row
@@ -20,26 +21,42 @@ class Code(Verifier):
     """What the rewards for programs have in common.
 
     ``code_from`` and ``tag`` say where the program stands, see `sharpen.rewards.code_extraction.extract_code`; a
-    completion without one is worth 0. ``reference_column`` holds a right program, if anything; only `reference` reads
-    it.
+    completion without one is worth 0. With ``continues_prompt`` the program is the text in ``prompt_column`` and what
+    the completion adds to it, as a base model does. ``reference_column`` holds a right program, if anything; one that
+    begins with an indentation adds to the prompt. Only `reference` reads it.
     """
 
     code_from: CodeSource = "fence"
     tag: str = Field("answer", min_length=1)
+    prompt_column: str | None = "prompt"
+    continues_prompt: bool = False
     reference_column: str = "canonical_solution"
 
+    @model_validator(mode="after")
+    def _has_prompt(self) -> Self:
+        if self.continues_prompt and self.prompt_column is None:
+            raise ValueError("continues_prompt needs a prompt_column")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.prompt_column,) if self.continues_prompt and self.prompt_column is not None else ()
+
     def reference(self, row: Row) -> str | None:
-        code = self._reference_code(row)
-        return None if code is None else as_completion(code, self.code_from, self.tag)
+        code = row.get(self.reference_column)
+        if isinstance(code, (list, tuple)):
+            code = code[0] if code else None
+        if not isinstance(code, str) or not code.strip():
+            return None
+        if code[0].isspace() and self.prompt_column is not None and not self.continues_prompt:
+            code = source_text(row, self.prompt_column) + code
+        return as_completion(code, self.code_from, self.tag)
 
-    def _code(self, completion: str) -> str | None:
-        return extract_code(completion, self.code_from, self.tag)
-
-    def _reference_code(self, row: Row) -> str | None:
-        value = row.get(self.reference_column)
-        if isinstance(value, (list, tuple)):
-            value = value[0] if value else None
-        return value if isinstance(value, str) and value.strip() else None
+    def _code(self, completion: str, row: Row) -> str | None:
+        """The program, None if the completion gives none. Raises ValueError if the row has no prompt to continue."""
+        prompt = source_text(row, self.prompt_column) if self.continues_prompt and self.prompt_column else ""
+        code = extract_code(completion, self.code_from, self.tag)
+        return None if code is None else prompt + code
 
 
 class SandboxedCode(Code):
@@ -84,7 +101,7 @@ class CodeCompiles(SandboxedCode):
     name: ClassVar[str] = "code_compiles"
 
     def __call__(self, completion: str, **row: Any) -> float:
-        code = self._code(completion)
+        code = self._code(completion, row)
         return 0.0 if code is None else float(compiles(self._sandbox, code, self._budget()))
 
 
@@ -120,11 +137,11 @@ class CodeTests(TestedCode):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (self.column,)
+        return (self.column, *super().columns)
 
     def __call__(self, completion: str, **row: Any) -> float:
         tests = read_tests(row, self.column, self.function_column, self.wrapped_outputs)
-        code = self._code(completion)
+        code = self._code(completion, row)
         if code is None:
             return 0.0
         if isinstance(tests, StdinTests):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sharpen.rewards.code import TestedCode
 from sharpen.rewards.code_rows import AssertTest
 from sharpen.rewards.code_running import check_tests
-from sharpen.rewards.code_sources import asserted_functions, parsed
+from sharpen.rewards.code_sources import asserted_functions, parsed, source_text
 from sharpen.types import Row
 
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
@@ -20,8 +20,7 @@ class CodeCheck(TestedCode):
 
     ``column`` holds the source that defines ``check``; ``entry_point_column`` what it is called with, a function or
     ``Class().method``. ``prompt_column``, null for none, holds the beginning of a program: imports, helper functions
-    and the head of the function itself. It runs before the tests and before the program. With ``continues_prompt`` the
-    program goes on where it ends, as a base model does.
+    and the head of the function itself. It runs before the tests and before the program.
 
     Tests and program run in two processes, and the tests see of the program only what its functions return. A row has
     one test, so that ``share`` is ``all``.
@@ -31,24 +30,21 @@ class CodeCheck(TestedCode):
 
     column: str = "test"
     entry_point_column: str = "entry_point"
-    prompt_column: str | None = "prompt"
-    continues_prompt: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(c for c in (self.column, self.entry_point_column, self.prompt_column) if c is not None)
+        prompt = () if self.prompt_column is None else (self.prompt_column,)
+        return (self.column, self.entry_point_column, *prompt)
 
     def __call__(self, completion: str, **row: Any) -> float:
         test, prompt = self._test(row), self._prompt(row)
-        code = self._code(completion)
+        code = self._code(completion, row)
         if code is None:
             return 0.0
-        if self.continues_prompt:
-            code = prompt + code
         return self._score(check_tests(self._sandbox, code, [test], prompt, self._budget()), 1)
 
     def _test(self, row: Row) -> AssertTest:
-        source, entry_point = _source(row, self.column), _source(row, self.entry_point_column)
+        source, entry_point = source_text(row, self.column), source_text(row, self.entry_point_column)
         if not any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in parsed(source).body):
             raise ValueError(f"the column {self.column!r} of this row defines no function check")
         if not _ENTRY_POINT.fullmatch(entry_point):
@@ -61,16 +57,9 @@ class CodeCheck(TestedCode):
     def _prompt(self, row: Row) -> str:
         if self.prompt_column is None:
             return ""
-        prompt = _source(row, self.prompt_column)
+        prompt = source_text(row, self.prompt_column)
         parsed(prompt)
         return prompt
-
-    def _reference_code(self, row: Row) -> str | None:
-        code = super()._reference_code(row)
-        # HumanEval's solutions are the rest of the function that the prompt begins.
-        if code is not None and code[0].isspace() and not self.continues_prompt:
-            return self._prompt(row) + code
-        return code
 
 
 class CodeAsserts(TestedCode):
@@ -92,11 +81,11 @@ class CodeAsserts(TestedCode):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (self.column,)
+        return (self.column, *super().columns)
 
     def __call__(self, completion: str, **row: Any) -> float:
         tests = self._tests(row)
-        code = self._code(completion)
+        code = self._code(completion, row)
         if code is None:
             return 0.0
         return self._score(check_tests(self._sandbox, code, tests, "", self._budget()), len(tests))
@@ -110,12 +99,3 @@ class CodeAsserts(TestedCode):
         if not isinstance(setup, str):
             raise ValueError(f"the column {self.setup_column!r} of this row must be a text, not {setup!r:.200}")
         return [AssertTest(f"{setup}\n{line}\n", asserted_functions(line, setup)) for line in lines]
-
-
-def _source(row: Row, column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise ValueError(f"the column {column!r} of this row must be a text, not {value!r:.200}")
-    if not value.strip():
-        raise ValueError(f"the column {column!r} of this row is empty")
-    return value

@@ -40,7 +40,7 @@ class CodeLint(Code):
         return rules
 
     def __call__(self, completion: str, **row: Any) -> float:
-        code = self._code(completion)
+        code = self._code(completion, row)
         count = None if code is None else findings(code, self.rules, self.timeout_s)
         return 0.0 if count is None else max(0.0, 1.0 - self.cost * count)
 

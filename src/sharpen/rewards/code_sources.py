@@ -6,6 +6,18 @@ import ast
 import builtins
 from collections.abc import Iterator
 
+from sharpen.types import Row
+
+
+def source_text(row: Row, column: str) -> str:
+    """The text in ``column``. Raises ValueError if there is none."""
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise ValueError(f"the column {column!r} of this row must be a text, not {value!r:.200}")
+    if not value.strip():
+        raise ValueError(f"the column {column!r} of this row is empty")
+    return value
+
 
 def parsed(source: str) -> ast.Module:
     """The syntax tree. Raises ValueError if it is no Python."""
