@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
+from sharpen import sandbox
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_extraction import as_completion
-from sharpen.sandbox import TestsError
 
 CHECK = {
     "prompt": 'from typing import List\n\ndef twice(x):\n    return 2 * x\n\ndef f(xs: List[int]):\n    """Doc."""\n',
@@ -67,7 +67,7 @@ def test_a_row_without_sense_is_named(change: dict[str, Any], message: str) -> N
 
 
 def test_tests_that_no_program_can_pass_are_an_error() -> None:
-    with pytest.raises(TestsError, match="nowhere"):
+    with pytest.raises(sandbox.TestsError, match="nowhere"):
         CodeCheck()(as_completion("def f(xs):\n    return xs"), **{**CHECK, "prompt": "import nowhere"})
 
 
@@ -127,6 +127,8 @@ def test_references() -> None:
     assert reference is not None
     assert verifier(reference, test_list=["assert f(4) == 4"]) == 1.0
     assert verifier.reference({}) is None
+    odd = {"code": "\n\ndef sum(x):\n    return x", "prompt": "Write a function.", "test_list": ["assert sum(4) == 4"]}
+    assert verifier(str(verifier.reference(odd)), **odd) == 1.0
 
     body, whole = "    return [2 * x for x in xs]\n", "def f(xs):\n    return [2 * x for x in xs]\n"
     for check, solution in ((CodeCheck(), body), (CodeCheck(), whole), (CodeCheck(continues_prompt=True), body)):

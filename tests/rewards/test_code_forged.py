@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from rewards.forged_programs import ADDING, FORGED
-from sharpen.rewards.code import CodeTests, TestedCode
+from sharpen.rewards.code import CodeTests, ScoredCode
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_extraction import as_completion
 
 LIMITS = {"test_timeout_s": 1.0, "total_timeout_s": 2.0, "memory_bytes": 1 << 28, "score": "share"}
 CHECK = "def check(candidate):\n    assert candidate(2, 3) == 5\n    assert candidate(10, -4) == 6\n"
-STYLES: dict[str, tuple[type[TestedCode], dict[str, Any], str]] = {
+STYLES: dict[str, tuple[type[ScoredCode], dict[str, Any], str]] = {
     "stdin": (
         CodeTests,
         {"tests": [{"input": "2 3\n", "output": "5\n"}, {"input": "10 -4\n", "output": "6\n"}]},

@@ -16,6 +16,7 @@ from sharpen.rewards.code_sources import asserted_functions
         ("assert near(f(1), 2)", "from m import isclose as near", ("f",)),
         ("assert near(f(1), 2)", "def near(a, b):\n    return a == b", ("f",)),
         ("assert f(tree) == 2", "tree = [1]", ("f",)),
+        ("assert sum(10, 15) == 6", "", ("sum",)),
     ],
 )
 def test_the_functions_that_an_assert_tests(line: str, setup: str, names: tuple[str, ...]) -> None:
@@ -26,7 +27,8 @@ def test_the_functions_that_an_assert_tests(line: str, setup: str, names: tuple[
     ("line", "message"),
     [
         ("f(1) == 2", "asserts nothing"),
-        ("assert 1 == len([1])", "calls no function of a program"),
+        ("assert 1 == len(list([1]))", "calls no function of a program"),
+        ("assert True", "calls no function of a program"),
         ("assert math.isclose(f(1), 2)", "uses 'math', which nothing before it imports"),
         ("assert f(", "is no Python"),
     ],

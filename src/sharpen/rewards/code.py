@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,6 +16,8 @@ from sharpen.rewards.code_sources import source_text
 from sharpen.rewards.verifier import Verifier
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
 from sharpen.types import Row
+
+_INDENTED = re.compile(r"(?:[ \t]*\r?\n)*[ \t]+\S")
 
 
 class Code(Verifier):
@@ -48,7 +51,7 @@ class Code(Verifier):
             code = code[0] if code else None
         if not isinstance(code, str) or not code.strip():
             return None
-        if code[0].isspace() and self.prompt_column is not None and not self.continues_prompt:
+        if _INDENTED.match(code) and self.prompt_column is not None and not self.continues_prompt:
             code = source_text(row, self.prompt_column) + code
         return as_completion(code, self.code_from, self.tag)
 
@@ -105,7 +108,7 @@ class CodeCompiles(SandboxedCode):
         return 0.0 if code is None else float(compiles(self._sandbox, code, self._budget()))
 
 
-class TestedCode(SandboxedCode):
+class ScoredCode(SandboxedCode):
     """``score`` is ``all``, 1 if all tests pass, else 0; or ``share``, the share of the tests that pass."""
 
     score: Literal["all", "share"] = "all"
@@ -115,7 +118,7 @@ class TestedCode(SandboxedCode):
         return float(all(passed)) if self.score == "all" else sum(passed) / count
 
 
-class CodeTests(TestedCode):
+class CodeTests(ScoredCode):
     """1 if the program passes tests of input and output, else 0; or the share that it passes.
 
     ``column`` holds the tests: of a whole program, which reads standard input and prints, or of the function that the

@@ -6,7 +6,7 @@ import ast
 import re
 from typing import Any, ClassVar
 
-from sharpen.rewards.code import TestedCode
+from sharpen.rewards.code import ScoredCode
 from sharpen.rewards.code_rows import AssertTest
 from sharpen.rewards.code_running import check_tests
 from sharpen.rewards.code_sources import asserted_functions, parsed, source_text
@@ -15,7 +15,7 @@ from sharpen.types import Row
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
 
 
-class CodeCheck(TestedCode):
+class CodeCheck(ScoredCode):
     """1 if the program passes a test function ``check(candidate)``, as in HumanEval, else 0.
 
     ``column`` holds the source that defines ``check``; ``entry_point_column`` what it is called with, a function or
@@ -62,7 +62,7 @@ class CodeCheck(TestedCode):
         return prompt
 
 
-class CodeAsserts(TestedCode):
+class CodeAsserts(ScoredCode):
     """1 if the program passes a list of asserts, as in MBPP, else 0; or the share that it passes.
 
     ``column`` holds the list of texts, each an assert that calls functions of the program by their names.
