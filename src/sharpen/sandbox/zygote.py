@@ -136,7 +136,8 @@ class Zygote:
 
 def _result(report: dict[str, Any], stdout: bytes, stderr: bytes, results: bytes, limits: Limits) -> Result:
     cause, code, signal = report["cause"], report["exit_code"], report["signal"]
-    is_out_of_cpu = signal in (_SIGKILL, _SIGXCPU) and report["cpu_s"] >= math.ceil(limits.cpu_s) - 0.1
+    # The kernel ends a program at this limit by another count of its time than the one that it reports.
+    is_out_of_cpu = signal in (_SIGKILL, _SIGXCPU) and report["cpu_s"] > 0.5 * math.ceil(limits.cpu_s)
     if cause == "wall" or (cause is None and is_out_of_cpu):
         status = Status.TIMEOUT
     elif cause is not None:

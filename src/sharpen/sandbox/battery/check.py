@@ -77,7 +77,7 @@ def check_sandbox(
     """
     chosen: Sequence[Attack] = (*ATTACKS, *FORGED) if programs is None else programs
     if sandbox.isolation is Isolation.NONE:
-        chosen = [attack for attack in chosen if attack.is_harmless or attack.group.startswith("forged")]
+        chosen = [attack for attack in chosen if attack.is_harmless]
     _check_honest(sandbox)
     findings: list[Finding] = []
     with Witness() as witness:

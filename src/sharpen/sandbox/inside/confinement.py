@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import tempfile
 import time
 from collections.abc import Callable
 
@@ -15,8 +14,8 @@ from .limits import Limits
 FIRST_LEVEL_FD, LAST_LEVEL_FD = 40, 44
 """Where a level keeps its descriptors, so that a job's own can lie below."""
 
-_FIRST_UID = 1_879_048_192  # at the level landlock, root gives every job a user of its own from here on
-_UIDS = 1 << 16
+_USERS = range(1_879_048_192, 1_879_048_192 + (1 << 16))
+"""At the level landlock, root makes every job a user of its own."""
 _HEADROOM = 64  # threads that an ordinary user's other processes may start while a job is counted as one of them
 
 
@@ -25,7 +24,7 @@ class Unconfined:
 
     def enter(self) -> None:
         """Called once, in the zygote."""
-        os.chdir(tempfile.gettempdir())
+        os.chdir("/tmp")
 
     def before_job(self) -> None:
         """Called in the zygote before each job."""
@@ -84,7 +83,7 @@ class Landlock(Unconfined):
 
     def __init__(self) -> None:
         self._rules_fd = -1
-        self._as_root = os.getuid() == 0
+        self._users = _users_to_become()
         self._kept: tuple[int, ...] = ()
         self._counted_at = -1.0
         self._others = 0
@@ -94,23 +93,23 @@ class Landlock(Unconfined):
         devices = [(path, landlock.DEVICE) for path in visible.DEVICES]
         self._rules_fd = _lift(landlock.ruleset([*((part, landlock.READ) for part in parts), *devices]))
         os.chdir("/")
-        if self._as_root and not _readable_by_others(os.__file__):
+        if self._users and not _readable_by_others(os.__file__):
             self._kept = (linux.CAP_DAC_READ_SEARCH,)
 
     def before_job(self) -> None:
-        if not self._as_root and time.monotonic() > self._counted_at + 1:
+        if not self._users and time.monotonic() > self._counted_at + 1:
             self._others, self._counted_at = _threads_of(os.getuid()), time.monotonic()
 
     def threads_limit(self, limits: Limits) -> int | None:
-        if self._as_root:
+        if self._users:
             return limits.threads + 1
         return self._others + limits.threads + _HEADROOM
 
     def close_job(self, job: int) -> Callable[[], None]:
-        if self._as_root:
+        if self._users:
             if self._kept:
                 linux.prctl(linux.PR_SET_KEEPCAPS, 1)
-            uid = _FIRST_UID + job % _UIDS
+            uid = self._users[job % len(self._users)]
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
@@ -148,6 +147,42 @@ def set_limits(limits: Limits, threads: int | None) -> None:
             _, hard = resource.getrlimit(kind)
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(kind, (value, value))
+
+
+def _users_to_become() -> range:
+    """The ids that root gives to jobs; none for an ordinary user, nor for the root of a container that is one outside.
+
+    Raises:
+        OSError: real root, but without the right to become somebody else.
+    """
+    if os.getuid() != 0:
+        return range(0)
+    with open("/proc/self/uid_map") as lines:
+        extents = [(int(inside), int(outside), int(count)) for inside, outside, count in map(str.split, lines)]
+    first, outside, count = max(extents, key=lambda extent: extent[2])
+    if first <= _USERS.start and first + count >= _USERS.stop:
+        users = _USERS
+    else:
+        users = range(max(first, 1), first + count)[-(1 << 14) :]
+    if users and _may_become(users[0]):
+        return users
+    if (first, outside) == (0, 0):
+        raise PermissionError(1, "root may not become another user (CAP_SETUID and CAP_SETGID are missing)")
+    return range(0)
+
+
+def _may_become(uid: int) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _lift(fd: int) -> int:

@@ -39,11 +39,12 @@ def call_function(payload: bytes, limits: Limits) -> NoReturn:
     request = plain.decode(payload)
 
     def calls() -> None:
-        function = _named(
-            _execute(request["source"].encode("utf-8", "surrogatepass"), MODULE_NAME), request["function"]
-        )
+        namespace = _execute(request["source"].encode("utf-8", "surrogatepass"), MODULE_NAME)
+        name = request["function"]
+        if name.split(".")[0] not in namespace:
+            raise NameError(f"name {name.split('.')[0]!r} is not defined")
         for arguments, keywords in request["calls"]:
-            send(RESULTS_FD, outcome(lambda: function(*arguments, **keywords)))  # noqa: B023 - called at once
+            send(RESULTS_FD, outcome(lambda: _named(namespace, name)(*arguments, **keywords)))  # noqa: B023
 
     _finish(calls)
 

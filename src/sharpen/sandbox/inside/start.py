@@ -5,17 +5,17 @@ imported, and no folder is added to where programs import from.
 """
 
 import importlib.util
+import os
 import socket
 import sys
-from pathlib import Path
 
 NAME = "_sharpen_sandbox"
 
 
 def main() -> None:
-    folder = Path(__file__).resolve().parent
+    folder = os.path.dirname(os.path.realpath(__file__))
     spec = importlib.util.spec_from_file_location(
-        NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        NAME, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )
     if spec is None or spec.loader is None:
         raise ImportError(f"{folder} cannot be loaded")
@@ -24,7 +24,7 @@ def main() -> None:
     spec.loader.exec_module(package)
     zygote = importlib.import_module(f"{NAME}.zygote")
     # The script's own folder, where a program would find these modules by their bare names.
-    sys.path = [path for path in sys.path if path != str(folder)]
+    sys.path = [path for path in sys.path if path != folder]
     zygote.serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
 
 

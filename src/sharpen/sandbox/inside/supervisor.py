@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import select
 import signal
@@ -85,6 +86,7 @@ class _Watch:
         self._poll = select.poll()
         self._started = self._heard = time.monotonic()
         self._deadline, self._out_of_time = self._started + limits.wall_s, "wall"
+        self._patience_ms = math.inf if hasattr(os, "pidfd_open") else 1.0
         self._cause: str | None = None
         self.report: dict[str, Any] = {}
 
@@ -105,13 +107,10 @@ class _Watch:
         while reading and self._cause is None:
             events = self._poll.poll(max(0.0, self._left_s()) * 1000)
             for fd, _ in events:
-                if fd == self._parent.fileno():
-                    self._give_up()
-                elif fd == self._stdin_fd:
-                    self._feed()
-                elif not self._read(fd):
+                if fd in reading and not self._read(fd):
                     self._poll.unregister(fd)
                     reading.discard(fd)
+                self._attend(fd)
             if not events and self._left_s() <= 0:
                 self._cause = self._out_of_time
         self._end(reading)
@@ -125,13 +124,15 @@ class _Watch:
 
     def _end(self, reading: set[int]) -> None:
         # A program that closed all of its outputs may still be at work.
+        if hasattr(os, "pidfd_open"):
+            self._poll.register(os.pidfd_open(self._pid), select.POLLIN)
         while self._cause is None:
             if os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 break
             if self._left_s() <= 0:
                 self._cause = self._out_of_time
-            elif self._poll.poll(min(1.0, max(0.0, self._left_s()) * 1000)):
-                self._give_up()
+            for fd, _ in self._poll.poll(min(self._patience_ms, max(0.0, self._left_s()) * 1000)):
+                self._attend(fd)
         # The whole id space dies with its first process; without one, the program's group does.
         os.killpg(self._pid, signal.SIGKILL)
         wall_s = time.monotonic() - self._started
@@ -148,10 +149,13 @@ class _Watch:
             "peak_memory_bytes": usage.ru_maxrss * 1024,
         }
 
-    def _give_up(self) -> None:
-        """Nobody waits for more: what has come to its own end is still told as such."""
-        self._poll.unregister(self._parent)
-        self._deadline, self._out_of_time = min(self._deadline, time.monotonic() + _LAST_MOMENT_S), "cancelled"
+    def _attend(self, fd: int) -> None:
+        if fd == self._stdin_fd:
+            self._feed()
+        elif fd == self._parent.fileno():
+            # Nobody waits for more. What comes to its own end just now is still told as such.
+            self._poll.unregister(self._parent)
+            self._deadline, self._out_of_time = min(self._deadline, time.monotonic() + _LAST_MOMENT_S), "cancelled"
 
     def _feed(self) -> None:
         """Write what the pipe takes of standard input."""

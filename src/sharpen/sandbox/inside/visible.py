@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sysconfig
+import sys
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _TIME_ZONES = "/usr/share/zoneinfo"
@@ -12,7 +12,7 @@ _PACKAGES = ("site-packages", "dist-packages")
 
 def folders() -> list[str]:
     """The folders to show, none of them inside another. To be asked once all that needs a C library is imported."""
-    wanted = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    wanted = {os.path.realpath(path) for path in sys.path}
     wanted |= {os.path.dirname(os.path.realpath(path)) for path in _mapped_libraries()}
     wanted.add(os.path.realpath(_TIME_ZONES))
     kept: list[str] = []

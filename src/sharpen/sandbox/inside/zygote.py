@@ -7,14 +7,16 @@ import json
 import os
 import signal
 import socket
+import traceback
 from importlib import import_module
 
+from . import wire
 from .confinement import LEVELS, Unconfined
 from .supervisor import supervise
 
 _COMMON = """
 abc array atexit bisect cmath collections contextlib copy ctypes dataclasses datetime decimal enum fractions functools
-hashlib heapq io itertools json linecache math operator queue random re statistics string struct textwrap threading
+heapq io itertools json linecache math operator queue random re statistics string struct textwrap threading
 time traceback types typing
 """
 """Modules that many programs import: loaded once here, and not once for each program."""
@@ -31,6 +33,7 @@ def serve(control: socket.socket, level_name: str) -> None:
         control.send(json.dumps({"missing": str(error)}).encode())
         return
     control.send(json.dumps({"ready": level_name}).encode())
+    os.dup2(1, 2)  # to /dev/null: nobody reads errors from now on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the supervisors
     gc.freeze()  # so that a collection in a job does not copy all these pages
     job = 0
@@ -49,8 +52,12 @@ def _fork(control: socket.socket, level: Unconfined, job: int, fds: list[int]) -
         code = 1
         try:
             control.close()
-            supervise(level, job, zygote, socket.socket(fileno=fds[0]), fds[1:])
-            code = 0
+            parent = socket.socket(fileno=fds[0])
+            try:
+                supervise(level, job, zygote, parent, fds[1:])
+                code = 0
+            except Exception:  # noqa: BLE001 - whatever it is, the job's result is unknown, and the parent must know
+                parent.sendall(wire.pack({"machinery": traceback.format_exc()[-4000:]}))
         finally:
             os._exit(code)
     for fd in fds:

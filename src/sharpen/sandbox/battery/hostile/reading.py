@@ -9,7 +9,7 @@ ATTACKS = tuple(
 #: a file that anyone may read (harmless)
 print(open(CANARY).read())
 
-#: the same through a symbolic link (harmless)
+#: the same through a symbolic link
 os.symlink(CANARY, "way")
 print(open("way").read())
 

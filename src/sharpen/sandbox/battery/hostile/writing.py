@@ -64,7 +64,7 @@ refused("setxattr", os.path.join(OUTSIDE, "kept").encode(), b"user.left", b"x", 
 os.chdir("..")
 open("." + os.path.join(OUTSIDE, "left"), "w").write("x")
 
-#: a file through a symbolic link (harmless)
+#: a file through a symbolic link
 os.symlink(OUTSIDE, "way")
 open("way/left", "w").write("x")
 
