@@ -30,7 +30,7 @@ def parsed(source: str) -> ast.Module:
 def asserted_functions(line: str, setup: str) -> tuple[str, ...]:
     """The functions that an assert tests: the names in it that neither Python, nor ``setup``, nor itself defines.
 
-    Where there is none, but one of Python's own functions is called, it is the one: programs may be asked for a ``sum``.
+    Where there is none, but one of Python's own functions is called, it is the one: a program may define ``sum``.
     Raises ValueError if it is no assert, if it tests no function, and if it asks an unknown name for an attribute: that
     would be a module, which ``setup`` lacks.
     """
