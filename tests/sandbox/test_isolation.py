@@ -102,6 +102,12 @@ def test_where_nothing_works_the_error_names_what_is_missing(monkeypatch: pytest
         assert sandbox.isolation is Isolation.NONE
 
 
+def test_another_system_than_linux_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharpen.sandbox.zygote.sys.platform", "darwin")
+    with Sandbox() as sandbox, pytest.raises(SandboxError, match=r"namespaces: it needs Linux, and this is darwin"):
+        sandbox.run("")
+
+
 def test_a_kernel_that_refuses_user_namespaces_is_noticed(alone: Path) -> None:
     python = interpreter_for_nobody()
     if python is None or os.getuid() != 0:

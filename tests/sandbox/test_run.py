@@ -104,6 +104,15 @@ def test_much_input_is_read_whole(sandbox: Sandbox) -> None:
     assert result.stdout == f"{5 << 20}\n".encode()
 
 
+def test_a_program_may_recurse_deep(sandbox: Sandbox) -> None:
+    # Through a function in C, so that the depth is one of the stack.
+    source = (
+        "import functools, sys\nsys.setrecursionlimit(10**6)\n@functools.lru_cache(None)\n"
+        "def f(n):\n    return 0 if n == 0 else f(n - 1) + 1\nprint(f(50000))"
+    )
+    assert sandbox.run(source).stdout == b"50000\n"
+
+
 def test_a_program_has_a_few_threads_and_no_more(sandbox: Sandbox) -> None:
     source = (
         "import threading, time\ncount = 0\ntry:\n    for _ in range(1000):\n"

@@ -53,7 +53,9 @@ class Sandbox:
         self._asked = Isolation(isolation)
         self._unsafe = unsafe
         if self._asked is Isolation.NONE and not unsafe:
-            raise ValueError("isolation='none' runs programs with all your rights: add unsafe=True if that is wanted")
+            raise ValueError(
+                "isolation='none' runs programs with all your rights: add unsafe=True (--unsafe) if that is wanted"
+            )
         self._lock = threading.Lock()
         self._zygote: Zygote | None = None
         self._level: Isolation | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import socket
@@ -71,7 +70,9 @@ class Zygote:
             Missing: this machine cannot give this level.
             SandboxError: it did not start.
         """
-        self._control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if level != "none" and sys.platform != "linux":
+            raise Missing(f"it needs Linux, and this is {sys.platform}")
+        self._control, inner = socket.socketpair()
         self._lock = threading.Lock()
         self.pid_of_owner = os.getpid()
         with inner:
@@ -87,10 +88,12 @@ class Zygote:
             )
         self._control.settimeout(_START_TIMEOUT_S)
         try:
-            answer: dict[str, Any] = json.loads(self._control.recv(1 << 16) or b"{}")
+            answer, _ = wire.unpack(self._control.recv)
         except TimeoutError:
             self.close()
             raise SandboxError(f"the sandbox did not start within {_START_TIMEOUT_S:.0f} s") from None
+        except wire.Cut:
+            answer = {}
         if "ready" not in answer:
             said = answer.get("missing") or self._last_words()
             self.close()
@@ -112,7 +115,7 @@ class Zygote:
         parent.settimeout(limits.wall_s + _GRACE_S)
         try:
             with inner, self._lock:
-                socket.send_fds(self._control, [b"job"], [inner.fileno(), *fds])
+                socket.send_fds(self._control, [b"j"], [inner.fileno(), *fds])
             parent.sendall(wire.pack({"kind": kind, "limits": dataclasses.asdict(limits)}, stdin, payload))
         except (BrokenPipeError, ConnectionError):
             parent.close()

@@ -21,7 +21,7 @@ from .witness import Witness
 LIMITS = Limits(
     wall_s=1.5, cpu_s=2, memory_bytes=512 << 20, output_bytes=1 << 20, files_bytes=4 << 20, files=100, threads=16
 )
-_SLACK_S = 5.0
+_SLACK_S = 10.0
 """How much longer than its limits a program may take to go away, on a busy machine."""
 
 

@@ -28,7 +28,7 @@ check(total)
 """
 HONEST = "def total(numbers):\n    return sum(numbers)\n"
 
-CALLS = [[[1, 2, 3]], [[]], [[4]], [[-1, 1, 7]]]
+CALLS: list[list[list[int]]] = [[[1, 2, 3]], [[]], [[4]], [[-1, 1, 7]]]
 VALUES = [6, 0, 4, 7]
 
 INPUT = "4\n1 2 3 -7\n"

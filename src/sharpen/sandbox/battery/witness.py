@@ -21,7 +21,7 @@ from .prelude import Targets
 
 _ENVIRONMENT_NAME = "SHARPEN_SANDBOX_CANARY"
 _SUBREAPER = 36  # prctl: orphans among our descendants become our children, so that none can hide
-_LEAVING_S = 3.0
+_LEAVING_S = 10.0
 
 
 class Witness:
@@ -187,8 +187,14 @@ def _picture(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def _state(pid: int) -> str:
+    """The state of a process once it has met every signal that was sent to it."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        while True:
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            state = status["State"].split()[0]
+            if state == "Z" or not int(status["SigPnd"], 16) | int(status["ShdPnd"], 16):
+                return state
+            time.sleep(0.001)
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
 

@@ -16,6 +16,10 @@ FIRST_LEVEL_FD, LAST_LEVEL_FD = 40, 44
 
 _USERS = range(1_879_048_192, 1_879_048_192 + (1 << 16))
 """At the level landlock, root makes every job a user of its own."""
+_STACK_BYTES = 64 << 20  # of the first thread; programs that recurse deep need more than the usual 8 MiB
+_FIRST_TO_GO = "1000"
+"""Where the machine runs out of memory, the kernel ends a job and not its supervisor, or the trainer."""
+
 _HEADROOM = 64  # threads that an ordinary user's other processes may start while a job is counted as one of them
 
 
@@ -65,6 +69,7 @@ class Namespaces(Unconfined):
         return limits.threads + 2  # counted in the job's own user namespace: the supervisor, and the first thread
 
     def close_job(self, job: int) -> Callable[[], None]:
+        root.write(self._proc_fd, "self/oom_score_adj", _FIRST_TO_GO)
         os.close(self._proc_fd)
         os.chdir(root.WORK)
         linux.set_capabilities()
@@ -106,6 +111,9 @@ class Landlock(Unconfined):
         return self._others + limits.threads + _HEADROOM
 
     def close_job(self, job: int) -> Callable[[], None]:
+        proc_fd = os.open("/proc", os.O_PATH)
+        root.write(proc_fd, "self/oom_score_adj", _FIRST_TO_GO)
+        os.close(proc_fd)
         if self._users:
             if self._kept:
                 linux.prctl(linux.PR_SET_KEEPCAPS, 1)
@@ -134,6 +142,7 @@ def set_limits(limits: Limits, threads: int | None) -> None:
         "RLIMIT_CPU": cpu_s,
         "RLIMIT_AS": limits.memory_bytes,
         "RLIMIT_FSIZE": limits.files_bytes,
+        "RLIMIT_STACK": _STACK_BYTES,
         "RLIMIT_NOFILE": 64,
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,

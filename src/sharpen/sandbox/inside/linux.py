@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 
-from .syscalls import numbers
+from .syscalls import MACHINES, numbers
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -30,7 +31,7 @@ IS_LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_numbers = numbers() if IS_LINUX and os.uname().machine in ("x86_64", "aarch64") else {}
+_numbers = numbers() if IS_LINUX and os.uname().machine in MACHINES else {}
 
 Argument = int | bytes | None | ctypes.Structure | ctypes.Array[ctypes.c_char]
 
@@ -39,8 +40,10 @@ def syscall(name: str, *arguments: Argument) -> int:
     """Make a system call by name.
 
     Raises:
-        OSError: it failed; the message names it.
+        OSError: it failed, or this machine's number of it is not known; the message names it.
     """
+    if name not in _numbers:
+        raise OSError(errno.ENOSYS, f"{name}: not known on {sys.platform}, {os.uname().machine}")
     given = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result = int(_syscall(ctypes.c_long(_numbers[name]), *given))
     if result < 0:

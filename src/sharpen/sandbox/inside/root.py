@@ -38,9 +38,9 @@ def enter(proc_fd: int) -> None:
 
 def map_one_id(proc_fd: int, uid: int, gid: int) -> None:
     """In a new user namespace the process is who it was, and no other user exists."""
-    _write(proc_fd, "self/setgroups", "deny")
-    _write(proc_fd, "self/uid_map", f"{uid} {uid} 1")
-    _write(proc_fd, "self/gid_map", f"{gid} {gid} 1")
+    write(proc_fd, "self/setgroups", "deny")
+    write(proc_fd, "self/uid_map", f"{uid} {uid} 1")
+    write(proc_fd, "self/gid_map", f"{gid} {gid} 1")
 
 
 def become_nobody(proc_fd: int) -> None:
@@ -69,7 +69,7 @@ def _unshare_with_all_ids(spaces: int, proc_fd: int) -> None:
             os.close(ask)
             if os.read(asked, 1):
                 for path, lines in maps.items():
-                    _write(proc_fd, path, lines)
+                    write(proc_fd, path, lines)
                 code = 0
         finally:
             os._exit(code)
@@ -130,7 +130,8 @@ def _nobody(proc_fd: int, kind: str) -> int:
     return min(highest, _NOBODY)
 
 
-def _write(proc_fd: int, path: str, text: str) -> None:
+def write(proc_fd: int, path: str, text: str) -> None:
+    """Write a file of /proc, which a process may no longer see by its name."""
     fd = os.open(path, os.O_WRONLY, dir_fd=proc_fd)
     try:
         os.write(fd, text.encode())

@@ -105,14 +105,13 @@ class _Watch:
         self._feed()
         reading = set(self._outputs)
         while reading and self._cause is None:
-            events = self._poll.poll(max(0.0, self._left_s()) * 1000)
-            for fd, _ in events:
+            for fd, _ in self._poll.poll(max(0.0, self._left_s()) * 1000):
                 if fd in reading and not self._read(fd):
                     self._poll.unregister(fd)
                     reading.discard(fd)
                 self._attend(fd)
-            if not events and self._left_s() <= 0:
-                self._cause = self._out_of_time
+            if self._left_s() <= 0:
+                self._cause = self._cause or self._out_of_time
         self._end(reading)
 
     def _left_s(self) -> float:

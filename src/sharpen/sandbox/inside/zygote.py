@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import socket
@@ -30,15 +29,15 @@ def serve(control: socket.socket, level_name: str) -> None:
         level = LEVELS[level_name]()
         level.enter()
     except OSError as error:
-        control.send(json.dumps({"missing": str(error)}).encode())
+        control.sendall(wire.pack({"missing": str(error)}))
         return
-    control.send(json.dumps({"ready": level_name}).encode())
+    control.sendall(wire.pack({"ready": level_name}))
     os.dup2(1, 2)  # to /dev/null: nobody reads errors from now on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the supervisors
     gc.freeze()  # so that a collection in a job does not copy all these pages
     job = 0
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 16, 8)
+        message, fds, _, _ = socket.recv_fds(control, 1, 8)  # one byte for each job, so that no two come together
         if not message:
             return
         _fork(control, level, job, fds)

@@ -156,6 +156,19 @@ for fd in (0, 1, 2, 3):
 while True:
     time.sleep(1)
 
+#: a little output again and again, so that it never seems to hang
+import time
+while True:
+    os.write(1, b".")
+    os.write(2, b".")
+    time.sleep(0.0001)
+
+#: a little output of its results again and again
+import time
+while True:
+    os.write(3, b".")
+    time.sleep(0.01)
+
 #: waiting for input that does not come
 sys.stdin.read()
 import time
