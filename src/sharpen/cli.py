@@ -60,6 +60,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+sandbox_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(sandbox_app, name="sandbox", help="Where programs that a model wrote are run.")
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a run folder, or a hub id.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Tokens of the longest answer. Default: the run's, or 256.")
@@ -287,6 +290,25 @@ def rewards() -> None:
     from sharpen.rewards.registry import describe_rewards
 
     _list("reward", describe_rewards(), "Or a function of your own: module:function, path/to/file.py:function.")
+
+
+@sandbox_app.command("check")
+def sandbox_check(
+    isolation: Annotated[
+        Literal["auto", "namespaces", "landlock", "none"], typer.Option(help="The level; auto takes the best there is.")
+    ] = "auto",
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Allow --isolation none, which lets harmless ones through to show them.")
+    ] = False,
+) -> None:
+    """Try hostile programs and forged solutions on this machine. A minute or two.
+
+    Exits with 1 and names what got through, if anything does. All it touches is made for it.
+    """
+    from sharpen.cli_sandbox import check
+    from sharpen.sandbox import Isolation
+
+    check(Isolation(isolation), unsafe=unsafe)
 
 
 @app.command()

@@ -42,7 +42,8 @@ def total(spec: Any, group: Any, text: str = "abc", **row: Any) -> float | None:
 def test_names_carry_a_description() -> None:
     described = describe_rewards()
     verifiers = ["exact_answer", "contains", "regex", "tags", "math"]
-    assert list(described) == [*verifiers, "steps", "reward_model", "process_reward_model"]
+    code = ["code_tests", "code_check", "code_asserts", "code_compiles", "code_lint"]
+    assert list(described) == [*verifiers, *code, "steps", "reward_model", "process_reward_model"]
     assert all(description.endswith(".") for description in described.values())
 
 

@@ -14,6 +14,9 @@ from typing import Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sharpen.errors import RewardError
+from sharpen.rewards.code import CodeCompiles, CodeTests
+from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
+from sharpen.rewards.code_lint import CodeLint
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.math import Math
@@ -28,7 +31,11 @@ RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
-VERIFIERS: dict[str, type[Verifier]] = {v.name: v for v in (ExactAnswer, Contains, Regex, Tags, Math)}
+_CODE: tuple[type[Verifier], ...] = (CodeTests, CodeCheck, CodeAsserts, CodeCompiles, CodeLint)
+
+VERIFIERS: dict[str, type[Verifier]] = {v.name: v for v in (ExactAnswer, Contains, Regex, Tags, Math)} | {
+    v.name: v for v in _CODE
+}
 
 
 MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any], Reward]]] = {

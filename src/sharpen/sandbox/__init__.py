@@ -1,0 +1,23 @@
+"""Runs Python programs that nobody trusts. Usable alone: it imports nothing of the rest of the package."""
+
+from .inside.limits import Limits
+from .inside.plain import NotPlain
+from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Status, TestsError, Verdict
+from .sandbox import Arguments, Isolation, Sandbox
+
+__all__ = [
+    "Arguments",
+    "Calls",
+    "Isolation",
+    "Limits",
+    "NotPlain",
+    "Outcome",
+    "Raised",
+    "Result",
+    "Returned",
+    "Sandbox",
+    "SandboxError",
+    "Status",
+    "TestsError",
+    "Verdict",
+]

@@ -1,0 +1,11 @@
+"""The hostile programs, one file for each aim."""
+
+from sharpen.sandbox.battery.attack import Attack
+
+from . import disk, harness, kernel, memory, network, processes, reading, running, signals, writing
+
+ATTACKS: tuple[Attack, ...] = tuple(
+    attack
+    for part in (processes, memory, running, disk, reading, writing, network, signals, kernel, harness)
+    for attack in part.ATTACKS
+)

@@ -1,0 +1,96 @@
+"""The filter of system calls, as a program for the kernel's classic BPF machine."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Sequence
+
+from .linux import syscall
+from .syscalls import ABSENT, ALLOWED, METADATA, numbers
+
+_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+_ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
+_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32 = 0x40000000
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
+
+_THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000  # VM, FS, FILES, SIGHAND, THREAD
+_NO_THREAD = 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x20000 | 0x02000000 | 0x7C000000 | 0x80 | 0x80000000
+"""PIDFD, PTRACE, VFORK, PARENT, NEWNS, NEWCGROUP, the other namespaces and IO, NEWTIME."""
+
+_TERMINAL_AND_LENGTH = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: nothing that changes a device."""
+_DESCRIPTOR_FLAGS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
+"""DUPFD, GETFD, SETFD, GETFL, SETFL, GETLK, SETLK, SETLKW, DUPFD_CLOEXEC: no signals, leases or pipe sizes."""
+_NAMES = (15, 16)  # SET_NAME, GET_NAME
+_AF_UNIX = 1
+
+Instruction = tuple[int, int, int, int]
+
+
+def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> bytes:
+    """The filter for the process `pid`, as its own process id space counts it.
+
+    Args:
+        own_files: the process sees no writable file but its own, so it may change modes and times.
+    """
+    number = numbers(machine)
+    refuse = _give(errno.EPERM)
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE_AT),
+        (_EQUAL, 1, 0, _ARCHITECTURE[machine]),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD, 0, 0, _NUMBER_AT),
+    ]
+    if machine == "x86_64":
+        code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL_PROCESS)]
+    checks: dict[str, list[Instruction]] = {
+        **{name: [(_RETURN, 0, 0, _ALLOW)] for name in (*ALLOWED, *(METADATA if own_files else ()))},
+        **{name: [_give(errno.ENOSYS)] for name in ABSENT},
+        "clone": [*_argument(0), (_AND, 0, 0, _THREAD | _NO_THREAD), *_one_of([_THREAD]), refuse],
+        "kill": [*_argument(0), *_one_of([pid]), refuse],
+        "tgkill": [*_argument(0), *_one_of([pid]), refuse],
+        "prlimit64": [*_argument(0), *_one_of([0, pid]), refuse],
+        "ioctl": [*_argument(1), *_one_of(_TERMINAL_AND_LENGTH), refuse],
+        "fcntl": [*_argument(1), *_one_of(_DESCRIPTOR_FLAGS), refuse],
+        "prctl": [*_argument(0), *_one_of(_NAMES), refuse],
+        "socketpair": [*_argument(0), *_one_of([_AF_UNIX]), refuse],
+        # Without an address: to the other end of a pair only.
+        "sendto": [
+            *_argument(4),
+            (_EQUAL, 1, 0, 0),
+            refuse,
+            (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * 4 + 4),
+            *_one_of([0]),
+            refuse,
+        ],
+    }
+    for name, check in checks.items():
+        if name in number:
+            code += [(_EQUAL, 0, len(check), number[name]), *check]
+    code.append(refuse)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def install(instructions: bytes) -> None:
+    """Filter every later system call of this process; needs no_new_privs."""
+    held = ctypes.create_string_buffer(instructions, len(instructions))
+    count = len(instructions) // 8
+    head = struct.pack("@HxxxxxxP", count, ctypes.addressof(held))
+    syscall("seccomp", 1, 0, head)
+
+
+def _give(code: int) -> Instruction:
+    return (_RETURN, 0, 0, 0x00050000 | code)
+
+
+def _argument(index: int) -> list[Instruction]:
+    """The lower half, which is all that the kernel reads of an int."""
+    return [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index)]
+
+
+def _one_of(values: Sequence[int]) -> list[Instruction]:
+    return [step for value in values for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW))]

@@ -1,0 +1,243 @@
+"""Running programs that nobody trusts."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from .inside import plain, wire
+from .inside.assertions import PASSED, UNUSABLE
+from .inside.limits import DEFAULT_LIMITS, Limits
+from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Status, TestsError, Verdict
+from .zygote import Job, Missing, Zygote
+
+_log = logging.getLogger("sharpen.sandbox")
+
+Arguments = Sequence[Any] | Mapping[str, Any]
+"""The arguments of one call: by position, or by name."""
+
+
+class Isolation(enum.StrEnum):
+    """What stands between a program and the machine."""
+
+    AUTO = "auto"
+    """The first of the next two that this machine can give."""
+    NAMESPACES = "namespaces"
+    """Namespaces, a root folder of its own, Landlock, a filter of system calls, limits of resources."""
+    LANDLOCK = "landlock"
+    """Landlock, the filter, the limits. For machines that forbid user namespaces. A program cannot write files."""
+    NONE = "none"
+    """The limits only, and only with `unsafe=True`."""
+
+
+class Sandbox:
+    """Runs untrusted Python, several programs at once, from any thread. Starts with the first program.
+
+    A context manager; or call `close`.
+    """
+
+    def __init__(self, isolation: Isolation | str = Isolation.AUTO, *, unsafe: bool = False) -> None:
+        """
+        Args:
+            isolation: the level.
+            unsafe: run programs without isolation where the machine has none of the level asked for.
+
+        Raises:
+            ValueError: an unknown level, or no isolation without `unsafe`.
+        """
+        self._asked = Isolation(isolation)
+        self._unsafe = unsafe
+        if self._asked is Isolation.NONE and not unsafe:
+            raise ValueError(
+                "isolation='none' runs programs with all your rights: add unsafe=True (--unsafe) if that is wanted"
+            )
+        self._lock = threading.Lock()
+        self._zygote: Zygote | None = None
+        self._level: Isolation | None = None
+        self._is_closed = False
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all programs and the process that starts them."""
+        with self._lock:
+            self._is_closed = True
+            if self._zygote is not None:
+                self._zygote.close()
+                self._zygote = None
+
+    @property
+    def isolation(self) -> Isolation:
+        """The level that programs run at; starts the sandbox.
+
+        Raises:
+            SandboxError: this machine cannot give the level that was asked for.
+        """
+        self._alive()
+        assert self._level is not None
+        return self._level
+
+    def run(self, source: str, *, stdin: str | bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Result:
+        """Run a program as `__main__`.
+
+        Raises:
+            SandboxError: the sandbox failed, not the program.
+        """
+        given = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else stdin
+        result, _ = self._submit("run", source.encode("utf-8", "surrogatepass"), limits, stdin=given).wait()
+        return result
+
+    def call(self, source: str, function: str, calls: Sequence[Arguments], *, limits: Limits = DEFAULT_LIMITS) -> Calls:
+        """Run a program once, then call a function of it (or ``Class.method``) with each of the given arguments.
+
+        Its module is called ``solution``, so what stands under ``if __name__ == "__main__"`` does not run.
+
+        Raises:
+            NotPlain: arguments that are no plain data.
+            SandboxError: the sandbox failed, not the program.
+        """
+        split = [([], dict(a)) if isinstance(a, Mapping) else (list(a), {}) for a in calls]
+        payload = plain.encode({"source": source, "function": function, "calls": split})
+        result, results = self._submit("call", payload, limits).wait()
+        return Calls(result, tuple(_outcomes(results, len(calls))))
+
+    def check(
+        self,
+        tests: str,
+        candidate: str,
+        *,
+        entry_point: str | Sequence[str],
+        preamble: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Verdict:
+        """Run tests written as code, such as asserts, on a candidate in a process of its own.
+
+        Where the tests call a function of the candidate, its process is asked, by a message of plain data. It has no
+        other way to the tests: it cannot see, change or end them. They pass if they run to their last line.
+
+        Args:
+            tests: trusted code. What it raises fails the candidate, an exit with code 0 as well.
+            candidate: the program that nobody trusts.
+            entry_point: the function, or functions, that the tests find under their names; of ``Class.method`` the
+                class, whose every call is made on a new instance.
+            preamble: trusted code that both processes run before, such as helpers that the tests call too.
+            limits: for each of the two processes.
+
+        Raises:
+            TestsError: the preamble raises, the tests do not compile, or they pass what is no plain data.
+            SandboxError: the sandbox failed, not the program.
+        """
+        functions = [entry_point] if isinstance(entry_point, str) else list(entry_point)
+        asked = plain.encode({"source": candidate, "preamble": preamble})
+        asking = plain.encode({"tests": tests, "preamble": preamble, "functions": functions})
+        requests_read, requests_write = os.pipe()
+        replies_read, replies_write = os.pipe()
+        try:
+            candidate_job = self._submit("candidate", asked, limits, fds=(requests_read, replies_write))
+            tests_job = self._submit("tests", asking, limits, fds=(requests_write, replies_read))
+        finally:
+            for fd in (requests_read, requests_write, replies_read, replies_write):
+                os.close(fd)
+        try:
+            result, results = tests_job.wait()
+        finally:
+            candidate_job.cancel()
+            candidate_result, _ = candidate_job.wait()
+        return _verdict(result, results, candidate_result)
+
+    def _submit(
+        self, kind: str, payload: bytes, limits: Limits, *, stdin: bytes = b"", fds: tuple[int, ...] = ()
+    ) -> Job:
+        return self._alive().submit(kind, payload, stdin, limits, fds)
+
+    def _alive(self) -> Zygote:
+        """The zygote; started if there is none, or it died, or belongs to the process that this one was forked from."""
+        with self._lock:
+            if self._is_closed:
+                raise SandboxError("the sandbox is closed")
+            zygote = self._zygote
+            if zygote is not None and zygote.pid_of_owner == os.getpid() and zygote.is_alive:
+                return zygote
+            if zygote is not None:
+                zygote.close()
+            self._zygote = self._start()
+            return self._zygote
+
+    def _start(self) -> Zygote:
+        levels = [Isolation.NAMESPACES, Isolation.LANDLOCK] if self._asked is Isolation.AUTO else [self._asked]
+        if self._unsafe and Isolation.NONE not in levels:
+            levels.append(Isolation.NONE)
+        missing: list[str] = []
+        for level in levels:
+            try:
+                zygote = _proven(level)
+            except Missing as error:
+                missing.append(f"{level}: {error}")
+                continue
+            if self._level is None and missing:
+                _log.warning("programs run at the level %s, for want of more: %s", level, "; ".join(missing))
+            self._level = level
+            return zygote
+        raise SandboxError(
+            "this machine cannot isolate programs: "
+            + "; ".join(missing)
+            + ". Sandbox(unsafe=True) runs them without isolation, with all the rights of this process."
+        )
+
+
+def _proven(level: Isolation) -> Zygote:
+    """A zygote that has run an empty program.
+
+    Raises:
+        Missing: it could not.
+    """
+    zygote = Zygote(level.value)
+    try:
+        zygote.submit("run", b"", b"", DEFAULT_LIMITS).wait()
+    except SandboxError as error:
+        zygote.close()
+        raise Missing(str(error)) from None
+    return zygote
+
+
+def _outcomes(results: bytes, count: int) -> list[Outcome]:
+    """What the program says came of its calls. What is no outcome ends the list."""
+    outcomes: list[Outcome] = []
+    for frame in wire.frames(results):
+        if len(outcomes) == count:
+            break
+        try:
+            is_value, what = plain.decode(frame)
+            outcomes.append(Returned(what) if is_value is True else _raised(what))
+        except (plain.NotPlain, TypeError, ValueError, LookupError):  # the program wrote into the pipe itself
+            break
+    return outcomes
+
+
+def _raised(said: Any) -> Raised:
+    return Raised(str(said["classes"][0]), str(said["message"]))
+
+
+def _verdict(tests: Result, results: bytes, candidate: Result) -> Verdict:
+    said = [plain.decode(frame) for frame in wire.frames(results)]
+    if not said:
+        reason = "the candidate" if candidate.status in (Status.TIMEOUT, Status.OUTPUT) else "the tests"
+        return Verdict(False, f"{reason} came to no end: {tests.status}", tests, candidate)
+    word, reason = said[-1]
+    if word == UNUSABLE:
+        raise TestsError(f"the tests cannot be used: {reason}")
+    passed = word == PASSED and tests.status is Status.OK
+    if candidate.status not in (Status.OK, Status.CANCELLED) and not passed:
+        reason = f"{reason}; the candidate's process: {candidate.status}"
+    return Verdict(passed, reason, tests, candidate)

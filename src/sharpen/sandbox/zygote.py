@@ -1,0 +1,163 @@
+"""The trainer's handle on a zygote: starting it, handing it jobs, noticing its death."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from .inside import wire
+from .inside.limits import Limits
+from .result import Result, SandboxError, Status
+
+_START = Path(__file__).parent / "inside" / "start.py"
+_START_TIMEOUT_S = 60.0
+_GRACE_S = 30.0
+"""How long a supervisor may take beyond its job's time before it counts as lost."""
+_SIGKILL, _SIGXCPU = 9, 24
+
+
+class Missing(SandboxError):
+    """This machine lacks what a level of isolation needs."""
+
+
+class Job:
+    """One job under way."""
+
+    def __init__(self, parent: socket.socket, limits: Limits) -> None:
+        self._socket = parent
+        self._limits = limits
+
+    def cancel(self) -> None:
+        """End it; `wait` then gives what it wrote so far."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def wait(self) -> tuple[Result, bytes]:
+        """How it ended, and what it wrote into the pipe of results.
+
+        Raises:
+            SandboxError: the machinery failed.
+        """
+        try:
+            report, blobs = wire.unpack(self._socket.recv)
+        except (wire.Cut, ConnectionError):
+            raise SandboxError("the sandbox's process died before the job's end; the job's result is unknown") from None
+        except TimeoutError:
+            raise SandboxError("the sandbox's process does not answer; the job's result is unknown") from None
+        finally:
+            self._socket.close()
+        if "machinery" in report:
+            raise SandboxError(f"the sandbox could not set a job up: {report['machinery']}")
+        stdout, stderr, results = blobs
+        return _result(report, stdout, stderr, results, self._limits), results
+
+
+class Zygote:
+    """A process that forks jobs, of one level of isolation."""
+
+    def __init__(self, level: str) -> None:
+        """Start it and see it ready.
+
+        Raises:
+            Missing: this machine cannot give this level.
+            SandboxError: it did not start.
+        """
+        if level != "none" and sys.platform != "linux":
+            raise Missing(f"it needs Linux, and this is {sys.platform}")
+        self._control, inner = socket.socketpair()
+        self._lock = threading.Lock()
+        self.pid_of_owner = os.getpid()
+        with inner:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", str(_START), str(inner.fileno()), level],
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[inner.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal is the trainer's affair
+            )
+        self._control.settimeout(_START_TIMEOUT_S)
+        try:
+            answer, _ = wire.unpack(self._control.recv)
+        except TimeoutError:
+            self.close()
+            raise SandboxError(f"the sandbox did not start within {_START_TIMEOUT_S:.0f} s") from None
+        except wire.Cut:
+            answer = {}
+        if "ready" not in answer:
+            said = answer.get("missing") or self._last_words()
+            self.close()
+            raise Missing(said) if "missing" in answer else SandboxError(f"the sandbox did not start: {said}")
+        self._control.settimeout(None)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can take jobs, seen from the process that started it."""
+        return self._process.poll() is None
+
+    def submit(self, kind: str, payload: bytes, stdin: bytes, limits: Limits, fds: tuple[int, ...] = ()) -> Job:
+        """Begin a job.
+
+        Raises:
+            SandboxError: the zygote is dead.
+        """
+        parent, inner = socket.socketpair()
+        parent.settimeout(limits.wall_s + _GRACE_S)
+        try:
+            with inner, self._lock:
+                socket.send_fds(self._control, [b"j"], [inner.fileno(), *fds])
+            parent.sendall(wire.pack({"kind": kind, "limits": dataclasses.asdict(limits)}, stdin, payload))
+        except (BrokenPipeError, ConnectionError):
+            parent.close()
+            raise SandboxError("the sandbox's process is dead; the job did not begin") from None
+        return Job(parent, limits)
+
+    def close(self) -> None:
+        """End it, and with it every job under way."""
+        self._control.close()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+        if os.getpid() == self.pid_of_owner:
+            self._process.kill()
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        self._process.kill()
+        _, said = self._process.communicate()
+        return (said or b"").decode(errors="replace")[-2000:] or "it ended without a word"
+
+
+def _result(report: dict[str, Any], stdout: bytes, stderr: bytes, results: bytes, limits: Limits) -> Result:
+    cause, code, signal = report["cause"], report["exit_code"], report["signal"]
+    # The kernel ends a program at this limit by another count of its time than the one that it reports.
+    is_out_of_cpu = signal in (_SIGKILL, _SIGXCPU) and report["cpu_s"] > 0.5 * math.ceil(limits.cpu_s)
+    if cause == "wall" or (cause is None and is_out_of_cpu):
+        status = Status.TIMEOUT
+    elif cause is not None:
+        status = Status(cause)
+    elif signal is not None:
+        status = Status.KILLED
+    elif code == 0:
+        status = Status.OK
+    else:
+        status = Status.MEMORY if results.endswith(wire.frame(b"memory")) else Status.ERROR
+    return Result(
+        status=status,
+        exit_code=code,
+        signal=signal,
+        stdout=stdout,
+        stderr=stderr,
+        wall_s=report["wall_s"],
+        cpu_s=report["cpu_s"],
+        peak_memory_bytes=report["peak_memory_bytes"],
+    )

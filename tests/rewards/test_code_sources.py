@@ -1,0 +1,38 @@
+import pytest
+
+from sharpen.rewards.code_sources import asserted_functions
+
+
+@pytest.mark.parametrize(
+    ("line", "setup", "names"),
+    [
+        ("assert f(1) == 2", "", ("f",)),
+        ("assert sorted(f([2])) == [1]", "", ("f",)),
+        ("assert f(g(1)) == 2", "", ("f", "g")),
+        ("assert list(map(f, [1])) == [2]", "", ("f",)),
+        ("assert all(f(x) for x in range(3))", "", ("f",)),
+        ("assert math.isclose(f(1), 2)", "import math", ("f",)),
+        ("assert os.path.join(f(1))", "import os.path", ("f",)),
+        ("assert near(f(1), 2)", "from m import isclose as near", ("f",)),
+        ("assert near(f(1), 2)", "def near(a, b):\n    return a == b", ("f",)),
+        ("assert f(tree) == 2", "tree = [1]", ("f",)),
+        ("assert sum(10, 15) == 6", "", ("sum",)),
+    ],
+)
+def test_the_functions_that_an_assert_tests(line: str, setup: str, names: tuple[str, ...]) -> None:
+    assert asserted_functions(line, setup) == names
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("f(1) == 2", "asserts nothing"),
+        ("assert 1 == len(list([1]))", "calls no function of a program"),
+        ("assert True", "calls no function of a program"),
+        ("assert math.isclose(f(1), 2)", "uses 'math', which nothing before it imports"),
+        ("assert f(", "is no Python"),
+    ],
+)
+def test_asserts_that_test_nothing(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        asserted_functions(line, "")

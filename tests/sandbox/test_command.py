@@ -1,0 +1,32 @@
+"""`sharpen sandbox check`, as a person uses it."""
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sharpen.cli import app
+from sharpen.sandbox.battery import ATTACKS, check
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, ["sandbox", "check", *arguments])
+
+
+def test_the_command_names_what_got_through_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = tuple(attack for attack in ATTACKS if attack.name in ("a file that anyone may read", "TCP"))
+    monkeypatch.setattr(check, "ATTACKS", chosen)
+    monkeypatch.setattr(check, "FORGED", ())
+
+    held = invoke()
+    assert held.exit_code == 0
+    assert "2 programs, nothing got through." in held.output
+
+    open_to_all = invoke("--isolation", "none", "--unsafe")
+    assert open_to_all.exit_code == 1
+    assert "the secret came out of the program" in open_to_all.output
+    assert "a connection: TCP" in open_to_all.output
+
+
+def test_no_isolation_must_be_asked_for_by_name() -> None:
+    refused = invoke("--isolation", "none")
+    assert refused.exit_code == 2
+    assert "--unsafe" in refused.output

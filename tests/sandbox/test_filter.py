@@ -1,0 +1,126 @@
+"""The filter of system calls, run by a machine for BPF written from the kernel's description of it."""
+
+import errno
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from sharpen.sandbox.inside import seccomp
+from sharpen.sandbox.inside.syscalls import ALLOWED, CHECKED, METADATA, SETUP, numbers
+
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+PID = 4242
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+EPERM, ENOSYS = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+THREAD = 0x3D0F00  # the flags with which glibc starts a thread
+AS_PROCESS = 17  # SIGCHLD
+
+
+def answer(program: bytes, number: int, arguments: tuple[int, ...] = (), architecture: int = 0) -> int:
+    """What the filter says of one call."""
+    padded = (*arguments, *[0] * (6 - len(arguments)))
+    data = struct.pack("<IIQ6Q", number, architecture, 0, *padded)
+    code = list(struct.iter_unpack("=HBBI", program))
+    accumulator, at = 0, 0
+    while True:
+        operation, if_true, if_false, k = code[at]
+        at += 1
+        if operation == 0x20:  # BPF_LD | BPF_W | BPF_ABS
+            (accumulator,) = struct.unpack_from("<I", data, k)
+        elif operation == 0x54:  # BPF_ALU | BPF_AND | BPF_K
+            accumulator &= k
+        elif operation == 0x15:  # BPF_JMP | BPF_JEQ | BPF_K
+            at += if_true if accumulator == k else if_false
+        elif operation == 0x35:  # BPF_JMP | BPF_JGE | BPF_K
+            at += if_true if accumulator >= k else if_false
+        elif operation == 0x06:  # BPF_RET | BPF_K
+            return int(k)
+        else:
+            raise ValueError(f"no operation {operation:#x}")
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def machine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def ask(machine: str, name: str, *arguments: int, own_files: bool = True) -> int:
+    program = seccomp.program(PID, own_files=own_files, machine=machine)
+    return answer(program, numbers(machine)[name], arguments, ARCHITECTURES[machine])
+
+
+def test_what_is_listed_is_allowed_and_all_else_refused(machine: str) -> None:
+    program = seccomp.program(PID, own_files=True, machine=machine)
+    known = numbers(machine)
+    allowed = {known[name] for name in (*ALLOWED, *METADATA) if name in known}
+    checked = {known[n] for n in CHECKED}
+    absent = {known[n] for n in ("clone3", "openat2")}
+    for number in range(600):
+        said = answer(program, number, (2**64 - 1,) * 6, ARCHITECTURES[machine])
+        if number in allowed:
+            assert said == ALLOW, number
+        elif number in absent:
+            assert said == ENOSYS, number
+        else:
+            assert said == EPERM, (number, number in checked)
+
+
+def test_what_confines_a_program_is_not_among_what_it_may_do(machine: str) -> None:
+    for name in SETUP:
+        assert ask(machine, name) == EPERM
+
+
+def test_another_architecture_and_the_x32_abi_end_the_process() -> None:
+    program = seccomp.program(PID, own_files=True, machine="x86_64")
+    assert answer(program, 39, architecture=0x40000003) == KILL  # i386
+    assert answer(program, 0x40000000 | 39, architecture=ARCHITECTURES["x86_64"]) == KILL
+    assert answer(program, 39, architecture=ARCHITECTURES["x86_64"]) == ALLOW
+
+
+def test_threads_are_allowed_and_processes_are_not(machine: str) -> None:
+    assert ask(machine, "clone", THREAD) == ALLOW
+    for flags in (AS_PROCESS, 0x100 | AS_PROCESS, 0x4100 | AS_PROCESS, THREAD & ~0x10000, 0):
+        assert ask(machine, "clone", flags) == EPERM
+    for namespace in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+        assert ask(machine, "clone", THREAD | namespace) == EPERM
+
+
+def test_signals_go_to_the_process_itself_only(machine: str) -> None:
+    for name in ("kill", "tgkill"):
+        assert ask(machine, name, PID) == ALLOW
+        for other in (PID + 1, 1, 0, 2**32 - 1):
+            assert ask(machine, name, other) == EPERM
+
+
+def test_a_pair_of_sockets_talks_to_nobody_else(machine: str) -> None:
+    assert ask(machine, "socketpair", 1) == ALLOW
+    assert ask(machine, "socketpair", 2) == EPERM
+    assert ask(machine, "sendto", 3, 0, 0, 0, 0) == ALLOW
+    for address in (1, 1 << 32, 2**64 - 1):
+        assert ask(machine, "sendto", 3, 0, 0, 0, address) == EPERM
+
+
+def test_modes_and_times_change_only_where_all_files_are_the_jobs_own(machine: str) -> None:
+    for name in METADATA:
+        if name in numbers(machine):
+            assert ask(machine, name) == ALLOW
+            assert ask(machine, name, own_files=False) == EPERM
+
+
+@pytest.mark.parametrize(
+    ("machine", "header"),
+    [("x86_64", "x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "asm-generic/unistd.h")],
+)
+def test_the_numbers_are_those_of_the_kernels_headers(machine: str, header: str) -> None:
+    path = Path("/usr/include") / header
+    if not path.exists():
+        pytest.skip(f"{path} is not installed")
+    found = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", path.read_text()))
+    shared = {"fstatat": "newfstatat", "fadvise64": "fadvise64"}  # the generic header names the first for both widths
+    official = {shared.get(name, name): int(number) for name, number in found.items()}
+    ours = numbers(machine)
+    assert len(ours.keys() & official.keys()) > 120
+    for name in ours.keys() & official.keys():
+        assert ours[name] == official[name], name

@@ -1,0 +1,118 @@
+"""The data that passes: everything comes out equal and of a builtin type, and hostile bytes cost no time."""
+
+import json
+import time
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from decimal import Decimal
+from enum import Enum, IntEnum
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharpen.sandbox import NotPlain
+from sharpen.sandbox.inside.plain import decode, encode
+
+KEYS = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False)
+VALUES = st.recursive(
+    KEYS | st.complex_numbers(allow_nan=False) | st.fractions() | st.decimals(allow_nan=False),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(KEYS, inner)
+        | st.sets(KEYS)
+        | st.frozensets(KEYS)
+        | st.lists(inner).map(deque)
+    ),
+    max_leaves=20,
+)
+
+
+def kinds(value: object) -> object:
+    """The types in a value, nested as it is."""
+    inner = [kinds(v) for v in value] if isinstance(value, list | tuple | deque) else []
+    return (type(value), *inner)
+
+
+@given(VALUES)
+def test_a_value_comes_back_equal_and_of_the_same_types(value: object) -> None:
+    back = decode(encode(value))
+    assert back == value
+    assert kinds(back) == kinds(value)
+
+
+def test_subclasses_come_back_as_what_they_are_made_of() -> None:
+    class Level(IntEnum):
+        HIGH = 3
+
+    point = namedtuple("point", "x y")
+    for value, plain in [
+        (Counter("aab"), {"a": 2, "b": 1}),
+        (OrderedDict(a=1), {"a": 1}),
+        (defaultdict(list, {1: [2]}), {1: [2]}),
+        (point(1, 2), (1, 2)),
+        (Level.HIGH, 3),
+        ({1: 2}.keys(), {1}),
+        ({1: 2}.values(), [2]),
+    ]:
+        back = decode(encode(value))
+        assert back == plain
+        assert type(back) is type(plain)
+
+
+def test_an_iterator_comes_back_as_an_iterator_of_the_same_items() -> None:
+    assert list(decode(encode(n * n for n in range(4)))) == [0, 1, 4, 9]
+
+
+def test_an_iterator_without_end_is_refused() -> None:
+    with pytest.raises(NotPlain, match="iterator"):
+        encode(iter(int, 1))
+
+
+@pytest.mark.parametrize("value", [object(), len, int, Enum("E", "A").A, [object()], {"k": open}], ids=repr)
+def test_what_is_no_data_is_refused(value: object) -> None:
+    with pytest.raises(NotPlain):
+        encode(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b'{"object": 1}',
+        b'{"int": 5}',
+        b'{"set": [[]]}',
+        b'{"range": [1.5, 2, 3]}',
+        b'{"dict": [[1]]}',
+        b'{"bytes": "xy"}',
+        b'{"Fraction": [1, 0]}',
+        b'{"Decimal": "abc"}',
+        b"[" * 100_000,
+        b"9" * 100_000,
+        b"\xff",
+    ],
+    ids=lambda data: data[:20].decode(errors="replace"),
+)
+def test_bytes_that_nobody_would_write_are_refused(data: bytes) -> None:
+    with pytest.raises(NotPlain):
+        decode(data)
+
+
+@pytest.mark.parametrize("kind", ["set", "dict"])
+def test_keys_made_to_collide_cost_no_time(kind: str) -> None:
+    # Multiples of 2**61 - 1 all have the hash 0.
+    keys = [{"int": f"{n * (2**61 - 1):x}"} for n in range(50_000)]
+    data = json.dumps({kind: keys if kind == "set" else [[key, 0] for key in keys]}).encode()
+    started = time.process_time()
+    with pytest.raises(NotPlain, match="hash"):
+        decode(data)
+    assert time.process_time() - started < 2  # as a set they take minutes
+
+
+def test_numbers_that_take_long_to_reduce_are_refused() -> None:
+    with pytest.raises(NotPlain):
+        decode(json.dumps({"Fraction": [{"int": "f" * 100_000}, {"int": "7" * 100_000}]}).encode())
+    assert decode(encode(Fraction(10**50, 3))) == Fraction(10**50, 3)
+    assert decode(encode(Decimal("1.10"))) == Decimal("1.10")
