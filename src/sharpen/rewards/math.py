@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sharpen.rewards.extraction import after_marker, boxed, extract, normalise
+from sharpen.rewards.extraction import after_marker, boxed, extract, given, normalise
 from sharpen.rewards.math_forms import same
 from sharpen.rewards.math_text import clean
-from sharpen.rewards.verifier import Verifier, reference_text
+from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.types import Row
 from sharpen.worker import WorkerPool
 
 MOST_CHARACTERS = 4000
@@ -41,6 +42,7 @@ class Math(Verifier):
 
     name: ClassVar[str] = "math"
     has_answer: ClassVar[bool] = True
+    at_once: ClassVar[int] = _workers.size
 
     column: str = "answer"
     answer_from: Literal["boxed", "marker", "tags", "last_number", "whole"] = "boxed"
@@ -56,13 +58,16 @@ class Math(Verifier):
         found = extract(completion, self.answer_from, self.marker, self.tag)
         return None if found is None else normalise(found, case_sensitive=True) or None
 
+    def reference(self, row: Row) -> str | None:
+        text = text_of(row, self.column)
+        return None if text is None else given(self._bare(text), self.answer_from, self.marker, self.tag)
+
     def __call__(self, completion: str, **row: Any) -> float:
-        expected = self._expected(row)
+        expected = self._bare(reference_text(row, self.column))
         found = extract(completion, self.answer_from, self.marker, self.tag)
         return 0.0 if found is None else float(equal(expected, found, self.timeout_s))
 
-    def _expected(self, row: dict[str, Any]) -> str:
-        expected = reference_text(row, self.column)
+    def _bare(self, expected: str) -> str:
         return (boxed(expected) or after_marker(expected, self.marker) or expected).strip()
 
 
