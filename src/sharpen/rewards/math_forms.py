@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from sharpen.rewards.math_text import choice, number, split_unit, words
@@ -165,7 +166,7 @@ def _value(of: Form, equal: Equal) -> tuple[str, str | None]:
         return "", None
     if _SUBJECT.fullmatch(sides[0]):
         subject = _tight(sides.pop(0))
-    for left, right in zip(sides, sides[1:], strict=False):
+    for left, right in pairwise(sides):
         if not left or not right or not same(left, right, equal):
             return "", None
     return subject, sides[-1]

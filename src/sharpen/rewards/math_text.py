@@ -26,7 +26,6 @@ _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 
 
-
 def _scaled(found: re.Match[str]) -> str:
     # What \\text{} held besides stays in it: 5 \\text{ million dollars}.
     inside = "\\text" in found[0] and not found[0].rstrip().endswith("}")
@@ -73,7 +72,9 @@ _REWRITES = [
 
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _NUMBER = re.compile(rf"([+-]?)\s*({_DECIMAL})(?:[eE]([+-]?\d{{1,4}}))?\s*(%?)")
-_TIMES_POWER = re.compile(rf"([+-]?)\s*({_DECIMAL})\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|(\d))")
+_TIMES_POWER = re.compile(
+    rf"([+-]?)\s*({_DECIMAL})\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*([+-]?\d{{1,4}})\s*\}}|(\d))"
+)
 _FRACTION = re.compile(
     rf"([+-]?)\s*(?:(\d+)\s+|(\d+)\s*(?=\\frac))?"
     rf"(?:\\frac\s*\{{\s*([+-]?)\s*({_DECIMAL})\s*\}}\s*\{{\s*([+-]?)\s*({_DECIMAL})\s*\}}|\\frac\s*(\d)\s*(\d)"
@@ -91,9 +92,10 @@ _UNIT_IN_LETTERS = re.compile(
 )
 _ONE_LETTER_UNIT = re.compile(r"(?P<value>.*\d)\s+(?P<unit>[mgshLlN])(?P<power>\s*\^\s*\{?[23]\}?)?")
 # Words that say more than a unit does: "5 or more" is not 5.
-_NO_UNITS = frozenset(
-    "and or if than not more less at least most about approximately to no none from over under only".split()
-)
+_NO_UNITS = {
+    "and", "or", "if", "than", "not", "more", "less", "at", "least", "most", "about", "approximately", "to", "no",
+    "none", "from", "over", "under", "only", "mod", "modulo", "base",
+}  # fmt: skip
 
 # Names of the same unit; a unit that is not here stands for itself.
 _UNIT_NAMES = {
