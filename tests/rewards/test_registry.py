@@ -41,8 +41,8 @@ def total(spec: Any, group: Any, text: str = "abc", **row: Any) -> float | None:
 
 def test_names_carry_a_description() -> None:
     described = describe_rewards()
-    verifiers = ["exact_answer", "contains", "regex", "tags", "math"]
-    assert list(described) == [*verifiers, "steps", "reward_model", "process_reward_model"]
+    verifiers = ["exact_answer", "contains", "regex", "tags", "math", "json_schema", "language", "repetition"]
+    assert list(described) == [*verifiers, "steps", "reward_model", "process_reward_model", "soft_overlong"]
     assert all(description.endswith(".") for description in described.values())
 
 
