@@ -33,7 +33,7 @@ _FOREIGN_INTERVAL = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\
 class Form:
     """The outermost structure of the answer ``text``.
 
-    ``mark`` holds a sequence's brackets, a matrix's number of rows, or a relation's operators; ``parts`` what they
+    ``mark`` holds a sequence's brackets, a matrix's number of columns, or a relation's operators; ``parts`` what they
     enclose or stand between.
     """
 
@@ -113,6 +113,11 @@ def _same_form(expected: Form, answer: Form, equal: Equal) -> bool:
     kinds = {expected.kind, answer.kind}
     if "relation" in kinds:
         return _same_relation(expected, answer, equal)
+    if kinds <= {"set", "list"}:
+        subjects = _subjects(expected), _subjects(answer)
+        # Without the names, which of the values is which is lost: x = 1, y = 2 is not 2, 1.
+        if subjects[0] != subjects[1] and max(map(len, subjects)) > 1:
+            return False
     if kinds <= {"set", "list"} and "set" in kinds:
         return _within(expected.parts, answer.parts, equal) and _within(answer.parts, expected.parts, equal)
     if kinds == {"set", "expression"}:
@@ -128,6 +133,12 @@ def _same_form(expected: Form, answer: Form, equal: Equal) -> bool:
     return expected.mark == answer.mark and all(
         same(one, other, equal) for one, other in zip(expected.parts, answer.parts, strict=True)
     )
+
+
+def _subjects(of: Form) -> frozenset[str]:
+    """What the parts of a list are said to be the values of."""
+    sides = [_split(part, ("=",)) for part in of.parts]
+    return frozenset(_tight(found[0]) for found, signs in sides if signs and _SUBJECT.fullmatch(found[0]))
 
 
 def _same_relation(expected: Form, answer: Form, equal: Equal) -> bool:
