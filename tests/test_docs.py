@@ -18,7 +18,7 @@ from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
 from sharpen.models.embedded import create_embedded
-from sharpen.rewards.registry import MODELS, VERIFIERS, describe_rewards
+from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -132,10 +132,13 @@ def test_every_reward_and_task_has_its_line() -> None:
 
 def test_the_settings_of_rewards_are_those_of_the_code() -> None:
     page = (DOCS / "rewards.md").read_text()
-    settings: dict[str, type[BaseModel]] = {**VERIFIERS, **{name: model for name, (model, _) in MODELS.items()}}
+    settings: dict[str, type[BaseModel]] = {
+        **VERIFIERS,
+        **{name: model for name, (model, _) in (MODELS | OF_TOKENS).items()},
+    }
     for name, model in settings.items():
         line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
-        assert all(f"`{setting}`" in line for setting in model.model_fields), name
+        assert all(f"`{field.alias or setting}`" in line for setting, field in model.model_fields.items()), name
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -35,12 +35,17 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is asked. ``row`` holds all columns of its data row; the reward gets them as keywords."""
+    """What the model is asked. ``row`` holds all columns of its data row; the reward gets them as keywords.
+
+    ``messages`` is the conversation that ``text`` was rendered from, its system message included; empty where the
+    prompt is a plain text.
+    """
 
     id: str
     token_ids: tuple[int, ...]
     text: str
     row: Row
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

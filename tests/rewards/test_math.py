@@ -1,8 +1,6 @@
-import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +8,14 @@ import pytest
 from sharpen.rewards import FunctionReward
 from sharpen.rewards import math as math_reward
 from sharpen.rewards.math import Math, equal
-from sharpen.rewards.worker import Worker
 
 HANGS = r"9^{9^{9^9}}"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _end_the_worker() -> Iterator[None]:
+def _end_the_workers() -> Iterator[None]:
     yield
-    math_reward._worker.close()
+    math_reward._workers.close()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +48,8 @@ def test_equal(expected: str, answer: str, same: bool) -> None:
         ({}, r"so it is \boxed{3}.", r"we get \boxed{3}", 1.0),
         ({}, "3", "3", 0.0),
         ({}, r"\boxed{1}\boxed{2}", "1", 0.0),
+        ({}, r"\boxed{1/2}", 0.5, 1.0),
+        ({}, rf"\boxed{{{'1+' * 3000}1}}", "3001", 0.0),
         ({"answer_from": "marker"}, "#### 72", "60+12=72\n#### 72", 1.0),
         ({"answer_from": "marker"}, "#### 73", "60+12=72\n#### 72", 0.0),
         ({"answer_from": "tags"}, "<answer>x=5</answer>", "5", 1.0),
@@ -89,46 +88,37 @@ def test_it_works_from_threads_at_once() -> None:
     assert results == {i: bool(i % 2) for i in range(10, 18)}
 
 
+def test_a_comparison_that_hangs_stops_no_other() -> None:
+    def hang() -> None:
+        with pytest.raises(TimeoutError):
+            equal("6", HANGS, 3.0)
+
+    hanging = threading.Thread(target=hang)
+    assert equal("4", "2+2")
+    start = time.monotonic()
+    hanging.start()
+    assert [equal("100", f"{i}+{100 - i}") for i in range(20)] == [True] * 20
+    assert time.monotonic() - start < 3
+    hanging.join(30)
+
+
 def test_an_expected_answer_that_is_no_mathematics_is_an_error() -> None:
     with pytest.raises(ValueError, match="is empty"):
         equal(" ", "5")
 
 
-ECHO = """
-import json, sys, time
-print("{}", flush=True)
-for line in sys.stdin:
-    question = json.loads(line)
-    if question.get("end"):
-        sys.exit(3)
-    time.sleep(question.get("sleep_s", 0))
-    print(json.dumps(question), flush=True)
-"""
-
-
-@pytest.fixture
-def echo(tmp_path: Path) -> Iterator[Worker]:
-    script = tmp_path / "echo.py"
-    script.write_text(ECHO)
-    worker = Worker(script)
-    yield worker
-    worker.close()
-
-
-def test_an_answer_that_came_too_late_is_never_taken_for_the_next(echo: Worker) -> None:
-    assert echo.ask({"i": 1}, timeout_s=5) == {"i": 1}
-    with pytest.raises(TimeoutError):
-        echo.ask({"i": 2, "sleep_s": 60}, timeout_s=0.05)
-    assert echo.ask({"i": 3}, timeout_s=5) == {"i": 3}
-
-
-def test_a_worker_that_dies_is_named_and_started_again(echo: Worker) -> None:
-    with pytest.raises(RuntimeError, match=r"echo\.py ended with status 3"):
-        echo.ask({"end": True}, timeout_s=5)
-    assert echo.ask({"i": 1}, timeout_s=5) == {"i": 1}
-    assert echo._process is not None
-    pid = echo._process.pid
-    os.kill(pid, 9)
-    echo._process.wait()
-    assert echo.ask({"i": 2}, timeout_s=5) == {"i": 2}
-    assert echo._process.pid != pid
+@pytest.mark.parametrize(
+    ("settings", "reference"),
+    [
+        ({}, r"\boxed{72}"),
+        ({"answer_from": "marker"}, "#### 72"),
+        ({"answer_from": "tags", "tag": "a"}, "<a>72</a>"),
+        ({"answer_from": "last_number"}, "72"),
+    ],
+)
+def test_the_reference_gives_the_rows_answer_where_it_is_looked_for(settings: dict[str, Any], reference: str) -> None:
+    verifier = Math(**settings)
+    row = {"answer": "60+12=72\n#### 72"}
+    assert verifier.reference(row) == reference
+    assert verifier(reference, **row) == 1.0
+    assert verifier.reference({"answer": None}) is None

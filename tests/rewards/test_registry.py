@@ -41,9 +41,10 @@ def total(spec: Any, group: Any, text: str = "abc", **row: Any) -> float | None:
 
 def test_names_carry_a_description() -> None:
     described = describe_rewards()
-    verifiers = ["exact_answer", "contains", "regex", "tags", "math"]
+    verifiers = ["exact_answer", "contains", "regex", "tags", "math", "json_schema", "language", "repetition"]
     code = ["code_tests", "code_check", "code_asserts", "code_compiles", "code_lint"]
-    assert list(described) == [*verifiers, *code, "steps", "reward_model", "process_reward_model"]
+    models = ["steps", "reward_model", "process_reward_model", "soft_overlong"]
+    assert list(described) == [*verifiers, *code, *models]
     assert all(description.endswith(".") for description in described.values())
 
 

@@ -48,7 +48,7 @@ class ChatFormat:
 
     def prompt_text(self, messages: Sequence[Message], where: str = "messages") -> str:
         """The conversation up to where the assistant begins to write (the generation prompt included)."""
-        return self._text(self._with_system(messages), where, add_generation_prompt=True)
+        return self._text(self.with_system(messages), where, add_generation_prompt=True)
 
     def prompt_ids(self, messages: Sequence[Message], where: str = "messages") -> tuple[int, ...]:
         """Token ids of ``prompt_text``; special tokens are the template's, none are added."""
@@ -63,8 +63,8 @@ class ChatFormat:
         generation %}`` block decides where there is one, else what each turn adds to the rendered
         conversation.
         """
-        shift = len(self._with_system(messages)) - len(messages)
-        messages, start = self._with_system(messages), start + shift
+        shift = len(self.with_system(messages)) - len(messages)
+        messages, start = self.with_system(messages), start + shift
         prompt_text = self._text(messages[:start], where, add_generation_prompt=True)
         prompt_ids = self._tokenize(prompt_text)
         if _GENERATION_BLOCK.search(self.tokenizer.get_chat_template()):
@@ -79,7 +79,8 @@ class ChatFormat:
         end = max(i for i, is_trained in enumerate(trained) if is_trained) + 1
         return RenderedDemonstration(prompt_text, prompt_ids, ids[len(prompt_ids) :][:end], tuple(trained[:end]))
 
-    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The conversation, with the system message before it if it has none of its own."""
         if self.system is None or messages[0]["role"] == "system":
             return messages
         return [{"role": "system", "content": self.system}, *messages]

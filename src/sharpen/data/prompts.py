@@ -63,13 +63,15 @@ def load_prompts(
     if conversations:
         format_ = ChatFormat(tokenizer, chat_template_kwargs or {}, system)
         texts = [format_.prompt_text(turns, rows.where(i)) for i, turns in enumerate(conversations)]
+        conversations = [list(format_.with_system(turns)) for turns in conversations]
     token_ids = tokenize(tokenizer, texts, add_special_tokens=not conversations)
 
     prompts = []
     for index, (ids, text) in enumerate(zip(token_ids, texts, strict=True)):
         if not ids:
             raise DataError(f"{rows.where(index)}: column `{column}` gives a prompt without a token; write a prompt")
-        prompts.append(Prompt(rows.row_id(index), ids, text, rows[index]))
+        messages = tuple(conversations[index]) if conversations else ()
+        prompts.append(Prompt(rows.row_id(index), ids, text, rows[index], messages))
 
     return keep_fitting(
         rows,

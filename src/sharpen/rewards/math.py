@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sharpen.rewards.extraction import after_marker, boxed, extract, normalise
-from sharpen.rewards.verifier import Verifier, reference_text
-from sharpen.rewards.worker import Worker
+from sharpen.rewards.extraction import after_marker, boxed, extract, given, normalise
+from sharpen.rewards.math_forms import same
+from sharpen.rewards.math_text import clean
+from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.types import Row
+from sharpen.worker import WorkerPool
 
-# One for the process, started when first needed. math-verify's own time-out is a signal, which works in the
+MOST_CHARACTERS = 4000
+
+# For the whole process, started when first needed. math-verify's own time-out is a signal, which works in the
 # main thread only and does not stop a computation inside C code.
-_worker = Worker(Path(__file__).with_name("math_worker.py"))
-atexit.register(_worker.close)
+_workers = WorkerPool(Path(__file__).with_name("math_worker.py"))
 
 
 class Math(Verifier):
@@ -27,14 +31,18 @@ class Math(Verifier):
     do, after ``####``.
 
     Equal is what evaluates to the same: ``2+3`` and ``x=5`` count as ``5``. Where the problem itself is
-    such an expression, repeating it would be right; use ``exact_answer`` there. A comparison that takes
-    longer than ``timeout_s`` raises TimeoutError, which is recorded with the sample.
+    such an expression, repeating it would be right; use ``exact_answer`` there. Decimals are exact, so ``0.333`` is
+    not ``1/3``; ``50\\%`` is ``0.5`` and not ``50``; a unit may be left out, but not be another one; tuples and
+    intervals keep their order and brackets, sets and lists have none. What cannot be read as mathematics is compared
+    as text. docs/rewards.md lists what is known to be missed. A comparison that takes longer than ``timeout_s``
+    raises TimeoutError, which is recorded with the sample.
 
     ``answer`` gives the text for majority voting: ``1/2`` and ``0.5`` count as two answers there.
     """
 
     name: ClassVar[str] = "math"
     has_answer: ClassVar[bool] = True
+    at_once: ClassVar[int] = _workers.size
 
     column: str = "answer"
     answer_from: Literal["boxed", "marker", "tags", "last_number", "whole"] = "boxed"
@@ -50,29 +58,44 @@ class Math(Verifier):
         found = extract(completion, self.answer_from, self.marker, self.tag)
         return None if found is None else normalise(found, case_sensitive=True) or None
 
+    def reference(self, row: Row) -> str | None:
+        text = text_of(row, self.column)
+        return None if text is None else given(self._bare(text), self.answer_from, self.marker, self.tag)
+
     def __call__(self, completion: str, **row: Any) -> float:
-        expected = reference_text(row, self.column)
-        expected = boxed(expected) or after_marker(expected, self.marker) or expected
-        found = self.answer(completion)
+        expected = self._bare(reference_text(row, self.column))
+        found = extract(completion, self.answer_from, self.marker, self.tag)
         return 0.0 if found is None else float(equal(expected, found, self.timeout_s))
+
+    def _bare(self, expected: str) -> str:
+        return (boxed(expected) or after_marker(expected, self.marker) or expected).strip()
 
 
 def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
     """Whether two answers, in LaTeX or plain text, are mathematically equal; usable from any thread.
 
-    Raises TimeoutError after ``timeout_s`` and ValueError if ``expected`` is empty or no mathematics.
+    An answer of more than `MOST_CHARACTERS` is equal to nothing but the same text. Raises TimeoutError after
+    ``timeout_s``, and ValueError if ``expected`` is empty.
     """
-    expected, answer = (normalise(text, case_sensitive=True).replace("$", "") for text in (expected, answer))
-    if not expected:
+    if not expected.strip():
         raise ValueError("the expected answer is empty")
-    return expected == answer or _compare(expected, answer, timeout_s)
+    if expected.strip() == answer.strip():
+        return True
+    if len(answer) > MOST_CHARACTERS:
+        return False
+    expected, answer = clean(expected), clean(answer)
+    deadline = time.monotonic() + timeout_s
+
+    def compare(one: str, other: str) -> bool:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        return _compare(one, other, timeout_s)
+
+    return bool(answer) and same(expected, answer, compare)
 
 
 # The completions of a group often give the same answer.
 @lru_cache(maxsize=10_000)
 def _compare(expected: str, answer: str, timeout_s: float) -> bool:
     question = {"expected": expected, "answer": answer, "timeout_s": timeout_s}
-    reply = _worker.ask(question, timeout_s)
-    if "unreadable" in reply:
-        raise ValueError(f"the expected answer {expected!r} is no mathematics")
-    return bool(reply["equal"])
+    return bool(_workers.ask(question, timeout_s)["equal"])

@@ -6,10 +6,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +19,9 @@ from sharpen.models.dtype import AskedDtype
 from sharpen.models.plan import plan
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.named_model import find_model
+from sharpen.rewards.rendering import Rendered, common_start, positions_of_ends, render
 from sharpen.rewards.reward import Reward, last_position, sample_name
+from sharpen.rewards.score_cache import Logits, ScoreCache, content_key
 from sharpen.rewards.steps import Total, required_tokenizer, step_positions, total_of
 from sharpen.settings import Settings
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, StepValue
@@ -35,6 +37,12 @@ class ModelSettings(Settings):
     dtype: AskedDtype = "float32"
     device: str = "auto"
     """Where the model computes: auto is the GPU where there is one, else the CPU."""
+    template: Literal["auto", "scorer", "policy"] = "auto"
+    """Whose chat template a conversation is scored in: auto is the scorer's, where it has one that is not the policy's
+    too, or another vocabulary; policy scores the text that the policy read and wrote."""
+    cache_size: NonNegativeInt = 0
+    """Scores that are remembered from one step to the next, by content. A resumed run begins with none, and computes
+    again, together with other completions, what it had remembered: its last digits may then differ."""
 
 
 class StepModelSettings(ModelSettings):
@@ -48,10 +56,9 @@ class StepModelSettings(ModelSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A completion in the scorer's tokens, the group it belongs to, and the tokens at which its score is read."""
+    """A whole sequence in the scorer's tokens and the tokens at which its score is read, none where it has none."""
 
-    group: int
-    completion: Completion
+    token_ids: tuple[int, ...]
     positions: tuple[int, ...]
 
 
@@ -61,7 +68,12 @@ class ScorerReward(Reward):
     The model is loaded once, when the tokenizer is known, so that what is wrong with it is an error before the first
     step. The completion's own token ids are scored where the scorer has the policy's vocabulary. Otherwise the text of
     prompt and completion is tokenised anew, each apart, and ends with the scorer's end-of-sequence token if the
-    completion ended with one. A completion that does not fit into the scorer's context fails, alone.
+    completion ended with one. Where the prompt is a conversation and the scorer has a chat template of its own, the
+    conversation is rendered with that one, the completion as its last turn; ``template`` says otherwise. A completion
+    that does not fit into the scorer's context fails, alone.
+
+    The same prompt and completion are computed once in a call, and with ``cache_size`` not again while they are among
+    the last so many; ``cache`` counts.
 
     Raises `RewardError` if the model is no trained scorer or a score is not finite, and while scoring if
     `use_tokenizer` was not called.
@@ -73,7 +85,9 @@ class ScorerReward(Reward):
         self.settings = settings
         self._scorer: Scorer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._own_template = False
         self.same_tokens = True
+        self.cache = ScoreCache(settings.cache_size)
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._scorer is None:
@@ -86,7 +100,16 @@ class ScorerReward(Reward):
                 )
             self._scorer = scorer
         self._tokenizer = tokenizer
-        self.same_tokens = tokenizer.get_vocab() == self._scorer.tokenizer.get_vocab()
+        own = self._scorer.tokenizer
+        self.same_tokens = tokenizer.get_vocab() == own.get_vocab()
+        if self.settings.template == "scorer" and own.chat_template is None:
+            raise RewardError(
+                f"reward {self.name!r}: template is scorer, but {self.settings.path} has no chat template"
+            )
+        differs = not self.same_tokens or own.chat_template != tokenizer.chat_template
+        self._own_template = own.chat_template is not None and (
+            self.settings.template == "scorer" or (self.settings.template == "auto" and differs)
+        )
 
     @property
     def scorer(self) -> Scorer:
@@ -96,21 +119,32 @@ class ScorerReward(Reward):
         return self._scorer
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        prompts = [self._prompt_ids(group.prompt) for group in groups]
-        reads = []
-        for number, group in enumerate(groups):
-            for completion in group.completions:
-                seen = self._seen(completion)
-                reads.append(_Read(number, seen, self._places(seen)))
-        logits = iter(self._logits(prompts, reads))
+        reads = [[self._read(group.prompt, completion) for completion in group.completions] for group in groups]
+        logits = self._known_logits(reads)
         return [
-            tuple(self._score_one(group, index, next(logits)) for index in range(len(group.completions)))
-            for group in groups
+            tuple(self._score_one(group, index, found) for index, found in enumerate(of_group))
+            for group, of_group in zip(groups, logits, strict=True)
         ]
+
+    def _read(self, prompt: Prompt, completion: Completion) -> _Read:
+        if self._own_template and prompt.messages:
+            rendered = render(prompt, completion, self.scorer.tokenizer)
+            return _Read(rendered.token_ids, self._rendered_places(rendered, completion))
+        if self.settings.template == "scorer":
+            raise RewardError(
+                f"reward {self.name!r}: template is scorer, but prompt {prompt.id!r} is a text and no conversation"
+            )
+        before, seen = self._prompt_ids(prompt), self._seen(completion)
+        places = self._places(seen) if seen.token_ids else ()
+        return _Read((*before, *seen.token_ids), tuple(len(before) + place for place in places))
 
     @abstractmethod
     def _places(self, seen: Completion) -> tuple[int, ...]:
         """The tokens of a completion in the scorer's own tokens at which its score is read."""
+
+    @abstractmethod
+    def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
+        """The tokens of a rendered conversation at which the score of its last turn is read; none if it is not kept."""
 
     @abstractmethod
     def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
@@ -119,7 +153,10 @@ class ScorerReward(Reward):
     def _score_one(self, group: Group, index: int, logits: Sequence[float] | None) -> Score:
         if logits is None:
             limit = self.scorer.context_length
-            reason = f"{self.name}: empty, or with its prompt longer than the scorer's {limit} tokens"
+            reason = (
+                f"{self.name}: empty, or changed by the scorer's chat template, or with its prompt longer than the "
+                f"scorer's {limit} tokens"
+            )
             return Score(None, {self.name: None}, error=reason)
         if not all(map(math.isfinite, logits)):
             raise RewardError(
@@ -144,19 +181,38 @@ class ScorerReward(Reward):
             ids = (*ids, tokenizer.eos_token_id)
         return replace(completion, token_ids=ids, trained=(True,) * len(ids), sample_logprobs=(), versions=())
 
+    def _known_logits(self, reads: Sequence[Sequence[_Read]]) -> list[list[Logits | None]]:
+        """The scorer's output at the places of each read; None where it has none or does not fit."""
+        keys = [[content_key(read.token_ids, read.positions) for read in of_group] for of_group in reads]
+        known: dict[bytes, Logits] = {}
+        wanted: list[dict[bytes, _Read]] = []
+        seen: set[bytes] = set()
+        for of_group, group_keys in zip(reads, keys, strict=True):
+            wanted.append({})
+            for read, key in zip(of_group, group_keys, strict=True):
+                if not read.positions or len(read.token_ids) > self.scorer.context_length:
+                    continue
+                kept = self.cache.get(key)
+                if kept is not None:
+                    known[key] = kept
+                if kept is not None or key in seen:
+                    self.cache.hits += 1
+                else:
+                    self.cache.misses += 1
+                    wanted[-1][key] = read
+                    seen.add(key)
+        fresh = self._computed([list(of_group.values()) for of_group in wanted if of_group])
+        for key, logits in zip((key for of_group in wanted for key in of_group), fresh, strict=True):
+            known[key] = logits
+            self.cache.put(key, logits)
+        return [[known.get(key) for key in group_keys] for group_keys in keys]
+
     @torch.no_grad()
-    def _logits(self, prompts: Sequence[tuple[int, ...]], reads: Sequence[_Read]) -> list[tuple[float, ...] | None]:
-        """The scorer's output at the tokens of each read; None where a completion has no tokens or does not fit."""
+    def _computed(self, reads: Sequence[Sequence[_Read]]) -> list[Logits]:
+        if not reads:
+            return []
         scorer = self.scorer
-        found: list[tuple[float, ...] | None] = [None] * len(reads)
-        fitting = [
-            i
-            for i, read in enumerate(reads)
-            if 0 < len(read.completion.token_ids) <= scorer.context_length - len(prompts[read.group])
-        ]
-        if not fitting:
-            return found
-        batch = _batch(prompts, [reads[i] for i in fitting])
+        batch, positions = _batch(reads)
         scores_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
         for rows in plan(
             batch,
@@ -168,9 +224,7 @@ class ScorerReward(Reward):
             outputs = scorer.outputs(batch, rows, 1.0, frozenset({"scores"}))
             assert outputs.scores_BT is not None
             scores_BT += outputs.scores_BT.cpu()
-        for b, i in enumerate(fitting):
-            found[i] = tuple(scores_BT[b, list(reads[i].positions)].tolist())
-        return found
+        return [tuple(scores_BT[b, places].tolist()) for b, places in enumerate(positions)]
 
 
 class ModelReward(ScorerReward):
@@ -181,6 +235,9 @@ class ModelReward(ScorerReward):
 
     def _places(self, seen: Completion) -> tuple[int, ...]:
         return (last_position(seen),)
+
+    def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
+        return (len(rendered.token_ids) - 1,)
 
     def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
         return Score(logits[0], {self.name: logits[0]})
@@ -204,6 +261,11 @@ class ProcessModelReward(ScorerReward):
     def _places(self, seen: Completion) -> tuple[int, ...]:
         return step_positions(seen, step_ends(seen.text, self._separator), self.scorer.tokenizer)
 
+    def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
+        if not rendered.offsets:
+            raise RewardError(f"reward {self.name!r}: the scorer's tokenizer does not tell where its tokens stand")
+        return positions_of_ends(rendered, step_ends(completion.text, self._separator), completion.text) or ()
+
     def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
         values = torch.tensor(logits, dtype=torch.float64).sigmoid().tolist()
         ends = step_ends(completion.text, self._separator)
@@ -212,18 +274,30 @@ class ProcessModelReward(ScorerReward):
         return Score(total, {self.name: total}, tuple(map(StepValue, positions, values)))
 
 
-def _batch(prompts: Sequence[tuple[int, ...]], reads: Sequence[_Read]) -> Batch:
-    """The completions as a batch in which the tokens to be read are marked as the trained ones."""
-    tokens_BT = pad_sequence([torch.tensor(read.completion.token_ids) for read in reads], batch_first=True)
+def _batch(reads: Sequence[Sequence[_Read]]) -> tuple[Batch, list[list[int]]]:
+    """Groups of sequences as a batch in which the tokens to be read are the trained ones, and where these stand in it.
+
+    What all sequences of a group begin with is their prompt, as far as nothing is read there.
+    """
+    prompts, completions, positions, group = [], [], [], []
+    for number, of_group in enumerate(reads):
+        shared = min(common_start([read.token_ids for read in of_group]), *(min(read.positions) for read in of_group))
+        prompts.append(torch.tensor(of_group[0].token_ids[:shared], dtype=torch.long))
+        for read in of_group:
+            completions.append(torch.tensor(read.token_ids[shared:]))
+            positions.append([position - shared for position in read.positions])
+            group.append(number)
+    tokens_BT = pad_sequence(completions, batch_first=True)
     mask_BT = torch.zeros(tokens_BT.shape, dtype=torch.bool)
-    for b, read in enumerate(reads):
-        mask_BT[b, list(read.positions)] = True
-    return Batch(
-        prompts=tuple(torch.tensor(ids) for ids in prompts),
-        group_B=torch.tensor([read.group for read in reads]),
+    for b, places in enumerate(positions):
+        mask_BT[b, places] = True
+    batch = Batch(
+        prompts=tuple(prompts),
+        group_B=torch.tensor(group),
         tokens_BT=tokens_BT,
         mask_BT=mask_BT,
-        rewards_B=torch.full((len(reads),), torch.nan, dtype=torch.float64),
-        truncated_B=torch.zeros(len(reads), dtype=torch.bool),
+        rewards_B=torch.full((len(group),), torch.nan, dtype=torch.float64),
+        truncated_B=torch.zeros(len(group), dtype=torch.bool),
         completion_limit=tokens_BT.shape[1],
     )
+    return batch, positions

@@ -19,8 +19,12 @@ from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_lint import CodeLint
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
+from sharpen.rewards.json_schema import JsonSchema
+from sharpen.rewards.language import Language
 from sharpen.rewards.math import Math
 from sharpen.rewards.model import ModelReward, ModelSettings, ProcessModelReward, StepModelSettings
+from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
+from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.steps import StepReward
 from sharpen.rewards.verifier import Verifier
@@ -31,17 +35,19 @@ RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
+_TEXT: tuple[type[Verifier], ...] = (ExactAnswer, Contains, Regex, Tags, Math, JsonSchema, Language, Repetition)
 _CODE: tuple[type[Verifier], ...] = (CodeTests, CodeCheck, CodeAsserts, CodeCompiles, CodeLint)
 
-VERIFIERS: dict[str, type[Verifier]] = {v.name: v for v in (ExactAnswer, Contains, Regex, Tags, Math)} | {
-    v.name: v for v in _CODE
-}
-
+VERIFIERS: dict[str, type[Verifier]] = {verifier.name: verifier for verifier in (*_TEXT, *_CODE)}
 
 MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any], Reward]]] = {
     ModelReward.name: (ModelSettings, ModelReward),
     ProcessModelReward.name: (StepModelSettings, ProcessModelReward),
 }
+OF_TOKENS: dict[str, tuple[type[BaseModel], Callable[[Any], Reward]]] = {
+    SoftOverlong.name: (OverlongSettings, SoftOverlong),
+}
+"""Rewards that read a completion's tokens and not its text."""
 STEPS = "steps"
 """The name of a step verifier as a reward; the setting ``function`` says which."""
 
@@ -49,6 +55,7 @@ STEPS = "steps"
 def describe_rewards() -> dict[str, str]:
     """The rewards known by name, each with the first line of its description."""
     kinds = {**VERIFIERS, STEPS: StepReward, **{name: kind for name, (_, kind) in MODELS.items()}}
+    kinds |= {name: kind for name, (_, kind) in OF_TOKENS.items()}
     return {name: (kind.__doc__ or "").strip().partition("\n")[0] for name, kind in kinds.items()}
 
 
@@ -95,10 +102,13 @@ def _named(name: str, settings: Mapping[str, Any]) -> Reward:
     if name in MODELS:
         of_model, kind = MODELS[name]
         return kind(_build(of_model, name, settings))
+    if name in OF_TOKENS:
+        of_tokens, kind = OF_TOKENS[name]
+        return kind(_build(of_tokens, name, settings))
     if name == STEPS:
         return _step_reward(settings)
     if ":" not in name:
-        known = [*VERIFIERS, STEPS, *MODELS]
+        known = [*VERIFIERS, STEPS, *MODELS, *OF_TOKENS]
         raise RewardError(
             f"there is no reward {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}. "
             "A function of your own is written module:function or path/to/file.py:function"
@@ -138,7 +148,7 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
         for problem in error.errors():
             field = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                known = kind.model_fields
+                known = [field.alias or name for name, field in kind.model_fields.items()]
                 problems.append(f"unknown setting {field!r}.{did_you_mean(field, known)} Known: {', '.join(known)}")
             else:
                 problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])

@@ -46,7 +46,13 @@ class Verifier(BaseModel):
 
 def reference_text(row: Row, column: str) -> str:
     """The expected answer in ``column`` as text. Raises ValueError if the row has none."""
-    value = row.get(column)
-    if value is None or not str(value).strip():
+    text = text_of(row, column)
+    if text is None:
         raise ValueError(f"the column {column!r} of this row is empty")
-    return str(value)
+    return text
+
+
+def text_of(row: Row, column: str) -> str | None:
+    """What stands in ``column`` as text, None where nothing does."""
+    value = row.get(column)
+    return None if value is None or not str(value).strip() else str(value)

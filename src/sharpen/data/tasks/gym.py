@@ -1,20 +1,29 @@
-"""Any task of the optional package reasoning-gym, with its parameters."""
+"""Any task of the optional package reasoning-gym, with its parameters.
+
+Its scorers run in worker processes, with a limit on time and memory: an answer such as ``1e999999999`` or ten million
+moves keeps some of them busy for ever. What else is wrong with them stands in `sharpen.data.tasks.gym_checks`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from sharpen.data.rows import Rows
+from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED, executes_answers
 from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
+from sharpen.types import Row
+from sharpen.worker import WorkerPool
 
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
@@ -22,14 +31,22 @@ OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MOST_CHUNKS = 20
 
+SCORE_TIMEOUT_S = 10.0
+"""The longest that a scorer may take for one answer."""
+FULL_SCORE = 1 - 1e-6
+
+_workers = WorkerPool(Path(__file__).with_name("gym_worker.py"))
+
 
 class GymTask(PromptsOnly):
     """A task of reasoning-gym.
 
     Its problems are drawn from ``seed`` on, each text once, and a problem is held out by its text alone, so
     the two parts have none in common whatever the seed and the sizes. The reward is the task's own
-    ``score_answer``, from 0 to 1; many tasks give part of it for an answer that is right but wrapped in more
-    text.
+    ``score_answer``, from 0 to 1, where that can be trusted, see `sharpen.data.tasks.gym_checks`; many tasks give part
+    of it for an answer that is right but wrapped in more text. An answer that the scorer cannot read scores 0.
+
+    Raises RecipeError if the scorer would execute answers and no check of them is known.
     """
 
     def __init__(
@@ -39,7 +56,12 @@ class GymTask(PromptsOnly):
         self._kind, self._settings, self._parameters = kind, settings, parameters
         self._train_size, self._held_out_size = sizes["train_size"], sizes["held_out_size"]
         self._seed = sizes["seed"]
-        self._scorer = self._dataset(seed=self._seed, size=1)
+        self._dataset(seed=self._seed, size=1)
+        if executes_answers(kind) and not {*GUARDED, *DECIDED} & {name.rpartition(":")[2]}:
+            raise RecipeError(
+                f"{name}: its scorer executes what the model answers, and sharpen has no check of the answers of this "
+                "task: it cannot be used"
+            )
 
     def train_rows(self) -> Rows:
         return self._parts[0]
@@ -48,19 +70,49 @@ class GymTask(PromptsOnly):
         return self._parts[1]
 
     def verify(self, completion: str, *, prompt: str, answer: Any, metadata: Mapping[str, Any], **_: Any) -> float:
+        """The score of the completion's answer.
+
+        Raises TimeoutError where the scorer takes longer than `SCORE_TIMEOUT_S`, and ValueError where it raises even
+        for the row's own answer.
+        """
         given = self.answer(completion)
         if given is None:
             return 0.0
         entry = {"question": prompt, "answer": answer, "metadata": metadata}
-        try:
-            return float(self._scorer.score_answer(given, entry))
-        except ValueError:  # how some scorers refuse an answer of the wrong form
+        # A task that is composed of others says which of them an entry is of.
+        source = metadata.get("source_dataset", self.name.rpartition(":")[2])
+        if source in DECIDED:
+            return float(DECIDED[source](given, entry))
+        if source in GUARDED and not GUARDED[source](given):
+            return float(given == answer)
+        score = self._scored(given, entry)
+        if not math.isfinite(score) or (score >= FULL_SCORE and source in EXACT and not EXACT[source](given, entry)):
             return 0.0
+        return min(max(score, 0.0), 1.0)
+
+    def _scored(self, given: str, entry: Mapping[str, Any]) -> float:
+        question = {
+            "module": self._kind.__module__,
+            "kind": self._kind.__qualname__,
+            "settings_kind": [self._settings.__module__, self._settings.__qualname__],
+            "parameters": plain(self._parameters),
+            "answer": given,
+            "entry": plain(entry),
+            "timeout_s": SCORE_TIMEOUT_S,
+        }
+        reply = _workers.ask(question, SCORE_TIMEOUT_S)
+        if reply.get("own_raised"):
+            raise ValueError(f"{self.name}: its scorer raises for the row's own answer too: {reply['raised']}")
+        return float(reply.get("score", 0.0))
 
     def answer(self, completion: str) -> str | None:
         """What stands in the last ``<answer>`` tags, or the whole completion where there are none."""
         tagged = _ANSWER_TAG.findall(completion)
         return (tagged[-1] if tagged else completion).strip() or None
+
+    def reference(self, row: Row) -> str | None:
+        """The task's own answer; some tasks of reasoning-gym have none."""
+        return None if row["answer"] is None else str(row["answer"])
 
     @cached_property
     def _parts(self) -> tuple[Rows, Rows]:
@@ -90,6 +142,24 @@ class GymTask(PromptsOnly):
 
     def _dataset(self, *, seed: int, size: int) -> Any:
         return self._kind(self._settings(**self._parameters, seed=seed, size=size))
+
+
+def plain(value: Any) -> Any:
+    """A value of a task as data that JSON keeps: tuples are marked, and mappings are lists of pairs.
+
+    Raises TypeError for what is none of the types that tasks are known to have.
+    """
+    if isinstance(value, Mapping):
+        return {"dict": [[plain(key), plain(item)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [plain(item) for item in value]}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot be passed to the process that scores: {value!r}")
 
 
 def gym_task(name: str, parameters: Mapping[str, str], spec: str) -> GymTask:

@@ -1,0 +1,72 @@
+"""A conversation in a scorer's own chat template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.errors import RewardError
+from sharpen.types import Completion, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation that ends with the completion, as the template writes it and as tokens.
+
+    ``starts`` is the character at which the completion begins, None where the template did not keep it as it is;
+    ``offsets`` are the characters of each token, from and to, empty for tokenizers that do not tell them.
+    """
+
+    token_ids: tuple[int, ...]
+    starts: int | None
+    offsets: tuple[tuple[int, int], ...]
+
+
+def render(prompt: Prompt, completion: Completion, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """The prompt's messages and the completion as the assistant's turn.
+
+    Templates drop blanks around a turn. Raises `RewardError` if the template refuses the conversation.
+    """
+    conversation = [*map(dict, prompt.messages), {"role": "assistant", "content": completion.text}]
+    try:
+        text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
+    except TemplateError as error:
+        raise RewardError(
+            f"prompt {prompt.id!r}: the scorer's chat template refuses its conversation: {error}. "
+            "Set template: policy to score the text that the policy read"
+        ) from error
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
+    spoken = completion.text.strip()
+    found = text.rfind(spoken)
+    blanks = len(completion.text) - len(completion.text.lstrip())
+    return Rendered(
+        tuple(encoded["input_ids"]),
+        None if found < 0 else found - blanks,
+        tuple(map(tuple, encoded.get("offset_mapping", ()))),
+    )
+
+
+def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> tuple[int, ...] | None:
+    """The tokens at which steps end that end at the characters ``ends`` of the completion ``text``.
+
+    A step ends at the token that completes it, and the last one at the first token after the completion, which ends
+    the turn. None where the template did not keep the completion as it is.
+    """
+    if rendered.starts is None:
+        return None
+    closing = rendered.starts + len(text.rstrip())
+    last = next((i for i, (start, _) in enumerate(rendered.offsets) if start >= closing), len(rendered.offsets) - 1)
+    inner = (min(rendered.starts + end, closing) for end in ends[:-1])
+    return (*(next(i for i, (_, to) in enumerate(rendered.offsets) if to >= end) for end in inner), last)
+
+
+def common_start(sequences: list[tuple[int, ...]]) -> int:
+    """How many tokens the sequences have in common from the first on."""
+    length = 0
+    for tokens in zip(*sequences, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        length += 1
+    return length

@@ -1,0 +1,43 @@
+"""What a scorer said before, by content."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+
+Logits = tuple[float, ...]
+
+
+class ScoreCache:
+    """The logits of the last ``size`` sequences that were asked for.
+
+    ``hits`` and ``misses`` count what was found and what had to be computed; a sequence that occurs twice in one call
+    is a hit from the second time on, whatever the size.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.hits = self.misses = 0
+        self._kept: OrderedDict[bytes, Logits] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: bytes) -> Logits | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: bytes, logits: Logits) -> None:
+        self._kept[key] = logits
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.size:
+            self._kept.popitem(last=False)
+
+
+def content_key(token_ids: Sequence[int], positions: Sequence[int]) -> bytes:
+    """The same for the same tokens read at the same positions, and for no others."""
+    content = array("q", [len(token_ids), *token_ids, *positions]).tobytes()
+    return blake2b(content, digest_size=16).digest()

@@ -1,0 +1,187 @@
+"""Helper processes that answer questions and are ended when an answer takes too long."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Condition, Lock, Timer
+from typing import Any
+
+START_TIMEOUT_S = 60.0
+MOST_WORKERS = 8
+
+# What a program needs to start, and none of the secrets that people keep in the environment.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+
+
+class WorkerPool:
+    """Several `Worker`s for one script, so that questions are answered side by side and one that hangs stops no other.
+
+    A question goes to a worker that is free, else a further one is started, up to ``size``: by default one for each
+    processor that this process may use, at least 2 and at most `MOST_WORKERS`. Where all are busy it waits for one;
+    that wait does not count towards its time-out. Usable from any thread, and after a fork. The processes end with the
+    interpreter at the latest.
+    """
+
+    def __init__(self, script: Path, size: int | None = None) -> None:
+        self.script = script
+        self.size = size or min(max(_processors(), 2), MOST_WORKERS)
+        self._begin()
+        atexit.register(self.close)
+
+    def _begin(self) -> None:
+        self._owner = os.getpid()
+        self._free_or_closed = Condition()
+        self._free: list[Worker] = []
+        self._all: list[Worker] = []
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The script's answer. Raises as `Worker.ask` does."""
+        if self._owner != os.getpid():
+            # The lock may have been held, and the workers are the parent's.
+            self._begin()
+        worker = self._take()
+        try:
+            return worker.ask(question, timeout_s)
+        finally:
+            with self._free_or_closed:
+                self._free.append(worker)
+                self._free_or_closed.notify()
+
+    def close(self) -> None:
+        """Ends the processes. A question asked later starts new ones; one that is being answered ends with an error."""
+        if self._owner != os.getpid():
+            return
+        for worker in self._all:
+            worker.end()
+
+    def pids(self) -> list[int]:
+        """The processes that run now."""
+        return [pid for worker in self._all if (pid := worker.pid) is not None]
+
+    def _take(self) -> Worker:
+        with self._free_or_closed:
+            while not self._free:
+                if len(self._all) < self.size:
+                    self._all.append(Worker(self.script))
+                    return self._all[-1]
+                self._free_or_closed.wait()
+            # The one that was free last: the others need not be started.
+            return self._free.pop()
+
+
+class Worker:
+    """Runs ``script`` and exchanges JSON lines with it; usable from any thread.
+
+    The script first writes a line to say that it is ready, then one line for each line that it reads, and
+    ends when its input does. It is started at the first question, and again after it was ended or died.
+    """
+
+    def __init__(self, script: Path) -> None:
+        self.script = script
+        self._lock = Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The script's answer.
+
+        Raises TimeoutError if there is none within ``timeout_s``, RuntimeError if the script ended without
+        one.
+        """
+        with self._lock:
+            try:
+                process = self._running()
+                return self._exchange(process, json.dumps(question), timeout_s)
+            except BaseException:
+                # An answer that is still on its way would be taken for that of the next question.
+                self._stop()
+                raise
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now, if one does."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def close(self) -> None:
+        """Ends the process, if there is one, once it has answered."""
+        with self._lock:
+            self._stop()
+
+    def end(self) -> None:
+        """Ends the process, if there is one, at once: whoever waits for its answer gets an error."""
+        process = self._process
+        if process is not None and self._owner == os.getpid():
+            process.kill()
+        self.close()
+
+    def _running(self) -> subprocess.Popen[str]:
+        # After a fork the pipes are shared with the parent process: each needs its own.
+        if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
+            return self._process
+        self._stop()
+        self._process = subprocess.Popen(
+            # -P: a file beside the script, such as a math.py, must not hide Python's own.
+            [sys.executable, "-P", str(self.script)],
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the trainer
+        )
+        self._owner = os.getpid()
+        self._exchange(self._process, None, START_TIMEOUT_S)
+        return self._process
+
+    def _exchange(self, process: subprocess.Popen[str], line: str | None, timeout_s: float) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        expired = False
+
+        def end() -> None:
+            nonlocal expired
+            expired = True
+            process.kill()
+
+        timer = Timer(timeout_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            if line is not None:
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        finally:
+            timer.cancel()
+            timer.join()
+        if answer.endswith("\n") and not expired:
+            return dict(json.loads(answer))
+        if expired:
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        raise RuntimeError(f"{self.script.name} ended with status {process.wait()}")
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:  # a question that was never read
+                    continue
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,148 @@
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sharpen.worker import Worker, WorkerPool
+
+ECHO = """
+import json, sys, time
+print("{}", flush=True)
+for line in sys.stdin:
+    question = json.loads(line)
+    if question.get("end"):
+        sys.exit(3)
+    time.sleep(question.get("sleep_s", 0))
+    print(json.dumps(question), flush=True)
+"""
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Iterator[Worker]:
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    worker = Worker(script)
+    yield worker
+    worker.close()
+
+
+def test_an_answer_that_came_too_late_is_never_taken_for_the_next(echo: Worker) -> None:
+    assert echo.ask({"i": 1}, timeout_s=5) == {"i": 1}
+    with pytest.raises(TimeoutError):
+        echo.ask({"i": 2, "sleep_s": 60}, timeout_s=0.05)
+    assert echo.ask({"i": 3}, timeout_s=5) == {"i": 3}
+
+
+def test_a_worker_that_dies_is_named_and_started_again(echo: Worker) -> None:
+    with pytest.raises(RuntimeError, match=r"echo\.py ended with status 3"):
+        echo.ask({"end": True}, timeout_s=5)
+    assert echo.ask({"i": 1}, timeout_s=5) == {"i": 1}
+    assert echo._process is not None
+    pid = echo._process.pid
+    os.kill(pid, 9)
+    echo._process.wait()
+    assert echo.ask({"i": 2}, timeout_s=5) == {"i": 2}
+    assert echo._process.pid != pid
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[WorkerPool]:
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    pool = WorkerPool(script, size=2)
+    yield pool
+    pool.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def in_threads(calls: list[tuple[float, float]], pool: WorkerPool) -> list[object]:
+    """What becomes of questions asked at once, each as (seconds it takes, time-out)."""
+    results: list[object] = [None] * len(calls)
+
+    def ask(i: int) -> None:
+        try:
+            results[i] = pool.ask({"i": i, "sleep_s": calls[i][0]}, calls[i][1])["i"]
+        except TimeoutError:
+            results[i] = TimeoutError
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return results
+
+
+def test_workers_are_started_when_needed_and_no_more_than_needed(pool: WorkerPool) -> None:
+    assert pool.pids() == []
+    for i in range(5):
+        assert pool.ask({"i": i}, timeout_s=5) == {"i": i}
+    assert len(pool.pids()) == 1
+    assert in_threads([(0.1, 5)] * 6, pool) == [0, 1, 2, 3, 4, 5]
+    assert len(pool.pids()) == 2
+
+
+def test_questions_are_answered_side_by_side(pool: WorkerPool) -> None:
+    in_threads([(0.0, 5)] * 2, pool)
+    start = time.monotonic()
+    assert in_threads([(0.5, 5)] * 2, pool) == [0, 1]
+    assert time.monotonic() - start < 0.95
+
+
+def test_one_that_hangs_stops_no_other_and_waiting_costs_no_time(pool: WorkerPool) -> None:
+    in_threads([(0.0, 5)] * 2, pool)
+    # The two that hang hold both workers for longer than the others may take.
+    assert in_threads([(60, 0.5), (60, 0.5), (0, 0.3), (0, 0.3)], pool) == [TimeoutError, TimeoutError, 2, 3]
+    assert in_threads([(60, 1.0), (0.1, 0.9), (0.1, 0.9)], pool)[1:] == [1, 2]
+
+
+def test_closing_ends_the_processes_and_what_they_are_doing(pool: WorkerPool) -> None:
+    in_threads([(0.1, 5)] * 2, pool)
+    pids = pool.pids()
+
+    def wait() -> None:
+        with pytest.raises(RuntimeError):
+            pool.ask({"sleep_s": 60}, 60)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.2)
+    pool.close()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert [alive(pid) for pid in pids] == [False, False]
+    assert pool.ask({"i": 1}, timeout_s=5) == {"i": 1}
+
+
+def test_a_forked_process_has_workers_of_its_own(pool: WorkerPool) -> None:
+    assert pool.ask({"i": 1}, timeout_s=5) == {"i": 1}
+    (pid,) = pool.pids()
+    child = os.fork()
+    if child == 0:
+        answered = pool.ask({"i": 2}, timeout_s=5) == {"i": 2} and pid not in pool.pids()
+        pool.close()
+        os._exit(0 if answered else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pool.pids() == [pid]
+    assert pool.ask({"i": 3}, timeout_s=5) == {"i": 3}
+
+
+def test_workers_see_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "environment.py"
+    script.write_text("import json, os\nprint('{}', flush=True)\ninput()\nprint(json.dumps(dict(os.environ)))")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    worker = Worker(script)
+    environment = worker.ask({}, timeout_s=5)
+    worker.close()
+    assert "HF_TOKEN" not in environment
+    assert environment["PATH"] == os.environ["PATH"]
