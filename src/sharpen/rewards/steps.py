@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.positions import step_ends, token_ends
 from sharpen.errors import RewardError
+from sharpen.rewards.calls import CallSettings
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import last_position, sample_name
 from sharpen.suggest import did_you_mean
@@ -54,8 +55,9 @@ class StepReward(FunctionReward):
         *,
         total: Total = "mean",
         separator: str | None = None,
+        call: CallSettings | None = None,
     ) -> None:
-        super().__init__(function, name, settings)  # type: ignore[arg-type]
+        super().__init__(function, name, settings, call=call)  # type: ignore[arg-type]
         if total not in _TOTALS:
             known = get_args(Total)
             raise RewardError(

@@ -18,6 +18,8 @@ class Verifier(BaseModel):
 
     name: ClassVar[str]
     has_answer: ClassVar[bool] = False
+    at_once: ClassVar[int] = 1
+    """Calls that may run at the same time, and gain by it: those that wait for another process or machine."""
 
     @property
     def columns(self) -> tuple[str, ...]:

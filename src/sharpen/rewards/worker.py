@@ -42,9 +42,16 @@ class Worker:
                 raise
 
     def close(self) -> None:
-        """Ends the process, if there is one."""
+        """Ends the process, if there is one, once it has answered."""
         with self._lock:
             self._stop()
+
+    def end(self) -> None:
+        """Ends the process, if there is one, at once: whoever waits for its answer gets an error."""
+        process = self._process
+        if process is not None and self._owner == os.getpid():
+            process.kill()
+        self.close()
 
     def _running(self) -> subprocess.Popen[str]:
         # After a fork the pipes are shared with the parent process: each needs its own.
