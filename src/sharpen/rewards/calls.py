@@ -20,6 +20,9 @@ from sharpen.settings import Settings
 MAX_STUCK = 8
 """Calls that may be stuck in threads of this process, which nothing can end, before the run stops."""
 
+HIRING_S = 0.005
+"""What one thread does within this time, threads beside it would only hold up."""
+
 LONGEST_WAIT_S = 3600.0
 
 
@@ -90,7 +93,12 @@ class Calls:
         self._todo.extend(samples)
         with self._changed:
             try:
-                for _ in range(min(self._at_once, len(samples))):
+                if samples:
+                    self._hire()
+                if self._at_once > 1:
+                    self._changed.wait(HIRING_S)
+                more = self._at_once - 1 if self._fatal is None else 0
+                for _ in range(min(more, len(self._todo))):
                     self._hire()
                 while len(self._done) < len(samples) and self._fatal is None and not self._given_up.is_set():
                     self._changed.wait(self._patience_s())

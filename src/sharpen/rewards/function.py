@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import Parameter
 from numbers import Real
 from typing import Any
@@ -114,7 +115,7 @@ class FunctionReward(Reward):
     def _judge(self, value: object, group: Group, index: int) -> Score:
         """The score that a returned value is."""
         otherwise = ", or None where it does not apply"
-        total = None if value is None else self._number(value, sample_name(group, index), otherwise)
+        total = None if value is None else self._number(value, partial(sample_name, group, index), otherwise)
         return Score(total, {self.name: total})
 
     def _call(self, text: str, row: Row) -> object:
@@ -126,13 +127,15 @@ class FunctionReward(Reward):
             return self.function(**keywords, completion=text)
         return self.function(text, **keywords)
 
-    def _number(self, value: object, sample: str, otherwise: str = "") -> float:
+    def _number(self, value: object, sample: Callable[[], str], otherwise: str = "") -> float:
         """A returned value as a finite number; messages call it that of ``sample`` and end with ``otherwise``."""
+        if type(value) is float and math.isfinite(value):
+            return value
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, Real):
             raise RewardError(
-                f"reward {self.name!r} returned a {type(value).__name__} for {sample}; "
+                f"reward {self.name!r} returned a {type(value).__name__} for {sample()}; "
                 f"it must return a number{otherwise}"
             )
         try:
@@ -141,7 +144,7 @@ class FunctionReward(Reward):
             number = math.inf
         if not math.isfinite(number):
             raise RewardError(
-                f"reward {self.name!r} returned {number} for {sample}; it must return a finite number{otherwise}"
+                f"reward {self.name!r} returned {number} for {sample()}; it must return a finite number{otherwise}"
             )
         return number
 

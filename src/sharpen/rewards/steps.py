@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from numbers import Integral
 from statistics import fmean
@@ -114,7 +115,7 @@ class StepReward(FunctionReward):
                     f"reward {self.name!r} returned a step that ends at character {ends[-1]} of the {len(text)} of "
                     f"{sample}"
                 )
-        return ends, [self._number(v, f"step {i} of {sample}") for i, v in enumerate(given, start=1)]
+        return ends, [self._number(v, partial("step {} of {}".format, i, sample)) for i, v in enumerate(given, start=1)]
 
     def _pairs(self, value: Sequence[Any], sample: str) -> tuple[tuple[int, ...], list[Any]]:
         for step in value:
