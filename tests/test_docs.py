@@ -18,6 +18,7 @@ from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
 from sharpen.models.embedded import create_embedded
+from sharpen.rewards import CallSettings, Gate
 from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
 
 README = Path(__file__).parents[1] / "README.md"
@@ -121,7 +122,7 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     assert sorted(general - explained) == []
     # Whatever the page explains is there to be seen, so a name that is no more cannot stay.
     named = {name for line in TABLED.findall((DOCS / "metrics.md").read_text()) for name in re.findall("`(.+?)`", line)}
-    examples = {"reward/<name>", "time/reward_s"}
+    examples = {"reward/<name>", "time/reward_s", "time/reward/<name>_s"}
     assert sorted(n for n in named - seen - examples if not n.startswith("held_out/")) == []
 
 
@@ -132,6 +133,10 @@ def test_every_reward_and_task_has_its_line() -> None:
 
 def test_the_settings_of_rewards_are_those_of_the_code() -> None:
     page = (DOCS / "rewards.md").read_text()
+    for part in (Gate, CallSettings):
+        for setting, field in part.model_fields.items():
+            (row,) = (line for line in page.splitlines() if line.startswith(f"| `{setting}` |"))
+            assert yaml.safe_load(row.split("|")[2]) == json.loads(json.dumps(field.default)), setting
     settings: dict[str, type[BaseModel]] = {
         **VERIFIERS,
         **{name: model for name, (model, _) in (MODELS | OF_TOKENS).items()},

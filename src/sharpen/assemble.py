@@ -22,6 +22,7 @@ def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     sizes = torch.tensor([len(group.completions) for group in groups])
     drawn = all(c.sample_logprobs for c in completions)
     stepwise = any(s is not None and s.steps for s in scores)
+    summands = next((s.summands for s in scores if s is not None and s.summands), ())
     return Batch(
         prompts=tuple(torch.tensor(group.prompt.token_ids) for group in groups),
         group_B=torch.repeat_interleave(torch.arange(len(groups)), sizes),
@@ -33,8 +34,19 @@ def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         step_rewards_BT=_padded([_steps(c, s) for c, s in zip(completions, scores, strict=True)], float("nan"))
         if stepwise
         else None,
+        rewards_BK=torch.tensor([_summands(s, len(summands)) for s in scores], dtype=torch.float64)
+        if summands
+        else None,
+        reward_weights=tuple(summand.weight for summand in summands),
         sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if drawn else None,
     )
+
+
+def _summands(score: Score | None, count: int) -> list[float]:
+    """The rewards that the total is the sum of; NaN for one that does not apply, and for all without a total."""
+    if score is None or score.total is None:
+        return [float("nan")] * count
+    return [float("nan") if summand.value is None else summand.value for summand in score.summands]
 
 
 def _steps(completion: Completion, score: Score | None) -> Tensor:

@@ -78,7 +78,7 @@ class RolloutSettings(Settings):
     stop: tuple[str, ...] = ()
     max_sequences: int = Field(512, ge=1, description="completions that are decoded side by side")
     max_reward_failures: float = Field(0.1, ge=0, le=1)
-    """The share of samples in a step whose reward may raise before the run stops."""
+    """The share of samples in a step whose reward may raise, or take too long, before the run stops."""
 
     top_p: float = 1.0
     top_k: int = 0

@@ -17,7 +17,6 @@ from sharpen.data.rows import Rows, read_rows
 from sharpen.data.steps import load_steps
 from sharpen.data.tasks import Task, resolve_task
 from sharpen.errors import DataError, RecipeError
-from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.task import TaskReward
@@ -82,17 +81,7 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
 
 def task_reward(task: Task, spec: Any) -> Reward:
     """The task's own verifier, or what ``spec`` says, where the name ``task`` stands for that verifier."""
-    if spec is None:
-        return TaskReward(task)
-    weighted: list[tuple[Reward, float]] = []
-    for item in [spec] if isinstance(spec, (str, dict, Reward)) or callable(spec) else spec:
-        settings = dict(item) if isinstance(item, dict) else {"name": item}
-        weight = float(settings.pop("weight", 1.0))
-        if settings.get("name") == "task":
-            weighted.append((TaskReward(task), weight))
-        else:
-            weighted.append((resolve_reward(settings if isinstance(item, dict) else item), weight))
-    return weighted[0][0] if len(weighted) == 1 and weighted[0][1] == 1.0 else WeightedSum(weighted)
+    return TaskReward(task) if spec is None else resolve_reward(spec, task)
 
 
 def prompts_of(

@@ -16,6 +16,9 @@ from sharpen.types import Group, Prompt
 Reads = Literal["prompts", "demonstrations", "preferences", "steps"]
 """What a source needs of the data: prompts alone, or completions that somebody wrote, ranked or marked by step."""
 
+Differing = Literal["total", "steps", "parts"]
+"""The rewards that differ within a group that teaches: of completions, of their steps, or one of several rewards."""
+
 
 class World(Protocol):
     """What a source can draw on; the trainer provides it."""
@@ -106,8 +109,8 @@ class Refilled(Source):
     """Draws from another source until every group has rewards that differ: DAPO's dynamic sampling.
 
     Groups without spread teach nothing and are set aside; so are those beyond what the step needs, and what came
-    with the last round. After ``max_rounds`` the step goes with the groups that there are. Where ``by_step``, the
-    rewards are those of the steps.
+    with the last round. After ``max_rounds`` the step goes with the groups that there are. ``differ`` says which
+    rewards.
     """
 
     reads = "prompts"
@@ -115,14 +118,14 @@ class Refilled(Source):
 
     source: CurrentPolicy
     max_rounds: int
-    by_step: bool = False
+    differ: Differing = "total"
 
     def draw(self, world: World, prompts: int) -> Drawn:
         kept: list[Group] = []
         set_aside: list[Group] = []
         for _ in range(self.max_rounds):
             for group in self.source.draw(world, prompts).groups:
-                teaches = len(kept) < prompts and _has_spread(group, by_step=self.by_step)
+                teaches = len(kept) < prompts and _has_spread(group, self.differ)
                 (kept if teaches else set_aside).append(group)
             if len(kept) == prompts:
                 return Drawn(kept, set_aside)
@@ -173,11 +176,14 @@ class InitialPolicy(Source):
         return Drawn(world.next_groups(prompts))
 
 
-def _has_spread(group: Group, *, by_step: bool) -> bool:
+def _has_spread(group: Group, of: Differing) -> bool:
     batch = assemble([group])
-    rewards_N = batch.rewards_B
-    if by_step:
+    rewards_NK = batch.rewards_B[:, None]
+    if of == "steps":
         if batch.step_rewards_BT is None:
             return False
-        rewards_N = batch.step_rewards_BT[~batch.step_rewards_BT.isnan()]
-    return not bool(zero_spread(rewards_N, torch.zeros(len(rewards_N), dtype=torch.long)).all())
+        rewards_NK = batch.step_rewards_BT[~batch.step_rewards_BT.isnan()][:, None]
+    elif of == "parts" and batch.rewards_BK is not None:
+        rewards_NK = batch.rewards_BK
+    together_N = torch.zeros(len(rewards_NK), dtype=torch.long)
+    return not all(bool(zero_spread(rewards_N, together_N).all()) for rewards_N in rewards_NK.unbind(1))

@@ -6,6 +6,7 @@ Axes, written as a suffix of tensor names:
     B   sequences, B = sum of G      T   completion tokens, padded to the longest
     R   packed rows                  L   tokens of a packed row
     N   tokens that are trained on   V   vocabulary
+    K   rewards that are combined
 
 ``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Numbers carry their units
 in their names (``timeout_s``, ``kl_nats``).
@@ -85,17 +86,30 @@ class StepValue:
 
 
 @dataclass(frozen=True, slots=True)
+class Summand:
+    """One of the rewards that a total is the weighted sum of; ``value`` is None where it does not apply."""
+
+    weight: float
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What a completion is worth.
 
     ``total`` is None where the reward does not apply or failed; such a completion takes no part in the baseline and
-    is not trained on. ``parts`` are the named rewards that the total was made of. ``error`` says why it failed.
+    is not trained on. ``parts`` are the named rewards that the total was made of. ``error`` says why it failed,
+    ``timed_out`` that it took too long, ``retries`` how many calls were repeated for it. Where the total is a weighted
+    sum, ``summands`` are what it is the sum of: Σ weight · value, the same rewards for all completions of a step.
     """
 
     total: float | None
     parts: Mapping[str, float | None] = field(default_factory=dict)
     steps: tuple[StepValue, ...] = ()
     error: str | None = None
+    timed_out: bool = False
+    retries: int = 0
+    summands: tuple[Summand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +133,12 @@ class Batch:
     ``prompts`` are token ids, one tensor per group; ``group_B`` says which of them each sequence answers. ``mask_BT``
     marks the tokens that are trained on: written by the model, within the completion, of a sequence that has a score
     where scores are needed. ``rewards_B`` is NaN where there is none; ``step_rewards_BT`` holds the reward of each
-    step at its last token and NaN elsewhere, and is None where the reward gives no steps. ``truncated_B`` marks
-    completions that were cut off at ``completion_limit`` tokens. The rest is filled in on the way, each by the one
-    who needs it: advantages, the critic's targets, the weight of each term ([B, T] or [B]) and the present strength
-    of each penalty by the method; log-probabilities, values and the exact KL of the policy that sampled to the
-    reference (``kl_BT``, nats) by the models.
+    step at its last token and NaN elsewhere, and is None where the reward gives no steps. ``rewards_BK`` has the K
+    rewards of which ``rewards_B`` is the sum weighted by ``reward_weights``, None where it is not made of several.
+    ``truncated_B`` marks completions that were cut off at ``completion_limit`` tokens. The rest is filled in on the
+    way, each by the one who needs it: advantages, the critic's targets, the weight of each term ([B, T] or [B]) and
+    the present strength of each penalty by the method; log-probabilities, values and the exact KL of the policy that
+    sampled to the reference (``kl_BT``, nats) by the models.
     """
 
     prompts: tuple[Tensor, ...]
@@ -134,6 +149,8 @@ class Batch:
     truncated_B: Tensor
     completion_limit: int
     step_rewards_BT: Tensor | None = None
+    rewards_BK: Tensor | None = None
+    reward_weights: tuple[float, ...] = ()
     sample_logprobs_BT: Tensor | None = None
     old_logprobs_BT: Tensor | None = None
     ref_logprobs_BT: Tensor | None = None

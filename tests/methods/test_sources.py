@@ -75,7 +75,7 @@ def test_with_rewards_of_steps_a_group_teaches_where_these_differ() -> None:
         def draw(self, world: World, prompts: int) -> Drawn:
             return Drawn(marked)
 
-    drawn = Refilled(Marked(2), max_rounds=1, by_step=True).draw(ScriptedWorld({}), 2)
+    drawn = Refilled(Marked(2), max_rounds=1, differ="steps").draw(ScriptedWorld({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b"])
     drawn = Refilled(Marked(2), max_rounds=1).draw(ScriptedWorld({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["b"], ["a"])

@@ -94,7 +94,7 @@ def test_a_module_beside_the_user(file: Path, group: Any, monkeypatch: pytest.Mo
         ({"name": "math", "colum": "a"}, "reward 'math': unknown setting 'colum'. Did you mean `column`"),
         ({"name": "math", "timeout_s": -1}, "timeout_s: Input should be greater than 0"),
         ({"name": "regex"}, "reward 'regex': pattern: Field required"),
-        ({"name": "math", "weight": "1"}, "weight of reward 'math' must be a number"),
+        ({"name": "math", "weight": "1"}, "reward 'math': weight: Input should be a valid number"),
         ({"weight": 1}, "a reward needs a name"),
         ([], "list of rewards is empty"),
         (3, "a reward is a function, a name"),

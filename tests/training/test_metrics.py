@@ -30,20 +30,26 @@ def test_what_is_said_of_a_rollout() -> None:
             "spread",
             (completion(2), Score(1.0, {"right": 1.0, "brief": 0.5})),
             (completion(4, Finish.LENGTH), Score(0.0, {"right": 0.0, "brief": None})),
-            (completion(3, Finish.STOP), Score(None, {"right": None}, error="it raised")),
+            (completion(3, Finish.STOP), Score(None, {"right": None}, error="it raised", retries=2)),
         ),
-        group("flat", (completion(1), Score(2.0, {"right": 1.0})), (completion(10), Score(2.0, {"right": 1.0}))),
+        group(
+            "flat",
+            (completion(1), Score(2.0, {"right": 1.0}, retries=1)),
+            (completion(10), Score(None, {"right": 1.0}, error="it took too long", timed_out=True)),
+        ),
     ]
     found = rollout_metrics(groups, assemble(groups))
     assert found == {
         "length/mean": 4.0,
         "length/max": 10.0,
         "truncated": 0.2,
-        "reward/mean": 1.25,
-        # Of 1, 0, 2, 2 the squares deviate by 0.0625 + 1.5625 + 2 · 0.5625.
-        "reward/std": pytest.approx(math.sqrt(2.75 / 4)),
+        # Of 1, 0 and 2; the other two have failed.
+        "reward/mean": 1.0,
+        "reward/std": pytest.approx(math.sqrt(2 / 3)),
         "groups/zero_spread": 0.5,
-        "reward/failed": 0.2,
+        "reward/failed": 0.4,
+        "reward/timed_out": 0.2,
+        "reward/retries": 3,
         "reward/right": 0.75,
         "reward/brief": 0.5,
     }

@@ -11,8 +11,8 @@ import numpy as np
 
 from sharpen.errors import RewardError
 from sharpen.evaluation.estimators import Estimate, bootstrap_interval, majority_at_k, pass_at_k
-from sharpen.rewards.combine import check_failures
 from sharpen.rewards.reward import Reward
+from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.types import Finish, Group, Prompt
 
@@ -64,8 +64,7 @@ def evaluate(
     draw_ids = [range(i * n, (i + 1) * n) for i in range(len(prompts))]
     drawn = engine.generate(prompts, draw_ids, sampling, stream_seed(seed, "evaluation"))
     groups = [Group(p, completions) for p, completions in zip(prompts, drawn, strict=True)]
-    groups = [g.scored(s) for g, s in zip(groups, reward.score(groups), strict=True)]
-    check_failures(groups, max_reward_failures)
+    groups, _ = score_groups(reward, groups, max_failure_rate=max_reward_failures)
     right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]
 
     values: dict[str, list[float] | np.ndarray] = {}

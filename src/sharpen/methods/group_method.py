@@ -7,10 +7,17 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import Spread, group_advantages, process_advantages, soft_overlong, zero_spread
+from sharpen.advantages import (
+    Spread,
+    decoupled_advantages,
+    group_advantages,
+    process_advantages,
+    soft_overlong,
+    zero_spread,
+)
 from sharpen.losses import reduce
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.sources import CurrentPolicy, Refilled, Source
+from sharpen.sources import CurrentPolicy, Differing, Refilled, Source
 from sharpen.types import Batch
 
 
@@ -22,6 +29,10 @@ class GroupMethod(PolicyMethod):
     supervision: Literal["outcome", "process", "own_step"] = "outcome"
     """outcome: a reward per completion. process: a reward per step; all steps of a group are pooled, and a token's
     advantage is the sum over the steps that end at or after it. own_step: that of the token's own step alone."""
+    combine: Literal["sum_then_normalise", "normalise_then_sum"] = "sum_then_normalise"
+    """Of several rewards. sum_then_normalise: their weighted sum is what is compared with the group's.
+    normalise_then_sum: each is, on its own; the weighted sum of the results is divided by its spread in the batch
+    (GDPO, arXiv 2601.05242)."""
     std: Spread = "group"
     """Spread that the centred reward is divided by: of the group, of the batch, or none."""
     ddof: Literal[0, 1] = 1
@@ -46,11 +57,29 @@ class GroupMethod(PolicyMethod):
                 raise ValueError(f"with supervision {self.supervision}, kl.placement must be loss")
             if self.overlong_share:
                 raise ValueError(f"with supervision {self.supervision} there is no overlong punishment")
+        if self.decoupled:
+            self._decouplable()
         return self
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether each of several rewards is normalised before they are added."""
+        return self.combine == "normalise_then_sum"
+
+    def _decouplable(self) -> None:
+        wanted = {"supervision": "outcome", "std": "group", "std_eps": 0.0, "overlong_share": 0.0}
+        for name, value in wanted.items():
+            if (given := getattr(self, name)) != value:
+                raise ValueError(f"combine normalise_then_sum needs {name} {value}, not {given}")
+        if self.beta and self.kl.placement == "reward":
+            raise ValueError("combine normalise_then_sum needs kl.placement loss: a KL in the reward has no group")
 
     def source(self) -> Source:
         drawn = CurrentPolicy(self.group_size)
-        return Refilled(drawn, self.max_rounds, by_step=self.needs_steps) if self.dynamic_sampling else drawn
+        if not self.dynamic_sampling:
+            return drawn
+        differ: Differing = "steps" if self.needs_steps else "parts" if self.decoupled else "total"
+        return Refilled(drawn, self.max_rounds, differ)
 
     @property
     def needs_steps(self) -> bool:
@@ -59,6 +88,8 @@ class GroupMethod(PolicyMethod):
     def advantages(self, batch: Batch) -> Tensor:
         if self.supervision != "outcome":
             return self._process_advantages(batch)
+        if self.decoupled:
+            return self._decoupled_advantages(batch)
         rewards_B = batch.rewards_B - self.kl_cost(batch).sum(dim=1)
         if self.overlong_share:
             cache = max(1, round(self.overlong_share * batch.completion_limit))
@@ -68,6 +99,13 @@ class GroupMethod(PolicyMethod):
         if self.dynamic_sampling:
             # Where sampling gave up, groups of equal rewards are left; their lengths alone are not to be learned from.
             advantages_B = advantages_B.masked_fill(zero_spread(batch.rewards_B, batch.group_B)[batch.group_B], 0.0)
+        return advantages_B[:, None] * batch.mask_BT
+
+    def _decoupled_advantages(self, batch: Batch) -> Tensor:
+        rewards_BK, weights = batch.rewards_BK, batch.reward_weights
+        if rewards_BK is None:
+            rewards_BK, weights = batch.rewards_B[:, None], (1.0,)
+        advantages_B = decoupled_advantages(rewards_BK, batch.group_B, rewards_BK.new_tensor(weights), ddof=self.ddof)
         return advantages_B[:, None] * batch.mask_BT
 
     def _process_advantages(self, batch: Batch) -> Tensor:

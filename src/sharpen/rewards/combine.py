@@ -1,15 +1,19 @@
-"""Several rewards as one, and the limit on failures."""
+"""Several rewards as one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
-from sharpen.rewards.reward import Reward, last_position, sample_name
-from sharpen.types import Group, Score, StepValue
+from sharpen.rewards.gate import Gate
+from sharpen.rewards.reward import Reward, Wanted, last_position
+from sharpen.rewards.threads import side_by_side
+from sharpen.types import Group, Score, StepValue, Summand
 
 
 class WeightedSum(Reward):
@@ -18,16 +22,22 @@ class WeightedSum(Reward):
     A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one
     fails, the total is None too and the error is kept. A weight of 0 only logs a reward: it adds nothing,
     and is no reason for a total where nothing else applies. Parts carry the rewards' names, with ``_2``,
-    ``_3``, … where two are called the same.
+    ``_3``, … where two are called the same. The rewards run side by side, see `Reward.lane`.
+
+    ``gates`` are rewards by their place, without which the others do not count: where one is closed, the total is what
+    the gate says, and each summand is 0. Of several that are closed, the first counts.
 
     Step values are weighted alike. Where one reward has steps, the value of one that has none stands at the last
     token the model wrote and is added to the last step's: the sum of the step rewards from any token on
-    (DeepSeekMath 4.1.3, 2402.03300) then holds it.
+    (DeepSeekMath 4.1.3, 2402.03300) then holds it. So does the total where a gate is closed, which is then the only
+    step.
 
     Raises `RewardError` for a weight that is not finite, and if no weight is different from 0.
     """
 
-    def __init__(self, weighted: Sequence[tuple[Reward, float]], name: str = "sum") -> None:
+    def __init__(
+        self, weighted: Sequence[tuple[Reward, float]], name: str = "sum", *, gates: Mapping[int, Gate] | None = None
+    ) -> None:
         for reward, weight in weighted:
             if not math.isfinite(weight):
                 raise RewardError(f"the weight of reward {reward.name!r} is {weight}; it must be finite")
@@ -37,6 +47,7 @@ class WeightedSum(Reward):
         self.rewards = tuple(reward for reward, _ in weighted)
         self.weights = tuple(float(weight) for _, weight in weighted)
         self.names = _unique([reward.name for reward in self.rewards])
+        self.gates = dict(sorted((gates or {}).items()))
         # Votes are counted on the answer of the first reward that reads one.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
@@ -57,7 +68,13 @@ class WeightedSum(Reward):
         return tuple(leaf for reward in self.rewards for leaf in reward.leaves())
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        by_reward = [reward.score(groups) for reward in self.rewards]
+        everything = [(True,) * len(group.completions) for group in groups]
+        skipping = {place: gate for place, gate in self.gates.items() if gate.skip}
+        others = [place for place in range(len(self.rewards)) if place not in skipping]
+        self.seconds = {}
+        found = self._each(list(skipping), groups, everything)
+        found |= self._each(others, groups, _open(everything, skipping, found))
+        by_reward = [found[place] for place in range(len(self.rewards))]
         return [
             tuple(
                 self._combine(scores, last_position(completion) if self.gives_steps else None)
@@ -66,46 +83,77 @@ class WeightedSum(Reward):
             for group, *group_scores in zip(groups, *by_reward, strict=True)
         ]
 
+    def _each(
+        self, places: Sequence[int], groups: Sequence[Group], wanted: Wanted
+    ) -> dict[int, list[tuple[Score, ...]]]:
+        """What these rewards say, side by side."""
+        jobs = [(self.rewards[place].lane, partial(self._timed, place, groups, wanted)) for place in places]
+        timed = side_by_side(jobs)
+        self.seconds = {**self.seconds, **{self.names[p]: s for p, (_, s) in zip(places, timed, strict=True)}}
+        return {place: scores for place, (scores, _) in zip(places, timed, strict=True)}
+
+    def _timed(self, place: int, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
+        started = time.perf_counter()
+        reward = self.rewards[place]
+        whole = all(map(all, wanted))
+        scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
+        return scores, time.perf_counter() - started
+
     def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
         """One score of several; ``last`` is where values without steps stand, None where there are no steps at all."""
         parts: dict[str, float | None] = {}
         for reward, name, score in zip(self.rewards, self.names, scores, strict=True):
             parts[name] = score.total
             parts.update({f"{name}/{part}": v for part, v in score.parts.items() if part != reward.name})
+        retries = sum(score.retries for score in scores)
         errors = [score.error for score in scores if score.error is not None]
         if errors:
-            return Score(None, parts, error="; ".join(errors))
+            late = any(score.timed_out for score in scores)
+            return Score(None, parts, error="; ".join(errors), timed_out=late, retries=retries)
+        closed = next((gate for place, gate in self.gates.items() if gate.closed(scores[place].total)), None)
         weighted = [(w, s) for w, s in zip(self.weights, scores, strict=True) if w and s.total is not None]
-        if not weighted:
-            return Score(None, parts)
+        if closed is not None:
+            weighted = [(1.0, Score(closed.otherwise))]
+        elif not weighted:
+            return Score(None, parts, retries=retries)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
-        steps: list[StepValue] = []
-        for weight, score in weighted:
-            own = score.steps
-            if not own and last is not None and score.total is not None:
-                own = (StepValue(last, score.total),)
-            steps += [StepValue(step.position, weight * step.value) for step in own]
-        return Score(total, parts, tuple(sorted(steps, key=lambda step: step.position)))
+        summands = self._summands(scores, closed)
+        return Score(total, parts, _steps(weighted, last), retries=retries, summands=summands)
+
+    def _summands(self, scores: Sequence[Score], closed: Gate | None) -> tuple[Summand, ...]:
+        """What the total is the sum of; with gates that give another total than 0, that total is one of them."""
+        summands = [
+            Summand(weight, score.total if closed is None else 0.0)
+            for weight, score in zip(self.weights, scores, strict=True)
+            if weight
+        ]
+        if any(gate.otherwise for gate in self.gates.values()):
+            summands.append(Summand(1.0, 0.0 if closed is None else closed.otherwise))
+        return tuple(summands)
 
 
-def check_failures(groups: Sequence[Group], max_failure_rate: float) -> None:
-    """Raises `RewardError` if more than this share of the scored completions failed.
+def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[StepValue, ...]:
+    """The weighted values of all steps, in order."""
+    steps: list[StepValue] = []
+    for weight, score in weighted:
+        own = score.steps
+        if not own and last is not None and score.total is not None:
+            own = (StepValue(last, score.total),)
+        steps += [StepValue(step.position, weight * step.value) for step in own]
+    return tuple(sorted(steps, key=lambda step: step.position))
 
-    The message names the function, the first sample that failed and what was raised.
-    """
-    failed = [
-        (group, index, score.error)
-        for group in groups
-        for index, score in enumerate(group.scores)
-        if score.error is not None
+
+def _open(wanted: Wanted, gates: Mapping[int, Gate], found: Mapping[int, Sequence[Sequence[Score]]]) -> Wanted:
+    """Those of the completions that none of the gates is closed for."""
+    if not gates:
+        return wanted
+    return [
+        [
+            want and not any(gate.closed(found[place][g][i].total) for place, gate in gates.items())
+            for i, want in enumerate(of_group)
+        ]
+        for g, of_group in enumerate(wanted)
     ]
-    total = sum(len(group.scores) for group in groups)
-    if len(failed) > max_failure_rate * total:
-        group, index, error = failed[0]
-        raise RewardError(
-            f"the reward failed for {len(failed)} of {total} completions, more than the rate of "
-            f"{max_failure_rate:g} allows. The first: {sample_name(group, index)}: {error}"
-        )
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
-import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from inspect import Parameter
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 from sharpen.errors import RewardError
-from sharpen.rewards.reward import Reward, sample_name
+from sharpen.rewards.calls import Called, Calls, CallSettings
+from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
 from sharpen.rewards.verifier import Verifier
 from sharpen.suggest import did_you_mean
 from sharpen.types import Group, Row, Score
@@ -28,7 +29,8 @@ class FunctionReward(Reward):
     ``completion`` is the text, passed to the parameter of that name, or to the first one if there is none.
     Columns of the row are passed as keywords: those that the signature names, or all of them if it has
     ``**kwargs``. A column called like the completion's own parameter is not passed. ``settings`` are passed
-    always and win over columns.
+    always and win over columns. ``call`` says how it is called: in another thread, one call after another unless the
+    function has an attribute ``at_once``, with a time limit; see `CallSettings`.
 
     The function returns a number (bool, int, float, a numpy scalar, a tensor of one element) or None where
     the reward does not apply. Raises `RewardError` at construction if it cannot be called so, and while
@@ -46,6 +48,8 @@ class FunctionReward(Reward):
         function: RewardFunction,
         name: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        *,
+        call: CallSettings | None = None,
     ) -> None:
         self.function = function
         self.name = name or _name_of(function)
@@ -64,6 +68,8 @@ class FunctionReward(Reward):
             self.required: tuple[str, ...] = function.columns
         else:
             self.required = tuple(p.name for p in named if p.default is Parameter.empty and p.name not in self.settings)
+        self.call = call or CallSettings()
+        self.at_once = self.call.at_once or _at_once(function, self.name)
         answer = getattr(function, "answer", None)
         self._answer: Callable[[str], str | None] | None = answer if callable(answer) else None
         reference = getattr(function, "reference", None)
@@ -88,21 +94,42 @@ class FunctionReward(Reward):
         """Whether the function is passed the column of this name."""
         return column != self._completion.name and (self._takes_all or column in self._taken)
 
-    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        return [tuple(self._score_one(group, index) for index in range(len(group.completions))) for group in groups]
+    @property
+    def lane(self) -> Hashable:
+        # A function that takes one call at a time must not get another one by a second entry of a list.
+        return self.call.lane or (id(self.function) if self.at_once == 1 else id(self))
 
-    def _score_one(self, group: Group, index: int) -> Score:
-        try:
-            value = self._call(group.completions[index].text, group.prompt.row)
-        # The user's code may raise anything; one bad sample must not end a run.
-        except Exception as error:  # noqa: BLE001
-            return Score(None, {self.name: None}, error=f"{self.name} raised {_describe(error)}")
-        return self._judge(value, group, index)
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        return self.score_where(groups, [(True,) * len(group.completions) for group in groups])
+
+    def score_where(self, groups: Sequence[Group], wanted: Wanted) -> list[tuple[Score, ...]]:
+        samples = [(group, index) for group in groups for index in range(len(group.completions))]
+        asked = [i for i, want in enumerate(want for of_group in wanted for want in of_group) if want]
+        calls = Calls(
+            self.name,
+            lambda i: self._call(samples[i][0].completions[samples[i][1]].text, samples[i][0].prompt.row),
+            self.call,
+            at_once=self.at_once,
+            sample=lambda i: sample_name(*samples[i]),
+        )
+        called = calls.all(asked)
+        scores = iter(
+            self._score_one(called[i], group, index) if i in called else NOT_COMPUTED
+            for i, (group, index) in enumerate(samples)
+        )
+        return [tuple(next(scores) for _ in group.completions) for group in groups]
+
+    def _score_one(self, called: Called, group: Group, index: int) -> Score:
+        if called.error is not None:
+            parts = {self.name: None}
+            return Score(None, parts, error=called.error, timed_out=called.timed_out, retries=called.retries)
+        score = self._judge(called.value, group, index)
+        return replace(score, retries=called.retries) if called.retries else score
 
     def _judge(self, value: object, group: Group, index: int) -> Score:
         """The score that a returned value is."""
         otherwise = ", or None where it does not apply"
-        total = None if value is None else self._number(value, sample_name(group, index), otherwise)
+        total = None if value is None else self._number(value, partial(sample_name, group, index), otherwise)
         return Score(total, {self.name: total})
 
     def _call(self, text: str, row: Row) -> object:
@@ -114,13 +141,15 @@ class FunctionReward(Reward):
             return self.function(**keywords, completion=text)
         return self.function(text, **keywords)
 
-    def _number(self, value: object, sample: str, otherwise: str = "") -> float:
+    def _number(self, value: object, sample: Callable[[], str], otherwise: str = "") -> float:
         """A returned value as a finite number; messages call it that of ``sample`` and end with ``otherwise``."""
+        if type(value) is float and math.isfinite(value):
+            return value
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, Real):
             raise RewardError(
-                f"reward {self.name!r} returned a {type(value).__name__} for {sample}; "
+                f"reward {self.name!r} returned a {type(value).__name__} for {sample()}; "
                 f"it must return a number{otherwise}"
             )
         try:
@@ -129,7 +158,7 @@ class FunctionReward(Reward):
             number = math.inf
         if not math.isfinite(number):
             raise RewardError(
-                f"reward {self.name!r} returned {number} for {sample}; it must return a finite number{otherwise}"
+                f"reward {self.name!r} returned {number} for {sample()}; it must return a finite number{otherwise}"
             )
         return number
 
@@ -161,7 +190,8 @@ def _completion_parameter(parameters: Sequence[Parameter], name: str) -> Paramet
     raise RewardError(f"reward {name!r} has no parameter for the completion: (completion, **row) -> float")
 
 
-def _describe(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
-    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+def _at_once(function: RewardFunction, name: str) -> int:
+    value = getattr(function, "at_once", 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RewardError(f"reward {name!r}: the attribute at_once must be a whole number of 1 or more, not {value!r}")
+    return value

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
+from sharpen.rewards.calls import CallSettings
 from sharpen.rewards.code import CodeCompiles, CodeTests
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_lint import CodeLint
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
+from sharpen.rewards.gate import Gate
 from sharpen.rewards.json_schema import JsonSchema
 from sharpen.rewards.language import Language
 from sharpen.rewards.math import Math
 from sharpen.rewards.model import ModelReward, ModelSettings, ProcessModelReward, StepModelSettings
+from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
+from sharpen.rewards.process import ProcessFunction
 from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.steps import StepReward
+from sharpen.rewards.task import TaskReward
 from sharpen.rewards.verifier import Verifier
 from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
+from sharpen.settings import Settings
 from sharpen.suggest import did_you_mean
 
 RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str, Any] | Sequence[Any]
@@ -59,85 +61,157 @@ def describe_rewards() -> dict[str, str]:
     return {name: (kind.__doc__ or "").strip().partition("\n")[0] for name, kind in kinds.items()}
 
 
-def resolve_reward(spec: RewardSpec) -> Reward:
+def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     """The reward that ``spec`` describes.
 
     ``spec`` is one of: a reward; a function ``(completion, **row) -> float | None``; a name
     (`describe_rewards`); ``module:function`` or ``path/to/file.py:function``; a mapping of ``name`` (any of
-    these texts), ``weight`` (1) and settings; or a list of these, which is their weighted sum.
+    these), ``weight`` (1), ``gate``, ``call`` and settings; or a list of these, which is their weighted sum. The name
+    ``task`` stands for the verifier of ``task``, where there is one.
 
     Raises `RewardError` for an unknown name or setting, with the nearest known one, and if the import fails.
     """
-    if isinstance(spec, (str, Mapping)):
-        reward, weight = _weighted(spec)
-        return reward if weight == 1.0 else WeightedSum([(reward, weight)], name=reward.name)
-    if isinstance(spec, Sequence):
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
         if not spec:
             raise RewardError("the list of rewards is empty")
-        return WeightedSum([_weighted(item) for item in spec])
-    return _weighted(spec)[0]
+        return _combined([_entry(item, task) for item in spec])
+    entry = _entry(spec, task)
+    if entry.gate is None:
+        return entry.reward if entry.weight == 1.0 else _combined([entry], name=entry.reward.name)
+    if not entry.weight:
+        raise RewardError(f"reward {entry.reward.name!r}: gate: there is no other reward to open or close; give a list")
+    return _combined([entry], name=entry.reward.name)
 
 
-def _weighted(spec: RewardSpec) -> tuple[Reward, float]:
+class Weighting(Settings):
+    """What an entry says of its reward's part in the whole, whatever the reward."""
+
+    weight: float | None = Field(None, strict=True)
+    gate: Gate | None = None
+    call: CallSettings | None = None
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _no_gate(cls, given: Any) -> Any:
+        return None if given is False else given
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A reward within a list."""
+
+    reward: Reward
+    weight: float = 1.0
+    gate: Gate | None = None
+
+
+def _combined(entries: Sequence[_Entry], name: str = "sum") -> WeightedSum:
+    gates = {place: entry.gate for place, entry in enumerate(entries) if entry.gate is not None}
+    return WeightedSum([(entry.reward, entry.weight) for entry in entries], name, gates=gates)
+
+
+def _entry(spec: RewardSpec, task: Task | None) -> _Entry:
     if isinstance(spec, Reward):
-        return spec, 1.0
+        return _Entry(spec)
     if isinstance(spec, str):
-        return _named(spec, {}), 1.0
+        return _Entry(_named(spec, {}, None, task))
     if isinstance(spec, Mapping):
         settings = {str(key): value for key, value in spec.items()}
-        name, weight = settings.pop("name", None), settings.pop("weight", 1.0)
-        if not isinstance(name, str):
+        name = settings.pop("name", None)
+        if not (isinstance(name, (str, Reward)) or callable(name)):
             raise RewardError(f"a reward needs a name, this one has none: {dict(spec)}")
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            raise RewardError(f"the weight of reward {name!r} must be a number, not {weight!r}")
-        return _named(name, settings), float(weight)
+        common = {key: settings.pop(key) for key in Weighting.model_fields if settings.get(key) is not None}
+        weighting = _build(Weighting, name if isinstance(name, str) else _called(name), common)
+        reward = _named(name, settings, weighting.call, task)
+        # Who passes a gate has what the other rewards give, unless the recipe says that it is worth something.
+        usual = 1.0 if weighting.gate is None else 0.0
+        return _Entry(reward, usual if weighting.weight is None else weighting.weight, weighting.gate)
     if callable(spec):
-        return FunctionReward(spec), 1.0
+        return _Entry(FunctionReward(spec))
     raise RewardError(f"a reward is a function, a name, a mapping or a list of these, not {spec!r}")
 
 
-def _named(name: str, settings: Mapping[str, Any]) -> Reward:
-    if name in VERIFIERS:
-        return FunctionReward(_build(VERIFIERS[name], name, settings))
-    if name in MODELS:
+def _named(
+    name: str | Reward | Callable[..., Any], settings: Mapping[str, Any], call: CallSettings | None, task: Task | None
+) -> Reward:
+    if name == "task" and task is not None:
+        _no_settings(name, settings)
+        return TaskReward(task, call=call)
+    if isinstance(name, str) and name in VERIFIERS:
+        return FunctionReward(_build(VERIFIERS[name], name, settings), call=_in_threads(name, call))
+    if isinstance(name, str) and name in MODELS:
+        _not_called(name, call)
         of_model, kind = MODELS[name]
         return kind(_build(of_model, name, settings))
-    if name in OF_TOKENS:
+    if isinstance(name, str) and name in OF_TOKENS:
+        _not_called(name, call)
         of_tokens, kind = OF_TOKENS[name]
         return kind(_build(of_tokens, name, settings))
     if name == STEPS:
-        return _step_reward(settings)
-    if ":" not in name:
+        return _step_reward(settings, call)
+    if isinstance(name, str) and ":" not in name:
         known = [*VERIFIERS, STEPS, *MODELS, *OF_TOKENS]
         raise RewardError(
             f"there is no reward {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}. "
             "A function of your own is written module:function or path/to/file.py:function"
         )
-    target = _load(name)
+    target = _load(name) if isinstance(name, str) else name
     if isinstance(target, type) and issubclass(target, Verifier):
-        return FunctionReward(_build(target, target.name, settings))
-    if isinstance(target, (Reward, Verifier)) and settings:
-        raise RewardError(f"reward {name!r} is already set up and takes no settings: {', '.join(settings)}")
+        return FunctionReward(_build(target, target.name, settings), call=_in_threads(target.name, call))
     if isinstance(target, Reward):
+        _no_settings(_called(name), settings)
+        _not_called(_called(name), call)
         return target
+    if isinstance(target, Verifier):
+        _no_settings(_called(name), settings)
+        return FunctionReward(target, call=_in_threads(target.name, call))
     if not callable(target):
         raise RewardError(f"reward {name!r} is a {type(target).__name__}, not a function")
-    return FunctionReward(target, settings=settings)
+    return FunctionReward(_placed(name, target, call), settings=settings, call=call)
 
 
-def _step_reward(settings: Mapping[str, Any]) -> Reward:
+def _called(name: object) -> str:
+    return name if isinstance(name, str) else str(getattr(name, "name", None) or getattr(name, "__name__", name))
+
+
+def _no_settings(name: str, settings: Mapping[str, Any]) -> None:
+    if settings:
+        raise RewardError(f"reward {name!r} is already set up and takes no settings: {', '.join(settings)}")
+
+
+def _not_called(name: str, call: CallSettings | None) -> None:
+    if call is not None:
+        raise RewardError(f"reward {name!r}: call: it is no function that is called once for each completion")
+
+
+def _in_threads(name: str, call: CallSettings | None) -> CallSettings | None:
+    if call is not None and call.process:
+        raise RewardError(f"reward {name!r}: call.process is for functions that are named as module:function")
+    return call
+
+
+def _placed(name: object, function: Callable[..., Any], call: CallSettings | None) -> Callable[..., Any]:
+    """The function, in a process of its own where that is asked for."""
+    if call is None or not call.process:
+        return function
+    if not isinstance(name, str):
+        _in_threads(_called(name), call)
+    return ProcessFunction(str(name), function, call.timeout_s)
+
+
+def _step_reward(settings: Mapping[str, Any], call: CallSettings | None) -> Reward:
     rest = dict(settings)
-    function, total, separator = rest.pop("function", None), rest.pop("total", "mean"), rest.pop("separator", None)
-    if isinstance(function, str) and ":" in function:
-        function = _load(function)
+    named, total, separator = rest.pop("function", None), rest.pop("total", "mean"), rest.pop("separator", None)
+    function = _load(named) if isinstance(named, str) and ":" in named else named
     if not callable(function):
         raise RewardError(
             f"reward {STEPS!r} needs the setting `function`, a step verifier as module:function or "
-            f"path/to/file.py:function, not {function!r}"
+            f"path/to/file.py:function, not {named!r}"
         )
     if separator is not None and not isinstance(separator, str):
         raise RewardError(f"reward {STEPS!r}: the separator must be a text, not {separator!r}")
-    return StepReward(function, STEPS, rest, total=total, separator=separator)
+    placed = _placed(named, function, call)
+    return StepReward(placed, STEPS, rest, total=total, separator=separator, call=call)
 
 
 def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Checked:
@@ -158,7 +232,7 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
 def _load(name: str) -> Any:
     source, _, attribute = name.rpartition(":")
     try:
-        module = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
+        module = load_source(source)
     except (ImportError, OSError, SyntaxError, ValueError) as error:
         raise RewardError(
             f"reward {name!r}: importing {source!r} failed with {type(error).__name__}: {error}"
@@ -170,31 +244,3 @@ def _load(name: str) -> Any:
             raise RewardError(f"reward {name!r}: {source!r} has no {attribute!r}.{did_you_mean(attribute, known)}")
         found = getattr(found, part)
     return found
-
-
-def _load_module(source: str) -> ModuleType:
-    # The installed command does not search the folder it is called in, where people keep their functions.
-    with _importable(Path.cwd()):
-        return importlib.import_module(source)
-
-
-def _load_file(path: Path) -> ModuleType:
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with _importable(path.parent):
-        spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

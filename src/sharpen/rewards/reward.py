@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.rewards.threads import HERE
 from sharpen.types import Completion, Group, Row, Score
+
+Wanted: TypeAlias = Sequence[Sequence[bool]]
+"""Which completions of each group are to be scored."""
+
+NOT_COMPUTED = Score(None)
 
 
 class Reward(ABC):
@@ -16,13 +24,20 @@ class Reward(ABC):
     ``name`` is what the reward is called in metrics and messages. ``has_answer`` says whether `answer` means
     something here; where it is False, majority voting (maj@k) is undefined and must not be reported. ``gives_steps``
     says whether a score has a value for each step, and ``reads_tokens`` whether scores may depend on the tokens of
-    prompt and completion, and not on the completion's text and the row alone.
+    prompt and completion, and not on the completion's text and the row alone. Several rewards run side by side, but for
+    those of the same ``lane``, which run one after another; unless a reward says otherwise, it is one of those that run
+    in the thread that asks. ``seconds`` are those that each part of the last `score` took, where there are parts.
     """
 
     name: str
     has_answer: bool = False
     gives_steps: bool = False
     reads_tokens: bool = True
+    seconds: Mapping[str, float] = {}
+
+    @property
+    def lane(self) -> Hashable:
+        return HERE
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
@@ -30,8 +45,22 @@ class Reward(ABC):
 
         Raises `RewardError` for a value that is no finite number. An exception of the user's own code is
         recorded in the score of its sample (``total`` None, ``error`` set); see
-        `sharpen.rewards.combine.check_failures`.
+        `sharpen.rewards.scoring.check_failures`.
         """
+
+    def score_where(self, groups: Sequence[Group], wanted: Wanted) -> list[tuple[Score, ...]]:
+        """The same for completions that are ``wanted``; all others get `NOT_COMPUTED`."""
+        chosen = [
+            replace(group, completions=tuple(c for c, want in zip(group.completions, of_group, strict=True) if want))
+            for group, of_group in zip(groups, wanted, strict=True)
+        ]
+        filled = [group for group in chosen if group.completions]
+        found = iter(self.score(filled) if filled else ())
+        result = []
+        for group, of_group in zip(chosen, wanted, strict=True):
+            scores = iter(next(found) if group.completions else ())
+            result.append(tuple(next(scores) if want else NOT_COMPUTED for want in of_group))
+        return result
 
     def check_columns(self, columns: Collection[str], where: str) -> None:
         """Raises `RewardError` if a column that the reward needs is not among ``columns``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from numbers import Integral
 from statistics import fmean
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.positions import step_ends, token_ends
 from sharpen.errors import RewardError
+from sharpen.rewards.calls import CallSettings
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import last_position, sample_name
 from sharpen.suggest import did_you_mean
@@ -55,8 +57,9 @@ class StepReward(FunctionReward):
         *,
         total: Total = "mean",
         separator: str | None = None,
+        call: CallSettings | None = None,
     ) -> None:
-        super().__init__(function, name, settings)  # type: ignore[arg-type]
+        super().__init__(function, name, settings, call=call)  # type: ignore[arg-type]
         if total not in _TOTALS:
             known = get_args(Total)
             raise RewardError(
@@ -113,7 +116,7 @@ class StepReward(FunctionReward):
                     f"reward {self.name!r} returned a step that ends at character {ends[-1]} of the {len(text)} of "
                     f"{sample}"
                 )
-        return ends, [self._number(v, f"step {i} of {sample}") for i, v in enumerate(given, start=1)]
+        return ends, [self._number(v, partial("step {} of {}".format, i, sample)) for i, v in enumerate(given, start=1)]
 
     def _pairs(self, value: Sequence[Any], sample: str) -> tuple[tuple[int, ...], list[Any]]:
         for step in value:

@@ -1,14 +1,15 @@
 """A task's own verifier as a reward."""
 
 from sharpen.data.tasks.task import Task
+from sharpen.rewards.calls import CallSettings
 from sharpen.rewards.function import FunctionReward
 
 
 class TaskReward(FunctionReward):
     """1 where the task accepts the completion, else 0; votes are counted on the task's answers."""
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task.verify, name=task.name.partition("?")[0])
+    def __init__(self, task: Task, *, call: CallSettings | None = None) -> None:
+        super().__init__(task.verify, name=task.name.partition("?")[0], call=call)
         self._answer = task.answer
         self._reference = task.reference
         self.has_answer = task.answer is not None

@@ -128,6 +128,8 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
         flat = zero_spread(batch.rewards_B, batch.group_B)
         result["groups/zero_spread"] = flat.double().mean().item()
     result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)
+    result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(scores)
+    result["reward/retries"] = sum(s.retries for s in scores)
     for name in sorted({name for s in scores for name in s.parts}):
         parts = [value for s in scores if (value := s.parts.get(name)) is not None]
         if parts:

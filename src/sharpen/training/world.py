@@ -8,8 +8,8 @@ from typing import Any
 
 from sharpen.data.cursor import Cursor
 from sharpen.errors import RewardError
-from sharpen.rewards.combine import check_failures
 from sharpen.rewards.reward import Reward
+from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.types import Group, Prompt
 
@@ -73,10 +73,9 @@ class LocalWorld:
 
     def score(self, groups: list[Group]) -> list[Group]:
         assert self._reward is not None
-        started = time.perf_counter()
-        scored = [g.scored(s) for g, s in zip(groups, self._reward.score(groups), strict=True)]
-        self.seconds["reward"] += time.perf_counter() - started
-        check_failures(scored, self._max_reward_failures)
+        scored, seconds = score_groups(self._reward, groups, max_failure_rate=self._max_reward_failures)
+        for part, of_part in seconds.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + of_part
         if all(s.total is None for g in scored for s in g.scores):
             raise RewardError(f"reward {self._reward.name!r} applied to none of the completions of a step")
         return scored

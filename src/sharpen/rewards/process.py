@@ -1,0 +1,75 @@
+"""A function of the user's that is called in processes of its own, which can be ended."""
+
+from __future__ import annotations
+
+import functools
+import json
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import RewardError
+from sharpen.rewards.named_function import FunctionError
+from sharpen.worker import Worker
+
+_SCRIPT = Path(__file__).with_name("named_function.py")
+
+
+class ProcessFunction:
+    """Calls the function that ``module:function`` names in another process; usable from several threads.
+
+    Each call that runs at the same time has a process of its own, which is started when first needed and serves one
+    call after another. Arguments go there as JSON. Looks like the function itself to who inspects it.
+
+    Raises `TimeoutError` where a call takes longer than ``timeout_s``, and ends the process; `FunctionError` for what
+    the function raises; `RewardError` for an argument that JSON cannot hold.
+    """
+
+    def __init__(self, named: str, function: Callable[..., Any], timeout_s: float) -> None:
+        functools.update_wrapper(self, function)
+        self._named = named
+        self._timeout_s = timeout_s
+        self._idle: deque[Worker] = deque()
+        self._workers: list[Worker] = []
+        weakref.finalize(self, _close, self._workers)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        for name, value in [*((f"argument {i}", value) for i, value in enumerate(arguments, 1)), *keywords.items()]:
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise RewardError(f"{name!r} cannot be given to a function in another process: {error}") from error
+        worker = self._take()
+        try:
+            reply = worker.ask(
+                {
+                    "function": self._named,
+                    "arguments": arguments,
+                    "keywords": keywords,
+                    "timeout_s": self._timeout_s,
+                },
+                self._timeout_s,
+            )
+        finally:
+            self._idle.append(worker)
+        if "raised" in reply:
+            raise FunctionError(reply["raised"], frozenset(reply["kinds"]))
+        if "unusable" in reply:
+            # Something of a type of that name, which is refused as in this process.
+            return type(reply["unusable"], (), {})()
+        return reply["value"]
+
+    def _take(self) -> Worker:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            worker = Worker(_SCRIPT)
+            self._workers.append(worker)
+            return worker
+
+
+def _close(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.end()

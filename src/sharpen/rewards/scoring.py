@@ -1,0 +1,43 @@
+"""Groups with their scores, and the limit on failures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sharpen.errors import RewardError
+from sharpen.rewards.reward import Reward, sample_name
+from sharpen.types import Group
+
+
+def score_groups(
+    reward: Reward, groups: Sequence[Group], *, max_failure_rate: float
+) -> tuple[list[Group], dict[str, float]]:
+    """The groups with the reward's scores; and the seconds it took, as ``reward``, and of each part ``reward/<name>``.
+
+    Raises `RewardError` where the reward gave something that is no number, and where too many failed.
+    """
+    started = time.perf_counter()
+    scored = [group.scored(scores) for group, scores in zip(groups, reward.score(groups), strict=True)]
+    seconds = {"reward": time.perf_counter() - started}
+    check_failures(scored, max_failure_rate)
+    return scored, seconds | {f"reward/{name}": of_part for name, of_part in reward.seconds.items()}
+
+
+def check_failures(groups: Sequence[Group], max_failure_rate: float) -> None:
+    """Raises `RewardError` if more than this share of the scored completions failed.
+
+    The message names the function, the first sample that failed and what was raised.
+    """
+    failed = [
+        (group, index, score) for group in groups for index, score in enumerate(group.scores) if score.error is not None
+    ]
+    total = sum(len(group.scores) for group in groups)
+    if len(failed) > max_failure_rate * total:
+        group, index, score = failed[0]
+        late = sum(score.timed_out for _, _, score in failed)
+        timed_out = f" ({late} of them took too long)" if late else ""
+        raise RewardError(
+            f"the reward failed for {len(failed)} of {total} completions{timed_out}, more than the rate of "
+            f"{max_failure_rate:g} allows. The first: {sample_name(group, index)}: {score.error}"
+        )
