@@ -53,6 +53,9 @@ class WeightedSum(Reward):
     def answer(self, completion: str) -> str | None:
         return None if self._voter is None else self._voter.answer(completion)
 
+    def leaves(self) -> tuple[Reward, ...]:
+        return tuple(leaf for reward in self.rewards for leaf in reward.leaves())
+
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         by_reward = [reward.score(groups) for reward in self.rewards]
         return [

@@ -39,6 +39,12 @@ def extract(text: str, source: Source, marker: str = "####", tag: str = "answer"
     return (found or "").strip() or None
 
 
+def given(answer: str, source: Source, marker: str = "####", tag: str = "answer") -> str:
+    """The shortest text from which `extract` reads ``answer``."""
+    forms = {"marker": f"{marker} {answer}", "tags": f"<{tag}>{answer}</{tag}>", "boxed": f"\\boxed{{{answer}}}"}
+    return forms.get(source, answer)
+
+
 def after_marker(text: str, marker: str) -> str | None:
     """What follows the last ``marker``, up to the end of its line."""
     _, found, rest = text.rpartition(marker)

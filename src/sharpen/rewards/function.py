@@ -34,7 +34,12 @@ class FunctionReward(Reward):
     the reward does not apply. Raises `RewardError` at construction if it cannot be called so, and while
     scoring if it returns anything else, NaN or infinity. What the function itself raises is recorded with
     the sample.
+
+    Where the function has an attribute ``answer`` (completion → answer) or ``reference`` (row → a right completion),
+    these are the reward's.
     """
+
+    reads_tokens = False
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class FunctionReward(Reward):
             self.required = tuple(p.name for p in named if p.default is Parameter.empty and p.name not in self.settings)
         answer = getattr(function, "answer", None)
         self._answer: Callable[[str], str | None] | None = answer if callable(answer) else None
+        reference = getattr(function, "reference", None)
+        self._reference: Callable[[Row], str | None] | None = reference if callable(reference) else None
         self.has_answer = bool(getattr(function, "has_answer", self._answer is not None))
 
     def check_columns(self, columns: Collection[str], where: str) -> None:
@@ -73,6 +80,13 @@ class FunctionReward(Reward):
 
     def answer(self, completion: str) -> str | None:
         return self._answer(completion) if self._answer is not None else None
+
+    def reference(self, row: Row) -> str | None:
+        return self._reference(row) if self._reference is not None else None
+
+    def takes(self, column: str) -> bool:
+        """Whether the function is passed the column of this name."""
+        return column != self._completion.name and (self._takes_all or column in self._taken)
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         return [tuple(self._score_one(group, index) for index in range(len(group.completions))) for group in groups]

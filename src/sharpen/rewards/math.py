@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sharpen.rewards.extraction import after_marker, boxed, extract, normalise
-from sharpen.rewards.verifier import Verifier, reference_text
+from sharpen.rewards.extraction import after_marker, boxed, extract, given, normalise
+from sharpen.rewards.verifier import Verifier, reference_text, text_of
 from sharpen.rewards.worker import Worker
+from sharpen.types import Row
 
 # One for the process, started when first needed. math-verify's own time-out is a signal, which works in the
 # main thread only and does not stop a computation inside C code.
@@ -49,6 +50,12 @@ class Math(Verifier):
     def answer(self, completion: str) -> str | None:
         found = extract(completion, self.answer_from, self.marker, self.tag)
         return None if found is None else normalise(found, case_sensitive=True) or None
+
+    def reference(self, row: Row) -> str | None:
+        text = text_of(row, self.column)
+        if text is None:
+            return None
+        return given(boxed(text) or after_marker(text, self.marker) or text, self.answer_from, self.marker, self.tag)
 
     def __call__(self, completion: str, **row: Any) -> float:
         expected = reference_text(row, self.column)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.types import Completion, Group, Score
+from sharpen.types import Completion, Group, Row, Score
 
 
 class Reward(ABC):
@@ -15,12 +15,14 @@ class Reward(ABC):
 
     ``name`` is what the reward is called in metrics and messages. ``has_answer`` says whether `answer` means
     something here; where it is False, majority voting (maj@k) is undefined and must not be reported. ``gives_steps``
-    says whether a score has a value for each step.
+    says whether a score has a value for each step, and ``reads_tokens`` whether scores may depend on the tokens of
+    prompt and completion, and not on the completion's text and the row alone.
     """
 
     name: str
     has_answer: bool = False
     gives_steps: bool = False
+    reads_tokens: bool = True
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
@@ -41,6 +43,14 @@ class Reward(ABC):
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Learn the tokenizer of the policy that writes the completions. Call it before the first `score`."""
         return
+
+    def reference(self, row: Row) -> str | None:
+        """A completion that gives the row's own answer, in the form that the reward reads; None if none is known."""
+        return None
+
+    def leaves(self) -> tuple[Reward, ...]:
+        """The rewards that this one is made of, itself if it is made of no others."""
+        return (self,)
 
     def answer(self, completion: str) -> str | None:
         """The answer that ``completion`` gives, as majority voting compares it; None if it gives none."""

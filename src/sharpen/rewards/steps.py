@@ -45,6 +45,7 @@ class StepReward(FunctionReward):
     """
 
     gives_steps = True
+    reads_tokens = True
 
     def __init__(
         self,

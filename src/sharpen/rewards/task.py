@@ -10,4 +10,5 @@ class TaskReward(FunctionReward):
     def __init__(self, task: Task) -> None:
         super().__init__(task.verify, name=task.name.partition("?")[0])
         self._answer = task.answer
+        self._reference = task.reference
         self.has_answer = task.answer is not None

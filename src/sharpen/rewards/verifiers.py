@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sharpen.rewards.extraction import Source, extract, normalise
-from sharpen.rewards.verifier import Verifier, reference_text
+from sharpen.rewards.extraction import Source, extract, given, normalise
+from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.types import Row
 
 
 class ExactAnswer(Verifier):
@@ -36,11 +37,18 @@ class ExactAnswer(Verifier):
         found = extract(completion, self.answer_from, self.marker, self.tag)
         return None if found is None else normalise(found, self.case_sensitive) or None
 
+    def reference(self, row: Row) -> str | None:
+        expected = text_of(row, self.column)
+        return None if expected is None else given(self._bare(expected), self.answer_from, self.marker, self.tag)
+
     def __call__(self, completion: str, **row: Any) -> float:
-        expected = reference_text(row, self.column)
-        if self.answer_from in ("marker", "tags", "boxed"):
-            expected = extract(expected, self.answer_from, self.marker, self.tag) or expected
+        expected = self._bare(reference_text(row, self.column))
         return float(self.answer(completion) == normalise(expected, self.case_sensitive))
+
+    def _bare(self, expected: str) -> str:
+        if self.answer_from in ("marker", "tags", "boxed"):
+            return extract(expected, self.answer_from, self.marker, self.tag) or expected
+        return expected
 
 
 class Contains(Verifier):
@@ -69,15 +77,22 @@ class Contains(Verifier):
     def columns(self) -> tuple[str, ...]:
         return () if self.column is None else (self.column,)
 
+    def reference(self, row: Row) -> str | None:
+        words = [str(word).strip() for word in self._wanted(row)]
+        return " ".join(words if self.mode == "all" else words[:1]) or None
+
     def __call__(self, completion: str, **row: Any) -> float:
-        words = self.words
-        if self.column is not None:
-            value = row.get(self.column)
-            words = (value,) if isinstance(value, str) else tuple(value or ())
+        words = self._wanted(row)
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise ValueError(f"the column {self.column!r} of this row holds no words: {words!r}")
         found = [self._holds(completion, word.strip()) for word in words]
         return float(all(found) if self.mode == "all" else any(found))
+
+    def _wanted(self, row: Row) -> tuple[Any, ...]:
+        if self.column is None:
+            return self.words
+        value = row.get(self.column)
+        return (value,) if isinstance(value, str) else tuple(value or ())
 
     def _holds(self, text: str, word: str) -> bool:
         pattern = rf"(?<!\w){re.escape(word)}(?!\w)" if self.whole_word else re.escape(word)
@@ -114,6 +129,10 @@ class Regex(Verifier):
         return self.value if re.search(self.pattern, completion) else 0.0
 
 
+FILLING = "Let me think about it."
+"""What stands in the tags that hold no answer, in a completion that is put together for a check."""
+
+
 class Tags(Verifier):
     """1 if the completion is made of the tags, once each, filled, in order, nothing around them; else 0.
 
@@ -132,6 +151,13 @@ class Tags(Verifier):
         if len(set(tags)) < len(tags) or not all(tags):
             raise ValueError("each tag must be named once")
         return tags
+
+    def around(self, answer: str) -> str:
+        """The tags with ``answer`` in the last of them, on lines of its own, and a filling in the others."""
+        *before, last = self.tags
+        filled = "".join(f"<{tag}>{FILLING}</{tag}>\n" for tag in before)
+        text = f"{filled}<{last}>\n{answer}\n</{last}>"
+        return text.removeprefix(f"<{self.tags[0]}>") if self.prefilled else text
 
     def __call__(self, completion: str, **row: Any) -> float:
         text = f"<{self.tags[0]}>{completion}" if self.prefilled else completion

@@ -21,6 +21,7 @@ from sharpen.data.rows import Rows
 from sharpen.data.tasks.task import is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.settings import Settings
+from sharpen.types import Row
 
 ALPHABET = "0123456789+-=;#"
 """Every character of the problems and their answers."""
@@ -105,6 +106,10 @@ class Arithmetic(Settings):
         """What stands after the only ``#``, if that is a number and the end."""
         found = _ANSWER.fullmatch(completion)
         return found[1] if found else None
+
+    def reference(self, row: Row) -> str:
+        """The problem written out without a slip."""
+        return _without_slip(tuple(map(int, _NUMBER.findall(row["prompt"]))))
 
     @cached_property
     def _held_out(self) -> list[Problem]:

@@ -15,6 +15,7 @@ from sharpen.data.rows import Rows
 from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
+from sharpen.types import Row
 
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
@@ -61,6 +62,10 @@ class GymTask(PromptsOnly):
         """What stands in the last ``<answer>`` tags, or the whole completion where there are none."""
         tagged = _ANSWER_TAG.findall(completion)
         return (tagged[-1] if tagged else completion).strip() or None
+
+    def reference(self, row: Row) -> str | None:
+        """The task's own answer; some tasks of reasoning-gym have none."""
+        return None if row["answer"] is None else str(row["answer"])
 
     @cached_property
     def _parts(self) -> tuple[Rows, Rows]:

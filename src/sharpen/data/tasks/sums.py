@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt
 from sharpen.data.rows import Rows
 from sharpen.data.tasks.task import PromptsOnly, task_rows
 from sharpen.settings import Settings
+from sharpen.types import Row
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -48,6 +49,9 @@ class Sums(PromptsOnly, Settings):
         digits; neither do 8.5, 08 or -8 for 8.
         """
         return float(self.answer(completion) == str(answer))
+
+    def reference(self, row: Row) -> str:
+        return str(row["answer"])
 
     def answer(self, completion: str) -> str | None:
         """The last number written in digits."""

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from sharpen.data.rows import Rows, RowSequence
+from sharpen.types import Row
 
 
 class Task(Protocol):
@@ -37,6 +38,9 @@ class Task(Protocol):
 
     def held_out_step_labels(self) -> Rows | None:
         """The same of held-out problems."""
+
+    def reference(self, row: Row) -> str | None:
+        """A completion of the row that ``verify`` accepts; None if none is known."""
 
     @property
     def verify(self) -> Callable[..., float]:

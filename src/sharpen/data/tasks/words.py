@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sharpen.data.rows import Rows
 from sharpen.data.tasks.task import PromptsOnly, task_rows
 from sharpen.settings import Settings
+from sharpen.types import Row
 
 WORDS = re.findall(
     r"\w+",
@@ -72,6 +73,10 @@ class Words(PromptsOnly, Settings):
             and len([word for word in said if word not in words]) >= 2
         )
         return float(is_sentence and set(words) <= set(said))
+
+    def reference(self, row: Row) -> str:
+        first, second = row["words"]
+        return f"Today {first} and {second} came to my mind."
 
     def _shuffled(self) -> list[dict[str, Any]]:
         pairs = list(combinations(WORDS, 2))
