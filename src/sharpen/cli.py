@@ -289,6 +289,38 @@ def rewards() -> None:
     _list("reward", describe_rewards(), "Or a function of your own: module:function, path/to/file.py:function.")
 
 
+reward = typer.Typer(help="Look into the reward of a recipe.", no_args_is_help=True)
+app.add_typer(reward, name="reward")
+
+
+@reward.callback()
+def reward_commands() -> None:
+    # With a callback, a group of one command keeps the command's name.
+    return
+
+
+@reward.command("check")
+def reward_check(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe whose reward is checked.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, as reward_check.rows=20.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of completions that ought to get a full reward.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Try right answers, wrong ones and cheats on a reward, before anything is trained.
+
+    Ends with 0 if the reward is sound, with 1 if a reference does not get a full reward or a cheat gets one that the
+    recipe does not allow, and with 2 if the check cannot be made.
+    """
+    from sharpen.cli_reward import check_reward
+
+    if not check_reward(recipe, overrides or [], reference=reference, trust_remote_code=trust_remote_code):
+        raise typer.Exit(1)
+
+
 @app.command()
 def tasks() -> None:
     """List the tasks known by name, with their parameters."""

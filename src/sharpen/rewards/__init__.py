@@ -1,5 +1,6 @@
 """Rewards: functions, verifiers, trained models, their sum, and the registry of names."""
 
+from sharpen.rewards.checking import Report, check
 from sharpen.rewards.combine import WeightedSum, check_failures
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.model import ModelReward, ProcessModelReward
@@ -12,11 +13,13 @@ __all__ = [
     "FunctionReward",
     "ModelReward",
     "ProcessModelReward",
+    "Report",
     "Reward",
     "RewardSpec",
     "StepReward",
     "Verifier",
     "WeightedSum",
+    "check",
     "check_failures",
     "describe_rewards",
     "resolve_reward",

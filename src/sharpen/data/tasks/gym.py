@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sharpen.data.rows import Rows
+from sharpen.data.tasks.gym_evaluated import EVALUATED, is_harmless
 from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
@@ -30,7 +31,8 @@ class GymTask(PromptsOnly):
     Its problems are drawn from ``seed`` on, each text once, and a problem is held out by its text alone, so
     the two parts have none in common whatever the seed and the sizes. The reward is the task's own
     ``score_answer``, from 0 to 1; many tasks give part of it for an answer that is right but wrapped in more
-    text.
+    text. An answer that a scorer would evaluate as Python counts for nothing where that would do more than arithmetic
+    (`sharpen.data.tasks.gym_evaluated`).
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class GymTask(PromptsOnly):
         self._kind, self._settings, self._parameters = kind, settings, parameters
         self._train_size, self._held_out_size = sizes["train_size"], sizes["held_out_size"]
         self._seed = sizes["seed"]
+        self._evaluated = EVALUATED.get(name.removeprefix("reasoning_gym:"))
         self._scorer = self._dataset(seed=self._seed, size=1)
 
     def train_rows(self) -> Rows:
@@ -50,7 +53,9 @@ class GymTask(PromptsOnly):
 
     def verify(self, completion: str, *, prompt: str, answer: Any, metadata: Mapping[str, Any], **_: Any) -> float:
         given = self.answer(completion)
-        if given is None:
+        # A composite of several tasks says in each row which of them it is of.
+        evaluated = EVALUATED.get(metadata.get("source_dataset", ""), self._evaluated)
+        if given is None or (evaluated is not None and not is_harmless(given, evaluated)):
             return 0.0
         entry = {"question": prompt, "answer": answer, "metadata": metadata}
         try:
