@@ -31,7 +31,7 @@ class Verifier(BaseModel):
         return None
 
     def reference(self, row: Row) -> str | None:
-        """A completion that gives the row's own answer, as `sharpen reward check` tries it; None if the row has none."""
+        """A completion that gives the row's own answer, as `sharpen reward check` tries it; None if it has none."""
         return None
 
     @abstractmethod

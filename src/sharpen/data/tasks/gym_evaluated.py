@@ -26,8 +26,33 @@ EVALUATED: dict[str, Literal["list", "formula"]] = {
 """What each of them expects to evaluate."""
 
 FUNCTIONS = frozenset(
-    ("Abs", "Integer", "Rational", "acos", "acosh", "acot", "asin", "asinh", "atan", "atanh", "cos", "cosh", "cot")
-    + ("coth", "csc", "exp", "ln", "log", "sec", "sign", "sin", "sinh", "sqrt", "tan", "tanh")
+    {
+        "Abs",
+        "Integer",
+        "Rational",
+        "acos",
+        "acosh",
+        "acot",
+        "asin",
+        "asinh",
+        "atan",
+        "atanh",
+        "cos",
+        "cosh",
+        "cot",
+        "coth",
+        "csc",
+        "exp",
+        "ln",
+        "log",
+        "sec",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "tan",
+        "tanh",
+    }
 )
 """What a formula may call."""
 

@@ -46,7 +46,7 @@ class Case:
     """``where`` is how messages call the row and ``question`` what the user asks, without a chat template.
 
     ``reference`` is a completion that is right and ``answer`` the bare answer in it, each None where it is not known.
-    ``form`` is a form in which the reward reads a bare answer, None where none of the usual ones is. ``others`` are the
+    ``form`` is a form in which the reward reads a bare answer, None where it reads none. ``others`` are the
     references of rows with another answer, ``wrong`` bare answers that are not this row's.
     """
 
@@ -63,7 +63,7 @@ class Case:
         """A text as the whole completion and, where there is one, in the form in which answers are read."""
         if self.form is None or self.form == PLAIN:
             return {"plain": (text,)}
-        return {"plain": (text,), f"as {self.form}": (self.form.around(text),)}
+        return {"plain": (text,), f"as {str(self.form)!r}": (self.form.around(text),)}
 
     def told_in_every_order(self, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """The same of texts that differ in the order of what they say, and must all be accepted."""

@@ -20,6 +20,8 @@ TRIED_FOR_A_CHOICE = 20
 SHORT_CHARACTERS = 200
 """A completion of one line and no more characters is its own answer, where the reward reads none in it."""
 
+PLACEHOLDER = "answer"
+
 Choice = TypeVar("Choice")
 
 
@@ -99,12 +101,16 @@ def _answer(probe: Probe, reference: Reference) -> str | None:
 
 
 def _form(probe: Probe, cases: Sequence[Case]) -> Form | None:
-    """A form in which answers are read: that of the references, or a usual one. None if none is ever accepted."""
+    """A form in which answers are read: that of the references, or a usual one.
+
+    None if none is ever accepted, and if any content is: whatever is said in that form then says no more than the form.
+    """
     derived = [form for case in cases[:1] if (form := _form_of(case)) is not None]
     form = _best(probe, [*derived, *FORMS], cases, lambda form, case: form.around(case.answer or ""))
-    if form is None or any(probe(case.where, case.prompt, form.around(case.answer or "")).full for case in cases):
-        return form
-    return None
+    if form is None or not any(probe(case.where, case.prompt, form.around(case.answer or "")).full for case in cases):
+        return None
+    blind = all(probe(case.where, case.prompt, form.around(PLACEHOLDER)).full for case in cases)
+    return None if blind else form
 
 
 def _form_of(case: Case) -> Form | None:

@@ -119,8 +119,7 @@ def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool)
             trials = [probe(case.where, case.prompt, text) for text in texts]
             totals += [trial.score.total for trial in trials if trial.score.total is not None]
             tried[label] = tried.get(label, 0) + 1
-            worked = cheat.effect is not None and cheat.effect()
-            if worked or all(trial.full for trial in trials):
+            if cheat.effect() if cheat.effect is not None else all(trial.full for trial in trials):
                 accepted.setdefault(label, []).append(trials[0])
     best = max(accepted, key=lambda label: len(accepted[label]) / tried[label], default=None)
     return Result(

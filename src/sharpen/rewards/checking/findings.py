@@ -37,7 +37,8 @@ def findings_of(
             yield f"{result.cheat.name} passes on {result.accepted} of {result.tried} rows: {result.cheat.why}"
     if stops:
         first = stops[0]
-        yield f"{len(stops)} completions would stop a run; the first, {first.where}: {excerpt(first.text)}: {first.stops}"
+        shown = f"{first.where}: {excerpt(first.text)}: {first.stops}"
+        yield f"{len(stops)} completions would stop a run; the first, {shown}"
 
 
 def worth(trial: Trial) -> str:

@@ -15,7 +15,7 @@ def questions(rows: Rows) -> list[Prompt]:
 
 
 def asked(row: Row) -> str:
-    """What the user says last: column ``prompt`` or ``messages``, a text or a conversation; empty if there is neither."""
+    """What the user says last: column ``prompt`` or ``messages``, a text or a conversation; else nothing."""
     value = row.get("prompt", row.get("messages"))
     if isinstance(value, str):
         return value

@@ -21,7 +21,7 @@ class Cheat:
 
     ``why`` is a line that explains it. An attempt passes if it is accepted on more than the share ``tolerated`` of the
     rows: 0 for what is never right. ``attempts`` gives none for a row that it cannot be made for. ``effect`` tells
-    whether it worked in another way than by its reward.
+    whether it worked, where that does not show in its reward.
     """
 
     name: str

@@ -49,6 +49,18 @@ def _buried(case: Case) -> Attempts:
     return case.told_in_every_order(said)
 
 
+def _boxed(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
+
+
+def _marked(answer: str) -> str:
+    return f"#### {answer}"
+
+
+def _tagged(answer: str) -> str:
+    return f"<answer>{answer}</answer>"
+
+
 def _several(around: Callable[[str], str]) -> Callable[[Case], Attempts]:
     def attempts(case: Case) -> Attempts:
         if case.answer is None or len(case.wrong) < 2:
@@ -69,17 +81,7 @@ CHEATS = (
     Cheat("every_number", "all numbers from 1 to 1000 in one completion, upwards and downwards", _every_number),
     Cheat("hedged", "the right answer and two wrong ones, in every order: `3 or 4 or 5`", _hedged),
     Cheat("buried", f"the right answer among {BURIED_AMONG} wrong ones: first, in the middle, last", _buried),
-    Cheat(
-        "several_boxed",
-        "a box with the right answer among boxes with wrong ones",
-        _several(lambda a: f"\\boxed{{{a}}}"),
-    ),
-    Cheat(
-        "several_markers", "`#### ` with the right answer among others with wrong ones", _several(lambda a: f"#### {a}")
-    ),
-    Cheat(
-        "several_tags",
-        "answer tags with the right answer among others with wrong ones",
-        _several(lambda a: f"<answer>{a}</answer>"),
-    ),
+    Cheat("several_boxed", "a box with the right answer among boxes with wrong ones", _several(_boxed)),
+    Cheat("several_markers", "`#### ` with the right answer among others with wrong ones", _several(_marked)),
+    Cheat("several_tags", "answer tags with the right answer among others with wrong ones", _several(_tagged)),
 )

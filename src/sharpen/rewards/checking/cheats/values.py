@@ -27,8 +27,8 @@ CHEATS = (
         "literals",
         "a value of a programming language: None, True, NaN, inf, [], {}",
         each(
-            "None", "True", "False", "true", "false", "null", "undefined", "NaN", "nan", "inf", "-inf", "Infinity", "[]", "{}",
-            '""', "\\infty", "\\emptyset", "x", "\\text{}",
+            "None", "True", "False", "true", "false", "null", "undefined", "NaN", "nan", "inf", "-inf", "Infinity",
+            "[]", "{}", '""', "\\infty", "\\emptyset", "x", "\\text{}",
         ),
         BY_LUCK,
     ),

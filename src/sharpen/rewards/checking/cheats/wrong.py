@@ -1,5 +1,7 @@
-"""Answers that are wrong, in the form of right ones. Some may be right after all: rows may share an answer in other words,
-and a problem may have several."""
+"""Answers that are wrong, in the form of right ones.
+
+Some may be right after all: rows may share an answer in other words, and a problem may have several.
+"""
 
 from __future__ import annotations
 
