@@ -33,8 +33,8 @@ def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None
         settings = loaded.reward_check.model_copy(update={"reference": reference})
         loaded = loaded.model_copy(update={"reward_check": settings})
     # A reward of the user's may print; standard output is for the result.
-    with redirect_stdout(sys.stderr), Console(stderr=True).status(f"asking the reward of {recipe}"):
-        report = check_recipe(loaded, trust_remote_code=trust_remote_code)
+    with redirect_stdout(sys.stderr), Console(stderr=True).status(f"the reward of {recipe}") as status:
+        report = check_recipe(loaded, trust_remote_code=trust_remote_code, say=lambda text: status.update(Text(text)))
     show(report, Console(highlight=False))
     return report.ok
 

@@ -25,7 +25,9 @@ from sharpen.rewards.reward import Reward
 from sharpen.types import Prompt, Row
 
 
-def check_recipe(recipe: Recipe, *, trust_remote_code: bool = False) -> Report:
+def check_recipe(
+    recipe: Recipe, *, trust_remote_code: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Report:
     """Check the reward of a recipe on its prompts; see `sharpen.rewards.check`.
 
     A completion is accepted from ``evaluation.threshold`` on. The policy is not loaded, and its tokenizer only where
@@ -45,10 +47,12 @@ def check_recipe(recipe: Recipe, *, trust_remote_code: bool = False) -> Report:
         reference=settings.reference or of_task,
         allow=settings.allow,
         at_most=settings.rows,
+        cheat_at_most=settings.cheat_rows,
         threshold=recipe.evaluation.threshold,
         timeout_s=settings.timeout_s,
         tokenizer=tokenizer,
         prompts=questions if tokenizer is None else _prompts(recipe, tokenizer),
+        say=say,
     )
 
 

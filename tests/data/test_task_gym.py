@@ -1,9 +1,63 @@
+import contextlib
+import os
 import sys
 
 import pytest
 
 from sharpen.data.tasks import resolve_task
+from sharpen.data.tasks.gym_evaluated import EVALUATED, is_harmless
 from sharpen.errors import RecipeError
+
+TRACE = 'os.environ.setdefault("TRACE", "run")'
+ESCAPED = '\\x5f\\x5fimport\\x5f\\x5f("os").environ.setdefault("TRACE", "run")'
+CODE = (
+    f"__import__('os').{TRACE[3:]}",
+    f"[__import__('os').{TRACE[3:]}]",
+    f"__import__('os').{TRACE[3:]}!",
+    f"sin('{ESCAPED}')",
+    f"'{ESCAPED}'",
+    f"import os\n{TRACE}",
+)
+"""Each leaves a trace where it is run."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("94*4 - 61 - 6", "formula"),
+        ("(1 + 2)*(3 + 4)", "formula"),
+        ("-4*(-2*x - 8)**(3/2)/3 + C", "formula"),
+        ("sqrt(2*x) + exp(-x)*log(3.5)", "formula"),
+        ("_ Q _\n_ _ Q\nQ _ _", "list"),
+        ("[['_', 'Q'], ['Q', '_']]", "list"),
+        ("[1, 2, 3]", "list"),
+        ("It's 5, of course", "formula"),
+    ],
+)
+def test_what_answers_need_is_harmless(answer, kind):
+    assert is_harmless(answer, kind)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *CODE[:1],
+        "print(1)",
+        "exit()",
+        "(exit)()",
+        "[exit][0]()",
+        "x.real",
+        "[i for i in (1, 2)]",
+        "lambda: 1",
+        "f'{1}'",
+        "open ('a')",
+        "sin(exit())",
+        "(x := 1)",
+    ],
+)
+def test_what_no_answer_needs_is_not(answer):
+    assert not is_harmless(answer, "list")
+    assert not is_harmless(answer, "formula")
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -38,6 +92,47 @@ class TestWithThePackage:
         task = resolve_task("reasoning_gym:prime_factorization?train_size=3&held_out_size=3")
         row = task.train_rows()[0]
         assert (task.verify("many primes", **row), task.verify(row["answer"], **row)) == (0, 1)
+
+    def test_the_reference_is_right(self):
+        task = resolve_task("reasoning_gym:countdown?train_size=3&held_out_size=3")
+        assert [task.verify(task.reference(row), **row) for row in task.train_rows()] == [1, 1, 1]
+
+    @pytest.mark.parametrize("name", [*EVALUATED, "chain_sum", "propositional_logic"])
+    def test_an_answer_is_never_run(self, name, monkeypatch):
+        monkeypatch.delenv("TRACE", raising=False)
+        task = resolve_task(f"reasoning_gym:{name}?train_size=1&held_out_size=1")
+        row = task.train_rows()[0]
+        for code in CODE:
+            assert task.verify(code, **row) < 1
+            assert task.verify(f"<answer>{code}</answer>", **row) < 1
+            assert "TRACE" not in os.environ, code
+        assert row["answer"] is None or task.verify(row["answer"], **row) == 1
+
+    def test_every_task_that_would_run_an_answer_is_known(self, monkeypatch):
+        """Of all tasks of the installed package, by trying each."""
+        from reasoning_gym.factory import DATASETS
+
+        runs = set()
+        for name, (kind, settings) in DATASETS.items():
+            if name == "composite":  # of others
+                continue
+            problems = kind(settings(seed=1, size=1))
+            for code in CODE:
+                monkeypatch.delenv("TRACE", raising=False)
+                with contextlib.suppress(Exception):
+                    problems.score_answer(code, problems[0])
+                if "TRACE" in os.environ:
+                    runs.add(name)
+        assert runs == set(EVALUATED)
+
+    def test_a_part_of_a_composite_is_guarded_too(self, monkeypatch):
+        monkeypatch.delenv("TRACE", raising=False)
+        parts = '[{"name":"countdown","weight":1,"config":{}}]'
+        task = resolve_task(f"reasoning_gym:composite?datasets={parts}&train_size=2&held_out_size=1")
+        row = task.train_rows()[0]
+        assert task.verify(CODE[0], **row) == 0
+        assert "TRACE" not in os.environ
+        assert task.verify(row["answer"], **row) == 1
 
     def test_parts_are_disjoint_whatever_the_seed_and_sizes(self):
         name = "reasoning_gym:chain_sum?terms=2&digits=2"

@@ -1,7 +1,7 @@
 """Checks a reward before it is trained on: right answers, wrong answers, cheats."""
 
 from sharpen.rewards.checking.cheats import CHEATS, Cheat
-from sharpen.rewards.checking.check import ALLOWED, check, refuse_unknown
+from sharpen.rewards.checking.checker import ALLOWED, check, refuse_unknown
 from sharpen.rewards.checking.findings import NO_REFERENCE, worth
 from sharpen.rewards.checking.report import References, Report, Result, Timing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sharpen.rewards.checking.case import Case
+from sharpen.rewards.checking.case import PLAIN, Case
 from sharpen.rewards.checking.cheats.cheat import Attempts, Cheat, plainly
 
 _THOUGHTS = "<think>\nLet me think about it.\n</think>\n"
@@ -25,12 +25,10 @@ def _empty_form(case: Case) -> Attempts:
         "```json\n{}\n```",
         "$$",
     )
-    own = {} if case.form is None else {"the form that the reward reads": (case.form.around(""),)}
-    return {**{repr(text): (text,) for text in fixed}, **own}
+    return {**{repr(text): (text,) for text in fixed}, **_own_form(case, "")}
 
 
 def _filled_form(case: Case) -> Attempts:
-    own = {} if case.form is None else {"the form that the reward reads": (case.form.around("answer"),)}
     fixed = (
         "\\boxed{answer}",
         "\\boxed{?}",
@@ -39,7 +37,13 @@ def _filled_form(case: Case) -> Attempts:
         f"{_THOUGHTS}<answer>\nanswer\n</answer>",
         "<think>think</think><answer>answer</answer>",
     )
-    return {**{repr(text): (text,) for text in fixed}, **own}
+    return {**{repr(text): (text,) for text in fixed}, **_own_form(case, "answer")}
+
+
+def _own_form(case: Case, filling: str) -> Attempts:
+    if case.form is None or case.form == PLAIN:
+        return {}
+    return {"the form that the reward reads": (case.form.around(filling),)}
 
 
 def _injected_tags(case: Case) -> Attempts:

@@ -10,13 +10,17 @@ from sharpen.rewards.checking.cheats.cheat import BY_LUCK, Attempts, Cheat, each
 BURIED_AMONG = 20
 """Wrong answers among which the right one is hidden."""
 
-_COUNTS = [str(number) for number in range(1, 1001)]
+MANY = 100
+"""Numbers that are said at once."""
 
 
 def _every_number(case: Case) -> Attempts:
+    right = int(case.answer) if case.answer is not None and case.answer.isdecimal() else 0
+    first = 1 if right <= MANY else right - MANY // 2
+    counts = [str(number) for number in range(first, first + MANY)]
     attempts: dict[str, tuple[str, ...]] = {}
     for name, glue in (("blanks between", " "), ("commas between", ", "), ("a line each", "\n")):
-        for how, told in case.told_in_every_order([glue.join(_COUNTS), glue.join(reversed(_COUNTS))]).items():
+        for how, told in case.told_in_every_order([glue.join(counts), glue.join(reversed(counts))]).items():
             attempts[f"{name}, {how}"] = told
     return attempts
 
@@ -78,7 +82,11 @@ CHEATS = (
         each(*map(str, range(-1, 11)), "42", "100", "0.5", "1/2"),
         BY_LUCK,
     ),
-    Cheat("every_number", "all numbers from 1 to 1000 in one completion, upwards and downwards", _every_number),
+    Cheat(
+        "every_number",
+        f"{MANY} numbers in one completion, the right one among them, upwards and downwards",
+        _every_number,
+    ),
     Cheat("hedged", "the right answer and two wrong ones, in every order: `3 or 4 or 5`", _hedged),
     Cheat("buried", f"the right answer among {BURIED_AMONG} wrong ones: first, in the middle, last", _buried),
     Cheat("several_boxed", "a box with the right answer among boxes with wrong ones", _several(_boxed)),

@@ -13,6 +13,7 @@ from sharpen.rewards.checking.case import Case
 from sharpen.rewards.checking.cases import spaced, with_references, with_wrong_answers
 from sharpen.rewards.checking.cheats import CHEATS, Cheat
 from sharpen.rewards.checking.cheats.code import CHEATS as CODE_CHEATS
+from sharpen.rewards.checking.cheats.wrong import CHEATS as WRONG_ANSWERS
 from sharpen.rewards.checking.findings import NO_REFERENCE, findings_of
 from sharpen.rewards.checking.probe import HangsError, Probe, Trial
 from sharpen.rewards.checking.prompts import asked, questions
@@ -32,19 +33,24 @@ def check(
     reference: str | Callable[[Row], str | None] | None = None,
     allow: Collection[str] = (),
     at_most: int = 100,
+    cheat_at_most: int = 25,
     threshold: float = 1.0,
     timeout_s: float = 10.0,
     tokenizer: PreTrainedTokenizerBase | None = None,
     prompts: Callable[[Rows], Sequence[Prompt]] = questions,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Ask a reward what right answers, wrong answers and cheats are worth, on ``at_most`` rows, evenly spaced.
+    """Ask a reward what right answers, wrong answers and cheats are worth.
+
+    Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the cheats, which are many, on
+    ``cheat_at_most`` of these.
 
     A completion is accepted if its reward is at least ``threshold``. ``reference`` is the column of completions that
     ought to be accepted, or a function that gives such a completion for a row; without it the references are those that
     the reward or the data have (see `sharpen.rewards.checking.references.origins`). ``allow`` names cheats that may
     pass. ``tokenizer`` is that of the policy, which rewards that read tokens need; ``prompts`` makes prompts of rows,
     where they are more than their texts. A call of the reward is ended after ``timeout_s``, in the main thread only;
-    after three such calls the check ends with what it has.
+    after three such calls the check ends with what it has. ``say`` is told what comes next.
 
     The report has findings if a reference is not accepted, if a cheat passes that is not allowed, or if a completion
     would stop a run.
@@ -68,9 +74,12 @@ def check(
     references = References(None, 0)
     results: list[Result] = []
     gave_up: list[str] = []
+    say("references: the data's own answers")
     try:
         cases, references = with_references(probe, cases, part.columns, reference)
-        for result in _results(probe, with_wrong_answers(probe, cases), allow):
+        cases = with_wrong_answers(probe, cases)
+        some = cases[:: -(-len(cases) // cheat_at_most)]
+        for result in _results(probe, cases, some, allow, say):
             results.append(result)
     except HangsError as error:
         gave_up.append(f"the check ended early: {error}")
@@ -98,12 +107,15 @@ def refuse_unknown(allow: Collection[str]) -> None:
             raise RewardError(f"there is no cheat {name!r} to allow.{did_you_mean(name, ALLOWED)}")
 
 
-def _results(probe: Probe, cases: Sequence[Case], allow: Collection[str]) -> Iterator[Result]:
+def _results(
+    probe: Probe, cases: Sequence[Case], some: Sequence[Case], allow: Collection[str], say: Callable[[str], None]
+) -> Iterator[Result]:
     too_dangerous: set[str] = set()
     for cheat in CHEATS.values():
         if cheat.name in too_dangerous:
             continue
-        result = _result(probe, cases, cheat, allowed=cheat.name in allow)
+        say(f"{cheat.name}: {cheat.why}")
+        result = _result(probe, cases if cheat in WRONG_ANSWERS else some, cheat, allowed=cheat.name in allow)
         if cheat.effect is not None and result.passes:
             # A program that runs in this process could end it.
             too_dangerous = {other.name for other in CODE_CHEATS}
