@@ -34,6 +34,10 @@ a GPU to a cluster.
 A recipe is a YAML file of settings. What follows it changes some of them:
 
   [cyan]sharpen run recipes/grpo_words.yaml training.steps=50 run=runs/longer[/cyan]
+
+What its reward lets pass, before you train on it:
+
+  [cyan]sharpen reward check recipes/grpo_words.yaml[/cyan]
 """
 
 
