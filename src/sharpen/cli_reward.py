@@ -58,7 +58,7 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(f"\nnever accepted: {named}", style="dim"))
     untried = [result.cheat.name for result in report.results if not result.tried]
     if untried:
-        console.print(Text("cannot be tried on this data: " + ", ".join(untried), style="dim"))
+        console.print(Text("cannot be tried here: " + ", ".join(untried), style="dim"))
     console.print()
     for line in (*_failures("raised", report.errors), *_failures("would stop a run", report.stops), *_timing(report)):
         console.print(line, soft_wrap=True)

@@ -129,6 +129,8 @@ def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool)
     for case in cases:
         for label, texts in cheat.attempts(case).items():
             trials = [probe(case.where, case.prompt, text) for text in texts]
+            if not all(trial.exact for trial in trials):
+                continue  # the policy cannot write it
             totals += [trial.score.total for trial in trials if trial.score.total is not None]
             tried[label] = tried.get(label, 0) + 1
             if cheat.effect() if cheat.effect is not None else all(trial.full for trial in trials):

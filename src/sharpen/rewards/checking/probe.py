@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from transformers import PreTrainedTokenizerBase
@@ -26,6 +26,7 @@ class Trial:
     """One completion, what it is worth, and how long that took to find out.
 
     ``full`` says whether that is a full reward. ``stops`` is why a run would stop here, None where it would not.
+    ``exact`` says whether ``text`` is what was asked for, blanks aside, and not what the policy's tokens make of it.
     """
 
     where: str
@@ -34,6 +35,7 @@ class Trial:
     full: bool
     seconds: float
     stops: str | None = None
+    exact: bool = True
 
 
 class HangsError(RewardError):
@@ -63,7 +65,8 @@ class Probe:
     def __call__(self, where: str, prompt: Prompt, text: str) -> Trial:
         known = self.trials.get((prompt.id, text))
         if known is None:
-            known = self.trials[prompt.id, text] = self._ask(where, Group(prompt, (self._completion(text),)))
+            trial = self._ask(where, Group(prompt, (self._completion(text),)))
+            known = self.trials[prompt.id, text] = replace(trial, exact=trial.text.split() == text.split())
         if self._hangs == MOST_HANGS:
             raise HangsError(f"gave up after {self._hangs} calls that gave no answer within {self.timeout_s:g} s")
         return known
@@ -74,6 +77,8 @@ class Probe:
         else:
             ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
             end = self.tokenizer.eos_token_id
+            # What the policy can write: characters that have no token are lost.
+            text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         ids = ids if end is None else (*ids, end)
         return Completion(ids, text, (True,) * len(ids), (Segment(0, len(ids), "model"),), Finish.EOS)
 

@@ -35,7 +35,7 @@ class Result:
     """How one cheat went. ``attempt`` is the way that was accepted on most rows, ``accepted`` of ``tried``; ``example``
     is a completion that got a full reward (or did what the cheat is meant to do), None where none did. ``highest`` is
     the highest reward that any attempt got, None where none got one. ``tried`` is 0 where the cheat cannot be made for
-    this data."""
+    this data, or has no tokens that the policy could write."""
 
     cheat: Cheat
     attempt: str | None
