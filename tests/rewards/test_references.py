@@ -8,11 +8,13 @@ import pytest
 
 from sharpen.data.tasks import TASKS, resolve_task
 from sharpen.rewards import check
-from sharpen.rewards.checking.case import off_by_one, wrong_answers
+from sharpen.rewards.checking import CHEATS
+from sharpen.rewards.checking.case import Case, off_by_one, wrong_answers
 from sharpen.rewards.extraction import Source
 from sharpen.rewards.math import Math
 from sharpen.rewards.verifier import Verifier
 from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
+from sharpen.types import Prompt
 
 ROW = {"prompt": "What is 6 times 7?", "answer": "42"}
 SOURCES: tuple[Source, ...] = ("whole", "marker", "tags", "boxed", "last_number")
@@ -128,6 +130,14 @@ def test_demonstrations_and_a_functions_own_references_are_tried() -> None:
 )
 def test_off_by_one(text: str, by: int, changed: str | None) -> None:
     assert off_by_one(text, by) == changed
+
+
+def test_the_last_number_of_a_program_is_left_alone() -> None:
+    prompt = Prompt("p", (0,), "", {})
+    program = Case("row 1", prompt, "", reference="def area(r):\n    return round(3.14159 * r * r, 2)\n")
+    solution = Case("row 1", prompt, "", reference="Each has 3.\nTogether they have 6.")
+    assert CHEATS["off_by_one"].attempts(program) == {}
+    assert CHEATS["off_by_one"].attempts(solution)["+1"] == ("Each has 3.\nTogether they have 7.",)
 
 
 def test_wrong_answers_are_the_neighbours_and_those_of_other_rows_but_never_the_right_one() -> None:

@@ -5,10 +5,14 @@ Some may be right after all: rows may share an answer in other words, and a prob
 
 from __future__ import annotations
 
+import re
+
 from sharpen.rewards.checking.case import Case, off_by_one
 from sharpen.rewards.checking.cheats.cheat import Attempts, Cheat
 
 TOLERATED = 0.05
+
+_PROGRAM = re.compile(r"^\s*(?:def|class|import|from|for|return)\b.*[:\w]$|^```", re.MULTILINE)
 
 
 def _others(case: Case) -> Attempts:
@@ -16,7 +20,8 @@ def _others(case: Case) -> Attempts:
 
 
 def _off_by_one(case: Case) -> Attempts:
-    if case.reference is None:
+    # The last number of a program often decides nothing.
+    if case.reference is None or _PROGRAM.search(case.reference):
         return {}
     changed = {f"{by:+d}": off_by_one(case.reference, by) for by in (1, -1)}
     return {label: (text,) for label, text in changed.items() if text is not None}
