@@ -12,7 +12,7 @@ from sharpen.rewards.checking.cheats.cheat import Attempts, Cheat
 
 TOLERATED = 0.05
 
-_PROGRAM = re.compile(r"^\s*(?:def|class|import|from|for|return)\b.*[:\w]$|^```", re.MULTILINE)
+_PROGRAM = re.compile(r"^\s*def \w+\(|^import \w+$|^```", re.MULTILINE)
 
 
 def _others(case: Case) -> Attempts:
