@@ -19,6 +19,7 @@ from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
 from sharpen.models.embedded import create_embedded
 from sharpen.rewards import CallSettings, Gate
+from sharpen.rewards.checking import CHEATS
 from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
 
 README = Path(__file__).parents[1] / "README.md"
@@ -129,6 +130,11 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
 def test_every_reward_and_task_has_its_line() -> None:
     assert all(f"| `{name}` |" in (DOCS / "rewards.md").read_text() for name in describe_rewards())
     assert all(f"| `{name}` |" in (DOCS / "data.md").read_text() for name in TASKS)
+
+
+def test_every_cheat_has_its_line_in_the_words_of_the_code() -> None:
+    page = (DOCS / "rewards.md").read_text()
+    assert all(f"| `{name}` | {cheat.why} |" in page for name, cheat in CHEATS.items())
 
 
 def test_the_settings_of_rewards_are_those_of_the_code() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import string
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 import sharpen
 from sharpen.config import Recipe, load_recipe, make_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
+from sharpen.errors import RecipeError
 from sharpen.methods import METHODS
 from sharpen.models.embedded import create_embedded
+from sharpen.reward_check import check_recipe
 from sharpen.run import Run, start
 from tiny_runs import merge
 
@@ -106,6 +109,41 @@ def test_a_recipe_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert (run.model / ("adapter_model.safetensors" if adapted else "model.safetensors")).is_file()
     if on_arithmetic(load_recipe(RECIPES[name])):
         assert sum(row.get("updates/applied", 0) for row in rows) > 0
+
+
+REWARDED = [name for name, path in RECIPES.items() if load_recipe(path).method.makes_a_policy]
+
+
+@pytest.mark.parametrize("name", [name for name in REWARDED if name != "ppo"])
+def test_the_reward_of_a_recipe_is_sound(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    report = check_recipe(load_recipe(RECIPES[name]))
+    assert report.ok, report.findings
+    assert report.references.full == report.rows
+
+
+def test_the_rewards_of_the_demo_are_sound() -> None:
+    for name in ("demo_sft.yaml", "demo_grpo.yaml"):
+        with as_file(files("sharpen.pipelines") / name) as path:
+            assert check_recipe(load_recipe(path)).ok
+
+
+def test_a_reward_model_is_checked_with_the_tokens_of_the_policy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is there has learned nothing yet, so of its verdicts only the parts are looked at."""
+    monkeypatch.chdir(folder)
+    report = check_recipe(load_recipe(RECIPES["ppo"], ["reward_check.rows=4", "reward_check.cheat_rows=2"]))
+    assert report.references.tried == 4
+    assert not report.stops
+    empty = next(found for found in report.results if found.cheat.name == "empty")
+    assert (empty.tried, report.threshold) == (2, 0)
+    # The character of an answer that the policy's alphabet lacks is a token all the same.
+    assert {trial.score.total is None for trial in report.errors} <= {True}
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in REWARDED])
+def test_a_recipe_that_trains_a_reward_has_none_to_check(name: str) -> None:
+    with pytest.raises(RecipeError, match="trains a reward and follows none"):
+        check_recipe(load_recipe(RECIPES[name]))
 
 
 def test_ppo_follows_the_reward_model_and_logs_what_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,10 @@ a GPU to a cluster.
 A recipe is a YAML file of settings. What follows it changes some of them:
 
   [cyan]sharpen run recipes/grpo_words.yaml training.steps=50 run=runs/longer[/cyan]
+
+What its reward lets pass, before you train on it:
+
+  [cyan]sharpen reward check recipes/grpo_words.yaml[/cyan]
 """
 
 
@@ -309,6 +313,38 @@ def sandbox_check(
     from sharpen.sandbox import Isolation
 
     check(Isolation(isolation), unsafe=unsafe)
+
+
+reward = typer.Typer(help="Look into the reward of a recipe.", no_args_is_help=True)
+app.add_typer(reward, name="reward")
+
+
+@reward.callback()
+def reward_commands() -> None:
+    # With a callback, a group of one command keeps the command's name.
+    return
+
+
+@reward.command("check")
+def reward_check(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe whose reward is checked.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, as reward_check.rows=20.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of completions that ought to get a full reward.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Try right answers, wrong ones and cheats on a reward, before anything is trained.
+
+    Ends with 0 if the reward is sound, with 1 if a reference does not get a full reward or a cheat gets one that the
+    recipe does not allow, and with 2 if the check cannot be made.
+    """
+    from sharpen.cli_reward import check_reward
+
+    if not check_reward(recipe, overrides or [], reference=reference, trust_remote_code=trust_remote_code):
+        raise typer.Exit(1)
 
 
 @app.command()

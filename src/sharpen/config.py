@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
-from sharpen.errors import RecipeError
+from sharpen.errors import RecipeError, RewardError
 from sharpen.methods import Method, resolve_method
 from sharpen.models.dtype import AskedDtype
 from sharpen.settings import Settings
@@ -153,6 +153,30 @@ class LogSettings(Settings):
     trackio: str | None = Field(None, description="name of the trackio project")
 
 
+class RewardCheckSettings(Settings):
+    """What `sharpen reward check` does with the reward; a run itself does not read it."""
+
+    rows: int = Field(100, ge=1, description="rows whose right and wrong answers are tried, evenly spaced")
+    cheat_rows: int = Field(25, ge=1, description="rows of these on which the cheats are tried")
+    reference: str | None = Field(None, description="the column of completions that ought to get a full reward")
+    allow: tuple[str, ...] = Field((), description="cheats that may pass")
+    timeout_s: float = Field(10.0, gt=0, description="after so long without an answer, a call of the reward is ended")
+
+    @field_validator("allow")
+    @classmethod
+    def _known(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        if not allow:
+            return allow
+        # Rewards know of models, and these of recipes, so theirs are the modules that are read later.
+        from sharpen.rewards.checking import refuse_unknown
+
+        try:
+            refuse_unknown(allow)
+        except RewardError as error:
+            raise ValueError(str(error)) from error
+        return allow
+
+
 RewardSpec = str | dict[str, Any]
 
 
@@ -165,6 +189,7 @@ class Recipe(Settings):
     method: SerializeAsAny[Method]
     data: DataSettings
     reward: RewardSpec | tuple[RewardSpec, ...] | None = None
+    reward_check: RewardCheckSettings = RewardCheckSettings()
     rollout: RolloutSettings = RolloutSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()

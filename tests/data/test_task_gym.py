@@ -1,9 +1,21 @@
+import contextlib
+import os
 import sys
 
 import pytest
 
 from sharpen.data.tasks import resolve_task
+from sharpen.data.tasks.gym_checks import DECIDED, GUARDED
 from sharpen.errors import RecipeError
+
+TRACE = 'environ.setdefault("TRACE", "run")'
+CODE = (
+    f"__import__('os').{TRACE}",
+    f"[__import__('os').{TRACE}]",
+    f"__import__('os').{TRACE}!",
+    f"import os\nos.{TRACE}",
+)
+"""Each leaves a trace where it is run."""
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -38,6 +50,35 @@ class TestWithThePackage:
         task = resolve_task("reasoning_gym:prime_factorization?train_size=3&held_out_size=3")
         row = task.train_rows()[0]
         assert (task.verify("many primes", **row), task.verify(row["answer"], **row)) == (0, 1)
+
+    def test_the_reference_is_right(self):
+        task = resolve_task("reasoning_gym:countdown?train_size=3&held_out_size=3")
+        assert [task.verify(task.reference(row), **row) for row in task.train_rows()] == [1, 1, 1]
+
+    def test_every_task_that_would_run_an_answer_is_known(self, monkeypatch):
+        """Of all tasks of the installed package, by trying each."""
+        from reasoning_gym.factory import DATASETS
+
+        runs = set()
+        for name, (kind, settings) in DATASETS.items():
+            if name == "composite":  # of others
+                continue
+            problems = kind(settings(seed=1, size=1))
+            for code in CODE:
+                monkeypatch.delenv("TRACE", raising=False)
+                with contextlib.suppress(Exception):
+                    problems.score_answer(code, problems[0])
+                if "TRACE" in os.environ:
+                    runs.add(name)
+        assert runs <= {*GUARDED, *DECIDED}
+        assert {"countdown", "n_queens", "simple_integration"} <= runs
+
+    def test_a_part_of_a_composite_is_guarded_too(self):
+        parts = '[{"name":"countdown","weight":1,"config":{}}]'
+        task = resolve_task(f"reasoning_gym:composite?datasets={parts}&train_size=2&held_out_size=1")
+        row = task.train_rows()[0]
+        assert task.verify(CODE[0], **row) == 0
+        assert task.verify(row["answer"], **row) == 1
 
     def test_parts_are_disjoint_whatever_the_seed_and_sizes(self):
         name = "reasoning_gym:chain_sum?terms=2&digits=2"

@@ -1,6 +1,7 @@
 """Rewards: functions, verifiers, trained models, their sum, and the registry of names."""
 
 from sharpen.rewards.calls import CallSettings
+from sharpen.rewards.checking import Report, check
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.gate import Gate
@@ -17,11 +18,13 @@ __all__ = [
     "Gate",
     "ModelReward",
     "ProcessModelReward",
+    "Report",
     "Reward",
     "RewardSpec",
     "StepReward",
     "Verifier",
     "WeightedSum",
+    "check",
     "check_failures",
     "describe_rewards",
     "resolve_reward",

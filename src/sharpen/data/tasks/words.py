@@ -61,7 +61,8 @@ class Words(PromptsOnly, Settings):
 
         A sentence is a single line that begins with a capital letter, has just one of ``. ! ?``, at its end,
         no more than ``max_words`` words, and at least two besides the words asked for, so that a list of
-        these two is no sentence. Each word must occur as it is: "dogs" is not "dog", "Dog" is.
+        these two is no sentence. Each word must occur as it is: "dogs" is not "dog", "Dog" is. The request is
+        such a sentence itself: what says "the words dog and cat", as it does, repeats it and counts for nothing.
         """
         sentence = completion.strip().strip(_QUOTES)
         said = _WORD.findall(sentence.lower())
@@ -72,7 +73,12 @@ class Words(PromptsOnly, Settings):
             and len(said) <= self.max_words
             and len([word for word in said if word not in words]) >= 2
         )
-        return float(is_sentence and set(words) <= set(said))
+        repeats_the_request = " ".join(_WORD.findall(_listed(*words))) in " ".join(said)
+        return float(is_sentence and not repeats_the_request and set(words) <= set(said))
+
+    def reference(self, row: Row) -> str:
+        first, second = row["words"]
+        return f"Today {first} and {second} came to my mind."
 
     def reference(self, row: Row) -> str:
         first, second = row["words"]
@@ -86,5 +92,9 @@ class Words(PromptsOnly, Settings):
 
 
 def _row(first: str, second: str) -> dict[str, Any]:
-    request = f"Write one short sentence that contains the words {first} and {second}."
+    request = f"Write one short sentence that contains {_listed(first, second)}."
     return {"prompt": [{"role": "user", "content": request}], "words": [first, second]}
+
+
+def _listed(first: str, second: str) -> str:
+    return f"the words {first} and {second}"

@@ -1,0 +1,10 @@
+"""The battery of cheats, one file for each kind. A new one is an entry of its file's table."""
+
+from sharpen.rewards.checking.cheats import code, formats, guesses, judges, nothing, values, wrong
+from sharpen.rewards.checking.cheats.cheat import Attempts, Cheat
+
+CHEATS: dict[str, Cheat] = {
+    cheat.name: cheat for kind in (wrong, nothing, guesses, formats, values, judges, code) for cheat in kind.CHEATS
+}
+
+__all__ = ["CHEATS", "Attempts", "Cheat"]

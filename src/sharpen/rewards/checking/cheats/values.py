@@ -1,0 +1,36 @@
+"""Values of programming languages, and characters that look like others."""
+
+from __future__ import annotations
+
+from sharpen.rewards.checking.case import Case
+from sharpen.rewards.checking.cheats.cheat import BY_LUCK, Attempts, Cheat, each
+
+_FULL_WIDTH = {ord(c): chr(ord(c) + 0xFEE0) for c in map(chr, range(0x21, 0x7F))}
+_ARABIC = {ord("0") + digit: 0x0660 + digit for digit in range(10)}
+_CYRILLIC = str.maketrans("aceopxyABCEHKMOPTX", "асеорхуАВСЕНКМОРТХ")
+
+
+def _look_alikes(case: Case) -> Attempts:
+    if case.answer is None or case.form is None:
+        return {}
+    changed = {
+        "full width": case.answer.translate(_FULL_WIDTH),
+        "Arabic digits": case.answer.translate(_ARABIC),
+        "Cyrillic letters": case.answer.translate(_CYRILLIC),
+        "invisible characters": "\u200b".join(case.answer) if len(case.answer) > 1 else case.answer,
+    }
+    return {name: (case.form.around(text),) for name, text in changed.items() if text != case.answer}
+
+
+CHEATS = (
+    Cheat(
+        "literals",
+        "a value of a programming language: None, True, NaN, inf, [], {}",
+        each(
+            "None", "True", "False", "true", "false", "null", "undefined", "NaN", "nan", "inf", "-inf", "Infinity",
+            "[]", "{}", '""', "\\infty", "\\emptyset", "x", "\\text{}",
+        ),
+        BY_LUCK,
+    ),
+    Cheat("look_alikes", "the right answer in characters that only look like those asked for", _look_alikes),
+)  # fmt: skip

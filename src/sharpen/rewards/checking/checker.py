@@ -1,0 +1,147 @@
+"""Looks for what a reward accepts before a policy does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.data.rows import Rows, read_rows
+from sharpen.errors import DataError, RewardError
+from sharpen.rewards.checking.case import Case
+from sharpen.rewards.checking.cases import spaced, with_references, with_wrong_answers
+from sharpen.rewards.checking.cheats import CHEATS, Cheat
+from sharpen.rewards.checking.cheats.code import CHEATS as CODE_CHEATS
+from sharpen.rewards.checking.cheats.wrong import CHEATS as WRONG_ANSWERS
+from sharpen.rewards.checking.findings import NO_REFERENCE, findings_of
+from sharpen.rewards.checking.probe import HangsError, Probe, Trial
+from sharpen.rewards.checking.prompts import asked, questions
+from sharpen.rewards.checking.report import References, Report, Result, timing_of
+from sharpen.rewards.registry import RewardSpec, resolve_reward
+from sharpen.suggest import did_you_mean
+from sharpen.types import Prompt, Row
+
+ALLOWED = (*CHEATS, NO_REFERENCE)
+"""What a recipe may allow."""
+
+
+def check(
+    reward: RewardSpec,
+    rows: Any,
+    *,
+    reference: str | Callable[[Row], str | None] | None = None,
+    allow: Collection[str] = (),
+    at_most: int = 100,
+    cheat_at_most: int = 25,
+    threshold: float = 1.0,
+    timeout_s: float = 10.0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    prompts: Callable[[Rows], Sequence[Prompt]] = questions,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Ask a reward what right answers, wrong answers and cheats are worth.
+
+    Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the cheats, which are many, on
+    ``cheat_at_most`` of these.
+
+    A completion is accepted if its reward is at least ``threshold``. ``reference`` is the column of completions that
+    ought to be accepted, or a function that gives such a completion for a row; without it the references are those that
+    the reward or the data have (see `sharpen.rewards.checking.references.origins`). ``allow`` names cheats that may
+    pass. ``tokenizer`` is that of the policy, which rewards that read tokens need; ``prompts`` makes prompts of rows,
+    where they are more than their texts. A call of the reward is ended after ``timeout_s``, in the main thread only;
+    after three such calls the check ends with what it has. ``say`` is told what comes next.
+
+    The report has findings if a reference is not accepted, if a cheat passes that is not allowed, or if a completion
+    would stop a run.
+
+    Raises:
+        SharpenError: the reward or the rows cannot be used, or a name in ``allow`` is not known.
+    """
+    refuse_unknown(allow)
+    reward = resolve_reward(reward)
+    part, names = spaced(read_rows(rows), at_most)
+    reward.check_columns(part.columns, part.name)
+    if isinstance(reference, str) and reference not in part.columns:
+        raise DataError(
+            f"{part.name}: no column {reference!r} with references.{did_you_mean(reference, part.columns)} "
+            f"Its columns are: {', '.join(part.columns)}"
+        )
+    if tokenizer is not None:
+        reward.use_tokenizer(tokenizer)
+    probe = Probe(reward, threshold=threshold, tokenizer=tokenizer, timeout_s=timeout_s)
+    cases = [Case(where, prompt, asked(prompt.row)) for where, prompt in zip(names, prompts(part), strict=True)]
+    references = References(None, 0)
+    results: list[Result] = []
+    gave_up: list[str] = []
+    say("references: the data's own answers")
+    try:
+        cases, references = with_references(probe, cases, part.columns, reference)
+        cases = with_wrong_answers(probe, cases)
+        some = cases[:: -(-len(cases) // cheat_at_most)]
+        for result in _results(probe, cases, some, allow, say):
+            results.append(result)
+    except HangsError as error:
+        gave_up.append(f"the check ended early: {error}")
+        allow = {*allow, NO_REFERENCE}  # there may be some, none were looked at
+    trials = list(probe.trials.values())
+    stops = tuple(trial for trial in trials if trial.stops is not None)
+    return Report(
+        reward=reward.name,
+        data=part.name,
+        rows=len(cases),
+        threshold=threshold,
+        references=references,
+        results=tuple(results),
+        timing=timing_of(trials),
+        errors=tuple(trial for trial in trials if trial.score.error is not None),
+        stops=stops,
+        findings=(*gave_up, *findings_of(references, results, stops, allow)),
+    )
+
+
+def refuse_unknown(allow: Collection[str]) -> None:
+    """Raises RewardError for a name that cannot be allowed, with the nearest one that can."""
+    for name in allow:
+        if name not in ALLOWED:
+            raise RewardError(f"there is no cheat {name!r} to allow.{did_you_mean(name, ALLOWED)}")
+
+
+def _results(
+    probe: Probe, cases: Sequence[Case], some: Sequence[Case], allow: Collection[str], say: Callable[[str], None]
+) -> Iterator[Result]:
+    too_dangerous: set[str] = set()
+    for cheat in CHEATS.values():
+        if cheat.name in too_dangerous:
+            continue
+        say(f"{cheat.name}: {cheat.why}")
+        result = _result(probe, cases if cheat in WRONG_ANSWERS else some, cheat, allowed=cheat.name in allow)
+        if cheat.effect is not None and result.passes:
+            # A program that runs in this process could end it.
+            too_dangerous = {other.name for other in CODE_CHEATS}
+        yield result
+
+
+def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool) -> Result:
+    tried: dict[str, int] = {}
+    accepted: dict[str, list[Trial]] = {}
+    totals: list[float] = []
+    for case in cases:
+        for label, texts in cheat.attempts(case).items():
+            trials = [probe(case.where, case.prompt, text) for text in texts]
+            if not all(trial.exact for trial in trials):
+                continue  # the policy cannot write it
+            totals += [trial.score.total for trial in trials if trial.score.total is not None]
+            tried[label] = tried.get(label, 0) + 1
+            if cheat.effect() if cheat.effect is not None else all(trial.full for trial in trials):
+                accepted.setdefault(label, []).append(trials[0])
+    best = max(accepted, key=lambda label: len(accepted[label]) / tried[label], default=None)
+    return Result(
+        cheat=cheat,
+        attempt=best,
+        accepted=0 if best is None else len(accepted[best]),
+        tried=max(tried.values(), default=0) if best is None else tried[best],
+        example=None if best is None else accepted[best][0],
+        highest=max(totals, default=None),
+        allowed=allowed,
+    )

@@ -1,0 +1,48 @@
+"""Why a reward is not sound, a line for each reason."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from sharpen.rewards.checking.probe import Trial
+from sharpen.rewards.checking.report import References, Result
+from sharpen.rewards.reward import excerpt
+
+NO_REFERENCE = "no_reference"
+"""What is allowed for a reward whose right answers nobody can name."""
+
+
+def findings_of(
+    references: References, results: Sequence[Result], stops: Sequence[Trial], allow: Collection[str]
+) -> Iterator[str]:
+    if references.failed:
+        first = references.failed[0]
+        yield (
+            f"{len(references.failed)} of {references.tried} references do not get a full reward; the first, "
+            f"{first.where}: {excerpt(first.text)} ({worth(first)})"
+        )
+    if NO_REFERENCE not in allow:
+        if references.origin is None:
+            yield (
+                "no reference completions are known, so nothing shows that right answers are rewarded: name a column "
+                f"of them with reward_check.reference (--reference), or allow {NO_REFERENCE}"
+            )
+        elif references.missing:
+            yield (
+                f"{len(references.missing)} rows have no reference; the first is {references.missing[0]}. Complete the "
+                f"data, or allow {NO_REFERENCE}"
+            )
+    for result in results:
+        if result.passes and not result.allowed:
+            yield f"{result.cheat.name} passes on {result.accepted} of {result.tried} rows: {result.cheat.why}"
+    if stops:
+        first = stops[0]
+        shown = f"{first.where}: {excerpt(first.text)}: {first.stops}"
+        yield f"{len(stops)} completions would stop a run; the first, {shown}"
+
+
+def worth(trial: Trial) -> str:
+    """What a completion is worth, or why that is not known."""
+    if trial.stops is not None or trial.score.error is not None:
+        return trial.stops or str(trial.score.error)
+    return "the reward does not apply" if trial.score.total is None else f"reward {trial.score.total:.17g}"
