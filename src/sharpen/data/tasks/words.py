@@ -80,10 +80,6 @@ class Words(PromptsOnly, Settings):
         first, second = row["words"]
         return f"Today {first} and {second} came to my mind."
 
-    def reference(self, row: Row) -> str:
-        first, second = row["words"]
-        return f"Today {first} and {second} came to my mind."
-
     def _shuffled(self) -> list[dict[str, Any]]:
         pairs = list(combinations(WORDS, 2))
         rng = np.random.default_rng(self.seed)
