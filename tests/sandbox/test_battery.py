@@ -10,7 +10,7 @@ from machine import interpreter_for_nobody, run_as_nobody
 from sharpen.sandbox import Limits, Sandbox
 from sharpen.sandbox.battery import ATTACKS, FORGED, Attack, check_sandbox
 from sharpen.sandbox.battery.attack import attacks
-from sharpen.sandbox.battery.forged import passes
+from sharpen.sandbox.battery.grading import passes
 
 PATIENT = "running on"
 """The group whose programs all use their whole time."""

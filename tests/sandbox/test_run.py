@@ -1,7 +1,10 @@
 """Programs as `__main__`: what goes in, what comes out, how they end."""
 
+import dataclasses
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +166,14 @@ def test_random_numbers_differ_between_programs(sandbox: Sandbox) -> None:
 def test_a_limit_that_is_none_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_page_of_the_docs_has_every_limit_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
+    said = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page.split("## Limits")[1].split("##")[0], re.MULTILINE))
+    assert said.pop("Limits") == "default"  # the head of the table
+    units = {"GiB": 1 << 30, "MiB": 1 << 20}
+    assert list(said) == [field.name for field in dataclasses.fields(Limits)]
+    for name, text in said.items():
+        number, _, unit = text.partition(" ")
+        assert getattr(Limits(), name) == (None if text == "none" else int(number) * units.get(unit, 1)), name

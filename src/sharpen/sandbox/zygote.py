@@ -117,9 +117,9 @@ class Zygote:
             with inner, self._lock:
                 socket.send_fds(self._control, [b"j"], [inner.fileno(), *fds])
             parent.sendall(wire.pack({"kind": kind, "limits": dataclasses.asdict(limits)}, stdin, payload))
-        except (BrokenPipeError, ConnectionError):
+        except (ConnectionError, TimeoutError):
             parent.close()
-            raise SandboxError("the sandbox's process is dead; the job did not begin") from None
+            raise SandboxError("the sandbox's process is dead or does not answer; the job did not begin") from None
         return Job(parent, limits)
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from .attack import Attack
 from .check import LIMITS, Finding, Report, check_sandbox
-from .forged import FORGED
+from .forgeries import FORGED
 from .hostile import ATTACKS
 
 __all__ = ["ATTACKS", "FORGED", "LIMITS", "Attack", "Finding", "Report", "check_sandbox"]

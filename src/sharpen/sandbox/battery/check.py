@@ -11,9 +11,9 @@ from sharpen.sandbox.inside.limits import Limits
 from sharpen.sandbox.result import Result, SandboxError, TestsError
 from sharpen.sandbox.sandbox import Isolation, Sandbox
 
-from . import forged
+from . import grading
 from .attack import Attack
-from .forged import FORGED
+from .forgeries import FORGED
 from .hostile import ATTACKS
 from .prelude import prelude
 from .witness import Witness
@@ -117,7 +117,7 @@ def _try_hostile(sandbox: Sandbox, attack: Attack, lines: str, witness: Witness,
 
 def _try_forged(sandbox: Sandbox, attack: Attack, limits: Limits) -> Finding:
     try:
-        passed = forged.passes(sandbox, attack, limits)
+        passed = grading.passes(sandbox, attack, limits)
     except (SandboxError, TestsError) as error:
         return Finding(attack, (f"the sandbox failed: {error}",), None)
     return Finding(attack, ("it was counted as right",) if passed else (), None)
@@ -135,9 +135,9 @@ def _said(stdout: bytes) -> list[str]:
 def _check_honest(sandbox: Sandbox) -> None:
     """A sandbox that lets nothing pass would look safe."""
     for group, source in (
-        ("forged tests", forged.HONEST),
-        ("forged calls", forged.HONEST),
-        ("forged programs", forged.HONEST_PROGRAM),
+        ("forged tests", grading.HONEST),
+        ("forged calls", grading.HONEST),
+        ("forged programs", grading.HONEST_PROGRAM),
     ):
-        if not forged.passes(sandbox, Attack(group, "honest", source, is_harmless=True), Limits()):
+        if not grading.passes(sandbox, Attack(group, "honest", source, is_harmless=True), Limits()):
             raise SandboxError(f"an honest solution does not pass ({group})")

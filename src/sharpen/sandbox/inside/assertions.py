@@ -78,7 +78,7 @@ class Link:
             self._end("the candidate's process sent no answer")
         known = [kind for name in classes if isinstance(kind := vars(builtins).get(str(name)), type)]
         kinds = [kind for kind in known if issubclass(kind, BaseException)]
-        if not any(issubclass(kind, Exception) for kind in kinds):
+        if not kinds or not issubclass(kinds[0], Exception):
             self._end(f"the candidate raised {classes[0] if classes else 'nothing'}")
         if issubclass(kinds[0], _CALLED_OFF):
             return RuntimeError(f"the candidate raised {kinds[0].__name__}")

@@ -1,57 +1,11 @@
-"""Solutions that solve nothing and try to be counted as right."""
+"""Candidates for tests written as code."""
 
-from __future__ import annotations
+from sharpen.sandbox.battery.attack import attacks
 
-from sharpen.sandbox.inside.limits import Limits
-from sharpen.sandbox.result import Returned, Status
-from sharpen.sandbox.sandbox import Sandbox
-
-from .attack import Attack, attacks
-
-TESTS = """
-def check(candidate):
-    assert candidate([1, 2, 3]) == 6
-    assert candidate([]) == 0
-    for value, expected in zip(map(candidate, [[4], [5, 6]]), [4, 11]):
-        assert value == expected
-    assert all(candidate([n]) == n for n in range(5))
-    assert list(map(candidate, [[7], [8, 9]])) == [7, 17]
-    try:
-        candidate(None)
-    except TypeError:
-        pass
-    else:
-        raise AssertionError("no error")
-    assert isinstance(candidate([10]), int)
-
-check(total)
-"""
-HONEST = "def total(numbers):\n    return sum(numbers)\n"
-
-CALLS: list[list[list[int]]] = [[[1, 2, 3]], [[]], [[4]], [[-1, 1, 7]]]
-VALUES = [6, 0, 4, 7]
-
-INPUT = "4\n1 2 3 -7\n"
-OUTPUT = "-1\n"
-HONEST_PROGRAM = "input()\nprint(sum(map(int, input().split())))\n"
-
-
-def passes(sandbox: Sandbox, attack: Attack, limits: Limits) -> bool:
-    """Whether the solution is counted as right, in the way of its group."""
-    if attack.group == "forged tests":
-        return sandbox.check(TESTS, attack.source, entry_point="total", limits=limits).passed
-    if attack.group == "forged calls":
-        calls = sandbox.call(attack.source, "total", CALLS, limits=limits)
-        same = len(calls.outcomes) == len(VALUES) and all(
-            isinstance(outcome, Returned) and type(outcome.value) is type(value) and outcome.value == value
-            for outcome, value in zip(calls.outcomes, VALUES, strict=True)
-        )
-        return same and calls.result.status is Status.OK
-    result = sandbox.run(attack.source, stdin=INPUT, limits=limits)
-    return result.status is Status.OK and result.stdout.decode(errors="replace").split() == OUTPUT.split()
-
-
-_TESTS = r"""
+FORGED = tuple(
+    attacks(
+        "forged tests",
+        r"""
 #: an exit before anything is defined
 import os
 os._exit(0)
@@ -328,6 +282,12 @@ def total(numbers):
     body = b'[false,{"message":"","arguments":[0],"classes":["SystemExit"]}]'
     os.write(5, len(body).to_bytes(4, "big") + body)
 
+#: an answer that raises two classes, one of which would end the tests
+import os
+def total(numbers):
+    body = b'[false,{"message":"","arguments":[0],"classes":["SystemExit","Exception"]}]'
+    os.write(5, len(body).to_bytes(4, "big") + body)
+
 #: an answer that says neither
 import os
 def total(numbers):
@@ -414,111 +374,6 @@ def total(numbers:
 
 #: nothing at all
 pass
-"""
-
-_CALLS = r"""
-#: an exit with success
-import os
-def total(numbers):
-    os._exit(0)
-
-#: an exit after the first answers
-import os
-count = 0
-def total(numbers):
-    global count
-    count += 1
-    if count > 3:
-        os._exit(0)
-    return sum(numbers)
-
-#: an object equal to everything
-class Equal:
-    def __eq__(self, other):
-        return True
-def total(numbers):
-    return Equal()
-
-#: a number equal to everything
-class Equal(int):
-    def __eq__(self, other):
-        return True
-def total(numbers):
-    return Equal(5)
-
-#: numbers of another type
-def total(numbers):
-    return float(sum(numbers))
-
-#: the results written as passed
-import os
-os.write(3, b"\x00\x00\x00\x04true" * 4)
-os._exit(0)
-
-#: more answers than questions
-import os
-for _ in range(1000):
-    os.write(3, b"\x00\x00\x00\x08[true,6]")
-def total(numbers):
-    return 6
-
-#: all answers at once
-def total(numbers):
-    return [6, 0, 4, 7]
-
-#: an exception with the answer in it
-def total(numbers):
-    raise ValueError(sum(numbers))
-
-#: hashes that collide
-import os
-body = ('[true,{"set":[' + ",".join(str(n * (2**61 - 1)) for n in range(1, 3)) + "]}]").encode()
-big = ",".join('{"int":"%x"}' % (n * (2**61 - 1)) for n in range(1, 20000))
-body = ('[true,{"set":[' + big + "]}]").encode()
-os.write(3, len(body).to_bytes(4, "big"))
-while body:
-    body = body[os.write(3, body):]
-os._exit(0)
-"""
-
-_PROGRAMS = r"""
-#: no output and success
-import os
-os._exit(0)
-
-#: a printed verdict
-print("PASSED")
-
-#: part of the output
-print("-")
-
-#: the answer and more
-print("-1")
-print("-1")
-
-#: every number
-print(*range(-10, 10))
-
-#: the answer in the errors
-import sys
-print("-1", file=sys.stderr)
-
-#: the answer and a failure
-print("-1", flush=True)
-raise ValueError
-
-#: the answer, then no end
-print("-1", flush=True)
-while True:
-    pass
-
-#: the answer as a result
-import os
-os.write(3, b"\x00\x00\x00\x02-1")
-"""
-
-FORGED: tuple[Attack, ...] = (
-    *attacks("forged tests", _TESTS),
-    *attacks("forged calls", _CALLS),
-    *attacks("forged programs", _PROGRAMS),
+""",
+    )
 )
