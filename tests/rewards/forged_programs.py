@@ -56,7 +56,7 @@ def add(a, b):
 _DISK = """
 import os, re
 def add(a, b):
-    for top in ("/proc/self", "/tmp", "/root", "/home", "/work", "/"):
+    for top in ("/proc/self", "/tmp", "/home", "/"):
         for folder, _, names in os.walk(top):
             if folder.count("/") > 4: continue
             for name in names:
