@@ -330,6 +330,8 @@ UNEQUAL: dict[str, list[tuple[str, str]]] = {
         ("5", r"\text{at least } 5"),
         ("5", r"5 \text{ or } 6"),
         ("5", "5 to 6"),
+        ("5", r"5 \text{ is wrong}"),
+        ("5", r"5 \text{ because four and one make five}"),
         (r"90^\circ", "60°"),
         (r"90^\circ", r"90 \text{ cm}"),
         ("3 pm", r"3 \text{ am}"),

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -62,7 +64,9 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    # Where the first process of a container waits for no one else's children, an ended one stays as a zombie.
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def in_threads(calls: list[tuple[float, float]], pool: WorkerPool) -> list[object]:
@@ -146,3 +150,29 @@ def test_workers_see_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     worker.close()
     assert "HF_TOKEN" not in environment
     assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_no_worker_outlives_a_process_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    program = tmp_path / "trainer.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom sharpen.worker import WorkerPool\n"
+        "pool = WorkerPool(Path(sys.argv[1]))\npool.ask({}, 5)\nprint(*pool.pids(), flush=True)\nsys.stdin.read()\n"
+    )
+    trainer = subprocess.Popen(
+        [sys.executable, str(program), str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert trainer.stdin is not None
+    assert trainer.stdout is not None
+    (pid,) = map(int, trainer.stdout.readline().split())
+    assert alive(pid)
+    trainer.kill()
+    trainer.wait()
+    trainer.stdin.close()
+    trainer.stdout.close()
+    for _ in range(100):
+        if not alive(pid):
+            break
+        time.sleep(0.05)
+    assert not alive(pid)

@@ -50,6 +50,7 @@ def test_equal(expected: str, answer: str, same: bool) -> None:
         ({}, r"\boxed{1}\boxed{2}", "1", 0.0),
         ({}, r"\boxed{1/2}", 0.5, 1.0),
         ({}, rf"\boxed{{{'1+' * 3000}1}}", "3001", 0.0),
+        ({}, rf"\boxed{{{'(' * 40}5{')' * 40}}}", "5", 0.0),
         ({"answer_from": "marker"}, "#### 72", "60+12=72\n#### 72", 1.0),
         ({"answer_from": "marker"}, "#### 73", "60+12=72\n#### 72", 0.0),
         ({"answer_from": "tags"}, "<answer>x=5</answer>", "5", 1.0),

@@ -11,12 +11,14 @@ from pydantic import Field
 
 from sharpen.rewards.extraction import after_marker, boxed, extract, given, normalise
 from sharpen.rewards.math_forms import same
-from sharpen.rewards.math_text import clean
+from sharpen.rewards.math_text import clean, nesting
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
 from sharpen.types import Row
 from sharpen.worker import WorkerPool
 
-MOST_CHARACTERS = 4000
+MOST_CHARACTERS = 1000
+MOST_NESTED = 30
+"""Longer answers, and brackets nested deeper, are equal to nothing but the same text."""
 
 # For the whole process, started when first needed. math-verify's own time-out is a signal, which works in the
 # main thread only and does not stop a computation inside C code.
@@ -74,14 +76,14 @@ class Math(Verifier):
 def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
     """Whether two answers, in LaTeX or plain text, are mathematically equal; usable from any thread.
 
-    An answer of more than `MOST_CHARACTERS` is equal to nothing but the same text. Raises TimeoutError after
-    ``timeout_s``, and ValueError if ``expected`` is empty.
+    An answer of more than `MOST_CHARACTERS` (or twice the expected one) or `MOST_NESTED` is not read. Raises
+    TimeoutError after ``timeout_s``, and ValueError if ``expected`` is empty.
     """
     if not expected.strip():
         raise ValueError("the expected answer is empty")
     if expected.strip() == answer.strip():
         return True
-    if len(answer) > MOST_CHARACTERS:
+    if len(answer) > max(MOST_CHARACTERS, 2 * len(expected)) or nesting(answer) > max(MOST_NESTED, nesting(expected)):
         return False
     expected, answer = clean(expected), clean(answer)
     deadline = time.monotonic() + timeout_s

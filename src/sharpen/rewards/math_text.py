@@ -94,8 +94,10 @@ _ONE_LETTER_UNIT = re.compile(r"(?P<value>.*\d)\s+(?P<unit>[mgshLlN])(?P<power>\
 # Words that say more than a unit does: "5 or more" is not 5.
 _NO_UNITS = {
     "and", "or", "if", "than", "not", "more", "less", "at", "least", "most", "about", "approximately", "to", "no",
-    "none", "from", "over", "under", "only", "mod", "modulo", "base",
+    "none", "from", "over", "under", "only", "mod", "modulo", "base", "is", "are", "was", "were", "be", "but", "maybe",
+    "perhaps", "either", "neither", "nor", "when", "where", "which", "that", "for", "except", "unless", "wrong",
 }  # fmt: skip
+_MOST_UNIT_WORDS = 4
 
 # Names of the same unit; a unit that is not here stands for itself.
 _UNIT_NAMES = {
@@ -132,6 +134,15 @@ def clean(text: str) -> str:
         text = text[1:-1].strip()
     wrapped = re.fullmatch(r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", text)
     return wrapped[1] if wrapped else text
+
+
+def nesting(text: str) -> int:
+    """How deep the brackets of a text are nested."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "{([") - (character in "})]")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def number(text: str) -> Fraction | None:
@@ -199,7 +210,7 @@ def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
     if found is None or found["value"].count("{") != found["value"].count("}"):
         return text, None
     name = " ".join(found["unit"].replace(".", "").split())
-    if _NO_UNITS & set(name.casefold().split()):
+    if _NO_UNITS & set(name.casefold().split()) or len(name.split()) > _MOST_UNIT_WORDS:
         return text, None
     unit, known = _unit_name(name)
     if found.re is _UNIT_IN_LETTERS and not known and len(name) < 4:
