@@ -82,7 +82,7 @@ def test_a_sample_whose_reward_hangs_is_masked_and_counted(model: Path, tmp_path
     def judge(completion: str) -> float:
         if len(hung) < 1 and completion:
             hung.append(completion)
-            time.sleep(1.0)
+            time.sleep(1.5)
         return digits(completion)
 
     settings: dict[str, Any] = {
@@ -92,14 +92,14 @@ def test_a_sample_whose_reward_hangs_is_masked_and_counted(model: Path, tmp_path
         "checkpoint": {"best": None},
     }
     recipe = tiny_recipe(tmp_path / "run", model, "grpo", **settings)
-    run = start(recipe, Given(reward={"name": judge, "call": {"timeout_s": 0.2}}))
+    run = start(recipe, Given(reward={"name": judge, "call": {"timeout_s": 0.5}}))
     assert run.finished
     first, second = run.metrics()
     assert (first["reward/failed"], first["reward/timed_out"]) == (1 / 16, 1 / 16)
     assert (second["reward/failed"], second["reward/timed_out"]) == (0, 0)
     rows = pq.read_table(tmp_path / "run" / "samples" / "step_000001.parquet").to_pylist()
     (late,) = [row for row in rows if row["error"] is not None]
-    assert late["error"] == "judge gave no value within 0.2 s"
+    assert late["error"] == "judge gave no value within 0.5 s"
     assert late["reward"] is None
     assert late["completion"] == hung[0]
     assert first["reward/mean"] == pytest.approx(
@@ -108,12 +108,15 @@ def test_a_sample_whose_reward_hangs_is_masked_and_counted(model: Path, tmp_path
 
 
 def test_above_the_stated_rate_time_outs_stop_the_run_and_name_the_sample(model: Path, tmp_path: Path) -> None:
+    calls: list[str] = []
+
     def judge(completion: str) -> float:
-        time.sleep(0.05)
+        calls.append(completion)
+        time.sleep(1.5 if len(calls) % 5 == 0 else 0.0)
         return 1.0
 
     recipe = tiny_recipe(
         tmp_path / "run", model, "grpo", reward="given below", evaluation={"every": 0}, checkpoint={"best": None}
     )
-    with pytest.raises(RewardError, match=r"16 of 16 completions \(16 of them took too long\).*judge gave no value"):
-        start(recipe, Given(reward={"name": judge, "call": {"timeout_s": 0.01, "at_once": 2}}))
+    with pytest.raises(RewardError, match=r"3 of 16 completions \(3 of them took too long\).*judge gave no value"):
+        start(recipe, Given(reward={"name": judge, "call": {"timeout_s": 0.5}}))

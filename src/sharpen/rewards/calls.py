@@ -6,9 +6,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Lock, Thread
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -46,8 +46,7 @@ class CallSettings(Settings):
     """Call the function in a process of its own, which is ended when a call takes too long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(NamedTuple):
     """What came of a call: a value, or why there is none; and how often it was repeated."""
 
     value: object = None
@@ -85,7 +84,8 @@ class Calls:
         self._done: dict[int, Called] = {}
         self._workers: list[_Worker] = []
         self._fatal: BaseException | None = None
-        self._changed = Condition()
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
         self._given_up = given_up.get()
 
     def all(self, samples: Sequence[int]) -> dict[int, Called]:
@@ -118,7 +118,7 @@ class Calls:
     def _work(self, worker: _Worker) -> None:
         called: Called | None = None
         while True:
-            with self._changed:
+            with self._lock:
                 if worker.abandoned:
                     return
                 if called is not None and worker.sample is not None:
