@@ -96,10 +96,10 @@ def test_without_isolation_the_battery_finds_what_gets_through() -> None:
 
 
 def test_what_outlives_its_job_is_found() -> None:
-    # It closes what it writes to, leaves the group of its job, and would go on for ten seconds.
+    # It closes what it writes to, leaves the group of its job, and would go on for a minute.
     source = (
         "if os.fork() == 0:\n    os.setsid()\n    os.closerange(0, 100)\n"
-        "    import time\n    time.sleep(10)\n    os._exit(0)\nimport time\ntime.sleep(0.3)\n"
+        "    import time\n    time.sleep(60)\n    os._exit(0)\nimport time\ntime.sleep(0.3)\n"
     )
     with Sandbox("none", unsafe=True) as sandbox:
         report = check_sandbox(sandbox, [Attack("g", "daemon", source, is_harmless=True)])

@@ -21,7 +21,7 @@ from .prelude import Targets
 
 _ENVIRONMENT_NAME = "SHARPEN_SANDBOX_CANARY"
 _SUBREAPER = 36  # prctl: orphans among our descendants become our children, so that none can hide
-_LEAVING_S = 10.0
+_LEAVING_S = 5.0
 
 
 class Witness:
