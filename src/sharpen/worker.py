@@ -81,8 +81,10 @@ class Worker:
     ends when its input does. It is started at the first question, and again after it was ended or died.
     """
 
-    def __init__(self, script: Path) -> None:
+    def __init__(self, script: Path, *, whole_environment: bool = False) -> None:
+        """``whole_environment``: for the user's own code, which may need keys that stand there; others get none."""
         self.script = script
+        self._whole_environment = whole_environment
         self._lock = Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
@@ -128,7 +130,7 @@ class Worker:
         self._process = subprocess.Popen(
             # -P: a file beside the script, such as a math.py, must not hide Python's own.
             [sys.executable, "-P", str(self.script)],
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            env={name: text for name, text in os.environ.items() if self._whole_environment or name in _ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

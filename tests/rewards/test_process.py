@@ -39,6 +39,9 @@ def raises(completion):
 def ends(completion):
     os._exit(3)
 
+def has_its_key(completion):
+    return float(os.environ.get("JUDGE_KEY") == completion)
+
 def odd(completion, value):
     return {"nan": float("nan"), "dict": {}, "none": None, "true": True}[value]
 
@@ -93,6 +96,12 @@ def test_it_is_one_other_process_for_all_calls_one_after_another(file: Path, gro
     pids = {score.total for _ in range(2) for score in reward.score([group(["a", "b", "c"])])[0]}
     assert len(pids) == 1
     assert pids != {os.getpid()}
+
+
+def test_it_has_the_keys_that_stand_in_the_environment(file: Path, group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "abc")
+    (scores,) = reward_of(file, "has_its_key").score([group(["abc", "x"])])
+    assert [score.total for score in scores] == [1.0, 0.0]
 
 
 def test_a_call_that_hangs_is_ended(file: Path, group: Any) -> None:

@@ -65,7 +65,7 @@ class ProcessFunction:
         try:
             return self._idle.pop()
         except IndexError:
-            worker = Worker(_SCRIPT)
+            worker = Worker(_SCRIPT, whole_environment=True)
             self._workers.append(worker)
             return worker
 
