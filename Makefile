@@ -18,8 +18,9 @@ help:
 demo: .venv/.runtime
 	@.venv/bin/sharpen demo
 
+# A process for each processor, each with one thread: models this small are slower on several.
 test: .venv/.dev
-	@.venv/bin/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check

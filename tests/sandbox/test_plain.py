@@ -70,7 +70,11 @@ def test_an_iterator_without_end_is_refused() -> None:
         encode(iter(int, 1))
 
 
-@pytest.mark.parametrize("value", [object(), len, int, Enum("E", "A").A, [object()], {"k": open}], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), len, int, Enum("E", "A").A, [object()], {"k": open}],
+    ids=["object", "function", "class", "enum", "object in a list", "function in a dict"],
+)
 def test_what_is_no_data_is_refused(value: object) -> None:
     with pytest.raises(NotPlain):
         encode(value)

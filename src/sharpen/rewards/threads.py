@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Condition, Event, Thread
 from typing import Generic, TypeVar
@@ -18,6 +19,18 @@ HERE = "models"
 _NEVER = Event()
 given_up: ContextVar[Event] = ContextVar("given_up", default=_NEVER)
 """Set where nobody waits for the result any more: what runs in a thread then begins nothing new."""
+
+in_place: ContextVar[bool] = ContextVar("in_place", default=False)
+
+
+@contextmanager
+def in_this_thread() -> Iterator[None]:
+    """Here jobs and calls run one after another in the thread that asks, which has its own way to end them."""
+    token = in_place.set(True)
+    try:
+        yield
+    finally:
+        in_place.reset(token)
 
 
 def start_thread(work: Callable[[], None], name: str) -> Thread:
@@ -44,6 +57,8 @@ def side_by_side(jobs: Sequence[tuple[Hashable, Callable[[], Result]]]) -> list[
     first in time. What is no `Exception`, such as an interrupt, is raised at once, and what then still runs begins
     nothing new.
     """
+    if in_place.get():
+        return [job() for _, job in jobs]
     lanes: dict[Hashable, list[int]] = {}
     for place, (lane, _) in enumerate(jobs):
         lanes.setdefault(lane, []).append(place)

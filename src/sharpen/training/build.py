@@ -75,7 +75,9 @@ def built_trainer(
         groups = groups_of(source.reads, inputs.rows, tokenizer, recipe.data, context_length=context, say=say)
     engine = LocalEngine(main) if isinstance(main, Policy) else None
     reference = load_reference(recipe, models, checkpoint, trust_remote_code)
-    limits = Limits(recipe.training.tokens_per_microbatch or usual_tokens(main), recipe.training.shared_prompt)
+    longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
+    tokens = recipe.training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
+    limits = Limits(tokens, recipe.training.shared_prompt)
     # Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody.
     temperature = recipe.rollout.temperature if source.on_policy else 1.0
     annotator = Annotator(models, reference, temperature, limits)

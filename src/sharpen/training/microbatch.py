@@ -13,13 +13,16 @@ GPU_SHARE = 0.25
 LEAST_TOKENS, MOST_TOKENS = 512, 16384
 
 
-def usual_tokens(model: Model) -> int:
-    """Depends on the model and the kind of its device alone, so that a resumed run is cut like the one before."""
+def usual_tokens(model: Model, longest_prompt: int) -> int:
+    """At least twice the longest prompt: where a group has to be cut, the prompt is computed again for each part.
+
+    Depends on the model, the kind of its device and the data alone, so that a resumed run is cut like the one before.
+    """
     if model.device.type == "cuda":
         room = GPU_SHARE * torch.cuda.get_device_properties(model.device).total_memory
     else:
         room = CPU_BYTES
-    return max(LEAST_TOKENS, min(MOST_TOKENS, int(room / activation_bytes(model))))
+    return max(LEAST_TOKENS, 2 * longest_prompt, min(MOST_TOKENS, int(room / activation_bytes(model))))
 
 
 def activation_bytes(model: Model) -> int:

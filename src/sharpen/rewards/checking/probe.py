@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
 from sharpen.rewards.reward import Reward
+from sharpen.rewards.threads import in_this_thread
 from sharpen.types import Completion, Finish, Group, Prompt, Score, Segment
 
 MOST_HANGS = 3
@@ -86,7 +87,8 @@ class Probe:
         started = time.perf_counter()
         score, stops = Score(None), None
         try:
-            with _time_limit(self.timeout_s):
+            # A signal ends what runs in the main thread, and there alone.
+            with _time_limit(self.timeout_s), in_this_thread():
                 ((score,),) = self.reward.score([group])
         except _TimeUp:
             self._hangs += 1
