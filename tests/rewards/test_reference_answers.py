@@ -36,7 +36,7 @@ def test_the_reference_is_in_the_form_that_is_read(kind: type[ExactAnswer | Math
         (ExactAnswer(answer_from="marker", marker="A:"), {"answer": "42"}, "A: 42"),
         (ExactAnswer(answer_from="tags", tag="final"), {"answer": 42}, "<final>42</final>"),
         (Math(), {"answer": "so it is \\boxed{\\frac{1}{2}}"}, "\\boxed{\\frac{1}{2}}"),
-        (Math(answer_from="marker"), {"answer": "#### 1,234"}, "####  1,234"),
+        (Math(answer_from="marker"), {"answer": "#### 1,234"}, "#### 1,234"),
         (ExactAnswer(), {"answer": None}, None),
         (Math(), {}, None),
         (Contains(words=("river", "dog")), {}, "river dog"),
