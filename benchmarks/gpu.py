@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny shapes: whether it runs, not how fast")
     parser.add_argument("--model", action="append", choices=[s.name for s in SUBJECTS], help="default: both")
     parser.add_argument("--repetitions", type=int, help="counted steps of each contestant; default 5, in smoke 1")
-    parser.add_argument("--tokens-per-microbatch", type=int, default=8192)
+    parser.add_argument("--tokens-per-microbatch", type=int, help="default: what sharpen chooses")
     parser.add_argument("--output", type=Path, help="JSON")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ from sharpen.methods.grpo import GRPO
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
-from sharpen.training.update import Limits, all_outputs
+from sharpen.training.update import Limits, accumulate_gradient, all_outputs
 from sharpen.types import Batch, Completion, Prompt
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
@@ -47,6 +47,7 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
         "the same, looking after feeding back": partial(_same_tokens, cpu, there, {"ahead": True, "capture": False}),
         "packed log-probabilities against the plain forward's": partial(_packed_logprobs, there),
         "the rollout's log-probabilities against the trainer's": partial(_rollout_logprobs, there),
+        "the gradient against the CPU's": partial(_same_gradient, cpu, there),
     }
 
 
@@ -106,6 +107,19 @@ def _rollout_logprobs(policy: Policy) -> Check:
     assert batch.sample_logprobs_BT is not None
     error = _largest(_trainers(policy, batch) - batch.sample_logprobs_BT.float())
     return Check("the trainer's log-probabilities − the rollout's", f"at most {error:.1e}", error < TOLERANCE)
+
+
+def _same_gradient(cpu: Policy, there: Policy) -> Check:
+    """Of a step of GRPO in several micro-batches: ‖difference‖ / ‖CPU's‖ of the parameter with the largest."""
+    method = GRPO(group_size=CASE.group)
+    batch = grpo_batch(method, random_groups(CASE, cpu.config.vocab_size), CASE.limit)
+    (objective,) = method.objectives()
+    for policy in (cpu, there):
+        policy.model.zero_grad(set_to_none=True)
+        accumulate_gradient(policy, objective, batch, 1.0, Limits(1024, shared_prompt=True))
+    pairs = [(a.grad, b.grad) for a, b in zip(cpu.parameters(), there.parameters(), strict=True)]
+    error = max(float((b.cpu() - a).norm() / a.norm()) for a, b in pairs if a is not None and b is not None)
+    return Check("the gradient − the CPU's, relative", f"at most {error:.1e}", error < TOLERANCE)
 
 
 def _trainers(policy: Policy, batch: Batch) -> Tensor:

@@ -14,6 +14,7 @@ from sharpen.methods.grpo import GRPO
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
+from sharpen.training.microbatch import usual_tokens
 from sharpen.training.update import Limits, accumulate_gradient
 
 COMPUTE_BYTES = 2
@@ -74,13 +75,13 @@ def decode(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, *,
     )
 
 
-def train(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, tokens_per_microbatch: int) -> Trained:
+def train(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, tokens: int | None) -> Trained:
     """`accumulate_gradient` of GRPO."""
     device = policy.device.type
     method = GRPO(group_size=case.group)
     batch = grpo_batch(method, random_groups(case, shape.vocabulary), case.limit)
     (objective,) = method.objectives()
-    limits = Limits(tokens_per_microbatch, shared_prompt=True)
+    limits = Limits(tokens or usual_tokens(policy, case.prompt), shared_prompt=True)
 
     def once() -> None:
         policy.model.zero_grad(set_to_none=True)

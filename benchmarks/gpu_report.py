@@ -42,10 +42,13 @@ class Report:
             self.say(text)
 
     def attempt(self, what: str, results: list[T], work: Callable[[], T]) -> None:
-        """Add a result; where it breaks down on this device, go on: the rest is worth knowing all the same."""
+        """Add a result; where it breaks down on this device, go on: the rest is worth knowing all the same.
+
+        Compilers of kernels raise errors of their own.
+        """
         try:
             results.append(work())
-        except RuntimeError as error:
+        except Exception as error:  # noqa: BLE001
             traceback.print_exc()
             first = (str(error).splitlines() or ["no message"])[0]
             self.failures.append(f"{what}: {type(error).__name__}: {first}")

@@ -47,7 +47,7 @@ class Stepped:
     steps_s: tuple[float, ...]
 
 
-def sharpen(device: str, tokens_per_microbatch: int, *, release: bool) -> Contestant:
+def sharpen(device: str, tokens_per_microbatch: int | None, *, release: bool) -> Contestant:
     settings = {
         "dtype": "bfloat16",
         "device": device,

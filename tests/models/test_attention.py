@@ -9,7 +9,7 @@ from torch import Tensor
 from oracles import attention as slow
 from sharpen.models import tiles
 from sharpen.models.attention import NAME, attention_over_segments
-from sharpen.models.flex import flex_over_segments, visible
+from sharpen.models.flex import flex_over_segments, mask_of, visible
 from sharpen.models.segments import Segment, Segments
 from sharpen.models.tiles import make_tiles
 from tiny_models import tiny_policy
@@ -49,6 +49,10 @@ def values_and_gradients(attention: Attention, segments: Segments, tensors: list
     *inputs, upstream = tensors
     found = attention(*inputs, segments, scale)
     return [found.detach(), *torch.autograd.grad((found * upstream).sum(), inputs)]
+
+
+def by_flex(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
+    return flex_over_segments(query, key, value, mask_of(segments), scale)
 
 
 def by_loops(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
@@ -96,7 +100,7 @@ def test_numbers_worked_out_by_hand() -> None:
     keys = torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64).log().view(1, 1, 4, 1)
     values = torch.tensor([12.0, 24.0, 36.0, 48.0], dtype=torch.float64).view(1, 1, 4, 1)
     segments = Segments((Segment(0, 2), Segment(2, 3, 0, 2), Segment(3, 4, 0, 2)), 4)
-    for attention in (attention_over_segments, flex_over_segments):
+    for attention in (attention_over_segments, by_flex):
         found = attention(torch.ones_like(keys), keys, values, segments, 1.0)
         # 12; (12 + 2·24)/3; (12 + 2·24 + 3·36)/6; (12 + 2·24 + 48)/4, blind to the third.
         assert found.flatten().tolist() == pytest.approx([12.0, 20.0, 28.0, 27.0])
@@ -118,7 +122,7 @@ def test_flex_attention_gives_the_values_of_plain_loops(name: str, heads: tuple[
     """Its gradients exist on a GPU only."""
     segments = row(name)
     *inputs, _ = (x.detach() for x in problem(segments.length, *heads))
-    found, expected = (attention(*inputs, segments, 0.7) for attention in (flex_over_segments, by_loops))
+    found, expected = (attention(*inputs, segments, 0.7) for attention in (by_flex, by_loops))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 

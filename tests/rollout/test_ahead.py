@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from sharpen.rollout import decoder
+from sharpen.rollout import grid_past
 from sharpen.rollout.drawing import Drawing
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
@@ -27,7 +27,7 @@ def test_the_completions_are_the_same(
     looked_first = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
     run = Drawing.run
     monkeypatch.setattr(Drawing, "run", lambda self, **_: run(self, ahead=True, capture=False))
-    monkeypatch.setattr(decoder, "CPU_BLOCK", 5)
+    monkeypatch.setattr(grid_past, "CPU_BLOCK", 5)
     ahead = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
     assert [[c.token_ids for c in group] for group in ahead] == [[c.token_ids for c in group] for group in looked_first]
     assert [[c.finish for c in group] for group in ahead] == [[c.finish for c in group] for group in looked_first]

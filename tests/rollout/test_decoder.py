@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sharpen.models.policy import Policy
 from sharpen.rollout import decoder as decoder_module
+from sharpen.rollout import grid_past
 from sharpen.rollout.decoder import Decoder, PlainDecoding
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
@@ -55,7 +56,7 @@ def advanced(decoding: PlainDecoding, token_B: Tensor) -> Tensor:
 @pytest.mark.parametrize("block", [1, 4, 16])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logits_are_those_of_the_whole_sequence(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_module, "CPU_BLOCK", block)
+    monkeypatch.setattr(grid_past, "CPU_BLOCK", block)
     architecture, settings = ARCHITECTURES[name]
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
     decoding, slow = PlainDecoding(Decoder(policy), room=12), Sequences(policy)

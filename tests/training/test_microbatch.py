@@ -89,7 +89,7 @@ def test_micro_batches_of_models_that_people_know() -> None:
     # In bfloat16: 30 · (30 · 576 + 6 · 1536) = 794,880.
     assert usual_tokens(of_sizes(576, 1536, 30, "bfloat16"), 48) == 768 * 2**20 // 794_880
     # Of a very small and of a large model, the most and the least.
-    assert usual_tokens(of_sizes(64, 128, 2, "float32"), 48) == 16384
+    assert usual_tokens(of_sizes(64, 128, 2, "float32"), 48) == 32768
     assert usual_tokens(of_sizes(4096, 14336, 32, "float32"), 48) == 512
     # A prompt of 900 tokens, and as many tokens of its completions.
     assert usual_tokens(of_sizes(576, 1536, 30, "float32"), 900) == 1800

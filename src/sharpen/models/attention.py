@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sharpen.models.flex import flex_over_segments
+from sharpen.models.flex import flex_over_segments, mask_of
 from sharpen.models.segments import Segments
 from sharpen.models.tiles import HeadTile, HeadTiles, tiles_for_heads
 
@@ -30,7 +31,10 @@ def attend_to_segments(config: Any, segments: Segments) -> dict[str, Any]:
     """Prepare a model for a row; what its forward has to be given besides the row."""
     if config._attn_implementation != NAME:
         config._attn_implementation = NAME
-    # transformers hands on any 4-D mask as it is and makes one otherwise; nobody reads this one.
+    # transformers hands on any 4-D mask as it is and makes one otherwise.
+    if segments.device.type == "cuda":
+        return {"attention_mask": mask_of(segments)}
+    # Nobody reads this one.
     return {"segments": segments, "attention_mask": torch.empty(1, 1, 0, 0, device=segments.device)}
 
 
@@ -39,16 +43,17 @@ def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | BlockMask | None,
     *,
     segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    if isinstance(attention_mask, BlockMask):
+        return flex_over_segments(query, key, value, attention_mask, kwargs["scaling"]).transpose(1, 2), None
     if segments is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return result
-    over_segments = flex_over_segments if query.device.type == "cuda" else attention_over_segments
-    return over_segments(query, key, value, segments, kwargs["scaling"]).transpose(1, 2), None
+    return attention_over_segments(query, key, value, segments, kwargs["scaling"]).transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, _forward)

@@ -8,26 +8,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from sharpen.models.segments import Segments
 
 
 def flex_over_segments(
-    query_1HLD: Tensor, key_1hLD: Tensor, value_1hLD: Tensor, segments: Segments, scale: float
+    query_1HLD: Tensor, key_1hLD: Tensor, value_1hLD: Tensor, mask: BlockMask, scale: float
 ) -> Tensor:
     """softmax(scale · q kᵀ) v over what each token may see: [1, H, L, D]. H is a multiple of h, the key heads.
 
     Blocks of 128 × 128 pairs that nobody sees are skipped. On a CPU it is slow, and there for the tests.
     """
-    length, device = segments.length, segments.device
-    mask = segments.derive(
-        "block mask", lambda: create_block_mask(visible(segments), None, None, length, length, device=str(device))
-    )
-    attention: Any = _compiled() if device.type == "cuda" else flex_attention
+    # Within a layer that is compiled it is a part of that.
+    alone = query_1HLD.device.type == "cuda" and not torch.compiler.is_compiling()
+    attention: Any = _compiled() if alone else flex_attention
     query_1HLD, key_1hLD = (x.to(value_1hLD.dtype) for x in (query_1HLD, key_1hLD))
     mixed_1HLD: Tensor = attention(query_1HLD, key_1hLD, value_1hLD, block_mask=mask, scale=scale, enable_gqa=True)
     return mixed_1HLD
+
+
+def mask_of(segments: Segments) -> BlockMask:
+    length = segments.length
+    return segments.derive(
+        "block mask",
+        lambda: create_block_mask(visible(segments), None, None, length, length, device=str(segments.device)),
+    )
 
 
 def visible(segments: Segments) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sharpen.models.linear import outer, product
+from sharpen.runtime.compiled import on_gpu
 
 BLOCK_BYTES = 4 * 2**20
 """Logits that are worked on at a time, small enough for the processor's cache."""
@@ -86,20 +87,31 @@ def _chunks(rows: int, chunk: int, kept: int) -> list[slice]:
 
 def _exponentiate(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """log π(target), H(π) and log Σ exp(z − max z). In place of the logits: exp(z − max z), 0 at the target."""
+    targets_N1 = targets_N[:, None]
+    if logits_NV.device.type == "cuda":
+        found: tuple[Tensor, Tensor, Tensor] = on_gpu(_block, logits_NV.device)(logits_NV, targets_N1, temperature)
+        return found
     precise = torch.promote_types(logits_NV.dtype, torch.float32)
     rows = max(1, BLOCK_BYTES // (logits_NV.shape[1] * precise.itemsize))
-    found = []
-    for logits, targets in zip(logits_NV.split(rows), targets_N[:, None].split(rows), strict=True):
-        z = logits.to(precise)
-        if temperature != 1.0:
-            z = z.div_(temperature)
-        z -= z.amax(dim=1, keepdim=True)
-        exps = z.exp()
-        total = exps.sum(dim=1)
-        logsum = total.log()
+    parts = zip(logits_NV.split(rows), targets_N1.split(rows), strict=True)
+    blocks = [_block(logits, targets, temperature) for logits, targets in parts]
+    logprobs_N, entropy_N, logsum_N = (torch.cat(column) for column in zip(*blocks, strict=True))
+    return logprobs_N, entropy_N, logsum_N
+
+
+def _block(logits_NV: Tensor, targets_N1: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    z = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    if temperature != 1.0:
+        z = z.div_(temperature)
+    z -= z.amax(dim=1, keepdim=True)
+    exps = z.exp()
+    total = exps.sum(dim=1)
+    logsum = total.log()
+    if z.device.type == "cuda":
+        mean = (exps * z).sum(dim=1) / total
+    else:
         # A dot product for each row.
         mean = torch.bmm(exps[:, None], z[:, :, None]).view(-1) / total
-        found.append((z.gather(1, targets).squeeze(1) - logsum, logsum - mean, logsum))
-        logits.copy_(exps.scatter_(1, targets, 0.0))
-    logprobs_N, entropy_N, logsum_N = (torch.cat(column) for column in zip(*found, strict=True))
-    return logprobs_N, entropy_N, logsum_N
+    logprobs = z.gather(1, targets_N1).squeeze(1) - logsum
+    logits_NV.copy_(exps.scatter_(1, targets_N1, 0.0))
+    return logprobs, logsum - mean, logsum

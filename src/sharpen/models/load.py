@@ -68,11 +68,12 @@ def refuse_missing(path: str, missing: set[str]) -> None:
         raise ModelError(f"{path}: cannot load this model: its files lack {len(missing)} of its weights ({some})")
 
 
-def prepare(model: Any, *, device: str, gradient_checkpointing: bool) -> None:
+def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: bool = True) -> None:
     """Move the model to its device, without dropout: sampling and training have to see the same distribution.
 
-    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`), and the layers
-    of plain architectures keep less for the backward pass (`sharpen.models.lean`).
+    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`). The layers of
+    plain architectures are compiled on a GPU, if ``compiled``, and keep less for the backward pass elsewhere
+    (`sharpen.models.lean`).
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,7 +82,12 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool) -> None:
     model.to(device)
     switch_linears(model)
     if model.config.model_type in PLAIN_ARCHITECTURES:
-        make_lean(model.base_model)
+        if compiled and model.device.type == "cuda":
+            for layer in model.base_model.layers:
+                # One compilation serves all layers and rows of any length.
+                layer.compile(dynamic=True)
+        else:
+            make_lean(model.base_model)
     _switch_off_dropout(model)
     model.eval()
     if gradient_checkpointing:

@@ -15,6 +15,8 @@ from sharpen.models.head import TokenLogprobs
 
 CHUNK_BYTES = 128 * 2**20
 """Size of one model's logits that exist at a time, and of what is kept of them for the backward pass."""
+GPU_CHUNK_BYTES = 2**30
+"""The same on a GPU: with each chunk the gradient of the whole head is read and written once more."""
 
 
 class Selected(NamedTuple):
@@ -34,7 +36,7 @@ def selected_logprobs(
     *,
     entropy_gradient: bool = False,
     reference: tuple[Tensor, Tensor] | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> Selected:
     """π = softmax(h Wᵀ / temperature): log π(target), H(π), and KL(π ‖ π_ref) = Σ_v π log(π / π_ref), each [N].
 
@@ -43,6 +45,8 @@ def selected_logprobs(
     asks for it. ``reference`` holds the hidden states [N, H'] and the head [V, H'] of π_ref, which gets none.
     ``dtype`` is that of the matrix products; the softmax is in at least float32.
     """
+    if chunk_bytes is None:
+        chunk_bytes = CHUNK_BYTES if hidden_NH.device.type == "cpu" else GPU_CHUNK_BYTES
     if reference is None and not entropy_gradient:
         precise = torch.promote_types(hidden_NH.dtype, torch.float32)
         dtype = torch.promote_types(dtype, precise) if dtype == torch.float32 else dtype

@@ -166,6 +166,7 @@ def load_policy(
     compute_dtype: AskedDtype = "float32",
     device: str = "auto",
     gradient_checkpointing: bool = False,
+    compiled: bool = True,
     trust_remote_code: bool = False,
 ) -> Policy:
     """Load a causal language model with float32 weights from a local folder or a hub id. Only safetensors is read.
@@ -189,7 +190,7 @@ def load_policy(
     refuse_missing(base, missing)
     if adapter is not None:
         merge_adapter(model, adapter)
-    prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
+    prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     eos_ids = end_of_sequence_ids(model, tokenizer)
     if not eos_ids:
         raise ModelError(

@@ -94,6 +94,7 @@ def load_scorer(
     compute_dtype: AskedDtype = "float32",
     device: str = "auto",
     gradient_checkpointing: bool = False,
+    compiled: bool = True,
     trust_remote_code: bool = False,
 ) -> Scorer:
     """Load a scorer of either kind, or make one of a causal language model, from a local folder or a hub id.
@@ -139,7 +140,7 @@ def load_scorer(
         merge_adapter(model, adapter, name)
     pad_id = _pad_id(path, model, tokenizer)
     model.config.get_text_config().pad_token_id = pad_id
-    prepare(model, device=device, gradient_checkpointing=gradient_checkpointing)
+    prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     return Scorer(
         model=model,
         tokenizer=tokenizer,

@@ -17,16 +17,20 @@ class Replay:
     def __init__(self, step: Callable[[], None], *, capture: bool) -> None:
         self._step, self._capture = step, capture
         self._key: Hashable = None
+        self._captured = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._pool = torch.cuda.graph_pool_handle() if capture else None
 
     def __call__(self, key: Hashable) -> None:
         if not self._capture or key != self._key:
-            self._key, self._graph = key, None
+            self._key, self._captured = key, False
             self._step()
             return
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=self._pool):
+        if not self._captured:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
                 self._step()
+            # The last graph of a pool takes its memory along: the one before goes once there is another.
+            self._graph, self._captured = graph, True
+        assert self._graph is not None
         self._graph.replay()

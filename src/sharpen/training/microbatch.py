@@ -10,7 +10,7 @@ CPU_BYTES = 768 * 2**20
 """Of activations. A processor is no faster with more: its caches are smaller by far."""
 GPU_SHARE = 0.25
 """Of the device's memory; weights, gradients and optimizer have the rest."""
-LEAST_TOKENS, MOST_TOKENS = 512, 16384
+LEAST_TOKENS, MOST_TOKENS = 512, 32768
 
 
 def usual_tokens(model: Model, longest_prompt: int) -> int:

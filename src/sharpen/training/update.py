@@ -53,16 +53,18 @@ def accumulate_gradient(
     ``loss = Σ weight × term`` over the step, with the weights of `weighed`, made from the whole step; this only sums.
     Sequences that can have no gradient are left out of the computation, not of the weights.
     """
-    loss, tokens = 0.0, 0
+    # Read at the end: a device goes on while the next micro-batch is made ready.
+    losses: list[Tensor] = []
+    tokens = 0
     for part, outputs, terms, computed in each_part(model, objective, batch, temperature, limits, reference):
         assert part.weights is not None
         total = (part.weights * terms.loss).sum()
         total.backward()
-        loss += total.item()
+        losses.append(total.detach())
         tokens += computed
         if stats is not None:
             stats.add(part, outputs, terms)
-    return loss, tokens
+    return (torch.stack(losses).double().sum().item() if losses else 0.0), tokens
 
 
 def each_part(

@@ -1,0 +1,45 @@
+"""The past on a GPU: attention of a row to its prompt and to its own tokens in one kernel."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpen.rollout.past import Past
+
+LEAST_ROOM = 256
+
+
+def has_kernel(device: torch.device) -> bool:
+    """A GPU, and the compiler of the kernel, which torch brings along on Linux alone."""
+    return device.type == "cuda" and find_spec("triton") is not None
+
+
+class KernelPast(Past):
+    """Nothing is padded: each row looks at as many keys as it has. ``make_room`` seldom has anything to do."""
+
+    def __init__(self, *sizes: int, **settings: Any) -> None:
+        super().__init__(*sizes, block=1, **settings)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from sharpen.rollout.one_kernel import attend_one_token
+
+        return attend_one_token(
+            q,
+            k,
+            v,
+            self._keys[layer],
+            self._values[layer],
+            self._slot_B,
+            self._prompt_keys[layer],
+            self._prompt_values[layer],
+            self._prompt_B,
+            self._prompt_length_B,
+            self._scale,
+        )
+
+    def _ample(self, needed: int) -> int:
+        return max(2 * needed, LEAST_ROOM)

@@ -1,0 +1,37 @@
+"""Functions of tensors that the compiler fuses on a GPU, where each small operation costs a kernel and a way through
+memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def on_gpu(function: F, device: torch.device) -> F:
+    """``function`` itself on a CPU, and compiled on a GPU. The first axis of its tensors may have any length, the same
+    for all."""
+    return _compiled(function) if device.type == "cuda" else function
+
+
+@functools.cache
+def _compiled(function: Any) -> Any:
+    fused = torch.compile(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        tensors = [x for x in arguments if isinstance(x, Tensor)]
+        if any(len(x) == 1 for x in tensors):
+            # A length of 1 would be compiled apart, for seconds.
+            return function(*arguments)
+        for tensor in tensors:
+            # Otherwise another length would be compiled anew.
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return fused(*arguments)
+
+    return call
