@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sharpen.models import linear
 from sharpen.models.policy import Policy
 from sharpen.rollout import decoder as decoder_module
-from sharpen.rollout import grid_past
+from sharpen.rollout import grid_past, products
 from sharpen.rollout.decoder import Decoder, PlainDecoding
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
@@ -88,6 +89,29 @@ def test_logits_are_those_of_the_whole_sequence(name: str, block: int, monkeypat
         slow.tokens = [slow.tokens[b] for b in stay.tolist()]
         advance()
         advance()
+
+
+@pytest.mark.parametrize("name", ["llama with biases, one kv head", "tied qwen3"])
+def test_logits_by_turned_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def turned(x_NK: Tensor, weights: list[Tensor]) -> Tensor:
+        calls.append(len(x_NK))
+        return linear.turned_product(x_NK, weights)
+
+    monkeypatch.setattr(products, "turned_is_faster", lambda *_: True)
+    monkeypatch.setattr(products, "turned_product", turned)
+    architecture, settings = ARCHITECTURES[name]
+    policy = tiny_policy(architecture, **settings)
+    decoding, slow = PlainDecoding(Decoder(policy), room=4), Sequences(policy)
+    prompts = [make_prompt(policy, t) for t in ("1+2=", "7")]
+    with torch.no_grad():
+        torch.testing.assert_close(decoding.admit(prompts, [2, 1]), slow.admit(prompts, [2, 1]), rtol=0, atol=1e-5)
+        token_B, expected = slow.advance()
+        torch.testing.assert_close(advanced(decoding, token_B), expected, rtol=0, atol=1e-5)
+    # Four products a layer and the head: of the prompts' tokens, two logits, and three rows.
+    layers = policy.config.num_hidden_layers
+    assert calls == [8] * 4 * layers + [2] + [3] * (4 * layers + 1)
 
 
 def test_prompts_that_are_computed_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:

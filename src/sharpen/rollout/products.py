@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sharpen.models.linear import turned_is_faster, turned_product
 from sharpen.rollout.low_rank import LowRank
 
 _FEW_ROWS = 64
@@ -28,8 +29,14 @@ class Shared:
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
+        self._weights = [linear.weight for linear in linears]
+        self._turns = all(isinstance(linear, nn.Linear) for linear in linears)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._turns and turned_is_faster(x, self._weights):
+            result = turned_product(x, self._weights)
+            biases = [linear.bias for linear in self._linears]
+            return result if biases[0] is None else result.add_(torch.cat(biases))
         results = [linear(x) for linear in self._linears]
         return torch.cat(results, dim=-1) if len(results) > 1 else results[0]
 
