@@ -1,6 +1,7 @@
 """What sharpen reaches on one NVIDIA GPU, in one call: checks, decoding, training, and whole steps beside TRL's.
 
     python benchmarks/gpu.py [--output FILE.json] [--markdown FILE.md]
+    python benchmarks/gpu.py --part steps --rival "TRL, continuous batching"         # where time is short
     python benchmarks/gpu.py --device cpu --smoke       # the same code on tiny shapes, without a GPU
 
 Needs torch, transformers and sharpen in the environment that runs it, no network and no downloaded model: models of
@@ -85,16 +86,25 @@ SMALL = _case(16, 12, 2, 4)
 SMOKE = (Subject("llama-smoke", "llama", 8192, _sizes(32, 48, 2, 4, 2), (SMALL,), (SMALL,), SMALL, 8),)
 CHECKED = Subject("llama-checks", "llama", 512, _sizes(64, 96, 2, 4, 2), (), (), CASE, 0)
 CONTEXT = 2048
+PARTS = ("checks", "passes", "steps")
 
 
 def measure(report: Report, subject: Subject, arguments: argparse.Namespace, logs: Path) -> None:
+    if "passes" in arguments.part:
+        measure_passes(report, subject, arguments)
+    if "steps" in arguments.part:
+        measure_steps(report, subject, arguments, logs)
+
+
+def measure_passes(report: Report, subject: Subject, arguments: argparse.Namespace) -> None:
+    """Decoding and training, each alone."""
     device: str = arguments.device
     folder = subject.folder(CONTEXT)
     shape = Shape.of(folder)
     policy = load_policy(folder, compute_dtype="bfloat16", device=device)
-    captures = (True, False) if device == "cuda" else (False,)
-    for case in subject.decodes:
-        for capture in captures:
+    for number, case in enumerate(subject.decodes):
+        # What a graph is worth is seen in one case.
+        for capture in (True, False) if device == "cuda" and number == 0 else (device == "cuda",):
             work = partial(decode, subject.name, policy, shape, case, report.rates, capture=capture)
             report.attempt(f"{subject.name}, decoding, {case.completions} rows", report.decoded, work)
     report.say(report.decoded_table())
@@ -108,9 +118,17 @@ def measure(report: Report, subject: Subject, arguments: argparse.Namespace, log
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
+
+
+def measure_steps(report: Report, subject: Subject, arguments: argparse.Namespace, logs: Path) -> None:
+    device: str = arguments.device
+    folder = subject.folder(CONTEXT)
+    shape = Shape.of(folder)
     release = shape.parameters > LARGE
     ours = sharpen(device, arguments.tokens_per_microbatch, release=release)
     others = rivals(device, subject.sequences, release=release)
+    if arguments.rival:
+        others = [rival for rival in others if rival.name in arguments.rival]
     for rival in others or [None]:
         taking_part = [ours] if rival is None else [ours, rival]
         stepped, failed = alternate(subject.name, folder, subject.step, taking_part, arguments.repetitions, logs)
@@ -126,6 +144,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes: whether it runs, not how fast")
     parser.add_argument("--model", action="append", choices=[s.name for s in SUBJECTS], help="default: both")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all; may be given again")
+    parser.add_argument("--rival", action="append", help="only steps against this one; may be given again")
     parser.add_argument("--repetitions", type=int, help="counted steps of each contestant; default 5, in smoke 1")
     parser.add_argument("--tokens-per-microbatch", type=int, help="default: what sharpen chooses")
     parser.add_argument("--output", type=Path, help="JSON")
@@ -133,15 +153,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --device cpu --smoke tries the code without one")
+    arguments.part = arguments.part or PARTS
     arguments.repetitions = arguments.repetitions or (1 if arguments.smoke else 5)
     size, copied_bytes = (256, 2**24) if arguments.smoke else (8192, 2**32)
     rates = measure_rates(arguments.device, size=size, copied_bytes=copied_bytes)
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
     report = Report(f"{name}, torch {torch.__version__}, transformers {transformers.__version__}", rates)
     report.say(report.head())
-    for what, check in checks(CHECKED.folder(CONTEXT), arguments.device).items():
-        report.attempt(what, report.checks, check)
-    report.say(report.checks_table())
+    if "checks" in arguments.part:
+        for what, check in checks(CHECKED.folder(CONTEXT), arguments.device).items():
+            report.attempt(what, report.checks, check)
+        report.say(report.checks_table())
     logs = ROOT / "runs/bench/gpu"
     logs.mkdir(parents=True, exist_ok=True)
     for subject in SMOKE if arguments.smoke else SUBJECTS:

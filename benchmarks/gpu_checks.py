@@ -15,7 +15,10 @@ from synthetic import grpo_batch, random_groups, random_prompts
 from torch import Tensor
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.attention import attention_over_segments
+from sharpen.models.flash import fits, flash_over_segments, spans_of
 from sharpen.models.policy import Policy, load_policy
+from sharpen.models.segments import Segment, Segments
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
 from sharpen.training.update import Limits, accumulate_gradient, all_outputs
@@ -23,6 +26,7 @@ from sharpen.types import Batch, Completion, Prompt
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
 TOLERANCE = 1e-4
+BFLOAT16_TOLERANCE = 5e-2
 EDGE = 1e-5
 """How far rounding can move the edge between two tokens in the cumulative distribution."""
 
@@ -40,6 +44,7 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
     """By name. Completions have ragged lengths: rows leave, and others come in."""
     torch.backends.cuda.matmul.allow_tf32 = False
     cpu, there = (load_policy(folder, compute_dtype="float32", device=d) for d in ("cpu", device))
+    rounded = load_policy(folder, compute_dtype="bfloat16", device=device)
     return {
         "completions as the engine draws them": partial(_same_tokens, cpu, there, {}),
         "the same without a CUDA graph": partial(_same_tokens, cpu, there, {"capture": False}),
@@ -48,6 +53,8 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
         "packed log-probabilities against the plain forward's": partial(_packed_logprobs, there),
         "the rollout's log-probabilities against the trainer's": partial(_rollout_logprobs, there),
         "the gradient against the CPU's": partial(_same_gradient, cpu, there),
+        "the gradient in bfloat16 against the CPU's": partial(_same_gradient, cpu, rounded, BFLOAT16_TOLERANCE),
+        "attention in bfloat16 against the CPU's": partial(_same_attention, device),
     }
 
 
@@ -109,8 +116,8 @@ def _rollout_logprobs(policy: Policy) -> Check:
     return Check("the trainer's log-probabilities − the rollout's", f"at most {error:.1e}", error < TOLERANCE)
 
 
-def _same_gradient(cpu: Policy, there: Policy) -> Check:
-    """Of a step of GRPO in several micro-batches: ‖difference‖ / ‖CPU's‖ of the parameter with the largest."""
+def _same_gradient(cpu: Policy, there: Policy, tolerance: float = TOLERANCE) -> Check:
+    """Of a step of GRPO in several micro-batches: ‖difference‖ / ‖CPU's‖ of all parameters together."""
     method = GRPO(group_size=CASE.group)
     batch = grpo_batch(method, random_groups(CASE, cpu.config.vocab_size), CASE.limit)
     (objective,) = method.objectives()
@@ -118,8 +125,41 @@ def _same_gradient(cpu: Policy, there: Policy) -> Check:
         policy.model.zero_grad(set_to_none=True)
         accumulate_gradient(policy, objective, batch, 1.0, Limits(1024, shared_prompt=True))
     pairs = [(a.grad, b.grad) for a, b in zip(cpu.parameters(), there.parameters(), strict=True)]
-    error = max(float((b.cpu() - a).norm() / a.norm()) for a, b in pairs if a is not None and b is not None)
-    return Check("the gradient − the CPU's, relative", f"at most {error:.1e}", error < TOLERANCE)
+    found, wanted = (
+        torch.cat([x.detach().cpu().flatten() for x in column if x is not None]) for column in zip(*pairs, strict=True)
+    )
+    error = float((wanted - found).norm() / found.norm())
+    name = f"the gradient in {there.compute_dtype} − the CPU's in float32, relative"
+    return Check(name, f"{error:.1e}", error < tolerance)
+
+
+def _same_attention(device: str) -> Check:
+    """Groups of unequal sizes in one row, values and gradients: the largest ‖difference‖ / ‖CPU's in float32‖."""
+    segments, start = [], 0
+    for prompt, answers in ((300, (40, 1, 150)), (7, ()), (1, (130,)), (128, (128, 64))):
+        begun, start = start, start + prompt
+        segments.append(Segment(begun, start))
+        for length in answers:
+            segments.append(Segment(start, start + length, begun, begun + prompt))
+            start += length
+    draw = torch.Generator().manual_seed(SEED)
+    q, k, v, upstream = (torch.randn(1, heads, start, 64, generator=draw) for heads in (6, 2, 2, 6))
+    results = []
+    for where, dtype in (("cpu", torch.float32), (device, torch.bfloat16)):
+        row = Segments(tuple(segments), start, torch.device(where))
+        inputs = [x.to(where, dtype).detach().requires_grad_() for x in (q, k, v)]
+        with torch.autocast(where, dtype=torch.bfloat16, enabled=dtype != torch.float32):
+            by_flash = fits(row.device, 64)
+            mixed = (
+                flash_over_segments(*inputs, spans_of(row), 0.125)
+                if by_flash
+                else attention_over_segments(*inputs, row, 0.125)
+            )
+        mixed.backward(upstream.to(where, dtype))
+        results.append([x.detach().float().cpu() for x in (mixed, *(i.grad for i in inputs if i.grad is not None))])
+    error = max(float((b - a).norm() / a.norm()) for a, b in zip(*results, strict=True))
+    how = "FlashAttention" if by_flash else "tiles"
+    return Check(f"attention in bfloat16 by {how} − the CPU's, relative", f"at most {error:.1e}", error < 2e-2)
 
 
 def _trainers(policy: Policy, batch: Batch) -> Tensor:

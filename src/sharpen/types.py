@@ -166,6 +166,8 @@ class Batch:
 
     def select(self, index_B: Tensor) -> Batch:
         """The sequences ``index_B``, in that order. Groups keep their numbers."""
+        if len(index_B) == len(self) and torch.equal(index_B, torch.arange(len(self))):
+            return self
         return self._each_tensor(lambda tensor: tensor[index_B])
 
     def to(self, device: torch.device) -> Batch:

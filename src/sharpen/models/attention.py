@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sharpen.models.flash import Spans, fits, flash_over_segments, spans_of
 from sharpen.models.flex import flex_over_segments, mask_of
 from sharpen.models.segments import Segments
 from sharpen.models.tiles import HeadTile, HeadTiles, tiles_for_heads
@@ -31,11 +32,13 @@ def attend_to_segments(config: Any, segments: Segments) -> dict[str, Any]:
     """Prepare a model for a row; what its forward has to be given besides the row."""
     if config._attn_implementation != NAME:
         config._attn_implementation = NAME
-    # transformers hands on any 4-D mask as it is and makes one otherwise.
-    if segments.device.type == "cuda":
-        return {"attention_mask": mask_of(segments)}
-    # Nobody reads this one.
-    return {"segments": segments, "attention_mask": torch.empty(1, 1, 0, 0, device=segments.device)}
+    # transformers hands on any 4-D mask as it is and makes one otherwise; nobody reads the empty one.
+    unread = torch.empty(1, 1, 0, 0, device=segments.device)
+    if segments.device.type == "cpu":
+        return {"segments": segments, "attention_mask": unread}
+    if fits(segments.device, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads):
+        return {"spans": spans_of(segments), "attention_mask": unread}
+    return {"attention_mask": mask_of(segments)}
 
 
 def _forward(
@@ -46,8 +49,11 @@ def _forward(
     attention_mask: Tensor | BlockMask | None,
     *,
     segments: Segments | None = None,
+    spans: Spans | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    if spans is not None:
+        return flash_over_segments(query, key, value, spans, kwargs["scaling"]).transpose(1, 2), None
     if isinstance(attention_mask, BlockMask):
         return flex_over_segments(query, key, value, attention_mask, kwargs["scaling"]).transpose(1, 2), None
     if segments is None:

@@ -77,8 +77,7 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     model.to(device)
     switch_linears(model)
     if model.config.model_type in PLAIN_ARCHITECTURES:

@@ -13,6 +13,7 @@ from sharpen.rollout.engine import Decoding, Sampling
 from sharpen.rollout.replay import Replay
 from sharpen.rollout.rows import Draw, Rows, Written
 from sharpen.rollout.sampling import choose
+from sharpen.runtime.compiled import on_gpu
 from sharpen.types import Prompt
 
 COMPACT_AT = 0.75
@@ -43,6 +44,7 @@ class Drawing:
         self._rows, self._prompts, self._waiting = rows, prompts, waiting
         self._sampling, self._seed = sampling, seed
         self._decoding = begin(room)
+        self._choose = on_gpu(choose, rows.tokens_BT.device)
         self._logits_BV = torch.empty(0)
         self._written: list[Written] = []
 
@@ -68,7 +70,7 @@ class Drawing:
         self._logits_BV.copy_(self._decoding.advance(self._draw()))
 
     def _draw(self) -> Tensor:
-        token_B, logprob_B = choose(self._logits_BV, self._rows.uniform_B(), self._sampling.truncation)
+        token_B, logprob_B = self._choose(self._logits_BV, self._rows.uniform_B(), self._sampling.truncation)
         self._rows.write(token_B, logprob_B)
         return token_B
 

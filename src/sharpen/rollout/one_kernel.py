@@ -41,7 +41,7 @@ def attend_one_token(
     rows, heads, size = q_BHD.shape
     key_heads = k_BhD.shape[1]
     mixed = torch.empty(rows, heads * size, dtype=values_BhLD.dtype, device=q_BHD.device)
-    share = heads // key_heads
+    share, width = heads // key_heads, triton.next_power_of_2(size)
     _attend[(rows, key_heads)](
         q_BHD,
         k_BhD,
@@ -64,8 +64,11 @@ def attend_one_token(
         SHARE=share,
         SIZE=size,
         QUERIES=max(_LEAST_QUERIES, triton.next_power_of_2(share)),
-        WIDTH=triton.next_power_of_2(size),
+        WIDTH=width,
         KEYS=_KEYS,
+        # With more, programs wait for room; measured with many rows and with few.
+        num_warps=2 if width <= 64 else 4,
+        num_stages=2,
     )
     return mixed
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sharpen.rollout.sampling import uniforms
+from sharpen.runtime.compiled import on_gpu
 from sharpen.types import Finish
 
 
@@ -51,6 +52,7 @@ class Rows:
         self.length_B, self._limit_B = (torch.empty(0, dtype=torch.long, device=device) for _ in range(2))
         self._finish_B = torch.empty(0, dtype=torch.int8, device=device)
         self._sound = torch.ones((), dtype=torch.bool, device=device)
+        self._write = on_gpu(_write, device)
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -77,14 +79,17 @@ class Rows:
         return self._uniform_BT.gather(1, self.length_B[:, None]).squeeze(1)
 
     def write(self, token_B: Tensor, logprob_B: Tensor) -> None:
-        place_B1 = self.length_B[:, None]
-        self.tokens_BT.scatter_(1, place_B1, token_B[:, None])
-        self._logprobs_BT.scatter_(1, place_B1, logprob_B.double()[:, None])
-        open_B = self.open_B
-        self._sound &= (logprob_B.isfinite() | ~open_B).all()
-        self.length_B += open_B
-        self._end(open_B & (self.length_B >= self._limit_B), _LENGTH)
-        self._end(open_B & (token_B[:, None] == self._eos).any(dim=1), _EOS)
+        self._write(
+            token_B,
+            logprob_B,
+            self.tokens_BT,
+            self._logprobs_BT,
+            self.length_B,
+            self._limit_B,
+            self._finish_B,
+            self._eos,
+            self._sound,
+        )
 
     @property
     def open_B(self) -> Tensor:
@@ -131,3 +136,25 @@ class Rows:
 
     def _end(self, which_B: Tensor, code: int) -> None:
         self._finish_B.masked_fill_(which_B, code)
+
+
+def _write(
+    token_B: Tensor,
+    logprob_B: Tensor,
+    tokens_BT: Tensor,
+    logprobs_BT: Tensor,
+    length_B: Tensor,
+    limit_B: Tensor,
+    finish_B: Tensor,
+    eos: Tensor,
+    sound: Tensor,
+) -> None:
+    """Note a token in every row, in place."""
+    place_B1 = length_B[:, None]
+    tokens_BT.scatter_(1, place_B1, token_B[:, None])
+    logprobs_BT.scatter_(1, place_B1, logprob_B.double()[:, None])
+    open_B = finish_B == 0
+    sound &= (logprob_B.isfinite() | ~open_B).all()
+    length_B += open_B
+    finish_B.masked_fill_(open_B & (length_B >= limit_B), _LENGTH)
+    finish_B.masked_fill_(open_B & (token_B[:, None] == eos).any(dim=1), _EOS)

@@ -14,8 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def on_gpu(function: F, device: torch.device) -> F:
-    """``function`` itself on a CPU, and compiled on a GPU. The first axis of its tensors may have any length, the same
-    for all."""
+    """``function`` itself on a CPU, and compiled on a GPU. The first axis of its first tensor may have any length,
+    and with it that of others that are as long."""
     return _compiled(function) if device.type == "cuda" else function
 
 
@@ -25,13 +25,15 @@ def _compiled(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        tensors = [x for x in arguments if isinstance(x, Tensor)]
-        if any(len(x) == 1 for x in tensors):
+        tensors = [x for x in arguments if isinstance(x, Tensor) and x.dim()]
+        length = len(tensors[0])
+        if length == 1:
             # A length of 1 would be compiled apart, for seconds.
             return function(*arguments)
         for tensor in tensors:
-            # Otherwise another length would be compiled anew.
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+            if len(tensor) == length:
+                # Otherwise another length would be compiled anew.
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)  # type: ignore[no-untyped-call]
         return fused(*arguments)
 
     return call

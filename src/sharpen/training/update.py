@@ -78,8 +78,9 @@ def each_part(
     """The micro-batches of a step, what the model says of each, the terms of its loss, and its number of tokens."""
     batch = taught(objective, batch)
     for rows, index_B in _microbatches(model, batch, limits, objective.atom):
-        outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), index_B)
-        part = batch.select(index_B).to(model.device)
+        # All that goes to the device does so first: what comes later would wait there for the forward pass.
+        part, on_device_B = batch.select(index_B).to(model.device), index_B.to(model.device)
+        outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), on_device_B)
         if "old_logprobs" in objective.compares and part.old_logprobs_BT is None:
             # One update per rollout: the policy still is the one that the rollout began with.
             assert outputs.logprobs_BT is not None
