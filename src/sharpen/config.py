@@ -44,6 +44,7 @@ class ModelSettings(Settings):
     """Matrix products run in this type; weights, gradients and optimizer state stay in float32. ``auto``: bfloat16
     where the processor or GPU has instructions for it, else float32."""
     gradient_checkpointing: bool = False
+    compiled: bool = Field(True, description="on a GPU: fuse a layer's small operations, half a minute at the start")
     device: str = Field("auto", description="auto: the GPU where there is one, else the CPU")
     lora: LoraSettings | None = Field(None, description="train an adapter of low rank instead of all weights")
 

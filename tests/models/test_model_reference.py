@@ -61,3 +61,14 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         average(copy_policy(policy), policy, 1.5)
     with pytest.raises(ValueError, match="not of the same shape"):
         follow(copy_policy(tiny_policy("gpt2")), policy)
+
+
+def test_a_copy_of_compiled_layers_is_compiled_in_its_turn() -> None:
+    policy = tiny_policy()
+    layers = policy.model.get_decoder().layers
+    layers[1].compile(backend="eager")
+    copied = copy_policy(policy).model.get_decoder().layers
+    assert [layer._compiled_call_impl is not None for layer in copied] == [
+        layer._compiled_call_impl is not None for layer in layers
+    ]
+    assert copied[1]._compiled_call_impl is not layers[1]._compiled_call_impl

@@ -82,7 +82,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 def flash_over_segments(query_1HLD: Tensor, key_1hLD: Tensor, value_1hLD: Tensor, spans: Spans, scale: float) -> Tensor:
     """softmax(scale · q kᵀ) v over what each token may see: [1, H, L, D]. H is a multiple of h, the key heads."""
     q, k, v = (x[0].transpose(0, 1).to(value_1hLD.dtype).contiguous() for x in (query_1HLD, key_1hLD, value_1hLD))
-    mixed_LHD, _ = _flash(q, k, v, *spans, scale)
+    mixed_LHD: Tensor = _flash(q, k, v, *spans, scale)[0]
     return mixed_LHD.transpose(0, 1)[None]
 
 

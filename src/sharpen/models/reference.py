@@ -17,6 +17,10 @@ def copy_policy(policy: Policy) -> Policy:
     The tokenizer is shared, and so is the base of an adapter: of that the copy holds none.
     """
     model = copy.deepcopy(policy.model) if policy.adapter is None else sharing_frozen(policy.model)
+    for own, copied in zip(policy.model.modules(), model.modules(), strict=True):
+        # What is compiled is not copied.
+        if own._compiled_call_impl is not None:
+            copied.compile(dynamic=True)
     return replace(policy, model=model.requires_grad_(False).eval(), value_head=None)
 
 

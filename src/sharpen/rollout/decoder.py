@@ -37,7 +37,8 @@ class Decoder:
         self._layers = layers_of(body, policy.config, rounded=self._rounded)
         head: Any = policy.model.get_output_embeddings()  # type: ignore[operator]
         self._head = make_product([head], rounded=self._rounded)
-        self._enter, self._go_on, self._leave = (on_gpu(f, policy.device) for f in (enter, go_on, leave))
+        device = policy.device
+        self._enter, self._go_on, self._leave = on_gpu(enter, device), on_gpu(go_on, device), on_gpu(leave, device)
 
     def publish(self) -> None:
         """Take over the policy's present weights: in bfloat16 the matrices are rounded copies, all else is shared."""

@@ -61,7 +61,8 @@ def leave(layer: Layer, hidden_NH: Tensor, mixed: Tensor) -> Tensor:
     """The layer's result, [N, H], with what its queries have seen, [N, heads · D]."""
     hidden_NH = hidden_NH + layer.after_attention(layer.out(mixed.to(layer.dtype)))
     gate, up = layer.gate_up(layer.before_mlp(hidden_NH).to(layer.dtype)).chunk(2, dim=-1)
-    return hidden_NH + layer.after_mlp(layer.down(layer.activation(gate) * up))
+    result: Tensor = hidden_NH + layer.after_mlp(layer.down(layer.activation(gate) * up))
+    return result
 
 
 def go_on(

@@ -21,7 +21,8 @@ def on_gpu(function: F, device: torch.device) -> F:
 
 @functools.cache
 def _compiled(function: Any) -> Any:
-    fused = torch.compile(function)
+    fused: Any = torch.compile(function)
+    mark_dynamic: Any = torch._dynamo.maybe_mark_dynamic
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
@@ -33,7 +34,7 @@ def _compiled(function: Any) -> Any:
         for tensor in tensors:
             if len(tensor) == length:
                 # Otherwise another length would be compiled anew.
-                torch._dynamo.maybe_mark_dynamic(tensor, 0)  # type: ignore[no-untyped-call]
+                mark_dynamic(tensor, 0)
         return fused(*arguments)
 
     return call

@@ -92,6 +92,7 @@ def _load(recipe: Recipe, role: Role, path: str, trust_remote_code: bool) -> Mod
         "compute_dtype": recipe.model.compute_dtype,
         "device": recipe.model.device,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
+        "compiled": recipe.model.compiled,
         "trust_remote_code": trust_remote_code,
     }
     if role == "policy":
