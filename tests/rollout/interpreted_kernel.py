@@ -58,7 +58,7 @@ def test_a_row_sees_its_prompt_its_own_tokens_and_the_new_one(key_heads: int, sh
 
 def test_logits_are_those_of_the_whole_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows join, leave and change their order; there is room for more tokens than for those in need of it at first."""
-    monkeypatch.setattr(decoder_module, "has_kernel", lambda _: True)
+    monkeypatch.setattr(decoder_module, "compiles", lambda _: True)
     monkeypatch.setattr("sharpen.rollout.kernel_past.LEAST_ROOM", 2)
     policy = tiny_policy("qwen3")
     decoding, slow = PlainDecoding(Decoder(policy), room=9), Sequences(policy)

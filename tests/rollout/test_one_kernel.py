@@ -13,9 +13,9 @@ HERE = Path(__file__).parent
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton has no build for this system")
 def test_the_kernel_as_the_interpreter_runs_it() -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", HERE / "interpreted_kernel.py"]
+    without = ["-p", "no:cacheprovider", "-p", "no:xdist"]
     ended = subprocess.run(
-        command,
+        [sys.executable, "-m", "pytest", *without, HERE / "interpreted_kernel.py"],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parent.parent,
         capture_output=True,

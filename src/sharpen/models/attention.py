@@ -21,6 +21,7 @@ from sharpen.models.flash import Spans, fits, flash_over_segments, spans_of
 from sharpen.models.flex import flex_over_segments, mask_of
 from sharpen.models.segments import Segments
 from sharpen.models.tiles import HeadTile, HeadTiles, tiles_for_heads
+from sharpen.runtime.compiled import compiles
 
 NAME = "sharpen"
 KEPT_COLUMNS = 4
@@ -32,13 +33,15 @@ def attend_to_segments(config: Any, segments: Segments) -> dict[str, Any]:
     """Prepare a model for a row; what its forward has to be given besides the row."""
     if config._attn_implementation != NAME:
         config._attn_implementation = NAME
-    # transformers hands on any 4-D mask as it is and makes one otherwise; nobody reads the empty one.
-    unread = torch.empty(1, 1, 0, 0, device=segments.device)
-    if segments.device.type == "cpu":
-        return {"segments": segments, "attention_mask": unread}
-    if fits(segments.device, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads):
+    device = segments.device
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # transformers hands on any 4-D mask as it is and makes one otherwise; nobody reads this one.
+    unread = torch.empty(1, 1, 0, 0, device=device)
+    if fits(device, head_dim):
         return {"spans": spans_of(segments), "attention_mask": unread}
-    return {"attention_mask": mask_of(segments)}
+    if compiles(device):
+        return {"attention_mask": mask_of(segments)}
+    return {"segments": segments, "attention_mask": unread}
 
 
 def _forward(
@@ -52,6 +55,7 @@ def _forward(
     spans: Spans | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    """Who sees whom is said by ``spans``, a block mask or ``segments``, see `attend_to_segments`; or by a mask."""
     if spans is not None:
         return flash_over_segments(query, key, value, spans, kwargs["scaling"]).transpose(1, 2), None
     if isinstance(attention_mask, BlockMask):

@@ -15,6 +15,7 @@ from sharpen.models.lean import make_lean
 from sharpen.models.linear import switch_linears
 from sharpen.models.model import PLAIN_ARCHITECTURES
 from sharpen.models.quiet import without_progress_bars
+from sharpen.runtime.compiled import compiles
 from sharpen.runtime.memory import keep_freed_memory
 
 
@@ -81,7 +82,7 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
     model.to(device)
     switch_linears(model)
     if model.config.model_type in PLAIN_ARCHITECTURES:
-        if compiled and model.device.type == "cuda":
+        if compiled and compiles(model.device):
             for layer in model.base_model.layers:
                 # One compilation serves all layers and rows of any length.
                 layer.compile(dynamic=True)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sharpen.models.policy import Policy
 from sharpen.rollout.grid_past import GridPast
-from sharpen.rollout.kernel_past import KernelPast, has_kernel
+from sharpen.rollout.kernel_past import KernelPast
 from sharpen.rollout.layer import enter, go_on, layers_of, leave
 from sharpen.rollout.past import Past
 from sharpen.rollout.products import make_product
-from sharpen.runtime.compiled import on_gpu
+from sharpen.runtime.compiled import compiles, on_gpu
 from sharpen.types import Prompt
 
 PREFILL_TOKENS = 8192
@@ -52,7 +52,7 @@ class Decoder:
         first = self._layers[0]
         # In float32 batched products are faster on a CPU than in bfloat16, and scores are not rounded.
         stored = next(self.policy.model.parameters()).dtype if device.type == "cpu" else first.dtype
-        kind = KernelPast if has_kernel(device) else GridPast
+        kind = KernelPast if compiles(device) else GridPast
         return kind(
             len(self._layers), first.kv_heads, first.size, scale=self._scale, dtype=stored, device=device, room=room
         )

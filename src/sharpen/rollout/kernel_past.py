@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sharpen.rollout.past import Past
 
 LEAST_ROOM = 256
-
-
-def has_kernel(device: torch.device) -> bool:
-    """A GPU, and the compiler of the kernel, which torch brings along on Linux alone."""
-    return device.type == "cuda" and find_spec("triton") is not None
 
 
 class KernelPast(Past):
@@ -25,6 +18,7 @@ class KernelPast(Past):
         super().__init__(*sizes, block=1, **settings)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # It needs Triton, which is not everywhere.
         from sharpen.rollout.one_kernel import attend_one_token
 
         return attend_one_token(

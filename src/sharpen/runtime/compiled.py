@@ -5,18 +5,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+COMPILES = find_spec("triton") is not None
+"""Whether there is a compiler for kernels of a GPU; torch brings it along with its CUDA builds for Linux."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def on_gpu(function: F, device: torch.device) -> F:
     """``function`` itself on a CPU, and compiled on a GPU. The first axis of its first tensor may have any length,
     and with it that of others that are as long."""
-    return _compiled(function) if device.type == "cuda" else function
+    return _compiled(function) if compiles(device) else function
+
+
+def compiles(device: torch.device) -> bool:
+    return COMPILES and device.type == "cuda"
 
 
 @functools.cache
