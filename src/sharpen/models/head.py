@@ -107,11 +107,7 @@ def _block(logits_NV: Tensor, targets_N1: Tensor, temperature: float) -> tuple[T
     exps = z.exp()
     total = exps.sum(dim=1)
     logsum = total.log()
-    if z.device.type == "cuda":
-        mean = (exps * z).sum(dim=1) / total
-    else:
-        # A dot product for each row.
-        mean = torch.bmm(exps[:, None], z[:, :, None]).view(-1) / total
     logprobs = z.gather(1, targets_N1).squeeze(1) - logsum
+    mean = z.mul_(exps).sum(dim=1) / total
     logits_NV.copy_(exps.scatter_(1, targets_N1, 0.0))
     return logprobs, logsum - mean, logsum

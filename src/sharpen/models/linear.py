@@ -118,8 +118,8 @@ class _Linear(torch.autograd.Function):
 
 def outer(grad_NM: Tensor, input_NK: Tensor) -> Tensor:
     """gradᵀ @ input: the gradient of a weight, [M, K]."""
-    if grad_NM.shape[1] > 2 * input_NK.shape[1]:
-        # oneDNN is faster with few rows; turning the result over costs less than that gains.
+    if grad_NM.shape[1] > 2 * input_NK.shape[1] and onednn_is_faster():
+        # There it is faster with few rows; turning the result over costs less than that gains.
         return product(input_NK.t(), grad_NM.t()).t()
     return product(grad_NM.t(), input_NK.t())
 
