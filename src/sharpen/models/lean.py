@@ -68,7 +68,8 @@ def silu_times(gate: Tensor, up: Tensor) -> Tensor:
 
 def _normed(x: Tensor, weight_H: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     precise = x.to(torch.promote_types(x.dtype, torch.float32))
-    scale = precise.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+    length = torch.linalg.vector_norm(precise, dim=-1, keepdim=True)
+    scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return (precise * scale).mul_(weight_H).to(dtype), scale
 
 

@@ -50,11 +50,15 @@ class Decoder:
         """For rows of at most ``room`` tokens beside their prompt."""
         device = self.policy.device
         first = self._layers[0]
-        # In float32 batched products are faster on a CPU than in bfloat16, and scores are not rounded.
-        stored = next(self.policy.model.parameters()).dtype if device.type == "cpu" else first.dtype
         kind = KernelPast if compiles(device) else GridPast
         return kind(
-            len(self._layers), first.kv_heads, first.size, scale=self._scale, dtype=stored, device=device, room=room
+            len(self._layers),
+            first.kv_heads,
+            first.size,
+            scale=self._scale,
+            dtype=first.stored,
+            device=device,
+            room=room,
         )
 
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -71,7 +75,7 @@ class Decoder:
         values: list[Tensor] = []
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (x.unflatten(0, (len(prompts), width)).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.to(q.dtype).unflatten(0, (len(prompts), width)).transpose(1, 2) for x in (q, k, v))
             keys.append(k)
             values.append(v)
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))

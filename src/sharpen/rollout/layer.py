@@ -22,6 +22,8 @@ class Layer:
     size: int
     dtype: torch.dtype
     """Of the products."""
+    stored: torch.dtype
+    """Of queries and keys."""
     qkv: Product
     out: Product
     gate_up: Product
@@ -38,7 +40,7 @@ class Layer:
 
 
 def enter(layer: Layer, hidden_NH: Tensor, cos: Tensor, signed_sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [N, heads, D], keys and values [N, kv heads, D], rounded as the trainer's are."""
+    """Queries [N, heads, D], keys and values [N, kv heads, D]."""
     qkv = layer.qkv(layer.before_attention(hidden_NH).to(layer.dtype))
     size, heads, kv_heads = layer.size, layer.heads, layer.kv_heads
     norm = getattr(layer.attention, "q_norm", None)
@@ -50,9 +52,8 @@ def enter(layer: Layer, hidden_NH: Tensor, cos: Tensor, signed_sin: Tensor) -> t
         q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
         qkv = torch.cat((q.flatten(1), k.flatten(1), v), dim=-1)
     qk, v = qkv.view(len(qkv), -1, size).split((heads + kv_heads, kv_heads), dim=1)
-    rounded = qkv.dtype
-    qk = qk.to(torch.promote_types(rounded, cos.dtype))
-    turned = torch.addcmul(qk * cos, qk.roll(size // 2, dims=-1), signed_sin).to(rounded)
+    qk = qk.to(torch.promote_types(qk.dtype, cos.dtype))
+    turned = torch.addcmul(qk * cos, qk.roll(size // 2, dims=-1), signed_sin).to(layer.stored)
     q, k = turned.split((heads, kv_heads), dim=1)
     return q, k, v
 
@@ -75,6 +76,10 @@ def go_on(
 
 def layers_of(body: Any, config: Any, *, rounded: bool) -> list[Layer]:
     """The layers of a transformers model's body; ``rounded``: with products in bfloat16."""
+    computed = next(body.parameters())
+    dtype = torch.bfloat16 if rounded else computed.dtype
+    # As in training, attention is computed in bfloat16 on a GPU only. On a CPU its products are also faster in float32.
+    stored = computed.dtype if computed.device.type == "cpu" else dtype
 
     def layer_of(module: Any) -> Layer:
         attention, mlp = module.self_attn, module.mlp
@@ -85,7 +90,8 @@ def layers_of(body: Any, config: Any, *, rounded: bool) -> list[Layer]:
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             size=attention.head_dim,
-            dtype=torch.bfloat16 if rounded else next(body.parameters()).dtype,
+            dtype=dtype,
+            stored=stored,
             qkv=make_product([attention.q_proj, attention.k_proj, attention.v_proj], rounded=rounded),
             out=make_product([attention.o_proj], rounded=rounded),
             gate_up=make_product([mlp.gate_proj, mlp.up_proj], rounded=rounded),
