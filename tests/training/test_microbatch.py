@@ -87,7 +87,7 @@ def test_micro_batches_of_models_that_people_know() -> None:
     """SmolLM2-135M in float32: 30 · (44 · 576 + 12 · 1536) = 1,313,280 bytes a token, of 768 MiB."""
     assert usual_tokens(of_sizes(576, 1536, 30, "float32"), 48) == 768 * 2**20 // 1_313_280
     # In bfloat16: 30 · (30 · 576 + 6 · 1536) = 794,880.
-    assert usual_tokens(of_sizes(576, 1536, 30, "bfloat16"), 48) == 768 * 2**20 // 794_880
+    assert usual_tokens(of_sizes(576, 1536, 30, "bfloat16"), 48) == 2 * 2**30 // 794_880
     # Of a very small and of a large model, the most and the least.
     assert usual_tokens(of_sizes(64, 128, 2, "float32"), 48) == 32768
     assert usual_tokens(of_sizes(4096, 14336, 32, "float32"), 48) == 512

@@ -88,7 +88,8 @@ class GridPast(Past):
         if self._cell_B is not None:
             grid = x.new_zeros(prompts * width, *x.shape[1:])
             x = grid.index_copy_(0, self._cell_B, x)
-        return x.unflatten(0, (prompts, width)).transpose(1, 2).reshape(prompts * self._heads, -1, x.shape[-1])
+        x = x.view(prompts, width, *x.shape[1:]).transpose(1, 2)
+        return x.reshape(prompts * self._heads, -1, x.shape[-1])
 
     def _from_grid(self, x: Tensor) -> Tensor:
         prompts, width = len(self._prompt_lengths), self._width

@@ -6,8 +6,9 @@ import torch
 
 from sharpen.models.model import Model
 
-CPU_BYTES = 768 * 2**20
-"""Of activations. A processor is no faster with more: its caches are smaller by far."""
+CPU_BYTES = {"float32": 768 * 2**20, "bfloat16": 2 * 2**30}
+"""Of activations, by the type of the products. In float32 a processor is no faster with more. In bfloat16 what every
+micro-batch costs besides, rounding the weights and adding up gradients, is a larger part."""
 GPU_SHARE = 0.25
 """Of the device's memory; weights, gradients and optimizer have the rest."""
 LEAST_TOKENS, MOST_TOKENS = 512, 32768
@@ -21,7 +22,7 @@ def usual_tokens(model: Model, longest_prompt: int) -> int:
     if model.device.type == "cuda":
         room = GPU_SHARE * torch.cuda.get_device_properties(model.device).total_memory
     else:
-        room = CPU_BYTES
+        room = CPU_BYTES[model.compute_dtype]
     return max(LEAST_TOKENS, 2 * longest_prompt, min(MOST_TOKENS, int(room / activation_bytes(model))))
 
 
