@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from machine import Busy
 
@@ -40,9 +41,12 @@ class Contestant:
 class Running:
     """A contestant's process, from loading to its end. A context manager."""
 
-    def __init__(self, contestant: Contestant, settings: dict[str, Any], log: Path) -> None:
+    def __init__(
+        self, contestant: Contestant, settings: dict[str, Any], log: Path, *, patience_s: float | None = None
+    ) -> None:
+        """``patience_s``: how long an answer may take; by default as long as it takes."""
         self.contestant = contestant
-        self._log = log
+        self._log, self._patience_s = log, patience_s
         with log.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
                 [contestant.python, HERE / contestant.script],
@@ -94,10 +98,15 @@ class Running:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], self._patience_s)[0]:
+            self.end()
+            self._give_up(f"gave no answer in {self._patience_s} s")
         line = self._process.stdout.readline()
         if not line:
-            status = self._process.wait()
-            tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
-            sys.exit("\n".join([*tail, f"{self.contestant.name} ended with status {status}; see {self._log}"]))
+            self._give_up(f"ended with status {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _give_up(self, why: str) -> NoReturn:
+        tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
+        sys.exit("\n".join([*tail, f"{self.contestant.name} {why}; see {self._log}"]))

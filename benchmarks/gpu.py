@@ -131,7 +131,9 @@ def measure_steps(report: Report, subject: Subject, arguments: argparse.Namespac
         others = [rival for rival in others if rival.name in arguments.rival]
     for rival in others or [None]:
         taking_part = [ours] if rival is None else [ours, rival]
-        stepped, failed = alternate(subject.name, folder, subject.step, taking_part, arguments.repetitions, logs)
+        stepped, failed = alternate(
+            subject.name, folder, subject.step, taking_part, arguments.repetitions, logs, arguments.patience_s
+        )
         report.stepped.append(stepped)
         report.failures += [f"{subject.name}, {who}: {why}" for who, why in failed.items()]
         report.say(report.stepped_table())
@@ -147,6 +149,9 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all; may be given again")
     parser.add_argument("--rival", action="append", help="only steps against this one; may be given again")
     parser.add_argument("--repetitions", type=int, help="counted steps of each contestant; default 5, in smoke 1")
+    parser.add_argument(
+        "--patience-s", type=float, default=150.0, help="who takes longer for a step is out; default %(default)s"
+    )
     parser.add_argument("--tokens-per-microbatch", type=int, help="default: what sharpen chooses")
     parser.add_argument("--output", type=Path, help="JSON")
     parser.add_argument("--markdown", type=Path)

@@ -58,33 +58,48 @@ def sharpen(device: str, tokens_per_microbatch: int | None, *, release: bool) ->
 
 
 def rivals(device: str, sequences: int, *, release: bool) -> list[Contestant]:
-    """TRL, where it is installed, in two ways: with continuous batching, and with `generate` and bfloat16 weights.
+    """TRL, where it is installed, in two ways: with continuous batching, and with `generate`.
 
-    With continuous batching and ``bf16``, TRL itself rounds the weights to bfloat16 before the first rollout.
+    Both with bfloat16 weights, which is faster than autocast, and with which alone continuous batching works in every
+    version: under autocast, accelerate takes the cache for a tensor and fails (transformers 5.24).
     """
     if importlib.util.find_spec("trl") is None:
         return []
     batching = {
         "use_transformers_continuous_batching": True,
-        # Room for the keys and values of all completions, and for another process on the same device.
-        "transformers_continuous_batching_config": {"max_memory_percent": 0.2},
+        # Room for the keys and values of all completions, and for another process on the same device. On a CPU the
+        # room is cleared at every call, for seconds.
+        "transformers_continuous_batching_config": {"max_memory_percent": 0.02 if device == "cpu" else 0.2},
         # No token is the end: all completions have the length of the limit.
         "generation_kwargs": {"eos_token_id": -1},
     }
-    shared = {"device": device, "release": release, "sequences": sequences, "optimizer": "adamw_torch_fused"}
-    plain = Here(
-        "TRL, generate", "step_trl.py", "", {**shared, "weights": "bfloat16", "autocast": False, "arguments": {}}
-    )
-    if device == "cpu":
-        return [plain]
-    settings = {**shared, "weights": "float32", "autocast": True, "arguments": batching}
-    return [Here("TRL, continuous batching", "step_trl.py", "", settings), plain]
+    shared = {
+        "device": device,
+        "release": release,
+        "sequences": sequences,
+        "optimizer": "adamw_torch_fused",
+        "weights": "bfloat16",
+        "autocast": False,
+    }
+    return [
+        Here("TRL, continuous batching", "step_trl.py", "", {**shared, "arguments": batching}),
+        Here("TRL, generate", "step_trl.py", "", {**shared, "arguments": {}}),
+    ]
 
 
 def alternate(
-    name: str, folder: Path, case: Case, taking_part: Sequence[Contestant], repetitions: int, logs: Path
+    name: str,
+    folder: Path,
+    case: Case,
+    taking_part: Sequence[Contestant],
+    repetitions: int,
+    logs: Path,
+    patience_s: float,
 ) -> tuple[list[Stepped], dict[str, str]]:
-    """Step by step in turn; what each took, and why somebody could not begin or go on, by name."""
+    """Step by step in turn; what each took, and why somebody could not begin or go on, by name.
+
+    Who takes more than ``patience_s`` seconds for a step, or to begin, is out.
+    """
     draw = random.Random(SEED)
     alphabet = letters(LETTERS)
     count = case.prompts * (WARM_UPS + repetitions + 1)
@@ -97,9 +112,10 @@ def alternate(
     answers: dict[str, list[dict[str, Any]]] = {}
     failed: dict[str, str] = {}
     try:
-        for number, contestant in enumerate(taking_part):
+        for contestant in taking_part:
+            log = logs / f"{name}, {contestant.name}.log"
             try:
-                running[contestant.name] = Running(contestant, settings, logs / f"{name}-{number}.log")
+                running[contestant.name] = Running(contestant, settings, log, patience_s=patience_s)
             except SystemExit as error:
                 failed[contestant.name] = str(error)
         for _ in range(WARM_UPS + repetitions):
