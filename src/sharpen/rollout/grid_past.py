@@ -58,14 +58,14 @@ class GridPast(Past):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self._write(layer, k, v)
         own_keys, own_values, prompt_keys, prompt_values = self._views[1][layer]
-        rows, heads, size = len(self._prompt_of_row), self._heads, self._head_dim
-        q = q.to(own_keys.dtype).view(rows, heads, -1, size)
-        own = _scores(q.flatten(0, 1), own_keys, self._own_bias).view(rows, heads, -1, self._visible)
+        rows, heads, visible = len(self._prompt_of_row), self._heads, self._visible
+        q = q.to(own_keys.dtype).reshape(rows * heads, -1, self._head_dim)
+        own = _scores(q, own_keys, self._own_bias)
         shown = self._from_grid(_scores(self._to_grid(q), prompt_keys, self._prompt_bias))
         share = torch.cat((own, shown), dim=-1).softmax(dim=-1).to(own_values.dtype)
-        own, shown = share.split((self._visible, share.shape[-1] - self._visible), dim=-1)
-        mixed = torch.bmm(own.flatten(0, 1), own_values).view(rows, heads, -1, size)
-        return mixed.add_(self._from_grid(torch.bmm(self._to_grid(shown), prompt_values))).view(rows, -1)
+        mixed = torch.bmm(share[..., :visible], own_values)
+        shown = torch.bmm(self._to_grid(share)[..., visible:], prompt_values)
+        return mixed.add_(self._from_grid(shown)).view(rows, -1)
 
     def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
         keys, values = self._keys[layer], self._values[layer]
@@ -83,35 +83,35 @@ class GridPast(Past):
         return tuple(x.flatten(0, 1) for x in (*own, *of_prompts))
 
     def _to_grid(self, x: Tensor) -> Tensor:
-        """[B, K, R, ·] beside the others of their prompt: [P · K, width · R, ·]."""
-        prompts, width = len(self._prompt_lengths), self._width
-        if self._cell_B is not None:
-            grid = x.new_zeros(prompts * width, *x.shape[1:])
-            x = grid.index_copy_(0, self._cell_B, x)
-        x = x.view(prompts, width, *x.shape[1:]).transpose(1, 2)
-        return x.reshape(prompts * self._heads, -1, x.shape[-1])
+        """[B · K, R, ·] beside the others of their prompt: [P · K, width · R, ·]."""
+        cells = x.flatten(1).index_select(0, self._to_cell)
+        return cells.view(len(self._prompt_lengths) * self._heads, -1, x.shape[-1])
 
     def _from_grid(self, x: Tensor) -> Tensor:
-        prompts, width = len(self._prompt_lengths), self._width
-        x = x.view(prompts, self._heads, width, -1, x.shape[-1]).transpose(1, 2).flatten(0, 1)
-        return x if self._cell_B is None else x[self._cell_B]
+        cells = x.view(len(self._to_cell), -1).index_select(0, self._of_cell)
+        return cells.view(len(cells), -1, x.shape[-1])
 
     def _ample(self, needed: int) -> int:
         return max(needed + AHEAD, needed * 5 // 4)
 
     def _arrange(self) -> None:
-        """Each prompt's rows on a line of a grid of ``width`` cells; without gaps, the rows are the cells."""
+        """The grid has cells [P, K, width], a line for each prompt's rows and head. Where a prompt has fewer rows than
+        others, the rest of its line holds another row's, which is computed and not looked at."""
         super()._arrange()
         counts = [0] * len(self._prompt_lengths)
         places = []
         for p in self._prompt_of_row:
             places.append(counts[p])
             counts[p] += 1
-        self._width = max(counts, default=0)
-        cells = [p * self._width + place for p, place in zip(self._prompt_of_row, places, strict=True)]
-        straight = cells == list(range(len(counts) * self._width))
-        self._cell_B = None if straight else torch.tensor(cells, device=self._device)
-        self._row_B = torch.arange(len(cells), device=self._device)
+        width = max(counts, default=0)
+        prompt_B = torch.tensor(self._prompt_of_row, dtype=torch.long)[:, None]
+        head_K = torch.arange(self._heads)
+        cell_BK = (prompt_B * self._heads + head_K) * width + torch.tensor(places, dtype=torch.long)[:, None]
+        of_cell = cell_BK.flatten()
+        to_cell = torch.zeros(len(counts) * self._heads * width, dtype=torch.long)
+        to_cell[of_cell] = torch.arange(len(of_cell))
+        self._to_cell, self._of_cell = to_cell.to(self._device), of_cell.to(self._device)
+        self._row_B = torch.arange(len(places), device=self._device)
         self._prompt_bias = None
         widest = self._prompt_keys[0].shape[2]
         if any(length < widest for length in self._prompt_lengths):
