@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
+from math import isfinite
 
 import torch
 from torch import nn
@@ -87,7 +89,7 @@ class LocalEngine:
         drawing = Drawing(self.policy.tokenizer, self._begin, rows, prompts, waiting, sampling, seed, room=room)
         on_gpu = self.policy.device.type == "cuda" and self._decoder is not None
         written = drawing.run(ahead=on_gpu, capture=on_gpu)
-        if not rows.sound:
+        if not all(map(isfinite, chain.from_iterable(w.logprobs for w in written))):
             raise FloatingPointError(
                 f"{self.policy.source} gives logits that are not numbers, so nothing can be drawn from it. If it did "
                 "not before this run, the learning rate is too high"

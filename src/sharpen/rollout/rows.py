@@ -51,7 +51,6 @@ class Rows:
         self._uniform_BT = torch.empty(0, width + 1, dtype=torch.float64, device=device)
         self.length_B, self._limit_B = (torch.empty(0, dtype=torch.long, device=device) for _ in range(2))
         self._finish_B = torch.empty(0, dtype=torch.int8, device=device)
-        self._sound = torch.ones((), dtype=torch.bool, device=device)
         self._write = on_gpu(_write, device)
 
     def __len__(self) -> int:
@@ -88,17 +87,11 @@ class Rows:
             self._limit_B,
             self._finish_B,
             self._eos,
-            self._sound,
         )
 
     @property
     def open_B(self) -> Tensor:
         return self._finish_B == 0
-
-    @property
-    def sound(self) -> bool:
-        """Whether every log-probability so far was a number."""
-        return bool(self._sound)
 
     def tails(self, width: int) -> list[list[int]]:
         """The last tokens of each row, ``width`` at most."""
@@ -147,14 +140,12 @@ def _write(
     limit_B: Tensor,
     finish_B: Tensor,
     eos: Tensor,
-    sound: Tensor,
 ) -> None:
     """Note a token in every row, in place."""
     place_B1 = length_B[:, None]
     tokens_BT.scatter_(1, place_B1, token_B[:, None])
     logprobs_BT.scatter_(1, place_B1, logprob_B.double()[:, None])
     open_B = finish_B == 0
-    sound &= (logprob_B.isfinite() | ~open_B).all()
     length_B += open_B
     finish_B.masked_fill_(open_B & (length_B >= limit_B), _LENGTH)
     finish_B.masked_fill_(open_B & (token_B[:, None] == eos).any(dim=1), _EOS)

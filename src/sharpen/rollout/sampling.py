@@ -79,23 +79,23 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, truncation: Truncation = FULL) 
     block_edge = block_mass.cumsum(dim=1)
     total_B = block_edge[:, -1]
     aim_B = uniform_B.to(total_B.device) * total_B
-    block_B = _first_above(block_edge, aim_B, block_mass)
+    block_B = _first_above(block_edge, aim_B)
     row_B = torch.arange(batch, device=logits_BV.device)
     inside = mass[row_B, block_B].double()
     before_B = block_edge[row_B, block_B] - block_mass[row_B, block_B]
-    index_B = _first_above(inside.cumsum(dim=1), aim_B - before_B, inside)
+    index_B = _first_above(inside.cumsum(dim=1), aim_B - before_B)
     logprob_B = (inside[row_B, index_B] / total_B).log()
     return block_B * _BLOCK + index_B, logprob_B.to(precise)
 
 
-def _first_above(edges: Tensor, aim_B: Tensor, mass: Tensor) -> Tensor:
-    """The first index whose edge exceeds the aim; where rounding leaves none, the last that has any mass."""
-    index_B = (edges <= aim_B[:, None]).sum(dim=1)
-    places = torch.arange(mass.shape[1], device=mass.device)
-    last_B = torch.where(mass > 0, places, 0).amax(dim=1)
-    # Rounding can also let the aim of a block fall on an index without mass before the first that has some.
-    first_B = (mass > 0).int().argmax(dim=1)
-    return index_B.minimum(last_B).maximum(first_B)
+def _first_above(edges: Tensor, aim_B: Tensor) -> Tensor:
+    """The first index whose edge exceeds the aim, which is an index that has mass.
+
+    Rounding can let an aim fall below the first edge's zero or on the last edge; it is then brought between them.
+    """
+    last_B = edges[:, -1]
+    aim_B = aim_B.clamp(min=0.0).minimum(last_B.nextafter(torch.zeros_like(last_B)))
+    return (edges <= aim_B[:, None]).sum(dim=1)
 
 
 def truncate(logits_BV: Tensor, truncation: Truncation) -> Tensor:
