@@ -17,6 +17,8 @@ from torch import Tensor
 _MIX_1, _MIX_2, _GOLDEN = (np.uint64(x) for x in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
 Bits = NDArray[np.uint64]
 _BLOCK = 256
+_BELOW_ONE = 1.0 - 2.0**-52
+"""What is multiplied by it gets less, and nearly nothing less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,9 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, truncation: Truncation = FULL) 
 def _first_above(edges: Tensor, aim_B: Tensor) -> Tensor:
     """The first index whose edge exceeds the aim, which is an index that has mass.
 
-    Rounding can let an aim fall below the first edge's zero or on the last edge; it is then brought between them.
+    Rounding can let an aim fall below zero or on the last edge; it is then brought between them.
     """
-    last_B = edges[:, -1]
-    aim_B = aim_B.clamp(min=0.0).minimum(last_B.nextafter(torch.zeros_like(last_B)))
+    aim_B = aim_B.clamp(min=0.0).minimum(edges[:, -1] * _BELOW_ONE)
     return (edges <= aim_B[:, None]).sum(dim=1)
 
 
