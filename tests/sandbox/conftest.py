@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import copy_alone
+from host import copy_alone
 
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
 

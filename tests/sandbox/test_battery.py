@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from machine import interpreter_for_nobody, run_as_nobody
+from host import interpreter_for_nobody, run_as_nobody
 
 from sharpen.sandbox import Limits, Sandbox
 from sharpen.sandbox.battery import ATTACKS, FORGED, Attack, check_sandbox

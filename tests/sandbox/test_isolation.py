@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from machine import children, interpreter_for_nobody, run_as_nobody
+from host import children, interpreter_for_nobody, run_as_nobody
 
 import sharpen.sandbox
 from sharpen.sandbox import Isolation, Limits, Sandbox, SandboxError, Status
