@@ -7,7 +7,7 @@ CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.1
 INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 help:
-	@echo "make demo    set up, then train a small model on this machine and show what it learned (minutes)"
+	@echo "make demo    set up, then train a small model on this machine and show what it learned: some minutes"
 	@echo "make test    set up, then run the tests            (one file: make test ARGS=tests/test_types.py)"
 	@echo "make lint    set up, then check style, format and types"
 	@echo "make bench   set up, then measure against other libraries, hours     (ARGS='--case tiny-12x16', ARGS=--rollout)"
