@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models import linear
 from sharpen.models.policy import Policy
 from sharpen.rollout import decoder as decoder_module
 from sharpen.rollout import grid_past, products
 from sharpen.rollout.decoder import Decoder, PlainDecoding
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.products import Copied
 from sharpen.types import Prompt
 from tiny_models import make_prompt, tiny_policy
 
@@ -91,27 +91,65 @@ def test_logits_are_those_of_the_whole_sequence(name: str, block: int, monkeypat
         advance()
 
 
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are laid out for oneDNN, whatever the processor and their size."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "_LEAST_NUMBERS", 0)
+    monkeypatch.setattr(products, "amd_has_onednn", lambda: True)
+
+
+def copied(decoder: Decoder) -> list[Copied]:
+    return [product for product in decoder._products if isinstance(product, Copied)]
+
+
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("name", ["llama with biases, one kv head", "tied qwen3"])
-def test_logits_by_turned_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-
-    def turned(x_NK: Tensor, weights: list[Tensor]) -> Tensor:
-        calls.append(len(x_NK))
-        return linear.turned_product(x_NK, weights)
-
-    monkeypatch.setattr(products, "turned_is_faster", lambda *_: True)
-    monkeypatch.setattr(products, "turned_product", turned)
+def test_logits_by_copied_weights(name: str) -> None:
     architecture, settings = ARCHITECTURES[name]
     policy = tiny_policy(architecture, **settings)
-    decoding, slow = PlainDecoding(Decoder(policy), room=4), Sequences(policy)
-    prompts = [make_prompt(policy, t) for t in ("1+2=", "7")]
-    with torch.no_grad():
+    decoder, prompts = Decoder(policy), [make_prompt(policy, t) for t in ("1+2=", "7")]
+    # Queries, keys and values; what comes out of attention; gate and up; down. And the head.
+    assert len(copied(decoder)) == 4 * policy.config.num_hidden_layers + 1
+
+    def check() -> None:
+        decoding, slow = PlainDecoding(decoder, room=4), Sequences(policy)
         torch.testing.assert_close(decoding.admit(prompts, [2, 1]), slow.admit(prompts, [2, 1]), rtol=0, atol=1e-5)
         token_B, expected = slow.advance()
         torch.testing.assert_close(advanced(decoding, token_B), expected, rtol=0, atol=1e-5)
-    # Four products a layer and the head: of the prompts' tokens, two logits, and three rows.
-    layers = policy.config.num_hidden_layers
-    assert calls == [8] * 4 * layers + [2] + [3] * (4 * layers + 1)
+
+    with torch.no_grad():
+        check()
+        for parameter in policy.model.parameters():
+            parameter.mul_(0.9)
+        decoder.release()
+        check()
+
+
+@pytest.mark.usefixtures("blocks")
+def test_after_a_call_no_copy_is_left_and_the_next_draws_from_the_present_weights() -> None:
+    def drawn(engine: LocalEngine) -> tuple[float, ...]:
+        ((completion,),) = engine.generate([make_prompt(policy, "1+2=")], [[0]], Sampling(4), seed=0)
+        return completion.sample_logprobs
+
+    policy = tiny_policy()
+    engine = LocalEngine(policy)
+    before = drawn(engine)
+    assert engine._decoder is not None
+    assert copied(engine._decoder)
+    assert all(product._kept is None for product in copied(engine._decoder))
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(0.9)
+    assert drawn(engine) == drawn(LocalEngine(policy)) != before
+
+
+def test_small_weights_and_float64_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not copied(Decoder(tiny_policy()))
+    monkeypatch.setattr(products, "_LEAST_NUMBERS", 0)
+    monkeypatch.setattr(products, "amd_has_onednn", lambda: True)
+    assert not copied(Decoder(tiny_policy(dtype=torch.float64)))
 
 
 def test_prompts_that_are_computed_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:

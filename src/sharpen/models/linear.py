@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,6 @@ from torch.autograd.function import once_differentiable
 
 LEAST_OPERATIONS = 8e6
 """Below so many floating-point operations oneDNN's own 20 µs for each call are more than it saves."""
-MOST_TURNED_ROWS = 128
-LEAST_TURNED_NUMBERS = 2**18
-"""A smaller matrix is in a cache nearer by, and its product does not wait for memory."""
 
 
 class Linear(nn.Linear):
@@ -45,11 +41,16 @@ def switch_linears(model: nn.Module) -> None:
 @functools.cache
 def onednn_is_faster() -> bool:
     """An AMD processor with AVX-512, and a torch that has both libraries."""
+    return amd_has_onednn() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+@functools.cache
+def amd_has_onednn() -> bool:
+    """An AMD processor, and a torch that has MKL, which would be taken, and oneDNN."""
     return (
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         and _vendor() == "AuthenticAMD"
     )
 
@@ -70,28 +71,6 @@ def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a_NK, b_MK, bias_M, "none", [], "")
         return result
     return nn.functional.linear(a_NK, b_MK, bias_M)
-
-
-def turned_is_faster(x_NK: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Whether `turned_product` is for these: float32, few rows, and MKL on an AMD processor, which then reads the
-    weights at a fraction of the memory's rate."""
-    return (
-        x_NK.dtype == torch.float32
-        and x_NK.device.type == "cpu"
-        and len(x_NK) <= MOST_TURNED_ROWS
-        and all(w.dtype == torch.float32 for w in weights)
-        and sum(w.numel() for w in weights) >= LEAST_TURNED_NUMBERS
-        and _mkl_on_amd()
-    )
-
-
-def turned_product(x_NK: Tensor, weights_MK: Sequence[Tensor]) -> Tensor:
-    """x @ wᵀ for each weight, side by side and without a gradient, computed as w @ xᵀ."""
-    sizes = [w.shape[0] for w in weights_MK]
-    result = x_NK.new_empty(sum(sizes), len(x_NK))
-    for w, part in zip(weights_MK, result.split(sizes), strict=True):
-        torch.mm(w, x_NK.t(), out=part)
-    return result.t().contiguous()
 
 
 class _Linear(torch.autograd.Function):
@@ -122,11 +101,6 @@ def outer(grad_NM: Tensor, input_NK: Tensor) -> Tensor:
         # There it is faster with few rows; turning the result over costs less than that gains.
         return product(input_NK.t(), grad_NM.t()).t()
     return product(grad_NM.t(), input_NK.t())
-
-
-@functools.cache
-def _mkl_on_amd() -> bool:
-    return torch.backends.mkl.is_available() and not onednn_is_faster() and _vendor() == "AuthenticAMD"
 
 
 @functools.cache

@@ -7,7 +7,7 @@ attention and a cache of its own, and in bfloat16 with products that are fused a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -37,14 +37,19 @@ class Decoder:
         self._layers = layers_of(body, policy.config, rounded=self._rounded)
         head: Any = policy.model.get_output_embeddings()  # type: ignore[operator]
         self._head = make_product([head], rounded=self._rounded)
+        self._products = [*chain.from_iterable(layer.products for layer in self._layers), self._head]
         device = policy.device
         self._enter, self._go_on, self._leave = on_gpu(enter, device), on_gpu(go_on, device), on_gpu(leave, device)
 
     def publish(self) -> None:
         """Take over the policy's present weights: in bfloat16 the matrices are rounded copies, all else is shared."""
-        for layer in self._layers:
-            layer.publish()
-        self._head.publish()
+        for product in self._products:
+            product.publish()
+
+    def release(self) -> None:
+        """Between calls, let go of copies that can be made again."""
+        for product in self._products:
+            product.release()
 
     def empty_past(self, room: int) -> Past:
         """For rows of at most ``room`` tokens beside their prompt."""

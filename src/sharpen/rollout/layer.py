@@ -34,9 +34,9 @@ class Layer:
     before_mlp: nn.Module
     after_mlp: nn.Module
 
-    def publish(self) -> None:
-        for product in (self.qkv, self.out, self.gate_up, self.down):
-            product.publish()
+    @property
+    def products(self) -> tuple[Product, ...]:
+        return self.qkv, self.out, self.gate_up, self.down
 
 
 def enter(layer: Layer, hidden_NH: Tensor, cos: Tensor, signed_sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

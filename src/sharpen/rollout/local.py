@@ -44,8 +44,8 @@ class LocalEngine:
     def publish(self) -> None:
         """Take over the policy's present weights.
 
-        In float32 the engine computes with the very weights of the trainer. In bfloat16 it keeps a rounded copy of
-        the matrices, the same rounding that autocast applies at every use, and shares all else.
+        In float32 the engine computes with the weights that the trainer has when it is called. In bfloat16 it keeps a
+        rounded copy of the matrices, the same rounding that autocast applies at every use, and shares all else.
         """
         if self._decoder is not None:
             self._decoder.publish()
@@ -63,6 +63,8 @@ class LocalEngine:
             written = self._decode(prompts, self._wanted(prompts, draw_ids, sampling), sampling, seed)
         finally:
             self._model.train(training)
+            if self._decoder is not None:
+                self._decoder.release()
         result: list[list[Completion]] = [[] for _ in prompts]
         written.sort(key=lambda w: (w.draw.prompt, w.draw.place))
         texts = self.policy.tokenizer.batch_decode([w.tokens for w in written], skip_special_tokens=True)

@@ -42,6 +42,9 @@ class LowRank:
         else:
             self._a, self._b = a, b
 
+    def release(self) -> None:
+        self._frozen.release()
+
     def __call__(self, x: Tensor) -> Tensor:
         update = nn.functional.linear(nn.functional.linear(x, self._a), self._b)
         return self._frozen(x).add_(update, alpha=self._scale)
