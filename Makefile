@@ -18,9 +18,10 @@ help:
 demo: .venv/.runtime
 	@.venv/bin/sharpen demo
 
-# A process for each processor, each with one thread: models this small are slower on several.
+# A process for each processor, each with one thread: models this small are slower on several. The files in their order,
+# not those of most tests first: what takes longest are few tests, and would be alone at the end.
 test: .venv/.dev
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check
