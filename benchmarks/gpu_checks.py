@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,6 +56,7 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
         "the gradient against the CPU's": partial(_same_gradient, cpu, there),
         "the gradient in bfloat16 against the CPU's": partial(_same_gradient, cpu, rounded, BFLOAT16_TOLERANCE),
         "attention in bfloat16 against the CPU's": partial(_same_attention, device),
+        **({"how often the host waits": partial(_waits, there)} if device == "cuda" else {}),
     }
 
 
@@ -160,6 +162,27 @@ def _same_attention(device: str) -> Check:
     error = max(float((b - a).norm() / a.norm()) for a, b in zip(*results, strict=True))
     how = "FlashAttention" if by_flash else "tiles"
     return Check(f"attention in bfloat16 by {how} − the CPU's, relative", f"at most {error:.1e}", error < 2e-2)
+
+
+def _waits(there: Policy) -> Check:
+    """Two draws that differ in the length of their completions alone, and what PyTorch reports as a wait in each."""
+    short, long = (_waits_of(there, length) for length in (40, 100))
+    result = f"{long - short} more for 60 tokens more; {short - 40} besides"
+    return Check("waits of the host for the device while completions are drawn", result, long - short == 60)
+
+
+def _waits_of(policy: Policy, length: int) -> int:
+    case = replace(CASE, limit=length, spread=False)
+    engine = engine_of_lengths(case.lengths())(policy)
+    draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            engine.generate(_prompts(policy), draw_ids, Sampling(length), seed=SEED)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
 def _trainers(policy: Policy, batch: Batch) -> Tensor:

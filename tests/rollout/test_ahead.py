@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpen.rollout import grid_past
 from sharpen.rollout.drawing import Drawing
@@ -63,3 +66,71 @@ def test_a_graph_serves_as_long_as_its_key(monkeypatch: pytest.MonkeyPatch) -> N
     turn(1)
     turn(1)
     assert events == ["run", "run"]
+
+
+WAITING_CALLS = {
+    "item",
+    "tolist",
+    "numpy",
+    "cpu",
+    "tensor",
+    "__array__",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+}
+WAITING_OPERATIONS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "repeat_interleave"}
+
+
+class Calls(TorchFunctionMode):
+    """Notes what Python asks of tensors that, on a GPU, makes the host wait for the device."""
+
+    def __init__(self, waits: list[str]) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := getattr(function, "__name__", "")) in WAITING_CALLS:
+            self._waits.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+class Operations(TorchDispatchMode):
+    """The same for what PyTorch does by itself, such as finding the places of a mask that is an index."""
+
+    def __init__(self, waits: list[str]) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        )
+        if name in WAITING_OPERATIONS or by_mask:
+            self._waits.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def waits_of(length: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All that the host waits for while six completions of so many tokens are drawn."""
+    policy = tiny_policy("llama")
+    policy.eos_ids = frozenset()
+    run = Drawing.run
+    monkeypatch.setattr(Drawing, "run", lambda self, **_: run(self, ahead=True, capture=False))
+    waits: list[str] = []
+    with Calls(waits), Operations(waits):
+        LocalEngine(policy).generate(
+            [make_prompt(policy, text) for text in ("1+2=", "7")], [range(3), range(3, 6)], Sampling(length), seed=3
+        )
+    return waits
+
+
+def test_the_host_waits_for_the_device_once_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whether anybody has ended. What it waits for when rows come and go does not depend on how long they stay."""
+    short, long = waits_of(20, monkeypatch), waits_of(60, monkeypatch)
+    assert short.count("__int__") == 20
+    first = short.index("__int__")
+    assert short[first : first + 20] == ["__int__"] * 20
+    assert long == short[:first] + ["__int__"] * 40 + short[first:]
