@@ -72,7 +72,7 @@ def draw(
 @contextlib.contextmanager
 def _no_blocks() -> Iterator[None]:
     with (
-        mock.patch.object(products, "_blocks_are_faster", lambda _: False),
-        mock.patch.object(torch.backends.mkldnn, "is_available", lambda: False),
+        mock.patch.object(products, "_blocks_are_faster", return_value=False),
+        mock.patch.object(torch.backends.mkldnn, "is_available", return_value=False),
     ):
         yield
