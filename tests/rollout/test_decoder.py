@@ -128,12 +128,15 @@ def test_logits_by_copied_weights(name: str) -> None:
 
 
 @pytest.mark.usefixtures("blocks")
-def test_after_a_call_no_copy_is_left_and_the_next_draws_from_the_present_weights() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_after_a_call_no_copy_is_left_and_the_next_draws_from_the_present_weights(dtype: str) -> None:
     def drawn(engine: LocalEngine) -> tuple[float, ...]:
         ((completion,),) = engine.generate([make_prompt(policy, "1+2=")], [[0]], Sampling(4), seed=0)
         return completion.sample_logprobs
 
-    policy = tiny_policy()
+    if dtype == "bfloat16" and not products.onednn_computes_bfloat16():
+        pytest.skip("oneDNN has no bfloat16 on this processor")
+    policy = tiny_policy(compute_dtype=dtype)
     engine = LocalEngine(policy)
     before = drawn(engine)
     assert engine._decoder is not None

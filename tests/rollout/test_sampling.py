@@ -250,6 +250,12 @@ def test_temperature_zero_is_the_largest_logit(number):
     assert logprobs.tolist() == [0.0]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_logits_that_are_no_numbers_show_in_the_log_probability(temperature):
+    _, logprobs = chosen([0.1, math.nan, 2.0, 1.0], [0.5], temperature=temperature)
+    assert math.isnan(logprobs.item())
+
+
 def test_a_row_does_not_depend_on_the_others():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(12, 300, generator=generator)

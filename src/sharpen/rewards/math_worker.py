@@ -6,15 +6,7 @@ line ``{"equal": bool}`` each. Both are LaTeX or plain text of one expression or
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import math
-import os
 import re
-import resource
-import signal
-import sys
 from typing import Any
 
 import sympy
@@ -24,7 +16,8 @@ from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 from sympy.core.relational import Relational
 
-MEMORY_LIMIT_BYTES = 4 << 30
+from sharpen.worker_program import serve
+
 DIGITS = 60
 RELATIVE_ERROR = sympy.Float("1e-40", DIGITS)
 
@@ -151,23 +144,9 @@ def value_at(side: sympy.Expr, values: dict[str, sympy.Rational]) -> Any:
     return value if value.is_number and value.is_finite else None
 
 
-def main() -> None:
-    # Libraries may print; only results may enter the pipe.
-    results = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ValueError, OSError):  # not every system lets the address space be limited
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    # By default SIGALRM ends the process: a comparison that hangs must not outlive a trainer that was killed.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    print(json.dumps({"ready": True}), file=results)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.alarm(math.ceil(request["timeout_s"]) + 1)
-        answer = {"equal": equal(request["expected"], request["answer"])}
-        signal.alarm(0)
-        print(json.dumps(answer), file=results)
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    return {"equal": equal(question["expected"], question["answer"])}
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: _answer)

@@ -42,7 +42,7 @@ class Decoder:
         self._enter, self._go_on, self._leave = on_gpu(enter, device), on_gpu(go_on, device), on_gpu(leave, device)
 
     def publish(self) -> None:
-        """Take over the policy's present weights: in bfloat16 the matrices are rounded copies, all else is shared."""
+        """Take over the policy's present weights: matrices that are copies are made anew, all else is shared."""
         for product in self._products:
             product.publish()
 

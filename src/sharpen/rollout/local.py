@@ -44,8 +44,8 @@ class LocalEngine:
     def publish(self) -> None:
         """Take over the policy's present weights.
 
-        In float32 the engine computes with the weights that the trainer has when it is called. In bfloat16 it keeps a
-        rounded copy of the matrices, the same rounding that autocast applies at every use, and shares all else.
+        In float32 the engine computes with the weights that the trainer has when it is called. In bfloat16 it computes
+        with a rounded copy of the matrices, the same rounding that autocast applies at every use, and shares all else.
         """
         if self._decoder is not None:
             self._decoder.publish()

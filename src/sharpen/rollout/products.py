@@ -48,19 +48,19 @@ class Shared:
 
 
 class Copied:
-    """A copy of the weights in their own type, as one matrix in oneDNN's blocked layout, until it is released.
+    """A copy of the weights in ``dtype``, as one matrix in oneDNN's blocked layout, until it is released.
 
-    It is made at the first use and not kept while weights are trained, so it neither ages nor adds to the memory of
-    training.
+    With few rows, bringing a matrix into that layout at every product is a third of the time and more. The copy is made
+    at the first use and not kept while weights are trained, so it neither ages nor adds to the memory of training.
     """
 
-    def __init__(self, linears: Sequence[Any]) -> None:
-        self._linears = linears
+    def __init__(self, linears: Sequence[Any], dtype: torch.dtype) -> None:
+        self._linears, self._dtype = linears, dtype
         self._kept: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._kept is None:
-            weight, bias = _side_by_side(self._linears, self._linears[0].weight.dtype)
+            weight, bias = _side_by_side(self._linears, self._dtype)
             self._kept = _in_blocks(weight), bias
         return _blocked_product(x, *self._kept)
 
@@ -72,20 +72,10 @@ class Copied:
 
 
 class Rounded:
-    """A copy of the weights in bfloat16, as one matrix.
-
-    The rounding is the one that autocast applies at every use. Where oneDNN computes bfloat16 products, the matrix is
-    kept in the blocked layout that it wants: with few rows, bringing it there at every product is a third of the time.
-    """
+    """A copy of the weights in bfloat16, as one matrix. The rounding is the one that autocast applies at every use."""
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
-        weight = linears[0].weight
-        self._blocked = (
-            weight.device.type == "cpu"
-            and torch.backends.mkldnn.is_available()
-            and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        )
         self._weight = torch.empty(0)
         self._bias: Tensor | None = None
         self.publish()
@@ -93,31 +83,33 @@ class Rounded:
     @torch.no_grad()
     def publish(self) -> None:
         fresh, bias = _side_by_side(self._linears, torch.bfloat16)
-        if self._blocked:
-            self._weight, self._bias = _in_blocks(fresh), bias
-        elif self._weight.shape == fresh.shape:
-            # In place: a captured graph goes on reading from here.
-            self._weight.copy_(fresh)
-            if self._bias is not None and bias is not None:
-                self._bias.copy_(bias)
-        else:
+        if self._weight.shape != fresh.shape:
             self._weight, self._bias = fresh, bias
+            return
+        # In place: a captured graph goes on reading from here.
+        self._weight.copy_(fresh)
+        if self._bias is not None and bias is not None:
+            self._bias.copy_(bias)
 
     def release(self) -> None:
         pass
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._blocked:
-            return _blocked_product(x, self._weight, self._bias)
         return nn.functional.linear(x, self._weight, self._bias)
 
 
 def make_product(linears: Sequence[Any], *, rounded: bool) -> Product:
-    """In float32 decoding computes with the very weights that are trained, or a copy as long as a call lasts."""
-    if rounded:
-        adapted = any(hasattr(linear, "lora_A") for linear in linears)
-        return LowRank(Rounded(linears), linears) if adapted else Rounded(linears)
-    return Copied(linears) if _blocks_are_faster(linears) else Shared(linears)
+    """``rounded``: in bfloat16. On a CPU there is at most a copy as long as a call lasts; on a GPU the rounded one stays,
+    for captured graphs read it."""
+    if not rounded:
+        return Copied(linears, torch.float32) if _blocks_are_faster(linears) else Shared(linears)
+    on_cpu = linears[0].weight.device.type == "cpu"
+    product = Copied(linears, torch.bfloat16) if on_cpu and onednn_computes_bfloat16() else Rounded(linears)
+    return LowRank(product, linears) if any(hasattr(linear, "lora_A") for linear in linears) else product
+
+
+def onednn_computes_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _blocks_are_faster(linears: Sequence[Any]) -> bool:

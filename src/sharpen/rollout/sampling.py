@@ -69,7 +69,10 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, truncation: Truncation = FULL) 
     """
     precise = torch.promote_types(logits_BV.dtype, torch.float32)
     if truncation.temperature == 0:
-        return logits_BV.argmax(dim=1), logits_BV.new_zeros(len(logits_BV), dtype=precise)
+        token_B = logits_BV.argmax(dim=1)
+        best_B = logits_BV.gather(1, token_B[:, None]).squeeze(1)
+        # 0, unless it is no number: the probability is then none either.
+        return token_B, (best_B - best_B).to(precise)
     if truncation != FULL:
         logits_BV = truncate(logits_BV.to(precise) / truncation.temperature, truncation)
     batch, vocabulary = logits_BV.shape

@@ -8,18 +8,11 @@ text, "own_raised": bool}``, which says whether it raises for the task's own ans
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
-import logging
-import math
-import os
-import resource
-import signal
-import sys
 from typing import Any
 
-MEMORY_LIMIT_BYTES = 4 << 30
+from sharpen.worker_program import serve
 
 
 def restored(value: Any) -> Any:
@@ -37,6 +30,7 @@ class Scorers:
     """The scorers of the tasks asked for so far."""
 
     def __init__(self) -> None:
+        importlib.import_module("reasoning_gym")
         self._known: dict[str, Any] = {}
 
     def score(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -67,25 +61,5 @@ class Scorers:
         return False
 
 
-def main() -> None:
-    # Scorers may print; only results may enter the pipe.
-    results = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ValueError, OSError):  # not every system lets the address space be limited
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    # By default SIGALRM ends the process: a scorer that hangs must not outlive a trainer that was killed.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    importlib.import_module("reasoning_gym")
-    scorers = Scorers()
-    print(json.dumps({"ready": True}), file=results)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.alarm(math.ceil(request["timeout_s"]) + 1)
-        answer = scorers.score(request)
-        signal.alarm(0)
-        print(json.dumps(answer), file=results)
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda: Scorers().score)
