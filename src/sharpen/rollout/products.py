@@ -99,8 +99,8 @@ class Rounded:
 
 
 def make_product(linears: Sequence[Any], *, rounded: bool) -> Product:
-    """``rounded``: in bfloat16. On a CPU there is at most a copy as long as a call lasts; on a GPU the rounded one stays,
-    for captured graphs read it."""
+    """``rounded``: in bfloat16. Where oneDNN computes, a copy lasts as long as a call; on a GPU it stays, for captured
+    graphs read it."""
     if not rounded:
         return Copied(linears, torch.float32) if _blocks_are_faster(linears) else Shared(linears)
     on_cpu = linears[0].weight.device.type == "cpu"
