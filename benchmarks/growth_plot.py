@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+from matplotlib.ticker import LogLocator
 from worker import MIB
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def _panel(panel: Any, name: str, points: Sequence[Measured]) -> None:
     panel.set(xscale="log", yscale="log", xlabel=f"{what} [{unit}]", ylabel="time [s]", title=f"Growth of the {what}")
     panel.set_xticks(values, [f"{value:g}" for value in values])
     panel.minorticks_off()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
     panel.legend(loc="upper left")
     memory = panel.twinx()
     memory.plot(values, [p.training_bytes / MIB for p in points], ":", color="tab:gray")

@@ -4,7 +4,7 @@
 
 Eight groups of eight completions of at most 32 tokens; β is 0.04, so that there is a reference. Computed in bfloat16
 where the processor has it, else in float32; the first line says which.
-Prints, in MiB, the resident memory with everything loaded but nothing done yet (weights, reference, the engine's copy),
+Prints, in MiB, the resident memory with everything loaded but nothing done yet (weights, reference),
 the peak of the steps above that, and their sum; both without what Python and its libraries take. Then the checkpoint's
 size and the median time of the steps after the first.
 """

@@ -31,12 +31,14 @@ LONG = Case("smollm2", prompt=256, limit=24, prompts=4, group=8, spread=False)
 SHORT = Case("smollm2", prompt=48, limit=48, prompts=4, group=8)
 SMALL = Case("smollm2", prompt=12, limit=16, prompts=16, group=4)
 LONG_ROW = 4096
+CUT_AT = 800
+"""Tokens of a micro-batch, of which SHORT then needs two."""
 
 
 def training_pairs(policy: Policy) -> list[Pair]:
     long, short, small = (batch_of(policy, case) for case in (LONG, SHORT, SMALL))
     usual = Limits(usual_tokens(policy, LONG.prompt), shared_prompt=True)
-    one_row = replace(usual, tokens_per_microbatch=LONG_ROW)
+    one_row, cut = (replace(usual, tokens_per_microbatch=tokens) for tokens in (LONG_ROW, CUT_AT))
     prompts_head = partial(_head_for_prompts, LONG.prompt * LONG.prompts / long.mask_BT.sum().item())
 
     def train(batch: Batch, limits: Limits = usual) -> None:
@@ -68,8 +70,8 @@ def training_pairs(policy: Policy) -> list[Pair]:
         Pair(
             "training: micro-batches of like work, rather than filled one after another",
             SHORT,
-            lambda: train(short),
-            under(_filled, lambda: train(short)),
+            lambda: train(short, cut),
+            under(_filled, lambda: train(short, cut)),
         ),
         Pair(
             "training: attention group by group, rather than under one mask over a long row",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import sharpen
 from sharpen.worker import Worker, WorkerPool
 
 ECHO = """
@@ -36,6 +37,18 @@ def test_an_answer_that_came_too_late_is_never_taken_for_the_next(echo: Worker) 
     with pytest.raises(TimeoutError):
         echo.ask({"i": 2, "sleep_s": 60}, timeout_s=0.05)
     assert echo.ask({"i": 3}, timeout_s=5) == {"i": 3}
+
+
+def test_its_program_finds_sharpen_after_all_else(tmp_path: Path) -> None:
+    script = tmp_path / "paths.py"
+    script.write_text('import json, sys\nprint("{}", flush=True)\ninput()\nprint(json.dumps({"paths": sys.path}))\n')
+    worker = Worker(script)
+    paths = worker.ask({}, timeout_s=5)["paths"]
+    worker.close()
+    assert paths[-1] == str(Path(sharpen.__file__).parents[1])
+    # A file beside the script, such as a math.py, hides none of Python's own.
+    assert str(tmp_path) not in paths
+    assert "" not in paths
 
 
 def test_a_worker_that_dies_is_named_and_started_again(echo: Worker) -> None:

@@ -14,6 +14,10 @@ from typing import Any
 START_TIMEOUT_S = 60.0
 MOST_WORKERS = 8
 
+# The program finds sharpen where this process has it, but after Python's own modules.
+_START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
+_HOME = str(Path(__file__).parents[1])
+
 # What a program needs to start, and none of the secrets that people keep in the environment.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
@@ -129,7 +133,7 @@ class Worker:
         self._stop()
         self._process = subprocess.Popen(
             # -P: a file beside the script, such as a math.py, must not hide Python's own.
-            [sys.executable, "-P", str(self.script)],
+            [sys.executable, "-P", "-c", _START, str(self.script), _HOME],
             env={name: text for name, text in os.environ.items() if self._whole_environment or name in _ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from sharpen.models.lora import merged_weight
-from sharpen.rollout.products import make_product
+from sharpen.rollout.products import make_product, onednn_computes_bfloat16
 
 
 def layers() -> tuple[Any, Any]:
@@ -49,3 +50,16 @@ def test_an_update_too_small_for_a_merged_bfloat16_weight_is_there() -> None:
     assert merged_weight(adapted).bfloat16()[1, 0] == 1
     x = torch.tensor([[512.0, 512.0]], dtype=torch.bfloat16)
     assert make_product([adapted], rounded=True)(x).tolist() == [[512.0, 0.5]]
+
+
+def test_a_copy_of_frozen_weights_is_made_once() -> None:
+    if not onednn_computes_bfloat16():
+        pytest.skip("oneDNN has no bfloat16 on this processor")
+    adapted, _ = layers()
+    product: Any = make_product([adapted], rounded=True)
+    product(torch.ones(1, 2, dtype=torch.bfloat16))
+    copy = product._frozen._kept
+    assert copy is not None
+    product.release()
+    product.publish()
+    assert product._frozen._kept is copy

@@ -43,7 +43,7 @@ class LowRank:
             self._a, self._b = a, b
 
     def release(self) -> None:
-        self._frozen.release()
+        """Nothing: the frozen weights stay what they are, so a copy of them need not be made again."""
 
     def __call__(self, x: Tensor) -> Tensor:
         update = nn.functional.linear(nn.functional.linear(x, self._a), self._b)
