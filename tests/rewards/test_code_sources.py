@@ -1,6 +1,43 @@
+import gc
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from sharpen.rewards.code_sources import asserted_functions
+from sharpen.rewards.code_sources import asserted_functions, parsed
+
+
+class Waits:
+    """Is collected in the middle of something, and lets other threads run then."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        time.sleep(1e-4)
+
+
+@pytest.fixture
+def often_collected() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100)
+    yield
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("often_collected")
+def test_threads_parse_side_by_side() -> None:
+    """Python 3.11 fails about once in 200 times where two threads are within its parser."""
+    source = "\n".join(f"assert f([{i}, (2, 3, [4, {i} + 1])]) == {i}" for i in range(50))
+
+    def parse(_: int) -> int:
+        for _ in range(3):
+            Waits()
+        return len(parsed(source).body)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(parse, range(400))] == [50] * 400
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import ast
 import builtins
 from collections.abc import Iterator
 
+from sharpen.parsing import PARSING
 from sharpen.types import Row
 
 
@@ -22,7 +23,8 @@ def source_text(row: Row, column: str) -> str:
 def parsed(source: str) -> ast.Module:
     """The syntax tree. Raises ValueError if it is no Python."""
     try:
-        return ast.parse(source)
+        with PARSING:
+            return ast.parse(source)
     except SyntaxError as error:
         raise ValueError(f"{source!r:.200} is no Python: {error}") from None
 

@@ -16,6 +16,8 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
+from sharpen.parsing import PARSING
+
 Check = Callable[[str, Mapping[str, Any]], bool]
 """(answer, entry of the task) → whether the answer is right."""
 
@@ -50,7 +52,8 @@ def _parsed(text: str) -> ast.expr | None:
     if len(text) > MOST_CHARACTERS:
         return None
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        with PARSING:
+            return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
