@@ -63,6 +63,10 @@ def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
+    return make_recipe(tiny_tree(run, model, name, **changes))
+
+
+def tiny_tree(run: Path, model: Path, name: str, /, **changes: Any) -> dict[str, Any]:
     """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
     tree = {
         "run": str(run),
@@ -76,7 +80,7 @@ def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
         "evaluation": {"every": 2, "prompts": 6, "n": 2, "k": [1, 2], "threshold": 0.5},
         "checkpoint": {"every": 2, "keep": 2, "best": "reward"},
     }
-    return make_recipe(merge(tree, changes))
+    return merge(tree, changes)
 
 
 def untimed(rows: list[dict[str, float]], leave_out: tuple[str, ...] = ()) -> list[dict[str, float]]:

@@ -1,0 +1,24 @@
+"""What has another name than at `BASE`: old name → new name. Emptied when the base moves on."""
+
+from __future__ import annotations
+
+BASE = "main"
+"""The commit that is compared with where none is given."""
+
+SETTINGS: dict[str, str] = {}
+"""Settings of a recipe, such as ``training.steps``, or a section as a whole."""
+
+FILES: dict[str, str] = {}
+"""Files of a run, relative to its folder."""
+
+METRICS: dict[str, str] = {}
+"""Names in ``metrics.jsonl``."""
+
+COLUMNS: dict[str, str] = {}
+"""Columns of samples and fields of kept completions."""
+
+STATE: dict[str, str] = {}
+"""Entries of a checkpoint's ``state.json``, such as ``world/draws``."""
+
+TENSORS: dict[str, str] = {}
+"""Tensors of weights and optimizer state."""
