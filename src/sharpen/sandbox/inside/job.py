@@ -61,8 +61,6 @@ def run_job(
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
             linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-            # A huge page stays whole in memory while a small part of it is mapped, which is all that is counted.
-            linux.prctl(linux.PR_SET_THP_DISABLE, 1)
         set_limits(limits, level.threads_limit(limits))
         confine()
         gone = select.poll()
