@@ -1,8 +1,10 @@
 """What all programs of the machine share: a program in the sandbox cannot hold it, drop it or fill it."""
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,17 +30,23 @@ def records() -> set[tuple[int, str]]:
     return {(int(fields[4]), fields[5]) for fields in lines if fields[1] == "POSIX"}
 
 
-def while_it_runs(sandbox: Sandbox, source: str, look: object) -> tuple[bytes, object]:
-    """What the program printed, and what was seen meanwhile; it is looked at once it has had a second."""
-    assert callable(look)
+def while_it_runs(sandbox: Sandbox, source: str, look: Callable[[set[int]], dict[str, str]]) -> tuple[bytes, object]:
+    """What the program printed, and the last that was seen of each thing while it ran, and slept for a second.
+
+    Args:
+        look: is given the processes that are there for the program: its supervisor, and itself.
+    """
+    sandbox.run("")
+    before = children(os.getpid())
     printed: list[bytes] = []
     runner = threading.Thread(
-        target=lambda: printed.append(sandbox.run(source + "\nimport time; time.sleep(3)").stdout), daemon=True
+        target=lambda: printed.append(sandbox.run(source + "\nimport time; time.sleep(1)").stdout), daemon=True
     )
     runner.start()
-    time.sleep(1.5)
-    seen = look()
-    runner.join()
+    seen: dict[str, str] = {}
+    while runner.is_alive():
+        seen |= look(children(os.getpid()) - before)
+        time.sleep(0.02)
     return printed[0], seen
 
 
@@ -52,14 +60,11 @@ for path, kind, flags in ((os.devnull, fcntl.LOCK_EX, os.O_RDWR), (json.__file__
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 print("locked", flush=True)
 """
-    sandbox.run("")
-    before = children(os.getpid())
 
-    def look() -> list[tuple[int, str]]:
-        new = children(os.getpid()) - before
-        return [(pid, file) for pid, file in records() if pid in new]
+    def look(pids: set[int]) -> dict[str, str]:
+        return {file: "locked" for pid, file in records() if pid in pids}
 
-    assert while_it_runs(sandbox, source, look) == (b"locked\n", [])
+    assert while_it_runs(sandbox, source, look) == (b"locked\n", {})
 
 
 def test_shared_memory_cannot_outgrow_the_limit_by_keeping_one_page_of_each_piece(sandbox: Sandbox) -> None:
@@ -90,18 +95,18 @@ except OSError:
 
 
 def test_a_job_has_no_huge_pages(sandbox: Sandbox) -> None:
-    sandbox.run("")
-    before = children(os.getpid())
-
-    def look() -> set[str]:
-        (job,) = (pid for pid in children(os.getpid()) - before if not children(pid))  # the other is its supervisor
-        lines = Path(f"/proc/{job}/status").read_text().splitlines()
-        return {line.split()[1] for line in lines if line.startswith("THP_enabled:")}
+    def look(pids: set[int]) -> dict[str, str]:
+        found = {}
+        for pid in pids:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+                if int(status["PPid"]) in pids:  # the program, and not its supervisor
+                    found["THP_enabled"] = status.get("THP_enabled", "0")  # a kernel before 5.0 does not say
+        return found
 
     source = CALLS + "print(libc.madvise(libc.mmap(None, 4 << 20, 3, 0x22, -1, 0), 4 << 20, 14), flush=True)"
-    printed, enabled = while_it_runs(sandbox, source, look)
-    assert printed == b"-1\n"
-    assert enabled <= {"0"}  # a kernel before 5.0 does not say
+    assert while_it_runs(sandbox, source, look) == (b"-1\n", {"THP_enabled": "0"})
 
 
 @pytest.mark.parametrize(("version", "flags"), [(1, 0), (6, 0), (7, 1), (9, 1)])
