@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from sharpen.sandbox.inside import seccomp
-from sharpen.sandbox.inside.syscalls import ALLOWED, CHECKED, METADATA, SETUP, numbers
+from sharpen.sandbox.inside.syscalls import ALLOWED, CHECKED, DONE, METADATA, SETUP, UNSUPPORTED, numbers
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 PID = 4242
 ALLOW, KILL = 0x7FFF0000, 0x80000000
-EPERM, ENOSYS = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+EPERM, ENOSYS, EOPNOTSUPP = (0x00050000 | code for code in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP))
+WITHOUT_BEING_MADE = 0x00050000
+"""SECCOMP_RET_ERRNO with 0: the call is not made, and its caller sees success."""
 THREAD = 0x3D0F00  # the flags with which glibc starts a thread
 AS_PROCESS = 17  # SIGCHLD
+AT_FDCWD = 2**64 - 100
 
 
 def answer(program: bytes, number: int, arguments: tuple[int, ...] = (), architecture: int = 0) -> int:
@@ -55,14 +58,20 @@ def test_what_is_listed_is_allowed_and_all_else_refused(machine: str) -> None:
     program = seccomp.program(PID, own_files=True, machine=machine)
     known = numbers(machine)
     allowed = {known[name] for name in (*ALLOWED, *METADATA) if name in known}
-    checked = {known[n] for n in CHECKED}
+    checked = {known[n] for n in CHECKED if n in known}
     absent = {known[n] for n in ("clone3", "openat2")}
+    done = {known[n] for n in DONE}
+    unsupported = {known[n] for n in UNSUPPORTED}
     for number in range(600):
         said = answer(program, number, (2**64 - 1,) * 6, ARCHITECTURES[machine])
         if number in allowed:
             assert said == ALLOW, number
         elif number in absent:
             assert said == ENOSYS, number
+        elif number in done:
+            assert said == WITHOUT_BEING_MADE, number
+        elif number in unsupported:
+            assert said == EOPNOTSUPP, number
         else:
             assert said == EPERM, (number, number in checked)
 
@@ -107,6 +116,60 @@ def test_modes_and_times_change_only_where_all_files_are_the_jobs_own(machine: s
         if name in numbers(machine):
             assert ask(machine, name) == ALLOW
             assert ask(machine, name, own_files=False) == EPERM
+
+
+def test_record_locks_are_not_taken_and_leases_are_refused(machine: str) -> None:
+    getlk, setlk, setlkw = 5, 6, 7
+    assert ask(machine, "fcntl", 3, getlk) == ALLOW  # it asks, and leaves no record
+    for command in (setlk, setlkw):
+        assert ask(machine, "fcntl", 3, command) == WITHOUT_BEING_MADE
+    # F_GETLK64 to F_SETLKW64, locks of open files, owners and signals, leases, notices, pipe sizes, seals.
+    for command in (12, 13, 14, 36, 37, 38, 8, 10, 15, 1024, 1025, 1026, 1031, 1033):
+        assert ask(machine, "fcntl", 3, command) == EPERM
+
+
+def test_the_caches_of_the_disk_and_the_kernel_are_out_of_reach(machine: str) -> None:
+    for name in ("fsync", "fdatasync", "msync", "fadvise64"):
+        assert ask(machine, name, 3, 0, 0, 4) == WITHOUT_BEING_MADE
+    o_direct, o_directory = {"x86_64": (0o40000, 0o200000), "aarch64": (0o200000, 0o40000)}[machine]
+    o_cloexec, o_nonblock, f_setfl = 0o2000000, 0o4000, 4
+    assert ask(machine, "openat", AT_FDCWD, 0, o_cloexec | o_directory) == ALLOW
+    assert ask(machine, "openat", AT_FDCWD, 0, o_cloexec | o_direct) == EPERM
+    if "open" in numbers(machine):
+        assert ask(machine, "open", 0, o_cloexec | o_directory) == ALLOW
+        assert ask(machine, "open", 0, o_cloexec | o_direct) == EPERM
+    assert ask(machine, "fcntl", 3, f_setfl, o_nonblock) == ALLOW
+    for flag in (o_direct, 0o20000):  # O_ASYNC
+        assert ask(machine, "fcntl", 3, f_setfl, o_nonblock | flag) == EPERM
+    for name in ("preadv2", "pwritev2"):
+        assert ask(machine, name, 3, 0, 1, 0, 0, 0) == ALLOW
+        for flag in (1, 2, 4, 0x80):  # HIPRI, DSYNC, SYNC, DONTCACHE
+            assert ask(machine, name, 3, 0, 1, 0, 0, flag) == EPERM
+
+
+def test_memory_that_the_address_space_does_not_count_is_refused(machine: str) -> None:
+    shared, private, anonymous = 1, 2, 0x20
+    # Those of mmap.mmap on a file, of malloc, of a thread's stack, and of the loader of libraries.
+    for flags in (shared, private | anonymous, private | anonymous | 0x20000, private | 0x10 | 0x800):
+        assert ask(machine, "mmap", 0, 1 << 20, 3, flags, 3, 0) == ALLOW
+    # Shared and anonymous, droppable, growing downwards, locked, huge, synchronous.
+    for flags in (shared | anonymous, 8 | anonymous, private | 0x100, private | 0x2000, private | 0x40000, 3 | 0x80000):
+        assert ask(machine, "mmap", 0, 1 << 20, 3, flags, 3, 0) == EPERM
+    for advice in (0, 1, 2, 3, 4, 8, 102, 103):
+        assert ask(machine, "madvise", 0, 4096, advice) == ALLOW
+    # REMOVE, MERGEABLE, HUGEPAGE, COLD, PAGEOUT, COLLAPSE, HWPOISON, SOFT_OFFLINE
+    for advice in (9, 12, 14, 20, 21, 25, 100, 101):
+        assert ask(machine, "madvise", 0, 4096, advice) == EPERM
+
+
+def test_threads_keep_one_table_of_descriptors(machine: str) -> None:
+    for flags, said in ((0, ALLOW), (4, ALLOW), (2, EPERM), (6, EPERM)):
+        assert ask(machine, "close_range", 3, 2**32 - 1, flags) == said
+
+
+def test_a_rename_replaces_and_does_nothing_else(machine: str) -> None:
+    for flags, said in ((0, ALLOW), (1, ALLOW), (2, EPERM), (4, EPERM)):  # none, NOREPLACE, EXCHANGE, WHITEOUT
+        assert ask(machine, "renameat2", AT_FDCWD, 0, AT_FDCWD, 0, flags) == said
 
 
 @pytest.mark.parametrize(

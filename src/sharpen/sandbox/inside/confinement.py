@@ -73,6 +73,7 @@ class Namespaces(Unconfined):
         os.close(self._proc_fd)
         os.chdir(root.WORK)
         linux.set_capabilities()
+        _forbid_huge_pages()
 
         def confine() -> None:
             if self._has_landlock:  # a second wall: the root holds nothing else
@@ -121,6 +122,7 @@ class Landlock(Unconfined):
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         linux.set_capabilities(*self._kept)
+        _forbid_huge_pages()
         instructions = seccomp.program(os.getpid(), own_files=False)
 
         def confine() -> None:
@@ -155,6 +157,11 @@ def set_limits(limits: Limits, threads: int | None) -> None:
             _, hard = resource.getrlimit(kind)
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(kind, (value, value))
+
+
+def _forbid_huge_pages() -> None:
+    """Of a huge page the whole stays in memory while any part is mapped, and the limit counts that part only."""
+    linux.prctl(linux.PR_SET_THP_DISABLE, 1)
 
 
 def _users_to_become() -> range:

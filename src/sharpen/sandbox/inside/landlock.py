@@ -17,6 +17,7 @@ WORK = READ | WRITE_FILE | TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _
 _ONLY_FOLDERS = READ_DIR | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER
 _VERSION = 1  # the flag that asks for it
 _PATH_BENEATH = 1
+_LOG_SAME_EXEC_OFF = 1
 
 
 def version() -> int:
@@ -60,8 +61,11 @@ def ruleset(rules: Iterable[tuple[str, int]]) -> int:
 
 
 def restrict(rules_fd: int) -> None:
-    """Give up all that the rules do not allow; needs no_new_privs."""
-    syscall("landlock_restrict_self", rules_fd, 0)
+    """Give up all that the rules do not allow; needs no_new_privs.
+
+    What is refused is not written to the machine's audit log, which a program could fill (from version 7).
+    """
+    syscall("landlock_restrict_self", rules_fd, _LOG_SAME_EXEC_OFF if version() >= 7 else 0)
 
 
 def restrict_to(rules: Iterable[tuple[str, int]]) -> None:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 from .linux import syscall
-from .syscalls import ABSENT, ALLOWED, METADATA, numbers
+from .syscalls import ABSENT, ALLOWED, DONE, METADATA, UNSUPPORTED, numbers
 
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
@@ -23,8 +23,30 @@ _NO_THREAD = 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x20000 | 0x02000000 | 0x7C0000
 
 _TERMINAL_AND_LENGTH = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: nothing that changes a device."""
-_DESCRIPTOR_FLAGS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
-"""DUPFD, GETFD, SETFD, GETFL, SETFL, GETLK, SETLK, SETLKW, DUPFD_CLOEXEC: no signals, leases or pipe sizes."""
+_DESCRIPTORS = (0, 1, 2, 3, 5, 1030)
+"""DUPFD, GETFD, SETFD, GETFL, GETLK, DUPFD_CLOEXEC: no signals, leases or pipe sizes."""
+_SETFL = 4
+_SET_LOCK = (6, 7)
+"""SETLK, SETLKW: a record lock on a file that all share costs everybody who opens it, and kernel memory that no limit
+counts. A job is alone with its files, so it is told that it holds the lock. Locks of open files (36 to 38), which may
+conflict inside one process, are refused."""
+_O_ASYNC = 0x2000
+_O_DIRECT = {"x86_64": 0x4000, "aarch64": 0x10000}
+"""Reads past the kernel's cache, so that the disk is kept busy."""
+
+_SHARED_ANONYMOUS = 0x1 | 0x20
+"""Such memory is counted as address space, and kept whole as long as one page of it is still mapped."""
+_MAP_FLAGS = 0x3 | 0x10 | 0x20 | 0x40 | 0x800 | 0x1000 | 0x4000 | 0x8000 | 0x10000 | 0x20000 | 0x100000
+"""SHARED, PRIVATE, FIXED, ANONYMOUS, 32BIT, DENYWRITE, EXECUTABLE, NORESERVE, POPULATE, NONBLOCK, STACK,
+FIXED_NOREPLACE: nothing of the machine's stock of huge pages, nothing locked."""
+_ADVICE = (0, 1, 2, 3, 4, 8, 102, 103)
+"""NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, GUARD_INSTALL, GUARD_REMOVE. Of a huge page of which all but
+one small page is unmapped the whole stays; COLD and PAGEOUT drop what others read too; MERGEABLE keeps a thread of the
+kernel busy."""
+_CLOSE_RANGE_FLAGS = (0, 4)
+"""None, and CLOEXEC. UNSHARE would give every thread its own descriptors, each up to the limit."""
+_RENAME_FLAGS = (0, 1)  # none, and NOREPLACE
+
 _NAMES = (15, 16)  # SET_NAME, GET_NAME
 _AF_UNIX = 1
 
@@ -47,15 +69,42 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
     ]
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL_PROCESS)]
+    done = _give(0)
     checks: dict[str, list[Instruction]] = {
+        # First those that are made often: the kernel remembers only what it may allow without a look at arguments.
+        "mmap": [
+            *_argument(3),
+            (_AND, 0, 0, _SHARED_ANONYMOUS),
+            (_EQUAL, 0, 1, _SHARED_ANONYMOUS),
+            refuse,
+            *_none_of(3, ~_MAP_FLAGS),
+            refuse,
+        ],
+        "openat": [*_none_of(2, _O_DIRECT[machine]), refuse],
+        "open": [*_none_of(1, _O_DIRECT[machine]), refuse],
+        "ioctl": [*_argument(1), *_one_of(_TERMINAL_AND_LENGTH), refuse],
+        "fcntl": [
+            *_argument(1),
+            *_one_of(_DESCRIPTORS),
+            *_one_of(_SET_LOCK, done),
+            (_EQUAL, 1, 0, _SETFL),
+            refuse,
+            *_none_of(2, _O_DIRECT[machine] | _O_ASYNC),
+            refuse,
+        ],
+        "madvise": [*_argument(2), *_one_of(_ADVICE), refuse],
         **{name: [(_RETURN, 0, 0, _ALLOW)] for name in (*ALLOWED, *(METADATA if own_files else ()))},
+        **{name: [done] for name in DONE},
         **{name: [_give(errno.ENOSYS)] for name in ABSENT},
+        **{name: [_give(errno.EOPNOTSUPP)] for name in UNSUPPORTED},
+        "preadv2": [*_argument(5), *_one_of([0]), refuse],
+        "pwritev2": [*_argument(5), *_one_of([0]), refuse],
+        "close_range": [*_argument(2), *_one_of(_CLOSE_RANGE_FLAGS), refuse],
+        "renameat2": [*_argument(4), *_one_of(_RENAME_FLAGS), refuse],
         "clone": [*_argument(0), (_AND, 0, 0, _THREAD | _NO_THREAD), *_one_of([_THREAD]), refuse],
         "kill": [*_argument(0), *_one_of([pid]), refuse],
         "tgkill": [*_argument(0), *_one_of([pid]), refuse],
         "prlimit64": [*_argument(0), *_one_of([0, pid]), refuse],
-        "ioctl": [*_argument(1), *_one_of(_TERMINAL_AND_LENGTH), refuse],
-        "fcntl": [*_argument(1), *_one_of(_DESCRIPTOR_FLAGS), refuse],
         "prctl": [*_argument(0), *_one_of(_NAMES), refuse],
         "socketpair": [*_argument(0), *_one_of([_AF_UNIX]), refuse],
         # Without an address: to the other end of a pair only.
@@ -92,5 +141,10 @@ def _argument(index: int) -> list[Instruction]:
     return [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index)]
 
 
-def _one_of(values: Sequence[int]) -> list[Instruction]:
-    return [step for value in values for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW))]
+def _one_of(values: Sequence[int], answer: Instruction = (_RETURN, 0, 0, _ALLOW)) -> list[Instruction]:
+    return [step for value in values for step in ((_EQUAL, 0, 1, value), answer)]
+
+
+def _none_of(index: int, bits: int) -> list[Instruction]:
+    """Allow an argument without any of these bits."""
+    return [*_argument(index), (_AND, 0, 0, bits & 0xFFFFFFFF), *_one_of([0])]

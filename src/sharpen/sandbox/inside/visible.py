@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
+"""Not /dev/zero: what a program maps of it and shares is memory that is kept whole as long as one page is mapped."""
 _TIME_ZONES = "/usr/share/zoneinfo"
 _PACKAGES = ("site-packages", "dist-packages")
 

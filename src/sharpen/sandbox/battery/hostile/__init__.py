@@ -2,10 +2,10 @@
 
 from sharpen.sandbox.battery.attack import Attack
 
-from . import disk, harness, kernel, memory, network, processes, reading, running, signals, writing
+from . import disk, harness, kernel, memory, network, processes, reading, running, shared, signals, writing
 
 ATTACKS: tuple[Attack, ...] = tuple(
     attack
-    for part in (processes, memory, running, disk, reading, writing, network, signals, kernel, harness)
+    for part in (processes, memory, running, disk, reading, writing, network, signals, shared, kernel, harness)
     for attack in part.ATTACKS
 )

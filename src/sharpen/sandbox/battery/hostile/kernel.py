@@ -149,7 +149,8 @@ for name in ("CPU", "FSIZE", "NOFILE", "NPROC", "CORE", "MEMLOCK"):
 import mmap
 if os.uname().machine == "x86_64":
     # getpid by interrupt 0x80: mov eax, 20; int 0x80; ret
-    area = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    area = mmap.mmap(-1, 4096, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     area.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
     through(ctypes.CFUNCTYPE(ctypes.c_int)(address)())
@@ -157,7 +158,8 @@ if os.uname().machine == "x86_64":
 #: a fork by the calls of a 32-bit program
 import mmap
 if os.uname().machine == "x86_64":
-    area = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    area = mmap.mmap(-1, 4096, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     area.write(b"\xb8\x02\x00\x00\x00\xcd\x80\xc3")
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
     result = ctypes.CFUNCTYPE(ctypes.c_int)(address)()

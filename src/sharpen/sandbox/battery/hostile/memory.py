@@ -29,10 +29,30 @@ while True:
 import mmap
 held = []
 while True:
-    area = mmap.mmap(-1, 16 << 20)
+    area = mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for page in range(0, len(area), 4096):
         area[page] = 1
     held.append(area)
+
+#: shared memory of which one page is kept
+import mmap
+libc = ctypes.CDLL(None, use_errno=True)
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+held = 0
+while held < 768 << 20:
+    address, error = raw("mmap", 0, 32 << 20, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE, -1, 0)
+    if address < 0:
+        break
+    libc.munmap(address + 4096, (32 << 20) - 4096)
+    held += 32 << 20
+if held:
+    through(f"{held >> 20} MiB")
+
+#: shared memory by a device (harmless)
+import mmap
+with open("/dev/zero", "r+b") as file:
+    mmap.mmap(file.fileno(), 1 << 20)
+through("mapped")
 
 #: swallowed memory errors
 held = []
