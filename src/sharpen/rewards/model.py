@@ -69,9 +69,9 @@ class ScorerReward(Reward):
     The model is loaded once, when the tokenizer is known, so that what is wrong with it is an error before the first
     step. The completion's own token ids are scored where the scorer has the policy's vocabulary, a padding token aside.
     Otherwise the text of prompt and completion is tokenised anew, each apart, and ends with the scorer's
-    end-of-sequence token if the completion ended with one. Where the prompt is a conversation and the scorer has a chat template of its own, the
-    conversation is rendered with that one, the completion as its last turn; ``template`` says otherwise. A completion
-    that does not fit into the scorer's context fails, alone.
+    end-of-sequence token if the completion ended with one. Where the prompt is a conversation and the scorer has a
+    chat template of its own, the conversation is rendered with that one, the completion as its last turn;
+    ``template`` says otherwise. A completion that does not fit into the scorer's context fails, alone.
 
     The same prompt and completion are computed once in a call, and with ``cache_size`` not again while they are among
     the last so many; ``cache`` counts.
