@@ -28,7 +28,8 @@ def pad_sequences(path: str, model: Any, tokenizer: Any) -> int:
     """Give the model and its tokenizer a padding token that no text ends with, and return its id.
 
     It is the first that fits of: the tokenizer's own, the configuration's, a special token whose name says that it is
-    for padding or not in use, a new one. A new one has an embedding of 0: the next row that is to spare, or one more.
+    for padding or not in use, a new one. A new one has the next row of the embeddings that is to spare, or one more, of
+    0; no score depends on it.
     """
     config = model.config.get_text_config()
     ends = end_of_sequence_ids(_generation_config(path), config, tokenizer)
