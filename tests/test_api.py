@@ -9,31 +9,14 @@ from datasets import Dataset
 from typer.testing import CliRunner
 
 import sharpen
+from api_runs import ROWS, SMALL, digit_model, first_digit, untimed
 from sharpen.cli import app
 from sharpen.errors import DataError, RecipeError
-from sharpen.models.embedded import create_embedded
-from sharpen.run import Run
-
-ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
-SMALL = {
-    "rollout": {"max_new_tokens": 4},
-    "training": {"steps": 2, "prompts_per_step": 2},
-    "checkpoint": {"every": 1},
-}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("api") / "model"
-    return create_embedded(path, alphabet="0123456789+=", hidden=16, intermediate=32, layers=1, heads=2, context=32)
-
-
-def first_digit(completion: str, answer: str, **row: object) -> float:
-    return float(completion[:1] == answer[:1])
-
-
-def untimed(run: Run) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per_s/"))} for row in run.metrics()]
+    return digit_model(tmp_path_factory.mktemp("api") / "model")
 
 
 def test_rows_and_a_function_train_a_model(model: Path, tmp_path: Path) -> None:
@@ -116,7 +99,7 @@ def test_a_run_of_python_objects_cannot_be_resumed_from_the_command_line(model: 
         checkpoint.rename(tmp_path / checkpoint.name)
     result = CliRunner().invoke(app, ["run", "--resume", str(run.path)])
     assert result.exit_code == 2
-    assert "was given in Python; resume it there, with the same object" in result.stderr
+    assert "was given `data.train`, `reward` in Python; resume it there, with the same objects" in result.stderr
 
 
 def test_what_cannot_be_used_is_named_before_anything_is_written(model: Path, tmp_path: Path) -> None:

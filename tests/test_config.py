@@ -73,6 +73,19 @@ def test_a_recipe_comes_back_from_its_own_yaml(recipe: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    "text", ["${seed}", r"\${seed}", r"\\${seed} \\", "${", "$ {a}", r"\w+ \\ $", "???", "null", "1e3"]
+)
+def test_a_text_comes_back_from_its_own_yaml_as_it_was(text: str, tmp_path: Path) -> None:
+    """Where the text was written, what looks like a reference to another setting was none."""
+    data = {"task": "words", "system": text, "chat_template_kwargs": {"a": [text]}}
+    found = make_recipe({**SMALLEST, "data": data, "reward": {"name": "regex", "pattern": text}})
+    (tmp_path / "again.yaml").write_text(found.to_yaml())
+    again = load_recipe(tmp_path / "again.yaml")
+    assert again == found
+    assert again.data.system == text
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("training.stepz=1", "unknown setting `training.stepz`. Did you mean `training.steps`?"),

@@ -213,8 +213,8 @@ def test_rows_given_in_python_are_asked_for_again(run: Path, model: Path) -> Non
     begin(run, model)
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.rename(run / checkpoint.name)
-    for given, what in ((Given(), "data.train"), (Given(train=ROWS), "reward")):
-        with pytest.raises(RecipeError, match=f"`{what}` of this run was given in Python"):
+    for given, what in ((Given(), "`data.train`, `reward`"), (Given(train=ROWS), "`reward`")):
+        with pytest.raises(RecipeError, match=f"this run was given {what} in Python"):
             resume(run, given)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from sharpen.models.embedded import character_tokenizer
 from sharpen.models.policy import Policy, load_policy
@@ -71,6 +76,27 @@ def tiny_folder(path: Path, architecture: str = "llama", **settings: Any) -> Pat
         tiny_model(architecture, **settings).save_pretrained(path)
         character_tokenizer(ALPHABET, context=128).save_pretrained(path)
     return path
+
+
+def without_padding(folder: Path, alphabet: str = ALPHABET, **special: Any) -> Path:
+    """Give a folder of this module a tokenizer of the same numbers without <pad>: token 0 is <bos>, padding is <eos>.
+
+    ``special`` are the tokenizer's settings, ``names`` those of the tokens 0 to 2, ``config_pad`` what the
+    configuration says.
+    """
+    names = special.pop("names", ("<bos>", "<eos>", "<unk>"))
+    config = folder / "config.json"
+    told = json.loads(config.read_text()) | {"pad_token_id": special.pop("config_pad", EOS)}
+    config.write_text(json.dumps(told))
+    tokens = dict.fromkeys((*names, *alphabet))
+    characters = Tokenizer(WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=names[2]))
+    characters.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")
+    characters.decoder = Fuse()
+    settings = {"eos_token": "<eos>", "unk_token": names[2], "pad_token": "<eos>", **special}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=characters, model_max_length=128, **settings)
+    tokenizer.add_tokens(list(names), special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def tiny_policy(architecture: str = "llama", *, dtype: torch.dtype = torch.float32, **settings: Any) -> Policy:

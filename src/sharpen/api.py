@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sharpen.config import IN_MEMORY, make_recipe
+from sharpen.config import IN_MEMORY, DataSettings, make_recipe
 from sharpen.data.tasks import TASKS
+from sharpen.errors import RecipeError
+from sharpen.in_memory import paths_as_text, recorded
 from sharpen.inputs import Given
 from sharpen.methods import Method
 from sharpen.report.progress import Console
@@ -19,7 +22,7 @@ from sharpen.training.run_folder import RunFolder
 def train(
     model: str | Path | Mapping[str, Any],
     method: str | Method | Mapping[str, Any],
-    data: Any,
+    train_dataset: Any = None,
     *,
     reward: Any = None,
     held_out: Any = None,
@@ -33,35 +36,38 @@ def train(
     Args:
         model: a local Hugging Face folder or a hub id; or a mapping of a recipe's model settings, with its ``path``.
         method: a name (``"grpo"``), a name with settings, or a method such as ``GRPO(group_size=16)``.
-        data: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task's name.
-        reward: a function ``(completion, **row) -> float``, a reward's name, or several with weights. A task has its
-            own.
-        held_out: prompts to measure on, given like ``data``.
+        train_dataset: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task's name.
+        reward: a function ``(completion, **row) -> float``, a reward's name, a mapping of ``name`` (one of these),
+            ``weight``, ``gate``, ``call`` and settings, or a list of these. A task has its own.
+        held_out: prompts to measure on, given like ``train_dataset``.
         run: the folder to write.
         resume: go on with the run in that folder; the model, method and settings are the ones it was started with.
-        settings: sections of a recipe, as mappings: ``training={"steps": 50}``, ``rollout={...}``.
+        settings: the other settings of a recipe by their names: ``seed=1``, and sections as mappings,
+            ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out`` and
+            ``demonstrations`` may be rows as well.
 
     Raises:
         SharpenError: something cannot be used; the message names it.
     """
     path = Path(run)
-    named = isinstance(data, str) and (data.partition("?")[0] in TASKS or data.startswith("reasoning_gym:"))
-    given = Given(
-        train=None if isinstance(data, str | Path) else data,
-        held_out=None if isinstance(held_out, str | Path) else held_out,
-        reward=reward,
-    )
+    data = _data(train_dataset, held_out, settings.pop("data", None))
+    rows = {key: data[key] for key in ("train", "held_out", "demonstrations") if _is_object(data.get(key))}
+    reward = paths_as_text(reward)
+    given = Given(reward=reward, **rows)
     if resume:
         _, recipe = RunFolder.open(path)
+        if reward is not None and recorded(reward) != recorded(recipe.reward):
+            raise RecipeError(
+                f"`reward` is not what {path} was started with, {recorded(recipe.reward)}; a resumed run needs the same"
+            )
     else:
-        source = {"task": data} if named else {"train": _name(data), "held_out": _name(held_out)}
         tree = {
             "run": path,
-            "model": model if isinstance(model, Mapping) else str(model),
+            "model": _model(model),
             "method": method,
-            "reward": _reward_name(reward),
-            **settings,
-            "data": {**source, **settings.get("data", {})},
+            "data": paths_as_text(data | dict.fromkeys(rows, IN_MEMORY)),
+            "reward": recorded(reward),
+            **paths_as_text(settings),
         }
         recipe = make_recipe(tree, where="train()")
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
@@ -70,13 +76,42 @@ def train(
         return start(recipe, given, loggers=[console], say=console.say)
 
 
-def _name(rows: Any) -> str | None:
-    if rows is None:
-        return None
-    return str(rows) if isinstance(rows, str | Path) else IN_MEMORY
+def _data(train_dataset: Any, held_out: Any, section: Any) -> dict[str, Any]:
+    """The section ``data``, rows among its settings."""
+    if not isinstance(section, Mapping | None):
+        raise RecipeError(
+            f"train(): `data` is a mapping of settings such as {{'chat': True}}, not {type(section).__name__}; what to "
+            "train on is the third argument, train_dataset"
+        )
+    # A DatasetDict is a dict of splits.
+    if type(train_dataset) is dict and train_dataset.keys() <= DataSettings.model_fields.keys():
+        raise RecipeError("train(): the third argument is what to train on; give settings as data={...}")
+    data = dict(section or {})
+    named = isinstance(train_dataset, str) and (
+        train_dataset.partition("?")[0] in TASKS or train_dataset.startswith("reasoning_gym:")
+    )
+    if train_dataset is not None:
+        _once(data, "train_dataset", "train", "task")
+        data["task" if named else "train"] = train_dataset
+    if held_out is not None:
+        _once(data, "held_out", "held_out")
+        data["held_out"] = held_out
+    return data
 
 
-def _reward_name(reward: Any) -> Any:
-    plain = isinstance(reward, str | Mapping)
-    listed = isinstance(reward, Sequence) and all(isinstance(r, str | Mapping) for r in reward)
-    return reward if reward is None or plain or listed else IN_MEMORY
+def _once(data: Mapping[str, Any], argument: str, *keys: str) -> None:
+    for key in keys:
+        if data.get(key) is not None:
+            raise RecipeError(f"train(): given twice, as {argument} and as data[{key!r}]: leave one of them out")
+
+
+def _is_object(rows: Any) -> bool:
+    return rows is not None and not isinstance(rows, str | os.PathLike)
+
+
+def _model(model: Any) -> Any:
+    if not isinstance(model, str | os.PathLike | Mapping):
+        raise RecipeError(
+            f"train(): `model` is a folder, a hub id or a mapping of model settings, not {type(model).__name__}"
+        )
+    return paths_as_text(model)

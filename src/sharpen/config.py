@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from sharpen.errors import RecipeError, RewardError
@@ -57,7 +58,7 @@ class DataSettings(Settings):
     held_out: str | None = None
     chat: bool = Field(False, description="wrap a plain text prompt as a user message")
     system: str | None = None
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
     step_separator: str | None = Field(None, min_length=1)
     """What ends a step in a completion whose steps are marked."""
@@ -208,6 +209,17 @@ class Recipe(Settings):
     def _method_by_name(cls, value: Any) -> Any:
         return resolve_method(value)
 
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _reward_entries(cls, value: Any) -> Any:
+        for entry in value if isinstance(value, list | tuple) else () if value is None else (value,):
+            if not isinstance(entry, str | Mapping):
+                raise ValueError(
+                    "a reward is a name, a mapping with a `name` or a list of these, and in Python also a function, "
+                    f"not {entry!r}"
+                )
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.evaluation.every and self.data.task is None and self.data.held_out is None:
@@ -224,7 +236,16 @@ class Recipe(Settings):
         return self
 
     def to_yaml(self) -> str:
-        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
+        return OmegaConf.to_yaml(OmegaConf.create(_literal(self.model_dump(mode="json"))))
+
+
+def _literal(value: Any) -> Any:
+    """Texts so that ``${``, and what stands before it, is not taken for a reference when they are read again."""
+    if isinstance(value, dict):
+        return {key: _literal(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_literal(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.config import IN_MEMORY, DataSettings, Recipe
+from sharpen.config import DataSettings, Recipe
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.loading import Loaded
 from sharpen.data.preferences import load_preferences
@@ -17,6 +17,7 @@ from sharpen.data.rows import Rows, read_rows
 from sharpen.data.steps import load_steps
 from sharpen.data.tasks import Task, resolve_task
 from sharpen.errors import DataError, RecipeError
+from sharpen.in_memory import in_memory
 from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.task import TaskReward
@@ -33,7 +34,26 @@ class Given:
 
     train: Any = None
     held_out: Any = None
+    demonstrations: Any = None
     reward: Any = None
+
+    def refuse_missing(self, recipe: Recipe) -> None:
+        """Raises RecipeError if the recipe was made with Python objects that are not there."""
+        settings = {
+            **{f"data.{key}": getattr(recipe.data, key) for key in ("train", "held_out", "demonstrations")},
+            "reward": recipe.reward,
+        }
+        missing = [
+            place
+            for name, setting in settings.items()
+            if getattr(self, name.removeprefix("data.")) is None
+            for place in in_memory(setting, name)
+        ]
+        if missing:
+            raise RecipeError(
+                f"this run was given {', '.join(f'`{place}`' for place in missing)} in Python; resume it there, with "
+                "the same objects"
+            )
 
 
 NOTHING_GIVEN = Given()
@@ -61,6 +81,7 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
+    given.refuse_missing(recipe)
     inputs = _of_task(recipe, given) if recipe.data.task is not None else _of_data(recipe, given)
     if not recipe.evaluation.every:
         inputs = replace(inputs, held_out=None)
@@ -144,7 +165,7 @@ def _of_task(recipe: Recipe, given: Given) -> Inputs:
     rows = parts[reads]()
     if rows is None:
         raise DataError(f"task {task.name} has no {_CALLED[reads]}, which method {recipe.method.name} learns from")
-    reward = task_reward(task, _one_of(given.reward, recipe.reward, "reward"))
+    reward = task_reward(task, _one_of(given.reward, recipe.reward))
     if recipe.method.makes_a_policy:
         return Inputs(rows, task.held_out_rows(), "prompts", reward)
     held_out = task.held_out_preferences() if reads == "preferences" else task.held_out_step_labels()
@@ -161,20 +182,18 @@ _CALLED: dict[Reads, str] = {
 
 def _of_data(recipe: Recipe, given: Given) -> Inputs:
     data, method = recipe.data, recipe.method
-    rows = read_rows(_one_of(given.train, data.train, "data.train"))
+    rows = read_rows(_one_of(given.train, data.train))
     held_out = demonstrations = None
     if data.held_out is not None:
-        held_out = read_rows(_one_of(given.held_out, data.held_out, "data.held_out"))
+        held_out = read_rows(_one_of(given.held_out, data.held_out))
     if data.demonstrations is not None:
-        demonstrations = read_rows(data.demonstrations)
-    spec = _one_of(given.reward, recipe.reward, "reward")
+        demonstrations = read_rows(_one_of(given.demonstrations, data.demonstrations))
+    spec = _one_of(given.reward, recipe.reward)
     reward = None if spec is None else resolve_reward(spec)
     # A policy can be measured by what it answers, where something says what answers are worth.
     answers = method.makes_a_policy and (reward is not None or method.source().reads == "prompts")
     return Inputs(rows, held_out, "prompts" if answers else method.source().reads, reward, demonstrations)
 
 
-def _one_of(thing: Any, named: Any, what: str) -> Any:
-    if thing is None and named == IN_MEMORY:
-        raise RecipeError(f"`{what}` of this run was given in Python; resume it there, with the same object")
+def _one_of(thing: Any, named: Any) -> Any:
     return named if thing is None else thing

@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.config import IN_MEMORY, Recipe
+from sharpen.config import Recipe
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.data.tasks import resolve_task
 from sharpen.errors import RecipeError
+from sharpen.in_memory import in_memory
 from sharpen.inputs import NOTHING_GIVEN, read_inputs, task_reward
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import load_tokenizer, located
@@ -58,7 +59,7 @@ def check_recipe(
 
 def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str | None] | None]:
     """The rows that are answered and rewarded, the reward, and the references of a task."""
-    if IN_MEMORY in (recipe.data.train, recipe.data.held_out, recipe.reward):
+    if any(in_memory([recipe.data.train, recipe.data.held_out, recipe.reward])):
         raise RecipeError(
             "the rows or the reward of this recipe were given in Python; check them there: "
             "sharpen.rewards.check(reward, rows)"

@@ -192,15 +192,6 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_without_a_padding_token_one_is_taken_that_ends_no_sequence(tmp_path: Path) -> None:
-    folder = tiny_folder(tmp_path / "model")
-    edit(folder / "tokenizer_config.json", pad_token=None)
-    edit(folder / "config.json", pad_token_id=None)
-    scorer = load_scorer(folder, kind="sequence", device="cpu")
-    # <unk>: 0 was <pad>, 1 is <eos>.
-    assert scorer.pad_id == scorer.config.pad_token_id == 2
-
-
 def test_what_cannot_become_a_scorer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no ForTokenClassification for models of type olmo2"):
         load_scorer(tiny_folder(tmp_path / "olmo2", "olmo2"), kind="token")

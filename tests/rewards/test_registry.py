@@ -13,6 +13,13 @@ from sharpen.rewards.verifier import Verifier
 
 NUMBER = 3
 
+class Starts:
+    def __init__(self, with_):
+        self.with_ = with_
+
+    def __call__(self, completion):
+        return completion.startswith(self.with_)
+
 def short(completion, limit=5):
     return len(completion) <= limit
 
@@ -78,6 +85,8 @@ def test_a_file(file: Path, group: Any) -> None:
     assert total(f"{file}:short", group) == 1.0
     assert total({"name": f"{file}:short", "limit": 2}, group) == 0.0
     assert total({"name": f"{file}:Vowels", "letters": "abc"}, group) == 3.0
+    assert total({"name": f"{file}:Starts", "with_": "a"}, group) == 1.0
+    assert total({"name": f"{file}:Starts", "with_": "b"}, group) == 0.0
 
 
 def test_a_module_beside_the_user(file: Path, group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +123,10 @@ def test_errors_of_a_file(file: Path, tmp_path: Path) -> None:
         resolve_reward(f"{file}:NUMBER")
     with pytest.raises(RewardError, match="takes no setting 'limits'"):
         resolve_reward({"name": f"{file}:short", "limits": 2})
+    with pytest.raises(RewardError, match=r"'Starts' cannot be made with these settings: missing .* 'with_'"):
+        resolve_reward(f"{file}:Starts")
+    with pytest.raises(RewardError, match=r"call\.process is for functions"):
+        resolve_reward({"name": f"{file}:Starts", "with_": "a", "call": {"process": True}})
     broken = tmp_path / "broken.py"
     broken.write_text("def f(:")
     with pytest.raises(RewardError, match="failed with SyntaxError"):

@@ -49,9 +49,13 @@ def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
     """
     if isinstance(spec, Method):
         return spec
+    if not isinstance(spec, str | Mapping):
+        raise ValueError(
+            f"a method is a name, a mapping with a `name` or, in Python, an object such as GRPO(), not {spec}"
+        )
     settings = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = settings.pop("name", None)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"unknown method `{name}`.{did_you_mean(str(name), METHODS)} Known: {', '.join(METHODS)}")
     method = METHODS[name]
     try:

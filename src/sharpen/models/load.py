@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,22 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
 
 def context_length(model: Any) -> int:
     return int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
+
+
+def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> frozenset[int]:
+    """Every end-of-sequence id that the generation settings (or None), the configuration or the tokenizer declare."""
+
+    def ids(value: Any) -> Iterable[int]:
+        if value is None:
+            return ()
+        return (int(value),) if isinstance(value, int) else (int(v) for v in value)
+
+    declared = (
+        getattr(generation_config, "eos_token_id", None),
+        getattr(config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+    )
+    return frozenset(i for value in declared for i in ids(value))
 
 
 def _switch_off_dropout(model: Any) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +15,15 @@ from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.layout import Packed, Row, build
-from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
+from sharpen.models.load import (
+    context_length,
+    end_of_sequence_ids,
+    load_tokenizer,
+    load_weights,
+    located,
+    prepare,
+    refuse_missing,
+)
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
 from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, spread
 from sharpen.types import Batch, Need, Outputs
@@ -191,7 +198,7 @@ def load_policy(
     if adapter is not None:
         merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
-    eos_ids = end_of_sequence_ids(model, tokenizer)
+    eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
     if not eos_ids:
         raise ModelError(
             f"{path}: neither generation_config.json, config.json nor the tokenizer names an end-of-sequence token "
@@ -208,19 +215,3 @@ def load_policy(
     )
     policy.load_value_head(path)
     return policy
-
-
-def end_of_sequence_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every end-of-sequence id that the generation settings, the configuration or the tokenizer declare."""
-
-    def ids(value: Any) -> Iterable[int]:
-        if value is None:
-            return ()
-        return (int(value),) if isinstance(value, int) else (int(v) for v in value)
-
-    declared = (
-        getattr(model.generation_config, "eos_token_id", None) if model.generation_config else None,
-        getattr(model.config, "eos_token_id", None),
-        tokenizer.eos_token_id,
-    )
-    return frozenset(i for value in declared for i in ids(value))

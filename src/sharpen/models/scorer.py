@@ -23,6 +23,7 @@ from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Model, hidden_states, read_head, spread
+from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.plan import plan
 from sharpen.models.quiet import without_load_report
 from sharpen.types import Batch, Need, Outputs
@@ -101,13 +102,12 @@ def load_scorer(
 
     A new head is 0. From a scorer of the other kind the head's weight is taken over; a bias that it has not begins
     at 0, and one that the new head has no place for is dropped: a constant, which no comparison sees. Otherwise as
-    ``load_policy``. What the scorer saves, plain transformers loads, and its forward gives the same scores, except
-    that for the last token of a sequence it takes the last that is not padding: the two differ where a tokenizer
-    pads with its end-of-sequence token. An adapter is added to its base model's weights.
+    ``load_policy``. What the scorer saves, plain transformers loads, and its forward gives the same scores: the
+    padding token is one that ends no text (`sharpen.models.padding`). An adapter is added to its base model's weights.
 
     Raises:
-        ModelError: no such model, no safetensors, missing weights, more than one label, nothing to pad with, or an
-            architecture that has no such classification or whose head is not one linear map.
+        ModelError: no such model, no safetensors, missing weights, more than one label, for tokens nothing to pad
+            with, or an architecture that has no such classification or whose head is not one linear map.
     """
     named = located(path)
     adapter = find_adapter(named)
@@ -138,8 +138,7 @@ def load_scorer(
             head.weight.copy_(_named_head(other)[1].weight)
     if adapter is not None:
         merge_adapter(model, adapter, name)
-    pad_id = _pad_id(path, model, tokenizer)
-    model.config.get_text_config().pad_token_id = pad_id
+    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, tokenizer)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     return Scorer(
         model=model,
@@ -225,12 +224,3 @@ def _begin(head: nn.Linear, *, missing: set[str], name: str) -> None:
         for part, tensor in head.named_parameters():
             if f"{name}.{part}" in missing:
                 tensor.zero_()
-
-
-def _pad_id(path: str, model: Any, tokenizer: Any) -> int:
-    """The padding token, or one that ends no sequence, so that transformers finds the last token of one."""
-    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    for candidate in candidates:
-        if candidate is not None:
-            return int(candidate)
-    raise ModelError(f"{path}: its tokenizer names no special token, so there is nothing to pad with")

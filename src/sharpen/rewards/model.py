@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
+from sharpen.models.padding import same_tokens
 from sharpen.models.plan import plan
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.named_model import find_model
@@ -66,11 +67,11 @@ class ScorerReward(Reward):
     """What the rewards by a scorer share.
 
     The model is loaded once, when the tokenizer is known, so that what is wrong with it is an error before the first
-    step. The completion's own token ids are scored where the scorer has the policy's vocabulary. Otherwise the text of
-    prompt and completion is tokenised anew, each apart, and ends with the scorer's end-of-sequence token if the
-    completion ended with one. Where the prompt is a conversation and the scorer has a chat template of its own, the
-    conversation is rendered with that one, the completion as its last turn; ``template`` says otherwise. A completion
-    that does not fit into the scorer's context fails, alone.
+    step. The completion's own token ids are scored where the scorer has the policy's vocabulary, a padding token aside.
+    Otherwise the text of prompt and completion is tokenised anew, each apart, and ends with the scorer's
+    end-of-sequence token if the completion ended with one. Where the prompt is a conversation and the scorer has a
+    chat template of its own, the conversation is rendered with that one, the completion as its last turn;
+    ``template`` says otherwise. A completion that does not fit into the scorer's context fails, alone.
 
     The same prompt and completion are computed once in a call, and with ``cache_size`` not again while they are among
     the last so many; ``cache`` counts.
@@ -101,7 +102,7 @@ class ScorerReward(Reward):
             self._scorer = scorer
         self._tokenizer = tokenizer
         own = self._scorer.tokenizer
-        self.same_tokens = tokenizer.get_vocab() == own.get_vocab()
+        self.same_tokens = same_tokens(own, tokenizer)
         if self.settings.template == "scorer" and own.chat_template is None:
             raise RewardError(
                 f"reward {self.name!r}: template is scorer, but {self.settings.path} has no chat template"

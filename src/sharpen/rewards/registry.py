@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from sharpen.config import IN_MEMORY
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
 from sharpen.rewards.calls import CallSettings
@@ -64,10 +66,11 @@ def describe_rewards() -> dict[str, str]:
 def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     """The reward that ``spec`` describes.
 
-    ``spec`` is one of: a reward; a function ``(completion, **row) -> float | None``; a name
-    (`describe_rewards`); ``module:function`` or ``path/to/file.py:function``; a mapping of ``name`` (any of
-    these), ``weight`` (1), ``gate``, ``call`` and settings; or a list of these, which is their weighted sum. The name
-    ``task`` stands for the verifier of ``task``, where there is one.
+    ``spec`` is one of: a reward; a function or an object that is called as ``(completion, **row) -> float | None``; a
+    class of either, which is made with the settings; a name (`describe_rewards`); ``module:function`` or
+    ``path/to/file.py:function``; a mapping of ``name`` (any of these), ``weight`` (1), ``gate``, ``call`` and settings;
+    or a list of these, which is their weighted sum. The name ``task`` stands for the verifier of ``task``, where there
+    is one.
 
     Raises `RewardError` for an unknown name or setting, with the nearest known one, and if the import fails.
     """
@@ -111,24 +114,25 @@ def _combined(entries: Sequence[_Entry], name: str = "sum") -> WeightedSum:
 
 
 def _entry(spec: RewardSpec, task: Task | None) -> _Entry:
-    if isinstance(spec, Reward):
-        return _Entry(spec)
-    if isinstance(spec, str):
-        return _Entry(_named(spec, {}, None, task))
     if isinstance(spec, Mapping):
         settings = {str(key): value for key, value in spec.items()}
         name = settings.pop("name", None)
-        if not (isinstance(name, (str, Reward)) or callable(name)):
+        if name is None:
             raise RewardError(f"a reward needs a name, this one has none: {dict(spec)}")
+        name = _usable(name)
         common = {key: settings.pop(key) for key in Weighting.model_fields if settings.get(key) is not None}
         weighting = _build(Weighting, name if isinstance(name, str) else _called(name), common)
         reward = _named(name, settings, weighting.call, task)
         # Who passes a gate has what the other rewards give, unless the recipe says that it is worth something.
         usual = 1.0 if weighting.gate is None else 0.0
         return _Entry(reward, usual if weighting.weight is None else weighting.weight, weighting.gate)
-    if callable(spec):
-        return _Entry(FunctionReward(spec))
-    raise RewardError(f"a reward is a function, a name, a mapping or a list of these, not {spec!r}")
+    return _Entry(_named(_usable(spec), {}, None, task))
+
+
+def _usable(name: object) -> str | Reward | Callable[..., Any]:
+    if isinstance(name, str | Reward) or callable(name):
+        return name
+    raise RewardError(f"a reward is a function, a name, a mapping or a list of these, not {name!r}")
 
 
 def _named(
@@ -149,6 +153,8 @@ def _named(
         return kind(_build(of_tokens, name, settings))
     if name == STEPS:
         return _step_reward(settings, call)
+    if name == IN_MEMORY:
+        raise RewardError("a reward of this recipe was given in Python, where alone it can be used")
     if isinstance(name, str) and ":" not in name:
         known = [*VERIFIERS, STEPS, *MODELS, *OF_TOKENS]
         raise RewardError(
@@ -158,6 +164,9 @@ def _named(
     target = _load(name) if isinstance(name, str) else name
     if isinstance(target, type) and issubclass(target, Verifier):
         return FunctionReward(_build(target, target.name, settings), call=_in_threads(target.name, call))
+    if isinstance(target, type) and _makes_rewards(target):
+        _in_threads(_called(name), call)
+        target, settings = _made(target, settings), {}
     if isinstance(target, Reward):
         _no_settings(_called(name), settings)
         _not_called(_called(name), call)
@@ -168,6 +177,19 @@ def _named(
     if not callable(target):
         raise RewardError(f"reward {name!r} is a {type(target).__name__}, not a function")
     return FunctionReward(_placed(name, target, call), settings=settings, call=call)
+
+
+def _makes_rewards(kind: type) -> bool:
+    """Whether the objects of a class are rewards, or can be called as one."""
+    return issubclass(kind, Reward) or any("__call__" in vars(base) for base in kind.__mro__)
+
+
+def _made(kind: type, settings: Mapping[str, Any]) -> Any:
+    try:
+        inspect.signature(kind).bind(**settings)
+    except TypeError as error:
+        raise RewardError(f"reward {kind.__name__!r} cannot be made with these settings: {error}") from error
+    return kind(**settings)
 
 
 def _called(name: object) -> str:

@@ -13,6 +13,7 @@ from sharpen.models.adapter_files import AdapterFiles, find_adapter, read_adapte
 from sharpen.models.load import located
 from sharpen.models.lora import add_adapter, halve_frozen
 from sharpen.models.model import Model
+from sharpen.models.padding import same_tokens
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import base_policy, copy_policy
 from sharpen.models.scorer import load_scorer
@@ -58,7 +59,7 @@ def load_helpers(
     for objective in recipe.method.objectives()[1:]:
         role = objective.model
         helper = load_model(recipe, role, begun, trust_remote_code, saved=checkpoint and checkpoint / role)
-        if helper.tokenizer.get_vocab() != main.tokenizer.get_vocab():
+        if not same_tokens(helper.tokenizer, main.tokenizer):
             raise ModelError(f"{begun}: a {role} reads the policy's own tokens, and this model has others")
         helpers[role] = helper
     return helpers

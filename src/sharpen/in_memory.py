@@ -1,0 +1,45 @@
+"""Python objects in a recipe's settings: what stands for them in the recipe that a run saves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sharpen.config import IN_MEMORY
+from sharpen.settings import Settings
+
+
+def recorded(setting: Any) -> Any:
+    """A setting as a file can hold it: functions and other objects give way to `IN_MEMORY`, all the rest stays."""
+    if isinstance(setting, Settings):
+        return setting.model_dump(mode="json")
+    if isinstance(setting, Mapping):
+        return {str(key): recorded(value) for key, value in setting.items()}
+    if isinstance(setting, list | tuple):
+        return [recorded(value) for value in setting]
+    plain = setting is None or isinstance(setting, str | bool | int | float)
+    return setting if plain else IN_MEMORY
+
+
+def in_memory(setting: Any, name: str = "") -> Iterator[str]:
+    """Where `IN_MEMORY` stands in a setting called ``name``, as in ``reward[1].name``."""
+    if isinstance(setting, Mapping):
+        for key, value in setting.items():
+            yield from in_memory(value, f"{name}.{key}")
+    elif isinstance(setting, list | tuple):
+        for place, value in enumerate(setting):
+            yield from in_memory(value, f"{name}[{place}]")
+    elif setting == IN_MEMORY:
+        yield name
+
+
+def paths_as_text(setting: Any) -> Any:
+    """The same setting with every path in it as the text that a recipe has."""
+    if isinstance(setting, os.PathLike):
+        return os.fspath(setting)
+    if isinstance(setting, Mapping):
+        return {key: paths_as_text(value) for key, value in setting.items()}
+    if isinstance(setting, list | tuple):
+        return [paths_as_text(value) for value in setting]
+    return setting
