@@ -9,11 +9,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from one_thread import one_thread
+from sharpen.config import load_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.models.embedded import create_embedded
+from sharpen.run import start
 from test_cli import call, complaint, metrics
 from tiny_runs import TASK, merge
 
@@ -124,8 +127,7 @@ def carry_out(folder: Path, name: str, recipe: Recipe, *overrides: str) -> Path:
     run = folder / name
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps({"run": str(run), **recipe}))
-    result = call("run", path, *overrides, "--quiet")
-    assert result.exit_code == 0, result.output
+    start(load_recipe(path, overrides))
     return run
 
 
@@ -224,8 +226,8 @@ def test_an_option_changes_that_setting_alone(
 ) -> None:
     """As a run with that one setting changed measures the model that it begins with."""
     checkpoint = folder / "grpo" / "checkpoints" / "step_000003"
-    start = (f"model.path={checkpoint}", "training.steps=1")
-    other = carry_out(folder, f"with_{setting}", grpo(folder), *start, override)
+    begun = (f"model.path={checkpoint}", "training.steps=1")
+    other = carry_out(folder, f"with_{setting}", grpo(folder), *begun, override)
     said = evaluated(folder / "grpo", option, value)
     assert said["measures"] == in_the_run(metrics(other)[0])
     assert said["measures"] != usual["measures"]
@@ -236,8 +238,8 @@ def test_an_option_changes_that_setting_alone(
 def test_plain_text_instead_of_a_chat(folder: Path) -> None:
     recipe = merge(grpo(folder), {"data": {"system": None}})
     checkpoint = carry_out(folder, "asked_as_user", recipe, "training.steps=1") / "checkpoints" / "step_000001"
-    start = (f"model.path={checkpoint}", "data.chat=false", "training.steps=1")
-    plain = carry_out(folder, "plain", recipe, *start)
+    begun = (f"model.path={checkpoint}", "data.chat=false", "training.steps=1")
+    plain = carry_out(folder, "plain", recipe, *begun)
     usual, said = evaluated(checkpoint), evaluated(checkpoint, "--no-chat")
     assert said["measures"] == in_the_run(metrics(plain)[0])
     assert said["measures"] != usual["measures"]
@@ -314,6 +316,13 @@ def test_what_has_no_effect_is_refused(folder: Path) -> None:
         "eval", folder / "grpo", "--temperature", 0, "--top-k", 3
     )
     assert "pass@3 needs n >= 3" in complaint("eval", folder / "grpo", "--n", 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    assert "torch finds no GPU on this machine: give auto or cpu" in complaint(
+        "eval", folder / "grpo", "--device", "cuda"
+    )
 
 
 def test_a_policy_of_demonstrations_is_asked_where_a_reward_or_task_is_given(folder: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _yaml(option: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--{option}: {text!r} is not YAML: {error}") from error
+        raise RecipeError(f"--{option}: {text!r} is not YAML, as a recipe has it") from error
 
 
 def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data: str | None) -> Recipe:

@@ -115,8 +115,8 @@ def measure(
 ) -> Evaluation:
     """Measure a model on held-out rows (`read_held_out`), as a run of this recipe measures it.
 
-    Of a checkpoint of that run these are the run's own numbers, to the last bit on the same machine, as far as the
-    recipe is the same. ``model`` is anything that a recipe may name as a model.
+    Of a checkpoint of that run these are the run's own numbers, bit for bit on the CPU of the same machine. ``model``
+    is anything that a recipe may name as a model.
 
     Raises:
         SharpenError: something cannot be used, or what a checkpoint builds on has changed since.

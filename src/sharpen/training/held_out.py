@@ -35,7 +35,7 @@ def held_out_measurement(
 
     ``engine`` draws the answers of ``model``; ``reference`` is what completions are compared with, where the method
     does that. The rows are read into tokens here, once; a row too long for the context is left out or refused, as
-    ``data.overlong`` says. The same weights give the same numbers, bit for bit, on the same machine.
+    ``data.overlong`` says. The same weights give the same numbers, bit for bit on the CPU of the same machine.
     """
     if held_out.reads == "prompts":
         assert engine is not None
