@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,8 @@ from typer.testing import CliRunner, Result
 from sharpen.cli import app
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.models.embedded import create_embedded
+from sharpen.rollout.engine import Sampling
+from sharpen.rollout.local import LocalEngine
 
 TASK = "arithmetic?terms=2&digits=1&train_size=50&held_out_size=5&demonstration_size=50"
 GRPO = "method={name: grpo, group_size: 2}"
@@ -122,8 +125,7 @@ def test_eval_prints_one_json_object(folder: Path) -> None:
 
 
 def test_eval_of_a_run_takes_its_latest_checkpoint_and_its_own_prompts(folder: Path) -> None:
-    # The same seed draws the same answers, so the run's own last measures come out again.
-    said = json.loads(call("eval", folder / "sft", "--n", 2, "--k", "1,2", "--prompts", 4, "--json").stdout)
+    said = json.loads(call("eval", folder / "sft", "--json").stdout)
     assert said["model"] == str(folder / "sft" / "checkpoints" / "step_000002")
     last = metrics(folder / "sft")[-1]
     assert said["measures"]["length"]["mean"] == last["held_out/length"]
@@ -186,6 +188,39 @@ def test_chat_with_a_template_remembers_until_it_is_reset(folder: Path, tmp_path
     assert again.exit_code == result.exit_code == 0
 
 
+def test_chat_with_a_run_has_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = create_embedded(
+        tmp_path / "run" / "checkpoints" / "step_000003", alphabet="abcd", hidden=16, intermediate=32, layers=1, heads=2
+    )
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    settings["chat_template"] = (
+        "{% if mark is not defined %}{{ raise_exception('no mark') }}{% endif %}"
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ mark }}"
+    )
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    recipe = {
+        "run": "moved",
+        "model": {"path": "gone", "compute_dtype": "bfloat16"},
+        "method": "grpo",
+        "data": {"task": TASK, "system": "a", "chat_template_kwargs": {"mark": "d"}},
+        "rollout": {"max_new_tokens": 7, "stop": ["a", "b"]},
+    }
+    (tmp_path / "run" / "recipe.yaml").write_text(json.dumps(recipe))
+    asked: list[tuple[str, int, tuple[str, ...], str]] = []
+
+    def watched(self: LocalEngine, prompts: Any, draw_ids: Any, sampling: Sampling, seed: int) -> Any:
+        text = self.policy.tokenizer.decode(prompts[0].token_ids)
+        asked.append((text, sampling.max_new_tokens, sampling.stop, self.policy.compute_dtype))
+        return generate(self, prompts, draw_ids, sampling, seed)
+
+    generate = LocalEngine.generate
+    monkeypatch.setattr(LocalEngine, "generate", watched)
+    assert call("chat", checkpoint, stdin="cc\n").exit_code == 0
+    options = ("--dtype", "float32", "--max-new-tokens", 3, "--system", "b")
+    assert call("chat", checkpoint, *options, stdin="cc\n").exit_code == 0
+    assert asked == [("accd", 7, ("a", "b"), "bfloat16"), ("bccd", 3, ("a", "b"), "float32")]
+
+
 def test_rewards_and_tasks_are_listed_with_a_description() -> None:
     shown = call("rewards").stdout
     assert all(name in shown for name in ("exact_answer", "contains", "regex", "tags", "math"))
@@ -224,7 +259,7 @@ def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None
     assert said.exit_code == 0
     assert said.stdout == f"{run}: {merged}\n"
     assert f"model: {run / 'checkpoints' / 'step_000002'}" in said.stderr
-    ask = ("--task", TASK, "--n", 4, "--json", "--max-new-tokens", 8)
+    ask = ("--task", TASK, "--n", 4, "--k", "1,2", "--prompts", 5, "--json", "--max-new-tokens", 8)
     results = [json.loads(call("eval", model, *ask).stdout) for model in (run, merged, folder / "model")]
     adapted, whole, base = (result["measures"] for result in results)
     assert adapted == whole

@@ -28,7 +28,7 @@ a GPU to a cluster.
   [cyan]sharpen get smollm2[/cyan]                  a small real model (93 MB)
   [cyan]sharpen run recipes/grpo_words.yaml[/cyan]  make it better at something
   [cyan]sharpen run --resume runs/grpo_words[/cyan] go on after Ctrl-C or a crash
-  [cyan]sharpen eval runs/grpo_words --n 8[/cyan]   measure what came out
+  [cyan]sharpen eval runs/grpo_words[/cyan]         measure what came out
   [cyan]sharpen chat runs/grpo_words[/cyan]         talk to it
 
 A recipe is a YAML file of settings. What follows it changes some of them:
@@ -67,15 +67,16 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(sandbox_app, name="sandbox", help="Where programs that a model wrote are run.")
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, a run folder, or a hub id.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, a checkpoint, a model folder or a hub id.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Tokens of the longest answer. Default: the run's, or 256.")
 ]
-System = Annotated[str | None, typer.Option(help="A system message.")]
-TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this probability.")]
+System = Annotated[str | None, typer.Option(help="A system message. Default: the run's.")]
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="What matrix products are computed in; auto: bfloat16 where it is native."),
+    Literal["auto", "float32", "bfloat16"] | None,
+    typer.Option(
+        help="What matrix products are computed in; auto: bfloat16 where it is native. Default: the run's, or float32."
+    ),
 ]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
@@ -148,21 +149,49 @@ def eval(
         list[str] | None,
         typer.Option(help="What is right: as in a recipe, e.g. math, rewards.py:f, '{name: contains, column: words}'."),
     ] = None,
-    n: Annotated[int, typer.Option(min=1, help="Answers drawn per prompt.")] = 8,
-    k: Annotated[str | None, typer.Option(help="The k of pass@k and maj@k. Default: those of 1,8,64 up to n.")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Measure on the first so many prompts.")] = 200,
+    n: Annotated[int | None, typer.Option(min=1, help="Answers drawn per prompt. Default: the run's, or 8.")] = None,
+    k: Annotated[
+        str | None, typer.Option(help="The k of pass@k and maj@k. Default: the run's, or those of 1,8,64 up to n.")
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Measure on the first so many prompts. Default: the run's, or 200.")
+    ] = None,
     max_new_tokens: MaxNewTokens = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
-    top_p: TopP = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Keep so many of the likeliest tokens; 0 keeps all.")] = 0,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 takes the likeliest token. Default: the run's, or 1.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this probability. Default: the run's."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Keep so many of the likeliest tokens; 0 keeps all. Default: the run's.")
+    ] = None,
     min_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Keep tokens of at least this share of the likeliest one's.")
-    ] = 0.0,
-    threshold: Annotated[float, typer.Option(help="An answer is right from this reward on.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same answers.")] = 0,
-    dtype: Dtype = "float32",
-    chat: Annotated[bool, typer.Option("--chat", help="Ask plain text prompts as a user's message.")] = False,
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Keep tokens of at least this share of the likeliest one's. Default: the run's."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="An answer is right from this reward on. Default: the run's, or 1.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed draws the same answers. Default: the run's, or 0.")
+    ] = None,
+    dtype: Dtype = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto is the GPU where there is one. Default: the run's, or auto.")
+    ] = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Ask plain text prompts as a user's message. Default: the run's."),
+    ] = None,
     system: System = None,
+    chat_template_kwargs: Annotated[
+        str | None,
+        typer.Option(metavar="YAML", help="Passed to the chat template, as '{enable_thinking: false}'."),
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer at this text; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write every answer with its reward to this Parquet file.")] = None,
@@ -170,32 +199,40 @@ def eval(
 ) -> None:
     """Measure a model: pass@k, maj@k, reward, length, with intervals.
 
-    The intervals are 95 % bootstrap intervals over prompts. A run folder stands for its latest checkpoint, and
-    brings its own held-out prompts, reward and answer length.
+    A run folder stands for its latest checkpoint. A run or a checkpoint of one is measured as the run measured it:
+    on its held-out rows, with its reward and all its settings, of which each option changes one. What learned from
+    completions and has no reward is measured by its loss on held-out ones.
+
+    The intervals are 95 % bootstrap intervals over prompts.
     """
-    from sharpen.cli_eval import Request, measure_model
+    from sharpen.cli_eval import measure_model
 
     measure_model(
-        Request(
-            model=model,
-            task=task,
-            data=data,
-            reward=reward or [],
-            n=n,
-            k=k,
-            prompts=prompts,
-            max_new_tokens=max_new_tokens,
-            sampling={"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p},
-            threshold=threshold,
-            seed=seed,
-            dtype=dtype,
-            chat=chat,
-            system=system,
-            stop=tuple(stop or ()),
-            trust_remote_code=trust_remote_code,
-        ),
+        model,
+        {
+            "n": n,
+            "k": k,
+            "prompts": prompts,
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "threshold": threshold,
+            "seed": seed,
+            "dtype": dtype,
+            "device": device,
+            "chat": chat,
+            "system": system,
+            "chat_template_kwargs": chat_template_kwargs,
+            "stop": stop,
+        },
+        task=task,
+        data=data,
+        reward=reward or [],
         as_json=json,
         out=out,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -203,17 +240,22 @@ def eval(
 def chat(
     model: Model,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.7,
-    top_p: TopP = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")] = 256,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this probability.")
+    ] = 1.0,
+    max_new_tokens: MaxNewTokens = None,
     system: System = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same answers.")] = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Talk to a model in the terminal.
 
     /reset begins anew, /quit ends. A model without a chat template completes what is typed: the demo's model is
     asked 7+8-3+9=
+
+    A run, or a checkpoint of one, brings its system message, chat template settings, stop texts, answer length and
+    type of computation.
     """
     from sharpen.cli_chat import talk
 

@@ -8,6 +8,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
+from sharpen.config import RolloutSettings
 from sharpen.errors import DataError
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.policy import load_policy
@@ -26,24 +27,33 @@ def talk(
     *,
     temperature: float,
     top_p: float,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     system: str | None,
     seed: int | None,
-    dtype: AskedDtype,
+    dtype: AskedDtype | None,
     trust_remote_code: bool,
 ) -> None:
-    """Answer line after line until the input ends. What is not an answer goes to standard error."""
+    """Answer line after line until the input ends. What is not an answer goes to standard error.
+
+    What is None is as in the run that the model is of, where it is of one.
+    """
     answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
     named = find_model(model)
-    if system is None and named.recipe is not None:
-        system = named.recipe.data.system
+    recipe = named.recipe()
+    rollout = RolloutSettings() if recipe is None else recipe.rollout
+    if recipe is not None:
+        system = recipe.data.system if system is None else system
+        dtype = dtype or recipe.model.compute_dtype
     for note in named.notes:
         notes.print(note, markup=False, soft_wrap=True)
     conversation = Conversation(
-        load_policy(named.path, compute_dtype=dtype, trust_remote_code=trust_remote_code),
-        Sampling(max_new_tokens, Truncation(temperature=temperature, top_p=top_p)),
+        load_policy(named.path, compute_dtype=dtype or "float32", trust_remote_code=trust_remote_code),
+        Sampling(
+            max_new_tokens or rollout.max_new_tokens, Truncation(temperature=temperature, top_p=top_p), rollout.stop
+        ),
         system,
         secrets.randbits(32) if seed is None else seed,
+        {} if recipe is None else recipe.data.chat_template_kwargs,
     )
     if conversation.remembers:
         notes.print(f"{RESET} begins anew, {QUIT} ends")

@@ -6,141 +6,194 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
-from sharpen.config import IN_MEMORY, EvaluationSettings
-from sharpen.data.rows import Rows, read_rows
-from sharpen.data.tasks import resolve_task
+from sharpen.config import Recipe, make_recipe
 from sharpen.errors import RecipeError
 from sharpen.evaluation.samples import write_samples
-from sharpen.inputs import task_reward
-from sharpen.models.dtype import AskedDtype
-from sharpen.models.policy import load_policy
+from sharpen.in_memory import in_memory
+from sharpen.inputs import HeldOut, read_held_out
 from sharpen.named_model import NamedModel, find_model
 from sharpen.report.table import measures_table
-from sharpen.rewards.registry import resolve_reward
-from sharpen.rewards.reward import Reward
 from sharpen.run import measure
 
-USUAL_K = (1, 8, 64)
-MAX_NEW_TOKENS = 256
+USUAL_N, USUAL_K, USUAL_PROMPTS = 8, (1, 8, 64), 200
+"""Of a model that is not of a run; everything else is then as a recipe has it by default."""
+
+SETTINGS = {
+    "prompts": "evaluation.prompts",
+    "n": "evaluation.n",
+    "k": "evaluation.k",
+    "threshold": "evaluation.threshold",
+    "temperature": "evaluation.temperature",
+    "top_k": "evaluation.top_k",
+    "top_p": "evaluation.top_p",
+    "min_p": "evaluation.min_p",
+    "seed": "seed",
+    "max_new_tokens": "rollout.max_new_tokens",
+    "stop": "rollout.stop",
+    "max_sequences": "rollout.max_sequences",
+    "max_reward_failures": "rollout.max_reward_failures",
+    "chat": "data.chat",
+    "system": "data.system",
+    "chat_template_kwargs": "data.chat_template_kwargs",
+    "overlong": "data.overlong",
+    "dtype": "model.compute_dtype",
+    "device": "model.device",
+    "reward": "reward",
+}
+"""What decides the measures, and where a recipe says it."""
+
+OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
+"""Those that count where no answers are drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked for on the command line."""
+def measure_model(
+    model: str,
+    options: Mapping[str, Any],
+    *,
+    task: str | None,
+    data: str | None,
+    reward: Sequence[str],
+    as_json: bool,
+    out: Path | None,
+    trust_remote_code: bool,
+) -> None:
+    """Measure and print. ``options`` are by the names of ``SETTINGS``; None is the run's, or the default.
 
-    model: str
-    task: str | None
-    data: str | None
-    reward: Sequence[str]
-    n: int
-    k: str | None
-    prompts: int
-    max_new_tokens: int | None
-    sampling: Mapping[str, float]
-    threshold: float
-    seed: int
-    dtype: AskedDtype
-    chat: bool
-    system: str | None
-    stop: tuple[str, ...]
-    trust_remote_code: bool
-
-
-def measure_model(request: Request, *, as_json: bool, out: Path | None) -> None:
+    Raises:
+        SharpenError: something cannot be used, or would have no effect.
+    """
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     # A reward of the user's may print; standard output is for the result.
     with redirect_stdout(sys.stderr):
-        settings = _settings(request)
-        named = find_model(request.model)
+        given = _parsed(options, reward)
+        named = find_model(model)
         for note in named.notes:
             errors.print(note, markup=False)
-        rows, reward = _rows_and_reward(request, named)
-        reward.check_columns(rows.columns, rows.name)
-        policy = load_policy(named.path, compute_dtype=request.dtype, trust_remote_code=request.trust_remote_code)
-        how = _how(request, named)
-        count = min(request.prompts, len(rows))
-        with errors.status(f"drawing {request.n} answers to each of {count} prompts of {rows.name}"):
-            evaluation = measure(policy, rows, reward, settings, seed=request.seed, **how)
+        recipe = _recipe(named, given, task, data)
+        held_out = read_held_out(recipe)
+        _refuse_idle(recipe, held_out, [*given, *(["out"] if out is not None else [])])
+        with errors.status(f"measuring {named.path} on {held_out.rows.name}"):
+            evaluation = measure(
+                recipe,
+                held_out,
+                named.path,
+                say=lambda text: errors.print(text, markup=False),
+                trust_remote_code=trust_remote_code,
+            )
         if out is not None:
             write_samples(evaluation, out)
             errors.print(f"answers: {out}", markup=False)
 
-    what = {"model": named.path, "data": rows.name, "prompts": len(evaluation.groups), "n": request.n}
+    answered = held_out.reads == "prompts"
+    settings = _settings(recipe, list(SETTINGS) if answered else OF_COMPLETIONS)
+    from_run = [name for name in settings if named.run is not None and name not in given]
+    rows_from_run = named.run is not None and task is None and data is None
+    count = len(evaluation.groups)
     if as_json:
-        settled = {**what, "seed": request.seed, "threshold": request.threshold, **request.sampling, **how}
-        typer.echo(json.dumps({**settled, "measures": evaluation.to_json()}))
+        said = {"model": named.path, "data": held_out.rows.name, **settings, "prompts": count}
+        said["from_run"] = [*(["data"] if rows_from_run else []), *from_run]
+        typer.echo(json.dumps({**said, "measures": evaluation.to_json()}))
         return
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{named.path}: {what['prompts']} prompts of {rows.name}, {request.n} answers each", markup=False)
+    measured = f"prompts of {held_out.rows.name}, {recipe.evaluation.n} answers each"
+    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.rows.name}'}", markup=False)
+    if named.run is not None:
+        as_in_the_run = ["the rows"] * rows_from_run + _shown({name: settings[name] for name in from_run})
+        console.print(f"as in the run: {', '.join(as_in_the_run)}", markup=False)
     console.print(measures_table(evaluation.measures))
 
 
-def _settings(request: Request) -> EvaluationSettings:
-    try:
-        k = [int(part) for part in request.k.split(",")] if request.k else [k for k in USUAL_K if k <= request.n]
-    except ValueError:
-        raise RecipeError(f"--k is a list of whole numbers such as 1,8,64, not {request.k!r}") from None
-    try:
-        return EvaluationSettings.model_validate(
-            {
-                "prompts": request.prompts,
-                "n": request.n,
-                "k": tuple(dict.fromkeys(k)),
-                "threshold": request.threshold,
-                **request.sampling,
-            }
-        )
-    except ValidationError as error:
-        problems = (
-            ": ".join([*(f"--{str(part).replace('_', '-')}" for part in e["loc"]), e["msg"]]) for e in error.errors()
-        )
-        raise RecipeError("; ".join(problems).replace("Value error, ", "")) from error
+def _parsed(options: Mapping[str, Any], reward: Sequence[str]) -> dict[str, Any]:
+    """What was given, as a recipe has it."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "k" in given:
+        try:
+            given["k"] = list(dict.fromkeys(int(part) for part in given["k"].split(",")))
+        except ValueError:
+            raise RecipeError(f"--k is a list of whole numbers such as 1,8,64, not {given['k']!r}") from None
+    if "chat_template_kwargs" in given:
+        given["chat_template_kwargs"] = _yaml("chat-template-kwargs", given["chat_template_kwargs"])
+    if reward:
+        specs = [_yaml("reward", spec) for spec in reward]
+        given["reward"] = specs[0] if len(specs) == 1 else specs
+    return given
 
 
-def _rows_and_reward(request: Request, named: NamedModel) -> tuple[Rows, Reward]:
-    if request.task is not None and request.data is not None:
+def _yaml(option: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--{option}: {text!r} is not YAML, as a recipe has it") from error
+
+
+def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data: str | None) -> Recipe:
+    """The run's recipe with what was given; for another model that of a run which would measure just this."""
+    if task is not None and data is not None:
         raise RecipeError("give --task or --data, not both")
-    task, data = request.task, request.data
-    spec: Any = [yaml.safe_load(reward) for reward in request.reward] or None
-    recipe = named.recipe
-    if task is None and data is None and recipe is not None:
-        task, data = recipe.data.task, recipe.data.held_out
-        spec = spec or recipe.reward
-        if IN_MEMORY in (data, spec):
-            raise RecipeError(f"{request.model}: its prompts or reward were given in Python; give --data and --reward")
+    of_run = named.recipe()
+    tree = _usual(named, given) if of_run is None else of_run.model_dump(mode="json")
+    for name, value in given.items():
+        section, _, key = SETTINGS[name].rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[key] = value
+    rows = tree.setdefault("data", {})
     if task is not None:
-        resolved = resolve_task(task)
-        return resolved.held_out_rows(), task_reward(resolved, spec)
-    if data is None:
+        rows.update(task=task, train=None, held_out=None)
+    elif data is not None:
+        if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
+            raise RecipeError(f"say which answers to {data} are right: --reward NAME (`sharpen rewards` lists them)")
+        rows.update(task=None, train=data, held_out=data)
+    elif rows.get("task") is None and rows.get("held_out") is None:
         raise RecipeError("say what to measure on: --task NAME (`sharpen tasks` lists them) or --data FILE")
-    if spec is None:
-        raise RecipeError(f"say which answers to {data} are right: --reward NAME (`sharpen rewards` lists them)")
-    return read_rows(data), resolve_reward(spec)
+    options = {"--data": rows.get("held_out"), "--reward": tree.get("reward")}
+    missing = [option for option, value in options.items() if list(in_memory(value, option))]
+    if missing:
+        raise RecipeError(f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(missing)}")
+    return make_recipe(tree, where="sharpen eval")
 
 
-def _how(request: Request, named: NamedModel) -> dict[str, Any]:
-    """Length, end and form of the prompts: what was asked for, else the run's own."""
-    recipe = named.recipe
-    if recipe is None:
-        return {
-            "max_new_tokens": request.max_new_tokens or MAX_NEW_TOKENS,
-            "stop": request.stop,
-            "chat": request.chat,
-            "system": request.system,
-        }
+def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    n = given.get("n", USUAL_N)
     return {
-        "max_new_tokens": request.max_new_tokens or recipe.rollout.max_new_tokens,
-        "stop": request.stop or recipe.rollout.stop,
-        "chat": request.chat or recipe.data.chat,
-        "system": request.system or recipe.data.system,
-        "chat_template_kwargs": recipe.data.chat_template_kwargs,
+        "run": ".",
+        "model": {"path": named.path},
+        # Nothing is trained; of SFT a policy comes out, which is measured by its answers where there is a reward.
+        "method": "sft",
+        "evaluation": {"prompts": USUAL_PROMPTS, "n": n, "k": [k for k in USUAL_K if k <= n]},
     }
+
+
+def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str]) -> None:
+    """Raises RecipeError for options that would change nothing."""
+    if held_out.reads != "prompts":
+        idle = [name for name in given if name not in OF_COMPLETIONS]
+        why = f"{recipe.method.name} is measured by its loss on held-out completions, and draws no answers"
+        if recipe.method.makes_a_policy:
+            why += "; give --task, or --reward, to measure answers"
+    else:
+        greedy = recipe.evaluation.temperature == 0
+        idle = [name for name in given if greedy and name in ("top_k", "top_p", "min_p")]
+        why = "at temperature 0 the likeliest token is taken"
+    if idle:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise RecipeError(f"no effect of {options}: {why}")
+
+
+def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
+    tree = recipe.model_dump(mode="json")
+    result = {}
+    for name in names:
+        section, _, key = SETTINGS[name].rpartition(".")
+        result[name] = (tree[section] if section else tree)[key]
+    return result
+
+
+def _shown(settings: Mapping[str, Any]) -> list[str]:
+    """``name=value`` of each that says something."""
+    return [f"{name}={json.dumps(value)}" for name, value in settings.items() if value not in (None, {}, [])]

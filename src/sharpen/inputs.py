@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -60,17 +60,27 @@ NOTHING_GIVEN = Given()
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """Rows to train on, rows to measure on where that is wanted, and the reward where there is one.
+class HeldOut:
+    """Rows to measure on.
 
-    Held-out rows hold what ``held_out_reads`` says: prompts that are answered and rewarded, or completions like
-    those trained on, of which the loss and the method's own figures are taken. ``demonstrations`` are what a reward
-    model's scores are centred on, where there are some.
+    They hold what ``reads`` says: prompts that are answered and rewarded, or completions like those trained on, of
+    which the loss and the method's own figures are taken.
     """
 
     rows: Rows
-    held_out: Rows | None
-    held_out_reads: Reads
+    reads: Reads
+    reward: Reward | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Rows to train on, rows to measure on where that is wanted, and the reward where there is one.
+
+    ``demonstrations`` are what a reward model's scores are centred on, where there are some.
+    """
+
+    rows: Rows
+    held_out: HeldOut | None
     reward: Reward | None
     demonstrations: Rows | None = None
 
@@ -82,22 +92,39 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
     given.refuse_missing(recipe)
-    inputs = _of_task(recipe, given) if recipe.data.task is not None else _of_data(recipe, given)
-    if not recipe.evaluation.every:
-        inputs = replace(inputs, held_out=None)
-    answered = inputs.held_out is not None and inputs.held_out_reads == "prompts"
-    if answered and inputs.reward is None:
-        raise RecipeError("evaluation.every needs a reward that says which held-out completions are right")
-    if recipe.method.needs_steps and (inputs.reward is None or not inputs.reward.gives_steps):
+    task = _task(recipe)
+    rows = _train_rows(recipe, given, task)
+    held_out_rows = _held_out_rows(recipe, given, task)
+    demonstrations = _demonstrations(recipe, given, task)
+    reward = _reward(recipe, given, task)
+    held_out = None
+    if recipe.evaluation.every and held_out_rows is not None:
+        held_out = _held_out(recipe, held_out_rows, reward)
+    if recipe.method.needs_steps and (reward is None or not reward.gives_steps):
         raise RecipeError(
             f"method {recipe.method.name} with these settings needs a reward for every step of a completion, and this "
             "reward gives none: use reward `steps` or `process_reward_model`"
         )
-    if inputs.reward is not None:
-        for wanted, part in ((recipe.method.needs_reward, inputs.rows), (answered, inputs.held_out)):
-            if wanted and part is not None:
-                inputs.reward.check_columns(part.columns, part.name)
-    return inputs
+    if reward is not None and recipe.method.needs_reward:
+        reward.check_columns(rows.columns, rows.name)
+    if held_out is not None:
+        _check_reward(held_out)
+    return Inputs(rows, held_out, reward, demonstrations)
+
+
+def read_held_out(recipe: Recipe, given: Given = NOTHING_GIVEN) -> HeldOut:
+    """Read what a run of this recipe is measured on, however seldom that is, and none of what it is trained on.
+
+    Raises:
+        SharpenError: something is missing, malformed, or does not fit the rest.
+    """
+    task = _task(recipe)
+    rows = _held_out_rows(recipe, given, task)
+    if rows is None:
+        raise DataError("there are no held-out rows to measure on: give data.held_out")
+    held_out = _held_out(recipe, rows, _reward(recipe, given, task))
+    _check_reward(held_out)
+    return held_out
 
 
 def task_reward(task: Task, spec: Any) -> Reward:
@@ -152,9 +179,13 @@ def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
     return loaded.items
 
 
-def _of_task(recipe: Recipe, given: Given) -> Inputs:
-    assert recipe.data.task is not None
-    task = resolve_task(recipe.data.task)
+def _task(recipe: Recipe) -> Task | None:
+    return None if recipe.data.task is None else resolve_task(recipe.data.task)
+
+
+def _train_rows(recipe: Recipe, given: Given, task: Task | None) -> Rows:
+    if task is None:
+        return read_rows(_one_of(given.train, recipe.data.train))
     reads = recipe.method.source().reads
     parts: dict[Reads, Callable[[], Rows | None]] = {
         "prompts": task.train_rows,
@@ -165,11 +196,7 @@ def _of_task(recipe: Recipe, given: Given) -> Inputs:
     rows = parts[reads]()
     if rows is None:
         raise DataError(f"task {task.name} has no {_CALLED[reads]}, which method {recipe.method.name} learns from")
-    reward = task_reward(task, _one_of(given.reward, recipe.reward))
-    if recipe.method.makes_a_policy:
-        return Inputs(rows, task.held_out_rows(), "prompts", reward)
-    held_out = task.held_out_preferences() if reads == "preferences" else task.held_out_step_labels()
-    return Inputs(rows, held_out, reads, None, task.demonstrations())
+    return rows
 
 
 _CALLED: dict[Reads, str] = {
@@ -180,19 +207,44 @@ _CALLED: dict[Reads, str] = {
 }
 
 
-def _of_data(recipe: Recipe, given: Given) -> Inputs:
-    data, method = recipe.data, recipe.method
-    rows = read_rows(_one_of(given.train, data.train))
-    held_out = demonstrations = None
-    if data.held_out is not None:
-        held_out = read_rows(_one_of(given.held_out, data.held_out))
-    if data.demonstrations is not None:
-        demonstrations = read_rows(_one_of(given.demonstrations, data.demonstrations))
+def _held_out_rows(recipe: Recipe, given: Given, task: Task | None) -> Rows | None:
+    if task is None:
+        named = recipe.data.held_out
+        return None if named is None else read_rows(_one_of(given.held_out, named))
+    if recipe.method.makes_a_policy:
+        return task.held_out_rows()
+    preferences = recipe.method.source().reads == "preferences"
+    return task.held_out_preferences() if preferences else task.held_out_step_labels()
+
+
+def _demonstrations(recipe: Recipe, given: Given, task: Task | None) -> Rows | None:
+    if task is None:
+        named = recipe.data.demonstrations
+        return None if named is None else read_rows(_one_of(given.demonstrations, named))
+    return None if recipe.method.makes_a_policy else task.demonstrations()
+
+
+def _reward(recipe: Recipe, given: Given, task: Task | None) -> Reward | None:
     spec = _one_of(given.reward, recipe.reward)
-    reward = None if spec is None else resolve_reward(spec)
+    if task is None:
+        return None if spec is None else resolve_reward(spec)
+    reward = task_reward(task, spec)
+    # The completions that a reward model learns from are graded already.
+    return reward if recipe.method.makes_a_policy else None
+
+
+def _held_out(recipe: Recipe, rows: Rows, reward: Reward | None) -> HeldOut:
     # A policy can be measured by what it answers, where something says what answers are worth.
-    answers = method.makes_a_policy and (reward is not None or method.source().reads == "prompts")
-    return Inputs(rows, held_out, "prompts" if answers else method.source().reads, reward, demonstrations)
+    reads = recipe.method.source().reads
+    answers = recipe.method.makes_a_policy and (reward is not None or reads == "prompts")
+    if answers and reward is None:
+        raise RecipeError("held-out completions are measured by a reward that says which are right: give `reward`")
+    return HeldOut(rows, "prompts" if answers else reads, reward)
+
+
+def _check_reward(held_out: HeldOut) -> None:
+    if held_out.reads == "prompts" and held_out.reward is not None:
+        held_out.reward.check_columns(held_out.rows.columns, held_out.rows.name)
 
 
 def _one_of(thing: Any, named: Any) -> Any:

@@ -1,11 +1,11 @@
-"""What a person may call a model: a run, a folder, a hub id."""
+"""What a person may call a model: a run, one of its checkpoints, a folder, a hub id."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpen.config import Recipe
+from sharpen.config import Recipe, load_recipe
 from sharpen.errors import CheckpointError
 from sharpen.training.checkpoint import sound_checkpoints
 from sharpen.training.run_folder import RunFolder
@@ -13,11 +13,15 @@ from sharpen.training.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A folder or hub id to load from and, where a run was named, its recipe. ``notes`` say what was chosen."""
+    """A folder or hub id to load from and, where it is a checkpoint, its run. ``notes`` say what was chosen."""
 
     path: str
-    recipe: Recipe | None = None
+    run: RunFolder | None = None
     notes: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run, where there is one. Raises RecipeError if it cannot be read."""
+        return None if self.run is None else load_recipe(self.run.recipe)
 
 
 def find_model(name: str) -> NamedModel:
@@ -26,12 +30,19 @@ def find_model(name: str) -> NamedModel:
     Raises CheckpointError for a run without one.
     """
     path = Path(name).expanduser()
-    if not (path / "recipe.yaml").is_file():
-        return NamedModel(name)
-    folder, recipe = RunFolder.open(path)
+    run = RunFolder(path)
+    if not run.recipe.is_file():
+        return NamedModel(name, _run_of(path))
     notes: list[str] = []
-    for checkpoint, problem in sound_checkpoints(folder.checkpoints):
+    for checkpoint, problem in sound_checkpoints(run.checkpoints):
         if problem is None:
-            return NamedModel(str(checkpoint), recipe, (*notes, f"model: {checkpoint}"))
+            return NamedModel(str(checkpoint), run, (*notes, f"model: {checkpoint}"))
         notes.append(f"passed over a checkpoint: {problem}")
     raise CheckpointError("\n".join([f"{path}: this run has no sound checkpoint yet", *notes]))
+
+
+def _run_of(checkpoint: Path) -> RunFolder | None:
+    """The run that a folder is a checkpoint of, if it is one."""
+    folder = checkpoint.resolve().parent
+    run = RunFolder(folder.parent)
+    return run if folder.name == run.checkpoints.name and checkpoint.is_dir() and run.recipe.is_file() else None

@@ -72,8 +72,10 @@ def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str 
     inputs = read_inputs(recipe, NOTHING_GIVEN)
     if inputs.reward is None:
         raise RecipeError("this recipe has no reward to check")
-    answers_held_out = recipe.method.source().reads != "prompts" and inputs.held_out is not None
-    return inputs.held_out if answers_held_out and inputs.held_out else inputs.rows, inputs.reward, None
+    answered_rows = inputs.rows
+    if recipe.method.source().reads != "prompts" and inputs.held_out is not None:
+        answered_rows = inputs.held_out.rows
+    return answered_rows, inputs.reward, None
 
 
 def _tokenizer(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:

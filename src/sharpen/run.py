@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from sharpen.config import EvaluationSettings, Recipe
-from sharpen.data.prompts import load_prompts
-from sharpen.data.rows import Rows
+from sharpen.config import Recipe
 from sharpen.errors import CheckpointError
-from sharpen.evaluation.runner import Evaluation, evaluate
-from sharpen.inputs import NOTHING_GIVEN, Given, Say, read_inputs
+from sharpen.evaluation.runner import Evaluation
+from sharpen.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
 from sharpen.models.policy import Policy
-from sharpen.rewards.reward import Reward
-from sharpen.rollout.engine import Sampling
+from sharpen.named_model import find_model
 from sharpen.rollout.local import LocalEngine
-from sharpen.rollout.sampling import Truncation
 from sharpen.training.build import built_trainer
 from sharpen.training.checkpoint import checkpoints, load_state, set_aside, sound_checkpoints
+from sharpen.training.held_out import held_out_measurement
+from sharpen.training.identity import check_models, identity
 from sharpen.training.loggers import MetricLogger
+from sharpen.training.models import load_model, load_reference
 from sharpen.training.run_folder import RunFolder, read_metrics
 from sharpen.training.trainer import Trainer
 
@@ -108,40 +106,35 @@ def resume(
 
 
 def measure(
-    policy: Policy,
-    rows: Rows,
-    reward: Reward,
-    settings: EvaluationSettings,
+    recipe: Recipe,
+    held_out: HeldOut,
+    model: str | Path,
     *,
-    max_new_tokens: int,
-    stop: Sequence[str] = (),
-    seed: int = 0,
-    chat: bool = False,
-    system: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    say: Say = _silent,
+    trust_remote_code: bool = False,
 ) -> Evaluation:
-    """Measure a model on the first ``settings.prompts`` of the rows."""
-    reward.use_tokenizer(policy.tokenizer)
-    prompts = load_prompts(
-        rows,
-        policy.tokenizer,
-        max_new_tokens=max_new_tokens,
-        context_length=policy.context_length,
-        chat=chat,
-        system=system,
-        chat_template_kwargs=chat_template_kwargs,
-    ).items
-    truncation = Truncation(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    return evaluate(
-        LocalEngine(policy),
-        prompts[: settings.prompts],
-        reward,
-        n=settings.n,
-        ks=settings.k,
-        sampling=Sampling(max_new_tokens, truncation, tuple(stop)),
-        seed=seed,
-        threshold=settings.threshold,
-    )
+    """Measure a model on held-out rows (`read_held_out`), as a run of this recipe measures it.
+
+    Of a checkpoint of that run these are the run's own numbers, bit for bit on the CPU of the same machine. ``model``
+    is anything that a recipe may name as a model.
+
+    Raises:
+        SharpenError: something cannot be used, or what a checkpoint builds on has changed since.
+    """
+    named = find_model(str(model))
+    path = Path(named.path)
+    role = recipe.method.objectives()[0].model
+    main = load_model(recipe, role, named.path, trust_remote_code)
+    reference = None
+    if held_out.reads != "prompts":
+        reference = load_reference(recipe, {role: main}, path, trust_remote_code)
+    if named.run is not None and (reference is not None or main.adapter is not None):
+        fixed = None if reference is None or reference.moves else reference.policy
+        check_models(load_state(path)["identity"], identity((), (), fixed, {role: main}))
+    if held_out.reward is not None:
+        held_out.reward.use_tokenizer(main.tokenizer)
+    engine = LocalEngine(main) if isinstance(main, Policy) else None
+    return held_out_measurement(recipe, held_out, main, engine, reference, say)()
 
 
 def _go(trainer: Trainer, say: Say) -> Run:

@@ -3,7 +3,7 @@ import io
 from rich.console import Console, RenderableType
 
 from sharpen.evaluation.estimators import Estimate
-from sharpen.report.table import Answer, Example, before_after_table, examples_panel, format_estimate
+from sharpen.report.table import Answer, Example, before_after_table, examples_panel, format_estimate, measures_table
 
 NAN = float("nan")
 
@@ -35,6 +35,22 @@ def test_measures_before_and_after() -> None:
     assert lines_with(text, "length") == ["length 31.0 [ 30.0, 32.0] – –"]
     assert lines_with(text, "new") == ["new – 50.0 % [ 40.0, 60.0] –"]
     assert "95 % intervals" in text
+
+
+def test_losses_scores_and_margins_are_no_shares() -> None:
+    measures = {
+        "loss": Estimate(0.6931, 0.6, 0.7),
+        "pair_accuracy": Estimate(0.75, NAN, NAN),
+        "pair_margin": Estimate(0.25, NAN, NAN),
+        "score": Estimate(-0.5, NAN, NAN),
+        "reward/share": Estimate(0.5, NAN, NAN),
+    }
+    text = printed(measures_table(measures))
+    assert lines_with(text, "loss") == ["loss 0.693 [0.600, 0.700]"]
+    assert lines_with(text, "accuracy") == ["pair_accuracy 75.0 %"]
+    assert lines_with(text, "margin") == ["pair_margin 0.250"]
+    assert lines_with(text, "score") == ["score -0.500"]
+    assert lines_with(text, "reward") == ["reward/share 0.500"]
 
 
 def test_no_change_has_no_sign() -> None:

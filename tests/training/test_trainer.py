@@ -235,7 +235,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(
         value = next(scripted)
         return SimpleNamespace(measures={best: Estimate(value, value, value)})
 
-    monkeypatch.setattr("sharpen.training.build.evaluate", measured)
+    monkeypatch.setattr("sharpen.training.held_out.evaluate", measured)
     recipe = tiny_recipe(
         tmp_path / "run",
         model,

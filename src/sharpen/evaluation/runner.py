@@ -19,11 +19,14 @@ from sharpen.types import Finish, Group, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured, each a mean over prompts with its 95 % bootstrap interval, and what was drawn."""
+    """What was measured, each a mean over prompts with its 95 % bootstrap interval, and on which completions.
+
+    ``right`` says of completions that were drawn which are right; it is empty where the data's own were measured.
+    """
 
     measures: dict[str, Estimate]
     groups: tuple[Group, ...]
-    right: tuple[tuple[bool, ...], ...]
+    right: tuple[tuple[bool, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Means and intervals; None where a single prompt gives no interval."""

@@ -79,6 +79,8 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"the device is to be {device}, and torch finds no GPU on this machine: give auto or cpu")
     keep_freed_memory()
     model.to(device)
     switch_linears(model)

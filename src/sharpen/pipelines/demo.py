@@ -15,13 +15,11 @@ import torch
 from rich.console import Console as RichConsole
 
 from sharpen.config import Recipe, load_recipe
-from sharpen.data.tasks import resolve_task
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation
-from sharpen.inputs import task_reward
+from sharpen.inputs import read_held_out
 from sharpen.models.embedded import create_embedded
-from sharpen.models.policy import load_policy
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
@@ -130,15 +128,9 @@ def _stage(name: str, recipe: Recipe) -> tuple[Run, float]:
 
 def _measured(name: str, recipe: Recipe, run: Run, size: Size, out: RichConsole) -> tuple[Evaluation, float]:
     started = time.perf_counter()
-    assert recipe.data.task is not None
-    task = resolve_task(recipe.data.task)
-    evaluation = measure(
-        load_policy(run.model),
-        task.held_out_rows(),
-        task_reward(task, recipe.reward),
-        recipe.evaluation.model_copy(update={"prompts": size.problems, "n": size.n, "k": (1, 8, 64)}),
-        max_new_tokens=recipe.rollout.max_new_tokens,
-    )
+    settings = recipe.evaluation.model_copy(update={"prompts": size.problems, "n": size.n, "k": (1, 8, 64)})
+    recipe = recipe.model_copy(update={"evaluation": settings})
+    evaluation = measure(recipe, read_held_out(recipe), run.model)
     took = time.perf_counter() - started
     right = evaluation.measures["pass@1"].mean
     out.print(

@@ -16,6 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from sharpen.evaluation.estimators import Estimate
 from sharpen.report.series import Series, Track, series, smooth
+from sharpen.report.table import NO_SHARES
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8C8C8C"
@@ -99,8 +100,8 @@ def plot_run(
 
 
 def _shares(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> list[str]:
-    # Lengths and rewards beyond 1 have no place on an axis of percent.
-    both = [measure for measure in before if measure in after]
+    # Lengths, losses and rewards beyond 1 have no place on an axis of percent.
+    both = [measure for measure in before if measure in after and measure not in NO_SHARES]
     return [m for m in both if 0 <= before[m].mean <= 1 and 0 <= after[m].mean <= 1]
 
 

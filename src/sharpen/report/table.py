@@ -78,9 +78,12 @@ def measures_table(measures: Mapping[str, Estimate]) -> Table:
     return table
 
 
+NO_SHARES = ("length", "loss", "score", "pair_margin")
+
+
 def plain_measures(measures: Iterable[str]) -> frozenset[str]:
-    """Those of an evaluation's measures that are no shares: rewards and lengths."""
-    return frozenset(m for m in measures if m == "length" or m.partition("/")[0] == "reward")
+    """Those of an evaluation's measures that are no shares: rewards, lengths, losses, scores."""
+    return frozenset(m for m in measures if m in NO_SHARES or m.partition("/")[0] == "reward")
 
 
 def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sharpen.data.chat import ChatFormat, Message
 from sharpen.errors import DataError
@@ -23,6 +25,7 @@ class Conversation:
     sampling: Sampling
     system: str | None = None
     seed: int = 0
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     _engine: LocalEngine = field(init=False)
     _format: ChatFormat | None = field(init=False, default=None)
@@ -31,7 +34,7 @@ class Conversation:
     def __post_init__(self) -> None:
         self._engine = LocalEngine(self.policy)
         if self.remembers or self.system is not None:
-            self._format = ChatFormat(self.policy.tokenizer, {}, self.system)
+            self._format = ChatFormat(self.policy.tokenizer, self.chat_template_kwargs, self.system)
 
     @property
     def remembers(self) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from sharpen.config import Recipe
 from sharpen.evaluation.estimators import Estimate
-from sharpen.evaluation.runner import evaluate
 from sharpen.inputs import Inputs, Say, groups_of, prompts_of
 from sharpen.methods import Role
 from sharpen.models.dtype import computes_bfloat16
@@ -23,11 +21,12 @@ from sharpen.rollout.sampling import Truncation
 from sharpen.training.annotate import Annotator
 from sharpen.training.centring import Centring, best_of
 from sharpen.training.checkpoint import load_state
-from sharpen.training.held_out import measure_groups
+from sharpen.training.held_out import held_out_measurement
 from sharpen.training.identity import check_identity, identity
 from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.models import load_helpers, load_model, load_reference
+from sharpen.training.reference import Reference
 from sharpen.training.run_folder import RunFolder
 from sharpen.training.trainer import Trainer
 from sharpen.training.update import Limits
@@ -46,7 +45,7 @@ def built_trainer(
     checkpoint: Path | None,
 ) -> Iterator[Trainer]:
     """Everything that a run needs, put together; what it holds open is closed at the end."""
-    method, source = recipe.method, recipe.method.source()
+    method, source, rollout = recipe.method, recipe.method.source(), recipe.rollout
     role = method.objectives()[0].model
     main = load_model(recipe, role, recipe.model.path, trust_remote_code, saved=checkpoint)
     if inputs.reward is not None:
@@ -67,7 +66,7 @@ def built_trainer(
             inputs.rows,
             tokenizer,
             recipe.data,
-            max_new_tokens=recipe.rollout.max_new_tokens,
+            max_new_tokens=rollout.max_new_tokens,
             context_length=context,
             say=say,
         )
@@ -79,7 +78,7 @@ def built_trainer(
     tokens = recipe.training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
     limits = Limits(tokens, recipe.training.shared_prompt)
     # Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody.
-    temperature = recipe.rollout.temperature if source.on_policy else 1.0
+    temperature = rollout.temperature if source.on_policy else 1.0
     annotator = Annotator(models, reference, temperature, limits)
     fixed = None if reference is None or reference.moves else reference.policy
     identity_now = identity(prompts, groups, fixed, models)
@@ -94,11 +93,11 @@ def built_trainer(
         engine=engine,
         store=folder.write_kept,
         reward=inputs.reward,
-        sampling=_sampling(recipe, Truncation(recipe.rollout.temperature)),
-        max_reward_failures=recipe.rollout.max_reward_failures,
+        sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop, rollout.max_sequences),
+        max_reward_failures=rollout.max_reward_failures,
         seed=recipe.seed,
     )
-    held_out = _held_out(recipe, inputs, main, engine, annotator, say)
+    held_out = _held_out(recipe, inputs, main, engine, reference, say)
     sinks = [*loggers, *_asked_loggers(recipe, folder, None if state is None else state["step"])]
     try:
         yield Trainer(
@@ -119,56 +118,14 @@ def built_trainer(
             logger.close()
 
 
-def _sampling(recipe: Recipe, truncation: Truncation) -> Sampling:
-    rollout = recipe.rollout
-    return Sampling(rollout.max_new_tokens, truncation, rollout.stop, rollout.max_sequences)
-
-
 def _held_out(
-    recipe: Recipe, inputs: Inputs, main: Model, engine: Engine | None, annotator: Annotator, say: Say
+    recipe: Recipe, inputs: Inputs, main: Model, engine: Engine | None, reference: Reference | None, say: Say
 ) -> Callable[[], Mapping[str, Estimate]] | None:
     """The measurement on held-out rows, where the recipe wants it."""
     if inputs.held_out is None:
         return None
-    settings = recipe.evaluation
-    if inputs.held_out_reads != "prompts":
-        groups = groups_of(
-            inputs.held_out_reads,
-            inputs.held_out,
-            main.tokenizer,
-            recipe.data,
-            context_length=main.context_length,
-            say=say,
-        )
-        return partial(measure_groups, recipe.method, annotator, groups[: settings.prompts])
-    assert inputs.reward is not None
-    assert engine is not None
-    prompts = prompts_of(
-        inputs.held_out,
-        main.tokenizer,
-        recipe.data,
-        max_new_tokens=recipe.rollout.max_new_tokens,
-        context_length=main.context_length,
-        say=say,
-    )
-    reward = inputs.reward
-
-    def answered() -> Mapping[str, Estimate]:
-        return evaluate(
-            engine,
-            prompts[: settings.prompts],
-            reward,
-            n=settings.n,
-            ks=settings.k,
-            sampling=_sampling(
-                recipe, Truncation(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-            ),
-            seed=recipe.seed,
-            threshold=settings.threshold,
-            max_reward_failures=recipe.rollout.max_reward_failures,
-        ).measures
-
-    return answered
+    measured = held_out_measurement(recipe, inputs.held_out, main, engine, reference, say)
+    return lambda: measured().measures
 
 
 def _centring(

@@ -51,6 +51,15 @@ def check_identity(saved: dict[str, Any], now: dict[str, Any]) -> None:
         raise ModelError("the reference model is not the one that this run was started with")
 
 
+def check_models(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """The same where a model is measured and not trained: of the models that are there ``now`` alone."""
+    bases = {role: base for role, base in saved.get("bases", {}).items() if role in now.get("bases", {})}
+    part = {"data": now["data"], "bases": bases}
+    if "reference" in now:
+        part["reference"] = saved.get("reference")
+    check_identity(part, now)
+
+
 def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
     digest = hashlib.sha256()
     for ids in (
