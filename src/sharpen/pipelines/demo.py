@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import as_file, files
@@ -80,10 +80,14 @@ def demo(folder: Path, *, quick: bool = False) -> None:
 
 def _set_aside(folder: Path, say: Say) -> None:
     """Move what an earlier demo wrote to ``earlier``; remove what it did not finish."""
+    there = [folder / name for name in WRITTEN if (folder / name).exists()]
     # Moved last: until then a demo that is killed here leaves the rest to the next one.
     whole = (folder / "summary.json").exists()
-    for path in [folder / name for name in WRITTEN if (folder / name).exists()]:
-        with run_lock(path, say) if (path / "recipe.yaml").exists() else nullcontext():
+    with ExitStack() as held:
+        for path in there:
+            if (path / "recipe.yaml").exists():
+                held.enter_context(run_lock(path, say))
+        for path in there:
             if whole:
                 earlier = folder / "earlier" / path.name
                 earlier.parent.mkdir(exist_ok=True)
