@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -225,26 +226,38 @@ def test_what_was_made_for_the_lock_goes_where_no_run_began(tmp_path: Path) -> N
     assert (tmp_path / "lock").read_text() == ""
 
 
-def test_a_lock_file_that_its_holder_removes_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
-    """Who waits for it has the removed file open: with that one locked, a third could lock the new one."""
-    release, third = threading.Event(), []
+def test_a_lock_on_a_file_that_was_just_removed_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last holder removed it after it was opened here: with that one locked, another could lock the new one."""
+    lock, run = fcntl.flock, tmp_path / "run"
 
+    def flock(descriptor: int, operation: int) -> None:
+        if removals:
+            removals.pop()()
+        lock(descriptor, operation)
+
+    removals: list[Callable[[], Any]] = [(run / "lock").unlink, lambda: shutil.rmtree(run)]
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with run_lock(run, print):
+        assert removals == []
+        with pytest.raises(RunInUseError), run_lock(run, print):
+            pass
+
+
+def test_who_waits_gets_a_folder_that_its_holder_removes(tmp_path: Path) -> None:
     def hold() -> None:
         with run_lock(tmp_path / "run", print):
-            release.wait(PATIENCE_S)
+            held.set()
+            time.sleep(0.3)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    until(lambda: (tmp_path / "run" / "lock").exists())
-    threading.Timer(0.3, release.set).start()
-    with run_lock(tmp_path / "run", print):
+    held = threading.Event()
+    for _ in range(3):
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(PATIENCE_S)
+        with run_lock(tmp_path / "run", print):
+            assert json.loads((tmp_path / "run" / "lock").read_text())["pid"] == os.getpid()
         holder.join(PATIENCE_S)
-        try:
-            with run_lock(tmp_path / "run", print):
-                third.append("in")
-        except RunInUseError:
-            third.append("refused")
-    assert third == ["refused"]
+        held.clear()
 
 
 def test_a_lock_of_no_readable_content_names_nobody(tmp_path: Path) -> None:
