@@ -235,7 +235,7 @@ def test_a_lock_on_a_file_that_was_just_removed_holds_nothing(tmp_path: Path, mo
             removals.pop()()
         lock(descriptor, operation)
 
-    removals: list[Callable[[], Any]] = [(run / "lock").unlink, lambda: shutil.rmtree(run)]
+    removals: list[Callable[[], object]] = [(run / "lock").unlink, lambda: shutil.rmtree(run)]
     monkeypatch.setattr(fcntl, "flock", flock)
     with run_lock(run, print):
         assert removals == []
