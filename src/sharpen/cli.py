@@ -311,7 +311,8 @@ def demo(
 ) -> None:
     """See a tiny model learn arithmetic. Minutes on a CPU.
 
-    It learns from demonstrations with mistakes in them, then gets better by reinforcement learning.
+    It learns from demonstrations with mistakes in them, then gets better by reinforcement learning. What an earlier
+    demo wrote to the folder is replaced, at the end.
     """
     from sharpen.pipelines.demo import demo as run_demo
 

@@ -23,3 +23,7 @@ class RewardError(SharpenError):
 
 class CheckpointError(SharpenError):
     """A checkpoint is missing, incomplete or damaged, or belongs to another run."""
+
+
+class RunInUseError(SharpenError):
+    """Another process, or another thread of this one, is writing the run."""

@@ -17,12 +17,14 @@ from sharpen.models.policy import Policy
 from sharpen.named_model import find_model
 from sharpen.rollout.local import LocalEngine
 from sharpen.training.build import built_trainer
-from sharpen.training.checkpoint import checkpoints, load_state, set_aside, sound_checkpoints
+from sharpen.training.centring import best_to_centre
+from sharpen.training.checkpoint import checkpoints, load_state, prune, recover, set_aside, sound_checkpoints
 from sharpen.training.held_out import held_out_measurement
 from sharpen.training.identity import check_models, identity
 from sharpen.training.loggers import MetricLogger
 from sharpen.training.models import load_model, load_reference
 from sharpen.training.run_folder import RunFolder, read_metrics
+from sharpen.training.run_lock import run_lock
 from sharpen.training.trainer import Trainer
 
 
@@ -54,16 +56,18 @@ def start(
     """Do a run from its beginning. ``trust_remote_code`` lets the model's folder bring code that is then run.
 
     Raises:
+        RunInUseError: another process or thread is writing to that folder.
         SharpenError: something cannot be used; said before the first step where it can be known, with nothing
             written yet.
     """
-    RunFolder.refuse_existing(recipe.run)
-    inputs = read_inputs(recipe, given)
-    with built_trainer(
-        recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
-    ) as trainer:
-        trainer.folder.initialise(recipe)
-        return _go(trainer, say)
+    with run_lock(recipe.run, say):
+        RunFolder.refuse_existing(recipe.run)
+        inputs = read_inputs(recipe, given)
+        with built_trainer(
+            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
+        ) as trainer:
+            trainer.folder.initialise(recipe)
+            return _go(trainer, say)
 
 
 def resume(
@@ -77,32 +81,42 @@ def resume(
     """Go on with a run from its latest sound checkpoint, or from the beginning where it has none.
 
     Ends with the weights and metrics of a run that was never stopped, timings aside (same machine, same threads).
+
+    Raises:
+        RunInUseError: another process or thread is writing this run.
+        SharpenError: something cannot be used, as in ``start``; the run stays as it is.
     """
     folder, recipe = RunFolder.open(path)
     recipe = recipe.model_copy(update={"run": path})
-    checkpoint, damaged = None, []
-    for candidate, problem in sound_checkpoints(folder.checkpoints):
-        if problem is None:
-            checkpoint = candidate
-            break
-        say(f"passed over a checkpoint: {problem}")
-        damaged.append(candidate)
-    if checkpoint is None and damaged:
-        raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it anew")
-    if checkpoint is not None and load_state(checkpoint)["step"] >= recipe.training.steps:
-        say(f"{path} is finished: {recipe.training.steps} steps are done")
-        return Run(path, checkpoint, finished=True)
-    say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
-    inputs = read_inputs(recipe, given)
-    with built_trainer(
-        recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
-    ) as trainer:
-        if checkpoint is not None:
-            trainer.load(checkpoint)
-        for passed_over in damaged:
-            set_aside(passed_over)
-        folder.cut_back(trainer.step if checkpoint else -1)
-        return _go(trainer, say)
+    with run_lock(path, say):
+        recover(folder.checkpoints)
+        checkpoint, damaged = None, []
+        for candidate, problem in sound_checkpoints(folder.checkpoints):
+            if problem is None:
+                checkpoint = candidate
+                break
+            say(f"passed over a checkpoint: {problem}")
+            damaged.append(candidate)
+        if checkpoint is None and damaged:
+            raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it anew")
+        if checkpoint is not None and (state := load_state(checkpoint))["step"] >= recipe.training.steps:
+            if not damaged:
+                # A run that was killed in its last step may have one more.
+                prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
+            if best_to_centre(folder.checkpoints, state) is None:
+                say(f"{path} is finished: {recipe.training.steps} steps are done")
+                return Run(path, checkpoint, finished=True)
+        say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
+        inputs = read_inputs(recipe, given)
+        with built_trainer(
+            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+        ) as trainer:
+            if checkpoint is not None:
+                trainer.load(checkpoint)
+            for passed_over in damaged:
+                set_aside(passed_over)
+            folder.cut_back(trainer.step if checkpoint else -1)
+            return _go(trainer, say)
 
 
 def measure(

@@ -25,7 +25,7 @@ from sharpen.models.adapter_files import adapter_weights, find_adapter, read_ada
 from sharpen.models.lora import adapted_layers, add_adapter
 from sharpen.models.merge import merge
 from sharpen.models.model import Model
-from sharpen.models.policy import load_policy
+from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import Kind, load_scorer
 from tiny_models import loaded_policy, loaded_scorer, tiny_folder
 
@@ -273,6 +273,23 @@ def test_damaged_or_foreign_files_are_named(tmp_path: Path) -> None:
     whole = tmp_path / "base"
     (whole / "adapter_config.json").write_text("{}")
     assert "holds a whole model and an adapter; keep config.json or adapter_config.json" in refused(whole)
+
+
+def test_a_merge_that_is_cut_off_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted(tmp_path / "base").save(tmp_path / "adapter")
+    save = Policy.save
+
+    def half(self: Policy, folder: Path) -> None:
+        save(self, folder)
+        (folder / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Policy, "save", half)
+        with pytest.raises(KeyboardInterrupt):
+            merge(tmp_path / "adapter", tmp_path / "merged")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+    assert merge(tmp_path / "adapter", tmp_path / "merged") == tmp_path / "merged"
 
 
 def test_merging_needs_an_adapter_and_an_empty_folder(tmp_path: Path) -> None:

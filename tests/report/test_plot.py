@@ -4,6 +4,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from sharpen.evaluation.estimators import Estimate
@@ -41,6 +42,22 @@ def test_a_run_is_drawn_at_the_width_of_a_page(tmp_path: Path) -> None:
     assert 700 < image.shape[0] < 1200
     assert image[..., :3].std() > 0.05
     assert dict(mpl.rcParams) == before
+
+
+def test_a_picture_that_is_there_stays_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(self: Figure, path: Path, **settings: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    path = tmp_path / "run.png"
+    plot_run([Stage("GRPO", grpo_rows())], path)
+    whole = path.read_bytes()
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(KeyboardInterrupt):
+        plot_run([Stage("GRPO", grpo_rows())], path)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A checkpoint is complete or it does not exist, and a damaged one is known by name."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from sharpen.training.checkpoint import (
     load_state,
     problem,
     prune,
+    recover,
+    replace_model,
     save_checkpoint,
     set_aside,
     sound_checkpoints,
@@ -199,3 +202,87 @@ def test_one_that_is_set_aside_counts_no_more(saved: Path) -> None:
     copy.rename(saved)
     set_aside(saved)
     assert checkpoints(saved.parent) == []
+
+
+class PowerCut(BaseException):
+    """Nothing catches it."""
+
+
+def cut_off_at_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Before the rename of that number, counted from 1."""
+    rename, seen = os.rename, []
+
+    def counted(*names: Any, **settings: Any) -> None:
+        seen.append(names)
+        if len(seen) == number:
+            raise PowerCut
+        rename(*names, **settings)
+
+    monkeypatch.setattr(os, "rename", counted)
+
+
+@pytest.mark.parametrize(("number", "there", "value"), [(1, True, 0), (2, False, 0), (3, True, 1)])
+def test_cut_off_while_its_model_is_replaced_a_checkpoint_is_the_old_or_the_new(
+    saved: Path, number: int, there: bool, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the second rename no folder has the name; the one that had it is kept, and gets it back."""
+    expected = {0: trained()[0], 1: trained(1)[0]}[value].model.state_dict()
+    with monkeypatch.context() as patched:
+        cut_off_at_rename(patched, number)
+        # The new one stands when the old one's removal is cut off.
+        patched.setattr(shutil, "rmtree", falling_where_replaced(shutil.rmtree))
+        with pytest.raises(PowerCut):
+            replace_model(saved, trained(1)[0], {"replaced": True})
+    assert saved.exists() is there
+    recover(saved.parent)
+    assert [path.name for path in saved.parent.iterdir()] == ["step_000003"]
+    assert problem(saved) is None
+    assert load_state(saved) == {**STATE, **({"replaced": True} if value else {})}
+    loaded = AutoModelForCausalLM.from_pretrained(saved).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+def falling_where_replaced(rmtree: Callable[..., None]) -> Callable[..., None]:
+    def fall(path: Any, *arguments: Any, **settings: Any) -> None:
+        if Path(path).name.startswith(".replaced_") and Path(path).exists():
+            (Path(path) / "model.safetensors").unlink()
+            raise PowerCut
+        rmtree(path, *arguments, **settings)
+
+    return fall
+
+
+def test_what_is_half_removed_does_not_count_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save(tmp_path, step, *trained())
+
+    def half(path: Path, *arguments: Any, **settings: Any) -> None:
+        if Path(path).exists():
+            (Path(path) / "manifest.json").unlink()
+            raise PowerCut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", half)
+        with pytest.raises(PowerCut):
+            prune(tmp_path, 1, None)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_000002"]
+    recover(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000002"]
+
+
+def test_a_damaged_checkpoint_set_aside_before_stays_until_the_next_has_its_name(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = saved.parent / "damaged_step_000003"
+    aside.mkdir()
+    (aside / "first").touch()
+    with monkeypatch.context() as patched:
+        cut_off_at_rename(patched, 2)
+        with pytest.raises(PowerCut):
+            set_aside(saved)
+    recover(saved.parent)
+    assert (aside / "first").exists()
+    assert problem(saved) is None
+    set_aside(saved)
+    assert not (aside / "first").exists()
+    assert [path.name for path in saved.parent.iterdir()] == [aside.name]

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from sharpen.errors import RecipeError
+from sharpen.run import resume, start
 from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from tiny_runs import Raising, tiny_recipe, tiny_start_model
 
 CONFIG = {"lr": 1e-4, "method": {"name": "grpo"}}
 
@@ -68,6 +70,24 @@ def test_tensorboard_shows_no_step_twice_after_a_resume(tmp_path: Path) -> None:
     resumed.close()
     killed.close()
     assert read_events(tmp_path, "reward/mean") == [(0, 0.25), (1, 0.25), (2, 0.5), (3, 0.5), (4, 0.5)]
+
+
+def test_tensorboard_shows_no_step_twice_of_a_run_without_a_checkpoint(tmp_path: Path) -> None:
+    def fall() -> None:
+        raise KeyboardInterrupt
+
+    recipe = tiny_recipe(
+        tmp_path / "run",
+        tiny_start_model(tmp_path / "model"),
+        "sft",
+        log={"tensorboard": True},
+        checkpoint={"every": 4},
+    )
+    with pytest.raises(KeyboardInterrupt):
+        start(recipe, loggers=[Raising(lambda step: step == 1, fall)])
+    resume(tmp_path / "run")
+    assert [step for step, _ in read_events(tmp_path / "run" / "tensorboard", "loss")] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in read_events(tmp_path / "run" / "tensorboard", "held_out/reward")] == [0, 2, 4, 6]
 
 
 def test_wandb_gets_the_run_and_its_metrics(fake: Callable[[str], FakeTracker], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from sharpen.assemble import assemble
 from sharpen.config import IN_MEMORY
+from sharpen.errors import CheckpointError
 from sharpen.inputs import Given
 from sharpen.methods import resolve_method
 from sharpen.models.load import load_tokenizer
+from sharpen.models.model import Model
 from sharpen.models.reference import copy_policy
 from sharpen.models.scorer import Scorer
-from sharpen.run import Run, start
+from sharpen.run import Run, resume, start
 from sharpen.training.annotate import Annotator
-from sharpen.training.checkpoint import problem
+from sharpen.training.centring import Centring
+from sharpen.training.checkpoint import load_state, problem
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.update import Limits
@@ -196,10 +200,10 @@ def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(
     assert rows[0]["score"] == 0.0
 
 
-def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -> None:
-    """Both checkpoints that are left, that of the last step and the best before it, which is then whole and sound."""
-    run = run_of(
-        tmp_path / "run",
+def best_before_the_last(path: Path, model: Path) -> Run:
+    """A run whose held-out loss is least before its last step."""
+    return run_of(
+        path,
         model,
         Given(train=PREFERENCES, held_out=PREFERENCES),
         data={"train": IN_MEMORY, "held_out": IN_MEMORY, "task": None},
@@ -208,6 +212,11 @@ def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -
         optimizer={"learning_rate": 0.02, "warmup_steps": 0, "schedule": "constant"},
         checkpoint={"best": "loss", "keep": 1},
     )
+
+
+def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -> None:
+    """Both checkpoints that are left, that of the last step and the best before it, which is then whole and sound."""
+    run = best_before_the_last(tmp_path / "run", model)
     assert ["score/centred_by" in row for row in run.metrics()] == [*[False] * 6, True]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     saved = sorted((run.path / "checkpoints").iterdir())
@@ -215,6 +224,35 @@ def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -
     for checkpoint in saved:
         assert problem(checkpoint) is None
         assert mean([score(checkpoint, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_what_a_checkpoint_was_centred_by_stands_in_its_state(model: Path, tmp_path: Path) -> None:
+    """Both are, the last and the best; what is resumed when all is done is not centred a second time."""
+    run = best_before_the_last(tmp_path / "run", model)
+    last = load_state(run.model)
+    best = load_state(run.path / "checkpoints" / f"step_{last['best']['step']:06d}")
+    assert best["step"] == last["best"]["step"] < last["step"] == 6
+    assert last["centred_by"] == run.metrics()[-1]["score/centred_by"]
+    assert best["centred_by"] not in (None, 0.0, last["centred_by"])
+    before = {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")}
+    assert resume(run.path, Given(train=PREFERENCES, held_out=PREFERENCES)) == run
+    assert {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")} == before
+
+
+def test_a_damaged_best_checkpoint_is_named_and_can_be_done_without(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre = Centring.centre_saved
+
+    def damaged(self: Centring, checkpoint: Path, like: Model) -> None:
+        (checkpoint / "model.safetensors").write_bytes(b"damaged")
+        centre(self, checkpoint, like)
+
+    monkeypatch.setattr(Centring, "centre_saved", damaged)
+    with pytest.raises(CheckpointError, match=r"damaged.*without this checkpoint, the best, remove .*step_") as raised:
+        best_before_the_last(tmp_path / "run", model)
+    shutil.rmtree(Path(str(raised.value).rpartition("remove ")[2]))
+    assert resume(tmp_path / "run").model.name == "step_000006"
 
 
 def test_a_reward_model_is_centred_on_demonstrations_where_there_are_some(model: Path, tmp_path: Path) -> None:

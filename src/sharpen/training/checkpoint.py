@@ -1,7 +1,8 @@
 """Checkpoints: complete or not there, recognised when damaged, and exact.
 
 A checkpoint is an ordinary Hugging Face folder (safetensors, configuration, tokenizer) with the trainer's state in
-``trainer/`` and a manifest of every file's hash. It is written under another name and renamed when it is whole.
+``trainer/`` and a manifest of every file's hash. It is written under another name and renamed when it is whole; what
+it replaces is removed after that. Names that begin with a dot are of work that is under way, or that was cut off.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sharpen.errors import CheckpointError
+from sharpen.files import flush
 from sharpen.models.model import Model
 
 MANIFEST = "manifest.json"
+PARTIAL, REPLACED, REMOVED = ".partial_", ".replaced_", ".removed_"
 
 
 def save_checkpoint(
@@ -36,25 +39,29 @@ def save_checkpoint(
     checkpoint's own folder. ``optimizers`` are named likewise.
     """
     final = checkpoint_path(folder, step)
-    partial = folder / f".partial_{step:06d}"
+    partial = folder / f"{PARTIAL}{step:06d}"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "trainer").mkdir(parents=True)
     for name, model in models.items():
         model.save(partial / name)
     for name, optimizer in optimizers.items():
         save_file(_optimizer_tensors(optimizer), partial / "trainer" / _optimizer_file(name))
-    (partial / "trainer" / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    _write_state(partial, state)
     _complete(partial, final, step)
     return final
 
 
-def replace_model(checkpoint: Path, model: Model) -> None:
-    """Put another model of the same kind in the place of the one that a checkpoint holds, in one step."""
+def replace_model(checkpoint: Path, model: Model, changes: Mapping[str, Any]) -> None:
+    """Put another model of the same kind in the place of the one that a checkpoint holds, with changes of its state.
+
+    Killed in between, the checkpoint has its old content, if need be after ``recover``.
+    """
     step = int(checkpoint.name.removeprefix("step_"))
-    partial = checkpoint.with_name(f".partial_{step:06d}")
+    partial = checkpoint.with_name(f"{PARTIAL}{step:06d}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns(MANIFEST))
     model.save(partial)
+    _write_state(partial, {**load_state(checkpoint), **changes})
     _complete(partial, checkpoint, step)
 
 
@@ -68,11 +75,30 @@ def _complete(partial: Path, final: Path, step: int) -> None:
     manifest = {"step": step, "sha256": {str(p.relative_to(partial)): _sha256(p) for p in files}}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for file in (*files, partial / MANIFEST, partial, *(p for p in partial.rglob("*") if p.is_dir())):
-        _flush(file)
-    if final.exists():
-        shutil.rmtree(final)
-    os.rename(partial, final)
-    _flush(final.parent)
+        flush(file)
+    _rename(partial, final)
+
+
+def _rename(folder: Path, to: Path) -> None:
+    """Rename a folder; what has the name already is removed only when the new one has it."""
+    replaced = to.with_name(f"{REPLACED}{to.name}")
+    if to.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.rename(to, replaced)
+    os.rename(folder, to)
+    flush(to.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Put right what a killed process left. Only for who holds the run: it removes what another may be writing."""
+    for replaced in folder.glob(f"{REPLACED}*"):
+        name = folder / replaced.name.removeprefix(REPLACED)
+        # Without a successor it is whole: its removal begins when that stands.
+        if not name.exists():
+            os.rename(replaced, name)
+    for left in [path for prefix in (PARTIAL, REPLACED, REMOVED) for path in folder.glob(f"{prefix}*")]:
+        shutil.rmtree(left)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -105,9 +131,7 @@ def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 def set_aside(checkpoint: Path) -> None:
     """Rename a damaged checkpoint, so that it neither counts among the latest nor pushes a sound one out."""
-    aside = checkpoint.with_name(f"damaged_{checkpoint.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(checkpoint, aside)
+    _rename(checkpoint, checkpoint.with_name(f"damaged_{checkpoint.name}"))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -133,7 +157,14 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
     """Remove all but the latest ``keep`` checkpoints and that of step ``best``."""
     for checkpoint in checkpoints(folder)[:-keep]:
         if checkpoint.name != f"step_{best or 0:06d}":
-            shutil.rmtree(checkpoint)
+            # Half removed, it must not look like a checkpoint.
+            removed = folder / f"{REMOVED}{checkpoint.name}"
+            _rename(checkpoint, removed)
+            shutil.rmtree(removed)
+
+
+def _write_state(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    (checkpoint / "trainer" / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
 def _optimizer_file(name: str) -> str:
@@ -151,12 +182,3 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Force a file or folder to the disk, so that a rename never outlives what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

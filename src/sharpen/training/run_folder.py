@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sharpen.config import Recipe, load_recipe
 from sharpen.errors import RecipeError
+from sharpen.files import replacing, write_text
 from sharpen.types import Completion, Finish, Group, Prompt, Segment
 
 
@@ -98,9 +98,8 @@ class RunFolder:
                 )
         columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for r in rows for k in r)}
         path = self.samples / f"step_{step:06d}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(pa.table(columns), partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            pq.write_table(pa.table(columns), partial)
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         """Write completions that are trained on from now on, and give them as they will be read again."""
@@ -141,10 +140,3 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     """The rows of a run's ``metrics.jsonl``."""
     with (run / "metrics.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader finds the old text or the new."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

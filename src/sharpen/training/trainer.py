@@ -21,7 +21,7 @@ from sharpen.rollout.engine import Engine
 from sharpen.sources import Drawn
 from sharpen.suggest import did_you_mean
 from sharpen.training.annotate import Annotator
-from sharpen.training.centring import Centring
+from sharpen.training.centring import Centring, best_to_centre
 from sharpen.training.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
 from sharpen.training.loggers import MetricLogger
 from sharpen.training.metrics import Metrics, TokenStats, rollout_metrics
@@ -70,6 +70,7 @@ class Trainer:
         self.levels = {name: coefficient.start for name, coefficient in self.coefficients.items()}
         self.step = 0
         self.best: dict[str, float] | None = None
+        self.centred_by: float | None = None
         self.stop_requested = False
         self._warned: set[str] = set()
 
@@ -94,18 +95,22 @@ class Trainer:
             measured = self.held_out is not None and (last or self.step % recipe.evaluation.every == 0)
             if last and self.centring is not None:
                 metrics |= self.centring.centre(self.model)
+                self.centred_by = metrics["score/centred_by"]
             improved = False
             if measured:
                 metrics |= self._evaluate()
                 improved = self._is_best(metrics)
-            if last and self.centring is not None and self.best is not None and self.best["step"] < self.step:
-                self.centring.centre_saved(checkpoint_path(self.folder.checkpoints, int(self.best["step"])), self.model)
             due = recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0
             # Read once: a request that comes while this step is recorded is for the next, which then is saved.
             stopping = self.stop_requested
             self._record(metrics, save=bool(last or due or improved or stopping))
             if stopping:
-                return
+                break
+        if self.centring is not None and self.step >= recipe.training.steps:
+            folder = self.folder.checkpoints
+            best = best_to_centre(folder, load_state(checkpoint_path(folder, self.step)))
+            if best is not None:
+                self.centring.centre_saved(best, self.model)
 
     def train_step(self) -> Metrics:
         """Draw one step's groups, update the models on them, and say in numbers what happened."""
@@ -190,6 +195,7 @@ class Trainer:
             "world": self.world.state(),
             "kept": self.folder.kept_digest(),
             "best": self.best,
+            "centred_by": self.centred_by,
             "identity": self.identity,
         }
         models = {"" if role == self.main else str(role): model for role, model in self.models.items()}
