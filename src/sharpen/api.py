@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sharpen.methods import Method
 from sharpen.report.progress import Console
 from sharpen.run import Run, start
 from sharpen.run import resume as resume_run
+from sharpen.stopping import Stopped, pass_on
 from sharpen.training.run_folder import RunFolder
 
 
@@ -41,6 +43,9 @@ def train(
         resume: go on with the run in that folder; the model, method and settings are the ones it was started with.
         settings: sections of a recipe, as mappings: ``training={"steps": 50}``, ``rollout={...}``.
 
+    Ctrl-C ends the run after its present step, with a checkpoint, and the call returns. So do SIGTERM and SIGHUP, which
+    then go to the handler that was there before; where there was none, the program ends by `SystemExit`.
+
     Raises:
         SharpenError: something cannot be used; the message names it.
     """
@@ -65,9 +70,15 @@ def train(
         }
         recipe = make_recipe(tree, where="train()")
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
-        if resume:
-            return resume_run(path, given, loggers=[console], say=console.say)
-        return start(recipe, given, loggers=[console], say=console.say)
+        command = partial(resume_run, path) if resume else partial(start, recipe)
+        try:
+            done = command(given, loggers=[console], say=console.say)
+        except Stopped as stopped:
+            pass_on(stopped.signum)
+            raise
+    if done.signum is not None:
+        pass_on(done.signum)
+    return done
 
 
 def _name(rows: Any) -> str | None:

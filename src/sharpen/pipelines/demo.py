@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
 from sharpen.run import Run, measure, start
+from sharpen.stopping import Stopped
 from sharpen.training.run_folder import write_text
 
 SHOWN = {
@@ -124,7 +126,7 @@ def _stage(name: str, recipe: Recipe) -> tuple[Run, float]:
     with Console(name, total=recipe.training.steps) as console:
         run = start(recipe, loggers=[console], say=console.say)
     if not run.finished:
-        raise KeyboardInterrupt
+        raise Stopped(run.signum or signal.SIGINT)
     return run, time.perf_counter() - started
 
 
