@@ -58,13 +58,13 @@ def names(path: Path) -> list[str]:
 
 
 def enormous(at: int) -> Callable[..., float]:
-    """``digits``, but from call ``at`` on so large that the sum of two is more than float64 holds."""
+    """``digits``, but from call ``at`` on so large that the sum of two is more than a float holds."""
     calls = 0
 
     def reward(completion: str, **row: object) -> float:
         nonlocal calls
         calls += 1
-        return 1.7e308 if calls >= at else digits(completion)
+        return (1.6e308, 1.7e308)[calls % 2] if calls >= at else digits(completion)
 
     reward.__name__ = "digits"
     return reward
@@ -161,37 +161,64 @@ def test_a_loss_alone_that_is_infinite(model: Path, tmp_path: Path, monkeypatch:
         start(tiny_recipe(tmp_path / "run", model, "sft", **NO_BEST))
 
 
-@pytest.mark.parametrize(("method", "evaluation"), [("grpo", 0), ("sft", 0), ("reward_model", 0), ("sft", 1)])
-def test_a_learning_rate_that_is_far_too_high(method: str, evaluation: int, model: Path, tmp_path: Path) -> None:
-    """Its first update leaves weights that nothing can be computed with: the next step, or measuring, meets them.
-
-    No checkpoint is removed: with `keep` of 1, that of step 1 would be. Where the evaluation of step 1 meets them there
-    is no step to keep.
-    """
+@pytest.mark.parametrize("method", ["grpo", "sft", "reward_model"])
+def test_a_learning_rate_that_is_far_too_high(method: str, model: Path, reward: str, tmp_path: Path) -> None:
+    """Its first update leaves weights that nothing can be computed with: the next step meets them."""
     path = tmp_path / "run"
     recipe = tiny_recipe(
         path,
         model,
         method,
-        **(ONE_UPDATE if method == "grpo" else {}),
+        **({"reward": reward, **ONE_UPDATE} if method == "grpo" else {}),
         optimizer={"learning_rate": 1e30, "warmup_steps": 0, "schedule": "constant"},
-        evaluation={"every": evaluation},
-        checkpoint={"every": 1, "keep": 1, "best": None},
+        evaluation={"every": 0},
+        checkpoint={"every": 0, "best": None},
     )
     file = tmp_path / "recipe.yaml"
     file.write_text(recipe.to_yaml())
     result = CliRunner().invoke(app, ["run", str(file)])
     said = " ".join(result.stderr.split())
     assert result.exit_code == 2, said
-    if evaluation:
-        assert "step 1: " in said
-        assert "there is no checkpoint yet" in said
-        assert not any((path / "checkpoints").glob("step_*"))
-    else:
-        assert "step 2: " in said
-        assert f"the latest checkpoint is {path / 'checkpoints' / 'step_000001'}" in said
-        assert names(path) == ["step_000001"]
+    assert "step 2: " in said
+    assert f"the latest checkpoint is {path / 'checkpoints' / 'step_000001'}" in said
+    assert names(path) == ["step_000001"]
     assert f"sharpen run --resume {path}" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("grpo", "logits that are not numbers"),
+        ("reward_model", "the outcome_reward_model's loss on held-out rows is nan"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 3])
+def test_an_evaluation_that_meets_it(
+    method: str, said: str, step: int, model: Path, reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step's own weights are at fault: those of the step before are made again. Before step 1 there are none."""
+    path, stopped = tmp_path / "run", tmp_path / "stopped"
+    changes = {"evaluation": {"every": 1}, "checkpoint": {"every": 0, "best": None}}
+    if method == "grpo":
+        changes["reward"] = reward
+    expected = stopped_at(stopped, tiny_recipe(stopped, model, method, **changes), step - 1) if step > 1 else {}
+    train_step = Trainer.train_step
+
+    def breaking(self: Trainer) -> Any:
+        metrics = train_step(self)
+        if self.step == step:
+            break_weights(self.main)(self)
+        return metrics
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", breaking)
+        with pytest.raises(NonFiniteError, match=f"^step {step}: .*{said}") as raised:
+            start(tiny_recipe(path, model, method, **changes))
+    if step > 1:
+        assert_left_the_same(path, expected, step - 1)
+    else:
+        assert "there is no checkpoint yet" in str(raised.value)
+        assert names(path) == []
 
 
 def test_older_checkpoints_stay(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
