@@ -108,7 +108,8 @@ def _back_to(path: Path, step: int, given: Given, say: Say, trust_remote_code: b
     say(f"the weights of step {step} are gone: repeating what led there, to save them")
     try:
         _resume(path, given, loggers=(), say=say, trust_remote_code=trust_remote_code, until=step)
-    except NonFiniteError as error:
+    # It is said beside the error that led here, which is the one to be raised.
+    except SharpenError as error:
         say(f"that has failed: {error}")
 
 

@@ -23,14 +23,23 @@ def ends_program(error: BaseException) -> bool:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Puts back the working directory, which a run's paths are relative to, and the handlers of signals."""
-    folder = os.getcwd()
+    folder = _folder()
     # Only the main thread can change handlers.
     main = threading.current_thread() is threading.main_thread()
     before = {s: signal.getsignal(s) for s in (*ENDING, signal.SIGALRM)} if main else {}
     try:
         yield
     finally:
-        os.chdir(folder)
+        if folder is not None and _folder() != folder:
+            os.chdir(folder)
         for signum, handler in before.items():
             if handler is not None and signal.getsignal(signum) != handler:
                 signal.signal(signum, handler)
+
+
+def _folder() -> str | None:
+    """The working directory; None where it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None

@@ -71,7 +71,8 @@ _CALLED: dict[Need, str] = {
 
 def finite(tensor: Tensor, what: str) -> Tensor:
     """The same tensor. Raises `NonFiniteError`, which names it as ``what``, where not all of it is finite."""
-    if not tensor.isfinite().all():
+    # NaN is its own least and greatest, and no tensor of truth values is made.
+    if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
         raise NonFiniteError(
             f"the {what} are NaN or infinite. Lower optimizer.learning_rate, or look for rewards of enormous size"
         )

@@ -92,7 +92,9 @@ class Trainer:
         try:
             self._run()
         except NonFiniteError as error:
-            if self._began["step"] and self._began["versions"] == self._versions():
+            before = self._began["step"]
+            there = checkpoint_path(self.folder.checkpoints, before).exists()
+            if before and not there and self._began["versions"] == self._versions():
                 self.save(self._began)
             raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
 
