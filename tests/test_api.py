@@ -1,6 +1,7 @@
 """sharpen from Python, in about ten lines."""
 
 import json
+import math
 from functools import wraps
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, untimed
 from sharpen.cli import app
-from sharpen.errors import DataError, RecipeError
+from sharpen.errors import DataError, RecipeError, RewardError
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +70,12 @@ def test_a_run_goes_on_with_the_same_objects(model: Path, tmp_path: Path) -> Non
         nonlocal calls
         calls += 1
         if calls == 20:
-            raise KeyboardInterrupt
+            return math.nan
         return first_digit(completion, answer, **row)
 
     arguments = {"quiet": True, **SMALL}
     whole = sharpen.train(model, "grpo", ROWS, reward=first_digit, run=tmp_path / "whole", **arguments)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RewardError, match="returned nan"):
         sharpen.train(model, "grpo", ROWS, reward=failing, run=tmp_path / "cut", **arguments)
     assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 1
     resumed = sharpen.train(model, "grpo", ROWS, reward=first_digit, run=tmp_path / "cut", resume=True, quiet=True)

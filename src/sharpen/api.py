@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sharpen.methods import Method
 from sharpen.report.progress import Console
 from sharpen.run import Run, start
 from sharpen.run import resume as resume_run
+from sharpen.stopping import Stopped, pass_on
 from sharpen.training.run_folder import RunFolder
 
 
@@ -46,6 +48,9 @@ def train(
             ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out`` and
             ``demonstrations`` may be rows as well.
 
+    Ctrl-C ends the run after its present step, with a checkpoint, and the call returns. So do SIGTERM and SIGHUP, which
+    then go to the handler that was there before; where there was none, the program ends by `SystemExit`.
+
     Raises:
         SharpenError: something cannot be used; the message names it.
     """
@@ -71,9 +76,15 @@ def train(
         }
         recipe = make_recipe(tree, where="train()")
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
-        if resume:
-            return resume_run(path, given, loggers=[console], say=console.say)
-        return start(recipe, given, loggers=[console], say=console.say)
+        command = partial(resume_run, path) if resume else partial(start, recipe)
+        try:
+            done = command(given, loggers=[console], say=console.say)
+        except Stopped as stopped:
+            pass_on(stopped.signum)
+            raise
+    if done.signum is not None:
+        pass_on(done.signum)
+    return done
 
 
 def _data(train_dataset: Any, held_out: Any, section: Any) -> dict[str, Any]:

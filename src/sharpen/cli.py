@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +15,8 @@ from typer.core import TyperGroup
 
 from sharpen import __version__
 from sharpen.errors import RecipeError, SharpenError
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended, as shells have it."""
+from sharpen.stopping import exit_code
+from sharpen.streams import lasting
 
 ABOUT = """
 Post-train language models with reinforcement learning, from a laptop without
@@ -51,7 +51,7 @@ class Commands(TyperGroup):
             complain(str(error))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(exit_code(error)) from error
 
 
 app = typer.Typer(
@@ -84,6 +84,8 @@ TrustRemoteCode = Annotated[
 
 
 def main() -> None:
+    # To the end of the process: Python flushes both there, and where that fails it changes the exit code.
+    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     app()
 
 
@@ -123,7 +125,8 @@ def run(
 ) -> None:
     """Train a model as a recipe says, or go on with a run.
 
-    Ctrl-C ends a run after its present step, with a checkpoint; a second Ctrl-C ends it at once.
+    Ctrl-C ends a run after its present step, with a checkpoint; a second Ctrl-C ends it at once. So do a scheduler's
+    SIGTERM and a closed terminal, if the step ends within checkpoint.grace_s.
     """
     from sharpen.cli_run import resume_run, start_run
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import typer
 from rich.console import Console as RichConsole
 
-from sharpen.cli import INTERRUPTED
 from sharpen.config import load_recipe
 from sharpen.evaluation.estimators import Estimate
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import before_after_table, plain_measures
 from sharpen.run import Run, resume, start
+from sharpen.stopping import Stopped, exit_code
 from sharpen.training.checkpoint import load_state
 from sharpen.training.run_folder import RunFolder
 
@@ -42,16 +43,18 @@ def _carry_out(go: Callable[[Console], Run], folder: Path, steps: int, quiet: bo
     try:
         with Console(folder.name, total=steps, quiet=quiet) as console:
             run = go(console)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if not (folder / "recipe.yaml").is_file():
             errors.print("stopped before anything was written", markup=False)
         else:
             errors.print(f"stopped; to go on from the latest checkpoint: sharpen run --resume {folder}", markup=False)
-        raise typer.Exit(INTERRUPTED) from None
-    _show(run)
+        raise typer.Exit(exit_code(interrupt)) from None
+    # A scheduler does not wait for a plot.
+    if run.finished or run.signum in (None, signal.SIGINT):
+        _show(run)
     if not run.finished:
         errors.print(f"stopped before its last step; to go on: sharpen run --resume {run.path}", markup=False)
-        raise typer.Exit(INTERRUPTED)
+        raise Stopped(run.signum or signal.SIGINT)
 
 
 def _show(run: Run) -> None:

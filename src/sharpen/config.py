@@ -144,8 +144,12 @@ class EvaluationSettings(Settings):
 
 class CheckpointSettings(Settings):
     every: int = Field(0, ge=0, description="steps between checkpoints; 0: only at the end")
+    every_minutes: float = Field(0.0, ge=0, description="also where the last one is so many minutes ago; 0: never")
     keep: int = Field(2, ge=1, description="how many of the latest are kept")
     best: str | None = Field(None, description="also keep the best by this held-out measure, e.g. pass@1")
+    grace_s: float | None = Field(30.0, gt=0, description="null: no limit")
+    """After SIGTERM or SIGHUP, seconds within which the present step has to end, so that its checkpoint is written.
+    Then the process ends."""
 
 
 class LogSettings(Settings):

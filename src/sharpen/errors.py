@@ -21,6 +21,14 @@ class RewardError(SharpenError):
     """A reward raised, returned something that is no finite number, or cannot be called with these rows."""
 
 
+class NonFiniteError(SharpenError):
+    """A loss, a gradient, or something that a model gave is NaN or infinite. ``step`` is the one that met it."""
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class CheckpointError(SharpenError):
     """A checkpoint is missing, incomplete or damaged, or belongs to another run."""
 

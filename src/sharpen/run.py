@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from types import FrameType
+from typing import Protocol, TypeVar
 
 from sharpen.config import Recipe
-from sharpen.errors import CheckpointError
+from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
 from sharpen.models.policy import Policy
 from sharpen.named_model import find_model
+from sharpen.rewards.calls import describe
+from sharpen.rewards.own_code import ends_program
 from sharpen.rollout.local import LocalEngine
+from sharpen.stopping import stopped_after_step, stopped_at_once
+from sharpen.streams import lasting_streams
 from sharpen.training.build import built_trainer
 from sharpen.training.centring import best_to_centre
-from sharpen.training.checkpoint import checkpoints, load_state, prune, recover, set_aside, sound_checkpoints
+from sharpen.training.checkpoint import (
+    checkpoint_path,
+    checkpoints,
+    load_state,
+    prune,
+    recover,
+    set_aside,
+    sound_checkpoints,
+)
 from sharpen.training.held_out import held_out_measurement
 from sharpen.training.identity import check_models, identity
 from sharpen.training.loggers import MetricLogger
@@ -30,11 +42,15 @@ from sharpen.training.trainer import Trainer
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that has ended. ``finished`` is False where it was asked to stop before its last step."""
+    """A run that has ended. ``finished`` is False where it was asked to stop before its last step.
+
+    ``signum`` is the signal that asked for it, if one did; it may have come too late to cut anything off.
+    """
 
     path: Path
     model: Path
     finished: bool
+    signum: int | None = field(default=None, compare=False)
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.jsonl``."""
@@ -45,6 +61,79 @@ def _silent(text: str) -> None:
     return
 
 
+What = TypeVar("What", contravariant=True)
+
+
+class _Command(Protocol[What]):
+    """What `start` and `resume` have in common."""
+
+    def __call__(
+        self,
+        what: What,
+        /,
+        given: Given = NOTHING_GIVEN,
+        *,
+        loggers: Sequence[MetricLogger] = (),
+        say: Say = _silent,
+        trust_remote_code: bool = False,
+    ) -> Run: ...
+
+
+def _kept(command: _Command[What]) -> _Command[What]:
+    """What a run has done is not lost by a signal, a closed terminal, a `sys.exit` in a reward, or a NaN."""
+
+    @wraps(command)
+    def kept(
+        what: What,
+        /,
+        given: Given = NOTHING_GIVEN,
+        *,
+        loggers: Sequence[MetricLogger] = (),
+        say: Say = _silent,
+        trust_remote_code: bool = False,
+    ) -> Run:
+        path = what.run if isinstance(what, Recipe) else Path(str(what))
+        with lasting_streams(), stopped_at_once(), _no_other_end():
+            try:
+                return command(what, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+            except NonFiniteError as error:
+                # Not the error itself: its frames hold the models, and there may be no room to load them again.
+                step, message = error.step, str(error)
+            if step is not None:
+                _back_to(path, step - 1, given, say, trust_remote_code)
+                message = f"{message}; {way_on(path)}"
+            raise NonFiniteError(message, step)
+
+    return kept
+
+
+def _back_to(path: Path, step: int, given: Given, say: Say, trust_remote_code: bool) -> None:
+    """See to it that there is a checkpoint of ``step``, by repeating what led there from the latest checkpoint on.
+
+    The trainer has left one where the step after it had not changed the weights yet.
+    """
+    if step < 1 or checkpoint_path(RunFolder(path).checkpoints, step).exists():
+        return
+    say(f"the weights of step {step} are gone: repeating what led there, to save them")
+    try:
+        _resume(path, given, loggers=(), say=say, trust_remote_code=trust_remote_code, until=step)
+    # It is said beside the error that led here, which is the one to be raised.
+    except SharpenError as error:
+        say(f"that has failed: {error}")
+
+
+@contextmanager
+def _no_other_end() -> Iterator[None]:
+    """Code of the user's, such as a reward or a logger, may fail, but does not decide with what exit code."""
+    try:
+        yield
+    except BaseException as error:
+        if not ends_program(error):
+            raise
+        raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
+
+
+@_kept
 def start(
     recipe: Recipe,
     given: Given = NOTHING_GIVEN,
@@ -70,6 +159,7 @@ def start(
             return _go(trainer, say)
 
 
+@_kept
 def resume(
     path: Path,
     given: Given = NOTHING_GIVEN,
@@ -86,6 +176,19 @@ def resume(
         RunInUseError: another process or thread is writing this run.
         SharpenError: something cannot be used, as in ``start``; the run stays as it is.
     """
+    return _resume(path, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+
+
+def _resume(
+    path: Path,
+    given: Given,
+    *,
+    loggers: Sequence[MetricLogger],
+    say: Say,
+    trust_remote_code: bool,
+    until: int | None = None,
+) -> Run:
+    """``until``: stop after this step with a checkpoint, and remove none."""
     folder, recipe = RunFolder.open(path)
     recipe = recipe.model_copy(update={"run": path})
     with run_lock(path, say):
@@ -116,9 +219,11 @@ def resume(
             for passed_over in damaged:
                 set_aside(passed_over)
             folder.cut_back(trainer.step if checkpoint else -1)
+            trainer.until = until
             return _go(trainer, say)
 
 
+@_no_other_end()
 def measure(
     recipe: Recipe,
     held_out: HeldOut,
@@ -152,29 +257,15 @@ def measure(
 
 
 def _go(trainer: Trainer, say: Say) -> Run:
-    with _stop_on_interrupt(trainer, say):
+    path, grace_s = trainer.folder.path, trainer.recipe.checkpoint.grace_s
+    with stopped_after_step(trainer, grace_s=grace_s, say=say, way_on=lambda: way_on(path)) as request:
         trainer.run()
     finished = trainer.step >= trainer.recipe.training.steps
-    return Run(trainer.folder.path, checkpoints(trainer.folder.checkpoints)[-1], finished)
+    return Run(path, checkpoints(trainer.folder.checkpoints)[-1], finished, request.signum)
 
 
-@contextmanager
-def _stop_on_interrupt(trainer: Trainer, say: Say) -> Iterator[None]:
-    """The first Ctrl-C ends the run after the present step, with a checkpoint; the second ends it at once."""
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested:
-            raise KeyboardInterrupt
-        trainer.stop_requested = True
-        say("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
-
-    try:
-        before = signal.signal(signal.SIGINT, request)
-    except ValueError:
-        # Only the main thread may handle signals; elsewhere Ctrl-C is the caller's own.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def way_on(path: Path) -> str:
+    """Where a run that was cut off goes on from, and how."""
+    done = checkpoints(RunFolder(path).checkpoints)
+    latest = f"the latest checkpoint is {done[-1]}" if done else "there is no checkpoint yet"
+    return f"{latest}; to go on: sharpen run --resume {path}"

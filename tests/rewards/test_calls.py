@@ -1,5 +1,6 @@
 """Calls of reward functions: threads, time limits, further attempts. The limits are short, the waits for them long."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import typer
 
 from sharpen.errors import RewardError
 from sharpen.rewards import CallSettings, FunctionReward
@@ -225,22 +227,35 @@ def test_a_call_that_hangs_at_its_second_attempt_is_left_behind_too(group: Any, 
     assert (score.timed_out, score.retries) == (True, 1)
 
 
-class PowerCut(BaseException):
-    """No failure of a sample."""
+class Unspeakable(BaseException):
+    def __str__(self) -> str:
+        raise ValueError("no words")
 
 
-def test_what_is_no_exception_is_raised_where_the_scores_are_asked_for(group: Any) -> None:
-    seen: list[str] = []
-
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (GeneratorExit(), "GeneratorExit: "),
+        (StopIteration(), "StopIteration: "),
+        (asyncio.CancelledError(), "CancelledError: "),
+        (typer.Exit(0), "Exit: "),
+        (typer.Abort(), "Abort: "),
+        (Unspeakable(), "Unspeakable: (its text cannot be made)"),
+    ],
+)
+def test_whatever_a_function_raises_fails_its_sample_alone(error: BaseException, said: str, group: Any) -> None:
     def reward(completion: str) -> float:
-        seen.append(completion)
         if completion == "2":
-            raise PowerCut
-        return 1.0
+            raise error
+        return float(completion)
 
-    with pytest.raises(PowerCut):
-        scores_of(reward, group([str(i) for i in range(5)]))
-    assert seen == ["0", "1", "2"]
+    scores = scores_of(reward, group([str(i) for i in range(4)]))
+    assert [score.total for score in scores] == [0.0, 1.0, None, 3.0]
+    assert scores[2].error is not None
+    assert scores[2].error.startswith(f"reward raised {said}")
+    assert "(test_calls.py, line " in scores[2].error
 
 
 SCRIPT = """

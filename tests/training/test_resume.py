@@ -15,14 +15,13 @@ import pytest
 import torch
 
 from sharpen.errors import CheckpointError, DataError, ModelError
-from sharpen.inputs import Given
+from sharpen.rewards import FunctionReward
 from sharpen.run import Run, resume, start
 from sharpen.training.run_folder import read_metrics
 from sharpen.training.trainer import Trainer
 from tiny_runs import (
     Raising,
     assert_left_the_same,
-    digits,
     left_behind,
     reward_file,
     tiny_recipe,
@@ -113,21 +112,28 @@ def test_cut_off_between_a_steps_metrics_and_its_checkpoint(
 
 @pytest.mark.parametrize("call", [1, 33, 76, 101])
 def test_cut_off_in_the_middle_of_a_step(
-    call: int, model: Path, reward: str, whole: dict[str, dict[str, Any]], tmp_path: Path
+    call: int,
+    model: Path,
+    reward: str,
+    whole: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The reward is called 12 times per evaluation and 16 times per step: at the start, in and between steps."""
+    """The reward judges 12 times per evaluation and 16 times per step: at the start, in and between steps."""
     calls = 0
+    judge = FunctionReward._judge
 
-    def falling(completion: str, **row: object) -> float:
+    def falling(self: FunctionReward, *sample: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             raise PowerCut
-        return digits(completion)
+        return judge(self, *sample)
 
-    falling.__name__ = "digits"
-    with pytest.raises(PowerCut):
-        start(tiny_recipe(tmp_path / "run", model, "grpo", reward=reward), Given(reward=falling))
+    with monkeypatch.context() as patched:
+        patched.setattr(FunctionReward, "_judge", falling)
+        with pytest.raises(PowerCut):
+            start(tiny_recipe(tmp_path / "run", model, "grpo", reward=reward))
     assert resume(tmp_path / "run").finished
     assert_left_the_same(tmp_path / "run", whole["grpo"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
 from sharpen.run import Run, measure, start
+from sharpen.stopping import Stopped
 from sharpen.training.run_lock import run_lock
 
 SHOWN = {
@@ -164,7 +166,7 @@ def _stage(name: str, recipe: Recipe) -> tuple[Run, float]:
     with Console(name, total=recipe.training.steps) as console:
         run = start(recipe, loggers=[console], say=console.say)
     if not run.finished:
-        raise KeyboardInterrupt
+        raise Stopped(run.signum or signal.SIGINT)
     return run, time.perf_counter() - started
 
 

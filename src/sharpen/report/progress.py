@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from sharpen.streams import lasting
 
 PLAIN_EVERY_S = 10.0
 
@@ -30,7 +33,8 @@ class Console:
     def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False) -> None:
         self.stage = stage
         # Without emoji: rich loads their table at first use, and a Ctrl-C that comes meanwhile has a message to show.
-        self._console = RichConsole(quiet=quiet, stderr=True, emoji=False)
+        # Kept: a reward may put another stream in its place.
+        self._console = RichConsole(file=lasting(sys.stderr), quiet=quiet, emoji=False)
         self._live = self._console.is_terminal and not quiet
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),

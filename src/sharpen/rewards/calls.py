@@ -60,8 +60,8 @@ class Calls:
 
     A call that does not end within ``timeout_s`` is given up: its sample has failed, its thread is left to itself, and
     another goes on with the other samples. Nothing can end a thread, so that with more than `MAX_STUCK` of them stuck
-    the calls end with a `RewardError`. A call that ends, but late, has failed alike. Of exceptions, those of the class
-    `Exception` are recorded, all others are raised where the calls are waited for.
+    the calls end with a `RewardError`. A call that ends, but late, has failed alike. Whatever the function raises is
+    recorded, `SystemExit` and a `KeyboardInterrupt` of its own too.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Calls:
                 sample = worker.sample
             try:
                 called = self._attempts(worker, sample)
-            except BaseException as error:  # noqa: BLE001  no failure of the sample: raised by the one who waits
+            except BaseException as error:  # noqa: BLE001  a fault of ours: raised by the one who waits
                 with self._changed:
                     self._fatal = error
                     self._changed.notify()
@@ -147,8 +147,11 @@ class Calls:
             started_s = time.monotonic()
             try:
                 value = self._call(sample)
-            # The user's code may raise anything; one bad sample must not end a run.
-            except Exception as error:  # noqa: BLE001
+            # The user's code may raise anything, SystemExit too; one bad sample must not end a run.
+            except BaseException as error:
+                # A signal, and with it a real Ctrl-C, is raised in the main thread and there alone.
+                if in_place.get() and isinstance(error, KeyboardInterrupt):
+                    raise
                 kinds = kinds_of(error)
                 again = attempt < settings.retries and not worker.abandoned and not self._given_up.is_set()
                 if again and not kinds.isdisjoint(settings.retry_on):
@@ -224,16 +227,21 @@ def note_stuck(thread: Thread, what: str) -> None:
         )
 
 
-def kinds_of(error: Exception) -> frozenset[str]:
+def kinds_of(error: BaseException) -> frozenset[str]:
     """The names of an exception's class and of its bases."""
     if isinstance(error, FunctionError):
         return error.kinds
     return frozenset(kind.__name__ for kind in type(error).__mro__)
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An exception's name and message, and where it was raised."""
     if isinstance(error, FunctionError):
         return str(error)
+    try:
+        text = str(error)
+    # The exception's class may be the user's own.
+    except Exception:  # noqa: BLE001
+        text = "(its text cannot be made)"
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"

@@ -74,8 +74,8 @@ def _reply(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"value": _plain(value)}
     except _UnusableError as error:
         return {"unusable": str(error)}
-    # The user's code may raise anything; it is told to the process that asked.
-    except Exception as error:  # noqa: BLE001
+    # The user's code may raise anything, SystemExit too; it is told to the process that asked.
+    except BaseException as error:  # noqa: BLE001
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}, line {last.lineno}"
         kinds = [kind.__name__ for kind in type(error).__mro__]

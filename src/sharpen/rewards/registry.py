@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from sharpen.config import IN_MEMORY
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
-from sharpen.rewards.calls import CallSettings
+from sharpen.rewards.calls import CallSettings, describe
 from sharpen.rewards.code import CodeCompiles, CodeTests
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_lint import CodeLint
@@ -25,6 +25,7 @@ from sharpen.rewards.math import Math
 from sharpen.rewards.model import ModelReward, ModelSettings, ProcessModelReward, StepModelSettings
 from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
+from sharpen.rewards.own_code import ends_program, undisturbed
 from sharpen.rewards.process import ProcessFunction
 from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
@@ -254,10 +255,18 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
 def _load(name: str) -> Any:
     source, _, attribute = name.rpartition(":")
     try:
-        module = load_source(source)
+        with undisturbed():
+            module = load_source(source)
     except (ImportError, OSError, SyntaxError, ValueError) as error:
         raise RewardError(
             f"reward {name!r}: importing {source!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    except BaseException as error:
+        if not ends_program(error):
+            raise
+        raise RewardError(
+            f"reward {name!r}: importing {source!r} ends the program with {describe(error)}; what a script does "
+            'belongs under `if __name__ == "__main__":`'
         ) from error
     found: Any = module
     for part in attribute.split("."):

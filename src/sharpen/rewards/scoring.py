@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from sharpen.errors import RewardError
+from sharpen.rewards.own_code import undisturbed
 from sharpen.rewards.reward import Reward, sample_name
 from sharpen.types import Group
 
@@ -18,7 +19,9 @@ def score_groups(
     Raises `RewardError` where the reward gave something that is no number, and where too many failed.
     """
     started = time.perf_counter()
-    scored = [group.scored(scores) for group, scores in zip(groups, reward.score(groups), strict=True)]
+    with undisturbed():
+        scores = reward.score(groups)
+    scored = [group.scored(of_group) for group, of_group in zip(groups, scores, strict=True)]
     seconds = {"reward": time.perf_counter() - started}
     check_failures(scored, max_failure_rate)
     return scored, seconds | {f"reward/{name}": of_part for name, of_part in reward.seconds.items()}

@@ -10,7 +10,7 @@ from math import isfinite
 import torch
 from torch import nn
 
-from sharpen.errors import ModelError
+from sharpen.errors import ModelError, NonFiniteError
 from sharpen.models.policy import Policy
 from sharpen.rollout.any_decoding import AnyDecoding, round_matrices, with_rounded_matrices
 from sharpen.rollout.decoder import Decoder, PlainDecoding
@@ -92,7 +92,7 @@ class LocalEngine:
         on_gpu = self.policy.device.type == "cuda" and self._decoder is not None
         written = drawing.run(ahead=on_gpu, capture=on_gpu)
         if not all(map(isfinite, chain.from_iterable(w.logprobs for w in written))):
-            raise FloatingPointError(
+            raise NonFiniteError(
                 f"{self.policy.source} gives logits that are not numbers, so nothing can be drawn from it. If it did "
                 "not before this run, the learning rate is too high"
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sharpen.errors import NonFiniteError
 from sharpen.methods import Role
 from sharpen.models.model import Model
 from sharpen.training.reference import Reference
@@ -17,7 +18,10 @@ from sharpen.types import Annotation, Batch, Group, Need
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """The models of a run and how they are asked. Everything is of the weights as they are now, without gradient."""
+    """The models of a run and how they are asked. Everything is of the weights as they are now, without gradient.
+
+    Raises `NonFiniteError` where a model says NaN or infinity.
+    """
 
     models: Mapping[Role, Model]
     reference: Reference | None
@@ -35,21 +39,41 @@ class Annotator:
             asked = torch.arange(len(batch)) if taught_B is None else taught_B.nonzero().squeeze(1)
             old_BT = torch.zeros(batch.tokens_BT.shape)
             if len(asked):
-                old_BT[asked] = self._ask(batch.select(asked), "logprobs", self.models["policy"])
+                old_BT[asked] = self._ask(batch.select(asked), "logprobs", "policy")
             batch = replace(batch, old_logprobs_BT=old_BT)
         if "ref_logprobs" in wanted and batch.ref_logprobs_BT is None:
             assert self.reference is not None
             ref_BT = self.reference.logprobs(groups, batch, self.temperature, self.limits)
-            batch = replace(batch, ref_logprobs_BT=ref_BT)
+            batch = replace(batch, ref_logprobs_BT=finite(ref_BT, "reference's log-probabilities"))
         if "kl" in wanted and batch.kl_BT is None:
             assert self.reference is not None
-            kl_BT = self._ask(batch, "exact_kl", self.models["policy"], self.reference.policy)
+            kl_BT = self._ask(batch, "exact_kl", "policy", self.reference.policy)
             batch = replace(batch, kl_BT=kl_BT)
         if "values" in wanted and batch.values_BT is None:
             # A critic that shares the policy's backbone is a head of the policy.
-            critic = self.models.get("critic", self.models["policy"])
+            critic: Role = "critic" if "critic" in self.models else "policy"
             batch = replace(batch, values_BT=self._ask(batch, "values", critic))
         return batch
 
-    def _ask(self, batch: Batch, need: Need, model: Model, reference: Model | None = None) -> Tensor:
-        return all_outputs(model, batch, need, self.temperature, self.limits, reference)
+    def _ask(self, batch: Batch, need: Need, role: Role, reference: Model | None = None) -> Tensor:
+        said_BT = all_outputs(self.models[role], batch, need, self.temperature, self.limits, reference)
+        return finite(said_BT, f"{role}'s {_CALLED[need]}")
+
+
+_CALLED: dict[Need, str] = {
+    "logprobs": "log-probabilities",
+    "entropy": "entropies",
+    "exact_kl": "KL divergences from the reference",
+    "values": "values",
+    "scores": "scores",
+}
+
+
+def finite(tensor: Tensor, what: str) -> Tensor:
+    """The same tensor. Raises `NonFiniteError`, which names it as ``what``, where not all of it is finite."""
+    # NaN is its own least and greatest, and no tensor of truth values is made.
+    if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise NonFiniteError(
+            f"the {what} are NaN or infinite. Lower optimizer.learning_rate, or look for rewards of enormous size"
+        )
+    return tensor

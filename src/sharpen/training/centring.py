@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from sharpen.assemble import assemble
-from sharpen.errors import CheckpointError
+from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.models.adapter_files import find_adapter, read_adapter
 from sharpen.models.lora import sharing_frozen
 from sharpen.models.model import Model
@@ -40,6 +41,8 @@ class Centring:
             tokens_per_microbatch=self.limits.tokens_per_microbatch,
             shared=self.limits.shared_prompt,
         )
+        if not math.isfinite(taken):
+            raise NonFiniteError(f"the reward model's mean score of the demonstrations is {taken:g}")
         return {"score/centred_by": taken}
 
     def centre_saved(self, checkpoint: Path, like: Model) -> None:

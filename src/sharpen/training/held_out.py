@@ -11,6 +11,7 @@ import torch
 
 from sharpen.assemble import assemble
 from sharpen.config import Recipe
+from sharpen.errors import NonFiniteError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation, estimate, evaluate
 from sharpen.inputs import HeldOut, Say, groups_of, prompts_of
@@ -112,6 +113,8 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
         np.add.at(loss_P, part.group_B.cpu().numpy(), len(groups) * loss_B.double().cpu().numpy())
         for name, figure_B in terms.figures.items():
             figures.setdefault(name, []).append((part.group_B.cpu(), figure_B.double().cpu()))
+    if not np.isfinite(loss_P).all():
+        raise NonFiniteError(f"the {objective.model}'s loss on held-out rows is {loss_P.mean():g}")
     return {
         "loss": estimate("loss", loss_P),
         **{name: estimate(name, _mean_per_group(found, len(groups))) for name, found in figures.items()},

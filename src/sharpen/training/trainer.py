@@ -12,7 +12,7 @@ import torch
 
 from sharpen.assemble import assemble
 from sharpen.config import Recipe
-from sharpen.errors import CheckpointError, RecipeError
+from sharpen.errors import CheckpointError, NonFiniteError, RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.losses.kl import k3
 from sharpen.methods import Objective, Role
@@ -20,7 +20,7 @@ from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine
 from sharpen.sources import Drawn
 from sharpen.suggest import did_you_mean
-from sharpen.training.annotate import Annotator
+from sharpen.training.annotate import Annotator, finite
 from sharpen.training.centring import Centring, best_to_centre
 from sharpen.training.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
 from sharpen.training.loggers import MetricLogger
@@ -72,6 +72,10 @@ class Trainer:
         self.best: dict[str, float] | None = None
         self.centred_by: float | None = None
         self.stop_requested = False
+        self.until: int | None = None
+        self.saving = False
+        self._saved_s = time.monotonic()
+        self._began = self._position()
         self._warned: set[str] = set()
 
     @property
@@ -80,7 +84,22 @@ class Trainer:
         return self.models[self.main]
 
     def run(self) -> None:
-        """Train to the last step. Ends early, with a checkpoint, where ``stop_requested`` is set meanwhile."""
+        """Train to the last step, or ``until`` an earlier one. Ends early where ``stop_requested`` is set meanwhile.
+
+        At its end there is a checkpoint. Raises `NonFiniteError` where something in a step is no finite number; there
+        is then a checkpoint of the step before, unless an update had changed the weights.
+        """
+        self._saved_s = time.monotonic()
+        try:
+            self._run()
+        except NonFiniteError as error:
+            before = self._began["step"]
+            there = checkpoint_path(self.folder.checkpoints, before).exists()
+            if before and not there and self._began["versions"] == self._versions():
+                self.save(self._began)
+            raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
+
+    def _run(self) -> None:
         recipe = self.recipe
         if self.step == 0:
             metrics = self._prepare()
@@ -89,6 +108,7 @@ class Trainer:
             if metrics:
                 self._record({"step": 0, **metrics}, save=False)
         while self.step < recipe.training.steps:
+            self._began = self._position()
             self.step += 1
             metrics = self.train_step()
             last = self.step == recipe.training.steps
@@ -100,9 +120,9 @@ class Trainer:
             if measured:
                 metrics |= self._evaluate()
                 improved = self._is_best(metrics)
-            due = recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0
+            due = (recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0) or self._minutes_are_over()
             # Read once: a request that comes while this step is recorded is for the next, which then is saved.
-            stopping = self.stop_requested
+            stopping = self.stop_requested or self.step == self.until
             self._record(metrics, save=bool(last or due or improved or stopping))
             if stopping:
                 break
@@ -187,12 +207,41 @@ class Trainer:
         """The present strength of each penalty."""
         return {name: c.at(self.step, self.levels[name]) for name, c in self.coefficients.items()}
 
-    def save(self) -> Path:
-        state = {
+    def _versions(self) -> dict[str, int]:
+        return {role: model.version for role, model in self.models.items()}
+
+    def _position(self) -> dict[str, Any]:
+        """What a step has changed before it is done, as JSON: where it stands, and what it has drawn."""
+        return {
             "step": self.step,
-            "versions": {role: model.version for role, model in self.models.items()},
-            "levels": self.levels,
+            "versions": self._versions(),
+            "levels": dict(self.levels),
             "world": self.world.state(),
+        }
+
+    def _minutes_are_over(self) -> bool:
+        minutes = self.recipe.checkpoint.every_minutes
+        return minutes > 0 and time.monotonic() - self._saved_s >= 60 * minutes
+
+    def save(self, position: Mapping[str, Any] | None = None) -> Path:
+        """Write a checkpoint of the present position, and remove those that are too many.
+
+        Where ``position`` is given, one of that, with nothing removed: it is written because something went wrong, of
+        which older checkpoints may be free.
+        """
+        self.saving = True
+        try:
+            path = self._save(position or self._position())
+            if position is None and self.until is None:
+                self._prune()
+        finally:
+            self.saving = False
+        self._saved_s = time.monotonic()
+        return path
+
+    def _save(self, position: Mapping[str, Any]) -> Path:
+        state = {
+            **position,
             "kept": self.folder.kept_digest(),
             "best": self.best,
             "centred_by": self.centred_by,
@@ -203,13 +252,14 @@ class Trainer:
         if reference is not None and reference.moves:
             models["reference"] = reference.policy
         optimizers = {"" if role == self.main else str(role): o for role, o in self.optimizers.items()}
-        path = save_checkpoint(self.folder.checkpoints, self.step, models, optimizers, state)
+        return save_checkpoint(self.folder.checkpoints, position["step"], models, optimizers, state)
+
+    def _prune(self) -> None:
         prune(
             self.folder.checkpoints,
             self.recipe.checkpoint.keep,
             int(self.best["step"]) if self.best else None,
         )
-        return path
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint whose weights the models already have."""
@@ -241,6 +291,7 @@ class Trainer:
             # Within the only update of a rollout, the policy is the one that the rollout began with.
             wanted -= {"old_logprobs"}
         assert batch.advantages_BT is not None
+        finite(batch.advantages_BT, "advantages, made of the rewards,")
         every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.compares)
         taught_B = batch.advantages_BT.ne(0).any(dim=1) | every
         return self.annotator.annotate(batch, wanted, groups, taught_B)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sharpen.errors import NonFiniteError
 from sharpen.methods import Method, Objective, Terms
 from sharpen.models.layout import Row
 from sharpen.models.model import Model
@@ -109,17 +111,21 @@ def optimizer_step(
     stats: TokenStats | None = None,
     reference: Model | None = None,
 ) -> Updated:
-    """Accumulate, clip and apply. A step without any gradient is a no-op, optimizer state included."""
+    """Accumulate, clip and apply. A step without any gradient is a no-op, optimizer state included.
+
+    Raises `NonFiniteError` where the loss or the gradient is NaN or infinite; weights and optimizer state are then as
+    they were.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss, tokens = accumulate_gradient(model, objective, batch, temperature, limits, stats, reference)
     if tokens == 0:
         return Updated(0.0, 0.0, applied=False, tokens=0)
     trained = [p for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if not norm.isfinite():
-        raise FloatingPointError(
-            f"the gradient norm is {norm.item()} (loss {loss}); the weights were left as they were. Lower "
-            "optimizer.learning_rate, or look at the rewards and log-probabilities of this step"
+    if not (norm.isfinite() and math.isfinite(loss)):
+        raise NonFiniteError(
+            f"the {objective.model}'s gradient norm is {norm.item():g}, its loss {loss:g}. Lower "
+            "optimizer.learning_rate or optimizer.max_grad_norm, or look for rewards of enormous size"
         )
     if max_grad_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)

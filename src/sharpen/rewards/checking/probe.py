@@ -43,7 +43,7 @@ class HangsError(RewardError):
     """The reward hangs so often that the check cannot go on."""
 
 
-class _TimeUp(BaseException):
+class _TimeUp(KeyboardInterrupt):
     """Not an Exception: a reward's own ``except Exception`` must not keep it."""
 
 
@@ -95,8 +95,10 @@ class Probe:
             stops = f"no answer within {self.timeout_s:g} s"
         except RewardError as error:
             stops = str(error)
+        except KeyboardInterrupt:
+            raise
         # A reward may be anybody's, and what the completion says may be run in it: SystemExit is no Exception.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             stops = f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
         full = stops is None and score.total is not None and score.total >= self.threshold
