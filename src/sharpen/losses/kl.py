@@ -11,7 +11,7 @@ k3 then grows linearly, and so pulls the token up as before while value and grad
 import torch
 from torch import Tensor
 
-from sharpen.losses.ratio import log_ratio, ratio, ratio_less_1
+from sharpen.losses.ratio import BOUND_NATS, log_ratio, ratio, ratio_less_1
 
 
 def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
@@ -49,9 +49,12 @@ def weighted_k3(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: T
     .. math:: \rho\, k_3, \quad \rho = π / π_{old}
 
     Unbiased as a value for tokens drawn from π_old. The gradient goes through both factors, and in expectation is
-    that of KL(π ‖ π_ref): minus β times it adds βρ log r to the policy's coefficient. Both ratios are bounded.
+    that of KL(π ‖ π_ref): minus β times it adds βρ log r to the policy's coefficient. From log r = 20 on it is written
+    as π_ref/π_old − ρ (log r + 1), which is the same with that gradient, whatever the bounded first part.
     """
-    return ratio(log_ratio(logprobs_BT, old_logprobs_BT)) * k3(logprobs_BT, ref_logprobs_BT)
+    ratio_BT, log_r_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT)), log_ratio(ref_logprobs_BT, logprobs_BT)
+    far_BT = ratio(log_ratio(ref_logprobs_BT, old_logprobs_BT)) - ratio_BT * (log_r_BT + 1.0)
+    return torch.where(log_r_BT > BOUND_NATS, far_BT, ratio_BT * (ratio_less_1(log_r_BT) - log_r_BT))
 
 
 def exact_kl(logprobs_NV: Tensor, ref_logprobs_NV: Tensor) -> Tensor:
