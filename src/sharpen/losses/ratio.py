@@ -5,8 +5,8 @@ ratio grows along its tangent,
 
 .. math:: e^x \text{ up to } b = 20, \qquad e^b (1 + x - b) \text{ beyond,}
 
-which keeps value and gradient finite and of the same sign. Up to the bound all is e^x, bit for bit. No token drawn from
-a policy reaches it: it would have to be drawn at a probability below e⁻²⁰ = 2·10⁻⁹, or to have changed as much since.
+which keeps value and gradient finite and of the same sign. Up to the bound all is e^x, bit for bit. What a policy draws
+does not come near it: a token that π_ref holds for e²⁰ times more likely has a probability of at most e⁻²⁰ = 2·10⁻⁹.
 """
 
 import math
