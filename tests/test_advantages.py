@@ -96,9 +96,9 @@ def test_equal_rewards_give_exactly_zero(std, reward):
 @pytest.mark.parametrize("std", ["group", "batch", "none"])
 def test_a_spread_within_rounding_gives_exactly_zero(std):
     assert computed([0.1 + 0.2, 0.3, 0.3], [0, 0, 0], std=std) == [0.0] * 3
-    assert computed([1000.0, 1000.0005, 1000.0], [0, 0, 0], std=std) == [0.0] * 3
-    assert computed([0.0, 5e-7, 0.0], [0, 0, 0], std=std) == [0.0] * 3
-    assert all(computed([1e-3, 0.0], [0, 0], std=std))
+    assert computed([1000.0, 1000.0 * (1 + 2**-50), 1000.0], [0, 0, 0], std=std) == [0.0] * 3
+    for rewards in ([1000.0, 1000.0005], [0.0, 5e-7], [1e-3, 0.0]):
+        assert all(computed(rewards, [0, 0], std=std))
 
 
 def test_equal_float32_rewards_give_exactly_zero():

@@ -36,6 +36,7 @@ def plain_step(batch: Batch) -> Step:
         reference=rows(batch.ref_logprobs_BT),
         divergence=rows(batch.kl_BT),
         values=rows(batch.values_BT),
+        final=[] if batch.final_values_B is None else batch.final_values_B.tolist(),
         coefficients=dict(batch.coefficients),
     )
 
@@ -45,7 +46,7 @@ def scalars(rows: list[Tensor]) -> list[list[Tensor]]:
 
 
 def said_by(model: Model, batch: Batch, temperature: float, reference: Policy | None = None) -> Said:
-    """What a model says of every token, by its own forward, one sequence at a time."""
+    """What a model says of every token, by its own forward, one sequence at a time; a head before and at the token."""
     if isinstance(model, Scorer):
         heads = [model.head(states).squeeze(1) for states in _states(model, batch)]
         return Said(values=scalars([row[:-1] for row in heads]), scores=scalars([row[1:] for row in heads]))
@@ -62,7 +63,8 @@ def said_by(model: Model, batch: Batch, temperature: float, reference: Policy | 
             others = [(logits / temperature).log_softmax(dim=-1) for logits in own_logits(reference.model, batch)]
         said.divergences = scalars([(p.exp() * (p - q)).sum(dim=-1) for p, q in zip(logs, others, strict=True)])
     if model.value_head is not None:
-        said.values = scalars([model.value_head(states).squeeze(1)[:-1] for states in _states(model, batch)])
+        heads = [model.value_head(states).squeeze(1) for states in _states(model, batch)]
+        said.values, said.scores = scalars([row[:-1] for row in heads]), scalars([row[1:] for row in heads])
     return said
 
 

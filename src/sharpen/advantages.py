@@ -1,4 +1,9 @@
-"""What a reward means for the policy: pure functions of tensors."""
+"""What a reward means for the policy: pure functions of tensors.
+
+Numbers that differ by no more than rounding are equal, and equal rewards teach nothing: dividing by their spread would
+make ±1 of it. How far rounding may have moved a reward is given as ``rounding_B``, in units of the reward; where it is
+not, the reward counts as rounded once, see `sharpen.rounding`.
+"""
 
 from typing import Literal
 
@@ -6,15 +11,19 @@ import torch
 from torch import Tensor
 
 from sharpen.returns import next_marked, sum_from
+from sharpen.rounding import rounding
 
 Spread = Literal["group", "batch", "none"]
 
-ZERO_SPREAD = 1e-6
-"""Rewards of a group that differ by less than this, relative to their size, are equal but for rounding."""
-
 
 def group_advantages(
-    rewards_B: Tensor, group_B: Tensor, *, std: Spread = "group", ddof: int = 1, eps: float = 0.0
+    rewards_B: Tensor,
+    group_B: Tensor,
+    *,
+    std: Spread = "group",
+    ddof: int = 1,
+    eps: float = 0.0,
+    rounding_B: Tensor | None = None,
 ) -> Tensor:
     r"""Rewards relative to their group, GRPO's outcome supervision (DeepSeekMath, arXiv 2402.03300, section 4.1.2).
 
@@ -28,6 +37,7 @@ def group_advantages(
         std: spread of the group, of all rewards of the batch, or no division.
         ddof: degrees of freedom taken off the count in the spread, 0 or 1.
         eps: added to the spread.
+        rounding_B: how far rounding may have moved each reward.
 
     Returns:
         One advantage per sequence, [B].
@@ -37,10 +47,12 @@ def group_advantages(
     """
     if std == "group" and ddof == 1 and (group_B.bincount() == 1).any():
         raise ValueError("a group of one completion has no spread with ddof=1; use a larger group or ddof=0")
-    return standardised(rewards_B, group_B, std=std, ddof=ddof, eps=eps)
+    return standardised(rewards_B, group_B, std=std, ddof=ddof, eps=eps, rounding_B=rounding_B)
 
 
-def standardised(values_B: Tensor, group_B: Tensor, *, std: Spread, ddof: int, eps: float) -> Tensor:
+def standardised(
+    values_B: Tensor, group_B: Tensor, *, std: Spread, ddof: int, eps: float, rounding_B: Tensor | None = None
+) -> Tensor:
     """``group_advantages`` of any values; one that is alone in its group gets 0, whatever ddof."""
     groups = int(group_B.max()) + 1
     valid_B = ~values_B.isnan()
@@ -48,7 +60,7 @@ def standardised(values_B: Tensor, group_B: Tensor, *, std: Spread, ddof: int, e
     count_P = _per_group(valid_B.to(values_B.dtype), group_B, groups)
     mean_P = _per_group(filled_B, group_B, groups) / count_P.clamp(min=1)
     centred_B = (filled_B - mean_P[group_B]) * valid_B
-    flat_B = zero_spread(values_B, group_B)[group_B]
+    flat_B = zero_spread(values_B, group_B, rounding_B)[group_B]
 
     if std == "group":
         variance_P = _per_group(centred_B.square(), group_B, groups) / (count_P - ddof).clamp(min=1)
@@ -66,16 +78,22 @@ def standardised(values_B: Tensor, group_B: Tensor, *, std: Spread, ddof: int, e
     return scaled_B.where(valid_B & ~flat_B, torch.zeros_like(scaled_B))
 
 
-def zero_spread(rewards_B: Tensor, group_B: Tensor) -> Tensor:
-    """Which groups have rewards that are all equal within rounding, [P]. Such a group teaches nothing."""
+def zero_spread(rewards_B: Tensor, group_B: Tensor, rounding_B: Tensor | None = None) -> Tensor:
+    """Which groups have rewards that are all equal within rounding, [P]. Such a group teaches nothing.
+
+    Equal within rounding are rewards of which the highest is above the lowest by no more than the largest rounding of
+    the group.
+    """
     groups = int(group_B.max()) + 1
     high_B, low_B = (rewards_B.nan_to_num(nan=x, posinf=x, neginf=x) for x in (-torch.inf, torch.inf))
     high_P = rewards_B.new_full((groups,), -torch.inf).scatter_reduce(0, group_B, high_B, "amax")
     low_P = rewards_B.new_full((groups,), torch.inf).scatter_reduce(0, group_B, low_B, "amin")
-    return _flat(high_P, low_P)
+    moved_B = rounding(rewards_B) if rounding_B is None else rounding_B.to(rewards_B.dtype)
+    moved_P = rewards_B.new_zeros(groups).scatter_reduce(0, group_B, moved_B.nan_to_num(nan=0.0), "amax")
+    return high_P - low_P <= moved_P
 
 
-def leave_one_out(rewards_B: Tensor, group_B: Tensor) -> Tensor:
+def leave_one_out(rewards_B: Tensor, group_B: Tensor, *, rounding_B: Tensor | None = None) -> Tensor:
     r"""RLOO: each reward less the mean of the others of its group (Ahmadian et al. 2024, arXiv 2402.14740).
 
     .. math:: Â_i = r_i - \frac1{G - 1} \sum_{j \ne i} r_j = \frac{G}{G - 1} (r_i - \mathrm{mean}\,r)
@@ -89,7 +107,7 @@ def leave_one_out(rewards_B: Tensor, group_B: Tensor) -> Tensor:
     if (group_B.bincount() == 1).any():
         raise ValueError("a group of one completion has no others to leave; use a larger group")
     count_B = _per_group((~rewards_B.isnan()).to(rewards_B.dtype), group_B, int(group_B.max()) + 1)[group_B]
-    centred_B = standardised(rewards_B, group_B, std="none", ddof=0, eps=0.0)
+    centred_B = standardised(rewards_B, group_B, std="none", ddof=0, eps=0.0, rounding_B=rounding_B)
     return centred_B * count_B / (count_B - 1).clamp(min=1)
 
 
@@ -146,33 +164,38 @@ def decoupled_advantages(parts_BK: Tensor, group_B: Tensor, weights_K: Tensor, *
         parts_BK: K rewards per sequence; NaN takes no part and adds nothing. A sequence with nothing but NaN gets 0
             and does not count in std S.
         group_B: the group of each sequence, integers from 0.
-        weights_K: weight of each reward after its normalisation.
+        weights_K: weight of each reward after its normalisation. A group whose weighted scores cancel has no spread.
         ddof: degrees of freedom taken off the count in both spreads, 0 or 1.
 
     Raises:
         ValueError: a group of one sequence has no spread with ddof = 1.
     """
-    scores_BK = torch.stack([group_advantages(part_B, group_B, ddof=ddof) for part_B in parts_BK.unbind(1)], dim=1)
-    summed_B = (scores_BK * weights_K).sum(dim=1)
+    parts = [group_advantages(part_B, group_B, ddof=ddof) for part_B in parts_BK.unbind(1)]
+    weighted_BK = torch.stack(parts, dim=1) * weights_K
+    summed_B = weighted_BK.sum(dim=1)
+    flat_P = zero_spread(summed_B, group_B, rounding(weighted_BK).sum(dim=1))
+    summed_B = summed_B.masked_fill(flat_P[group_B], 0.0)
     count = (~parts_BK.isnan()).any(dim=1).sum()
     spread = (summed_B.square().sum() / (count - ddof).clamp(min=1)).sqrt()
-    return summed_B / spread if spread > ZERO_SPREAD else torch.zeros_like(summed_B)
+    return summed_B / spread.where(spread > 0, torch.ones_like(spread))
 
 
-def whiten(values_BT: Tensor, mask_BT: Tensor, *, centre: bool = True) -> Tensor:
+def whiten(values_BT: Tensor, mask_BT: Tensor, *, centre: bool = True, moved: Tensor | float = 0.0) -> Tensor:
     r"""Mean 0 and variance 1 over all tokens of the batch, as for REINFORCE++ (arXiv 2501.03262) and PPO.
 
     .. math:: (x - \mathrm{mean}\,x) / \mathrm{std}\,x \quad [+ \mathrm{mean}\,x]
 
     The mean is added again without ``centre``, which rewards want (Ziegler et al. 2019, arXiv 1909.08593). std is over
     n − 1. Where all values are equal within rounding, one token among them, they have no spread to divide by: the
-    result is 0, or the values themselves without ``centre``. Tokens outside ``mask_BT`` get 0.
+    result is 0, or the values themselves without ``centre``. ``moved`` is how far rounding of what the values were made
+    of may have moved them. Tokens outside ``mask_BT`` get 0.
     """
     values_N = values_BT[mask_BT]
     if not len(values_N):
         return torch.zeros_like(values_BT)
     mean = values_N.mean()
-    centred_N = torch.zeros_like(values_N) if _flat(values_N.max(), values_N.min()) else values_N - mean
+    flat = values_N.max() - values_N.min() <= rounding(values_N).max().clamp(min=moved)
+    centred_N = torch.zeros_like(values_N) if flat else values_N - mean
     spread = (centred_N.square().sum() / max(len(values_N) - 1, 1)).sqrt()
     whitened_N = centred_N / spread.where(spread > 0, torch.ones_like(spread))
     return torch.zeros_like(values_BT).masked_scatter(mask_BT, whitened_N if centre else whitened_N + mean)
@@ -226,8 +249,3 @@ def soft_overlong(length_B: Tensor, *, limit: int, cache: int) -> Tensor:
 
 def _per_group(values_B: Tensor, group_B: Tensor, groups: int) -> Tensor:
     return values_B.new_zeros(groups).index_add(0, group_B, values_B)
-
-
-def _flat(high: Tensor, low: Tensor) -> Tensor:
-    """Whether all between the two is equal within rounding."""
-    return high - low <= ZERO_SPREAD * high.abs().maximum(low.abs()).clamp(min=1.0)

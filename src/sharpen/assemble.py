@@ -38,6 +38,7 @@ def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         if summands
         else None,
         reward_weights=tuple(summand.weight for summand in summands),
+        lengths_B=torch.tensor([len(c.token_ids) for c in completions]),
         sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if drawn else None,
     )
 

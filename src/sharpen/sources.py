@@ -178,6 +178,8 @@ class InitialPolicy(Source):
 
 def _has_spread(group: Group, of: Differing) -> bool:
     batch = assemble([group])
+    if of == "total":
+        return not bool(zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B).all())
     rewards_NK = batch.rewards_B[:, None]
     if of == "steps":
         if batch.step_rewards_BT is None:

@@ -22,6 +22,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sharpen.rounding import rounding
+
 Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
 
@@ -135,10 +137,12 @@ class Batch:
     where scores are needed. ``rewards_B`` is NaN where there is none; ``step_rewards_BT`` holds the reward of each
     step at its last token and NaN elsewhere, and is None where the reward gives no steps. ``rewards_BK`` has the K
     rewards of which ``rewards_B`` is the sum weighted by ``reward_weights``, None where it is not made of several.
-    ``truncated_B`` marks completions that were cut off at ``completion_limit`` tokens. The rest is filled in on the
-    way, each by the one who needs it: advantages, the critic's targets, the weight of each term ([B, T] or [B]) and
-    the present strength of each penalty by the method; log-probabilities, values and the exact KL of the policy that
-    sampled to the reference (``kl_BT``, nats) by the models.
+    ``truncated_B`` marks completions that were cut off at ``completion_limit`` tokens, and ``lengths_B`` counts the
+    tokens of each, trained on or not. The rest is filled in on the way, each by the one who needs it: advantages, the
+    critic's targets, the weight of each term ([B, T] or [B]) and the present strength of each penalty by the method;
+    log-probabilities, values and the exact KL of the policy that sampled to the reference (``kl_BT``, nats) by the
+    models. ``values_BT`` are those before each token; ``final_values_B`` are those after the last token of completions
+    that were cut off, and 0 for all others.
     """
 
     prompts: tuple[Tensor, ...]
@@ -151,11 +155,13 @@ class Batch:
     step_rewards_BT: Tensor | None = None
     rewards_BK: Tensor | None = None
     reward_weights: tuple[float, ...] = ()
+    lengths_B: Tensor | None = None
     sample_logprobs_BT: Tensor | None = None
     old_logprobs_BT: Tensor | None = None
     ref_logprobs_BT: Tensor | None = None
     kl_BT: Tensor | None = None
     values_BT: Tensor | None = None
+    final_values_B: Tensor | None = None
     advantages_BT: Tensor | None = None
     targets_BT: Tensor | None = None
     weights: Tensor | None = None
@@ -163,6 +169,13 @@ class Batch:
 
     def __len__(self) -> int:
         return self.tokens_BT.shape[0]
+
+    @property
+    def rounding_B(self) -> Tensor:
+        """How far rounding may have moved each reward: that of all it is the sum of, not only of what is left of it."""
+        if self.rewards_BK is None:
+            return rounding(self.rewards_B)
+        return rounding(self.rewards_BK * self.rewards_BK.new_tensor(self.reward_weights)).nansum(dim=1)
 
     def select(self, index_B: Tensor) -> Batch:
         """The sequences ``index_B``, in that order. Groups keep their numbers."""
@@ -181,7 +194,7 @@ class Batch:
         return replace(self, **changed)
 
 
-Annotation = Literal["old_logprobs", "ref_logprobs", "kl", "values"]
+Annotation = Literal["old_logprobs", "ref_logprobs", "kl", "values", "final_values"]
 """What the models add to a batch before it is trained on."""
 
 Need = Literal["logprobs", "entropy", "exact_kl", "values", "scores"]

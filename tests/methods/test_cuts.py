@@ -122,6 +122,7 @@ def drawn(method: Method) -> Batch:
         ref_logprobs_BT=now_BT + noise(0.5),
         kl_BT=noise(1.0).abs(),
         values_BT=noise(1.0),
+        final_values_B=noise(1.0)[:, 0],
         coefficients={name: coefficient.start for name, coefficient in method.coefficients().items()},
     )
 

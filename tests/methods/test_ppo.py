@@ -16,12 +16,14 @@ LOG = math.log
 OLD = rows([-1, -2], [-1])
 REFERENCE = rows([-1.5, -1], [-3])
 VALUES = rows([0.5, 1.0], [2.0])
+AFTER = torch.tensor([3.0, 7.7], dtype=torch.float64)
 
 
 def step_of(method: PPO, rewards: tuple[float, float] = (2.0, -1.0), limit: int = 10) -> Batch:
     """β (log π_old − log π_ref) is β times 0.5 and −1 of the first, 2 of the second completion."""
     batch = rollout([[rewards[0]], [rewards[1]]], [[2], [1]], limit)
-    return ready(method, batch, old_logprobs_BT=OLD, ref_logprobs_BT=REFERENCE, values_BT=VALUES)
+    said = {"old_logprobs_BT": OLD, "ref_logprobs_BT": REFERENCE, "values_BT": VALUES, "final_values_B": AFTER}
+    return ready(method, batch, **said)
 
 
 def counted(tensor_BT: Tensor | None, batch: Batch) -> list[float]:
@@ -65,17 +67,33 @@ def test_advantages_are_whitened_over_the_tokens_of_the_batch_and_targets_are_no
     assert counted(step.targets_BT, step) == pytest.approx([1.345, 2.1, -1.2])
 
 
-def test_a_completion_that_was_cut_off_goes_on_with_the_last_value() -> None:
-    """Of a limit of 2 the first completion reaches it: V = 1 follows its last token. The other ended."""
+def test_a_completion_that_was_cut_off_goes_on_with_the_value_after_its_last_token() -> None:
+    """Of a limit of 2 the first completion reaches it: V = 3 follows its last token. The other ended."""
     ended = step_of(plain(lam=1.0), limit=2)
     goes_on = step_of(plain(lam=1.0, bootstrap_truncated=True), limit=2)
     assert goes_on.truncated_B.tolist() == [True, False]
     difference = [
         b - a for a, b in zip(counted(ended.advantages_BT, ended), counted(goes_on.advantages_BT, goes_on), strict=True)
     ]
-    assert difference == pytest.approx([1.0, 1.0, 0.0])
-    td = step_of(plain(value_target="td", gamma=0.9, bootstrap_truncated=True), limit=2)
-    assert counted(td.targets_BT, td) == pytest.approx([-0.05 + 0.9, 2.1 + 0.9 * 1, -1.2])
+    assert difference == pytest.approx([3.0, 3.0, 0.0])
+    td_method = plain(value_target="td", gamma=0.9, bootstrap_truncated=True)
+    td = step_of(td_method, limit=2)
+    assert counted(td.targets_BT, td) == pytest.approx([-0.05 + 0.9, 2.1 + 0.9 * 3, -1.2])
+    assert "final_values" in td_method.compares
+    assert "final_values" not in plain().compares
+
+
+@pytest.mark.parametrize(("gamma", "fixed"), [(1.0, 3.0 - 1.0), (0.5, 1.5 - 1.0)])
+@pytest.mark.parametrize("target", ["lambda", "td"])
+def test_a_critic_that_follows_its_target_comes_to_rest(gamma: float, fixed: float, target: Any) -> None:
+    """R = −1 on a completion that was cut off: its last value is to be γ V(s_{T+1}) − 1, not its own value less 1."""
+    method = plain(beta=0.0, gamma=gamma, value_target=target, bootstrap_truncated=True)
+    batch = rollout([[-1.0]], [[2]], limit=2)
+    batch = ready(method, batch, values_BT=VALUES[:1], final_values_B=AFTER[:1])
+    for _ in range(5):
+        batch = ready(method, batch, values_BT=batch.targets_BT)
+    assert batch.targets_BT is not None
+    assert batch.targets_BT.tolist() == [pytest.approx([gamma * fixed, fixed])]
 
 
 def test_clip_form_and_critic_are_means_over_the_tokens_of_the_batch() -> None:

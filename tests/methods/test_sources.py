@@ -8,7 +8,7 @@ from hand_made import ScriptedWorld, completion, group
 from sharpen.assemble import assemble
 from sharpen.errors import RewardError
 from sharpen.sources import CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled, World
-from sharpen.types import Completion, Group, Score, StepValue
+from sharpen.types import Completion, Group, Score, StepValue, Summand
 
 Answers = list[tuple[Completion, float | None]]
 
@@ -51,6 +51,25 @@ def test_a_group_whose_rewards_differ_by_rounding_or_are_missing_but_for_one_is_
     drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
     assert prompts(drawn.groups) == ["c"]
     assert prompts(drawn.set_aside) == ["a", "b"]
+
+
+def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_little_that_is() -> None:
+    """1000.1 − 1000 is 2·10⁻¹⁴ above 0.1: the rounding of 1000, but not that of 0.1."""
+    difference = 1000.1 - 1000.0
+    world = ScriptedWorld({"a": [answers(1e6, 1e6 + 1)], "b": [answers(0.0, 1e-6)], "c": [answers(difference, 0.1)]})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
+    assert prompts(drawn.groups) == ["a", "b", "c"]
+    summands = ((Summand(1.0, 1000.1), Summand(-1.0, 1000.0)), (Summand(1.0, 0.1), Summand(-1.0, 0.0)))
+    teaching, _, last = drawn.groups
+    totals = zip(last.scores, summands, strict=True)
+    summed = replace(last, scores=tuple(replace(score, summands=of) for score, of in totals))
+
+    class Summed(CurrentPolicy):
+        def draw(self, world: World, prompts: int) -> Drawn:
+            return Drawn([summed, teaching])
+
+    drawn = Refilled(Summed(2), max_rounds=1).draw(ScriptedWorld({}), 2)
+    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["c"])
 
 
 def test_dynamic_sampling_gives_up_after_its_rounds_with_what_there_is() -> None:

@@ -1,6 +1,7 @@
 """Advantages of whole sequences, such as DeepSeekMath 4.1.2: all tokens of completion i get (r_i − mean r) / std r."""
 
 import math
+from fractions import Fraction
 
 
 def mean(values):
@@ -13,8 +14,8 @@ def standard_deviation(values, ddof):
 
 
 def has_spread(values):
-    """False where the values are the same but for rounding."""
-    return max(values) - min(values) > 1e-6 * max(1.0, max(abs(value) for value in values))
+    """False where the values are the same but for rounding, 8 units of 2⁻⁵² of the largest. The difference is exact."""
+    return Fraction(max(values)) - Fraction(min(values)) > Fraction(8, 2**52) * max(abs(Fraction(v)) for v in values)
 
 
 def outcome_advantages(rewards, groups, *, std="group", ddof=1, eps=0.0):

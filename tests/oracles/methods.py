@@ -28,6 +28,7 @@ class Step:
     reference: list
     divergence: list
     values: list
+    final: list
     coefficients: dict
 
 
@@ -189,7 +190,7 @@ def ppo(method, step, said):
     for i, mask in enumerate(step.mask):
         after = 0.0
         if method.bootstrap_truncated and step.truncated[i] and any(mask):
-            after = step.values[i][last(mask)]
+            after = step.final[i]
         of_i = rewards[i], step.values[i], mask, method.gamma
         advantages.append(returns.gae(*of_i, method.lam, after))
         if method.value_target == "td":

@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 
+from sharpen.advantages import group_advantages
+from sharpen.assemble import assemble
 from sharpen.models.embedded import character_tokenizer
 from sharpen.rewards import resolve_reward
 from sharpen.rewards.score_cache import ScoreCache, content_key
@@ -44,6 +46,21 @@ def test_the_same_completion_is_computed_once_in_a_call(folder: Path, written: A
     # Without a size nothing is remembered from one call to the next.
     totals(reward, group)
     assert reward.computed == [4, 3]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 20, 8192])
+def test_the_same_completions_leave_no_advantage_whatever_else_is_scored(
+    folder: Path, written: Any, batch_tokens: int
+) -> None:
+    """One bit of float32 would make advantages of about ±1 of it."""
+    reward = reward_of(folder, batch_tokens=batch_tokens)
+    groups = [written(POLICY, [text] * 3, prompt=prompt) for prompt in ("1+1=", "12-11=") for text in TEXTS]
+    mixed = written(POLICY, [TEXTS[0], TEXTS[1], TEXTS[0]])
+    scored = [g.scored(s) for g, s in zip([*groups, mixed], reward.score([*groups, mixed]), strict=True)]
+    batch = assemble(scored)
+    found = group_advantages(batch.rewards_B, batch.group_B).view(-1, 3).tolist()
+    assert found[:-1] == [[0.0] * 3] * 6
+    assert found[-1][0] == found[-1][2] == pytest.approx(-found[-1][1] / 2)
 
 
 def test_what_is_remembered_is_not_computed_again_and_equal_bit_for_bit(folder: Path, written: Any) -> None:

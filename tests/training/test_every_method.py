@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "bootstrap_truncated": True,
         **ONE_UPDATE,
     },
+    "ppo cut off": {"name": "ppo", "group_size": 2, "gamma": 0.9, "bootstrap_truncated": True, **ONE_UPDATE},
     "grpo without the truncated": {"name": "grpo", "group_size": 4, "mask_truncated": True, "tis_cap": 2.0},
     "reinforce kl": {"name": "rloo", "beta": 0.3, "kl": {"placement": "reward", "estimator": "k3"}},
 }
@@ -102,7 +103,10 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
     step.old = floats(policy.logprobs).tolist()
     step.divergence = floats(policy.divergences).tolist()
     step.reference = floats(said_by(reference, batch, temperature).logprobs).tolist()
-    step.values = floats(said.get("critic", policy).values).tolist()
+    critic = said.get("critic", policy)
+    step.values = floats(critic.values).tolist()
+    if critic.scores:
+        step.final = [row[n - 1].item() for row, n in zip(critic.scores, batch.lengths_B.tolist(), strict=True)]
 
     losses = LOSSES[method.name](method, step, said)
     for role, loss in losses.items():

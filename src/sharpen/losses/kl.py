@@ -3,10 +3,15 @@
 With r = π_ref/π. As a value, k1 and k3 are unbiased for tokens drawn from π, and k2 is not. As a loss on such tokens
 they differ otherwise: k1's expected gradient is zero, k2's is that of KL(π ‖ π_ref), k3's that of KL(π_ref ‖ π). So
 k1 belongs into the reward, and the others into the loss (Schulman 2020, http://joschu.net/blog/kl-approx.html).
+
+For a token that π holds for e²⁰ times less likely than π_ref, or even less, r is bounded, see `sharpen.losses.ratio`:
+k3 then grows linearly, and so pulls the token up as before while value and gradient stay finite.
 """
 
 import torch
 from torch import Tensor
+
+from sharpen.losses.ratio import BOUND_NATS, log_ratio, ratio, ratio_less_1
 
 
 def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
@@ -14,7 +19,7 @@ def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
 
     .. math:: k_1 = -\log r = \log π - \log π_{ref}
     """
-    return logprobs_BT - ref_logprobs_BT
+    return log_ratio(logprobs_BT, ref_logprobs_BT)
 
 
 def k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
@@ -22,7 +27,7 @@ def k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
 
     .. math:: k_2 = \tfrac12 (\log r)^2
     """
-    return 0.5 * (ref_logprobs_BT - logprobs_BT).square()
+    return 0.5 * log_ratio(ref_logprobs_BT, logprobs_BT).square()
 
 
 def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
@@ -31,10 +36,11 @@ def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     .. math:: k_3 = r - \log r - 1, \quad r = π_{ref} / π
 
     Never negative, and unbiased as a value for tokens drawn from π. Its gradient coefficient is 1 − r, so that
-    minus β times it adds β(r − 1) to the policy's.
+    minus β times it adds β(r − 1) to the policy's. From log r = 20 on r is e²⁰ (log r − 19), and its part of the
+    coefficient e²⁰.
     """
-    log_r_BT = ref_logprobs_BT - logprobs_BT
-    return log_r_BT.expm1() - log_r_BT
+    log_r_BT = log_ratio(ref_logprobs_BT, logprobs_BT)
+    return ratio_less_1(log_r_BT) - log_r_BT
 
 
 def weighted_k3(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
@@ -43,9 +49,12 @@ def weighted_k3(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: T
     .. math:: \rho\, k_3, \quad \rho = π / π_{old}
 
     Unbiased as a value for tokens drawn from π_old. The gradient goes through both factors, and in expectation is
-    that of KL(π ‖ π_ref): minus β times it adds βρ log r to the policy's coefficient.
+    that of KL(π ‖ π_ref): minus β times it adds βρ log r to the policy's coefficient. From log r = 20 on it is written
+    as π_ref/π_old − ρ (log r + 1), which is the same with that gradient, whatever the bounded first part.
     """
-    return (logprobs_BT - old_logprobs_BT).exp() * k3(logprobs_BT, ref_logprobs_BT)
+    ratio_BT, log_r_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT)), log_ratio(ref_logprobs_BT, logprobs_BT)
+    far_BT = ratio(log_ratio(ref_logprobs_BT, old_logprobs_BT)) - ratio_BT * (log_r_BT + 1.0)
+    return torch.where(log_r_BT > BOUND_NATS, far_BT, ratio_BT * (ratio_less_1(log_r_BT) - log_r_BT))
 
 
 def exact_kl(logprobs_NV: Tensor, ref_logprobs_NV: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
 """Policy-gradient surrogates. Each returns one term per token; ``losses.reduce`` says how terms are weighed.
 
 Arguments common to all: ``logprobs_BT`` is log π, with gradient, in nats; ``old_logprobs_BT`` is log π_old and
-``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old. ``live`` says where a
-term carries a gradient; it is false where the clip has cut it off.
+``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which beyond e²⁰ is
+bounded (`sharpen.losses.ratio`). ``live`` says where a term carries a gradient; it is false where the clip has cut it
+off.
 """
 
 import torch
 from torch import Tensor
 
 from sharpen.losses.kl import k3
+from sharpen.losses.ratio import log_ratio, ratio
 
 
 def policy_gradient(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
@@ -46,7 +48,8 @@ def clipped_surrogate(
     Raises:
         ValueError: ``dual_clip`` is not above 1.
     """
-    return _clipped((logprobs_BT - old_logprobs_BT).exp(), advantages_BT, eps_low, eps_high, dual_clip)
+    ratio_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT))
+    return _clipped(ratio_BT, advantages_BT, eps_low, eps_high, dual_clip)
 
 
 def kl_penalised_surrogate(
@@ -59,7 +62,7 @@ def kl_penalised_surrogate(
     The bracket is k3 with the roles exchanged: never negative, and on tokens drawn from π_old an unbiased estimate
     of KL(π_old ‖ π), whose gradient it has in expectation. The gradient coefficient is ρA + β(1 − ρ).
     """
-    ratio_BT = (logprobs_BT - old_logprobs_BT).exp()
+    ratio_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT))
     return -ratio_BT * advantages_BT + beta * k3(old_logprobs_BT, logprobs_BT)
 
 
@@ -70,7 +73,7 @@ def sequence_ratio(logprobs_BT: Tensor, old_logprobs_BT: Tensor, mask_BT: Tensor
 
     Only tokens of ``mask_BT`` count; a sequence without one has ratio 1.
     """
-    return _mean_per_sequence(logprobs_BT - old_logprobs_BT, mask_BT).exp()
+    return ratio(_mean_per_sequence(log_ratio(logprobs_BT, old_logprobs_BT), mask_BT))
 
 
 def sequence_surrogate(

@@ -17,6 +17,7 @@ from sharpen.advantages import (
 )
 from sharpen.losses import reduce
 from sharpen.methods.policy_method import PolicyMethod
+from sharpen.rounding import rounding
 from sharpen.sources import CurrentPolicy, Differing, Refilled, Source
 from sharpen.types import Batch
 
@@ -90,15 +91,19 @@ class GroupMethod(PolicyMethod):
             return self._process_advantages(batch)
         if self.decoupled:
             return self._decoupled_advantages(batch)
-        rewards_B = batch.rewards_B - self.kl_cost(batch).sum(dim=1)
+        rewards_B, rounding_B = batch.rewards_B - self.kl_cost(batch).sum(dim=1), self.reward_rounding(batch)
         if self.overlong_share:
             cache = max(1, round(self.overlong_share * batch.completion_limit))
             lengths_B = batch.mask_BT.sum(dim=1)
-            rewards_B = rewards_B + soft_overlong(lengths_B, limit=batch.completion_limit, cache=cache)
-        advantages_B = group_advantages(rewards_B, batch.group_B, std=self.std, ddof=self.ddof, eps=self.std_eps)
+            punishment_B = soft_overlong(lengths_B, limit=batch.completion_limit, cache=cache)
+            rewards_B, rounding_B = rewards_B + punishment_B, rounding_B + rounding(punishment_B)
+        advantages_B = group_advantages(
+            rewards_B, batch.group_B, std=self.std, ddof=self.ddof, eps=self.std_eps, rounding_B=rounding_B
+        )
         if self.dynamic_sampling:
             # Where sampling gave up, groups of equal rewards are left; their lengths alone are not to be learned from.
-            advantages_B = advantages_B.masked_fill(zero_spread(batch.rewards_B, batch.group_B)[batch.group_B], 0.0)
+            flat_P = zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B)
+            advantages_B = advantages_B.masked_fill(flat_P[batch.group_B], 0.0)
         return advantages_B[:, None] * batch.mask_BT
 
     def _decoupled_advantages(self, batch: Batch) -> Tensor:

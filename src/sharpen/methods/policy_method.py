@@ -14,6 +14,7 @@ from sharpen.losses.policy import truncated_importance_weights
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
 from sharpen.methods.method import Method, Objective, Terms
+from sharpen.rounding import rounding
 from sharpen.types import Annotation, Batch, Need, Outputs
 
 SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
@@ -81,6 +82,20 @@ class PolicyMethod(Method):
             assert batch.ref_logprobs_BT is not None
             kl_BT = SAMPLED[self.kl.estimator](batch.old_logprobs_BT, batch.ref_logprobs_BT)
         return batch.coefficients["beta"] * kl_BT.double() * batch.mask_BT
+
+    def reward_rounding(self, batch: Batch) -> Tensor:
+        """How far rounding may have moved the reward of each completion, its KL taken off, [B]."""
+        if not self.beta or self.kl.placement == "loss":
+            return batch.rounding_B
+        if self.kl.estimator == "exact":
+            assert batch.kl_BT is not None
+            # A difference of log-probabilities, which are of the size of a nat.
+            kl_BT = rounding(1.0 + batch.kl_BT)
+        else:
+            assert batch.old_logprobs_BT is not None
+            assert batch.ref_logprobs_BT is not None
+            kl_BT = rounding(batch.old_logprobs_BT) + rounding(batch.ref_logprobs_BT)
+        return batch.rounding_B + batch.coefficients["beta"] * (kl_BT.double() * batch.mask_BT).sum(dim=1)
 
     def trained(self, batch: Batch) -> Tensor:
         return batch.mask_BT & ~batch.truncated_B[:, None] if self.mask_truncated else batch.mask_BT

@@ -17,7 +17,8 @@ from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
 from sharpen.methods.method import Objective, Sentence, Terms
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.returns import at_last, at_last_token, gae, td_targets
+from sharpen.returns import at_last_token, gae, td_targets
+from sharpen.rounding import rounding
 from sharpen.sources import CurrentPolicy, Source
 from sharpen.types import Annotation, Batch, Outputs
 
@@ -79,7 +80,8 @@ class PPO(PolicyMethod):
     value_clip: float | None = Field(None, gt=0)
     """The value may move this far from the rollout's before its gradient stops."""
     bootstrap_truncated: bool = False
-    """Let a completion that was cut off go on with the critic's last value instead of ending."""
+    """Let a completion that was cut off go on with the critic's value of the state after its last token, V_{T+1},
+    instead of ending with 0."""
 
     @model_validator(mode="after")
     def _possible(self) -> PPO:
@@ -110,14 +112,19 @@ class PPO(PolicyMethod):
     def compares(self) -> frozenset[Annotation]:
         # KL(π_old ‖ π) is measured after the last update, against what was there before the first.
         measured: frozenset[Annotation] = frozenset({"old_logprobs"} if self.form == "kl" else ())
-        return super().compares | measured | {"values"}
+        after: frozenset[Annotation] = frozenset({"final_values"} if self.bootstrap_truncated else ())
+        return super().compares | measured | after | {"values"}
 
     def advantages(self, batch: Batch) -> Tensor:
         rewards_BT, values_BT, bootstrap_B = self._returns(batch)
         advantages_BT = gae(
             rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, lam=self.lam, bootstrap_B=bootstrap_B
         )
-        return whiten(advantages_BT, batch.mask_BT) if self.whiten_advantages else advantages_BT
+        if not self.whiten_advantages:
+            return advantages_BT
+        assert batch.values_BT is not None
+        moved = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch.values_BT).max()
+        return whiten(advantages_BT, batch.mask_BT, moved=moved)
 
     def targets(self, batch: Batch) -> Tensor:
         rewards_BT, values_BT, bootstrap_B = self._returns(batch)
@@ -129,14 +136,15 @@ class PPO(PolicyMethod):
         return advantages_BT + values_BT * batch.mask_BT
 
     def _returns(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The reward of each token, the values before each, and those after a completion that was cut off."""
+        """The reward of each token, the values before each, and V_{T+1} of completions that were cut off, else 0."""
         assert batch.values_BT is not None
         values_BT = batch.values_BT.double()
         rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - self.kl_cost(batch)
         if not self.bootstrap_truncated:
             return rewards_BT, values_BT, None
-        last_B = at_last(values_BT, batch.mask_BT)
-        return rewards_BT, values_BT, last_B.where(batch.truncated_B, torch.zeros_like(last_B))
+        assert batch.final_values_B is not None
+        final_B = batch.final_values_B.double()
+        return rewards_BT, values_BT, final_B.where(batch.truncated_B, torch.zeros_like(final_B))
 
     def weights(self, batch: Batch) -> Tensor:
         return reduce.tokens_of_batch(batch.mask_BT)

@@ -67,12 +67,14 @@ class Reinforce(PolicyMethod):
         if self.baseline in ("none", "whitened"):
             rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - cost_BT
             advantages_BT = reward_to_go(rewards_BT, batch.mask_BT)
-            return whiten(advantages_BT, batch.mask_BT) if self.baseline == "whitened" else advantages_BT
-        rewards_B = batch.rewards_B - cost_BT.sum(dim=1)
+            if self.baseline == "none":
+                return advantages_BT
+            return whiten(advantages_BT, batch.mask_BT, moved=self.reward_rounding(batch).nan_to_num(nan=0.0).max())
+        rewards_B, rounding_B = batch.rewards_B - cost_BT.sum(dim=1), self.reward_rounding(batch)
         if self.baseline == "leave_one_out":
-            advantages_B = leave_one_out(rewards_B, batch.group_B)
+            advantages_B = leave_one_out(rewards_B, batch.group_B, rounding_B=rounding_B)
         else:
-            advantages_B = group_advantages(rewards_B, batch.group_B, std="none")
+            advantages_B = group_advantages(rewards_B, batch.group_B, std="none", rounding_B=rounding_B)
         return advantages_B[:, None] * batch.mask_BT
 
     def weights(self, batch: Batch) -> Tensor:

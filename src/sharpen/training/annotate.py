@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sharpen.errors import NonFiniteError
 from sharpen.methods import Role
@@ -49,11 +50,33 @@ class Annotator:
             assert self.reference is not None
             kl_BT = self._ask(batch, "exact_kl", "policy", self.reference.policy)
             batch = replace(batch, kl_BT=kl_BT)
+        if "final_values" in wanted and batch.final_values_B is None:
+            batch = self._with_final_values(batch)
         if "values" in wanted and batch.values_BT is None:
-            # A critic that shares the policy's backbone is a head of the policy.
-            critic: Role = "critic" if "critic" in self.models else "policy"
-            batch = replace(batch, values_BT=self._ask(batch, "values", critic))
+            batch = replace(batch, values_BT=self._ask(batch, "values", self._critic))
         return batch
+
+    @property
+    def _critic(self) -> Role:
+        """A critic that shares the policy's backbone is a head of the policy."""
+        return "critic" if "critic" in self.models else "policy"
+
+    def _with_final_values(self, batch: Batch) -> Batch:
+        """The values before each token, and those after the completions that were cut off."""
+        assert batch.lengths_B is not None
+        T = batch.tokens_BT.shape[1]
+        goes_on_B = batch.truncated_B & batch.mask_BT.any(dim=1)
+        # The value after a completion is that before one more token, whichever that would be.
+        next_BT = (torch.arange(T + 1) == batch.lengths_B[:, None]) & goes_on_B[:, None]
+        longer = replace(
+            batch, tokens_BT=F.pad(batch.tokens_BT, (0, 1)), mask_BT=F.pad(batch.mask_BT, (0, 1)) | next_BT
+        )
+        values_BT = self._ask(longer, "values", self._critic)
+        return replace(
+            batch,
+            values_BT=values_BT[:, :T].masked_fill(~batch.mask_BT, 0.0),
+            final_values_B=values_BT.masked_fill(~next_BT, 0.0).sum(dim=1),
+        )
 
     def _ask(self, batch: Batch, need: Need, role: Role, reference: Model | None = None) -> Tensor:
         said_BT = all_outputs(self.models[role], batch, need, self.temperature, self.limits, reference)

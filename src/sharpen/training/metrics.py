@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sharpen.advantages import zero_spread
 from sharpen.losses.kl import k3
+from sharpen.losses.ratio import log_ratio, ratio
 from sharpen.methods import Terms
 from sharpen.types import Batch, Finish, Group, Outputs
 
@@ -36,8 +37,8 @@ class TokenStats:
         if outputs.logprobs_BT is not None:
             keep("logprob", outputs.logprobs_BT)
             if batch.old_logprobs_BT is not None:
-                log_ratio_BT = (outputs.logprobs_BT.detach() - batch.old_logprobs_BT) * mask
-                keep("ratio", log_ratio_BT.exp())
+                log_ratio_BT = log_ratio(outputs.logprobs_BT.detach(), batch.old_logprobs_BT) * mask
+                keep("ratio", ratio(log_ratio_BT))
                 if self.unmoved:
                     self._add("noise/trainer", _log_of_sequences(log_ratio_BT, mask).abs())
                 if batch.advantages_BT is not None:
@@ -125,7 +126,7 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
     if len(rewards):
         result["reward/mean"] = rewards.mean().item()
         result["reward/std"] = rewards.std(correction=0).item()
-        flat = zero_spread(batch.rewards_B, batch.group_B)
+        flat = zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B)
         result["groups/zero_spread"] = flat.double().mean().item()
     result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)
     result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(scores)
