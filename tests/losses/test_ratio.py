@@ -199,7 +199,26 @@ def test_the_tangent_meets_the_curve():
         assert function(below) < function(at) < function(above)
         assert (function(above) - function(below)).item() == pytest.approx(2e-9 * math.exp(20), rel=1e-4)
     assert log_ratio(torch.tensor(-3.0), torch.tensor(-5.0)).item() == 2.0
-    assert log_ratio(torch.tensor(math.nan), torch.tensor(-5.0)).isnan()
+
+
+def test_what_is_no_number_is_not_made_one():
+    """Neither in value nor in gradient: the optimizer step that follows has to refuse it."""
+    a, here = torch.tensor([[-2.0]]), torch.ones(1, 1, dtype=torch.bool)
+    for term in (
+        kl.k2,
+        kl.k3,
+        lambda lp, ref: kl.weighted_k3(lp, ref, ref),
+        lambda lp, old: policy.clipped_surrogate(lp, old, a, **BOUNDS)[0],
+        lambda lp, old: policy.clipped_surrogate(lp, old, -a, **BOUNDS)[0],
+        lambda lp, old: policy.kl_penalised_surrogate(lp, old, a, beta=0.5),
+        lambda lp, old: policy.sequence_surrogate(lp, old, a, here, **BOUNDS)[0],
+    ):
+        for ours, other in ((math.nan, -1.0), (-1.0, math.nan)):
+            logprob = torch.tensor([[ours]], requires_grad=True)
+            found = term(logprob, torch.tensor([[other]]))
+            found.sum().backward()
+            assert found.isnan().all()
+            assert logprob.grad.isnan().all()
 
 
 STEPS: dict[str, Method] = {

@@ -21,18 +21,24 @@ INFINITE_NATS = 1e4
 
 
 def log_ratio(logprobs: Tensor, other_logprobs: Tensor) -> Tensor:
-    """log π − log π', in nats. Where one is −∞ it is ±10,000, without a gradient."""
-    return (logprobs - other_logprobs).nan_to_num(nan=math.nan, posinf=INFINITE_NATS, neginf=-INFINITE_NATS)
+    """log π − log π', in nats. Where one is −∞ it is ±10,000, without a gradient. What is no number stays so."""
+    difference = logprobs - other_logprobs
+    return torch.where(difference.isinf(), INFINITE_NATS * difference.detach().sign(), difference)
 
 
 def ratio(log_ratios: Tensor) -> Tensor:
     """e^x, bounded."""
-    return log_ratios.clamp(max=BOUND_NATS).exp() + _beyond(log_ratios)
+    return _up_to_the_bound(log_ratios).exp() + _beyond(log_ratios)
 
 
 def ratio_less_1(log_ratios: Tensor) -> Tensor:
     """e^x − 1, bounded, and exact near 0."""
-    return log_ratios.clamp(max=BOUND_NATS).expm1() + _beyond(log_ratios)
+    return _up_to_the_bound(log_ratios).expm1() + _beyond(log_ratios)
+
+
+def _up_to_the_bound(log_ratios: Tensor) -> Tensor:
+    # Not clamp, whose gradient at NaN is 0: a step that is no number must be seen to be none.
+    return torch.where(log_ratios > BOUND_NATS, BOUND_NATS, log_ratios)
 
 
 def _beyond(log_ratios: Tensor) -> Tensor:
