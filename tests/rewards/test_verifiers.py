@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from sharpen.rewards.extraction import extract, normalise
-from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
+from sharpen.rewards.regex import Regex
+from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
 
 
 @pytest.mark.parametrize(

@@ -178,9 +178,9 @@ EXACT: dict[str, Check] = {
     # What is no number was ignored; where there is no solution, anything without numbers scored 1.
     "polynomial_equations": _solutions,
     # The A, B and C of any text were taken for buttons.
-    "quantum_lock": _of_these(r"[A-Ca-c](?:\s*(?:→|->|,|\s)\s*[A-Ca-c])*"),
+    "quantum_lock": _of_these(r"[A-Ca-c](?:(?:\s++(?:(?:→|->|,)\s*+)?|(?:→|->|,)\s*+)[A-Ca-c])*"),
     # "5 weeks" scored as 5 days.
-    "time_intervals": _of_these(r"-?\d+(?: days?)?(?:,? ?\d+:\d+(?::\d+)?(?:\.\d+)?)?|-?\d+:\d+(?::\d+)?(?:\.\d+)?"),
+    "time_intervals": _of_these(r"-?\d++(?: days?)?(?:,? ?\d+:\d+(?::\d+)?(?:\.\d+)?)?|-?\d+:\d+(?::\d+)?(?:\.\d+)?"),
 }
 
 
