@@ -81,7 +81,9 @@ class _Prefixes:
         if not self._reaches(stop, end):
             # Only for a tokenizer that decodes a token by what stands far before it.
             self._begin()
-        return bisect_left(range(self._base + 1, stop + 1), True, key=lambda stop: self._reaches(stop, end)) + self._base
+        return (
+            bisect_left(range(self._base + 1, stop + 1), True, key=lambda stop: self._reaches(stop, end)) + self._base
+        )
 
     def _reaches(self, stop: int, end: int) -> bool:
         return self._decoded(stop)[: end - self._before] == self._text[self._before : end]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -107,11 +107,6 @@ def _checked(schema: Any) -> str:
         text = json.dumps(schema)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the schema is no JSON: {error}") from error
-    _check(text)
-    return text
-
-
-def _check(text: str) -> None:
     try:
         from jsonschema.exceptions import SchemaError
 
@@ -125,6 +120,7 @@ def _check(text: str) -> None:
     for reference in _references(validator.schema):
         if not reference.startswith("#"):
             raise ValueError(f"the schema refers to {reference!r}, which is not within it; nothing is fetched")
+    return text
 
 
 def _references(schema: Any) -> Iterator[str]:

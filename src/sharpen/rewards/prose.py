@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 
 _ALONE = re.compile(r"```.*|`[^`\n]*+`|\$[^$\n]*+\$|\\[a-zA-Z]++|</?\w++>|https?://\S++", re.DOTALL)
-_FOREIGN = re.compile(
-    rf"(?P<opening>```|\$\$|\\\[|\\\(|\\begin\{{(?P<name>\w++\*?)\}})|{_ALONE.pattern}", re.DOTALL
-)
+_FOREIGN = re.compile(rf"(?P<opening>```|\$\$|\\\[|\\\(|\\begin\{{(?P<name>\w++\*?)\}})|{_ALONE.pattern}", re.DOTALL)
 _CLOSINGS = {"```": "```", "$$": "$$", r"\[": r"\]", r"\(": r"\)"}
 _END = re.compile(r"\\end\{\w++\*?\}")
 
