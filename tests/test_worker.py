@@ -73,11 +73,12 @@ def test_long_questions_and_answers_are_whole(echo: Worker) -> None:
     [
         "time.sleep(60)",  # before the question is read
         "subprocess.Popen(['sleep', '5']); time.sleep(60)",  # and another process keeps the pipe open
+        "os.closerange(0, 3); time.sleep(60)",  # and the pipe is closed
     ],
 )
 def test_a_program_that_reads_nothing_holds_up_nobody(tmp_path: Path, then: str) -> None:
     script = tmp_path / "deaf.py"
-    script.write_text(f'import subprocess, time\nprint("{{}}", flush=True)\n{then}\n')
+    script.write_text(f'import os, subprocess, time\nprint("{{}}", flush=True)\n{then}\n')
     worker = Worker(script)
     started_s = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.5 s"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -156,16 +157,17 @@ class Worker:
         ends_s = time.monotonic() + timeout_s
         answer = b""
         try:
-            if line is not None:
-                _write(process.stdin, line.encode() + b"\n", ends_s)
-            answer = _read_line(process.stdout, ends_s)
-        except BrokenPipeError:
-            pass
-        except TimeoutError:
+            # What a program that has ended did not read shows by its missing answer.
+            with contextlib.suppress(BrokenPipeError):
+                if line is not None:
+                    _write(process.stdin, line.encode() + b"\n", ends_s)
+                answer = _read_line(process.stdout, ends_s)
+            if answer.endswith(b"\n"):
+                return dict(json.loads(answer))
+            status = process.wait(max(0.0, ends_s - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
             raise TimeoutError(f"no answer within {timeout_s:g} s") from None
-        if answer.endswith(b"\n"):
-            return dict(json.loads(answer))
-        raise RuntimeError(f"{self.script.name} ended with status {process.wait()}")
+        raise RuntimeError(f"{self.script.name} ended with status {status}")
 
     def _stop(self) -> None:
         process, self._process = self._process, None

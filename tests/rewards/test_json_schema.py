@@ -128,7 +128,10 @@ def test_json_that_is_nested_too_deep_fulfils_nothing(nested: int, reward: float
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [("#/$defs/none", "PointerToNowhere: '/$defs/none' does not exist"), ("#", "the schema cannot be used: RecursionError")],
+    [
+        ("#/$defs/none", "PointerToNowhere: '/$defs/none' does not exist"),
+        ("#", "the schema cannot be used: RecursionError"),
+    ],
 )
 def test_a_schema_whose_references_lead_nowhere_is_an_error_and_no_reward(reference: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
