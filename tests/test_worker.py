@@ -63,6 +63,30 @@ def test_a_worker_that_dies_is_named_and_started_again(echo: Worker) -> None:
     assert echo._process.pid != pid
 
 
+def test_long_questions_and_answers_are_whole(echo: Worker) -> None:
+    question = {"text": "é\n" * 500_000}
+    assert echo.ask(question, timeout_s=10) == question
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        "time.sleep(60)",  # before the question is read
+        "subprocess.Popen(['sleep', '5']); time.sleep(60)",  # and another process keeps the pipe open
+        "os.closerange(0, 3); time.sleep(60)",  # and the pipe is closed
+    ],
+)
+def test_a_program_that_reads_nothing_holds_up_nobody(tmp_path: Path, then: str) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text(f'import os, subprocess, time\nprint("{{}}", flush=True)\n{then}\n')
+    worker = Worker(script)
+    started_s = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.5 s"):
+        worker.ask({"text": "a" * 1_000_000}, timeout_s=0.5)
+    worker.close()
+    assert time.monotonic() - started_s < 4
+
+
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[WorkerPool]:
     script = tmp_path / "echo.py"

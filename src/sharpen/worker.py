@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
-from threading import Condition, Lock, Timer
-from typing import Any
+from threading import Condition, Lock
+from typing import IO, Any
 
 START_TIMEOUT_S = 60.0
 MOST_WORKERS = 8
@@ -90,7 +93,7 @@ class Worker:
         self.script = script
         self._whole_environment = whole_environment
         self._lock = Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class Worker:
             process.kill()
         self.close()
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[bytes]:
         # After a fork the pipes are shared with the parent process: each needs its own.
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
@@ -138,41 +141,33 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            bufsize=0,
             start_new_session=True,  # Ctrl-C is for the trainer
         )
+        assert self._process.stdin is not None
+        # A program that does not read must not hold up who writes.
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._owner = os.getpid()
         self._exchange(self._process, None, START_TIMEOUT_S)
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[str], line: str | None, timeout_s: float) -> dict[str, Any]:
+    def _exchange(self, process: subprocess.Popen[bytes], line: str | None, timeout_s: float) -> dict[str, Any]:
         assert process.stdin is not None
         assert process.stdout is not None
-        expired = False
-
-        def end() -> None:
-            nonlocal expired
-            expired = True
-            process.kill()
-
-        timer = Timer(timeout_s, end)
-        timer.daemon = True
-        timer.start()
+        ends_s = time.monotonic() + timeout_s
+        answer = b""
         try:
-            if line is not None:
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        finally:
-            timer.cancel()
-            timer.join()
-        if answer.endswith("\n") and not expired:
-            return dict(json.loads(answer))
-        if expired:
-            raise TimeoutError(f"no answer within {timeout_s:g} s")
-        raise RuntimeError(f"{self.script.name} ended with status {process.wait()}")
+            # What a program that has ended did not read shows by its missing answer.
+            with contextlib.suppress(BrokenPipeError):
+                if line is not None:
+                    _write(process.stdin, line.encode() + b"\n", ends_s)
+                answer = _read_line(process.stdout, ends_s)
+            if answer.endswith(b"\n"):
+                return dict(json.loads(answer))
+            status = process.wait(max(0.0, ends_s - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise TimeoutError(f"no answer within {timeout_s:g} s") from None
+        raise RuntimeError(f"{self.script.name} ended with status {status}")
 
     def _stop(self) -> None:
         process, self._process = self._process, None
@@ -182,10 +177,33 @@ class Worker:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:  # a question that was never read
-                    continue
+                pipe.close()
+
+
+def _write(pipe: IO[bytes], data: bytes, ends_s: float) -> None:
+    left = memoryview(data)
+    while left:
+        _wait(pipe, select.POLLOUT, ends_s)
+        left = left[os.write(pipe.fileno(), left) :]
+
+
+def _read_line(pipe: IO[bytes], ends_s: float) -> bytes:
+    """What comes up to the end of a line, or of the pipe."""
+    parts: list[bytes] = []
+    while not parts or not parts[-1].endswith(b"\n"):
+        _wait(pipe, select.POLLIN, ends_s)
+        parts.append(os.read(pipe.fileno(), 1 << 16))
+        if not parts[-1]:
+            break
+    return b"".join(parts)
+
+
+def _wait(pipe: IO[bytes], event: int, ends_s: float) -> None:
+    """Raises TimeoutError where the event does not come until then."""
+    waiting = select.poll()
+    waiting.register(pipe, event)
+    if not waiting.poll(max(0.0, ends_s - time.monotonic()) * 1000):
+        raise TimeoutError
 
 
 def _processors() -> int:

@@ -64,6 +64,21 @@ def test_characters_of_several_tokens(seed):
     assert token_ends(ids, range(1, len(text) + 1), tokenizer) == tuple(expected)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("pool", ["aé€😀é\n;b", "a;", "😀", "€ ;b"])
+def test_long_texts_against_decoding_every_beginning(pool, seed):
+    chosen = random.Random(seed)
+    tokenizer = byte_tokenizer("b;", "aa")
+    # Characters that are cut off, and a special token in between.
+    ids = [token for _ in range(60) for token in tokenizer(chosen.choice(pool))["input_ids"][: chosen.randint(1, 4)]]
+    ids.insert(40, tokenizer.eos_token_id)
+    beginnings = [tokenizer.decode(ids[: i + 1], skip_special_tokens=True) for i in range(len(ids))]
+    text = beginnings[-1]
+    ends = sorted(chosen.sample(range(1, len(text) + 1), 20))
+    expected = [next(i for i, start in enumerate(beginnings) if start[:end] == text[:end]) for end in ends]
+    assert token_ends(ids, ends, tokenizer) == tuple(expected)
+
+
 @pytest.mark.parametrize("ends", [(0,), (2, 2), (2, 1), (4,)])
 def test_ends_outside_the_text_or_not_rising(ends):
     tokenizer = character_tokenizer("12;", context=32)

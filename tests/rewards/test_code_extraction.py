@@ -1,5 +1,9 @@
+import re
+
 import pytest
 
+from hostile_texts import random_texts
+from sharpen.rewards import code_extraction
 from sharpen.rewards.code_extraction import CodeSource, as_completion, extract_code
 
 
@@ -33,6 +37,15 @@ from sharpen.rewards.code_extraction import CodeSource, as_completion, extract_c
 )
 def test_the_last_block_of_python(completion: str, code: str | None) -> None:
     assert extract_code(completion) == code
+
+
+def test_an_opening_line_is_what_the_same_pattern_finds_that_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = ["```", "`", "~~~", "~", " ", "\t", "python", "py", "a", "\r", "\n", "\n```\n", "\n```python\n"]
+    texts = list(random_texts(pieces, count=10_000))
+    found = [extract_code(text) for text in texts]
+    assert sum(code is not None for code in found) > 500
+    monkeypatch.setattr(code_extraction, "_OPENING", re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\r\n]*)"))
+    assert found == [extract_code(text) for text in texts]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import importlib.util
+import time
 from typing import Any
 
 import pytest
@@ -30,6 +31,13 @@ def test_each_finding_costs(code: str, findings: int) -> None:
 @pytest.mark.parametrize("code", ["def f(:", "(" * 50_000, "x = " + "-" * 100_000 + "1"])
 def test_what_cannot_be_read_is_worth_nothing(code: str) -> None:
     assert CodeLint()(as_completion(code)) == 0.0
+
+
+def test_many_findings_do_not_keep_this_process_busy() -> None:
+    """One by one as JSON, they are 43 MB."""
+    computed_s = time.process_time()
+    assert CodeLint(cost=1e-6)(as_completion("a;" * 50_000)) == pytest.approx(1 - 1e-6 * 100_000, abs=1e-7)
+    assert time.process_time() - computed_s < 0.3
 
 
 def test_no_program_is_worth_nothing() -> None:

@@ -1,10 +1,13 @@
+import re
 import sys
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from hostile_texts import random_texts
 from sharpen.rewards.language import Language
+from sharpen.rewards.prose import prose
 
 ENGLISH = "We first add the two numbers, and then we divide the sum by three."  # 14 words
 GERMAN = "Zuerst addieren wir die beiden Zahlen und teilen dann durch drei."  # 11 words
@@ -56,6 +59,50 @@ def test_the_share_of_a_languages_words(language: str, completion: str, share: f
 )
 def test_formulas_code_and_tags_are_no_words(between: str) -> None:
     assert Language(language="en")(f"{ENGLISH} {between}\n{ENGLISH}") == 1
+
+
+def test_prose_is_what_a_pattern_leaves() -> None:
+    foreign = re.compile(
+        r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]*\$"
+        r"|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\[a-zA-Z]+|</?\w+>|https?://\S+",
+        re.DOTALL,
+    )
+    pieces = [
+        *(
+            "`",
+            "```",
+            "$",
+            "$$",
+            "\\[",
+            "\\]",
+            "\\(",
+            "\\)",
+            "\\",
+            "\\begin{a}",
+            "\\end{a}",
+            "\\begin{a*}",
+            "\\end{a*}",
+        ),
+        *(
+            "\\begin{b}",
+            "\\end{b}",
+            "\\begin",
+            "{",
+            "}",
+            "<a>",
+            "</a",
+            "<",
+            ">",
+            "http://",
+            "https://x",
+            "\n",
+            " ",
+            "é",
+            "x",
+        ),
+    ]
+    for text in random_texts(pieces, count=10_000):
+        assert prose(text) == foreign.sub("\n", text), repr(text)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from sharpen.rewards.checking import CHEATS
 from sharpen.rewards.checking.case import Case, off_by_one, wrong_answers
 from sharpen.rewards.extraction import Source
 from sharpen.rewards.math import Math
+from sharpen.rewards.regex import Regex
 from sharpen.rewards.verifier import Verifier
-from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
+from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
 from sharpen.types import Prompt
 
 ROW = {"prompt": "What is 6 times 7?", "answer": "42"}

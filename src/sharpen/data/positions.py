@@ -46,13 +46,61 @@ def token_ends(
             f"ends {list(char_ends)} of a text of {len(text)} characters: each must be above the one before"
         )
 
-    def first_to_reach(end: int) -> int:
-        def reaches(index: int) -> bool:
-            return _decode(tokenizer, token_ids[: index + 1])[:end] == text[:end]
+    prefixes = _Prefixes(token_ids, text, tokenizer)
+    return tuple(prefixes.first_to_reach(end) for end in char_ends)
 
-        return bisect_left(range(len(token_ids)), True, key=reaches)
 
-    return tuple(first_to_reach(end) for end in char_ends)
+class _Prefixes:
+    """How far the first tokens of a text reach, from decoding a few of them: all of them each time would take
+    quadratic time.
+
+    The tokens before ``_base`` are the first ``_before`` characters. What follows is decoded together with the tokens
+    from ``_context`` on, as some tokenizers drop a blank at the beginning, and the first ``_known`` characters of that
+    are dropped.
+    """
+
+    WINDOW = 32
+    """Tokens beyond `_base` that are decoded at first."""
+    LONGEST_CHARACTER = 4
+    """Tokens that one character may be made of, its bytes."""
+
+    def __init__(self, token_ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._ids, self._text, self._tokenizer = token_ids, text, tokenizer
+        self._begin()
+
+    def _begin(self) -> None:
+        self._context = self._base = self._known = self._before = 0
+
+    def first_to_reach(self, end: int) -> int:
+        """The first token whose prefix begins with the text up to ``end``, which is never less than the last time."""
+        count = len(self._ids)
+        stop = min(self._base + self.WINDOW, count)
+        while not self._reaches(stop, end) and stop < count:
+            self._move(stop)
+            stop = min(max(self._base, stop) + self.WINDOW, count)
+        if not self._reaches(stop, end):
+            # Only for a tokenizer that decodes a token by what stands far before it.
+            self._begin()
+        return (
+            bisect_left(range(self._base + 1, stop + 1), True, key=lambda stop: self._reaches(stop, end)) + self._base
+        )
+
+    def _reaches(self, stop: int, end: int) -> bool:
+        return self._decoded(stop)[: end - self._before] == self._text[self._before : end]
+
+    def _decoded(self, stop: int) -> str:
+        """What the tokens from ``_base`` up to ``stop`` are."""
+        return _decode(self._tokenizer, self._ids[self._context : stop])[self._known :]
+
+    def _move(self, stop: int) -> None:
+        """Makes ``stop``, or a place a little before it, the new base where no character is cut there."""
+        for base in range(stop, max(stop - self.LONGEST_CHARACTER, self._base), -1):
+            piece = self._decoded(base)
+            again = _decode(self._tokenizer, self._ids[self._base : base])
+            before = self._before + len(piece)
+            if again and self._text.startswith(piece, self._before) and self._text.endswith(again, 0, before):
+                self._context, self._base, self._known, self._before = self._base, base, len(again), before
+                return
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:

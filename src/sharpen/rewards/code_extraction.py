@@ -9,7 +9,8 @@ from sharpen.rewards.extraction import in_tags
 
 CodeSource = Literal["fence", "tags", "whole"]
 
-_OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\r\n]*)")
+# Possessive throughout: what one part gives back, the next one would take, in as many ways as there are characters.
+_OPENING = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^`\r\n]*+)")
 _PYTHON = ("python", "python3", "py")
 
 

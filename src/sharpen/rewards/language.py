@@ -10,15 +10,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from sharpen.rewards.prose import prose
 from sharpen.rewards.verifier import Verifier
 from sharpen.suggest import did_you_mean
 
-# Code, formulas, commands of LaTeX, tags and addresses are in no language.
-_NO_LANGUAGE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]*\$"
-    r"|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\[a-zA-Z]+|</?\w+>|https?://\S+",
-    re.DOTALL,
-)
 _SENTENCE_END = re.compile(r"(?<=[.!?…;:])\s+|(?<=[。！？；])|\n+")
 LETTERS_TO_TELL = 20
 """Sentences with fewer letters are joined to the next one before their language is told."""
@@ -80,7 +75,7 @@ class Language(Verifier):
         return self
 
     def __call__(self, completion: str, **row: Any) -> float:
-        text = _NO_LANGUAGE.sub("\n", completion)
+        text = prose(completion)
         if self.script is not None:
             scripts: tuple[str, ...] = (self.script.upper(),)
         else:

@@ -27,12 +27,13 @@ from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
 from sharpen.rewards.own_code import ends_program, undisturbed
 from sharpen.rewards.process import ProcessFunction
+from sharpen.rewards.regex import Regex
 from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.steps import StepReward
 from sharpen.rewards.task import TaskReward
 from sharpen.rewards.verifier import Verifier
-from sharpen.rewards.verifiers import Contains, ExactAnswer, Regex, Tags
+from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
 from sharpen.settings import Settings
 from sharpen.suggest import did_you_mean
 

@@ -58,8 +58,14 @@ def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> t
         return None
     closing = rendered.starts + len(text.rstrip())
     last = next((i for i, (start, _) in enumerate(rendered.offsets) if start >= closing), len(rendered.offsets) - 1)
-    inner = (min(rendered.starts + end, closing) for end in ends[:-1])
-    return (*(next(i for i, (_, to) in enumerate(rendered.offsets) if to >= end) for end in inner), last)
+    inner = []
+    token = 0
+    for end in ends[:-1]:
+        # The ends rise, so that no token before the last one found reaches the next.
+        while rendered.offsets[token][1] < min(rendered.starts + end, closing):
+            token += 1
+        inner.append(token)
+    return (*inner, last)
 
 
 def common_start(sequences: list[tuple[int, ...]]) -> int:

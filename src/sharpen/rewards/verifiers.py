@@ -1,4 +1,4 @@
-"""Rewards by rule: the exact answer, words, a pattern, tags."""
+"""Rewards by rule: the exact answer, words, tags."""
 
 from __future__ import annotations
 
@@ -97,36 +97,6 @@ class Contains(Verifier):
     def _holds(self, text: str, word: str) -> bool:
         pattern = rf"(?<!\w){re.escape(word)}(?!\w)" if self.whole_word else re.escape(word)
         return re.search(pattern, text, 0 if self.case_sensitive else re.IGNORECASE) is not None
-
-
-class Regex(Verifier):
-    """``value`` if the pattern matches the completion, else 0.
-
-    ``mode`` "fullmatch" asks for the whole completion, without white space at its ends; "search" for any
-    part of it. Flags are written into the pattern, as in ``(?is)``. Python's ``re`` can take exponential
-    time on a pattern with nested repetitions, such as ``(a+)+b``: avoid them, completions are arbitrary
-    text.
-    """
-
-    name: ClassVar[str] = "regex"
-
-    pattern: str
-    mode: Literal["fullmatch", "search"] = "fullmatch"
-    value: float = Field(1.0, allow_inf_nan=False)
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
-
-    def __call__(self, completion: str, **row: Any) -> float:
-        if self.mode == "fullmatch":
-            return self.value if re.fullmatch(self.pattern, completion.strip()) else 0.0
-        return self.value if re.search(self.pattern, completion) else 0.0
 
 
 FILLING = "Let me think about it."

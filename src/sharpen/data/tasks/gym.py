@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,6 @@ from sharpen.worker import WorkerPool
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
 
-_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MOST_CHUNKS = 20
 
 SCORE_TIMEOUT_S = 10.0
@@ -107,8 +105,8 @@ class GymTask(PromptsOnly):
 
     def answer(self, completion: str) -> str | None:
         """What stands in the last ``<answer>`` tags, or the whole completion where there are none."""
-        tagged = _ANSWER_TAG.findall(completion)
-        return (tagged[-1] if tagged else completion).strip() or None
+        tagged = _last_tagged(completion)
+        return (completion if tagged is None else tagged).strip() or None
 
     def reference(self, row: Row) -> str | None:
         """The task's own answer; some tasks of reasoning-gym have none."""
@@ -142,6 +140,18 @@ class GymTask(PromptsOnly):
 
     def _dataset(self, *, seed: int, size: int) -> Any:
         return self._kind(self._settings(**self._parameters, seed=seed, size=size))
+
+
+def _last_tagged(text: str) -> str | None:
+    """What stands in the last ``<answer>…</answer>``, each from the first opening that follows the one before."""
+    last, position = None, 0
+    while (start := text.find("<answer>", position)) >= 0:
+        start += len("<answer>")
+        end = text.find("</answer>", start)
+        if end < 0:
+            break
+        last, position = text[start:end], end + len("</answer>")
+    return last
 
 
 def plain(value: Any) -> Any:

@@ -84,7 +84,10 @@ def _makes(answer: str, numbers: list[int], target: int) -> bool:
     """Whether the answer is an expression of these numbers, each once, that has this value."""
     used: list[int] = []
     node = _parsed(answer)
-    return node is not None and _value(node, used) == target and sorted(used) == sorted(numbers)
+    try:
+        return node is not None and _value(node, used) == target and sorted(used) == sorted(numbers)
+    except RecursionError:  # a thousand signs before a number
+        return False
 
 
 def _same_text(answer: str, entry: Mapping[str, Any]) -> bool:
@@ -103,7 +106,7 @@ def _same_json(answer: str, entry: Mapping[str, Any]) -> bool:
     try:
         # Compared as texts: to Python, true is 1.
         return json.dumps(json.loads(answer)) == json.dumps(json.loads(entry["answer"]))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -115,8 +118,8 @@ def _near(answer: str, entry: Mapping[str, Any]) -> bool:
 def _only_number(answer: str, entry: Mapping[str, Any]) -> bool:
     """One number in the text, in digits and with its sign, and it is the expected one."""
     numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
-    given = [_fraction(number.replace(",", "")) for number in numbers]
-    return len(given) == 1 and given[0] is not None and given[0] == _fraction(str(entry["answer"]))
+    given = _fraction(numbers[0].replace(",", "")) if len(numbers) == 1 else None
+    return given is not None and given == _fraction(str(entry["answer"]))
 
 
 def _calendar(answer: str, entry: Mapping[str, Any]) -> bool:
@@ -137,8 +140,8 @@ def _solutions(answer: str, entry: Mapping[str, Any]) -> bool:
     right = entry["metadata"]["real_solutions"]
     if not right:
         return answer.strip() in ('""', "''")
-    given = [_fraction(part) for part in answer.split(",")]
-    return len(given) == len(right) and None not in given
+    given = answer.split(",")
+    return len(given) == len(right) and all(_fraction(part) is not None for part in given)
 
 
 def _of_these(pattern: str) -> Check:
@@ -178,9 +181,9 @@ EXACT: dict[str, Check] = {
     # What is no number was ignored; where there is no solution, anything without numbers scored 1.
     "polynomial_equations": _solutions,
     # The A, B and C of any text were taken for buttons.
-    "quantum_lock": _of_these(r"[A-Ca-c](?:\s*(?:→|->|,|\s)\s*[A-Ca-c])*"),
+    "quantum_lock": _of_these(r"[A-Ca-c](?:(?:\s++(?:(?:→|->|,)\s*+)?|(?:→|->|,)\s*+)[A-Ca-c])*"),
     # "5 weeks" scored as 5 days.
-    "time_intervals": _of_these(r"-?\d+(?: days?)?(?:,? ?\d+:\d+(?::\d+)?(?:\.\d+)?)?|-?\d+:\d+(?::\d+)?(?:\.\d+)?"),
+    "time_intervals": _of_these(r"-?\d++(?: days?)?(?:,? ?\d+:\d+(?::\d+)?(?:\.\d+)?)?|-?\d+:\d+(?::\d+)?(?:\.\d+)?"),
 }
 
 
