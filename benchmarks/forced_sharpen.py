@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Prompt
 
 

@@ -16,10 +16,10 @@ from synthetic import grpo_batch, random_groups, random_prompts
 from torch import Tensor
 
 from sharpen.methods.grpo import GRPO
-from sharpen.models.attention import attention_over_segments
-from sharpen.models.flash import fits, flash_over_segments, spans_of
+from sharpen.models.kernels.attention import attention_over_segments
+from sharpen.models.kernels.flash import fits, flash_over_segments, spans_of
+from sharpen.models.packing.segments import Segment, Segments
 from sharpen.models.policy import Policy, load_policy
-from sharpen.models.segments import Segment, Segments
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
 from sharpen.training.update import Limits, accumulate_gradient, all_outputs

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from floor import Rates
 
-from sharpen.rollout.drawing import Drawing
+from sharpen.rollout.local.scheduler import Drawing
 
 REPETITIONS = 5
 

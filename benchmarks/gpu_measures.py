@@ -13,7 +13,7 @@ from synthetic import grpo_batch, random_groups, random_prompts
 from sharpen.methods.grpo import GRPO
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.update import Limits, accumulate_gradient
 

@@ -11,12 +11,12 @@ from cases import LEARNING_RATE, MAX_GRAD_NORM, SEED, case_of
 from synthetic import grpo_batch, random_groups
 from worker import Gate
 
-from sharpen.config import OptimizerSettings
 from sharpen.methods.grpo import GRPO
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.optimizer import make_optimizer
+from sharpen.training.settings import OptimizerSettings
 from sharpen.training.update import Limits, optimizer_step
 
 

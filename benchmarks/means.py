@@ -24,7 +24,7 @@ from pair import THREADS, Pair, Run
 from models import PLACES
 from sharpen.methods.grpo import GRPO
 from sharpen.models.policy import Policy, load_policy
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.system.memory import keep_freed_memory
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.update import Limits, accumulate_gradient
 

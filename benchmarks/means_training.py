@@ -15,15 +15,15 @@ from synthetic import grpo_batch, random_groups
 from torch import Tensor
 
 import sharpen.models.model
-import sharpen.models.plan
+import sharpen.models.packing.microbatches
 import sharpen.models.policy
-from sharpen.config import OptimizerSettings
 from sharpen.methods.grpo import GRPO
 from sharpen.models.logprobs import Selected
+from sharpen.models.packing.segments import Segments
 from sharpen.models.policy import Policy
-from sharpen.models.segments import Segments
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.optimizer import make_optimizer
+from sharpen.training.settings import OptimizerSettings
 from sharpen.training.update import Limits, accumulate_gradient, all_outputs
 from sharpen.types import Batch, Need
 
@@ -133,7 +133,7 @@ def _filled() -> Any:
             parts[-1].append(i)
         return parts
 
-    return mock.patch.object(sharpen.models.plan, "balanced", fill)
+    return mock.patch.object(sharpen.models.packing.microbatches, "balanced", fill)
 
 
 def _one_mask() -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cases import SEED, Case
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.methods.grpo import GRPO
 from sharpen.training.update import weighed
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import sharpen
-from sharpen.models.embedded import create_embedded
-from sharpen.run import Run
+from sharpen.launch.run import Run
+from sharpen.models.character_model import create_embedded
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
 SMALL: dict[str, Any] = {

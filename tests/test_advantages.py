@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracles import advantages as oracle
 from oracles.advantages import outcome_advantages
 from oracles.ragged import padded, padded_mask, ragged, random_rewards
-from sharpen.advantages import (
+from sharpen.functional.advantages import (
     accepted,
     decoupled_advantages,
     group_advantages,

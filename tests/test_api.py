@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, untimed
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.errors import DataError, RecipeError, RewardError
 
 

@@ -10,8 +10,9 @@ import pytest
 
 import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, never, redo, untimed
-from sharpen.config import IN_MEMORY, load_recipe
 from sharpen.errors import RecipeError, RewardError
+from sharpen.in_memory import IN_MEMORY
+from sharpen.recipe.loading import load_recipe
 from sharpen.rewards import CallSettings, Gate, Verifier
 
 
@@ -137,7 +138,7 @@ def test_what_is_no_reward_is_said_before_a_model_is_loaded(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward, error, message = REFUSED[case]
-    monkeypatch.setattr("sharpen.training.build.load_model", never)
+    monkeypatch.setattr("sharpen.launch.build.load_model", never)
     with pytest.raises(error, match=message):
         sharpen.train("m", "grpo", ROWS, reward=reward, run=tmp_path / "run", quiet=True, **SMALL)
     assert not (tmp_path / "run").exists()

@@ -14,9 +14,12 @@ from datasets import Dataset, DatasetDict
 
 import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, never, redo, untimed
-from sharpen.config import IN_MEMORY, LoraSettings, Recipe, load_recipe
 from sharpen.errors import DataError, RecipeError
-from sharpen.inputs import Given
+from sharpen.in_memory import IN_MEMORY
+from sharpen.launch.inputs import Given
+from sharpen.models.settings import LoraSettings
+from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.schema import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,7 @@ def test_what_cannot_be_used_is_said_before_a_model_is_loaded(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, error, message = REFUSED[case]
-    monkeypatch.setattr("sharpen.training.build.load_model", never)
+    monkeypatch.setattr("sharpen.launch.build.load_model", never)
     arguments: dict[str, Any] = {"model": "m", "method": "grpo", "train_dataset": ROWS, "reward": first_digit, **SMALL}
     with pytest.raises(error, match=message):
         sharpen.train(**{**arguments, **changes}, run=tmp_path / "run", quiet=True)

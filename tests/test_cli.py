@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.models.embedded import create_embedded
+from sharpen.models.character_model import create_embedded
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 
 TASK = "arithmetic?terms=2&digits=1&train_size=50&held_out_size=5&demonstration_size=50"
 GRPO = "method={name: grpo, group_size: 2}"
@@ -76,7 +76,7 @@ def test_help_names_every_command_and_fits_a_terminal() -> None:
 
 
 def test_the_command_line_answers_without_importing_torch() -> None:
-    program = "import sys, sharpen.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    program = "import sys, sharpen.cli.app; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -233,7 +233,7 @@ def test_rewards_and_tasks_are_listed_with_a_description() -> None:
 def test_ctrl_c_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(folder: Path) -> None:
     run = folder / "long"
     # The installed command is not taken from PATH: there may be none, or another.
-    command = [sys.executable, "-c", "from sharpen.cli import main; main()"]
+    command = [sys.executable, "-c", "from sharpen.cli.app import main; main()"]
     settings = [f"run={run}", "training.steps=100000", "checkpoint.every=0", "evaluation.every=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

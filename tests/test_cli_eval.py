@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from one_thread import one_thread
-from sharpen.config import load_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.models.embedded import create_embedded
-from sharpen.run import start
+from sharpen.launch.run import start
+from sharpen.models.character_model import create_embedded
+from sharpen.recipe.loading import load_recipe
 from test_cli import call, complaint, metrics
 from tiny_runs import TASK, merge
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.methods import METHODS
 from sharpen.methods.describe import settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from sharpen.cli import app
+from sharpen.cli.app import app
 
 ROWS = [{"prompt": f"{a}·{b}=", "answer": str(a * b), "worked": f"It is {a * b}"} for a in (11, 12) for b in (7, 8, 9)]
 REWARDS = """

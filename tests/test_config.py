@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from sharpen.config import LoraSettings, ModelSettings, Recipe, load_recipe, make_recipe
 from sharpen.errors import RecipeError
 from sharpen.methods import GRPO, SFT
+from sharpen.models.settings import LoraSettings, ModelSettings
+from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.recipe.schema import Recipe
 
 YAML = """
 run: runs/x

@@ -12,14 +12,15 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import sharpen
-from sharpen.config import LoraSettings, Recipe
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
-from sharpen.models.embedded import create_embedded
+from sharpen.models.character_model import create_embedded
+from sharpen.models.settings import LoraSettings
+from sharpen.recipe.schema import Recipe
 from sharpen.rewards import CallSettings, Gate
-from sharpen.rewards.checking import CHEATS
+from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
 
 README = Path(__file__).parents[1] / "README.md"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sharpen.files import new_folder, replacing, write_text
+from sharpen.system.files import new_folder, replacing, write_text
 
 
 def test_a_file_is_the_old_or_the_new(tmp_path: Path) -> None:

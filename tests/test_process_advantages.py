@@ -6,7 +6,7 @@ import torch
 
 from oracles import returns as oracle
 from oracles.ragged import padded, padded_mask, ragged
-from sharpen.advantages import process_advantages
+from sharpen.functional.advantages import process_advantages
 
 NAN = math.nan
 

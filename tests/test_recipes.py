@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 import sharpen
-from sharpen.config import Recipe, load_recipe, make_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.errors import RecipeError
+from sharpen.launch.reward_check import check_recipe
+from sharpen.launch.run import Run, start
 from sharpen.methods import METHODS
-from sharpen.models.embedded import create_embedded
-from sharpen.reward_check import check_recipe
-from sharpen.run import Run, start
+from sharpen.models.character_model import create_embedded
+from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.recipe.schema import Recipe
 from tiny_runs import merge
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}

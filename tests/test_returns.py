@@ -5,7 +5,7 @@ import torch
 
 from oracles import returns as oracle
 from oracles.ragged import padded, padded_mask, ragged
-from sharpen.returns import at_last, at_last_token, gae, reward_to_go, td_targets
+from sharpen.functional.returns import at_last, at_last_token, gae, reward_to_go, td_targets
 
 SETTINGS = [(1.0, 1.0), (1.0, 0.95), (0.9, 0.0), (0.97, 0.5), (0.0, 1.0)]
 

@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sharpen.config import IN_MEMORY, make_recipe
 from sharpen.errors import DataError, ModelError, RecipeError, RewardError, SharpenError
-from sharpen.inputs import Given
+from sharpen.in_memory import IN_MEMORY
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
 from sharpen.methods import METHODS
-from sharpen.run import resume, start
+from sharpen.recipe.loading import make_recipe
 from tiny_models import tiny_folder
 from tiny_runs import digits, merge, tiny_start_model
 

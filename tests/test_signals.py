@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 import sharpen
 from one_thread import one_thread
 from sharpen import stopping
-from sharpen.cli import app
+from sharpen.cli.app import app
+from sharpen.launch.run import Run, resume, start
 from sharpen.pipelines import demo
-from sharpen.run import Run, resume, start
-from sharpen.stopping import Stopped
+from sharpen.runs.folder import read_metrics
+from sharpen.system.signals import Stopped
 from sharpen.training import trainer as trainer_module
-from sharpen.training.run_folder import read_metrics
 from tiny_runs import Raising, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model
 
 __all__ = ["one_thread"]
@@ -48,7 +48,7 @@ def begun(folder: Path, model: Path, reward: str, /, *, stderr: Any = subprocess
     recipe = folder / "recipe.yaml"
     recipe.write_text(tiny_recipe(folder / "run", model, "grpo", reward=reward, **changes.pop("recipe", {})).to_yaml())
     return subprocess.Popen(
-        [sys.executable, "-c", "from sharpen.cli import main; main()", "run", str(recipe)],
+        [sys.executable, "-c", "from sharpen.cli.app import main; main()", "run", str(recipe)],
         stderr=stderr,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

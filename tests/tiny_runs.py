@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sharpen.config import Recipe, make_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.models.embedded import create_embedded
-from sharpen.training.run_folder import read_metrics
+from sharpen.models.character_model import create_embedded
+from sharpen.recipe.loading import make_recipe
+from sharpen.recipe.schema import Recipe
+from sharpen.runs.folder import read_metrics
 
 TASK = (
     "arithmetic?terms=2&digits=1&train_size=10&held_out_size=6&demonstration_size=14&preference_size=10"

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sharpen.config import IN_MEMORY
 from sharpen.settings import Settings
+
+IN_MEMORY = "<given in Python>"
+"""Stands in a saved recipe for rows or a reward that were given as Python objects."""
 
 
 def recorded(setting: Any) -> Any:

@@ -22,8 +22,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sharpen.rounding import rounding
-
 Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
 
@@ -169,13 +167,6 @@ class Batch:
 
     def __len__(self) -> int:
         return self.tokens_BT.shape[0]
-
-    @property
-    def rounding_B(self) -> Tensor:
-        """How far rounding may have moved each reward: that of all it is the sum of, not only of what is left of it."""
-        if self.rewards_BK is None:
-            return rounding(self.rewards_B)
-        return rounding(self.rewards_BK * self.rewards_BK.new_tensor(self.reward_weights)).nansum(dim=1)
 
     def select(self, index_B: Tensor) -> Batch:
         """The sequences ``index_B``, in that order. Groups keep their numbers."""

@@ -5,7 +5,7 @@ from byte_tokenizer import byte_tokenizer
 from sharpen.data.rows import read_rows
 from sharpen.data.steps import load_steps
 from sharpen.errors import DataError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.types import StepValue
 
 

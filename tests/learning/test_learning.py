@@ -19,13 +19,13 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sharpen
 from sharpen.data.tasks import resolve_task
 from sharpen.data.tasks.arithmetic import ALPHABET, shows_work, step_rewards
+from sharpen.launch.run import Run
 from sharpen.methods import METHODS
-from sharpen.models.embedded import create_embedded
+from sharpen.models.character_model import create_embedded
 from sharpen.models.policy import load_policy
 from sharpen.rewards.steps import StepReward
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.run import Run
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Prompt
 
 TASK = "arithmetic?terms=3&digits=1&held_out_size=200&demonstration_size=20000"

@@ -9,8 +9,8 @@ import random
 import pytest
 import torch
 
-from sharpen.losses import kl, policy
-from sharpen.losses.preference import dpo
+from sharpen.functional.losses import kl, policy
+from sharpen.functional.losses.preference import dpo
 
 EPS_LOW, EPS_HIGH, BETA = 0.2, 0.28, 0.3
 BOUNDS = {"eps_low": EPS_LOW, "eps_high": EPS_HIGH}

@@ -8,10 +8,10 @@ import torch
 from oracles import differences, grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import padded, padded_mask, ragged
-from sharpen.advantages import group_advantages
-from sharpen.losses import reduce
-from sharpen.losses.kl import k3
-from sharpen.losses.policy import clipped_surrogate
+from sharpen.functional.advantages import group_advantages
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.kl import k3
+from sharpen.functional.losses.policy import clipped_surrogate
 
 LENGTH = 9
 REDUCTIONS = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles import grpo, scalars
 from oracles import kl as oracle
 from oracles.ragged import ragged
-from sharpen.losses import kl
+from sharpen.functional.losses import kl
 
 ESTIMATORS = {
     "k1": (lambda lp, old, ref: kl.k1(lp, ref), lambda lp, old, ref: oracle.k1(lp, ref)),

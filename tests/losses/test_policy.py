@@ -5,7 +5,7 @@ import torch
 
 from oracles import grpo
 from oracles.ragged import padded, ragged
-from sharpen.losses.policy import clipped_surrogate
+from sharpen.functional.losses.policy import clipped_surrogate
 
 BOUNDS = [(0.2, 0.2), (0.2, 0.28), (0.05, 0.4), (0.9, 10.0)]
 

@@ -8,7 +8,7 @@ import torch
 from oracles import policy as oracle
 from oracles.ragged import padded, padded_mask, ragged
 from oracles.scalars import assert_same_terms, constant_advantages, token_advantages
-from sharpen.losses import policy
+from sharpen.functional.losses import policy
 
 TIGHT = {"eps_low": 0.03, "eps_high": 0.04}
 USUAL = {"eps_low": 0.2, "eps_high": 0.28}

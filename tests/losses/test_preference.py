@@ -7,7 +7,7 @@ import torch
 from oracles import preference as oracle
 from oracles import scalars
 from oracles.ragged import padded, ragged
-from sharpen.losses.preference import bradley_terry, dpo, ranked_groups, step_loss
+from sharpen.functional.losses.preference import bradley_terry, dpo, ranked_groups, step_loss
 
 NAN = math.nan
 

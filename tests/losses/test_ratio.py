@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sharpen.losses import kl, policy
-from sharpen.losses.preference import dpo
-from sharpen.losses.ratio import log_ratio, ratio, ratio_less_1
+from sharpen.functional.losses import kl, policy
+from sharpen.functional.losses.preference import dpo
+from sharpen.functional.losses.ratio import log_ratio, ratio, ratio_less_1
 from sharpen.methods import GRPO, GSPO, PPO, Method, Terms
 from sharpen.methods.kl import KL
 from sharpen.training.metrics import TokenStats

@@ -3,7 +3,7 @@ import torch
 
 from oracles import reduction
 from oracles.ragged import padded, padded_mask, ragged
-from sharpen.losses import reduce
+from sharpen.functional.losses import reduce
 
 LENGTH = 16
 

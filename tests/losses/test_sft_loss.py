@@ -3,7 +3,7 @@ import torch
 
 from oracles import differences, sft
 from oracles.ragged import padded, padded_mask, ragged
-from sharpen.losses import reduce
+from sharpen.functional.losses import reduce
 
 
 def fast_loss(batch, weights):

@@ -3,7 +3,7 @@ import torch
 
 from oracles.ragged import ragged
 from oracles.scalars import assert_same_terms
-from sharpen.losses.value import value_loss
+from sharpen.functional.losses.value import value_loss
 
 
 def slow(values, targets, old_values, clip):

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.methods import Method
+from sharpen.rollout.sources import Drawn
 from sharpen.training.update import weighed
 from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment
 
@@ -79,7 +80,7 @@ def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
     return result
 
 
-class ScriptedWorld:
+class ScriptedCollector:
     """``answers[prompt]`` are the completions that are drawn, with their rewards; kept groups are remembered."""
 
     def __init__(self, answers: Mapping[str, Sequence[Sequence[tuple[Completion, float | None]]]]) -> None:
@@ -99,14 +100,11 @@ class ScriptedWorld:
     def next_groups(self, count: int) -> list[Group]:
         return self.kept[:count]
 
-    def sample(self, prompts: list[Prompt], group_size: int) -> list[Group]:
+    def collect(self, prompts: list[Prompt], group_size: int) -> Drawn:
         self.asked.append(([p.id for p in prompts], group_size))
         drawn = [group(p.id, *next(self.answers[p.id])) for p in prompts]
         assert all(len(g.completions) == group_size for g in drawn)
-        return drawn
-
-    def score(self, groups: list[Group]) -> list[Group]:
-        return groups
+        return Drawn(drawn)
 
     def keep(self, groups: list[Group]) -> None:
         self.kept = groups

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hand_made import completion, group, losses, ready, rollout, rows
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.methods import METHODS, resolve_method
-from sharpen.sources import (
+from sharpen.rollout.sources import (
     CurrentPolicy,
     Demonstrations,
     InitialPolicy,

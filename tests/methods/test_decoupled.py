@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from hand_made import ScriptedWorld, completion, group, prompt
+from hand_made import ScriptedCollector, completion, group, prompt
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.methods import CISPO, DAPO, GRPO, GSPO, PPO, Method, resolve_method
 from sharpen.rewards import FunctionReward, Gate, WeightedSum
-from sharpen.sources import CurrentPolicy, Drawn, Refilled, World
+from sharpen.rollout.sources import Collector, CurrentPolicy, Drawn, Refilled
 from sharpen.types import Batch, Group, Score, Summand
 
 APART: dict[str, Any] = {"combine": "normalise_then_sum"}
@@ -129,14 +129,14 @@ def test_dynamic_sampling_keeps_groups_in_which_one_of_the_rewards_differs() -> 
     groups = [of("differs", (1.0, 0.0), (0.0, 1.0)), of("flat", (1.0, 0.0), (1.0, 0.0))]
 
     class Given(CurrentPolicy):
-        def draw(self, world: World, prompts: int) -> Drawn:
+        def draw(self, collector: Collector, prompts: int) -> Drawn:
             return Drawn(groups)
 
     method = DAPO(group_size=2, overlong_share=0.0, **APART)
     source = method.source()
     assert isinstance(source, Refilled)
     found = {
-        differ: [g.prompt.id for g in Refilled(Given(2), 1, differ).draw(ScriptedWorld({}), 2).groups]
+        differ: [g.prompt.id for g in Refilled(Given(2), 1, differ).draw(ScriptedCollector({}), 2).groups]
         for differ in (source.differ, "total")
     }
     assert found == {"parts": ["differs"], "total": ["differs", "flat"]}  # nothing differs: the step goes with these

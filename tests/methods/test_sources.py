@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from hand_made import ScriptedWorld, completion, group
+from hand_made import ScriptedCollector, completion, group
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.errors import RewardError
-from sharpen.sources import CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled, World
+from sharpen.rollout.sources import Collector, CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled
 from sharpen.types import Completion, Group, Score, StepValue, Summand
 
 Answers = list[tuple[Completion, float | None]]
@@ -22,16 +22,16 @@ def prompts(groups: list[Group]) -> list[str]:
 
 
 def test_the_current_policy_answers_each_prompt_of_the_step() -> None:
-    world = ScriptedWorld({"a": [answers(1, 0)], "b": [answers(1, 1)], "c": [answers(0, 0)]})
-    drawn = CurrentPolicy(2).draw(world, 2)
+    collector = ScriptedCollector({"a": [answers(1, 0)], "b": [answers(1, 1)], "c": [answers(0, 0)]})
+    drawn = CurrentPolicy(2).draw(collector, 2)
     assert prompts(drawn.groups) == ["a", "b"]
     assert drawn.set_aside == []
-    assert world.asked == [(["a", "b"], 2)]
+    assert collector.asked == [(["a", "b"], 2)]
 
 
 def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
     """Round 1: a teaches, b is flat. Round 2: c is flat. Round 3: both teach, one more than is needed."""
-    world = ScriptedWorld(
+    collector = ScriptedCollector(
         {
             "a": [answers(1, 0), answers(1, 0)],
             "b": [answers(1, 1), answers(0, 1)],
@@ -39,16 +39,16 @@ def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
             "d": [answers(0, 0)],
         }
     )
-    drawn = Refilled(CurrentPolicy(2), max_rounds=10).draw(world, 2)
-    assert world.asked == [(["a", "b"], 2), (["c", "d"], 2), (["a", "b"], 2)]
+    drawn = Refilled(CurrentPolicy(2), max_rounds=10).draw(collector, 2)
+    assert collector.asked == [(["a", "b"], 2), (["c", "d"], 2), (["a", "b"], 2)]
     assert prompts(drawn.groups) == ["a", "a"]
     assert prompts(drawn.set_aside) == ["b", "c", "d", "b"]
     assert [s.total for s in drawn.set_aside[-1].scores] == [0, 1]
 
 
 def test_a_group_whose_rewards_differ_by_rounding_or_are_missing_but_for_one_is_flat() -> None:
-    world = ScriptedWorld({"a": [answers(0.3, 0.1 + 0.2)], "b": [answers(1, None)], "c": [answers(1, 0.5)]})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
+    collector = ScriptedCollector({"a": [answers(0.3, 0.1 + 0.2)], "b": [answers(1, None)], "c": [answers(1, 0.5)]})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
     assert prompts(drawn.groups) == ["c"]
     assert prompts(drawn.set_aside) == ["a", "b"]
 
@@ -56,8 +56,10 @@ def test_a_group_whose_rewards_differ_by_rounding_or_are_missing_but_for_one_is_
 def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_little_that_is() -> None:
     """1000.1 − 1000 is 2·10⁻¹⁴ above 0.1: the rounding of 1000, but not that of 0.1."""
     difference = 1000.1 - 1000.0
-    world = ScriptedWorld({"a": [answers(1e6, 1e6 + 1)], "b": [answers(0.0, 1e-6)], "c": [answers(difference, 0.1)]})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
+    collector = ScriptedCollector(
+        {"a": [answers(1e6, 1e6 + 1)], "b": [answers(0.0, 1e-6)], "c": [answers(difference, 0.1)]}
+    )
+    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
     assert prompts(drawn.groups) == ["a", "b", "c"]
     summands = ((Summand(1.0, 1000.1), Summand(-1.0, 1000.0)), (Summand(1.0, 0.1), Summand(-1.0, 0.0)))
     teaching, _, last = drawn.groups
@@ -65,18 +67,18 @@ def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_litt
     summed = replace(last, scores=tuple(replace(score, summands=of) for score, of in totals))
 
     class Summed(CurrentPolicy):
-        def draw(self, world: World, prompts: int) -> Drawn:
+        def draw(self, collector: Collector, prompts: int) -> Drawn:
             return Drawn([summed, teaching])
 
-    drawn = Refilled(Summed(2), max_rounds=1).draw(ScriptedWorld({}), 2)
+    drawn = Refilled(Summed(2), max_rounds=1).draw(ScriptedCollector({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["c"])
 
 
 def test_dynamic_sampling_gives_up_after_its_rounds_with_what_there_is() -> None:
     flat = [answers(1, 1)] * 2
-    world = ScriptedWorld({"a": [answers(1, 0), answers(0, 0)], "b": flat, "c": flat})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 3)
-    assert len(world.asked) == 2
+    collector = ScriptedCollector({"a": [answers(1, 0), answers(0, 0)], "b": flat, "c": flat})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(collector, 3)
+    assert len(collector.asked) == 2
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b", "c", "a", "b", "c"])
 
 
@@ -91,19 +93,19 @@ def test_with_rewards_of_steps_a_group_teaches_where_these_differ() -> None:
     ]
 
     class Marked(CurrentPolicy):
-        def draw(self, world: World, prompts: int) -> Drawn:
+        def draw(self, collector: Collector, prompts: int) -> Drawn:
             return Drawn(marked)
 
-    drawn = Refilled(Marked(2), max_rounds=1, differ="steps").draw(ScriptedWorld({}), 2)
+    drawn = Refilled(Marked(2), max_rounds=1, differ="steps").draw(ScriptedCollector({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b"])
-    drawn = Refilled(Marked(2), max_rounds=1).draw(ScriptedWorld({}), 2)
+    drawn = Refilled(Marked(2), max_rounds=1).draw(ScriptedCollector({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["b"], ["a"])
 
 
 def test_without_a_single_group_that_teaches_the_step_is_of_those_that_do_not() -> None:
     flat = [answers(1, 1)] * 2
-    world = ScriptedWorld({"a": flat, "b": flat})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 2)
+    collector = ScriptedCollector({"a": flat, "b": flat})
+    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(collector, 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a", "b"], ["a", "b"])
 
 
@@ -120,12 +122,12 @@ FIVE: Answers = [
 
 def kept(at_most: int | None, unique: bool, threshold: float = 1.0) -> list[tuple[str, tuple[int, ...]]]:
     wrong = [(c, 0.5) for c, _ in FIVE]
-    world = ScriptedWorld({"a": [FIVE], "b": [wrong], "c": [[*wrong[:4], (completion(5), 1.0)]]})
+    collector = ScriptedCollector({"a": [FIVE], "b": [wrong], "c": [[*wrong[:4], (completion(5), 1.0)]]})
     source = InitialPolicy(5, None, threshold, at_most, unique)
-    source.prepare(world)
-    assert world.asked == [(["a", "b", "c"], 5)]
-    assert all(not group.scores for group in world.kept)
-    return [(group.prompt.id, c.token_ids) for group in world.kept for c in group.completions]
+    source.prepare(collector)
+    assert collector.asked == [(["a", "b", "c"], 5)]
+    assert all(not group.scores for group in collector.kept)
+    return [(group.prompt.id, c.token_ids) for group in collector.kept for c in group.completions]
 
 
 def test_what_is_right_is_kept_once_and_at_most_k_times_per_prompt() -> None:
@@ -137,17 +139,17 @@ def test_what_is_right_is_kept_once_and_at_most_k_times_per_prompt() -> None:
 
 
 def test_only_the_first_prompts_are_answered_where_that_is_asked() -> None:
-    world = ScriptedWorld({"a": [answers(1)], "b": [answers(1)], "c": [answers(1)]})
+    collector = ScriptedCollector({"a": [answers(1)], "b": [answers(1)], "c": [answers(1)]})
     source = InitialPolicy(1, 2, 1.0, None, True)
-    source.prepare(world)
-    assert world.asked == [(["a", "b"], 1)]
-    assert prompts(source.draw(world, 5).groups) == ["a", "b"]
+    source.prepare(collector)
+    assert collector.asked == [(["a", "b"], 1)]
+    assert prompts(source.draw(collector, 5).groups) == ["a", "b"]
 
 
 def test_a_policy_that_is_never_right_has_nothing_to_imitate() -> None:
-    world = ScriptedWorld({"a": [answers(0.25, None, -1)]})
+    collector = ScriptedCollector({"a": [answers(0.25, None, -1)]})
     with pytest.raises(RewardError) as error:
-        InitialPolicy(3, None, 0.5, None, True).prepare(world)
+        InitialPolicy(3, None, 0.5, None, True).prepare(collector)
     assert str(error.value) == (
         "none of the 3 completions of the initial policy has a reward of 0.5 or more (the best has 0.25), so there is "
         "nothing to imitate: lower method.threshold, or draw more with method.group_size"
@@ -155,7 +157,7 @@ def test_a_policy_that_is_never_right_has_nothing_to_imitate() -> None:
 
 
 def test_data_is_taken_as_it_comes() -> None:
-    world = ScriptedWorld({})
-    world.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
-    assert Demonstrations().draw(world, 2).groups == world.kept[:2]
-    assert assemble(world.kept).rewards_B.tolist() == [1.0] * 3
+    collector = ScriptedCollector({})
+    collector.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
+    assert Demonstrations().draw(collector, 2).groups == collector.kept[:2]
+    assert assemble(collector.kept).rewards_B.tolist() == [1.0] * 3

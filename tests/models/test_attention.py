@@ -8,10 +8,10 @@ from torch import Tensor
 
 from oracles import attention as slow
 from sharpen.models import tiles
-from sharpen.models.attention import NAME, attention_over_segments
-from sharpen.models.flex import flex_over_segments, mask_of, visible
-from sharpen.models.segments import Segment, Segments
-from sharpen.models.tiles import make_tiles
+from sharpen.models.kernels.attention import NAME, attention_over_segments
+from sharpen.models.kernels.flex import flex_over_segments, mask_of, visible
+from sharpen.models.packing.attention_blocks import make_tiles
+from sharpen.models.packing.segments import Segment, Segments
 from tiny_models import tiny_policy
 
 Attention = Callable[[Tensor, Tensor, Tensor, Segments, float], Tensor]
@@ -85,7 +85,7 @@ def test_tiles_give_the_values_and_gradients_of_plain_loops(
 def test_probabilities_computed_again_are_those_that_were_kept(
     name: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharpen.models.attention.KEPT_COLUMNS", kept)
+    monkeypatch.setattr("sharpen.models.kernels.attention.KEPT_COLUMNS", kept)
     segments = row(name)
     tensors = problem(segments.length, 4, 2)
     expected = values_and_gradients(by_loops, segments, tensors, 0.5)

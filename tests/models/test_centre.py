@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.plan import plan
+from sharpen.models.packing.microbatches import plan
 from sharpen.models.scorer import Scorer, centre
 from sharpen.types import Batch
 from tiny_models import EOS, loaded_scorer, ragged_batch

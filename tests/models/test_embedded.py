@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharpen.errors import ModelError
-from sharpen.models.embedded import create_embedded
+from sharpen.models.character_model import create_embedded
 
 ALPHABET = "0123456789+-*=() \nabcé"
 

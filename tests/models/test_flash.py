@@ -9,8 +9,8 @@ from test_attention import ROWS, by_loops, problem, row, values_and_gradients
 from torch import Tensor
 
 from sharpen.models import flash
-from sharpen.models.flash import flash_over_segments, spans_of
-from sharpen.models.segments import Segments
+from sharpen.models.kernels.flash import flash_over_segments, spans_of
+from sharpen.models.packing.segments import Segments
 
 
 def sequences(q_edges: Tensor, k_edges: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.layout import Packed, Row, build
-from sharpen.models.plan import Cost, plan
+from sharpen.models.packing.microbatches import Cost, plan
+from sharpen.models.packing.rows import Packed, Row, build
+from sharpen.models.packing.segments import Segment
 from sharpen.models.policy import PLAIN_ARCHITECTURES
-from sharpen.models.segments import Segment
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy, weighted
 

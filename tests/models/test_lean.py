@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharpen.models.lean import make_lean, rms_norm, silu_times
+from sharpen.models.kernels.memory_efficient import make_lean, rms_norm, silu_times
 from sharpen.models.policy import PLAIN_ARCHITECTURES
 from tiny_models import tiny_policy
 
@@ -55,7 +55,7 @@ def layer_of(architecture: str, dtype: torch.dtype) -> tuple[Any, Any]:
     body = tiny_policy(architecture).model.base_model
     own = copy.deepcopy(body)
     for module in own.modules():
-        if module.__class__.__module__ == "sharpen.models.lean":
+        if module.__class__.__module__ == "sharpen.models.kernels.memory_efficient":
             module.__class__ = module.__class__.__mro__[2]
     lean = copy.deepcopy(own)
     make_lean(lean)
@@ -94,7 +94,7 @@ def test_a_whole_model_computes_as_transformers_own_modules(architecture: str) -
 def test_which_modules_are_switched() -> None:
     """olmo2's norms stand behind attention and MLP, where their result is added and must not be rounded."""
     llama, olmo = (layer_of(name, torch.float32)[1].layers[0] for name in ("llama", "olmo2"))
-    module = "sharpen.models.lean"
+    module = "sharpen.models.kernels.memory_efficient"
     switched = [llama.input_layernorm, llama.post_attention_layernorm, llama.mlp, olmo.mlp]
     assert all(m.__class__.__module__ == module for m in switched)
     assert not any(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
 from sharpen.models import linear
-from sharpen.models.linear import Linear, outer, product, switch_linears
+from sharpen.models.kernels.linear import Linear, outer, product, switch_linears
 from tiny_models import loaded_policy
 
 has_onednn = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from sharpen.models.lora import adapted_layers, add_adapter, halve_frozen, merge
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.update import Limits, _microbatches, all_outputs
 from sharpen.types import Batch
 from tiny_models import (

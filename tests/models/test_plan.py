@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from sharpen.models.layout import Row
-from sharpen.models.plan import MICROBATCH_OPERATIONS, MICROBATCH_TOKENS, Cost, balanced, plan
+from sharpen.models.packing.microbatches import MICROBATCH_OPERATIONS, MICROBATCH_TOKENS, Cost, balanced, plan
+from sharpen.models.packing.rows import Row
 from sharpen.types import Batch
 from tiny_models import ragged_batch
 

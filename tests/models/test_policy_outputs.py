@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oracles import distributions
 from sharpen.errors import ModelError
-from sharpen.models.plan import plan
+from sharpen.models.packing.microbatches import plan
 from sharpen.models.policy import Policy, load_policy
 from sharpen.types import Batch
 from tiny_models import (

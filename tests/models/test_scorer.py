@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from sharpen.errors import ModelError
-from sharpen.models.plan import Cost, plan
+from sharpen.models.packing.microbatches import Cost, plan
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, loaded_scorer, ragged_batch, tiny_folder, weighted

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.errors import RewardError
 from sharpen.rewards import FunctionReward, Gate, ModelReward, Reward, WeightedSum, resolve_reward
 from sharpen.rewards.model import ModelSettings
@@ -223,10 +223,10 @@ def test_the_rewards_of_a_list_run_side_by_side(group: Any) -> None:
         return FunctionReward(reward, name)
 
     total = WeightedSum([(meeting(name), weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 0.5))])
-    (scores,) = total.score([group(["x", "xx"])])
+    (scores,), seconds = total.score_timed([group(["x", "xx"])])
     assert [score.total for score in scores] == [3.5, 7.0]
-    assert list(scores[0].parts) == list(total.seconds) == ["a", "b", "c"]
-    assert all(seconds > 0 for seconds in total.seconds.values())
+    assert list(scores[0].parts) == list(seconds) == ["a", "b", "c"]
+    assert all(of_part > 0 for of_part in seconds.values())
 
 
 def test_what_may_not_run_at_the_same_time_shares_a_lane() -> None:

@@ -17,7 +17,7 @@ from sharpen.data.tasks import TASKS, resolve_task
 from sharpen.data.tasks.arithmetic import shows_work, step_rewards
 from sharpen.data.tasks.gym import GymTask
 from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.report.table import printable
 from sharpen.rewards import json_schema, regex
 from sharpen.rewards.code import Code

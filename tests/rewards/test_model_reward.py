@@ -8,11 +8,11 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from byte_tokenizer import byte_tokenizer
 from sharpen.errors import CheckpointError, RewardError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.models.scorer import Kind
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.training.checkpoint import save_checkpoint
-from sharpen.training.run_folder import RunFolder
+from sharpen.runs.checkpoint import save_checkpoint
+from sharpen.runs.folder import RunFolder
 from sharpen.types import Group
 from tiny_models import ALPHABET, loaded_scorer, tiny_folder
 from tiny_runs import tiny_recipe
@@ -127,7 +127,7 @@ def test_what_does_not_fit_fails_alone(tmp_path: Path, written: Any) -> None:
 
 def test_a_run_stands_for_its_latest_sound_checkpoint(tmp_path: Path, groups: list[Group]) -> None:
     run = RunFolder(tmp_path / "run")
-    run.initialise(tiny_recipe(run.path, tmp_path / "unused", "sft"))
+    run.initialise(tiny_recipe(run.path, tmp_path / "unused", "sft").to_yaml())
     with pytest.raises(CheckpointError, match="has no sound checkpoint yet"):
         reward_of(run.path, "sequence")
     scorers = [loaded_scorer(tmp_path / f"base_{seed}", "sequence", seed=seed) for seed in range(3)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import Reward, resolve_reward
 from sharpen.types import Score
 

@@ -8,8 +8,8 @@ import pytest
 
 from sharpen.data.tasks import TASKS, resolve_task
 from sharpen.rewards import check
-from sharpen.rewards.checking import CHEATS
 from sharpen.rewards.checking.case import Case, off_by_one, wrong_answers
+from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.rewards.extraction import Source
 from sharpen.rewards.math import Math
 from sharpen.rewards.regex import Regex

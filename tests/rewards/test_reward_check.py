@@ -10,8 +10,9 @@ import pytest
 
 from sharpen.errors import DataError, RewardError
 from sharpen.rewards import FunctionReward, Report, WeightedSum, check
-from sharpen.rewards.checking import CHEATS, Cheat, Result
+from sharpen.rewards.checking.cheats import CHEATS, Cheat
 from sharpen.rewards.checking.probe import MOST_HANGS
+from sharpen.rewards.checking.report import Result
 
 PRODUCTS = [
     {"prompt": f"Give {a}·{b}.", "answer": f"{a * b}", "said": f"<think>{a}·{b}</think><answer>{a * b}</answer>"}

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from sharpen.advantages import group_advantages
-from sharpen.assemble import assemble
-from sharpen.models.embedded import character_tokenizer
+from sharpen.data.collate import assemble
+from sharpen.functional.advantages import group_advantages
+from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import resolve_reward
 from sharpen.rewards.score_cache import ScoreCache, content_key
 from tiny_models import ALPHABET, loaded_scorer

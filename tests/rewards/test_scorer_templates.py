@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import Reward, resolve_reward
 from sharpen.types import Completion, Finish, Group, Segment
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from byte_tokenizer import byte_tokenizer
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.errors import RewardError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import FunctionReward, StepReward, WeightedSum, resolve_reward
 from sharpen.types import Score, StepValue
 

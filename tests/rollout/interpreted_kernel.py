@@ -9,9 +9,9 @@ from test_decoder import Sequences, advanced
 from torch import Tensor
 
 from sharpen.rollout import decoder as decoder_module
-from sharpen.rollout.decoder import Decoder, PlainDecoding
-from sharpen.rollout.kernel_past import KernelPast
-from sharpen.rollout.one_kernel import attend_one_token
+from sharpen.rollout.local.decode_kernel import attend_one_token
+from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
+from sharpen.rollout.local.triton_kv_cache import KernelPast
 from tiny_models import make_prompt, tiny_policy
 
 
@@ -59,7 +59,7 @@ def test_a_row_sees_its_prompt_its_own_tokens_and_the_new_one(key_heads: int, sh
 def test_logits_are_those_of_the_whole_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows join, leave and change their order; there is room for more tokens than for those in need of it at first."""
     monkeypatch.setattr(decoder_module, "compiles", lambda _: True)
-    monkeypatch.setattr("sharpen.rollout.kernel_past.LEAST_ROOM", 2)
+    monkeypatch.setattr("sharpen.rollout.local.triton_kv_cache.LEAST_ROOM", 2)
     policy = tiny_policy("qwen3")
     decoding, slow = PlainDecoding(Decoder(policy), room=9), Sequences(policy)
     assert isinstance(decoding._past, KernelPast)

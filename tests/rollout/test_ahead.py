@@ -10,11 +10,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sharpen.rollout import grid_past
-from sharpen.rollout.drawing import Drawing
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.rollout.replay import Replay
+from sharpen.rollout.local import torch_kv_cache as grid_past
+from sharpen.rollout.local.cuda_graph import Replay
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.local.scheduler import Drawing
 from tiny_models import make_prompt, tiny_policy
 
 

@@ -7,10 +7,10 @@ from torch import Tensor
 from sharpen.models.policy import Policy
 from sharpen.rollout import decoder as decoder_module
 from sharpen.rollout import grid_past, products
-from sharpen.rollout.decoder import Decoder, PlainDecoding
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.rollout.products import Copied
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
+from sharpen.rollout.local.projections import Copied
 from sharpen.types import Prompt
 from tiny_models import make_prompt, tiny_policy
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from oracles import sampling as oracle
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.errors import ModelError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
 from sharpen.training.update import Limits, all_outputs
 from sharpen.types import Completion, Finish, Group, Prompt

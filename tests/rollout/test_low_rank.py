@@ -8,7 +8,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from sharpen.models.lora import merged_weight
-from sharpen.rollout.products import make_product, onednn_computes_bfloat16
+from sharpen.rollout.local.projections import make_product, onednn_computes_bfloat16
 
 
 def layers() -> tuple[Any, Any]:

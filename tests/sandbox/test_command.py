@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner, Result
 
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.sandbox.battery import ATTACKS, check
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from one_thread import one_thread
-from sharpen.sources import Drawn
+from sharpen.rollout.sources import Drawn
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 

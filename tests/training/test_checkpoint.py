@@ -11,10 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sharpen.config import OptimizerSettings
 from sharpen.errors import CheckpointError
 from sharpen.models.policy import Policy
-from sharpen.training.checkpoint import (
+from sharpen.runs.checkpoint import (
     checkpoints,
     load_optimizer,
     load_state,
@@ -27,6 +26,7 @@ from sharpen.training.checkpoint import (
     sound_checkpoints,
 )
 from sharpen.training.optimizer import make_optimizer
+from sharpen.training.settings import OptimizerSettings
 from tiny_models import tiny_policy
 
 STATE: dict[str, Any] = {"step": 3, "best": None, "world": {"next_draw": 2**60 + 1}, "value": 0.1 + 0.2}

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sharpen.errors import ModelError
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, start
 from sharpen.models.scorer import load_scorer
-from sharpen.run import Run, start
 from tiny_models import loaded_scorer
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from oracles.methods import LOSSES, Said
-from sharpen.assemble import assemble
-from sharpen.inputs import Given
+from sharpen.data.collate import assemble
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import start
 from sharpen.methods import METHODS, Role, resolve_method
 from sharpen.models.model import Model
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
-from sharpen.run import start
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 from tiny_runs import SETTINGS, digits, tiny_recipe, tiny_start_model

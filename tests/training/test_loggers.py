@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sharpen.errors import RecipeError
-from sharpen.run import resume, start
-from sharpen.training.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.launch.run import resume, start
+from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
 from tiny_runs import Raising, tiny_recipe, tiny_start_model
 
 CONFIG = {"lr": 1e-4, "method": {"name": "grpo"}}

@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oracles.methods import LOSSES
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.errors import ModelError, RecipeError
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
 from sharpen.models.adapter_files import adapter_weights
 from sharpen.models.lora import adapted_layers, merged_weight
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
-from sharpen.run import Run, resume, start
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 from tiny_runs import Raising, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.methods import GRPO, Terms
 from sharpen.training.metrics import TokenStats, rollout_metrics
 from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment, StepValue

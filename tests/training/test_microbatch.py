@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.layout import Packed, build
 from sharpen.models.model import hidden_states
-from sharpen.models.plan import plan
+from sharpen.models.packing.microbatches import plan
+from sharpen.models.packing.rows import Packed, build
 from sharpen.models.policy import Policy, load_policy
 from sharpen.training.microbatch import activation_bytes, usual_tokens
 from sharpen.types import Batch

@@ -11,11 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.errors import NonFiniteError
-from sharpen.inputs import Given
-from sharpen.run import resume, start
-from sharpen.training.run_folder import read_metrics
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
+from sharpen.runs.folder import read_metrics
 from sharpen.training.trainer import Trainer
 from tiny_runs import TASK, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model
 

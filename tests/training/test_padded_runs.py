@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from sharpen.data.tasks.arithmetic import ALPHABET
+from sharpen.launch.run import resume, start
 from sharpen.models.load import load_tokenizer
 from sharpen.models.merge import merge
 from sharpen.rewards import resolve_reward
-from sharpen.run import resume, start
 from sharpen.types import Completion, Finish, Group, Prompt, Score, Segment
 from tiny_models import without_padding
 from tiny_runs import Raising, assert_left_the_same, left_behind, reward_file, tiny_recipe, tiny_start_model

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sharpen.assemble import assemble
-from sharpen.inputs import Given
+from sharpen.data.collate import assemble
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, start
 from sharpen.methods.kl import KL
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
-from sharpen.run import Run, start
 from sharpen.training import reference as reference_module
 from sharpen.training.reference import Reference
 from sharpen.training.update import Limits
@@ -92,7 +92,7 @@ def test_without_a_penalty_there_is_no_reference(model: Path, tmp_path: Path, mo
     def no_copy(policy: Policy) -> Policy:
         raise AssertionError("nothing is compared with a reference")
 
-    monkeypatch.setattr("sharpen.training.models.copy_policy", no_copy)
+    monkeypatch.setattr("sharpen.launch.models.copy_policy", no_copy)
     rows = run_of(tmp_path / "run", model, steps=2, method={"beta": 0.0}).metrics()
     assert all("kl" not in row and "beta" not in row for row in rows)
     with pytest.raises(AssertionError, match="nothing is compared"):

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from sharpen.errors import CheckpointError, DataError, ModelError
+from sharpen.launch.run import Run, resume, start
 from sharpen.rewards import FunctionReward
-from sharpen.run import Run, resume, start
-from sharpen.training.run_folder import read_metrics
+from sharpen.runs.folder import read_metrics
 from sharpen.training.trainer import Trainer
 from tiny_runs import (
     Raising,
@@ -200,8 +200,8 @@ def test_stop_requested_from_another_part_of_the_program(
 
 SCRIPT = """
 import sys
-from sharpen.config import load_recipe
-from sharpen.run import start
+from sharpen.recipe.loading import load_recipe
+from sharpen.launch.run import start
 start(load_recipe(sys.argv[1]))
 """
 

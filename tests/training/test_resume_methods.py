@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sharpen.errors import CheckpointError
-from sharpen.run import resume, start
-from sharpen.training.models import load_model
+from sharpen.launch.models import load_model
+from sharpen.launch.run import resume, start
 from tiny_runs import Raising, assert_left_the_same, left_behind, reward_file, tiny_recipe, tiny_start_model
 
 STEPS = 4

@@ -19,16 +19,16 @@ from pathlib import Path
 import pytest
 
 from sharpen.errors import RunInUseError, SharpenError
-from sharpen.inputs import Given
-from sharpen.named_model import find_model
-from sharpen.run import resume, start
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
+from sharpen.runs.folder import read_metrics
+from sharpen.runs.lock import run_lock
+from sharpen.runs.lookup import find_model
 from sharpen.sandbox import Sandbox
-from sharpen.training.run_folder import read_metrics
-from sharpen.training.run_lock import run_lock
-from sharpen.worker import Worker
+from sharpen.system.workers import Worker
 from tiny_runs import Raising, assert_left_the_same, left_behind, tiny_recipe, tiny_start_model
 
-COMMAND = [sys.executable, "-c", "from sharpen.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from sharpen.cli.app import main; main()"]
 PATIENCE_S = 120.0
 
 HELD_REWARD = """

@@ -11,21 +11,21 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from sharpen.assemble import assemble
-from sharpen.config import IN_MEMORY
+from sharpen.data.collate import assemble
 from sharpen.errors import CheckpointError
-from sharpen.inputs import Given
+from sharpen.in_memory import IN_MEMORY
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
 from sharpen.models.load import load_tokenizer
 from sharpen.models.model import Model
 from sharpen.models.reference import copy_policy
 from sharpen.models.scorer import Scorer
-from sharpen.run import Run, resume, start
+from sharpen.runs.checkpoint import load_state, problem
 from sharpen.training.annotate import Annotator
-from sharpen.training.centring import Centring
-from sharpen.training.checkpoint import load_state, problem
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
+from sharpen.training.score_normalization import Centring
 from sharpen.training.update import Limits
 from sharpen.types import Completion, Finish, Group, Score, Segment, StepValue
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy

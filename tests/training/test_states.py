@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from oracles import states as oracle
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.methods import PPO, ReinforcePlusPlus
 from sharpen.methods.kl import KL
 from sharpen.models.adapter_files import adapter_weights

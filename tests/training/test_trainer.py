@@ -13,13 +13,13 @@ import torch
 from oracles import grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
-from sharpen.assemble import assemble
+from sharpen.data.collate import assemble
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import start
 from sharpen.models.policy import load_policy
-from sharpen.run import start
-from sharpen.training.run_folder import read_metrics
+from sharpen.runs.folder import read_metrics
 from sharpen.types import Group
 from tiny_models import own_logprobs
 from tiny_runs import digits, left_behind, tiny_recipe, tiny_start_model, untimed
@@ -235,7 +235,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(
         value = next(scripted)
         return SimpleNamespace(measures={best: Estimate(value, value, value)})
 
-    monkeypatch.setattr("sharpen.training.held_out.evaluate", measured)
+    monkeypatch.setattr("sharpen.launch.held_out.evaluate", measured)
     recipe = tiny_recipe(
         tmp_path / "run",
         model,

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from oracles import grpo, reduction, sft
 from oracles.ragged import Ragged
-from sharpen.config import OptimizerSettings
 from sharpen.errors import NonFiniteError
 from sharpen.methods import GRPO, SFT, Method
 from sharpen.models.policy import Policy
 from sharpen.training.metrics import TokenStats
 from sharpen.training.optimizer import learning_rate, make_optimizer
+from sharpen.training.settings import OptimizerSettings
 from sharpen.training.update import Limits, accumulate_gradient, all_outputs, optimizer_step, weighed
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy

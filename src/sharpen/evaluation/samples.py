@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.evaluation.runner import Evaluation
-from sharpen.files import replacing
+from sharpen.system.files import replacing
 
 
 def write_samples(evaluation: Evaluation, path: Path) -> None:

@@ -3,8 +3,8 @@
 from pydantic import Field
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_weight_surrogate
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_weight_surrogate
 from sharpen.methods.group_method import GroupMethod
 from sharpen.methods.method import Sentence
 from sharpen.types import Batch

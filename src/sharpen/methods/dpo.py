@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
 from sharpen.methods.method import Method, Objective, Sentence, Terms
-from sharpen.sources import Preferences, Source
+from sharpen.rollout.sources import Preferences, Source
 from sharpen.types import Annotation, Batch, Outputs
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sharpen.advantages import Spread
+from sharpen.functional.advantages import Spread
 from sharpen.methods.grpo import GRPO
 from sharpen.methods.method import Sentence
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import (
+from sharpen.functional.advantages import (
     Spread,
     decoupled_advantages,
     group_advantages,
@@ -15,10 +15,10 @@ from sharpen.advantages import (
     soft_overlong,
     zero_spread,
 )
-from sharpen.losses import reduce
+from sharpen.functional.losses import reduce
+from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.rounding import rounding
-from sharpen.sources import CurrentPolicy, Differing, Refilled, Source
+from sharpen.rollout.sources import CurrentPolicy, Differing, Refilled, Source
 from sharpen.types import Batch
 
 
@@ -102,7 +102,9 @@ class GroupMethod(PolicyMethod):
         )
         if self.dynamic_sampling:
             # Where sampling gave up, groups of equal rewards are left; their lengths alone are not to be learned from.
-            flat_P = zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B)
+            flat_P = zero_spread(
+                batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+            )
             advantages_B = advantages_B.masked_fill(flat_P[batch.group_B], 0.0)
         return advantages_B[:, None] * batch.mask_BT
 

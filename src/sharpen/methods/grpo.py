@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_surrogate
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_surrogate
 from sharpen.methods.group_method import GroupMethod
 from sharpen.methods.method import Sentence
 from sharpen.types import Batch

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
+from sharpen.rollout.sources import Source
 from sharpen.settings import Settings
-from sharpen.sources import Source
 from sharpen.types import Annotation, Batch, Need, Outputs
 
 Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model"]

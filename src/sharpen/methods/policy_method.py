@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from sharpen.losses.kl import k1, k2, k3, weighted_k3
-from sharpen.losses.policy import truncated_importance_weights
+from sharpen.functional.losses.kl import k1, k2, k3, weighted_k3
+from sharpen.functional.losses.policy import truncated_importance_weights
+from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
 from sharpen.methods.method import Method, Objective, Terms
-from sharpen.rounding import rounding
 from sharpen.types import Annotation, Batch, Need, Outputs
 
 SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
@@ -86,7 +86,7 @@ class PolicyMethod(Method):
     def reward_rounding(self, batch: Batch) -> Tensor:
         """How far rounding may have moved the reward of each completion, its KL taken off, [B]."""
         if not self.beta or self.kl.placement == "loss":
-            return batch.rounding_B
+            return rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
         if self.kl.estimator == "exact":
             assert batch.kl_BT is not None
             # A difference of log-probabilities, which are of the size of a nat.
@@ -95,7 +95,9 @@ class PolicyMethod(Method):
             assert batch.old_logprobs_BT is not None
             assert batch.ref_logprobs_BT is not None
             kl_BT = rounding(batch.old_logprobs_BT) + rounding(batch.ref_logprobs_BT)
-        return batch.rounding_B + batch.coefficients["beta"] * (kl_BT.double() * batch.mask_BT).sum(dim=1)
+        return rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights) + batch.coefficients["beta"] * (
+            kl_BT.double() * batch.mask_BT
+        ).sum(dim=1)
 
     def trained(self, batch: Batch) -> Tensor:
         return batch.mask_BT & ~batch.truncated_B[:, None] if self.mask_truncated else batch.mask_BT

@@ -9,17 +9,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import whiten
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_surrogate, kl_penalised_surrogate
-from sharpen.losses.value import value_loss
+from sharpen.functional.advantages import whiten
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_surrogate, kl_penalised_surrogate
+from sharpen.functional.losses.value import value_loss
+from sharpen.functional.returns import at_last_token, gae, td_targets
+from sharpen.functional.rounding import rounding
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
 from sharpen.methods.method import Objective, Sentence, Terms
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.returns import at_last_token, gae, td_targets
-from sharpen.rounding import rounding
-from sharpen.sources import CurrentPolicy, Source
+from sharpen.rollout.sources import CurrentPolicy, Source
 from sharpen.types import Annotation, Batch, Outputs
 
 

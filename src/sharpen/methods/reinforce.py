@@ -7,14 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import group_advantages, leave_one_out, whiten
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_surrogate, policy_gradient
+from sharpen.functional.advantages import group_advantages, leave_one_out, whiten
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_surrogate, policy_gradient
+from sharpen.functional.returns import at_last_token, reward_to_go
 from sharpen.methods.kl import KL
 from sharpen.methods.method import Sentence
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.returns import at_last_token, reward_to_go
-from sharpen.sources import CurrentPolicy, Source
+from sharpen.rollout.sources import CurrentPolicy, Source
 from sharpen.types import Batch
 
 

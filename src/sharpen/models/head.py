@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sharpen.models.linear import outer, product
-from sharpen.runtime.compiled import on_gpu
+from sharpen.models.kernels.compiled import on_gpu
+from sharpen.models.kernels.linear import outer, product
 
 BLOCK_BYTES = 4 * 2**20
 """Logits that are worked on at a time, small enough for the processor's cache."""

@@ -12,12 +12,12 @@ from transformers import AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
-from sharpen.models.lean import make_lean
-from sharpen.models.linear import switch_linears
+from sharpen.models.kernels.compiled import compiles
+from sharpen.models.kernels.linear import switch_linears
+from sharpen.models.kernels.memory_efficient import make_lean
 from sharpen.models.model import PLAIN_ARCHITECTURES
-from sharpen.models.quiet import without_progress_bars
-from sharpen.runtime.compiled import compiles
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.models.progress_bars import without_progress_bars
+from sharpen.system.memory import keep_freed_memory
 
 
 def located(path: str | Path) -> str:
@@ -73,9 +73,9 @@ def refuse_missing(path: str, missing: set[str]) -> None:
 def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: bool = True) -> None:
     """Move the model to its device, without dropout: sampling and training have to see the same distribution.
 
-    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`). The layers of
-    plain architectures are compiled on a GPU, if ``compiled``, and keep less for the backward pass elsewhere
-    (`sharpen.models.lean`).
+    Its linear maps are computed by the faster library, where there are two (`sharpen.models.kernels.linear`). The
+    layers of plain architectures are compiled on a GPU, if ``compiled``, and keep less for the backward pass elsewhere
+    (`sharpen.models.kernels.memory_efficient`).
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

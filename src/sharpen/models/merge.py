@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import ModelError
-from sharpen.files import new_folder
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import located
 from sharpen.models.model import Model
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, load_scorer
+from sharpen.system.files import new_folder
 
 
 def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = False) -> Path:

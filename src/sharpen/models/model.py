@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.models.adapter_files import write_adapter
-from sharpen.models.attention import attend_to_segments
 from sharpen.models.dtype import Dtype
-from sharpen.models.layout import Packed, Row
+from sharpen.models.kernels.attention import attend_to_segments
 from sharpen.models.lora import Adapter
-from sharpen.models.plan import Cost
-from sharpen.models.quiet import without_progress_bars
+from sharpen.models.packing.microbatches import Cost
+from sharpen.models.packing.rows import Packed, Row
+from sharpen.models.progress_bars import without_progress_bars
 from sharpen.types import Batch, Need, Outputs
 
 PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
-from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import (
     context_length,
     end_of_sequence_ids,
@@ -26,6 +25,7 @@ from sharpen.models.load import (
 )
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
 from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, spread
+from sharpen.models.packing.rows import Packed, Row, build
 from sharpen.types import Batch, Need, Outputs
 
 __all__ = ["PLAIN_ARCHITECTURES", "Policy", "load_policy"]

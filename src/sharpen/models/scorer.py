@@ -20,12 +20,12 @@ from transformers import (
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
-from sharpen.models.layout import Packed, Row, build
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Model, hidden_states, read_head, spread
+from sharpen.models.packing.microbatches import plan
+from sharpen.models.packing.rows import Packed, Row, build
 from sharpen.models.padding import pad_sequences, pad_tokens
-from sharpen.models.plan import plan
-from sharpen.models.quiet import without_load_report
+from sharpen.models.progress_bars import without_load_report
 from sharpen.types import Batch, Need, Outputs
 
 Kind = Literal["sequence", "token"]

@@ -6,7 +6,7 @@ import ast
 import builtins
 from collections.abc import Iterator
 
-from sharpen.parsing import PARSING
+from sharpen.system.python_parser import PARSING
 from sharpen.types import Row
 
 

@@ -68,29 +68,31 @@ class WeightedSum(Reward):
         return tuple(leaf for reward in self.rewards for leaf in reward.leaves())
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        return self.score_timed(groups)[0]
+
+    def score_timed(self, groups: Sequence[Group]) -> tuple[list[tuple[Score, ...]], Mapping[str, float]]:
         everything = [(True,) * len(group.completions) for group in groups]
         skipping = {place: gate for place, gate in self.gates.items() if gate.skip}
         others = [place for place in range(len(self.rewards)) if place not in skipping]
-        self.seconds = {}
-        found = self._each(list(skipping), groups, everything)
-        found |= self._each(others, groups, _open(everything, skipping, found))
-        by_reward = [found[place] for place in range(len(self.rewards))]
-        return [
+        timed = self._each(list(skipping), groups, everything)
+        opened = _open(everything, skipping, {place: scores for place, (scores, _) in timed.items()})
+        timed |= self._each(others, groups, opened)
+        by_reward = [timed[place][0] for place in range(len(self.rewards))]
+        combined = [
             tuple(
                 self._combine(scores, last_position(completion) if self.gives_steps else None)
                 for completion, *scores in zip(group.completions, *group_scores, strict=True)
             )
             for group, *group_scores in zip(groups, *by_reward, strict=True)
         ]
+        return combined, {self.names[place]: seconds for place, (_, seconds) in timed.items()}
 
     def _each(
         self, places: Sequence[int], groups: Sequence[Group], wanted: Wanted
-    ) -> dict[int, list[tuple[Score, ...]]]:
-        """What these rewards say, side by side."""
+    ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
+        """What these rewards say, side by side, and the seconds that each took."""
         jobs = [(self.rewards[place].lane, partial(self._timed, place, groups, wanted)) for place in places]
-        timed = side_by_side(jobs)
-        self.seconds = {**self.seconds, **{self.names[p]: s for p, (_, s) in zip(places, timed, strict=True)}}
-        return {place: scores for place, (scores, _) in zip(places, timed, strict=True)}
+        return dict(zip(places, side_by_side(jobs), strict=True))
 
     def _timed(self, place: int, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sharpen.rewards.extraction import in_tags
 from sharpen.rewards.json_schema_worker import validator_of
 from sharpen.rewards.verifier import Verifier
-from sharpen.worker import WorkerPool
+from sharpen.system.workers import WorkerPool
 
 _OPENING = re.compile(r" {0,3}```[ \t]*+(?:json)?[ \t]*+", re.IGNORECASE)
 _CLOSING = re.compile(r" {0,3}```[ \t]*+")

@@ -10,7 +10,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from sharpen.worker_program import serve
+from sharpen.system.worker_program import serve
 
 MOST_NESTED = 100
 """Python's stack may not suffice for JSON that is nested deeper: it fulfils nothing then."""

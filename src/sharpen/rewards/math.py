@@ -13,8 +13,8 @@ from sharpen.rewards.extraction import after_marker, boxed, extract, given, norm
 from sharpen.rewards.math_forms import same
 from sharpen.rewards.math_text import clean, nesting
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.system.workers import WorkerPool
 from sharpen.types import Row
-from sharpen.worker import WorkerPool
 
 MOST_CHARACTERS = 1000
 MOST_NESTED = 30

@@ -16,7 +16,7 @@ from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 from sympy.core.relational import Relational
 
-from sharpen.worker_program import serve
+from sharpen.system.worker_program import serve
 
 DIGITS = 60
 RELATIVE_ERROR = sympy.Float("1e-40", DIGITS)

@@ -16,14 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
+from sharpen.models.packing.microbatches import plan
 from sharpen.models.padding import same_tokens
-from sharpen.models.plan import plan
 from sharpen.models.scorer import Kind, Scorer, load_scorer
-from sharpen.named_model import find_model
 from sharpen.rewards.rendering import Rendered, common_start, positions_of_ends, render
 from sharpen.rewards.reward import Reward, last_position, sample_name
 from sharpen.rewards.score_cache import Logits, ScoreCache, content_key
 from sharpen.rewards.steps import Total, required_tokenizer, step_positions, total_of
+from sharpen.runs.lookup import find_model
 from sharpen.settings import Settings
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, StepValue
 
@@ -231,7 +231,7 @@ class ScorerReward(Reward):
 class ModelReward(ScorerReward):
     """The score of a trained reward model: its raw output, a logit, at the completion's last token."""
 
-    name = "reward_model"
+    name: str = "reward_model"
     kind = "sequence"
 
     def _places(self, seen: Completion) -> tuple[int, ...]:
@@ -251,7 +251,7 @@ class ProcessModelReward(ScorerReward):
     the last token that the model wrote; ``total`` makes one number of them.
     """
 
-    name = "process_reward_model"
+    name: str = "process_reward_model"
     kind = "token"
     gives_steps = True
 

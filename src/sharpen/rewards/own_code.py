@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sharpen.stopping import ENDING
+from sharpen.system.signals import ENDING
 
 
 def ends_program(error: BaseException) -> bool:

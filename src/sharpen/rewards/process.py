@@ -12,7 +12,7 @@ from typing import Any
 
 from sharpen.errors import RewardError
 from sharpen.rewards.named_function import FunctionError
-from sharpen.worker import Worker
+from sharpen.system.workers import Worker
 
 _SCRIPT = Path(__file__).with_name("named_function.py")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from sharpen.rewards.verifier import Verifier
-from sharpen.worker import WorkerPool
+from sharpen.system.workers import WorkerPool
 
 # For the whole process, started when first needed. A pattern holds the interpreter's lock until it is done, so that
 # within this process neither another thread nor a signal could end it.

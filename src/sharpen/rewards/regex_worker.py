@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sharpen.worker_program import serve
+from sharpen.system.worker_program import serve
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:

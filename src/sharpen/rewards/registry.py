@@ -9,9 +9,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from sharpen.config import IN_MEMORY
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
+from sharpen.in_memory import IN_MEMORY
 from sharpen.rewards.calls import CallSettings, describe
 from sharpen.rewards.code import CodeCompiles, CodeTests
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck

@@ -26,14 +26,13 @@ class Reward(ABC):
     says whether a score has a value for each step, and ``reads_tokens`` whether scores may depend on the tokens of
     prompt and completion, and not on the completion's text and the row alone. Several rewards run side by side, but for
     those of the same ``lane``, which run one after another; unless a reward says otherwise, it is one of those that run
-    in the thread that asks. ``seconds`` are those that each part of the last `score` took, where there are parts.
+    in the thread that asks.
     """
 
     name: str
     has_answer: bool = False
     gives_steps: bool = False
     reads_tokens: bool = True
-    seconds: Mapping[str, float] = {}
 
     @property
     def lane(self) -> Hashable:
@@ -47,6 +46,10 @@ class Reward(ABC):
         recorded in the score of its sample (``total`` None, ``error`` set); see
         `sharpen.rewards.scoring.check_failures`.
         """
+
+    def score_timed(self, groups: Sequence[Group]) -> tuple[list[tuple[Score, ...]], Mapping[str, float]]:
+        """The scores, and the seconds that each part took by its name, where there are parts."""
+        return self.score(groups), {}
 
     def score_where(self, groups: Sequence[Group], wanted: Wanted) -> list[tuple[Score, ...]]:
         """The same for completions that are ``wanted``; all others get `NOT_COMPUTED`."""

@@ -20,11 +20,21 @@ def score_groups(
     """
     started = time.perf_counter()
     with undisturbed():
-        scores = reward.score(groups)
+        scores, parts = reward.score_timed(groups)
     scored = [group.scored(of_group) for group, of_group in zip(groups, scores, strict=True)]
     seconds = {"reward": time.perf_counter() - started}
     check_failures(scored, max_failure_rate)
-    return scored, seconds | {f"reward/{name}": of_part for name, of_part in reward.seconds.items()}
+    return scored, seconds | {f"reward/{name}": of_part for name, of_part in parts.items()}
+
+
+def score_step(
+    reward: Reward, groups: Sequence[Group], *, max_failure_rate: float
+) -> tuple[list[Group], dict[str, float]]:
+    """The same for the groups of a training step. Raises `RewardError` also where the reward applies to none."""
+    scored, seconds = score_groups(reward, groups, max_failure_rate=max_failure_rate)
+    if all(s.total is None for g in scored for s in g.scores):
+        raise RewardError(f"reward {reward.name!r} applied to none of the completions of a step")
+    return scored, seconds
 
 
 def check_failures(groups: Sequence[Group], max_failure_rate: float) -> None:

@@ -10,7 +10,7 @@ from sharpen.data.chat import ChatFormat, Message
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Completion, Prompt
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sharpen.advantages import zero_spread
-from sharpen.losses.kl import k3
-from sharpen.losses.ratio import log_ratio, ratio
+from sharpen.functional.advantages import zero_spread
+from sharpen.functional.losses.kl import k3
+from sharpen.functional.losses.ratio import log_ratio, ratio
+from sharpen.functional.rounding import rounding_of_sum
 from sharpen.methods import Terms
 from sharpen.types import Batch, Finish, Group, Outputs
 
@@ -126,7 +127,9 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
     if len(rewards):
         result["reward/mean"] = rewards.mean().item()
         result["reward/std"] = rewards.std(correction=0).item()
-        flat = zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B)
+        flat = zero_spread(
+            batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+        )
         result["groups/zero_spread"] = flat.double().mean().item()
     result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)
     result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(scores)

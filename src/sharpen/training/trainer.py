@@ -10,62 +10,70 @@ from typing import Any
 
 import torch
 
-from sharpen.assemble import assemble
-from sharpen.config import Recipe
+from sharpen.data.collate import assemble
 from sharpen.errors import CheckpointError, NonFiniteError, RecipeError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.losses.kl import k3
-from sharpen.methods import Objective, Role
+from sharpen.functional.losses.kl import k3
+from sharpen.methods import Method, Objective, Role
 from sharpen.models.model import Model
+from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import Engine
-from sharpen.sources import Drawn
+from sharpen.rollout.sources import Drawn
+from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
+from sharpen.runs.folder import RunFolder
+from sharpen.runs.loggers import MetricLogger
 from sharpen.suggest import did_you_mean
 from sharpen.training.annotate import Annotator, finite
-from sharpen.training.centring import Centring, best_to_centre
-from sharpen.training.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
-from sharpen.training.loggers import MetricLogger
 from sharpen.training.metrics import Metrics, TokenStats, rollout_metrics
 from sharpen.training.optimizer import learning_rate, make_optimizer
-from sharpen.training.run_folder import RunFolder
+from sharpen.training.score_normalization import Centring, best_to_centre
+from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
 from sharpen.training.update import Updated, optimizer_step, weighed
-from sharpen.training.world import LocalWorld
 from sharpen.types import Annotation, Batch, Group
 
 
 class Trainer:
-    """One run: its models, optimizers and world, and the step that it has reached."""
+    """One run: its models, optimizers and collector, and the step that it has reached."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        method: Method,
         folder: RunFolder,
         *,
         models: Mapping[Role, Model],
         annotator: Annotator,
         engine: Engine | None,
-        world: LocalWorld,
+        collector: LocalCollector,
         held_out: Callable[[], Mapping[str, Estimate]] | None,
         centring: Centring | None,
         loggers: Sequence[MetricLogger],
         say: Callable[[str], None],
-        identity: dict[str, Any],
+        fingerprint: dict[str, Any],
+        training: TrainingSettings,
+        optimizer: OptimizerSettings,
+        checkpoint: CheckpointSettings,
+        completion_limit: int,
+        evaluate_every: int,
+        samples_every: int,
     ) -> None:
-        self.recipe = recipe
-        self.method = recipe.method
+        """``evaluate_every`` and ``samples_every`` count steps, 0 being never; ``completion_limit`` counts tokens."""
+        self.method = method
         self.folder = folder
         self.models = models
         self.annotator = annotator
         self.engine = engine
-        self.world = world
+        self.collector = collector
         self.held_out = held_out
         self.centring = centring
         self.loggers = loggers
         self.say = say
-        self.identity = identity
+        self.fingerprint = fingerprint
+        self.training, self.optimizer, self.checkpoint = training, optimizer, checkpoint
+        self.completion_limit, self.evaluate_every, self.samples_every = completion_limit, evaluate_every, samples_every
         self.source = self.method.source()
         self.objectives = self.method.objectives()
         self.main = self.objectives[0].model
-        self.optimizers = {role: make_optimizer(model.parameters(), recipe.optimizer) for role, model in models.items()}
+        self.optimizers = {role: make_optimizer(model.parameters(), optimizer) for role, model in models.items()}
         self.coefficients = self.method.coefficients()
         self.levels = {name: coefficient.start for name, coefficient in self.coefficients.items()}
         self.step = 0
@@ -100,19 +108,18 @@ class Trainer:
             raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
 
     def _run(self) -> None:
-        recipe = self.recipe
         if self.step == 0:
             metrics = self._prepare()
             if self.held_out is not None:
                 metrics |= self._evaluate()
             if metrics:
                 self._record({"step": 0, **metrics}, save=False)
-        while self.step < recipe.training.steps:
+        while self.step < self.training.steps:
             self._began = self._position()
             self.step += 1
             metrics = self.train_step()
-            last = self.step == recipe.training.steps
-            measured = self.held_out is not None and (last or self.step % recipe.evaluation.every == 0)
+            last = self.step == self.training.steps
+            measured = self.held_out is not None and (last or self.step % self.evaluate_every == 0)
             if last and self.centring is not None:
                 metrics |= self.centring.centre(self.model)
                 self.centred_by = metrics["score/centred_by"]
@@ -120,13 +127,13 @@ class Trainer:
             if measured:
                 metrics |= self._evaluate()
                 improved = self._is_best(metrics)
-            due = (recipe.checkpoint.every and self.step % recipe.checkpoint.every == 0) or self._minutes_are_over()
+            due = (self.checkpoint.every and self.step % self.checkpoint.every == 0) or self._minutes_are_over()
             # Read once: a request that comes while this step is recorded is for the next, which then is saved.
             stopping = self.stop_requested or self.step == self.until
             self._record(metrics, save=bool(last or due or improved or stopping))
             if stopping:
                 break
-        if self.centring is not None and self.step >= recipe.training.steps:
+        if self.centring is not None and self.step >= self.training.steps:
             folder = self.folder.checkpoints
             best = best_to_centre(folder, load_state(checkpoint_path(folder, self.step)))
             if best is not None:
@@ -134,9 +141,8 @@ class Trainer:
 
     def train_step(self) -> Metrics:
         """Draw one step's groups, update the models on them, and say in numbers what happened."""
-        self.world.seconds = {"rollout": 0.0, "reward": 0.0}
         started = time.perf_counter()
-        drawn = self.source.draw(self.world, self.recipe.training.prompts_per_step)
+        drawn = self.source.draw(self.collector, self.training.prompts_per_step)
         rolled_out = time.perf_counter()
         batch = self._prepared(drawn.groups)
         stats = TokenStats()
@@ -151,7 +157,7 @@ class Trainer:
         if self.engine is not None and any(u.applied for u in updates[self.main]):
             self.engine.publish()
         trained = time.perf_counter()
-        if self.recipe.log.samples_every and self.step % self.recipe.log.samples_every == 0 and self.source.on_policy:
+        if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
             self.folder.write_samples(self.step, [*drawn.groups, *drawn.set_aside])
 
         tokens = sum(u.tokens for us in updates.values() for u in us)
@@ -165,28 +171,28 @@ class Trainer:
             **(stats.metrics() if tokens else {}),
             **self._moved_metrics(batch),
             "tokens_per_s/training": tokens / (trained - rolled_out),
-            **{f"time/{part}_s": seconds for part, seconds in self.world.seconds.items() if seconds},
+            **{f"time/{part}_s": seconds for part, seconds in drawn.seconds.items() if seconds},
             "time/training_s": trained - rolled_out,
             "time/step_s": trained - started,
         }
-        if rollout_s := self.world.seconds["rollout"]:
+        if rollout_s := drawn.seconds.get("rollout"):
             groups = [*drawn.groups, *drawn.set_aside]
             metrics["tokens_per_s/rollout"] = sum(len(c.token_ids) for g in groups for c in g.completions) / rollout_s
         self._adapt(metrics, len(batch))
         for warning in self.method.warnings(metrics):
             self._warn(warning)
-        if len(drawn.groups) < self.recipe.training.prompts_per_step:
-            self._warn(f"only {len(drawn.groups)} of {self.recipe.training.prompts_per_step} prompts to train on")
+        if len(drawn.groups) < self.training.prompts_per_step:
+            self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
 
     def _prepare(self) -> Metrics:
         """What the source has to do once; what it drew for that is written as the samples of step 0."""
-        drawn = self.source.prepare(self.world)
+        drawn = self.source.prepare(self.collector)
         if not drawn:
             return {}
-        if self.recipe.log.samples_every:
+        if self.samples_every:
             self.folder.write_samples(0, drawn)
-        return {**rollout_metrics(drawn, assemble(drawn)), "kept": self.world.groups}
+        return {**rollout_metrics(drawn, assemble(drawn)), "kept": self.collector.groups}
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
@@ -216,11 +222,11 @@ class Trainer:
             "step": self.step,
             "versions": self._versions(),
             "levels": dict(self.levels),
-            "world": self.world.state(),
+            "collector": self.collector.state(),
         }
 
     def _minutes_are_over(self) -> bool:
-        minutes = self.recipe.checkpoint.every_minutes
+        minutes = self.checkpoint.every_minutes
         return minutes > 0 and time.monotonic() - self._saved_s >= 60 * minutes
 
     def save(self, position: Mapping[str, Any] | None = None) -> Path:
@@ -245,7 +251,7 @@ class Trainer:
             "kept": self.folder.kept_digest(),
             "best": self.best,
             "centred_by": self.centred_by,
-            "identity": self.identity,
+            "fingerprint": self.fingerprint,
         }
         models = {"" if role == self.main else str(role): model for role, model in self.models.items()}
         reference = self.annotator.reference
@@ -257,7 +263,7 @@ class Trainer:
     def _prune(self) -> None:
         prune(
             self.folder.checkpoints,
-            self.recipe.checkpoint.keep,
+            self.checkpoint.keep,
             int(self.best["step"]) if self.best else None,
         )
 
@@ -268,7 +274,7 @@ class Trainer:
             load_optimizer(checkpoint, "" if role == self.main else str(role), optimizer)
         if state["kept"] != self.folder.kept_digest():
             raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
-        self.world.load(state["world"], None if state["kept"] is None else self.folder.read_kept())
+        self.collector.load(state["collector"], None if state["kept"] is None else self.folder.read_kept())
         self.step, self.best, self.levels = state["step"], state["best"], state["levels"]
         for role, model in self.models.items():
             model.version = state["versions"][role]
@@ -276,7 +282,7 @@ class Trainer:
     def _prepared(self, groups: list[Group]) -> Batch:
         """The batch of a rollout with everything that its optimizer steps need."""
         method = self.method
-        batch = assemble(groups, completion_limit=self.recipe.rollout.max_new_tokens)
+        batch = assemble(groups, completion_limit=self.completion_limit)
         batch = replace(batch, coefficients=self.batch_coefficients())
         batch = self.annotator.annotate(batch, method.compares, groups)
         targets_BT = method.targets(batch)
@@ -304,7 +310,7 @@ class Trainer:
             objective,
             weighed(self.method, minibatch),
             learning_rate=self._learning_rate(number) * objective.learning_rate_ratio,
-            max_grad_norm=self.recipe.optimizer.max_grad_norm,
+            max_grad_norm=self.optimizer.max_grad_norm,
             temperature=self.annotator.temperature,
             limits=self.annotator.limits,
             stats=stats,
@@ -324,7 +330,7 @@ class Trainer:
         passes, minibatches = self.method.passes_and_minibatches
         per_step = passes * minibatches
         update = (self.step - 1) * per_step + number
-        return learning_rate(update, self.recipe.training.steps * per_step, self.recipe.optimizer)
+        return learning_rate(update, self.training.steps * per_step, self.optimizer)
 
     def _update_metrics(self, updates: Mapping[Role, Sequence[Updated]]) -> Metrics:
         metrics: Metrics = {}
@@ -361,7 +367,7 @@ class Trainer:
             if estimate.low == estimate.low:
                 metrics[f"held_out/{name}_low"] = estimate.low
                 metrics[f"held_out/{name}_high"] = estimate.high
-        wanted = self.recipe.checkpoint.best
+        wanted = self.checkpoint.best
         if wanted is not None and f"held_out/{wanted}" not in metrics:
             known = [name.removeprefix("held_out/") for name in metrics]
             raise RecipeError(
@@ -371,7 +377,7 @@ class Trainer:
         return metrics
 
     def _is_best(self, metrics: Metrics) -> bool:
-        wanted = self.recipe.checkpoint.best
+        wanted = self.checkpoint.best
         if wanted is None:
             return False
         value = metrics[f"held_out/{wanted}"]

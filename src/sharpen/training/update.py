@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sharpen.errors import NonFiniteError
 from sharpen.methods import Method, Objective, Terms
-from sharpen.models.layout import Row
 from sharpen.models.model import Model
-from sharpen.models.plan import plan
+from sharpen.models.packing.microbatches import plan
+from sharpen.models.packing.rows import Row
 from sharpen.training.metrics import TokenStats
 from sharpen.types import Batch, Need, Outputs
 

@@ -21,8 +21,8 @@ from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED, executes_answ
 from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
+from sharpen.system.workers import WorkerPool
 from sharpen.types import Row
-from sharpen.worker import WorkerPool
 
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}

@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
-from sharpen.parsing import PARSING
+from sharpen.system.python_parser import PARSING
 
 Check = Callable[[str, Mapping[str, Any]], bool]
 """(answer, entry of the task) → whether the answer is right."""

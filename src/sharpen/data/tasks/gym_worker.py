@@ -12,7 +12,7 @@ import importlib
 import json
 from typing import Any
 
-from sharpen.worker_program import serve
+from sharpen.system.worker_program import serve
 
 
 def restored(value: Any) -> Any:

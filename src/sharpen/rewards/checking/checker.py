@@ -8,22 +8,20 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.rows import Rows, read_rows
-from sharpen.errors import DataError, RewardError
+from sharpen.errors import DataError
+from sharpen.rewards.checking.allowed import NO_REFERENCE, refuse_unknown
 from sharpen.rewards.checking.case import Case
 from sharpen.rewards.checking.cases import spaced, with_references, with_wrong_answers
 from sharpen.rewards.checking.cheats import CHEATS, Cheat
 from sharpen.rewards.checking.cheats.code import CHEATS as CODE_CHEATS
 from sharpen.rewards.checking.cheats.wrong import CHEATS as WRONG_ANSWERS
-from sharpen.rewards.checking.findings import NO_REFERENCE, findings_of
+from sharpen.rewards.checking.findings import findings_of
 from sharpen.rewards.checking.probe import HangsError, Probe, Trial
 from sharpen.rewards.checking.prompts import asked, questions
 from sharpen.rewards.checking.report import References, Report, Result, timing_of
 from sharpen.rewards.registry import RewardSpec, resolve_reward
 from sharpen.suggest import did_you_mean
 from sharpen.types import Prompt, Row
-
-ALLOWED = (*CHEATS, NO_REFERENCE)
-"""What a recipe may allow."""
 
 
 def check(
@@ -98,13 +96,6 @@ def check(
         stops=stops,
         findings=(*gave_up, *findings_of(references, results, stops, allow)),
     )
-
-
-def refuse_unknown(allow: Collection[str]) -> None:
-    """Raises RewardError for a name that cannot be allowed, with the nearest one that can."""
-    for name in allow:
-        if name not in ALLOWED:
-            raise RewardError(f"there is no cheat {name!r} to allow.{did_you_mean(name, ALLOWED)}")
 
 
 def _results(

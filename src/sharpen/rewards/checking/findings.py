@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from sharpen.rewards.checking.allowed import NO_REFERENCE
 from sharpen.rewards.checking.probe import Trial
 from sharpen.rewards.checking.report import References, Result
 from sharpen.rewards.reward import excerpt
-
-NO_REFERENCE = "no_reference"
-"""What is allowed for a reward whose right answers nobody can name."""
 
 
 def findings_of(

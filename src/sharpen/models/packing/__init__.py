@@ -1,0 +1,1 @@
+"""How sequences are packed into rows and cut into micro-batches."""

@@ -1,0 +1,135 @@
+"""How the sequences of a batch are divided into micro-batches. No division changes a loss or a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sharpen.models.packing.rows import Row
+from sharpen.types import Batch
+
+MICROBATCH_OPERATIONS = 1e9
+"""What one more micro-batch costs besides its tokens, as floating-point operations of the same time: 10 to 20 ms of
+Python and small tensors on a CPU core."""
+MICROBATCH_TOKENS = 128
+"""The same for reading all weights once more, as tokens: below about so many, memory is slower than the arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Floating-point operations of a forward and backward pass: per token, and per pair of tokens in attention."""
+
+    per_token: float
+    per_pair: float
+
+    def of(self, prompt: int, completions: Sequence[int]) -> float:
+        """A prompt with its completions, each of which sees the prompt and itself."""
+        tokens = prompt + sum(completions)
+        pairs = prompt * (prompt + 1) // 2 + sum(c * prompt + c * (c + 1) // 2 for c in completions)
+        return tokens * self.per_token + pairs * self.per_pair
+
+
+def plan(
+    batch: Batch,
+    *,
+    tokens_per_microbatch: int,
+    shared: bool,
+    cost: Cost,
+    padded: bool,
+    atom: Literal["sequence", "group"] = "sequence",
+) -> list[list[Row]]:
+    """Divide the sequences of a batch into micro-batches of rows: as few as ``tokens_per_microbatch`` allows.
+
+    Where ``shared``, a row is a group's prompt with its completions, as many as fit; otherwise each row has one
+    completion. A micro-batch holds at most so many tokens, or a single row of a single completion; with the atom
+    "group" all rows of a group are in the same one, which may then hold that group alone and exceed the limit.
+    ``padded`` rows (`sharpen.models.packing.rows.build`) are one completion each and count as all of the width of the
+    longest: they are put together by length. Rows without padding are put together so that all micro-batches have
+    the same work. Sequences without a trained token are left out.
+    """
+    assert not (shared and padded), "a padded row holds one completion"
+    lengths = _trained_lengths(batch)
+    members: dict[int, list[int]] = {}
+    for b, group in enumerate(batch.group_B.tolist()):
+        if lengths[b]:
+            members.setdefault(group, []).append(b)
+    units: list[list[Row]] = []
+    for group, sequences in sorted(members.items()):
+        prompt = len(batch.prompts[group])
+        if not shared:
+            parts = [[b] for b in sequences]
+        elif atom == "group":
+            parts = [sequences]
+        else:
+            work = [cost.of(prompt, [lengths[b]]) - cost.of(prompt, []) for b in sequences]
+            tokens = [lengths[b] for b in sequences]
+            parts = [[sequences[i] for i in part] for part in balanced(work, tokens, tokens_per_microbatch - prompt)]
+        rows = [Row(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
+        units.extend([rows] if atom == "group" else ([row] for row in rows))
+    if padded:
+        units.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
+        return _least_padding(units, tokens_per_microbatch, cost)
+    work = [
+        sum(cost.of(len(batch.prompts[row.group]), [lengths[b] for b in row.sequences]) for row in rows)
+        for rows in units
+    ]
+    tokens = [sum(row.tokens for row in rows) for rows in units]
+    return [[row for i in part for row in units[i]] for part in balanced(work, tokens, tokens_per_microbatch)]
+
+
+def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Numbers of the items, divided into parts of at most ``most_tokens`` tokens, or one item, with like work.
+
+    The largest go first, each into the part that has least work among those with room, in the smallest number of
+    parts for which all find room. Within a part the numbers ascend.
+    """
+    order = sorted(range(len(work)), key=lambda i: (-work[i], i))
+    least = -(-sum(min(t, max(1, most_tokens)) for t in tokens) // max(1, most_tokens))
+    for count in range(max(1, least), len(order) + 1):
+        parts: list[list[int]] = [[] for _ in range(count)]
+        sums, room = [0.0] * count, [most_tokens] * count
+        for i in order:
+            open_parts = [p for p in range(count) if tokens[i] <= room[p] or not parts[p]]
+            if not open_parts:
+                break
+            best = min(open_parts, key=lambda p: (sums[p], p))
+            parts[best].append(i)
+            sums[best] += work[i]
+            room[best] -= tokens[i]
+        else:
+            return [sorted(part) for part in parts]
+    return []
+
+
+def _least_padding(uncut: Sequence[Sequence[Row]], tokens_per_microbatch: int, cost: Cost) -> list[list[Row]]:
+    """Neighbours among units of ascending length put together so that padding and the number of parts cost least."""
+    widths = [max(row.tokens for row in rows) for rows in uncut]
+    # cheapest[j]: operations of the best division of the first j units, and where its last part begins.
+    cheapest: list[tuple[float, int]] = [(0.0, 0)]
+    once = MICROBATCH_OPERATIONS + MICROBATCH_TOKENS * cost.per_token
+    for end, width in enumerate(widths, start=1):
+        best, count = (float("inf"), 0), 0
+        for start in range(end - 1, -1, -1):
+            count += len(uncut[start])
+            if width * count > tokens_per_microbatch and start < end - 1:
+                break
+            part = once + count * (width * cost.per_token + width**2 * cost.per_pair)
+            best = min(best, (cheapest[start][0] + part, start))
+        cheapest.append(best)
+    microbatches: list[list[Row]] = []
+    end = len(uncut)
+    while end:
+        start = cheapest[end][1]
+        microbatches.insert(0, [row for rows in uncut[start:end] for row in rows])
+        end = start
+    return microbatches
+
+
+def _trained_lengths(batch: Batch) -> list[int]:
+    """Tokens of each sequence up to the last trained one; what comes after has no part in the loss."""
+    position_T = torch.arange(1, batch.mask_BT.shape[1] + 1)
+    lengths: list[int] = (batch.mask_BT.cpu() * position_T).amax(dim=1).tolist()
+    return lengths

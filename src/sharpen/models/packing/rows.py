@@ -1,0 +1,114 @@
+"""How sequences are laid out in the tensors of a micro-batch. No layout changes a loss or a gradient.
+
+Architectures that the tests prove get one row without padding, in which a prompt stands once before its completions:
+
+    prompt 1 | completion | completion | prompt 2 | completion | ...
+    0 .. p-1 |    p ..    |    p ..    | 0 .. q-1 |    q ..    | ...      positions
+
+All others get padded rows of a prompt and one completion each, which their own forward computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharpen.models.packing.segments import Segment, Segments
+from sharpen.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group's prompt and some of its sequences, by their index in the batch."""
+
+    group: int
+    sequences: tuple[int, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The tensors of one micro-batch.
+
+    Token n of the N that are trained on is ``target_N[n]``, predicted from the flattened position ``source_N[n]`` of
+    the rows; it is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch. It stands at ``place_N[n]`` itself, which is
+    None where the last tokens are left out: those predict nothing. ``segments`` says who sees whom in a single row;
+    None for padded ones, where causal attention is already exact.
+    """
+
+    input_ids_RL: Tensor
+    position_ids_RL: Tensor
+    segments: Segments | None
+    source_N: Tensor
+    place_N: Tensor | None
+    target_N: Tensor
+    b_N: Tensor
+    t_N: Tensor
+
+    def to(self, device: torch.device) -> Packed:
+        return Packed(
+            self.input_ids_RL.to(device, non_blocking=True),
+            self.position_ids_RL.to(device, non_blocking=True),
+            None if self.segments is None else self.segments.to(device),
+            self.source_N.to(device, non_blocking=True),
+            None if self.place_N is None else self.place_N.to(device, non_blocking=True),
+            *(x.to(device, non_blocking=True) for x in (self.target_N, self.b_N, self.t_N)),
+        )
+
+
+def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_last: bool) -> Packed:
+    """The tensors of one micro-batch: ``rows`` one behind another in one, or each for itself, padded to the longest.
+
+    ``with_last`` says whether a completion's last token is among them: what is predicted from it is no one's.
+    """
+    trained = {b: batch.mask_BT[b].nonzero().squeeze(1) for row in rows for b in row.sequences}
+    counts = {b: int(t_n[-1]) + with_last for b, t_n in trained.items()}
+    sizes = [len(batch.prompts[row.group]) + sum(counts[b] for b in row.sequences) for row in rows]
+    width = max(sizes) if padded else sum(sizes)
+    height = len(rows) if padded else 1
+    input_ids = torch.full((height * width,), pad_id, dtype=torch.long)
+    # Positions that start anew would make transformers see several sequences in a padded row.
+    positions = torch.arange(width).repeat(height)
+    segments: list[Segment] = []
+    source, place, sequence, step = [], [], [], []
+    end = 0
+    for r, row in enumerate(rows):
+        start = r * width if padded else end
+        prompt = batch.prompts[row.group]
+        p = len(prompt)
+        end = start + p
+        input_ids[start:end] = prompt
+        positions[start:end] = torch.arange(p)
+        # A prompt with a single completion is one run of tokens with it.
+        alone = len(row.sequences) == 1
+        if not alone:
+            segments.append(Segment(start, end))
+        for b in row.sequences:
+            n = counts[b]
+            input_ids[end : end + n] = batch.tokens_BT[b, :n]
+            positions[end : end + n] = torch.arange(p, p + n)
+            if alone:
+                segments.append(Segment(start, end + n))
+            elif n:
+                segments.append(Segment(end, end + n, start, start + p))
+            before = end + trained[b] - 1
+            before[trained[b] == 0] = start + p - 1
+            source.append(before)
+            place.append(end + trained[b])
+            sequence.append(torch.full_like(trained[b], b))
+            step.append(trained[b])
+            end += n
+    b_N, t_N = torch.cat(sequence), torch.cat(step)
+    return Packed(
+        input_ids_RL=input_ids.view(height, width),
+        position_ids_RL=positions.view(height, width),
+        segments=None if padded else Segments(tuple(segments), width),
+        source_N=torch.cat(source),
+        place_N=torch.cat(place) if with_last else None,
+        target_N=batch.tokens_BT[b_N, t_N],
+        b_N=b_N,
+        t_N=t_N,
+    )

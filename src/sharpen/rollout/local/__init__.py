@@ -1,0 +1,1 @@
+"""The rollout engine in this process: scheduler, KV cache, model runner."""
