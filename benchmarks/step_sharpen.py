@@ -15,10 +15,10 @@ from worker import Gate
 
 from sharpen.data.cursor import Cursor
 from sharpen.in_memory import IN_MEMORY
+from sharpen.launch import build as building
 from sharpen.launch.inputs import Given, read_inputs
 from sharpen.models.model import Model
 from sharpen.recipe.loading import make_recipe
-from sharpen.training import build as building
 
 build: Any = building
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import sharpen
 from one_thread import one_thread
-from sharpen import stopping
 from sharpen.cli.app import app
 from sharpen.launch.run import Run, resume, start
 from sharpen.pipelines import demo
 from sharpen.runs.folder import read_metrics
+from sharpen.system import signals as stopping
 from sharpen.system.signals import Stopped
 from sharpen.training import trainer as trainer_module
 from tiny_runs import Raising, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model

@@ -17,8 +17,8 @@ METRICS: dict[str, str] = {}
 COLUMNS: dict[str, str] = {}
 """Columns of samples and fields of kept completions."""
 
-STATE: dict[str, str] = {}
-"""Entries of a checkpoint's ``state.json``, such as ``world/draws``."""
+STATE: dict[str, str] = {"world": "collector", "identity": "fingerprint"}
+"""Entries of a checkpoint's ``state.json``, with all that is below them."""
 
 TENSORS: dict[str, str] = {}
 """Tensors of weights and optimizer state."""

@@ -8,7 +8,7 @@ import torch
 from test_attention import ROWS, by_loops, problem, row, values_and_gradients
 from torch import Tensor
 
-from sharpen.models import flash
+from sharpen.models.kernels import flash
 from sharpen.models.kernels.flash import flash_over_segments, spans_of
 from sharpen.models.packing.segments import Segments
 

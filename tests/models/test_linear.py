@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
-from sharpen.models import linear
+from sharpen.models.kernels import linear
 from sharpen.models.kernels.linear import Linear, outer, product, switch_linears
 from tiny_models import loaded_policy
 

@@ -8,7 +8,7 @@ import torch
 from test_decoder import Sequences, advanced
 from torch import Tensor
 
-from sharpen.rollout import decoder as decoder_module
+from sharpen.rollout.local import model_runner as decoder_module
 from sharpen.rollout.local.decode_kernel import attend_one_token
 from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
 from sharpen.rollout.local.triton_kv_cache import KernelPast

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from sharpen.models.policy import Policy
-from sharpen.rollout import decoder as decoder_module
-from sharpen.rollout import grid_past, products
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.local import model_runner as decoder_module
+from sharpen.rollout.local import projections as products
+from sharpen.rollout.local import torch_kv_cache as grid_past
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
 from sharpen.rollout.local.projections import Copied
