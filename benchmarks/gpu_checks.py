@@ -22,7 +22,7 @@ from sharpen.models.packing.segments import Segment, Segments
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
-from sharpen.training.update import Limits, accumulate_gradient, all_outputs
+from sharpen.training.update import MicrobatchLimits, accumulate_gradient, all_outputs
 from sharpen.types import Batch, Completion, Prompt
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
@@ -125,7 +125,7 @@ def _same_gradient(cpu: Policy, there: Policy, tolerance: float = TOLERANCE) -> 
     (objective,) = method.objectives()
     for policy in (cpu, there):
         policy.model.zero_grad(set_to_none=True)
-        accumulate_gradient(policy, objective, batch, 1.0, Limits(1024, shared_prompt=True))
+        accumulate_gradient(policy, objective, batch, 1.0, MicrobatchLimits(1024, shared_prompt=True))
     pairs = [(a.grad, b.grad) for a, b in zip(cpu.parameters(), there.parameters(), strict=True)]
     found, wanted = (
         torch.cat([x.detach().cpu().flatten() for x in column if x is not None]) for column in zip(*pairs, strict=True)
@@ -186,7 +186,7 @@ def _waits_of(policy: Policy, length: int) -> int:
 
 
 def _trainers(policy: Policy, batch: Batch) -> Tensor:
-    return all_outputs(policy, batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
+    return all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(2048, shared_prompt=True))
 
 
 def _largest(difference_BT: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Decoding and the training pass of one model on a device, as shares of what the device can do."""
+"""ModelRunner and the training pass of one model on a device, as shares of what the device can do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.microbatch import usual_tokens
-from sharpen.training.update import Limits, accumulate_gradient
+from sharpen.training.update import MicrobatchLimits, accumulate_gradient
 
 COMPUTE_BYTES = 2
 """Of a number in bfloat16."""
@@ -23,7 +23,7 @@ COMPUTE_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Decoding without the prefill: its rate, and its least time as a share of what it took."""
+    """ModelRunner without the prefill: its rate, and its least time as a share of what it took."""
 
     model: str
     prompts: int
@@ -83,7 +83,7 @@ def train(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, tok
     method = GRPO(group_size=case.group)
     batch = grpo_batch(method, random_groups(case, shape.vocabulary), case.limit)
     (objective,) = method.objectives()
-    limits = Limits(tokens or usual_tokens(policy, case.prompt), shared_prompt=True)
+    limits = MicrobatchLimits(tokens or usual_tokens(policy, case.prompt), shared_prompt=True)
 
     def once() -> None:
         policy.model.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ from sharpen.models.policy import Policy
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import Limits, accumulate_gradient, all_outputs
+from sharpen.training.update import MicrobatchLimits, accumulate_gradient, all_outputs
 from sharpen.types import Batch, Need
 
 LONG = Case("smollm2", prompt=256, limit=24, prompts=4, group=8, spread=False)
@@ -37,11 +37,11 @@ CUT_AT = 800
 
 def training_pairs(policy: Policy) -> list[Pair]:
     long, short, small = (batch_of(policy, case) for case in (LONG, SHORT, SMALL))
-    usual = Limits(usual_tokens(policy, LONG.prompt), shared_prompt=True)
+    usual = MicrobatchLimits(usual_tokens(policy, LONG.prompt), shared_prompt=True)
     one_row, cut = (replace(usual, tokens_per_microbatch=tokens) for tokens in (LONG_ROW, CUT_AT))
     prompts_head = partial(_head_for_prompts, LONG.prompt * LONG.prompts / long.mask_BT.sum().item())
 
-    def train(batch: Batch, limits: Limits = usual) -> None:
+    def train(batch: Batch, limits: MicrobatchLimits = usual) -> None:
         policy.model.zero_grad(set_to_none=True)
         _add_gradient(policy, batch, limits)
 
@@ -117,7 +117,7 @@ def batch_of(policy: Policy, case: Case) -> Batch:
     return grpo_batch(GRPO(group_size=case.group), random_groups(case, policy.config.vocab_size), case.limit)
 
 
-def _add_gradient(policy: Policy, batch: Batch, limits: Limits) -> None:
+def _add_gradient(policy: Policy, batch: Batch, limits: MicrobatchLimits) -> None:
     (objective,) = GRPO(group_size=LONG.group).objectives()
     accumulate_gradient(policy, objective, batch, 1.0, limits)
 

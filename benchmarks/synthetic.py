@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from cases import SEED, Case
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.methods.grpo import GRPO
-from sharpen.training.update import weighed
+from sharpen.training.update import with_weights
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
 
 SPECIAL = 3
@@ -41,8 +41,8 @@ def random_groups(case: Case, vocabulary: int, *, flat: int = 0, seed: int = SEE
 
 def grpo_batch(method: GRPO, groups: list[Group], limit: int) -> Batch:
     """A batch as the trainer hands it to an optimizer step."""
-    batch = assemble(groups, completion_limit=limit)
-    return weighed(method, replace(batch, advantages_BT=method.advantages(batch).float()))
+    batch = collate(groups, completion_limit=limit)
+    return with_weights(method, replace(batch, advantages_BT=method.advantages(batch).float()))
 
 
 def _completion(tokens: list[int]) -> Completion:

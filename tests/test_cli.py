@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from sharpen.cli.app import app
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.models.character_model import create_embedded
+from sharpen.models.character_model import create_character_model
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 
@@ -27,7 +27,9 @@ GRPO = "method={name: grpo, group_size: 2}"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, a recipe, and the run ``sft`` of two steps."""
     folder = tmp_path_factory.mktemp("cli")
-    create_embedded(folder / "model", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2, context=64)
+    create_character_model(
+        folder / "model", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2, context=64
+    )
     recipe = {
         "run": str(folder / "sft"),
         "model": str(folder / "model"),
@@ -173,7 +175,9 @@ def test_chat_without_a_template_completes_each_line(folder: Path) -> None:
 
 
 def test_chat_with_a_template_remembers_until_it_is_reset(folder: Path, tmp_path: Path) -> None:
-    chatty = create_embedded(tmp_path / "chatty", alphabet="abcdu:;\n", hidden=16, intermediate=32, layers=1, heads=2)
+    chatty = create_character_model(
+        tmp_path / "chatty", alphabet="abcdu:;\n", hidden=16, intermediate=32, layers=1, heads=2
+    )
     settings = json.loads((chatty / "tokenizer_config.json").read_text())
     settings["chat_template"] = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}a:"
     (chatty / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -189,7 +193,7 @@ def test_chat_with_a_template_remembers_until_it_is_reset(folder: Path, tmp_path
 
 
 def test_chat_with_a_run_has_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = create_embedded(
+    checkpoint = create_character_model(
         tmp_path / "run" / "checkpoints" / "step_000003", alphabet="abcd", hidden=16, intermediate=32, layers=1, heads=2
     )
     settings = json.loads((checkpoint / "tokenizer_config.json").read_text())

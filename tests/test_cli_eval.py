@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from one_thread import one_thread
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.launch.run import start
-from sharpen.models.character_model import create_embedded
+from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe
 from test_cli import call, complaint, metrics
 from tiny_runs import TASK, merge
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start_model(path: Path, seed: int = 0) -> Path:
     """Untrained, with weights so large that what it says depends on what it is asked."""
     sizes = {"hidden": 16, "intermediate": 24, "layers": 2, "heads": 2, "context": 48}
-    create_embedded(path, alphabet=ALPHABET + "aus:!", seed=seed, **sizes)
+    create_character_model(path, alphabet=ALPHABET + "aus:!", seed=seed, **sizes)
     weights = load_file(path / "model.safetensors")
     large = {name: tensor if tensor.dim() == 1 else 8 * tensor for name, tensor in weights.items()}
     save_file(large, path / "model.safetensors", metadata={"format": "pt"})

@@ -16,7 +16,7 @@ from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
-from sharpen.models.character_model import create_embedded
+from sharpen.models.character_model import create_character_model
 from sharpen.models.settings import LoraSettings
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards import CallSettings, Gate
@@ -93,7 +93,7 @@ def half_flat(completion: str, prompt: str) -> float:
 
 def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     explained = set(re.findall(r"`([^`]+)`", (DOCS / "metrics.md").read_text()))
-    model = create_embedded(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
+    model = create_character_model(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
     sizes = "&train_size=20&held_out_size=6&demonstration_size=20&preference_size=20&step_label_size=20"
     common: dict[str, Any] = {
         "quiet": True,

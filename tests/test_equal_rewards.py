@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.functional.advantages import (
     decoupled_advantages,
     group_advantages,
@@ -57,7 +57,7 @@ def scored(weights: dict[str, float], *values: tuple[float, ...]) -> Batch:
         return FunctionReward(lambda completion: known[completion], name)
 
     [scores] = WeightedSum([(reward_of(name), weight) for name, weight in weights.items()]).score([bare])
-    return assemble([bare.scored(scores)])
+    return collate([bare.scored(scores)])
 
 
 def made(method: Method, batch: Batch, **given: Any) -> list[float]:
@@ -174,23 +174,23 @@ def test_summands_that_cancel_leave_their_rounding_behind() -> None:
     for method in methods:
         assert made(method, batch, values_BT=torch.zeros(4, 2)) == FLAT
     bare = replace(group_of(*FLAT), scores=tuple(Score(r.item()) for r in batch.rewards_B))
-    assert made(GRPO(group_size=4), assemble([bare])) != FLAT
+    assert made(GRPO(group_size=4), collate([bare])) != FLAT
 
 
 def test_what_is_measured_has_the_same_rule() -> None:
     for rewards, flat in (((1e6, 1e6 + 1), 0.0), ((0.3, 0.1 + 0.2), 1.0), ((0.0, 1e-6), 0.0)):
         group = group_of(*rewards)
-        assert rollout_metrics([group], assemble([group]))["groups/zero_spread"] == flat
+        assert rollout_metrics([group], collate([group]))["groups/zero_spread"] == flat
 
 
 def test_an_overlong_punishment_is_known_in_float32_only() -> None:
     """Limit 13, the last 10 are punished: 1 − 1/10 of 4 tokens, and 0.9 of 3 without punishment."""
     completions = tuple(completion(*range(3, 3 + n)) for n in (4, 3, 4, 3))
     group = Group(Prompt("a", (1,), "a", {}), completions, tuple(Score(r) for r in (1.0, 0.9, 1.0, 0.9)))
-    batch = assemble([group], completion_limit=13)
+    batch = collate([group], completion_limit=13)
     method = GRPO(group_size=4, overlong_share=10 / 13)
     assert made(method, batch) == FLAT
-    longer = assemble([replace(group, completions=(completion(3, 4, 5, 6, 7), *completions[1:]))], completion_limit=13)
+    longer = collate([replace(group, completions=(completion(3, 4, 5, 6, 7), *completions[1:]))], completion_limit=13)
     assert made(method, longer) == pytest.approx([-1.5, 0.5, 0.5, 0.5], rel=1e-6)
 
 
@@ -230,7 +230,7 @@ def noisy(size: float) -> Tensor:
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "exact"])
 def test_a_policy_that_is_its_reference_pays_no_kl_that_could_be_made_an_advantage_of(estimator: Any) -> None:
     """All rewards 0, as of a first step without one right answer: what is left is noise of 10⁻⁷."""
-    batch = assemble([group_of(*FLAT)])
+    batch = collate([group_of(*FLAT)])
     given = {
         "old_logprobs_BT": torch.full((4, 2), -2.0),
         "ref_logprobs_BT": noisy(2.0),
@@ -250,7 +250,7 @@ def test_a_policy_that_is_its_reference_pays_no_kl_that_could_be_made_an_advanta
 
 def test_a_kl_that_is_more_than_noise_makes_the_advantage_of_the_formula() -> None:
     """β (log π_old − log π_ref) = 0.1 · 10⁻³ of two of four completions, whose rewards are all 0."""
-    batch = assemble([group_of(*FLAT)])
+    batch = collate([group_of(*FLAT)])
     old = torch.full((4, 2), -2.0)
     reference = old - torch.tensor([[1e-3, 0.0], [0.0, 0.0]] * 2)
     kl = KL(estimator="k1", placement="reward")
@@ -266,12 +266,12 @@ def test_a_kl_that_is_more_than_noise_makes_the_advantage_of_the_formula() -> No
 
 def test_a_critic_that_is_right_but_for_rounding_leaves_no_advantage() -> None:
     """R = 3.7 and V = 3.7 in float32, off by its last bit here and there; then R of 10⁻⁸, which is not noise."""
-    batch = assemble([group_of(3.7, 3.7, 3.7, 3.7)])
+    batch = collate([group_of(3.7, 3.7, 3.7, 3.7)])
     values_BT = torch.full((4, 2), 3.7)
     values_BT[0, 0] += 2.0**-22
     values_BT[2, 1] -= 2.0**-22
     assert made(PPO(beta=0.0, lam=1.0), batch, values_BT=values_BT) == FLAT
-    small = assemble([group_of(1e-8, 0.0, 1e-8, 0.0)])
+    small = collate([group_of(1e-8, 0.0, 1e-8, 0.0)])
     found = made(PPO(beta=0.0, lam=1.0), small, values_BT=torch.zeros(4, 2))
     # Eight tokens, half of each: ±½ over √(8 · ¼ / 7).
     assert found == pytest.approx([x * math.sqrt(7 / 8) for x in (1, -1, 1, -1)])

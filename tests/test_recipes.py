@@ -18,7 +18,7 @@ from sharpen.errors import RecipeError
 from sharpen.launch.reward_check import check_recipe
 from sharpen.launch.run import Run, start
 from sharpen.methods import METHODS
-from sharpen.models.character_model import create_embedded
+from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe, make_recipe
 from sharpen.recipe.schema import Recipe
 from tiny_runs import merge
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which everything that recipes name is where they say, made by the recipes where one makes it."""
     folder = tmp_path_factory.mktemp("recipes")
     sizes: dict[str, Any] = {"layers": 1, "heads": 2}
-    untrained = create_embedded(folder / "untrained", alphabet=ALPHABET, hidden=32, intermediate=64, **sizes)
+    untrained = create_character_model(folder / "untrained", alphabet=ALPHABET, hidden=32, intermediate=64, **sizes)
     # Some of its guesses are right, so that there is something to imitate and to reward.
     sharpen.train(
         untrained,
@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer={"learning_rate": 5e-3},
         training={"steps": 60, "prompts_per_step": 32},
     )
-    chat = create_embedded(
+    chat = create_character_model(
         folder / "models/SmolLM2-135M-Instruct", alphabet=string.printable, hidden=16, intermediate=32, **sizes
     )
     settings = json.loads((chat / "tokenizer_config.json").read_text())

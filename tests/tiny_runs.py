@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.models.character_model import create_embedded
+from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import make_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.folder import read_metrics
@@ -40,7 +40,9 @@ def reward_file(path: Path, pause_s: float = 0.0) -> str:
 
 
 def tiny_start_model(path: Path) -> Path:
-    return create_embedded(path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3)
+    return create_character_model(
+        path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3
+    )
 
 
 SETTINGS: dict[str, Any] = {

@@ -86,7 +86,7 @@ class StepValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Summand:
+class WeightedReward:
     """One of the rewards that a total is the weighted sum of; ``value`` is None where it does not apply."""
 
     weight: float
@@ -100,7 +100,7 @@ class Score:
     ``total`` is None where the reward does not apply or failed; such a completion takes no part in the baseline and
     is not trained on. ``parts`` are the named rewards that the total was made of. ``error`` says why it failed,
     ``timed_out`` that it took too long, ``retries`` how many calls were repeated for it. Where the total is a weighted
-    sum, ``summands`` are what it is the sum of: Σ weight · value, the same rewards for all completions of a step.
+    sum, ``weighted_rewards`` are its terms, weight · value, the same rewards for all completions of a step.
     """
 
     total: float | None
@@ -109,7 +109,7 @@ class Score:
     error: str | None = None
     timed_out: bool = False
     retries: int = 0
-    summands: tuple[Summand, ...] = ()
+    weighted_rewards: tuple[WeightedReward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

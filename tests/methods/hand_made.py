@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import Method
 from sharpen.rollout.sources import Drawn
-from sharpen.training.update import weighed
+from sharpen.training.update import with_weights
 from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment
 
 
@@ -48,7 +48,7 @@ def rollout(rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
         )
         for g, of_group in enumerate(zip(rewards, lengths, strict=True))
     ]
-    return assemble(groups, completion_limit=limit)
+    return collate(groups, completion_limit=limit)
 
 
 def rows(*values: Sequence[float]) -> Tensor:
@@ -67,7 +67,7 @@ def ready(method: Method, batch: Batch, **given: Any) -> Batch:
         targets_BT=method.targets(batch),
         mask_BT=method.trained(batch),
     )
-    return weighed(method, batch)
+    return with_weights(method, batch)
 
 
 def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:

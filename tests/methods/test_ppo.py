@@ -155,8 +155,8 @@ def test_the_ratio_is_over_the_policy_that_sampled_not_over_the_reference() -> N
     assert (OLD - REFERENCE)[step.mask_BT].exp().max() > 1.2
     now = OLD.clone().requires_grad_()
     terms = method.objectives()[0].terms(Outputs(logprobs_BT=now), step)
-    assert terms.live_BT is not None
-    assert terms.live_BT[step.mask_BT].all()
+    assert terms.unclipped_BT is not None
+    assert terms.unclipped_BT[step.mask_BT].all()
     terms.loss[step.mask_BT].sum().backward()
     assert now.grad is not None
     assert (-now.grad[step.mask_BT]).tolist() == pytest.approx([1.55, 1.1, -3.2])

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from hand_made import ScriptedCollector, completion, group
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.rollout.sources import Collector, CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled
-from sharpen.types import Completion, Group, Score, StepValue, Summand
+from sharpen.types import Completion, Group, Score, StepValue, WeightedReward
 
 Answers = list[tuple[Completion, float | None]]
 
@@ -61,10 +61,13 @@ def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_litt
     )
     drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
     assert prompts(drawn.groups) == ["a", "b", "c"]
-    summands = ((Summand(1.0, 1000.1), Summand(-1.0, 1000.0)), (Summand(1.0, 0.1), Summand(-1.0, 0.0)))
+    weighted_rewards = (
+        (WeightedReward(1.0, 1000.1), WeightedReward(-1.0, 1000.0)),
+        (WeightedReward(1.0, 0.1), WeightedReward(-1.0, 0.0)),
+    )
     teaching, _, last = drawn.groups
-    totals = zip(last.scores, summands, strict=True)
-    summed = replace(last, scores=tuple(replace(score, summands=of) for score, of in totals))
+    totals = zip(last.scores, weighted_rewards, strict=True)
+    summed = replace(last, scores=tuple(replace(score, weighted_rewards=of) for score, of in totals))
 
     class Summed(CurrentPolicy):
         def draw(self, collector: Collector, prompts: int) -> Drawn:
@@ -160,4 +163,4 @@ def test_data_is_taken_as_it_comes() -> None:
     collector = ScriptedCollector({})
     collector.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
     assert Demonstrations().draw(collector, 2).groups == collector.kept[:2]
-    assert assemble(collector.kept).rewards_B.tolist() == [1.0] * 3
+    assert collate(collector.kept).rewards_B.tolist() == [1.0] * 3

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharpen.errors import ModelError
-from sharpen.models.character_model import create_embedded
+from sharpen.models.character_model import create_character_model
 
 ALPHABET = "0123456789+-*=() \nabcé"
 
@@ -17,7 +17,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return create_embedded(tmp_path_factory.mktemp("embedded") / "model", alphabet=ALPHABET)
+    return create_character_model(tmp_path_factory.mktemp("embedded") / "model", alphabet=ALPHABET)
 
 
 def test_it_is_a_llama_of_about_a_million_parameters_that_automodel_loads(folder: Path) -> None:
@@ -58,8 +58,8 @@ def test_model_and_tokenizer_agree_on_the_special_tokens(folder: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)
-    again = create_embedded(tmp_path / "again", alphabet=ALPHABET)
-    other = create_embedded(tmp_path / "other", alphabet=ALPHABET, seed=1)
+    again = create_character_model(tmp_path / "again", alphabet=ALPHABET)
+    other = create_character_model(tmp_path / "other", alphabet=ALPHABET, seed=1)
     assert hashes(again) == hashes(folder)
     changed = {name for name, value in hashes(other).items() if hashes(folder)[name] != value}
     assert changed == {"model.safetensors"}
@@ -67,10 +67,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(folde
 
 def test_the_global_random_state_is_untouched(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    create_embedded(tmp_path / "model", alphabet=ALPHABET)
+    create_character_model(tmp_path / "model", alphabet=ALPHABET)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_empty_alphabet_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="alphabet is empty"):
-        create_embedded(tmp_path / "model", alphabet="")
+        create_character_model(tmp_path / "model", alphabet="")

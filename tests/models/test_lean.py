@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharpen.models.kernels.memory_efficient import make_lean, rms_norm, silu_times
+from sharpen.models.kernels.memory_efficient import make_memory_efficient, rms_norm, silu_times
 from sharpen.models.policy import PLAIN_ARCHITECTURES
 from tiny_models import tiny_policy
 
@@ -58,7 +58,7 @@ def layer_of(architecture: str, dtype: torch.dtype) -> tuple[Any, Any]:
         if module.__class__.__module__ == "sharpen.models.kernels.memory_efficient":
             module.__class__ = module.__class__.__mro__[2]
     lean = copy.deepcopy(own)
-    make_lean(lean)
+    make_memory_efficient(lean)
     return own.to(dtype), lean.to(dtype)
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.functional.advantages import group_advantages
 from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import resolve_reward
@@ -57,7 +57,7 @@ def test_the_same_completions_leave_no_advantage_whatever_else_is_scored(
     groups = [written(POLICY, [text] * 3, prompt=prompt) for prompt in ("1+1=", "12-11=") for text in TEXTS]
     mixed = written(POLICY, [TEXTS[0], TEXTS[1], TEXTS[0]])
     scored = [g.scored(s) for g, s in zip([*groups, mixed], reward.score([*groups, mixed]), strict=True)]
-    batch = assemble(scored)
+    batch = collate(scored)
     found = group_advantages(batch.rewards_B, batch.group_B).view(-1, 3).tolist()
     assert found[:-1] == [[0.0] * 3] * 6
     assert found[-1][0] == found[-1][2] == pytest.approx(-found[-1][1] / 2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from byte_tokenizer import byte_tokenizer
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import FunctionReward, StepReward, WeightedSum, resolve_reward
@@ -79,7 +79,7 @@ def test_the_steps_reach_the_batch(written: Any) -> None:
     values = {"1;2": [0.25, 0.75], "1": [0.5]}
     reward = StepReward(lambda completion: values[completion], separator=";")
     reward.use_tokenizer(CHARACTERS)
-    batch = assemble([group.scored(reward.score([group])[0])])
+    batch = collate([group.scored(reward.score([group])[0])])
     assert batch.step_rewards_BT is not None
     nan = float("nan")
     np.testing.assert_equal(batch.step_rewards_BT.numpy(), [[nan, 0.25, nan, 0.75], [nan, 0.5, nan, nan]])
@@ -178,7 +178,7 @@ def test_an_outcome_beside_steps_stands_at_the_last_token(written: Any) -> None:
     assert scores[0].total == 2 * 0.5 - 3
     # Where the steps do not apply the outcome still counts, at the same place.
     assert scores[1].steps == (StepValue(0, -1.0),)
-    batch = assemble([group.scored(scores)])
+    batch = collate([group.scored(scores)])
     assert batch.step_rewards_BT is not None
     nan = float("nan")
     np.testing.assert_equal(batch.step_rewards_BT.numpy(), [[nan, 0.5, nan, -1.5], [-1.0, nan, nan, nan]])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sharpen.rollout.local import model_runner as decoder_module
 from sharpen.rollout.local.decode_kernel import attend_one_token
-from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
-from sharpen.rollout.local.triton_kv_cache import KernelPast
+from sharpen.rollout.local.model_runner import Decoder, PackedRunner
+from sharpen.rollout.local.triton_kv_cache import TritonKVCache
 from tiny_models import make_prompt, tiny_policy
 
 
@@ -61,8 +61,8 @@ def test_logits_are_those_of_the_whole_sequence(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(decoder_module, "compiles", lambda _: True)
     monkeypatch.setattr("sharpen.rollout.local.triton_kv_cache.LEAST_ROOM", 2)
     policy = tiny_policy("qwen3")
-    decoding, slow = PlainDecoding(Decoder(policy), room=9), Sequences(policy)
-    assert isinstance(decoding._past, KernelPast)
+    decoding, slow = PackedRunner(Decoder(policy), room=9), Sequences(policy)
+    assert isinstance(decoding._past, TritonKVCache)
     first, second = ([make_prompt(policy, t) for t in texts] for texts in (("1+2=", "7"), ("9-9", "12345+6789=")))
 
     def close(found: Tensor, expected: Tensor) -> None:

@@ -14,7 +14,7 @@ from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local import torch_kv_cache as grid_past
 from sharpen.rollout.local.cuda_graph import Replay
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.rollout.local.scheduler import Drawing
+from sharpen.rollout.local.scheduler import Scheduler
 from tiny_models import make_prompt, tiny_policy
 
 
@@ -28,8 +28,8 @@ def test_the_completions_are_the_same(
     ids = [range(20 * i, 20 * i + 5) for i in range(len(prompts))]
     sampling = Sampling(24, stop=stop, max_sequences=8)
     looked_first = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
-    run = Drawing.run
-    monkeypatch.setattr(Drawing, "run", lambda self, **_: run(self, ahead=True, capture=False))
+    run = Scheduler.run
+    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, ahead=True, capture=False))
     monkeypatch.setattr(grid_past, "CPU_BLOCK", 5)
     ahead = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
     assert [[c.token_ids for c in group] for group in ahead] == [[c.token_ids for c in group] for group in looked_first]
@@ -117,8 +117,8 @@ def waits_of(length: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All that the host waits for while six completions of so many tokens are drawn."""
     policy = tiny_policy("llama")
     policy.eos_ids = frozenset()
-    run = Drawing.run
-    monkeypatch.setattr(Drawing, "run", lambda self, **_: run(self, ahead=True, capture=False))
+    run = Scheduler.run
+    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, ahead=True, capture=False))
     waits: list[str] = []
     with Calls(waits), Operations(waits):
         LocalEngine(policy).generate(

@@ -10,7 +10,7 @@ from sharpen.rollout.local import model_runner as decoder_module
 from sharpen.rollout.local import projections as products
 from sharpen.rollout.local import torch_kv_cache as grid_past
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
+from sharpen.rollout.local.model_runner import Decoder, PackedRunner
 from sharpen.rollout.local.projections import Copied
 from sharpen.types import Prompt
 from tiny_models import make_prompt, tiny_policy
@@ -50,7 +50,7 @@ class Sequences:
             return torch.stack([self.policy.model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows])
 
 
-def advanced(decoding: PlainDecoding, token_B: Tensor) -> Tensor:
+def advanced(decoding: PackedRunner, token_B: Tensor) -> Tensor:
     decoding.make_room()
     return decoding.advance(token_B)
 
@@ -61,7 +61,7 @@ def test_logits_are_those_of_the_whole_sequence(name: str, block: int, monkeypat
     monkeypatch.setattr(grid_past, "CPU_BLOCK", block)
     architecture, settings = ARCHITECTURES[name]
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
-    decoding, slow = PlainDecoding(Decoder(policy), room=12), Sequences(policy)
+    decoding, slow = PackedRunner(Decoder(policy), room=12), Sequences(policy)
     texts = ("1+2=", "7", "12345+6789=", "9-9", "00", "3+3=")
     first, second = [make_prompt(policy, t) for t in texts[:3]], [make_prompt(policy, t) for t in texts[3:]]
 
@@ -115,7 +115,7 @@ def test_logits_by_copied_weights(name: str) -> None:
     assert len(copied(decoder)) == 4 * policy.config.num_hidden_layers + 1
 
     def check() -> None:
-        decoding, slow = PlainDecoding(decoder, room=4), Sequences(policy)
+        decoding, slow = PackedRunner(decoder, room=4), Sequences(policy)
         torch.testing.assert_close(decoding.admit(prompts, [2, 1]), slow.admit(prompts, [2, 1]), rtol=0, atol=1e-5)
         token_B, expected = slow.advance()
         torch.testing.assert_close(advanced(decoding, token_B), expected, rtol=0, atol=1e-5)
@@ -162,7 +162,7 @@ def test_prompts_that_are_computed_in_several_passes(monkeypatch: pytest.MonkeyP
     prompts = [make_prompt(policy, t) for t in ("7", "12", "123", "1234", "12345", "123456", "1" * 40)]
     # Widths times rows: 3·3 fits and 4·4 does not; 5·2 fits and 6·3 does not; 40 is more than any and goes alone.
     assert decoder_module._passes([len(p.token_ids) for p in prompts]) == [(0, 3), (3, 5), (5, 6), (6, 7)]
-    decoding, slow = PlainDecoding(Decoder(policy), room=4), Sequences(policy)
+    decoding, slow = PackedRunner(Decoder(policy), room=4), Sequences(policy)
     copies = [1, 2, 1, 3, 1, 2, 1]
     with torch.no_grad():
         torch.testing.assert_close(decoding.admit(prompts, copies), slow.admit(prompts, copies), rtol=0, atol=SLACK)
@@ -173,7 +173,7 @@ def test_prompts_that_are_computed_in_several_passes(monkeypatch: pytest.MonkeyP
 def test_a_row_that_is_full_does_not_disturb_the_others() -> None:
     """Room for 3 tokens: the first row goes on past its end, the second begins later."""
     policy = tiny_policy(dtype=torch.float64)
-    decoding, slow = PlainDecoding(Decoder(policy), room=3), Sequences(policy)
+    decoding, slow = PackedRunner(Decoder(policy), room=3), Sequences(policy)
     early, late = [make_prompt(policy, "1+2=")], [make_prompt(policy, "7")]
     with torch.no_grad():
         decoding.admit(early, [1])

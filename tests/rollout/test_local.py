@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oracles import sampling as oracle
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import ModelError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
@@ -60,7 +60,7 @@ def test_the_trainers_log_probabilities_are_the_rollouts(name: str, temperature:
     prompts = prompts_of(policy)
     ids = [range(100 * i, 100 * i + 4) for i in range(len(prompts))]
     drawn = draw(policy, prompts, ids, truncation=Truncation(temperature))
-    batch = assemble([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
+    batch = collate([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
     assert batch.mask_BT.sum() > 100
     assert batch.sample_logprobs_BT is not None
     for limits in (Limits(60, True), Limits(10_000, False)):
@@ -75,7 +75,7 @@ def test_in_bfloat16_they_differ_by_its_rounding() -> None:
     policy = tiny_policy("llama", compute_dtype="bfloat16")
     prompts = prompts_of(policy)
     drawn = draw(policy, prompts, [range(100 * i, 100 * i + 6) for i in range(len(prompts))])
-    batch = assemble([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
+    batch = collate([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
     trained_BT = all_outputs(policy, batch, "logprobs", 1.0, Limits(200, True))
     difference = (trained_BT - batch.sample_logprobs_BT)[batch.mask_BT]
     assert difference.abs().mean() < 0.02

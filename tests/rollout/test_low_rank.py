@@ -8,7 +8,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from sharpen.models.lora import merged_weight
-from sharpen.rollout.local.projections import make_product, onednn_computes_bfloat16
+from sharpen.rollout.local.projections import make_projection, onednn_computes_bfloat16
 
 
 def layers() -> tuple[Any, Any]:
@@ -27,15 +27,15 @@ def test_an_adapted_layer_beside_one_that_is_not() -> None:
     """At x = (1, 1): A x = 3, so 2 · (9, 12) is added to the first. The numbers are exact in bfloat16."""
     adapted, plain = layers()
     x = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.bfloat16)
-    product = make_product([adapted, plain], rounded=True)
+    product = make_projection([adapted, plain], rounded=True)
     assert product(x).tolist() == [[19.0, 25.0, 1.0, 2.0], [7.0, 8.0, 0.0, 2.0]]
-    assert make_product([plain, adapted], rounded=True)(x).tolist() == [[1.0, 2.0, 19.0, 25.0], [0.0, 2.0, 7.0, 8.0]]
+    assert make_projection([plain, adapted], rounded=True)(x).tolist() == [[1.0, 2.0, 19.0, 25.0], [0.0, 2.0, 7.0, 8.0]]
     with torch.no_grad():
         adapted.lora_B["default"].weight.zero_()
     assert product(x).tolist()[0] == [19.0, 25.0, 1.0, 2.0]
     product.publish()
     assert product(x).tolist()[0] == [1.0, 1.0, 1.0, 2.0]
-    whole = make_product([adapted, plain], rounded=False)
+    whole = make_projection([adapted, plain], rounded=False)
     assert whole(x.float()).tolist() == product(x).tolist()
 
 
@@ -49,14 +49,14 @@ def test_an_update_too_small_for_a_merged_bfloat16_weight_is_there() -> None:
     assert merged_weight(adapted)[1, 0] == 1 + 2**-10
     assert merged_weight(adapted).bfloat16()[1, 0] == 1
     x = torch.tensor([[512.0, 512.0]], dtype=torch.bfloat16)
-    assert make_product([adapted], rounded=True)(x).tolist() == [[512.0, 0.5]]
+    assert make_projection([adapted], rounded=True)(x).tolist() == [[512.0, 0.5]]
 
 
 def test_a_copy_of_frozen_weights_is_made_once() -> None:
     if not onednn_computes_bfloat16():
         pytest.skip("oneDNN has no bfloat16 on this processor")
     adapted, _ = layers()
-    product: Any = make_product([adapted], rounded=True)
+    product: Any = make_projection([adapted], rounded=True)
     product(torch.ones(1, 2, dtype=torch.bfloat16))
     copy = product._frozen._kept
     assert copy is not None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oracles.methods import LOSSES, Said
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import start
 from sharpen.methods import METHODS, Role, resolve_method
@@ -94,7 +94,7 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
     main, *others = (objective.model for objective in method.objectives())
     trained = {main: loaded(main, before), **{role: loaded(role, before / role) for role in others}}
     temperature = TEMPERATURE if method.source().on_policy else 1.0
-    batch = assemble(drawn[STEP - 1], completion_limit=8)
+    batch = collate(drawn[STEP - 1], completion_limit=8)
     batch = replace(batch, coefficients={k: c.at(STEP, c.start) for k, c in method.coefficients().items()})
     reference = load_policy(model, device="cpu")
     said = {role: said_by(of, batch, temperature, reference) for role, of in trained.items()}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oracles.methods import LOSSES
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import ModelError, RecipeError
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
@@ -194,7 +194,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
     run = run_of(tmp_path / "run", model, method["name"], **settings)
     policy = load_policy(run.path / "checkpoints" / "step_000001", device="cpu")
     base = load_policy(model, device="cpu")
-    batch = assemble(drawn[1], completion_limit=8)
+    batch = collate(drawn[1], completion_limit=8)
     batch = replace(batch, coefficients={k: c.at(2, c.start) for k, c in bound.coefficients().items()})
     said = said_by(policy, batch, 1.0, base)
     step = plain_step(batch)
@@ -372,9 +372,9 @@ def test_the_best_of_a_reward_model_is_centred_in_its_adapter(
         assert not (folder / "model.safetensors").exists()
         scorer = load_scorer(folder, kind="sequence", device="cpu")
         assert scorer.head.weight.any()
-        centring = trainers[0].centring
-        assert centring is not None
-        assert centring.centre(scorer)["score/centred_by"] == pytest.approx(0.0, abs=1e-5)
+        score_normalisation = trainers[0].score_normalisation
+        assert score_normalisation is not None
+        assert score_normalisation.centre(scorer)["score/shifted_by"] == pytest.approx(0.0, abs=1e-5)
 
 
 def changed(model: Path, folder: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import GRPO, Terms
 from sharpen.training.metrics import TokenStats, rollout_metrics
 from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment, StepValue
@@ -38,7 +38,7 @@ def test_what_is_said_of_a_rollout() -> None:
             (completion(10), Score(None, {"right": 1.0}, error="it took too long", timed_out=True)),
         ),
     ]
-    found = rollout_metrics(groups, assemble(groups))
+    found = rollout_metrics(groups, collate(groups))
     assert found == {
         "length/mean": 4.0,
         "length/max": 10.0,
@@ -57,7 +57,7 @@ def test_what_is_said_of_a_rollout() -> None:
 
 def test_without_a_reward_only_lengths_are_said() -> None:
     groups = [Group(Prompt("a", (1,), "", {}), (completion(3), completion(5, Finish.LENGTH)))]
-    assert rollout_metrics(groups, assemble(groups)) == {
+    assert rollout_metrics(groups, collate(groups)) == {
         "length/mean": 4.0,
         "length/max": 5.0,
         "truncated": 0.5,
@@ -202,7 +202,7 @@ def test_completions_become_a_batch() -> None:
         Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
         Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),
     ]
-    found = assemble(groups)
+    found = collate(groups)
     assert [p.tolist() for p in found.prompts] == [[1, 2], [3]]
     assert found.group_B.tolist() == [0, 0, 1]
     assert found.tokens_BT.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
@@ -211,9 +211,9 @@ def test_completions_become_a_batch() -> None:
     assert found.sample_logprobs_BT is not None
     assert found.sample_logprobs_BT.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
     assert found.truncated_B.tolist() == [False, False, False]
-    assert (found.completion_limit, assemble(groups, completion_limit=9).completion_limit) == (3, 9)
+    assert (found.completion_limit, collate(groups, completion_limit=9).completion_limit) == (3, 9)
     assert found.step_rewards_BT is None
-    unscored = assemble([replace(group, scores=()) for group in groups])
+    unscored = collate([replace(group, scores=()) for group in groups])
     assert unscored.mask_BT.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert unscored.rewards_B.isnan().all()
 
@@ -229,7 +229,7 @@ def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
             (completion(3), Score(None, steps=steps[:1], error="no")),
         )
     ]
-    found = assemble(groups)
+    found = collate(groups)
     assert found.step_rewards_BT is not None
     expected = [[NAN, 0.5, NAN, -3.0], [NAN] * 4, [NAN] * 4]
     assert torch.equal(found.step_rewards_BT.isnan(), torch.tensor(expected).isnan())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from oracles import states as oracle
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import PPO, ReinforcePlusPlus
 from sharpen.methods.kl import KL
 from sharpen.models.adapter_files import adapter_weights
@@ -26,11 +26,16 @@ from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
 from sharpen.training.annotate import Annotator
 from sharpen.training.reference import Reference
-from sharpen.training.update import Limits
+from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
 from tiny_models import loaded_scorer, tiny_policy
 
-LIMITS = [Limits(1, True), Limits(30, True), Limits(10_000, True), Limits(10_000, False)]
+LIMITS = [
+    MicrobatchLimits(1, True),
+    MicrobatchLimits(30, True),
+    MicrobatchLimits(10_000, True),
+    MicrobatchLimits(10_000, False),
+]
 SETTINGS = [(1.0, 0.95, 0.0), (1.0, 1.0, 0.3), (0.9, 0.5, 0.3), (0.7, 0.0, 0.0)]
 CRITICS = ["own", "own gpt2", "own lora", "shared", "shared gpt2", "shared lora"]
 
@@ -154,9 +159,9 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
     return found
 
 
-def annotated(critic: str, method: PPO, limits: Limits) -> Batch:
+def annotated(critic: str, method: PPO, limits: MicrobatchLimits) -> Batch:
     compared = Reference(reference(critic), models(critic)["policy"], KL()) if method.needs_reference else None
-    batch = assemble(GROUPS, completion_limit=6)
+    batch = collate(GROUPS, completion_limit=6)
     batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.compares, GROUPS)
     return replace(batch, coefficients={name: c.start for name, c in method.coefficients().items()})
 
@@ -176,7 +181,7 @@ def assert_of_the_chosen(found_BT: Tensor, wanted: list[list[float]]) -> None:
 
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
 @pytest.mark.parametrize("critic", CRITICS)
-def test_values_before_each_token_and_after_what_was_cut_off(critic: str, limits: Limits) -> None:
+def test_values_before_each_token_and_after_what_was_cut_off(critic: str, limits: MicrobatchLimits) -> None:
     batch = annotated(critic, ppo(critic, bootstrap_truncated=True), limits)
     wanted = expected(critic, 1.0, 1.0, True, "lambda", 0.0)
     assert batch.values_BT is not None
@@ -197,7 +202,7 @@ def test_advantages_and_targets_are_the_lambda_returns_of_the_states(
     critic: str, gamma: float, lam: float, beta: float, bootstrap: bool, target: Any
 ) -> None:
     method = ppo(critic, gamma=gamma, lam=lam, beta=beta, bootstrap_truncated=bootstrap, value_target=target)
-    batch = annotated(critic, method, Limits(30, True))
+    batch = annotated(critic, method, MicrobatchLimits(30, True))
     assert (batch.final_values_B is not None) is bootstrap
     wanted = expected(critic, gamma, lam, bootstrap, target, beta)
     assert_of_the_chosen(method.advantages(batch), [e.advantages for e in wanted])
@@ -207,7 +212,7 @@ def test_advantages_and_targets_are_the_lambda_returns_of_the_states(
 def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
     """R = −1 and γ = 1: the last target is V(s_K) − 1, and does not move when the values become their targets."""
     cut = [group("a", ("12", "xx", CUT, -1.0), ("3", "x", CUT, -1.0)), group("bc", ("456", "x.x", EOS, -1.0))]
-    batch = assemble(cut, completion_limit=3)
+    batch = collate(cut, completion_limit=3)
     for gamma in (1.0, 0.5):
         method = ppo("own", gamma=gamma, lam=0.95, bootstrap_truncated=True)
         after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.compares, cut)
@@ -235,15 +240,15 @@ def test_without_bootstrapping_nothing_more_is_computed(monkeypatch: pytest.Monk
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(body, "forward", counting)
-    annotated("own", ppo("own"), Limits(10_000, True))
-    annotated("own", ppo("own", bootstrap_truncated=True), Limits(10_000, True))
+    annotated("own", ppo("own"), MicrobatchLimits(10_000, True))
+    annotated("own", ppo("own", bootstrap_truncated=True), MicrobatchLimits(10_000, True))
     assert seen[1] - seen[0] == 1 + 1 + 1 + 3 + 3
 
 
 def test_the_reward_to_go_of_reinforce_plus_plus_has_each_tokens_own_kl() -> None:
     """A_t = R − β Σ_{i ≥ t} (log π − log π_ref), whitened."""
     method = ReinforcePlusPlus(beta=0.3)
-    batch = annotated("shared", method, Limits(30, True))  # type: ignore[arg-type]
+    batch = annotated("shared", method, MicrobatchLimits(30, True))  # type: ignore[arg-type]
     rows = [
         [(score.total or 0.0) - sum(paid[k:]) for k in range(len(paid))] if score.total is not None else []
         for (*_, score), paid in zip(SEQUENCES, costs("shared", 0.3), strict=True)

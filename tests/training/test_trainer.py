@@ -13,7 +13,7 @@ import torch
 from oracles import grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.inputs import Given
@@ -40,7 +40,7 @@ def algorithm_1(model: Path, groups: Sequence[Group], *, passes: int, parts: int
     rewards = [score.total for group in groups for score in group.scores]
     numbers = [i for i, group in enumerate(groups) for _ in group.completions]
     advantages = outcome_advantages(rewards, numbers)
-    batch = assemble(groups)
+    batch = collate(groups)
     with torch.no_grad():
         old = torch.stack(own_logprobs(policy.model, batch, 1.0)).tolist()
         ref = torch.stack(own_logprobs(reference.model, batch, 1.0)).tolist()
@@ -302,7 +302,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     rewards = [s.total for g in kept for s in g.scores]
     numbers = [i for i, g in enumerate(kept) for _ in g.completions]
     assert row["reward/mean"] == pytest.approx(sum(rewards) / 15)
-    batch = assemble(kept)
+    batch = collate(kept)
     policy = load_policy(model, device="cpu")
     own = own_logprobs(policy.model, batch, 1.0)
     weights = reduction.weights(reduction.per_sequence, batch.mask_BT.tolist(), numbers)

@@ -14,7 +14,7 @@ from sharpen.launch.reward_check import check_recipe
 from sharpen.recipe.loading import load_recipe
 from sharpen.rewards.checking.findings import worth
 from sharpen.rewards.checking.probe import Trial
-from sharpen.rewards.checking.report import SLOW_S, Report, Result
+from sharpen.rewards.checking.report import SLOW_S, CheatResult, RewardReport
 
 SHOWN = 3
 """Failures of a kind that are shown."""
@@ -39,7 +39,7 @@ def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None
     return report.ok
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: RewardReport, console: Console) -> None:
     """Print a report."""
     console.print(
         Text.assemble(
@@ -69,7 +69,7 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(f"✗ {finding}", style="red"), soft_wrap=True)
 
 
-def _references(report: Report) -> Iterator[Text]:
+def _references(report: RewardReport) -> Iterator[Text]:
     references = report.references
     if references.origin is None:
         yield Text("references: none are known")
@@ -79,7 +79,7 @@ def _references(report: Report) -> Iterator[Text]:
         yield Text(f"  {trial.where}: {_excerpt(trial.text)}: {worth(trial)}", style="red")
 
 
-def _accepted(results: Sequence[Result]) -> Table | Text:
+def _accepted(results: Sequence[CheatResult]) -> Table | Text:
     if not results:
         return Text("No wrong answer and no cheat was accepted on any row.")
     table = Table(box=None, padding=(0, 2, 0, 0), title="What was accepted that is not right", title_justify="left")
@@ -100,13 +100,13 @@ def _accepted(results: Sequence[Result]) -> Table | Text:
     return table
 
 
-def _verdict(result: Result) -> tuple[str, str]:
+def _verdict(result: CheatResult) -> tuple[str, str]:
     if not result.passes:
         return "by luck", "dim"
     return ("allowed", "yellow") if result.allowed else ("passes", "red")
 
 
-def _with_highest(result: Result, threshold: float) -> str:
+def _with_highest(result: CheatResult, threshold: float) -> str:
     partial = result.highest is not None and 0 < result.highest < threshold
     return f"{result.cheat.name} (up to {result.highest:.3g})" if partial else result.cheat.name
 
@@ -118,7 +118,7 @@ def _failures(what: str, trials: Sequence[Trial]) -> Iterator[Text]:
         yield Text(f"  {trial.where}: {_excerpt(trial.text)}: {worth(trial)}", style="yellow")
 
 
-def _timing(report: Report) -> Iterator[Text]:
+def _timing(report: RewardReport) -> Iterator[Text]:
     timing = report.timing
     yield Text(
         f"time: {timing.median_s * 1000:.3g} ms a completion (median), "

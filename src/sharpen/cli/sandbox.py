@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sharpen.errors import SharpenError
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
-from sharpen.sandbox.battery import ATTACKS, FORGED, Finding, Report, check_sandbox
+from sharpen.sandbox.battery import ATTACKS, FORGED, BatteryReport, Finding, check_sandbox
 
 
 def check(isolation: Isolation, *, unsafe: bool) -> None:
@@ -35,7 +35,7 @@ def check(isolation: Isolation, *, unsafe: bool) -> None:
         raise typer.Exit(1)
 
 
-def _show(console: Console, report: Report) -> None:
+def _show(console: Console, report: BatteryReport) -> None:
     who = "root" if os.getuid() == 0 else "an ordinary user"
     console.print(Text(f"isolation: {report.isolation}, as {who}\n"))
     table = Table(box=None, padding=(0, 3, 0, 0))

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sharpen.types import Batch, Completion, Finish, Group, Score
 
 
-def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
+def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     """The batch of all completions of ``groups``, in order.
 
     Where a group has scores, a completion without one (its reward failed or does not apply) is masked: it is not
@@ -22,7 +22,7 @@ def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     sizes = torch.tensor([len(group.completions) for group in groups])
     drawn = all(c.sample_logprobs for c in completions)
     stepwise = any(s is not None and s.steps for s in scores)
-    summands = next((s.summands for s in scores if s is not None and s.summands), ())
+    weighted_rewards = next((s.weighted_rewards for s in scores if s is not None and s.weighted_rewards), ())
     return Batch(
         prompts=tuple(torch.tensor(group.prompt.token_ids) for group in groups),
         group_B=torch.repeat_interleave(torch.arange(len(groups)), sizes),
@@ -34,20 +34,23 @@ def assemble(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         step_rewards_BT=_padded([_steps(c, s) for c, s in zip(completions, scores, strict=True)], float("nan"))
         if stepwise
         else None,
-        rewards_BK=torch.tensor([_summands(s, len(summands)) for s in scores], dtype=torch.float64)
-        if summands
+        rewards_BK=torch.tensor([_weighted_rewards(s, len(weighted_rewards)) for s in scores], dtype=torch.float64)
+        if weighted_rewards
         else None,
-        reward_weights=tuple(summand.weight for summand in summands),
+        reward_weights=tuple(weighted_reward.weight for weighted_reward in weighted_rewards),
         lengths_B=torch.tensor([len(c.token_ids) for c in completions]),
         sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if drawn else None,
     )
 
 
-def _summands(score: Score | None, count: int) -> list[float]:
+def _weighted_rewards(score: Score | None, count: int) -> list[float]:
     """The rewards that the total is the sum of; NaN for one that does not apply, and for all without a total."""
     if score is None or score.total is None:
         return [float("nan")] * count
-    return [float("nan") if summand.value is None else summand.value for summand in score.summands]
+    return [
+        float("nan") if weighted_reward.value is None else weighted_reward.value
+        for weighted_reward in score.weighted_rewards
+    ]
 
 
 def _steps(completion: Completion, score: Score | None) -> Tensor:

@@ -31,9 +31,9 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import check_fingerprint, fingerprint
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.reference import Reference
-from sharpen.training.score_normalization import Centring, best_of
+from sharpen.training.score_normalisation import ScoreNormalisation, best_of
 from sharpen.training.trainer import Trainer
-from sharpen.training.update import Limits
+from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Group, Prompt
 
 
@@ -79,7 +79,7 @@ def built_trainer(
     reference = load_reference(recipe, models, checkpoint, trust_remote_code)
     longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
     tokens = recipe.training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
-    limits = Limits(tokens, recipe.training.shared_prompt)
+    limits = MicrobatchLimits(tokens, recipe.training.shared_prompt)
     # Log-probabilities are those of the distribution that is sampled from; data was sampled by nobody.
     temperature = rollout.temperature if source.on_policy else 1.0
     annotator = Annotator(models, reference, temperature, limits)
@@ -110,7 +110,7 @@ def built_trainer(
             engine=engine,
             collector=collector,
             held_out=held_out,
-            centring=_centring(recipe, inputs, main, groups, limits, say),
+            score_normalisation=_score_normalisation(recipe, inputs, main, groups, limits, say),
             loggers=sinks,
             say=say,
             fingerprint=fingerprint_now,
@@ -140,14 +140,14 @@ def _held_out(
     return lambda: measured().measures
 
 
-def _centring(
-    recipe: Recipe, inputs: Inputs, main: Model, ranked: Sequence[Group], limits: Limits, say: Say
-) -> Centring | None:
+def _score_normalisation(
+    recipe: Recipe, inputs: Inputs, main: Model, ranked: Sequence[Group], limits: MicrobatchLimits, say: Say
+) -> ScoreNormalisation | None:
     """On the demonstrations, or on the best of each ranking where there are none."""
-    if not recipe.method.centres_scores:
+    if not recipe.method.normalises_scores:
         return None
     if inputs.demonstrations is None:
-        return Centring(best_of(ranked), limits)
+        return ScoreNormalisation(best_of(ranked), limits)
     shown = groups_of(
         "demonstrations",
         inputs.demonstrations,
@@ -156,7 +156,7 @@ def _centring(
         context_length=main.context_length,
         say=say,
     )
-    return Centring(shown, limits)
+    return ScoreNormalisation(shown, limits)
 
 
 def _asked_loggers(recipe: Recipe, folder: RunFolder, step: int | None) -> list[MetricLogger]:

@@ -15,7 +15,7 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.reference import Reference
-from sharpen.training.update import Limits
+from sharpen.training.update import MicrobatchLimits
 
 Measurement = Callable[[], Evaluation]
 """Measures a model as it is now."""
@@ -75,6 +75,6 @@ def _of_completions(
         tokens = usual_tokens(model, max(len(group.prompt.token_ids) for group in groups))
     # Data was sampled by nobody, so there is no temperature that it was sampled at.
     annotator = Annotator(
-        {method.objectives()[0].model: model}, reference, 1.0, Limits(tokens, recipe.training.shared_prompt)
+        {method.objectives()[0].model: model}, reference, 1.0, MicrobatchLimits(tokens, recipe.training.shared_prompt)
     )
     return lambda: Evaluation(measure_groups(method, annotator, groups), groups)

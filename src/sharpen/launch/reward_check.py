@@ -21,7 +21,7 @@ from sharpen.recipe.schema import Recipe
 from sharpen.rewards.checking.checker import check
 from sharpen.rewards.checking.prompts import questions
 from sharpen.rewards.checking.references import said_by_assistant
-from sharpen.rewards.checking.report import Report
+from sharpen.rewards.checking.report import RewardReport
 from sharpen.rewards.reward import Reward
 from sharpen.runs.lookup import find_model
 from sharpen.types import Prompt, Row
@@ -29,7 +29,7 @@ from sharpen.types import Prompt, Row
 
 def check_recipe(
     recipe: Recipe, *, trust_remote_code: bool = False, say: Callable[[str], None] = lambda text: None
-) -> Report:
+) -> RewardReport:
     """Check the reward of a recipe on its prompts; see `sharpen.rewards.check`.
 
     A completion is accepted from ``evaluation.threshold`` on. The policy is not loaded, and its tokenizer only where

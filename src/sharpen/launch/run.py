@@ -37,7 +37,7 @@ from sharpen.runs.lookup import find_model
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
 from sharpen.training.fingerprint import check_models, fingerprint
-from sharpen.training.score_normalization import best_to_centre
+from sharpen.training.score_normalisation import best_to_normalise
 from sharpen.training.trainer import Trainer
 
 
@@ -208,7 +208,7 @@ def _resume(
             if not damaged:
                 # A run that was killed in its last step may have one more.
                 prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
-            if best_to_centre(folder.checkpoints, state) is None:
+            if best_to_normalise(folder.checkpoints, state) is None:
                 say(f"{path} is finished: {recipe.training.steps} steps are done")
                 return Run(path, checkpoint, finished=True)
         say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")

@@ -23,7 +23,7 @@ class CISPO(GroupMethod):
         source="current policy, G per prompt",
         reward="any",
         advantage="group z-score",
-        loss="log-likelihood weighed by Â and the clipped ratio, mean over the group's tokens",
+        loss="log-likelihood weighted by Â and the clipped ratio, mean over the group's tokens",
         gradient_coefficient="min(ρ, 1 + ε_high) · Â",
         paper="MiniMax-M1, 2025, arXiv 2506.13585",
     )

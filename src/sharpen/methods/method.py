@@ -22,11 +22,11 @@ Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The loss before it is weighed and summed, [B, T] or [B]; which of its terms carry a gradient; and figures of
+    """The loss before it is weighted and summed, [B, T] or [B]; which of its terms carry a gradient; and figures of
     each sequence for people to read, [B], NaN where one does not apply."""
 
     loss: Tensor
-    live_BT: Tensor | None = None
+    unclipped_BT: Tensor | None = None
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -120,7 +120,7 @@ class Method(Settings, ABC):
         """The losses, the run's own model first. Each takes any part of the step."""
 
     @property
-    def centres_scores(self) -> bool:
+    def normalises_scores(self) -> bool:
         """Whether the scores of the model that comes out are shifted, at the end, to average 0 on demonstrations."""
         return False
 

@@ -32,7 +32,7 @@ class PolicyMethod(Method):
     mask_truncated: bool = False
     """Leave completions that were cut off at the limit out of the loss; their rewards still count in the baseline."""
     tis_cap: float | None = Field(None, ge=1)
-    """Truncated importance sampling: terms are weighed by min(π_old / π_rollout, cap), for other engines' rollouts."""
+    """Truncated importance sampling: terms are weighted by min(π_old / π_rollout, cap), for other engines' rollouts."""
     updates_per_rollout: int = Field(1, ge=1)
     """μ, passes over each rollout."""
     minibatches: int = Field(1, ge=1)
@@ -139,7 +139,7 @@ class PolicyMethod(Method):
     def terms(self, outputs: Outputs, batch: Batch) -> Terms:
         logprobs_BT = outputs.logprobs_BT
         assert logprobs_BT is not None
-        loss_BT, live_BT = self.surrogate(logprobs_BT, batch)
+        loss_BT, unclipped_BT = self.surrogate(logprobs_BT, batch)
         if self.tis_cap is not None:
             assert batch.old_logprobs_BT is not None
             assert batch.sample_logprobs_BT is not None
@@ -151,7 +151,7 @@ class PolicyMethod(Method):
         if self.entropy_coef:
             assert outputs.entropy_BT is not None
             loss_BT = loss_BT - self.entropy_coef * outputs.entropy_BT
-        return Terms(loss_BT, live_BT)
+        return Terms(loss_BT, unclipped_BT)
 
     def _kl_term(self, logprobs_BT: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         if self.kl.estimator == "exact":

@@ -195,4 +195,4 @@ class PPO(PolicyMethod):
 
     def shared_terms(self, outputs: Outputs, batch: Batch) -> Terms:
         policy, critic = self.terms(outputs, batch), self.critic_terms(outputs, batch)
-        return Terms(policy.loss + self.value_coef * critic.loss, policy.live_BT)
+        return Terms(policy.loss + self.value_coef * critic.loss, policy.unclipped_BT)

@@ -30,7 +30,7 @@ class Reinforce(PolicyMethod):
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − baseline",
-        loss="log-likelihood weighed by the advantage, sum over tokens",
+        loss="log-likelihood weighted by the advantage, sum over tokens",
         gradient_coefficient="A",
         paper="Williams 1992; RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
     )
@@ -107,7 +107,7 @@ class RLOO(Reinforce):
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − mean of the others'",
-        loss="log-likelihood weighed by the advantage, sum over tokens",
+        loss="log-likelihood weighted by the advantage, sum over tokens",
         gradient_coefficient="A",
         paper="RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
     )

@@ -58,7 +58,7 @@ class RewardModel(Method):
         return Terms(loss_B, figures=figures)
 
     @property
-    def centres_scores(self) -> bool:
+    def normalises_scores(self) -> bool:
         return self.centre
 
 

@@ -17,7 +17,7 @@ from sharpen.models.progress_bars import without_progress_bars
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
 
-def create_embedded(
+def create_character_model(
     path: str | Path,
     *,
     alphabet: str,

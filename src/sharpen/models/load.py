@@ -14,7 +14,7 @@ from sharpen.errors import ModelError
 from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from sharpen.models.kernels.compiled import compiles
 from sharpen.models.kernels.linear import switch_linears
-from sharpen.models.kernels.memory_efficient import make_lean
+from sharpen.models.kernels.memory_efficient import make_memory_efficient
 from sharpen.models.model import PLAIN_ARCHITECTURES
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.system.memory import keep_freed_memory
@@ -90,7 +90,7 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
                 # One compilation serves all layers and rows of any length.
                 layer.compile(dynamic=True)
         else:
-            make_lean(model.base_model)
+            make_memory_efficient(model.base_model)
     _switch_off_dropout(model)
     model.eval()
     if gradient_checkpointing:

@@ -7,7 +7,7 @@ from sharpen.system.lazy_imports import lazily
 if TYPE_CHECKING:
     from sharpen.rewards.calls import CallSettings
     from sharpen.rewards.checking.checker import check
-    from sharpen.rewards.checking.report import Report
+    from sharpen.rewards.checking.report import RewardReport
     from sharpen.rewards.combine import WeightedSum
     from sharpen.rewards.function import FunctionReward
     from sharpen.rewards.gate import Gate
@@ -24,8 +24,8 @@ __all__ = [
     "Gate",
     "ModelReward",
     "ProcessModelReward",
-    "Report",
     "Reward",
+    "RewardReport",
     "RewardSpec",
     "StepReward",
     "Verifier",
@@ -45,7 +45,7 @@ __getattr__ = lazily(
         "Gate": "sharpen.rewards.gate",
         "ModelReward": "sharpen.rewards.model",
         "ProcessModelReward": "sharpen.rewards.model",
-        "Report": "sharpen.rewards.checking.report",
+        "RewardReport": "sharpen.rewards.checking.report",
         "Reward": "sharpen.rewards.reward",
         "RewardSpec": "sharpen.rewards.registry",
         "StepReward": "sharpen.rewards.steps",

@@ -6,7 +6,7 @@ import ast
 import builtins
 from collections.abc import Iterator
 
-from sharpen.system.python_parser import PARSING
+from sharpen.system.python_parser import PARSER_LOCK
 from sharpen.types import Row
 
 
@@ -23,7 +23,7 @@ def source_text(row: Row, column: str) -> str:
 def parsed(source: str) -> ast.Module:
     """The syntax tree. Raises ValueError if it is no Python."""
     try:
-        with PARSING:
+        with PARSER_LOCK:
             return ast.parse(source)
     except SyntaxError as error:
         raise ValueError(f"{source!r:.200} is no Python: {error}") from None

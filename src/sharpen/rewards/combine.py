@@ -13,7 +13,7 @@ from sharpen.errors import RewardError
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, last_position
 from sharpen.rewards.threads import side_by_side
-from sharpen.types import Group, Score, StepValue, Summand
+from sharpen.types import Group, Score, StepValue, WeightedReward
 
 
 class WeightedSum(Reward):
@@ -25,7 +25,7 @@ class WeightedSum(Reward):
     ``_3``, … where two are called the same. The rewards run side by side, see `Reward.lane`.
 
     ``gates`` are rewards by their place, without which the others do not count: where one is closed, the total is what
-    the gate says, and each summand is 0. Of several that are closed, the first counts.
+    the gate says, and each weighted_reward is 0. Of several that are closed, the first counts.
 
     Step values are weighted alike. Where one reward has steps, the value of one that has none stands at the last
     token the model wrote and is added to the last step's: the sum of the step rewards from any token on
@@ -119,19 +119,19 @@ class WeightedSum(Reward):
         elif not weighted:
             return Score(None, parts, retries=retries)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
-        summands = self._summands(scores, closed)
-        return Score(total, parts, _steps(weighted, last), retries=retries, summands=summands)
+        weighted_rewards = self._weighted_rewards(scores, closed)
+        return Score(total, parts, _steps(weighted, last), retries=retries, weighted_rewards=weighted_rewards)
 
-    def _summands(self, scores: Sequence[Score], closed: Gate | None) -> tuple[Summand, ...]:
+    def _weighted_rewards(self, scores: Sequence[Score], closed: Gate | None) -> tuple[WeightedReward, ...]:
         """What the total is the sum of; with gates that give another total than 0, that total is one of them."""
-        summands = [
-            Summand(weight, score.total if closed is None else 0.0)
+        weighted_rewards = [
+            WeightedReward(weight, score.total if closed is None else 0.0)
             for weight, score in zip(self.weights, scores, strict=True)
             if weight
         ]
         if any(gate.otherwise for gate in self.gates.values()):
-            summands.append(Summand(1.0, 0.0 if closed is None else closed.otherwise))
-        return tuple(summands)
+            weighted_rewards.append(WeightedReward(1.0, 0.0 if closed is None else closed.otherwise))
+        return tuple(weighted_rewards)
 
 
 def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[StepValue, ...]:

@@ -32,7 +32,7 @@ _FOREIGN_INTERVAL = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class MathForm:
     """The outermost structure of the answer ``text``.
 
     ``mark`` holds a sequence's brackets, a matrix's number of columns, or a relation's operators; ``parts`` what they
@@ -67,35 +67,35 @@ def same(expected: str, answer: str, equal: Equal) -> bool:
     return _same_form(form(expected), form(answer), equal)
 
 
-def form(text: str) -> Form:
+def form(text: str) -> MathForm:
     """The outermost structure of a cleaned answer."""
     parts, _ = _split(text, (",", ";"))
     if len(parts) > 1:
-        return Form("list", text, tuple(parts))
+        return MathForm("list", text, tuple(parts))
     parts, operators = _split(text, _RELATIONS)
     if operators:
-        return Form("relation", text, tuple(parts), tuple(operators))
+        return MathForm("relation", text, tuple(parts), tuple(operators))
     parts, _ = _split(text, (":",))
     if len(parts) > 1:
         # Not a quotient: 12:30 and 6:15 may be times.
-        return Form("ratio", text, tuple(parts))
+        return MathForm("ratio", text, tuple(parts))
     parts, _ = _split(text, (r"\cup",))
     if len(parts) > 1:
-        return Form("union", text, tuple(parts))
+        return MathForm("union", text, tuple(parts))
     if matrix := _MATRIX.fullmatch(text):
         rows = [row.split("&") for row in matrix[2].strip().removesuffix(r"\\").split(r"\\")]
         if len({len(row) for row in rows}) == 1:
-            return Form("matrix", text, tuple(cell.strip() for row in rows for cell in row), (str(len(rows[0])),))
+            return MathForm("matrix", text, tuple(cell.strip() for row in rows for cell in row), (str(len(rows[0])),))
     if text.count(r"\pm") + text.count(r"\mp") == 1:
         sides = [re.sub(r"\\[pm]{2}(?![a-z])", sign, text) for sign in ("+", "-")]
-        return Form("list", text, tuple(side.strip().removeprefix("+").strip() for side in sides))
+        return MathForm("list", text, tuple(side.strip().removeprefix("+").strip() for side in sides))
     if foreign := _FOREIGN_INTERVAL.fullmatch(text):
         opening, inner, closing = foreign.groups()
         text = ("(" if opening == "]" else "[") + inner + (")" if closing == "[" else "]")
-    return _bracketed(text) or Form("expression", text, (text,))
+    return _bracketed(text) or MathForm("expression", text, (text,))
 
 
-def _bracketed(text: str) -> Form | None:
+def _bracketed(text: str) -> MathForm | None:
     for opening, closing in _OPENINGS.items():
         if not text.startswith(opening) or not _one_bracket(text):
             continue
@@ -103,15 +103,15 @@ def _bracketed(text: str) -> Form | None:
         parts, _ = _split(text[len(opening) : -len(ending)].strip(), (",", ";"))
         if opening == r"\{":
             builder = ending != closing or _split(parts[0], (r"\mid", "|", ":"))[1]
-            return None if builder else Form("set", text, tuple(parts))
+            return None if builder else MathForm("set", text, tuple(parts))
         if len(parts) > 1:
             # Angle brackets are another way to write a vector.
             brackets = ("(", ")") if opening == r"\langle" else (opening, ending)
-            return Form("sequence", text, tuple(parts), brackets)
+            return MathForm("sequence", text, tuple(parts), brackets)
     return None
 
 
-def _same_form(expected: Form, answer: Form, equal: Equal) -> bool:
+def _same_form(expected: MathForm, answer: MathForm, equal: Equal) -> bool:
     kinds = {expected.kind, answer.kind}
     if "relation" in kinds:
         return _same_relation(expected, answer, equal)
@@ -140,13 +140,13 @@ def _same_form(expected: Form, answer: Form, equal: Equal) -> bool:
     )
 
 
-def _subjects(of: Form) -> frozenset[str]:
+def _subjects(of: MathForm) -> frozenset[str]:
     """What the parts of a list are said to be the values of."""
     sides = [_split(part, ("=",)) for part in of.parts]
     return frozenset(_tight(found[0]) for found, signs in sides if signs and _SUBJECT.fullmatch(found[0]))
 
 
-def _same_relation(expected: Form, answer: Form, equal: Equal) -> bool:
+def _same_relation(expected: MathForm, answer: MathForm, equal: Equal) -> bool:
     intervals = _interval(expected), _interval(answer)
     if intervals != (None, None):
         if None not in intervals:
@@ -170,7 +170,7 @@ def _same_interval(intervals: Sequence[tuple[str, str] | None], equal: Equal) ->
     return subject == other_subject and same(between, other_between, equal)
 
 
-def _value(of: Form, equal: Equal) -> tuple[str, str | None]:
+def _value(of: MathForm, equal: Equal) -> tuple[str, str | None]:
     """What an answer is said to be, as in ``x = 2 + 3 = 5``: the subject (empty if none) and the last value.
 
     The value is None where the sides are not the same, as those of an equation are not.
@@ -188,7 +188,7 @@ def _value(of: Form, equal: Equal) -> tuple[str, str | None]:
     return subject, sides[-1]
 
 
-def _interval(of: Form) -> tuple[str, str] | None:
+def _interval(of: MathForm) -> tuple[str, str] | None:
     """An inequality in one symbol as the symbol and the interval; None if it is none."""
     if of.kind != "relation" or set(of.mark) - {"<", ">", r"\le", r"\ge"}:
         return None

@@ -28,7 +28,7 @@ from sharpen.settings import Settings
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, StepValue
 
 
-class ModelSettings(Settings):
+class RewardModelSettings(Settings):
     """Settings of `ModelReward`."""
 
     path: str = Field(min_length=1)
@@ -46,7 +46,7 @@ class ModelSettings(Settings):
     again, together with other completions, what it had remembered: its last digits may then differ."""
 
 
-class StepModelSettings(ModelSettings):
+class ProcessRewardModelSettings(RewardModelSettings):
     """Settings of `ProcessModelReward`."""
 
     separator: str = Field(min_length=1)
@@ -82,7 +82,7 @@ class ScorerReward(Reward):
 
     kind: ClassVar[Kind]
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: RewardModelSettings) -> None:
         self.settings = settings
         self._scorer: Scorer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -255,7 +255,7 @@ class ProcessModelReward(ScorerReward):
     kind = "token"
     gives_steps = True
 
-    def __init__(self, settings: StepModelSettings) -> None:
+    def __init__(self, settings: ProcessRewardModelSettings) -> None:
         super().__init__(settings)
         self._separator, self._total = settings.separator, settings.total
 

@@ -22,7 +22,7 @@ from sharpen.rewards.gate import Gate
 from sharpen.rewards.json_schema import JsonSchema
 from sharpen.rewards.language import Language
 from sharpen.rewards.math import Math
-from sharpen.rewards.model import ModelReward, ModelSettings, ProcessModelReward, StepModelSettings
+from sharpen.rewards.model import ModelReward, ProcessModelReward, ProcessRewardModelSettings, RewardModelSettings
 from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
 from sharpen.rewards.own_code import ends_program, undisturbed
@@ -46,9 +46,9 @@ _CODE: tuple[type[Verifier], ...] = (CodeTests, CodeCheck, CodeAsserts, CodeComp
 
 VERIFIERS: dict[str, type[Verifier]] = {verifier.name: verifier for verifier in (*_TEXT, *_CODE)}
 
-MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any], Reward]]] = {
-    ModelReward.name: (ModelSettings, ModelReward),
-    ProcessModelReward.name: (StepModelSettings, ProcessModelReward),
+MODELS: dict[str, tuple[type[RewardModelSettings], Callable[[Any], Reward]]] = {
+    ModelReward.name: (RewardModelSettings, ModelReward),
+    ProcessModelReward.name: (ProcessRewardModelSettings, ProcessModelReward),
 }
 OF_TOKENS: dict[str, tuple[type[BaseModel], Callable[[Any], Reward]]] = {
     SoftOverlong.name: (OverlongSettings, SoftOverlong),

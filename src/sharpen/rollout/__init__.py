@@ -1,1 +1,1 @@
-"""Drawing completions from a policy."""
+"""Scheduler completions from a policy."""

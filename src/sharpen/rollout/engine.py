@@ -32,7 +32,7 @@ class Engine(Protocol):
         ...
 
 
-class Decoding(Protocol):
+class ModelRunner(Protocol):
     """Sequences that are continued side by side, a token at a time."""
 
     refills: bool

@@ -58,7 +58,7 @@ def uniforms(seed: int, draw_ids: Sequence[int], length: int) -> Tensor:
 
 
 def choose(logits_BV: Tensor, uniform_B: Tensor, truncation: Truncation = FULL) -> tuple[Tensor, Tensor]:
-    """Draw one token per row, with its log-probability in nats under the distribution it was drawn from.
+    """Request one token per row, with its log-probability in nats under the distribution it was drawn from.
 
     The token is the first whose cumulative probability exceeds the uniform number. Sums are taken over blocks of the
     vocabulary first, which is faster than one long cumulative sum and rounds less.

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 
 import torch
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.functional.advantages import accepted, zero_spread
 from sharpen.functional.rounding import rounding_of_sum
@@ -157,7 +157,7 @@ class InitialPolicy(Source):
 
     def prepare(self, collector: Collector) -> list[Group]:
         groups = collector.collect(collector.all_prompts()[: self.prompts], self.group_size).groups
-        batch = assemble(groups)
+        batch = collate(groups)
         accepted_B = accepted(
             batch.rewards_B,
             batch.group_B,
@@ -183,7 +183,7 @@ class InitialPolicy(Source):
 
 
 def _has_spread(group: Group, of: Differing) -> bool:
-    batch = assemble([group])
+    batch = collate([group])
     if of == "total":
         return not bool(
             zero_spread(

@@ -2,6 +2,6 @@
 
 from threading import Lock
 
-PARSING = Lock()
+PARSER_LOCK = Lock()
 """Held during `ast.parse`. Python 3.11 counts the depth of the tree for all threads together: where the garbage
 collector lets another thread parse in the middle, both fail with a SystemError."""

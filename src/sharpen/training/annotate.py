@@ -13,7 +13,7 @@ from sharpen.errors import NonFiniteError
 from sharpen.methods import Role
 from sharpen.models.model import Model
 from sharpen.training.reference import Reference
-from sharpen.training.update import Limits, all_outputs
+from sharpen.training.update import MicrobatchLimits, all_outputs
 from sharpen.types import Annotation, Batch, Group, Need
 
 
@@ -27,17 +27,17 @@ class Annotator:
     models: Mapping[Role, Model]
     reference: Reference | None
     temperature: float
-    limits: Limits
+    limits: MicrobatchLimits
 
     def annotate(
-        self, batch: Batch, wanted: frozenset[Annotation], groups: Sequence[Group], taught_B: Tensor | None = None
+        self, batch: Batch, wanted: frozenset[Annotation], groups: Sequence[Group], has_gradient_B: Tensor | None = None
     ) -> Batch:
         """The batch, made of ``groups``, with what is wanted and not there yet.
 
-        The policy is asked of ``taught_B`` alone, where only those sequences can have a gradient.
+        The policy is asked of ``has_gradient_B`` alone, where only those sequences can have a gradient.
         """
         if "old_logprobs" in wanted and batch.old_logprobs_BT is None:
-            asked = torch.arange(len(batch)) if taught_B is None else taught_B.nonzero().squeeze(1)
+            asked = torch.arange(len(batch)) if has_gradient_B is None else has_gradient_B.nonzero().squeeze(1)
             old_BT = torch.zeros(batch.tokens_BT.shape)
             if len(asked):
                 old_BT[asked] = self._ask(batch.select(asked), "logprobs", "policy")

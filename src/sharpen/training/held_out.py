@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import NonFiniteError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import estimate
 from sharpen.methods import Method
 from sharpen.training.annotate import Annotator
-from sharpen.training.update import each_part, weighed
+from sharpen.training.update import each_part, with_weights
 from sharpen.types import Group
 
 
@@ -22,7 +22,7 @@ from sharpen.types import Group
 def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]) -> dict[str, Estimate]:
     """``loss`` and the figures of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
-    batch = assemble(groups)
+    batch = collate(groups)
     batch = annotator.annotate(batch, objective.compares, groups)
     batch = replace(batch, advantages_BT=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
@@ -30,7 +30,7 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     parts = each_part(
         annotator.models[objective.model],
         objective,
-        weighed(method, batch),
+        with_weights(method, batch),
         annotator.temperature,
         annotator.limits,
         None if annotator.reference is None else annotator.reference.policy,

@@ -58,8 +58,8 @@ class TokenStats:
         if outputs.values_BT is not None and batch.targets_BT is not None:
             keep("value", outputs.values_BT)
             keep("target", batch.targets_BT)
-        if terms.live_BT is not None:
-            keep("clipped", ~terms.live_BT)
+        if terms.unclipped_BT is not None:
+            keep("clipped", ~terms.unclipped_BT)
         for name, figure_B in terms.figures.items():
             self._add(f"figure/{name}", figure_B[~figure_B.isnan()])
 

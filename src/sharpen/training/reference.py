@@ -10,7 +10,7 @@ from torch import Tensor
 from sharpen.methods.kl import KL
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, follow
-from sharpen.training.update import Limits, all_outputs
+from sharpen.training.update import MicrobatchLimits, all_outputs
 from sharpen.types import Batch, Completion, Group
 
 
@@ -27,7 +27,7 @@ class Reference:
     def moves(self) -> bool:
         return self.kl.reference != "fixed"
 
-    def logprobs(self, groups: Sequence[Group], batch: Batch, temperature: float, limits: Limits) -> Tensor:
+    def logprobs(self, groups: Sequence[Group], batch: Batch, temperature: float, limits: MicrobatchLimits) -> Tensor:
         """log π_ref of every trained token of the batch, which was made of ``groups``: [B, T], on the CPU."""
         completions = [c for group in groups for c in group.completions]
         # Data comes again as the same objects; what a policy wrote never does.

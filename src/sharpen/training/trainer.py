@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError, RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.functional.losses.kl import k3
@@ -26,9 +26,9 @@ from sharpen.suggest import did_you_mean
 from sharpen.training.annotate import Annotator, finite
 from sharpen.training.metrics import Metrics, TokenStats, rollout_metrics
 from sharpen.training.optimizer import learning_rate, make_optimizer
-from sharpen.training.score_normalization import Centring, best_to_centre
+from sharpen.training.score_normalisation import ScoreNormalisation, best_to_normalise
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
-from sharpen.training.update import Updated, optimizer_step, weighed
+from sharpen.training.update import Updated, optimizer_step, with_weights
 from sharpen.types import Annotation, Batch, Group
 
 
@@ -45,7 +45,7 @@ class Trainer:
         engine: Engine | None,
         collector: LocalCollector,
         held_out: Callable[[], Mapping[str, Estimate]] | None,
-        centring: Centring | None,
+        score_normalisation: ScoreNormalisation | None,
         loggers: Sequence[MetricLogger],
         say: Callable[[str], None],
         fingerprint: dict[str, Any],
@@ -64,7 +64,7 @@ class Trainer:
         self.engine = engine
         self.collector = collector
         self.held_out = held_out
-        self.centring = centring
+        self.score_normalisation = score_normalisation
         self.loggers = loggers
         self.say = say
         self.fingerprint = fingerprint
@@ -78,7 +78,7 @@ class Trainer:
         self.levels = {name: coefficient.start for name, coefficient in self.coefficients.items()}
         self.step = 0
         self.best: dict[str, float] | None = None
-        self.centred_by: float | None = None
+        self.shifted_by: float | None = None
         self.stop_requested = False
         self.until: int | None = None
         self.saving = False
@@ -120,9 +120,9 @@ class Trainer:
             metrics = self.train_step()
             last = self.step == self.training.steps
             measured = self.held_out is not None and (last or self.step % self.evaluate_every == 0)
-            if last and self.centring is not None:
-                metrics |= self.centring.centre(self.model)
-                self.centred_by = metrics["score/centred_by"]
+            if last and self.score_normalisation is not None:
+                metrics |= self.score_normalisation.centre(self.model)
+                self.shifted_by = metrics["score/shifted_by"]
             improved = False
             if measured:
                 metrics |= self._evaluate()
@@ -133,11 +133,11 @@ class Trainer:
             self._record(metrics, save=bool(last or due or improved or stopping))
             if stopping:
                 break
-        if self.centring is not None and self.step >= self.training.steps:
+        if self.score_normalisation is not None and self.step >= self.training.steps:
             folder = self.folder.checkpoints
-            best = best_to_centre(folder, load_state(checkpoint_path(folder, self.step)))
+            best = best_to_normalise(folder, load_state(checkpoint_path(folder, self.step)))
             if best is not None:
-                self.centring.centre_saved(best, self.model)
+                self.score_normalisation.normalise_saved(best, self.model)
 
     def train_step(self) -> Metrics:
         """Draw one step's groups, update the models on them, and say in numbers what happened."""
@@ -192,7 +192,7 @@ class Trainer:
             return {}
         if self.samples_every:
             self.folder.write_samples(0, drawn)
-        return {**rollout_metrics(drawn, assemble(drawn)), "kept": self.collector.groups}
+        return {**rollout_metrics(drawn, collate(drawn)), "kept": self.collector.groups}
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
@@ -250,7 +250,7 @@ class Trainer:
             **position,
             "kept": self.folder.kept_digest(),
             "best": self.best,
-            "centred_by": self.centred_by,
+            "shifted_by": self.shifted_by,
             "fingerprint": self.fingerprint,
         }
         models = {"" if role == self.main else str(role): model for role, model in self.models.items()}
@@ -282,7 +282,7 @@ class Trainer:
     def _prepared(self, groups: list[Group]) -> Batch:
         """The batch of a rollout with everything that its optimizer steps need."""
         method = self.method
-        batch = assemble(groups, completion_limit=self.completion_limit)
+        batch = collate(groups, completion_limit=self.completion_limit)
         batch = replace(batch, coefficients=self.batch_coefficients())
         batch = self.annotator.annotate(batch, method.compares, groups)
         targets_BT = method.targets(batch)
@@ -299,8 +299,8 @@ class Trainer:
         assert batch.advantages_BT is not None
         finite(batch.advantages_BT, "advantages, made of the rewards,")
         every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.compares)
-        taught_B = batch.advantages_BT.ne(0).any(dim=1) | every
-        return self.annotator.annotate(batch, wanted, groups, taught_B)
+        has_gradient_B = batch.advantages_BT.ne(0).any(dim=1) | every
+        return self.annotator.annotate(batch, wanted, groups, has_gradient_B)
 
     def _update(self, objective: Objective, minibatch: Batch, number: int, stats: TokenStats) -> Updated:
         reference = self.annotator.reference
@@ -308,7 +308,7 @@ class Trainer:
             self.models[objective.model],
             self.optimizers[objective.model],
             objective,
-            weighed(self.method, minibatch),
+            with_weights(self.method, minibatch),
             learning_rate=self._learning_rate(number) * objective.learning_rate_ratio,
             max_grad_norm=self.optimizer.max_grad_norm,
             temperature=self.annotator.temperature,
@@ -347,7 +347,7 @@ class Trainer:
             return rollout_metrics(drawn.groups, batch)
         groups = [*drawn.groups, *drawn.set_aside]
         return {
-            **rollout_metrics(groups, assemble(groups)),
+            **rollout_metrics(groups, collate(groups)),
             "groups/set_aside": len(drawn.set_aside) / len(groups),
             "groups/trained": len(drawn.groups),
         }

@@ -19,7 +19,7 @@ from sharpen.types import Batch, Need, Outputs
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MicrobatchLimits:
     """How a step is cut into micro-batches. None of this changes a gradient."""
 
     tokens_per_microbatch: int
@@ -36,7 +36,7 @@ class Updated:
     tokens: int
 
 
-def weighed(method: Method, batch: Batch) -> Batch:
+def with_weights(method: Method, batch: Batch) -> Batch:
     """The batch of a whole optimizer step with the weight of each of its terms."""
     return replace(batch, weights=method.weights(batch))
 
@@ -46,13 +46,13 @@ def accumulate_gradient(
     objective: Objective,
     batch: Batch,
     temperature: float,
-    limits: Limits,
+    limits: MicrobatchLimits,
     stats: TokenStats | None = None,
     reference: Model | None = None,
 ) -> tuple[float, int]:
     """Add the gradient of the step's loss to the parameters; returns the loss and the number of tokens computed.
 
-    ``loss = Σ weight × term`` over the step, with the weights of `weighed`, made from the whole step; this only sums.
+    ``loss = Σ weight × term`` over the step. The weights are made from the whole step (`with_weights`); this only sums.
     Sequences that can have no gradient are left out of the computation, not of the weights.
     """
     # Read at the end: a device goes on while the next micro-batch is made ready.
@@ -74,7 +74,7 @@ def each_part(
     objective: Objective,
     batch: Batch,
     temperature: float,
-    limits: Limits,
+    limits: MicrobatchLimits,
     reference: Model | None = None,
 ) -> Iterator[tuple[Batch, Outputs, Terms, int]]:
     """The micro-batches of a step, what the model says of each, the terms of its loss, and its number of tokens."""
@@ -107,7 +107,7 @@ def optimizer_step(
     learning_rate: float,
     max_grad_norm: float | None,
     temperature: float,
-    limits: Limits,
+    limits: MicrobatchLimits,
     stats: TokenStats | None = None,
     reference: Model | None = None,
 ) -> Updated:
@@ -138,7 +138,7 @@ def optimizer_step(
 
 @torch.no_grad()
 def all_outputs(
-    model: Model, batch: Batch, need: Need, temperature: float, limits: Limits, reference: Model | None = None
+    model: Model, batch: Batch, need: Need, temperature: float, limits: MicrobatchLimits, reference: Model | None = None
 ) -> Tensor:
     """One of a model's outputs at every trained token of the batch, without gradient, [B, T], on the CPU."""
     total_BT = torch.zeros(batch.tokens_BT.shape)
@@ -156,7 +156,9 @@ def all_outputs(
     return total_BT
 
 
-def _microbatches(model: Model, batch: Batch, limits: Limits, atom: str) -> Iterator[tuple[list[Row], Tensor]]:
+def _microbatches(
+    model: Model, batch: Batch, limits: MicrobatchLimits, atom: str
+) -> Iterator[tuple[list[Row], Tensor]]:
     """The rows of each micro-batch, with the sequences that they hold."""
     if not batch.mask_BT.any():
         return

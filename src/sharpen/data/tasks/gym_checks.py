@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
-from sharpen.system.python_parser import PARSING
+from sharpen.system.python_parser import PARSER_LOCK
 
 Check = Callable[[str, Mapping[str, Any]], bool]
 """(answer, entry of the task) → whether the answer is right."""
@@ -52,7 +52,7 @@ def _parsed(text: str) -> ast.expr | None:
     if len(text) > MOST_CHARACTERS:
         return None
     try:
-        with PARSING:
+        with PARSER_LOCK:
             return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None

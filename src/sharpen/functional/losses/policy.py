@@ -1,4 +1,4 @@
-"""Policy-gradient surrogates. Each returns one term per token; ``losses.reduce`` says how terms are weighed.
+"""Policy-gradient surrogates. Each returns one term per token; ``losses.reduce`` says how terms are weighted.
 
 Arguments common to all: ``logprobs_BT`` is log π, with gradient, in nats; ``old_logprobs_BT`` is log π_old and
 ``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which beyond e²⁰ is
@@ -14,7 +14,7 @@ from sharpen.functional.losses.ratio import log_ratio, ratio
 
 
 def policy_gradient(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
-    r"""The log-likelihood weighed by the advantage (Williams 1992), to be minimised.
+    r"""The log-likelihood weighted by the advantage (Williams 1992), to be minimised.
 
     .. math:: L_t = -A_t \log π_t
 
@@ -132,8 +132,8 @@ def sequence_token_surrogate(
     """
     ratio_B = sequence_ratio(logprobs_BT, old_logprobs_BT, mask_BT).detach()
     ratio_BT = ratio_B[:, None] * (logprobs_BT - logprobs_BT.detach()).exp()
-    loss_BT, live_BT = _clipped(ratio_BT, advantages_BT, eps_low, eps_high, dual_clip)
-    return loss_BT * mask_BT, live_BT
+    loss_BT, unclipped_BT = _clipped(ratio_BT, advantages_BT, eps_low, eps_high, dual_clip)
+    return loss_BT * mask_BT, unclipped_BT
 
 
 def clipped_weight_surrogate(

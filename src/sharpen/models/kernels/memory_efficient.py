@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def make_lean(body: Any) -> None:
+def make_memory_efficient(body: Any) -> None:
     """Switch the layers of a plain architecture's body to these forms where they have them: RMS norms that stand
     before attention and MLP, and silu(gate) · up. Names, weights and isinstance stay as they are."""
     for layer in body.layers:
         if hasattr(layer, "input_layernorm"):
             for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                norm.__class__ = _subclass(_LeanNorm, norm.__class__)
+                norm.__class__ = _subclass(_EfficientNorm, norm.__class__)
         if body.config.hidden_act in ("silu", "swish"):
-            layer.mlp.__class__ = _subclass(_LeanMlp, layer.mlp.__class__)
+            layer.mlp.__class__ = _subclass(_EfficientMlp, layer.mlp.__class__)
 
 
 @functools.cache
@@ -31,7 +31,7 @@ def _subclass(form: type[nn.Module], of: type[nn.Module]) -> type[nn.Module]:
     return of if issubclass(of, form) else type(of.__name__, (form, of), {"__module__": __name__})
 
 
-class _LeanNorm(nn.Module):
+class _EfficientNorm(nn.Module):
     weight: nn.Parameter
     variance_epsilon: float
 
@@ -39,7 +39,7 @@ class _LeanNorm(nn.Module):
         return rms_norm(hidden_states, self.weight, self.variance_epsilon, _product_dtype(hidden_states))
 
 
-class _LeanMlp(nn.Module):
+class _EfficientMlp(nn.Module):
     gate_proj: nn.Module
     up_proj: nn.Module
     down_proj: nn.Module

@@ -13,7 +13,7 @@ _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AnswerForm:
     """How a completion holds an answer: ``\\boxed{…}``, say. The answer stands between ``before`` and ``after``."""
 
     before: str
@@ -26,17 +26,17 @@ class Form:
         return f"{self.before}{answer}{self.after}"
 
 
-PLAIN = Form("")
+PLAIN = AnswerForm("")
 
 FORMS = (
     PLAIN,
-    Form("\\boxed{", "}"),
-    Form("#### "),
-    Form("#"),
-    Form("<answer>", "</answer>"),
-    Form("<think>\nLet me think about it.\n</think>\n<answer>\n", "\n</answer>"),
-    Form("The answer is ", "."),
-    Form("```\n", "\n```"),
+    AnswerForm("\\boxed{", "}"),
+    AnswerForm("#### "),
+    AnswerForm("#"),
+    AnswerForm("<answer>", "</answer>"),
+    AnswerForm("<think>\nLet me think about it.\n</think>\n<answer>\n", "\n</answer>"),
+    AnswerForm("The answer is ", "."),
+    AnswerForm("```\n", "\n```"),
 )
 """The usual ones, tried where the reward does not say in which form it reads answers."""
 
@@ -55,7 +55,7 @@ class Case:
     question: str
     reference: str | None = None
     answer: str | None = None
-    form: Form | None = None
+    form: AnswerForm | None = None
     others: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
 

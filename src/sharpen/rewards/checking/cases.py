@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sharpen.data.rows import Rows
-from sharpen.rewards.checking.case import FORMS, Case, Form, wrong_answers
+from sharpen.rewards.checking.case import FORMS, AnswerForm, Case, wrong_answers
 from sharpen.rewards.checking.probe import Probe
-from sharpen.rewards.checking.references import Origin, Reference, origins
+from sharpen.rewards.checking.references import Origin, ReferenceCompletion, origins
 from sharpen.rewards.checking.report import References
 from sharpen.rewards.extraction import normalise
 from sharpen.types import Row
@@ -89,7 +89,7 @@ def _with_reference(probe: Probe, case: Case, origin: Origin) -> Case:
     return case if found is None else replace(case, reference=found.completion, answer=_answer(probe, found))
 
 
-def _answer(probe: Probe, reference: Reference) -> str | None:
+def _answer(probe: Probe, reference: ReferenceCompletion) -> str | None:
     """The bare answer in a reference, as it stands there."""
     if reference.answer is not None:
         return reference.answer
@@ -100,7 +100,7 @@ def _answer(probe: Probe, reference: Reference) -> str | None:
     return text if len(text) <= SHORT_CHARACTERS and "\n" not in text else None
 
 
-def _form(probe: Probe, cases: Sequence[Case]) -> Form | None:
+def _form(probe: Probe, cases: Sequence[Case]) -> AnswerForm | None:
     """A form in which answers are read: that of the references, or a usual one.
 
     None if none is ever accepted, and if any content is: whatever is said in that form then says no more than the form.
@@ -113,12 +113,12 @@ def _form(probe: Probe, cases: Sequence[Case]) -> Form | None:
     return None if blind else form
 
 
-def _form_of(case: Case) -> Form | None:
+def _form_of(case: Case) -> AnswerForm | None:
     """What is around the answer in a reference, unless the answer stands there as well: working shows it."""
     if case.reference is None or case.answer is None:
         return None
     before, found, after = case.reference.rpartition(case.answer)
-    return Form(before, after) if found and case.answer not in before else None
+    return AnswerForm(before, after) if found and case.answer not in before else None
 
 
 def _differs(case: Case, other: Case) -> bool:

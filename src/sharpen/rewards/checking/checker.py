@@ -18,7 +18,7 @@ from sharpen.rewards.checking.cheats.wrong import CHEATS as WRONG_ANSWERS
 from sharpen.rewards.checking.findings import findings_of
 from sharpen.rewards.checking.probe import HangsError, Probe, Trial
 from sharpen.rewards.checking.prompts import asked, questions
-from sharpen.rewards.checking.report import References, Report, Result, timing_of
+from sharpen.rewards.checking.report import CheatResult, References, RewardReport, timing_of
 from sharpen.rewards.registry import RewardSpec, resolve_reward
 from sharpen.suggest import did_you_mean
 from sharpen.types import Prompt, Row
@@ -37,7 +37,7 @@ def check(
     tokenizer: PreTrainedTokenizerBase | None = None,
     prompts: Callable[[Rows], Sequence[Prompt]] = questions,
     say: Callable[[str], None] = lambda text: None,
-) -> Report:
+) -> RewardReport:
     """Ask a reward what right answers, wrong answers and cheats are worth.
 
     Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the cheats, which are many, on
@@ -70,7 +70,7 @@ def check(
     probe = Probe(reward, threshold=threshold, tokenizer=tokenizer, timeout_s=timeout_s)
     cases = [Case(where, prompt, asked(prompt.row)) for where, prompt in zip(names, prompts(part), strict=True)]
     references = References(None, 0)
-    results: list[Result] = []
+    results: list[CheatResult] = []
     gave_up: list[str] = []
     say("references: the data's own answers")
     try:
@@ -84,7 +84,7 @@ def check(
         allow = {*allow, NO_REFERENCE}  # there may be some, none were looked at
     trials = list(probe.trials.values())
     stops = tuple(trial for trial in trials if trial.stops is not None)
-    return Report(
+    return RewardReport(
         reward=reward.name,
         data=part.name,
         rows=len(cases),
@@ -100,7 +100,7 @@ def check(
 
 def _results(
     probe: Probe, cases: Sequence[Case], some: Sequence[Case], allow: Collection[str], say: Callable[[str], None]
-) -> Iterator[Result]:
+) -> Iterator[CheatResult]:
     too_dangerous: set[str] = set()
     for cheat in CHEATS.values():
         if cheat.name in too_dangerous:
@@ -113,7 +113,7 @@ def _results(
         yield result
 
 
-def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool) -> Result:
+def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool) -> CheatResult:
     tried: dict[str, int] = {}
     accepted: dict[str, list[Trial]] = {}
     totals: list[float] = []
@@ -127,7 +127,7 @@ def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool)
             if cheat.effect() if cheat.effect is not None else all(trial.full for trial in trials):
                 accepted.setdefault(label, []).append(trials[0])
     best = max(accepted, key=lambda label: len(accepted[label]) / tried[label], default=None)
-    return Result(
+    return CheatResult(
         cheat=cheat,
         attempt=best,
         accepted=0 if best is None else len(accepted[best]),

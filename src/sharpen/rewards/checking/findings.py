@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 
 from sharpen.rewards.checking.allowed import NO_REFERENCE
 from sharpen.rewards.checking.probe import Trial
-from sharpen.rewards.checking.report import References, Result
+from sharpen.rewards.checking.report import CheatResult, References
 from sharpen.rewards.reward import excerpt
 
 
 def findings_of(
-    references: References, results: Sequence[Result], stops: Sequence[Trial], allow: Collection[str]
+    references: References, results: Sequence[CheatResult], stops: Sequence[Trial], allow: Collection[str]
 ) -> Iterator[str]:
     if references.failed:
         first = references.failed[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharpen.rewards.checking.case import FORMS, Form
+from sharpen.rewards.checking.case import FORMS, AnswerForm
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.verifiers import Tags
@@ -20,7 +20,7 @@ DEMONSTRATION_COLUMNS = ("completion", "chosen", "messages")
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceCompletion:
     """A completion that ought to get a full reward, and the bare answer in it where that is known."""
 
     completion: str
@@ -32,7 +32,7 @@ class Origin:
     """One way to find the reference of a row. ``name`` says where it comes from and in what form."""
 
     name: str
-    of: Callable[[Row], Reference | None]
+    of: Callable[[Row], ReferenceCompletion | None]
 
 
 def origins(
@@ -68,21 +68,21 @@ def said_by_assistant(value: Any) -> str | None:
     return _text(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else None
 
 
-def _called(column: str, form: Form) -> str:
+def _called(column: str, form: AnswerForm) -> str:
     return f"column `{column}`" if str(form) == "…" else f"column `{column}`, as {str(form)!r}"
 
 
-def _column(column: str, form: Form | None) -> Callable[[Row], Reference | None]:
-    def of(row: Row) -> Reference | None:
+def _column(column: str, form: AnswerForm | None) -> Callable[[Row], ReferenceCompletion | None]:
+    def of(row: Row) -> ReferenceCompletion | None:
         text = said_by_assistant(row.get(column)) or _text(row.get(column))
         if text is None or form is None:
             return _from(text)
-        return Reference(form.around(text), text)
+        return ReferenceCompletion(form.around(text), text)
 
     return of
 
 
-def _asking(function: Callable[[Row], str | None]) -> Callable[[Row], Reference | None]:
+def _asking(function: Callable[[Row], str | None]) -> Callable[[Row], ReferenceCompletion | None]:
     return lambda row: _from(function(row))
 
 
@@ -90,18 +90,18 @@ def _within(tags: Tags, origin: Origin) -> Origin:
     """The same within tags, the answer in the last of them. What stands in that tag already is not put there twice."""
     last = tags.tags[-1]
 
-    def of(row: Row) -> Reference | None:
+    def of(row: Row) -> ReferenceCompletion | None:
         found = origin.of(row)
         if found is None:
             return None
         inner = found.completion.removeprefix(f"<{last}>").removesuffix(f"</{last}>")
-        return Reference(tags.around(inner), found.answer)
+        return ReferenceCompletion(tags.around(inner), found.answer)
 
     return Origin(f"{origin.name}, within the tags {', '.join(f'<{tag}>' for tag in tags.tags)}", of)
 
 
-def _from(text: str | None) -> Reference | None:
-    return None if text is None else Reference(text)
+def _from(text: str | None) -> ReferenceCompletion | None:
+    return None if text is None else ReferenceCompletion(text)
 
 
 def _text(value: Any) -> str | None:

@@ -31,7 +31,7 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheatResult:
     """How one cheat went. ``attempt`` is the way that was accepted on most rows, ``accepted`` of ``tried``; ``example``
     is a completion that got a full reward (or did what the cheat is meant to do), None where none did. ``highest`` is
     the highest reward that any attempt got, None where none got one. ``tried`` is 0 where the cheat cannot be made for
@@ -67,7 +67,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RewardReport:
     """What a check found. ``errors`` are completions for which the reward raised: they would be recorded and left out.
     ``stops`` are those at which a run would stop or hang. ``findings`` are the reasons why the reward is not sound,
     a line each."""
@@ -77,7 +77,7 @@ class Report:
     rows: int
     threshold: float
     references: References
-    results: tuple[Result, ...]
+    results: tuple[CheatResult, ...]
     timing: Timing
     errors: tuple[Trial, ...]
     stops: tuple[Trial, ...]

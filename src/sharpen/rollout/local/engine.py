@@ -12,12 +12,12 @@ from torch import nn
 
 from sharpen.errors import ModelError, NonFiniteError
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Decoding, Sampling
-from sharpen.rollout.local.model_runner import Decoder, PlainDecoding
-from sharpen.rollout.local.running_batch import Draw, Rows, Written
-from sharpen.rollout.local.scheduler import Drawing
+from sharpen.rollout.engine import ModelRunner, Sampling
+from sharpen.rollout.local.model_runner import Decoder, PackedRunner
+from sharpen.rollout.local.running_batch import Finished, Request, RunningBatch
+from sharpen.rollout.local.scheduler import Scheduler
 from sharpen.rollout.local.transformers_cache import cache_argument
-from sharpen.rollout.local.transformers_runner import AnyDecoding, round_matrices, with_rounded_matrices
+from sharpen.rollout.local.transformers_runner import TransformersRunner, round_matrices, with_rounded_matrices
 from sharpen.types import Completion, Prompt, Segment
 
 
@@ -76,19 +76,23 @@ class LocalEngine:
         """The most tokens that this completion may have."""
         return sampling.max_new_tokens
 
-    def _wanted(self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling) -> deque[Draw]:
+    def _wanted(
+        self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling
+    ) -> deque[Request]:
         """All that is asked for, prompts of similar length together."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].token_ids))
         return deque(
-            Draw(i, place, draw_id, self.limit(prompts[i], draw_id, sampling))
+            Request(i, place, draw_id, self.limit(prompts[i], draw_id, sampling))
             for i in order
             for place, draw_id in enumerate(draw_ids[i])
         )
 
-    def _decode(self, prompts: Sequence[Prompt], waiting: deque[Draw], sampling: Sampling, seed: int) -> list[Written]:
+    def _decode(
+        self, prompts: Sequence[Prompt], waiting: deque[Request], sampling: Sampling, seed: int
+    ) -> list[Finished]:
         room = max((draw.limit for draw in waiting), default=0)
-        rows = Rows(room, sorted(self.policy.eos_ids), self.policy.device)
-        drawing = Drawing(self.policy.tokenizer, self._begin, rows, prompts, waiting, sampling, seed, room=room)
+        rows = RunningBatch(room, sorted(self.policy.eos_ids), self.policy.device)
+        drawing = Scheduler(self.policy.tokenizer, self._begin, rows, prompts, waiting, sampling, seed, room=room)
         on_gpu = self.policy.device.type == "cuda" and self._decoder is not None
         written = drawing.run(ahead=on_gpu, capture=on_gpu)
         if not all(map(isfinite, chain.from_iterable(w.logprobs for w in written))):
@@ -98,12 +102,12 @@ class LocalEngine:
             )
         return written
 
-    def _begin(self, room: int) -> Decoding:
+    def _begin(self, room: int) -> ModelRunner:
         if self._decoder is not None:
-            return PlainDecoding(self._decoder, room)
-        return AnyDecoding(self.policy, self._model, self._cache_argument)
+            return PackedRunner(self._decoder, room)
+        return TransformersRunner(self.policy, self._model, self._cache_argument)
 
-    def _completion(self, written: Written, text: str) -> Completion:
+    def _completion(self, written: Finished, text: str) -> Completion:
         n = len(written.tokens)
         return Completion(
             token_ids=tuple(written.tokens),

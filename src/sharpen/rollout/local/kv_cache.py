@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Past(ABC):
+class KVCache(ABC):
     """Axes: P prompts, B rows in the order of their prompts, K heads of keys and values, D size of a head."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharpen.rollout.local.projections import Product, make_product
+from sharpen.rollout.local.projections import Product, make_projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ def layers_of(body: Any, config: Any, *, rounded: bool) -> list[Layer]:
             size=attention.head_dim,
             dtype=dtype,
             stored=stored,
-            qkv=make_product([attention.q_proj, attention.k_proj, attention.v_proj], rounded=rounded),
-            out=make_product([attention.o_proj], rounded=rounded),
-            gate_up=make_product([mlp.gate_proj, mlp.up_proj], rounded=rounded),
-            down=make_product([mlp.down_proj], rounded=rounded),
+            qkv=make_projection([attention.q_proj, attention.k_proj, attention.v_proj], rounded=rounded),
+            out=make_projection([attention.o_proj], rounded=rounded),
+            gate_up=make_projection([mlp.gate_proj, mlp.up_proj], rounded=rounded),
+            down=make_projection([mlp.down_proj], rounded=rounded),
             activation=mlp.act_fn,
             before_attention=nothing if behind else module.input_layernorm,
             after_attention=module.post_attention_layernorm if behind else nothing,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sharpen.rollout.local.projections import Product
 
 
-class LowRank:
+class LoraProjection:
     """Adds (alpha / rank) · B A x, in bfloat16, to the product of the frozen weights."""
 
     def __init__(self, frozen: Product, linears: Sequence[Any]) -> None:

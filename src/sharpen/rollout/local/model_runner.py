@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sharpen.models.kernels.compiled import compiles, on_gpu
 from sharpen.models.policy import Policy
-from sharpen.rollout.local.kv_cache import Past
+from sharpen.rollout.local.kv_cache import KVCache
 from sharpen.rollout.local.layer import enter, go_on, layers_of, leave
-from sharpen.rollout.local.projections import make_product
-from sharpen.rollout.local.torch_kv_cache import GridPast
-from sharpen.rollout.local.triton_kv_cache import KernelPast
+from sharpen.rollout.local.projections import make_projection
+from sharpen.rollout.local.torch_kv_cache import TorchKVCache
+from sharpen.rollout.local.triton_kv_cache import TritonKVCache
 from sharpen.types import Prompt
 
 PREFILL_TOKENS = 8192
@@ -36,7 +36,7 @@ class Decoder:
         self._body = body
         self._layers = layers_of(body, policy.config, rounded=self._rounded)
         head: Any = policy.model.get_output_embeddings()  # type: ignore[operator]
-        self._head = make_product([head], rounded=self._rounded)
+        self._head = make_projection([head], rounded=self._rounded)
         self._products = [*chain.from_iterable(layer.products for layer in self._layers), self._head]
         device = policy.device
         self._enter, self._go_on, self._leave = on_gpu(enter, device), on_gpu(go_on, device), on_gpu(leave, device)
@@ -51,11 +51,11 @@ class Decoder:
         for product in self._products:
             product.release()
 
-    def empty_past(self, room: int) -> Past:
+    def empty_kv_cache(self, room: int) -> KVCache:
         """For rows of at most ``room`` tokens beside their prompt."""
         device = self.policy.device
         first = self._layers[0]
-        kind = KernelPast if compiles(device) else GridPast
+        kind = TritonKVCache if compiles(device) else TorchKVCache
         return kind(
             len(self._layers),
             first.kv_heads,
@@ -91,7 +91,7 @@ class Decoder:
         last_P = torch.arange(len(prompts)) * width + torch.tensor(lengths) - 1
         return self._logits(hidden[last_P.to(device)]), keys, values
 
-    def step(self, token_B: Tensor, position_B: Tensor, past: Past) -> Tensor:
+    def step(self, token_B: Tensor, position_B: Tensor, past: KVCache) -> Tensor:
         """Logits [B, V] of the token after ``token_B``, which the past takes in: it has made room."""
         past.look()
         return self._logits(self._forward(token_B, position_B, past.attend))
@@ -122,7 +122,7 @@ class Decoder:
         return self._head(hidden)
 
 
-class PlainDecoding:
+class PackedRunner:
     """Rows of a plain architecture, continued side by side."""
 
     refills = True
@@ -130,7 +130,7 @@ class PlainDecoding:
     def __init__(self, decoder: Decoder, room: int) -> None:
         """``room``: tokens that a row may be given; the past makes room for as many at most."""
         self._decoder = decoder
-        self._past = decoder.empty_past(room)
+        self._past = decoder.empty_kv_cache(room)
 
     @property
     def arrangement(self) -> int:

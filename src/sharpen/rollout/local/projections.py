@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.models.kernels.linear import amd_has_onednn
-from sharpen.rollout.local.lora_projection import LowRank
+from sharpen.rollout.local.lora_projection import LoraProjection
 
 _FEW_ROWS = 64
 _LEAST_NUMBERS = 2**18
@@ -98,14 +98,14 @@ class Rounded:
         return nn.functional.linear(x, self._weight, self._bias)
 
 
-def make_product(linears: Sequence[Any], *, rounded: bool) -> Product:
+def make_projection(linears: Sequence[Any], *, rounded: bool) -> Product:
     """``rounded``: in bfloat16. Where oneDNN computes, a copy lasts as long as a call; on a GPU it stays, for captured
     graphs read it."""
     if not rounded:
         return Copied(linears, torch.float32) if _blocks_are_faster(linears) else Shared(linears)
     on_cpu = linears[0].weight.device.type == "cpu"
     product = Copied(linears, torch.bfloat16) if on_cpu and onednn_computes_bfloat16() else Rounded(linears)
-    return LowRank(product, linears) if any(hasattr(linear, "lora_A") for linear in linears) else product
+    return LoraProjection(product, linears) if any(hasattr(linear, "lora_A") for linear in linears) else product
 
 
 def onednn_computes_bfloat16() -> bool:

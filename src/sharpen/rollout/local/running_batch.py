@@ -14,7 +14,7 @@ from sharpen.types import Finish
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class Request:
     """One completion that is asked for: the ``place``-th of prompt ``prompt``, of at most ``limit`` tokens."""
 
     prompt: int
@@ -24,10 +24,10 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Finished:
     """A completion as it was drawn."""
 
-    draw: Draw
+    draw: Request
     tokens: list[int]
     logprobs: list[float]
     finish: Finish
@@ -37,7 +37,7 @@ _FINISH = (None, Finish.EOS, Finish.STOP, Finish.LENGTH)
 _EOS, _STOP, _LENGTH = 1, 2, 3
 
 
-class Rows:
+class RunningBatch:
     """Every step writes a token in every row; in those that have ended it goes where nobody reads it."""
 
     def __init__(self, width: int, eos_ids: Sequence[int], device: torch.device) -> None:
@@ -45,7 +45,7 @@ class Rows:
         # One column more than anyone may fill, for the rows that have ended.
         self._columns, self._device = width + 1, device
         self._arrangement = 0
-        self.draws: list[Draw] = []
+        self.draws: list[Request] = []
         self.tokens_BT = torch.empty(0, width + 1, dtype=torch.long, device=device)
         self._logprobs_BT = torch.empty(0, width + 1, dtype=torch.float64, device=device)
         self._uniform_BT = torch.empty(0, width + 1, dtype=torch.float64, device=device)
@@ -61,7 +61,7 @@ class Rows:
         """Changes whenever the tensors are new ones; a step writes into the same."""
         return self._arrangement
 
-    def join(self, draws: Sequence[Draw], seed: int) -> None:
+    def join(self, draws: Sequence[Request], seed: int) -> None:
         count = len(draws)
         self._arrangement += 1
         self.draws += draws
@@ -108,7 +108,7 @@ class Rows:
         hit_B[row_B] = True
         self._end(hit_B & (self._finish_B != _EOS), _STOP)
 
-    def leave(self, stay_B: Tensor) -> list[Written]:
+    def leave(self, stay_B: Tensor) -> list[Finished]:
         """Let all rows go but ``stay_B`` (indices, ascending), and say what those that go have written."""
         self._arrangement += 1
         stay = set(stay_B.tolist())
@@ -121,7 +121,7 @@ class Rows:
         for b, row, numbers, n, code in zip(gone, tokens, logprobs, lengths, finishes, strict=True):
             finish = _FINISH[code]
             assert finish is not None
-            written.append(Written(self.draws[b], row[:n], numbers[:n], finish))
+            written.append(Finished(self.draws[b], row[:n], numbers[:n], finish))
         self.draws = [self.draws[b] for b in sorted(stay)]
         for name in ("tokens_BT", "_logprobs_BT", "_uniform_BT", "length_B", "_limit_B", "_finish_B"):
             setattr(self, name, getattr(self, name)[stay_B])

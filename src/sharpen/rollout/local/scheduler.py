@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from sharpen.models.kernels.compiled import on_gpu
-from sharpen.rollout.engine import Decoding, Sampling
+from sharpen.rollout.engine import ModelRunner, Sampling
 from sharpen.rollout.local.cuda_graph import Replay
-from sharpen.rollout.local.running_batch import Draw, Rows, Written
+from sharpen.rollout.local.running_batch import Finished, Request, RunningBatch
 from sharpen.rollout.sampling import choose
 from sharpen.types import Prompt
 
 COMPACT_AT = 0.75
-"""Rows leave the batch, and others take their places, once no more than this share of it is alive."""
+"""RunningBatch leave the batch, and others take their places, once no more than this share of it is alive."""
 
 
-class Drawing:
+class Scheduler:
     """The rows of the moment, their past, and the logits of their next tokens.
 
     The host has to look once a token whether anybody has ended. On a CPU it looks before the token is fed back, on a
@@ -30,10 +30,10 @@ class Drawing:
     def __init__(
         self,
         tokenizer: Any,
-        begin: Callable[[int], Decoding],
-        rows: Rows,
+        begin: Callable[[int], ModelRunner],
+        rows: RunningBatch,
         prompts: Sequence[Prompt],
-        waiting: deque[Draw],
+        waiting: deque[Request],
         sampling: Sampling,
         seed: int,
         *,
@@ -46,9 +46,9 @@ class Drawing:
         self._decoding = begin(room)
         self._choose = on_gpu(choose, rows.tokens_BT.device)
         self._logits_BV = torch.empty(0)
-        self._written: list[Written] = []
+        self._written: list[Finished] = []
 
-    def run(self, *, ahead: bool, capture: bool) -> list[Written]:
+    def run(self, *, ahead: bool, capture: bool) -> list[Finished]:
         """``ahead`` feeds every token back before looking; ``capture`` makes that a CUDA graph."""
         self._admit()
         turn = Replay(self._turn, capture=capture)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.rollout.local.kv_cache import Past, rounded_up
+from sharpen.rollout.local.kv_cache import KVCache, rounded_up
 
 AHEAD = 64
 CPU_BLOCK = 16
@@ -18,7 +18,7 @@ GPU_BLOCK = 128
 """The same on a GPU, where a step is captured anew whenever its shapes change."""
 
 
-class GridPast(Past):
+class TorchKVCache(KVCache):
     """A row's scores for its prompt, computed beside those of the prompt's other rows, and for its own tokens are put
     together under one softmax. Keys are stored times the scale of the scores.
     """

@@ -1,4 +1,4 @@
-"""Decoding through the forward of any architecture of transformers, with a cache of transformers."""
+"""ModelRunner through the forward of any architecture of transformers, with a cache of transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sharpen.rollout.local.transformers_cache import make_cache, select_rows
 from sharpen.types import Prompt
 
 
-class AnyDecoding:
+class TransformersRunner:
     """Rows that begin together. Each has a copy of its prompt's cache; prompts are padded on the left."""
 
     refills = False

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from sharpen.rollout.local.kv_cache import Past
+from sharpen.rollout.local.kv_cache import KVCache
 
 LEAST_ROOM = 256
 
 
-class KernelPast(Past):
+class TritonKVCache(KVCache):
     """Nothing is padded: each row looks at as many keys as it has. ``make_room`` seldom has anything to do."""
 
     def __init__(self, *sizes: int, **settings: Any) -> None:

@@ -37,7 +37,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class BatteryReport:
     """What the battery found."""
 
     isolation: Isolation
@@ -63,7 +63,7 @@ def check_sandbox(
     *,
     limits: Limits = LIMITS,
     told: Callable[[Finding], None] | None = None,
-) -> Report:
+) -> BatteryReport:
     """Run hostile programs and forged solutions, and see whether anything happened that must not.
 
     Without isolation only the harmless ones are run, which show what the sandbox is for.
@@ -91,7 +91,7 @@ def check_sandbox(
             findings.append(finding)
             if told is not None:
                 told(finding)
-    return Report(sandbox.isolation, tuple(findings))
+    return BatteryReport(sandbox.isolation, tuple(findings))
 
 
 def _try_hostile(sandbox: Sandbox, attack: Attack, lines: str, witness: Witness, limits: Limits) -> Finding:

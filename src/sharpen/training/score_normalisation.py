@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sharpen.data.collate import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.models.adapter_files import find_adapter, read_adapter
 from sharpen.models.lora import sharing_frozen
@@ -18,7 +18,7 @@ from sharpen.models.model import Model
 from sharpen.models.scorer import Scorer, centre, load_scorer
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
 from sharpen.training.metrics import Metrics
-from sharpen.training.update import Limits
+from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Group
 
 LOOKED_AT = 1000
@@ -26,26 +26,26 @@ LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Centring:
+class ScoreNormalisation:
     """Centres scorers on the same demonstrations."""
 
     demonstrations: Sequence[Group]
-    limits: Limits
+    limits: MicrobatchLimits
 
     def centre(self, scorer: Model) -> Metrics:
         """Shift the scores in place, and say by how much."""
         assert isinstance(scorer, Scorer)
         taken = centre(
             scorer,
-            assemble(self.demonstrations[:LOOKED_AT]),
+            collate(self.demonstrations[:LOOKED_AT]),
             tokens_per_microbatch=self.limits.tokens_per_microbatch,
             shared=self.limits.shared_prompt,
         )
         if not math.isfinite(taken):
             raise NonFiniteError(f"the reward model's mean score of the demonstrations is {taken:g}")
-        return {"score/centred_by": taken}
+        return {"score/shifted_by": taken}
 
-    def centre_saved(self, checkpoint: Path, like: Model) -> None:
+    def normalise_saved(self, checkpoint: Path, like: Model) -> None:
         """The same with the scorer in a checkpoint, one saved before the end; its state then says by how much.
 
         Raises CheckpointError if it is damaged.
@@ -60,21 +60,21 @@ class Centring:
             saved = replace(like, model=sharing_frozen(like.model))
             read_adapter(saved, adapter)
         taken = self.centre(saved)
-        replace_model(checkpoint, saved, {"centred_by": taken["score/centred_by"]})
+        replace_model(checkpoint, saved, {"shifted_by": taken["score/shifted_by"]})
 
 
-def best_to_centre(checkpoints: Path, last: Mapping[str, Any]) -> Path | None:
+def best_to_normalise(checkpoints: Path, last: Mapping[str, Any]) -> Path | None:
     """The best checkpoint of a run whose last one has this state, if it is an earlier one that is not centred yet.
 
     This comes after the last step's checkpoint: until that is there, a killed run may have to go on from the best,
     with the weights that it had.
     """
     best = last["best"]
-    if last.get("centred_by") is None or best is None or best["step"] >= last["step"]:
+    if last.get("shifted_by") is None or best is None or best["step"] >= last["step"]:
         return None
     checkpoint = checkpoint_path(checkpoints, int(best["step"]))
     # Whoever removed it does not need it centred.
-    centred = not checkpoint.is_dir() or load_state(checkpoint).get("centred_by") is not None
+    centred = not checkpoint.is_dir() or load_state(checkpoint).get("shifted_by") is not None
     return None if centred else checkpoint
 
 
