@@ -10,7 +10,7 @@ from cases import SEED, Case
 from sharpen.data.collate import collate
 from sharpen.methods.grpo import GRPO
 from sharpen.training.update import with_weights
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
+from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
 
 SPECIAL = 3
 """Tokens at the start of the vocabulary that are no letters."""
@@ -47,4 +47,4 @@ def grpo_batch(method: GRPO, groups: list[Group], limit: int) -> Batch:
 
 def _completion(tokens: list[int]) -> Completion:
     count = len(tokens)
-    return Completion(tuple(tokens), "", (True,) * count, (Segment(0, count, "model"),), Finish.LENGTH)
+    return Completion(tuple(tokens), "", (True,) * count, Finish.LENGTH)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CheatResult, CliRunner
+from typer.testing import CliRunner, Result
 
 from sharpen.cli.app import app
 
@@ -49,7 +49,7 @@ def recipe(folder: Path, reward: Any, **more: Any) -> Path:
     return folder / "recipe.yaml"
 
 
-def call(*arguments: object) -> CheatResult:
+def call(*arguments: object) -> Result:
     result = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["reward", "check", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -76,7 +76,7 @@ def test_the_page_on_methods_is_what_the_code_prints() -> None:
 
 def test_the_table_of_the_readme_has_every_method_in_the_words_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
-    said = ((name, m.sentence.source, m.sentence.advantage, m.sentence.loss) for name, m in METHODS.items())
+    said = ((name, m.unified_view.source, m.unified_view.advantage, m.unified_view.loss) for name, m in METHODS.items())
     assert [row for row in rows if row[0] in METHODS] == list(said)
 
 

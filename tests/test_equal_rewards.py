@@ -26,7 +26,7 @@ from sharpen.methods import CISPO, DAPO, GRPO, PPO, RLOO, Method, Reinforce, Rei
 from sharpen.methods.kl import KL
 from sharpen.rewards import FunctionReward, WeightedSum
 from sharpen.training.metrics import rollout_metrics
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
+from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
 
 EPS = 2.0**-52
 ONE = torch.zeros(4, dtype=torch.long)
@@ -39,7 +39,7 @@ def double(*numbers: float) -> Tensor:
 
 def completion(*ids: int) -> Completion:
     n = len(ids)
-    return Completion(ids, " ".join(map(str, ids)), (True,) * n, (Segment(0, n, "model"),), Finish.EOS)
+    return Completion(ids, " ".join(map(str, ids)), (True,) * n, Finish.EOS)
 
 
 def group_of(*rewards: float) -> Group:

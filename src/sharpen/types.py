@@ -50,27 +50,17 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Tokens ``start`` to ``end`` (exclusive) of a completion, written by the model or by a tool it called."""
-
-    start: int
-    end: int
-    author: Literal["model", "tool"]
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
     """What was answered, as token ids: text is never tokenised again for training.
 
-    ``trained`` says per token whether it is trained on. ``sample_logprobs`` are the log-probabilities under which
+    ``loss_mask`` says per token whether it is trained on. ``sample_logprobs`` are the log-probabilities under which
     the tokens were drawn and ``versions`` the policy versions that drew them; both are empty for data that no
     policy of this run wrote. ``draw_id`` never repeats within a run.
     """
 
     token_ids: tuple[int, ...]
     text: str
-    trained: tuple[bool, ...]
-    segments: tuple[Segment, ...]
+    loss_mask: tuple[bool, ...]
     finish: Finish
     sample_logprobs: tuple[float, ...] = ()
     versions: tuple[int, ...] = ()

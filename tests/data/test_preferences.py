@@ -4,7 +4,6 @@ from tiny_tokenizers import ids, make_tokenizer
 from sharpen.data.preferences import load_preferences
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError, RecipeError
-from sharpen.types import Segment
 
 
 def says(role, content):
@@ -36,7 +35,7 @@ def test_a_pair_of_texts(plain):
     group = only({"prompt": "hi", "chosen": "yes", "rejected": "no<eos>"}, plain)
     assert (group.prompt.id, group.prompt.token_ids) == ("d:1", ids("hi"))
     assert tokens(group) == [ids("yes <eos>"), ids("no <eos>")]
-    assert [c.trained for c in group.completions] == [(True, True)] * 2
+    assert [c.loss_mask for c in group.completions] == [(True, True)] * 2
     assert grades(group) == [1.0, 0.0]
 
 
@@ -70,14 +69,14 @@ def test_the_common_beginning_goes_up_to_the_turn_in_which_they_differ(chat):
     group = only({"chosen": [*start, says("assistant", "ok"), HI, YES], "rejected": [*start, NO]}, chat)
     assert len(group.prompt.token_ids) == 13
     assert tokens(group) == [ids(r"ok <eos> \n <user> hi <eos> \n <assistant> yes <eos>"), ids("no <eos>")]
-    assert group.completions[0].segments == (Segment(0, 2, "model"), Segment(2, 8, "tool"), Segment(8, 10, "model"))
+    assert group.completions[0].loss_mask == (True,) * 2 + (False,) * 6 + (True,) * 2
 
 
 def test_a_difference_in_a_users_turn_is_part_of_the_answers(chat):
     rows = {"chosen": [HI, YES, WHY, YES], "rejected": [HI, YES, says("user", "be"), NO]}
     group = only(rows, chat)
     assert group.prompt.token_ids == CHAT_PROMPT
-    assert [sum(c.trained) for c in group.completions] == [4, 4]
+    assert [sum(c.loss_mask) for c in group.completions] == [4, 4]
 
 
 def test_a_system_message_before_the_prompt(chat):

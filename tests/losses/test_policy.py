@@ -11,13 +11,13 @@ BOUNDS = [(0.2, 0.2), (0.2, 0.28), (0.05, 0.4), (0.9, 10.0)]
 
 
 def one_token(ratio, advantage, eps_low=0.2, eps_high=0.2):
-    """(loss, live, ∂loss/∂log π) of a single token."""
+    """(loss, unclipped, ∂loss/∂log π) of a single token."""
     logprob = torch.tensor([[math.log(ratio) - 1.0]], dtype=torch.float64, requires_grad=True)
     old = torch.tensor([[-1.0]], dtype=torch.float64)
     advantages = torch.tensor([[advantage]], dtype=torch.float64)
-    loss, live = clipped_surrogate(logprob, old, advantages, eps_low=eps_low, eps_high=eps_high)
+    loss, unclipped = clipped_surrogate(logprob, old, advantages, eps_low=eps_low, eps_high=eps_high)
     loss.sum().backward()
-    return loss.item(), live.item(), logprob.grad.item()
+    return loss.item(), unclipped.item(), logprob.grad.item()
 
 
 @pytest.mark.parametrize(("eps_low", "eps_high"), BOUNDS)
@@ -29,10 +29,10 @@ def test_value_live_and_gradient_against_the_plain_loop(seed, eps_low, eps_high)
     old = padded(batch.old)
     # One advantage per token, as process rewards and critics give: both signs can meet in one sequence.
     advantages = torch.randn(old.shape, dtype=torch.float64, generator=generator)
-    loss, live = clipped_surrogate(logprobs, old, advantages, eps_low=eps_low, eps_high=eps_high)
+    loss, unclipped = clipped_surrogate(logprobs, old, advantages, eps_low=eps_low, eps_high=eps_high)
     loss.sum().backward()
 
-    expected_loss, expected_live, expected_grad = torch.zeros_like(loss), torch.zeros_like(live), []
+    expected_loss, expected_live, expected_grad = torch.zeros_like(loss), torch.zeros_like(unclipped), []
     for i in range(loss.shape[0]):
         for t in range(loss.shape[1]):
             token = (logprobs[i, t].item(), old[i, t].item(), advantages[i, t].item(), eps_low, eps_high)
@@ -40,8 +40,8 @@ def test_value_live_and_gradient_against_the_plain_loop(seed, eps_low, eps_high)
             expected_live[i, t] = grpo.is_live(*token)
             expected_grad.append(-math.exp(token[0] - token[1]) * token[2] if grpo.is_live(*token) else 0.0)
     torch.testing.assert_close(loss, expected_loss, rtol=1e-6, atol=1e-12)
-    assert live.dtype == torch.bool
-    assert torch.equal(live, expected_live)
+    assert unclipped.dtype == torch.bool
+    assert torch.equal(unclipped, expected_live)
     expected_grad = torch.tensor(expected_grad, dtype=torch.float64).reshape(loss.shape)
     torch.testing.assert_close(logprobs.grad, expected_grad, rtol=1e-6, atol=1e-12)
 
@@ -49,10 +49,10 @@ def test_value_live_and_gradient_against_the_plain_loop(seed, eps_low, eps_high)
 @pytest.mark.parametrize("advantage", [-2.0, -0.3, 0.7, 3.0])
 def test_at_ratio_one_the_clip_is_not_there(advantage):
     for eps in (0.0, 1e-3, 0.2, 5.0):
-        loss, live, gradient = one_token(1.0, advantage, eps_low=min(eps, 0.99), eps_high=eps)
+        loss, unclipped, gradient = one_token(1.0, advantage, eps_low=min(eps, 0.99), eps_high=eps)
         assert loss == pytest.approx(-advantage)
         assert gradient == pytest.approx(-advantage)
-        assert live
+        assert unclipped
 
 
 # ratio, advantage, expected value of min[ρÂ, clip(ρ)Â], whether a gradient flows
@@ -66,12 +66,12 @@ CORNERS = [
 ]
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "objective", "live"), CORNERS)
-def test_the_four_corners_of_the_clip(ratio, advantage, objective, live):
+@pytest.mark.parametrize(("ratio", "advantage", "objective", "unclipped"), CORNERS)
+def test_the_four_corners_of_the_clip(ratio, advantage, objective, unclipped):
     loss, is_live, gradient = one_token(ratio, advantage)
     assert loss == pytest.approx(-objective)
-    assert is_live is live
-    assert gradient == pytest.approx(-ratio * advantage if live else 0.0)
+    assert is_live is unclipped
+    assert gradient == pytest.approx(-ratio * advantage if unclipped else 0.0)
 
 
 def test_zero_advantage_has_neither_loss_nor_gradient():
@@ -84,7 +84,7 @@ def test_zero_advantage_has_neither_loss_nor_gradient():
 def test_the_old_policy_as_the_detached_policy_still_gives_the_gradient():
     logprobs = torch.tensor([[-1.0, -0.2]], dtype=torch.float64, requires_grad=True)
     advantages = torch.tensor([[1.5, -0.5]], dtype=torch.float64)
-    loss, live = clipped_surrogate(logprobs, logprobs.detach(), advantages, eps_low=0.2, eps_high=0.2)
+    loss, unclipped = clipped_surrogate(logprobs, logprobs.detach(), advantages, eps_low=0.2, eps_high=0.2)
     loss.sum().backward()
     torch.testing.assert_close(logprobs.grad, -advantages)
-    assert live.all()
+    assert unclipped.all()

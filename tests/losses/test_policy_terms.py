@@ -71,10 +71,10 @@ DUAL_CORNERS = [
 def test_the_dual_clip_by_hand(ratio, advantage, maximised, is_live):
     logprobs = torch.tensor([[math.log(ratio) - 2.0]], dtype=torch.float64, requires_grad=True)
     old, advantages = torch.tensor([[-2.0]], dtype=torch.float64), torch.tensor([[advantage]], dtype=torch.float64)
-    loss, live = policy.clipped_surrogate(logprobs, old, advantages, eps_low=0.2, eps_high=0.2, dual_clip=3.0)
+    loss, unclipped = policy.clipped_surrogate(logprobs, old, advantages, eps_low=0.2, eps_high=0.2, dual_clip=3.0)
     loss.sum().backward()
     assert loss.item() == pytest.approx(-maximised)
-    assert live.item() is is_live
+    assert unclipped.item() is is_live
     assert logprobs.grad.item() == pytest.approx(-ratio * advantage if is_live else 0.0)
 
 
@@ -95,9 +95,9 @@ def test_live_is_where_the_gradient_is():
             for name in ("clipped_surrogate", "sequence_surrogate", "sequence_token_surrogate"):
                 logprobs = padded(batch.policy).requires_grad_()
                 extra = () if name == "clipped_surrogate" else (mask,)
-                loss, live = getattr(policy, name)(logprobs, old, advantages, *extra, **bounds)
+                loss, unclipped = getattr(policy, name)(logprobs, old, advantages, *extra, **bounds)
                 loss.sum().backward()
-                assert torch.equal((logprobs.grad != 0)[mask], live[mask])
+                assert torch.equal((logprobs.grad != 0)[mask], unclipped[mask])
 
 
 def test_a_sequence_ratio_by_hand():
@@ -126,10 +126,10 @@ def test_gspo_token_is_gspo_where_the_advantage_is_constant(bounds):
         results = []
         for surrogate in (policy.sequence_surrogate, policy.sequence_token_surrogate):
             logprobs = padded(batch.policy).requires_grad_()
-            loss, live = surrogate(logprobs, old, advantages, mask, **bounds)
+            loss, unclipped = surrogate(logprobs, old, advantages, mask, **bounds)
             per_sequence = loss.sum(1) / mask.sum(1).clamp(min=1)
             per_sequence.sum().backward()
-            results.append((per_sequence.detach(), live & mask, logprobs.grad))
+            results.append((per_sequence.detach(), unclipped & mask, logprobs.grad))
         for sequence, token in zip(*results, strict=True):
             torch.testing.assert_close(sequence, token, rtol=1e-10, atol=1e-14)
 
@@ -177,9 +177,9 @@ def test_cispo_caps_the_weight_and_drops_no_token():
     ratios, advantages = [0.1, 1.0, 5.0, 5.0, 0.1], [1.0, 1.0, 1.0, -1.0, -1.0]
     logprobs = (torch.tensor([ratios], dtype=torch.float64).log() - 3.0).requires_grad_()
     old, a = torch.full_like(logprobs, -3.0).detach(), torch.tensor([advantages], dtype=torch.float64)
-    loss, live = policy.clipped_weight_surrogate(logprobs, old, a, eps_high=0.5)
+    loss, unclipped = policy.clipped_weight_surrogate(logprobs, old, a, eps_high=0.5)
     loss.sum().backward()
-    assert live.tolist() == [[True, True, False, False, True]]
+    assert unclipped.tolist() == [[True, True, False, False, True]]
     assert (-logprobs.grad).tolist()[0] == pytest.approx([0.1, 1.0, 1.5, -1.5, -0.1])
     logprobs.grad = None
     policy.clipped_weight_surrogate(logprobs, old, a, eps_high=0.5, eps_low=0.25)[0].sum().backward()

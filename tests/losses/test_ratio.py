@@ -9,10 +9,10 @@ import torch
 from sharpen.functional.losses import kl, policy
 from sharpen.functional.losses.preference import dpo
 from sharpen.functional.losses.ratio import log_ratio, ratio, ratio_less_1
-from sharpen.methods import GRPO, GSPO, PPO, Method, Terms
+from sharpen.methods import GRPO, GSPO, PPO, LossTerms, Method
 from sharpen.methods.kl import KL
 from sharpen.training.metrics import TokenStats
-from sharpen.training.update import Limits, optimizer_step, with_weights
+from sharpen.training.update import MicrobatchLimits, optimizer_step, with_weights
 from sharpen.types import Batch, Outputs
 from tiny_models import own_logprobs, ragged_batch, tiny_policy
 
@@ -251,7 +251,7 @@ def test_one_token_does_not_end_a_run(name, far):
         coefficients={"beta": method.beta, "old_kl": 1.0},
     )
     stats = TokenStats()
-    step = {"learning_rate": 1e-2, "max_grad_norm": 1.0, "temperature": 1.0, "limits": Limits(60, True)}
+    step = {"learning_rate": 1e-2, "max_grad_norm": 1.0, "temperature": 1.0, "limits": MicrobatchLimits(60, True)}
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     done = optimizer_step(model, optimizer, method.objectives()[0], with_weights(method, batch), **step, stats=stats)
     assert done.applied
@@ -279,7 +279,7 @@ def test_the_figures_of_a_step_stay_finite():
         ref_logprobs_BT=torch.tensor([[-1.0, 0.0]]),
     )
     stats = TokenStats()
-    stats.add(batch, Outputs(logprobs_BT=now), Terms(now))
+    stats.add(batch, Outputs(logprobs_BT=now), LossTerms(now))
     found = stats.metrics()
     assert found["ratio/mean"] == pytest.approx(math.exp(20) * 481)
     assert found["kl"] == pytest.approx((math.exp(20) * 881 - 901) / 2)

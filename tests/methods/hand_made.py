@@ -13,7 +13,7 @@ from sharpen.data.collate import collate
 from sharpen.methods import Method
 from sharpen.rollout.sources import Drawn
 from sharpen.training.update import with_weights
-from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment
+from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score
 
 
 def completion(*token_ids: int, cut: bool = False) -> Completion:
@@ -22,7 +22,6 @@ def completion(*token_ids: int, cut: bool = False) -> Completion:
         token_ids,
         "".join(map(str, token_ids)),
         (True,) * length,
-        (Segment(0, length, "model"),),
         Finish.LENGTH if cut else Finish.EOS,
     )
 
@@ -65,7 +64,7 @@ def ready(method: Method, batch: Batch, **given: Any) -> Batch:
         batch,
         advantages_BT=method.advantages(batch),
         targets_BT=method.targets(batch),
-        mask_BT=method.trained(batch),
+        mask_BT=method.loss_mask(batch),
     )
     return with_weights(method, batch)
 

@@ -361,16 +361,16 @@ def test_kl_in_the_reward_lowers_rewards_and_kl_in_the_loss_does_not() -> None:
     assert step.advantages_BT is not None
     assert step.advantages_BT.tolist() == [pytest.approx([-0.1, -0.1]), pytest.approx([0.1, 0.1])]
     assert losses(in_reward, step, logprobs_BT=old)["policy"] == pytest.approx(0.0)
-    assert in_reward.objectives()[0].compares == {"old_logprobs"}
-    assert in_reward.compares == {"old_logprobs", "ref_logprobs"}
+    assert in_reward.objectives()[0].annotations == {"old_logprobs"}
+    assert in_reward.annotations == {"old_logprobs", "ref_logprobs"}
     in_loss = resolve_method({"name": "grpo", "beta": 0.1, "std": "none", "kl": {"estimator": "k2"}})
     step = ready(in_loss, batch, old_logprobs_BT=old, ref_logprobs_BT=reference)
     assert step.advantages_BT is not None
     assert step.advantages_BT.abs().max() == 0
     assert losses(in_loss, step, logprobs_BT=old)["policy"] == pytest.approx(0.1 * (0.5 + 1) * 0.5 / 4)
-    assert in_loss.compares == frozenset()
+    assert in_loss.annotations == frozenset()
     exact = resolve_method({"name": "grpo", "beta": 0.1, "kl": {"placement": "reward", "estimator": "exact"}})
-    assert exact.compares == {"kl"}
+    assert exact.annotations == {"kl"}
 
 
 def test_the_present_strength_of_the_penalty_is_what_counts() -> None:

@@ -138,7 +138,7 @@ def prepared(method: Method, batch: Batch) -> Batch:
         batch,
         advantages_BT=method.advantages(batch).float(),
         targets_BT=None if targets_BT is None else targets_BT.float(),
-        mask_BT=method.trained(batch),
+        mask_BT=method.loss_mask(batch),
     )
     return with_weights(method, batch)
 
@@ -196,7 +196,7 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str) -> None:
 
 
 def test_the_examples_have_what_makes_cuts_go_wrong() -> None:
-    """Terms on both sides of the clip, advantages of 0, completions without a reward and cut off."""
+    """LossTerms on both sides of the clip, advantages of 0, completions without a reward and cut off."""
     for name in ("grpo", "gspo", "gspo token", "ppo"):
         method: Any = VARIANTS[name]
         step = prepared(method, example(name).batch)

@@ -82,11 +82,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"name": "dapo", "supervision": "process"}, "with supervision process there is no overlong punishment"),
     (
         {"name": "rloo", "group_size": 1},
-        "baseline leave_one_out compares completions of a prompt: group_size must be 2 or more",
+        "baseline leave_one_out annotations completions of a prompt: group_size must be 2 or more",
     ),
-    ({"name": "reinforce", "baseline": "group_mean", "group_size": 1}, "baseline group_mean compares completions"),
+    ({"name": "reinforce", "baseline": "group_mean", "group_size": 1}, "baseline group_mean annotations completions"),
     ({"name": "rloo", "minibatches": 2}, "with several updates per rollout the policy is no longer the one that"),
-    ({"name": "reinforce", "updates_per_rollout": 2}, "give `clip` (0.2, say), which compares the two"),
+    ({"name": "reinforce", "updates_per_rollout": 2}, "give `clip` (0.2, say), which annotations the two"),
     ({"name": "ppo", "critic": "shared", "critic_path": "x"}, "critic_path is for critic own; a shared critic is a"),
     ({"name": "dpo", "form": "ipo", "label_smoothing": 0.1}, "label_smoothing belongs to form sigmoid"),
     (

@@ -79,8 +79,8 @@ def test_a_completion_that_was_cut_off_goes_on_with_the_value_after_its_last_tok
     td_method = plain(value_target="td", gamma=0.9, bootstrap_truncated=True)
     td = step_of(td_method, limit=2)
     assert counted(td.targets_BT, td) == pytest.approx([-0.05 + 0.9, 2.1 + 0.9 * 3, -1.2])
-    assert "final_values" in td_method.compares
-    assert "final_values" not in plain().compares
+    assert "final_values" in td_method.annotations
+    assert "final_values" not in plain().annotations
 
 
 @pytest.mark.parametrize(("gamma", "fixed"), [(1.0, 3.0 - 1.0), (0.5, 1.5 - 1.0)])
@@ -136,7 +136,7 @@ def test_a_value_beyond_its_bound_has_no_gradient() -> None:
     """From 0.5 to 0.9 towards 2.05 it has passed 0.5 + 0.2; the others have not moved."""
     method = plain(lam=1.0, value_clip=0.2)
     step = step_of(method)
-    assert method.objectives()[1].compares == {"values"}
+    assert method.objectives()[1].annotations == {"values"}
     values = rows([0.9, 1.0], [2.0]).requires_grad_()
     terms = method.objectives()[1].terms(Outputs(values_BT=values), step).loss
     assert terms[0, 0].item() == pytest.approx((2.05 - 0.7) ** 2 / 2)
@@ -160,7 +160,7 @@ def test_the_ratio_is_over_the_policy_that_sampled_not_over_the_reference() -> N
     terms.loss[step.mask_BT].sum().backward()
     assert now.grad is not None
     assert (-now.grad[step.mask_BT]).tolist() == pytest.approx([1.55, 1.1, -3.2])
-    assert method.objectives()[0].compares == {"old_logprobs"}
+    assert method.objectives()[0].annotations == {"old_logprobs"}
 
 
 def test_the_kl_of_the_reward_is_of_the_policy_that_sampled_and_against_the_reference() -> None:

@@ -18,7 +18,7 @@ from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.training.update import Limits, _microbatches, all_outputs
+from sharpen.training.update import MicrobatchLimits, _microbatches, all_outputs
 from sharpen.types import Batch
 from tiny_models import (
     assert_same_gradients,
@@ -32,7 +32,7 @@ from tiny_models import (
 )
 from tiny_models import gradients as gradients_of
 
-LIMITS = Limits(60, shared_prompt=True)
+LIMITS = MicrobatchLimits(60, shared_prompt=True)
 RANK, ALPHA = 3, 5
 SCALE = ALPHA / RANK
 

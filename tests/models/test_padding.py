@@ -22,7 +22,7 @@ from sharpen.models.padding import same_tokens
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Completion, Finish, Group, Prompt, Segment
+from sharpen.types import Completion, Finish, Group, Prompt
 from tiny_models import EOS, tiny_folder, without_padding
 
 PROMPT = "1+2="

@@ -13,7 +13,7 @@ from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
 from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Completion, Finish, Group, Segment
+from sharpen.types import Completion, Finish, Group
 
 ALPHABET = "0123456789+-=;#<>/ uas?\n"
 # <u>1+1=</u> and, for the assistant, <a>2</a> and a line break; blanks around a turn are dropped.
@@ -60,8 +60,7 @@ def group_of(policy: Any, texts: Sequence[str], *, chat: bool = True) -> Group:
     completions = []
     for text in texts:
         ids = (*policy(text)["input_ids"], policy.eos_token_id)
-        segments = (Segment(0, len(ids), "model"),)
-        completions.append(Completion(ids, text, (True,) * len(ids), segments, Finish.EOS))
+        completions.append(Completion(ids, text, (True,) * len(ids), Finish.EOS))
     return Group(prompt, tuple(completions))
 
 

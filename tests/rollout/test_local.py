@@ -14,7 +14,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
-from sharpen.training.update import Limits, all_outputs
+from sharpen.training.update import MicrobatchLimits, all_outputs
 from sharpen.types import Completion, Finish, Group, Prompt
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 
@@ -63,7 +63,7 @@ def test_the_trainers_log_probabilities_are_the_rollouts(name: str, temperature:
     batch = collate([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
     assert batch.mask_BT.sum() > 100
     assert batch.sample_logprobs_BT is not None
-    for limits in (Limits(60, True), Limits(10_000, False)):
+    for limits in (MicrobatchLimits(60, True), MicrobatchLimits(10_000, False)):
         trained_BT = all_outputs(policy, batch, "logprobs", temperature, limits)
         torch.testing.assert_close(trained_BT, batch.sample_logprobs_BT, rtol=0, atol=1e-5)
     own_BT = torch.stack(own_logprobs(policy.model, batch, temperature)).detach()
@@ -76,7 +76,7 @@ def test_in_bfloat16_they_differ_by_its_rounding() -> None:
     prompts = prompts_of(policy)
     drawn = draw(policy, prompts, [range(100 * i, 100 * i + 6) for i in range(len(prompts))])
     batch = collate([Group(p, c) for p, c in zip(prompts, drawn, strict=True)])
-    trained_BT = all_outputs(policy, batch, "logprobs", 1.0, Limits(200, True))
+    trained_BT = all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(200, True))
     difference = (trained_BT - batch.sample_logprobs_BT)[batch.mask_BT]
     assert difference.abs().mean() < 0.02
     assert difference.abs().max() < 0.2
@@ -232,7 +232,7 @@ def test_every_declared_end_id_ends_a_completion_and_is_part_of_it() -> None:
     assert numbers.token_ids[-1] == four
     assert (letters.text, letters.finish) == ("b", Finish.EOS)
     assert letters.token_ids[-1] == EOS
-    assert letters.trained == (True, True)
+    assert letters.loss_mask == (True, True)
     assert letters.versions == (0, 0)
     assert letters.sample_logprobs == pytest.approx((0.0, 0.0), abs=1e-6)
 

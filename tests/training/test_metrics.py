@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from sharpen.data.collate import collate
-from sharpen.methods import GRPO, Terms
+from sharpen.methods import GRPO, LossTerms
 from sharpen.training.metrics import TokenStats, rollout_metrics
-from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment, StepValue
+from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, StepValue
 
 NAN = float("nan")
 
 
 def completion(length: int, finish: Finish = Finish.EOS) -> Completion:
-    return Completion((5,) * length, "", (True,) * length, (Segment(0, length, "model"),), finish)
+    return Completion((5,) * length, "", (True,) * length, finish)
 
 
 def group(name: str, *members: tuple[Completion, Score]) -> Group:
@@ -133,7 +133,7 @@ def test_once_the_weights_have_moved_a_ratio_is_no_noise() -> None:
     stats = TokenStats()
     stats.unmoved = False
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), Terms(now))
+    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), LossTerms(now))
     assert stats.metrics()["ratio/mean"] == pytest.approx(math.exp(0.1))
     assert "ratio/noise" not in stats.metrics()
 
@@ -147,7 +147,7 @@ def test_what_is_said_of_a_critic() -> None:
     )
     outputs = Outputs(values_BT=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
     stats = TokenStats()
-    stats.add(step, outputs, Terms(torch.zeros(2, 3)))
+    stats.add(step, outputs, LossTerms(torch.zeros(2, 3)))
     assert stats.metrics() == pytest.approx({"value/mean": 5 / 3, "value/explained_variance": 1 - (2 / 9) / 2})
 
 
@@ -157,7 +157,7 @@ def test_the_exact_kl_and_figures_of_sequences() -> None:
     outputs = Outputs(kl_BT=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
     figures = {"pair_accuracy": torch.tensor([0.5, NAN]), "nothing": torch.tensor([NAN, NAN])}
     stats = TokenStats()
-    stats.add(step, outputs, Terms(torch.zeros(2), figures=figures))
+    stats.add(step, outputs, LossTerms(torch.zeros(2), figures=figures))
     assert stats.metrics() == pytest.approx({"kl": 0.3, "pair_accuracy": 0.5})
 
 

@@ -20,7 +20,7 @@ from sharpen.models.reference import copy_policy
 from sharpen.training import reference as reference_module
 from sharpen.training.reference import Reference
 from sharpen.training.update import MicrobatchLimits
-from sharpen.types import Batch, Completion, Finish, Group, Score, Segment
+from sharpen.types import Batch, Completion, Finish, Group, Score
 from tiny_models import make_prompt, own_logprobs, tiny_policy
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 
@@ -110,7 +110,7 @@ def ranked(policy: Policy) -> list[Group]:
         for answer in answers:
             ids = tuple(policy.tokenizer(answer)["input_ids"])
             end = len(ids)
-            completions.append(Completion(ids, answer, (True,) * end, (Segment(0, end, "model"),), Finish.EOS))
+            completions.append(Completion(ids, answer, (True,) * end, Finish.EOS))
         scores = tuple(Score(float(i)) for i in range(len(completions)))
         groups.append(Group(make_prompt(policy, text), tuple(completions), scores))
     return groups

@@ -27,7 +27,7 @@ from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation
 from sharpen.training.update import MicrobatchLimits
-from sharpen.types import Completion, Finish, Group, Score, Segment, StepValue
+from sharpen.types import Completion, Finish, Group, Score, StepValue
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
 from tiny_runs import tiny_recipe, tiny_start_model
 
@@ -47,7 +47,7 @@ def groups_of(model: Any, *, steps: bool = False) -> list[Group]:
         for answer, grade in zip(row["completions"], row["scores"], strict=True):
             ids = tuple(model.tokenizer(answer)["input_ids"])
             end = len(ids)
-            completions.append(Completion(ids, answer, (True,) * end, (Segment(0, end, "model"),), Finish.EOS))
+            completions.append(Completion(ids, answer, (True,) * end, Finish.EOS))
             marks = (StepValue(0, float(grade > 0)), StepValue(end - 1, 0.0)) if steps else ()
             scores.append(Score(float(grade), steps=marks))
         groups.append(Group(make_prompt(model, row["prompt"]), tuple(completions), tuple(scores)))
@@ -226,7 +226,7 @@ def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -
         assert mean([score(checkpoint, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
 
 
-def test_what_a_checkpoint_was_centred_by_stands_in_its_state(model: Path, tmp_path: Path) -> None:
+def test_what_a_checkpoint_was_shifted_by_stands_in_its_state(model: Path, tmp_path: Path) -> None:
     """Both are, the last and the best; what is resumed when all is done is not centred a second time."""
     run = best_before_the_last(tmp_path / "run", model)
     last = load_state(run.model)

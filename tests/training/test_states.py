@@ -124,8 +124,8 @@ def costs(critic: str, beta: float) -> list[list[float]]:
     policy, other = models(critic)["policy"], reference(critic)
     found = []
     for prompt, c, _ in SEQUENCES:
-        *states, _ = oracle.states(prompt.token_ids, c.token_ids, c.trained)
-        chosen = [id for id, mine in zip(c.token_ids, c.trained, strict=True) if mine]
+        *states, _ = oracle.states(prompt.token_ids, c.token_ids, c.loss_mask)
+        chosen = [id for id, mine in zip(c.token_ids, c.loss_mask, strict=True) if mine]
         logs = [logprob_of(policy, s, id) - logprob_of(other, s, id) for s, id in zip(states, chosen, strict=True)]
         found.append([beta * log for log in logs])
     return found
@@ -141,7 +141,7 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
     model = models(critic).get("critic", models(critic)["policy"])
     found = []
     for (prompt, c, score), paid in zip(SEQUENCES, costs(critic, beta), strict=True):
-        values = [value_of(model, state) for state in oracle.states(prompt.token_ids, c.token_ids, c.trained)]
+        values = [value_of(model, state) for state in oracle.states(prompt.token_ids, c.token_ids, c.loss_mask)]
         rewards = [-x for x in paid]
         rewards[-1] += score.total or 0.0
         goes_on = bootstrap and c.finish is CUT
@@ -162,7 +162,7 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
 def annotated(critic: str, method: PPO, limits: MicrobatchLimits) -> Batch:
     compared = Reference(reference(critic), models(critic)["policy"], KL()) if method.needs_reference else None
     batch = collate(GROUPS, completion_limit=6)
-    batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.compares, GROUPS)
+    batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.annotations, GROUPS)
     return replace(batch, coefficients={name: c.start for name, c in method.coefficients().items()})
 
 
@@ -174,7 +174,7 @@ def ppo(critic: str, **settings: Any) -> PPO:
 def assert_of_the_chosen(found_BT: Tensor, wanted: list[list[float]]) -> None:
     """The numbers of the tokens that were chosen, in order; 0 at all others, and of a sequence without a score."""
     for row, numbers, (_, c, score) in zip(found_BT.tolist(), wanted, SEQUENCES, strict=True):
-        chosen = [t for t, mine in enumerate(c.trained) if mine and score.total is not None]
+        chosen = [t for t, mine in enumerate(c.loss_mask) if mine and score.total is not None]
         assert [row[t] for t in chosen] == pytest.approx(numbers[: len(chosen)], rel=1e-4, abs=2e-5)
         assert not any(x for t, x in enumerate(row) if t not in chosen)
 
@@ -215,9 +215,9 @@ def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
     batch = collate(cut, completion_limit=3)
     for gamma in (1.0, 0.5):
         method = ppo("own", gamma=gamma, lam=0.95, bootstrap_truncated=True)
-        after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.compares, cut)
+        after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.annotations, cut)
         ends = [
-            value_of(models("own")["critic"], oracle.states(g.prompt.token_ids, c.token_ids, c.trained)[-1])
+            value_of(models("own")["critic"], oracle.states(g.prompt.token_ids, c.token_ids, c.loss_mask)[-1])
             for g in cut
             for c in g.completions
         ]

@@ -50,7 +50,7 @@ def _show_all(console: Console) -> None:
     for head in ("source\n× reward", "advantage\n× loss", "gradient coefficient"):
         table.add_column(Text(head))
     for name, method in METHODS.items():
-        said = method.sentence
+        said = method.unified_view
         table.add_row(
             Text.assemble((name, "bold cyan"), "\n", (said.paper, "dim")),
             Text(f"{said.source}\n× {said.reward}"),

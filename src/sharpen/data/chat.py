@@ -19,12 +19,12 @@ _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, slots=True)
 class RenderedDemonstration:
-    """A conversation cut in two. ``trained`` says which completion tokens the assistant wrote."""
+    """A conversation cut in two. ``loss_mask`` says which completion tokens the assistant wrote."""
 
     prompt_text: str
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
-    trained: tuple[bool, ...]
+    loss_mask: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         prompts=tuple(torch.tensor(group.prompt.token_ids) for group in groups),
         group_B=torch.repeat_interleave(torch.arange(len(groups)), sizes),
         tokens_BT=_padded([torch.tensor(c.token_ids) for c in completions]),
-        mask_BT=_padded([torch.tensor(c.trained) & (not m) for c, m in zip(completions, masked, strict=True)]),
+        mask_BT=_padded([torch.tensor(c.loss_mask) & (not m) for c, m in zip(completions, masked, strict=True)]),
         rewards_B=torch.tensor(rewards, dtype=torch.float64),
         truncated_B=torch.tensor([c.finish is Finish.LENGTH for c in completions]),
         completion_limit=completion_limit or max(len(c.token_ids) for c in completions),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +13,7 @@ from sharpen.data.loading import Loaded, Overlong, Text, keep_fitting, tokenize
 from sharpen.data.prompts import as_user, require_chat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Completion, Finish, Group, Prompt, Segment
+from sharpen.types import Completion, Finish, Group, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, format_: ChatFormat) -
             )
         rendered = format_.demonstration([*before, *messages], len(before), where)
         text = str(format_.tokenizer.decode(list(rendered.completion_ids), skip_special_tokens=True))
-        completions.append(_completion(rendered.completion_ids, text, rendered.trained))
+        completions.append(_completion(rendered.completion_ids, text, rendered.loss_mask))
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])
     return Group(prompt, tuple(completions))
 
@@ -118,14 +117,5 @@ def _require_tokens(ids: tuple[int, ...], what: str) -> None:
         raise DataError(f"{what} is empty; write at least one token")
 
 
-def _completion(ids: tuple[int, ...], text: str, trained: tuple[bool, ...]) -> Completion:
-    return Completion(ids, text, trained, _segments(trained), Finish.EOS)
-
-
-def _segments(trained: tuple[bool, ...]) -> tuple[Segment, ...]:
-    """Runs of tokens by the model, and between them runs by others."""
-    segments: list[Segment] = []
-    for by_model, run in groupby(trained):
-        start = segments[-1].end if segments else 0
-        segments.append(Segment(start, start + len(list(run)), "model" if by_model else "tool"))
-    return tuple(segments)
+def _completion(ids: tuple[int, ...], text: str, loss_mask: tuple[bool, ...]) -> Completion:
+    return Completion(ids, text, loss_mask, Finish.EOS)

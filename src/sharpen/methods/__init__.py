@@ -11,7 +11,7 @@ from sharpen.methods.dpo import DPO
 from sharpen.methods.dr_grpo import DrGRPO
 from sharpen.methods.grpo import GRPO
 from sharpen.methods.gspo import GSPO
-from sharpen.methods.method import Method, Objective, Role, Sentence, Terms
+from sharpen.methods.method import LossTerms, Method, Objective, Role, UnifiedView
 from sharpen.methods.ppo import PPO
 from sharpen.methods.reinforce import RLOO, Reinforce, ReinforcePlusPlus
 from sharpen.methods.reward_model import ProcessRewardModel, RewardModel
@@ -85,6 +85,7 @@ __all__ = [
     "RLOO",
     "SFT",
     "DrGRPO",
+    "LossTerms",
     "Method",
     "Objective",
     "OnlineRFT",
@@ -93,7 +94,6 @@ __all__ = [
     "ReinforcePlusPlus",
     "RewardModel",
     "Role",
-    "Sentence",
-    "Terms",
+    "UnifiedView",
     "resolve_method",
 ]

@@ -6,7 +6,7 @@ from torch import Tensor
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_weight_surrogate
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.types import Batch
 
 
@@ -19,7 +19,7 @@ class CISPO(GroupMethod):
     """
 
     name = "cispo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="group z-score",

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from sharpen.methods.grpo import GRPO
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 
 
 class DAPO(GRPO):
@@ -16,12 +16,12 @@ class DAPO(GRPO):
     """
 
     name = "dapo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt, refilled until rewards differ",
         reward="any + soft overlong punishment",
         advantage="group z-score",
         loss="clipped surrogate with a higher upper bound, mean over the group's tokens",
-        gradient_coefficient="live · ρ · Â",
+        gradient_coefficient="unclipped · ρ · Â",
         paper="DAPO, Yu et al. 2025, arXiv 2503.14476",
     )
 

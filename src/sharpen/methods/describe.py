@@ -86,7 +86,7 @@ def as_text(value: Any) -> str:
 
 def row(method: type[Method]) -> dict[str, str]:
     """The method's line of the unified table."""
-    return {"name": method.name, **asdict(method.sentence)}
+    return {"name": method.name, **asdict(method.unified_view)}
 
 
 def to_json(method: type[Method]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
-from sharpen.methods.method import Method, Objective, Sentence, Terms
+from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import Preferences, Source
 from sharpen.types import Annotation, Batch, Outputs
 
@@ -20,7 +20,7 @@ class DPO(Method):
     """
 
     name = "dpo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="ranked completions",
         reward="none",
         advantage="better or worse",
@@ -54,10 +54,10 @@ class DPO(Method):
         return reduce.groups_mean(ranked_groups(batch.rewards_B, batch.group_B))[batch.group_B]
 
     def objectives(self) -> tuple[Objective, ...]:
-        compares: frozenset[Annotation] = frozenset({"ref_logprobs"})
-        return (Objective("policy", self.terms, compares=compares, atom="group", without_advantage=True),)
+        annotations: frozenset[Annotation] = frozenset({"ref_logprobs"})
+        return (Objective("policy", self.terms, annotations=annotations, atom="group", without_advantage=True),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.logprobs_BT is not None
         assert batch.ref_logprobs_BT is not None
         logratio_B = ((outputs.logprobs_BT - batch.ref_logprobs_BT) * batch.mask_BT).sum(dim=1)
@@ -74,4 +74,4 @@ class DPO(Method):
         pairs_P = batch.group_B[winner_M].bincount(minlength=groups)
         loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M) / pairs_P[batch.group_B].clamp(min=1)
         implicit_B = self.beta * logratio_B.detach()
-        return Terms(loss_B, figures=pair_figures(implicit_B, beats_BB))
+        return LossTerms(loss_B, figures=pair_figures(implicit_B, beats_BB))

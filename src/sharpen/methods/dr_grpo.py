@@ -4,7 +4,7 @@ from typing import Literal
 
 from sharpen.functional.advantages import Spread
 from sharpen.methods.grpo import GRPO
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 
 
 class DrGRPO(GRPO):
@@ -14,12 +14,12 @@ class DrGRPO(GRPO):
     """
 
     name = "dr_grpo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − group mean",
         loss="clipped surrogate, sum over tokens / constant length",
-        gradient_coefficient="live · ρ · Â",
+        gradient_coefficient="unclipped · ρ · Â",
         paper="Dr. GRPO, Liu et al. 2025, arXiv 2503.20783",
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_surrogate
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.types import Batch
 
 
@@ -24,12 +24,12 @@ class GRPO(GroupMethod):
     """
 
     name = "grpo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any, per completion or per step",
         advantage="group z-score",
         loss="clipped surrogate, mean per completion, + β KL",
-        gradient_coefficient="live · ρ · Â + β(π_ref/π − 1)",
+        gradient_coefficient="unclipped · ρ · Â + β(π_ref/π − 1)",
         paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sharpen.functional.losses.policy import sequence_surrogate, sequence_token_surrogate
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.types import Batch
 
 
@@ -22,12 +22,12 @@ class GSPO(GroupMethod):
     """
 
     name = "gspo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="group z-score",
         loss="clipped surrogate with the completion's length-normalised ratio s",
-        gradient_coefficient="live · s · Â",
+        gradient_coefficient="unclipped · s · Â",
         paper="GSPO, Zheng et al. 2025, arXiv 2507.18071",
     )
 

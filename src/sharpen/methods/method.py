@@ -21,7 +21,7 @@ Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LossTerms:
     """The loss before it is weighted and summed, [B, T] or [B]; which of its terms carry a gradient; and figures of
     each sequence for people to read, [B], NaN where one does not apply."""
 
@@ -34,22 +34,22 @@ class Terms:
 class Objective:
     """A loss over what one model says of the completions.
 
-    ``needs`` is what the model's forward pass has to give, ``compares`` what must have been added to the batch
+    ``needs`` is what the model's forward pass has to give, ``annotations`` what must have been added to the batch
     before. ``atom`` is what no cut into micro-batches goes through. Where ``without_advantage``, a token with
     advantage 0 still has a gradient; else it costs no compute.
     """
 
     model: Role
-    terms: Callable[[Outputs, Batch], Terms]
+    terms: Callable[[Outputs, Batch], LossTerms]
     needs: frozenset[Need] = frozenset({"logprobs"})
-    compares: frozenset[Annotation] = frozenset()
+    annotations: frozenset[Annotation] = frozenset()
     atom: Literal["sequence", "group"] = "sequence"
     without_advantage: bool = False
     learning_rate_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class UnifiedView:
     """The method in the words of DeepSeekMath's unified view; formulas are maximised."""
 
     source: str
@@ -64,7 +64,7 @@ class Method(Settings, ABC):
     """One method. Its settings are its fields; the trainer calls the parts in the order in which they stand here."""
 
     name: ClassVar[str]
-    sentence: ClassVar[Sentence]
+    unified_view: ClassVar[UnifiedView]
 
     @abstractmethod
     def source(self) -> Source:
@@ -95,7 +95,7 @@ class Method(Settings, ABC):
         return {}
 
     @property
-    def compares(self) -> frozenset[Annotation]:
+    def annotations(self) -> frozenset[Annotation]:
         """What the advantages need to be added to the batch first."""
         return frozenset()
 
@@ -107,7 +107,7 @@ class Method(Settings, ABC):
         """What a critic is to predict before each token, [B, T]."""
         return None
 
-    def trained(self, batch: Batch) -> Tensor:
+    def loss_mask(self, batch: Batch) -> Tensor:
         """The tokens that are trained on, [B, T], where not all that count for the baseline are."""
         return batch.mask_BT
 
@@ -131,7 +131,7 @@ class Method(Settings, ABC):
     @property
     def needs_reference(self) -> bool:
         """Whether anything is compared with a reference, which is then loaded."""
-        wanted = self.compares.union(*(o.compares for o in self.objectives()))
+        wanted = self.annotations.union(*(o.annotations for o in self.objectives()))
         exact = any("exact_kl" in o.needs for o in self.objectives())
         return exact or not wanted.isdisjoint(("ref_logprobs", "kl"))
 

@@ -15,7 +15,7 @@ LEGEND = (
     ("ρ", "π/π_old of a token, 1 while the policy is the one that sampled; beyond e²⁰ it is linear, like π_ref/π"),
     ("s", "the same of a whole completion, to the power of 1/|o|"),
     ("A, Â", "the advantage of a token, of a completion relative to its group"),
-    ("live", "0 where clipping stops the gradient, else 1"),
+    ("unclipped", "0 where clipping stops the gradient, else 1"),
     ("|o|", "the completion's length in tokens"),
     ("sg", "a value whose gradient is stopped"),
 )
@@ -58,7 +58,7 @@ def _unified() -> str:
 def _section(method: type[Method]) -> str:
     above, others = parent(method), by_owner(settings(method))
     own = others.pop(method, [])
-    origin = f"{_with_links(method.sentence.paper)}.{f' A form of {_link(above.name)}.' if above else ''}"
+    origin = f"{_with_links(method.unified_view.paper)}.{f' A form of {_link(above.name)}.' if above else ''}"
     parts = [f"## `{method.name}`", textwrap.indent(objective(method), "    "), origin]
     if own:
         parts.append(_settings_table(own))

@@ -14,7 +14,7 @@ from sharpen.functional.losses.policy import truncated_importance_weights
 from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
-from sharpen.methods.method import Method, Objective, Terms
+from sharpen.methods.method import LossTerms, Method, Objective
 from sharpen.types import Annotation, Batch, Need, Outputs
 
 SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
@@ -65,7 +65,7 @@ class PolicyMethod(Method):
         return self.kl
 
     @property
-    def compares(self) -> frozenset[Annotation]:
+    def annotations(self) -> frozenset[Annotation]:
         if not self.beta or self.kl.placement == "loss":
             return frozenset()
         return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
@@ -99,19 +99,19 @@ class PolicyMethod(Method):
             kl_BT.double() * batch.mask_BT
         ).sum(dim=1)
 
-    def trained(self, batch: Batch) -> Tensor:
+    def loss_mask(self, batch: Batch) -> Tensor:
         return batch.mask_BT & ~batch.truncated_B[:, None] if self.mask_truncated else batch.mask_BT
 
     @abstractmethod
     def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The loss that follows the advantages, per token, and which terms are live."""
+        """The loss that follows the advantages, per token, and which terms are not clipped."""
 
     def objectives(self) -> tuple[Objective, ...]:
         return (self.policy_objective(),)
 
     def policy_objective(self) -> Objective:
         needs: set[Need] = {"logprobs"}
-        compares: set[Annotation] = {"old_logprobs"}
+        annotations: set[Annotation] = {"old_logprobs"}
         if self.entropy_coef:
             needs.add("entropy")
         in_loss = self.beta > 0 and self.kl.placement == "loss"
@@ -119,12 +119,12 @@ class PolicyMethod(Method):
             if self.kl.estimator == "exact":
                 needs.add("exact_kl")
             else:
-                compares.add("ref_logprobs")
+                annotations.add("ref_logprobs")
         return Objective(
             "policy",
             self.terms,
             frozenset(needs),
-            frozenset(compares),
+            frozenset(annotations),
             without_advantage=in_loss or self.entropy_coef > 0,
         )
 
@@ -136,7 +136,7 @@ class PolicyMethod(Method):
             ]
         return []
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         logprobs_BT = outputs.logprobs_BT
         assert logprobs_BT is not None
         loss_BT, unclipped_BT = self.surrogate(logprobs_BT, batch)
@@ -151,7 +151,7 @@ class PolicyMethod(Method):
         if self.entropy_coef:
             assert outputs.entropy_BT is not None
             loss_BT = loss_BT - self.entropy_coef * outputs.entropy_BT
-        return Terms(loss_BT, unclipped_BT)
+        return LossTerms(loss_BT, unclipped_BT)
 
     def _kl_term(self, logprobs_BT: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         if self.kl.estimator == "exact":

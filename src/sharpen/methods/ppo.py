@@ -17,7 +17,7 @@ from sharpen.functional.returns import at_last_token, gae, td_targets
 from sharpen.functional.rounding import rounding
 from sharpen.methods.coefficient import Coefficient
 from sharpen.methods.kl import KL
-from sharpen.methods.method import Objective, Sentence, Terms
+from sharpen.methods.method import LossTerms, Objective, UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
 from sharpen.types import Annotation, Batch, Outputs
@@ -32,12 +32,12 @@ class PPO(PolicyMethod):
     """
 
     name = "ppo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy",
         reward="any, at the last token − β KL per token",
         advantage="GAE with a critic",
         loss="clipped surrogate + value loss, mean over the batch's tokens",
-        gradient_coefficient="live · ρ · A_t",
+        gradient_coefficient="unclipped · ρ · A_t",
         paper="Schulman et al. 2017, arXiv 1707.06347; InstructGPT, arXiv 2203.02155",
     )
 
@@ -109,11 +109,11 @@ class PPO(PolicyMethod):
         return self.critic_path
 
     @property
-    def compares(self) -> frozenset[Annotation]:
+    def annotations(self) -> frozenset[Annotation]:
         # KL(π_old ‖ π) is measured after the last update, against what was there before the first.
         measured: frozenset[Annotation] = frozenset({"old_logprobs"} if self.form == "kl" else ())
         after: frozenset[Annotation] = frozenset({"final_values"} if self.bootstrap_truncated else ())
-        return super().compares | measured | after | {"values"}
+        return super().annotations | measured | after | {"values"}
 
     def advantages(self, batch: Batch) -> Tensor:
         rewards_BT, values_BT, bootstrap_B = self._returns(batch)
@@ -166,13 +166,13 @@ class PPO(PolicyMethod):
 
     def objectives(self) -> tuple[Objective, ...]:
         policy = self.policy_objective()
-        compares: frozenset[Annotation] = frozenset({"values"} if self.value_clip is not None else ())
+        annotations: frozenset[Annotation] = frozenset({"values"} if self.value_clip is not None else ())
         if self.critic == "own":
             critic = Objective(
                 "critic",
                 self.critic_terms,
                 frozenset({"values"}),
-                compares,
+                annotations,
                 without_advantage=True,
                 learning_rate_ratio=self.critic_learning_rate_ratio,
             )
@@ -182,17 +182,19 @@ class PPO(PolicyMethod):
                 "policy",
                 self.shared_terms,
                 policy.needs | {"values"},
-                policy.compares | compares,
+                policy.annotations | annotations,
                 without_advantage=True,
             ),
         )
 
-    def critic_terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def critic_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.values_BT is not None
         assert batch.targets_BT is not None
         old_values_BT = batch.values_BT if self.value_clip is not None else None
-        return Terms(value_loss(outputs.values_BT, batch.targets_BT, old_values_BT=old_values_BT, clip=self.value_clip))
+        return LossTerms(
+            value_loss(outputs.values_BT, batch.targets_BT, old_values_BT=old_values_BT, clip=self.value_clip)
+        )
 
-    def shared_terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def shared_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         policy, critic = self.terms(outputs, batch), self.critic_terms(outputs, batch)
-        return Terms(policy.loss + self.value_coef * critic.loss, policy.unclipped_BT)
+        return LossTerms(policy.loss + self.value_coef * critic.loss, policy.unclipped_BT)

@@ -12,7 +12,7 @@ from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_surrogate, policy_gradient
 from sharpen.functional.returns import at_last_token, reward_to_go
 from sharpen.methods.kl import KL
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
 from sharpen.types import Batch
@@ -26,7 +26,7 @@ class Reinforce(PolicyMethod):
     """
 
     name = "reinforce"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − baseline",
@@ -49,13 +49,15 @@ class Reinforce(PolicyMethod):
     @model_validator(mode="after")
     def _possible(self) -> Reinforce:
         if self.group_size == 1 and self.baseline in ("group_mean", "leave_one_out"):
-            raise ValueError(f"baseline {self.baseline} compares completions of a prompt: group_size must be 2 or more")
+            raise ValueError(
+                f"baseline {self.baseline} annotations completions of a prompt: group_size must be 2 or more"
+            )
         if self.clip is None and self.dual_clip is not None:
             raise ValueError("dual_clip has no effect without clip")
         if self.clip is None and self.passes_and_minibatches != (1, 1):
             raise ValueError(
                 "with several updates per rollout the policy is no longer the one that sampled, and log π no longer "
-                "follows its gradient: give `clip` (0.2, say), which compares the two"
+                "follows its gradient: give `clip` (0.2, say), which annotations the two"
             )
         return self
 
@@ -103,7 +105,7 @@ class RLOO(Reinforce):
     """REINFORCE with the leave-one-out baseline: A = R_i − mean of the others' R = G/(G − 1) · (R_i − mean R)."""
 
     name = "rloo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − mean of the others'",
@@ -120,12 +122,12 @@ class ReinforcePlusPlus(Reinforce):
     """
 
     name = "reinforce_plus_plus"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy",
         reward="any − β KL per token",
         advantage="reward to go, whitened over the batch",
         loss="clipped surrogate, mean over the batch's tokens",
-        gradient_coefficient="live · ρ · A",
+        gradient_coefficient="unclipped · ρ · A",
         paper="REINFORCE++, Hu et al. 2025, arXiv 2501.03262",
     )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
 from sharpen.functional.returns import at_last
-from sharpen.methods.method import Method, Objective, Sentence, Terms
+from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import MarkedSteps, Preferences, Source
 from sharpen.types import Batch, Outputs
 
@@ -21,7 +21,7 @@ class RewardModel(Method):
     """
 
     name = "reward_model"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="ranked completions",
         reward="none",
         advantage="none",
@@ -49,13 +49,13 @@ class RewardModel(Method):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group"),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.scores_BT is not None
         scores_B = at_last(outputs.scores_BT, batch.mask_BT)
         grades_B, group_B = batch.rewards_B, batch.group_B
         loss_B = bradley_terry(scores_B, grades_B, group_B, margin=self.margin, noise=self.noise)
         figures = {"score": scores_B.detach(), **pair_figures(scores_B.detach(), beats(grades_B, group_B))}
-        return Terms(loss_B, figures=figures)
+        return LossTerms(loss_B, figures=figures)
 
     @property
     def normalises_scores(self) -> bool:
@@ -70,7 +70,7 @@ class ProcessRewardModel(Method):
     """
 
     name = "process_reward_model"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="completions with marked steps",
         reward="none",
         advantage="none",
@@ -91,14 +91,14 @@ class ProcessRewardModel(Method):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         scores_BT, labels_BT = outputs.scores_BT, batch.step_rewards_BT
         assert scores_BT is not None
         assert labels_BT is not None
         ends_BT = self._ends(batch)
         right_BT = ((scores_BT.detach() > 0) == (labels_BT > 0.5)) & ends_BT
         accuracy_B = right_BT.sum(dim=1) / ends_BT.sum(dim=1)
-        return Terms(step_loss(scores_BT, labels_BT), figures={"step_accuracy": accuracy_B})
+        return LossTerms(step_loss(scores_BT, labels_BT), figures={"step_accuracy": accuracy_B})
 
     @staticmethod
     def _ends(batch: Batch) -> Tensor:

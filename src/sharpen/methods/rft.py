@@ -4,7 +4,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sharpen.functional.advantages import accepted
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.methods.sft import SFT
 from sharpen.rollout.sources import CurrentPolicy, InitialPolicy, Source
 from sharpen.types import Batch
@@ -17,7 +17,7 @@ class RFT(SFT):
     """
 
     name = "rft"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="initial policy, G per prompt, kept if right",
         reward="any",
         advantage="1 if right, else 0",
@@ -48,7 +48,7 @@ class OnlineRFT(SFT):
     """
 
     name = "online_rft"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt, kept if right",
         reward="any",
         advantage="1 if right, else 0",

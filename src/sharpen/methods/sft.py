@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import policy_gradient
-from sharpen.methods.method import Method, Objective, Sentence, Terms
+from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import Demonstrations, Source
 from sharpen.types import Batch, Outputs
 
@@ -15,7 +15,7 @@ class SFT(Method):
     """Supervised fine-tuning: J = the mean of log π(o_t | q, o_<t) over the tokens that the demonstrator wrote."""
 
     name = "sft"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="demonstrations",
         reward="none",
         advantage="1",
@@ -43,7 +43,7 @@ class SFT(Method):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("policy", self.terms),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.logprobs_BT is not None
         assert batch.advantages_BT is not None
-        return Terms(policy_gradient(outputs.logprobs_BT, batch.advantages_BT))
+        return LossTerms(policy_gradient(outputs.logprobs_BT, batch.advantages_BT))

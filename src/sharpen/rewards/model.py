@@ -180,7 +180,7 @@ class ScorerReward(Reward):
         ids = tuple(tokenizer(completion.text, add_special_tokens=False, verbose=False)["input_ids"])
         if completion.finish is Finish.EOS and tokenizer.eos_token_id is not None:
             ids = (*ids, tokenizer.eos_token_id)
-        return replace(completion, token_ids=ids, trained=(True,) * len(ids), sample_logprobs=(), versions=())
+        return replace(completion, token_ids=ids, loss_mask=(True,) * len(ids), sample_logprobs=(), versions=())
 
     def _known_logits(self, reads: Sequence[Sequence[_Read]]) -> list[list[Logits | None]]:
         """The scorer's output at the places of each read; None where it has none or does not fit."""

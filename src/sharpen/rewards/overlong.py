@@ -45,7 +45,9 @@ class SoftOverlong(Reward):
         self.settings = settings
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        return [tuple(self._score_one(sum(completion.trained)) for completion in group.completions) for group in groups]
+        return [
+            tuple(self._score_one(sum(completion.loss_mask)) for completion in group.completions) for group in groups
+        ]
 
     def _score_one(self, length: int) -> Score:
         begins = self.settings.l_max - self.settings.l_cache

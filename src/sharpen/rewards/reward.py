@@ -91,7 +91,7 @@ class Reward(ABC):
 
 def last_position(completion: Completion) -> int:
     """The last token that the model wrote: where a reward of the whole completion stands."""
-    written = [position for position, trained in enumerate(completion.trained) if trained]
+    written = [position for position, trained in enumerate(completion.loss_mask) if trained]
     return written[-1] if written else len(completion.token_ids) - 1
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sharpen.errors import RecipeError
 from sharpen.system.files import replacing, write_text
-from sharpen.types import Completion, Finish, Group, Prompt, Segment
+from sharpen.types import Completion, Finish, Group, Prompt
 
 
 class RunFolder:
@@ -130,9 +130,7 @@ class RunFolder:
 def _kept_group(line: Mapping[str, Any]) -> Group:
     prompt = Prompt(line["prompt_id"], tuple(line["prompt_token_ids"]), line["prompt"], {"prompt": line["prompt"]})
     ids, length = tuple(line["token_ids"]), len(line["token_ids"])
-    completion = Completion(
-        ids, line["completion"], (True,) * length, (Segment(0, length, "model"),), Finish(line["finish"])
-    )
+    completion = Completion(ids, line["completion"], (True,) * length, Finish(line["finish"]))
     return Group(prompt, (completion,))
 
 

@@ -23,7 +23,7 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     """``loss`` and the figures of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
     batch = collate(groups)
-    batch = annotator.annotate(batch, objective.compares, groups)
+    batch = annotator.annotate(batch, objective.annotations, groups)
     batch = replace(batch, advantages_BT=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}

@@ -12,7 +12,7 @@ from sharpen.functional.advantages import zero_spread
 from sharpen.functional.losses.kl import k3
 from sharpen.functional.losses.ratio import log_ratio, ratio
 from sharpen.functional.rounding import rounding_of_sum
-from sharpen.methods import Terms
+from sharpen.methods import LossTerms
 from sharpen.types import Batch, Finish, Group, Outputs
 
 Metrics = dict[str, float]
@@ -29,7 +29,7 @@ class TokenStats:
         self._values: dict[str, list[Tensor]] = {}
         self.unmoved = True
 
-    def add(self, batch: Batch, outputs: Outputs, terms: Terms) -> None:
+    def add(self, batch: Batch, outputs: Outputs, terms: LossTerms) -> None:
         mask = batch.mask_BT
 
         def keep(name: str, value_BT: Tensor) -> None:

@@ -284,21 +284,21 @@ class Trainer:
         method = self.method
         batch = collate(groups, completion_limit=self.completion_limit)
         batch = replace(batch, coefficients=self.batch_coefficients())
-        batch = self.annotator.annotate(batch, method.compares, groups)
+        batch = self.annotator.annotate(batch, method.annotations, groups)
         targets_BT = method.targets(batch)
         batch = replace(
             batch,
             advantages_BT=method.advantages(batch).float(),
             targets_BT=None if targets_BT is None else targets_BT.float(),
-            mask_BT=method.trained(batch),
+            mask_BT=method.loss_mask(batch),
         )
-        wanted = frozenset[Annotation]().union(*(o.compares for o in self.objectives))
+        wanted = frozenset[Annotation]().union(*(o.annotations for o in self.objectives))
         if method.passes_and_minibatches == (1, 1):
             # Within the only update of a rollout, the policy is the one that the rollout began with.
             wanted -= {"old_logprobs"}
         assert batch.advantages_BT is not None
         finite(batch.advantages_BT, "advantages, made of the rewards,")
-        every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.compares)
+        every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.annotations)
         has_gradient_B = batch.advantages_BT.ne(0).any(dim=1) | every
         return self.annotator.annotate(batch, wanted, groups, has_gradient_B)
 

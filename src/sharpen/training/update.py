@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharpen.errors import NonFiniteError
-from sharpen.methods import Method, Objective, Terms
+from sharpen.methods import LossTerms, Method, Objective
 from sharpen.models.model import Model
 from sharpen.models.packing.microbatches import plan
 from sharpen.models.packing.rows import Row
@@ -76,14 +76,14 @@ def each_part(
     temperature: float,
     limits: MicrobatchLimits,
     reference: Model | None = None,
-) -> Iterator[tuple[Batch, Outputs, Terms, int]]:
+) -> Iterator[tuple[Batch, Outputs, LossTerms, int]]:
     """The micro-batches of a step, what the model says of each, the terms of its loss, and its number of tokens."""
     batch = taught(objective, batch)
     for rows, index_B in _microbatches(model, batch, limits, objective.atom):
         # All that goes to the device does so first: what comes later would wait there for the forward pass.
         part, on_device_B = batch.select(index_B).to(model.device), index_B.to(model.device)
         outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), on_device_B)
-        if "old_logprobs" in objective.compares and part.old_logprobs_BT is None:
+        if "old_logprobs" in objective.annotations and part.old_logprobs_BT is None:
             # One update per rollout: the policy still is the one that the rollout began with.
             assert outputs.logprobs_BT is not None
             part = replace(part, old_logprobs_BT=outputs.logprobs_BT.detach())

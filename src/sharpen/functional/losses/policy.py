@@ -2,8 +2,8 @@
 
 Arguments common to all: ``logprobs_BT`` is log π, with gradient, in nats; ``old_logprobs_BT`` is log π_old and
 ``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which beyond e²⁰ is
-bounded (`sharpen.functional.losses.ratio`). ``live`` says where a term carries a gradient; it is false where the clip
-has cut it off.
+bounded (`sharpen.functional.losses.ratio`). ``unclipped`` says where a term carries a gradient; it is false where the
+clip has cut it off.
 """
 
 import torch
@@ -43,7 +43,7 @@ def clipped_surrogate(
     1912.09729).
 
     Returns:
-        The terms, and where they are live: A ≥ 0 and ρ ≤ 1 + ε_high, or A < 0 and 1 − ε_low ≤ ρ (≤ c).
+        The terms, and where they are not clipped: A ≥ 0 and ρ ≤ 1 + ε_high, or A < 0 and 1 − ε_low ≤ ρ (≤ c).
 
     Raises:
         ValueError: ``dual_clip`` is not above 1.
@@ -93,10 +93,10 @@ def sequence_surrogate(
     Each token of ``mask_BT`` gets the whole L_i, all others 0, so that 1/|o_i| times the sum over tokens is L_i and
     ``reduce.per_sequence`` gives GSPO's loss. Â_i is the mean advantage of the sequence's tokens: with an outcome
     reward, which is what the paper has, the advantage that they all share. The gradient coefficient of a token is
-    live · s_i · Â_i.
+    unclipped · s_i · Â_i.
 
     Returns:
-        The terms, and where they are live, each [B, T] and the same along a sequence.
+        The terms, and where they are not clipped, each [B, T] and the same along a sequence.
 
     Raises:
         ValueError: ``dual_clip`` is not above 1.
@@ -125,7 +125,7 @@ def sequence_token_surrogate(
     For advantages that differ along a sequence. Where they do not, its gradient is that of ``sequence_surrogate``.
 
     Returns:
-        The terms, 0 outside ``mask_BT``, and where they are live.
+        The terms, 0 outside ``mask_BT``, and where they are not clipped.
 
     Raises:
         ValueError: ``dual_clip`` is not above 1.
@@ -172,17 +172,17 @@ def truncated_importance_weights(old_logprobs_BT: Tensor, sample_logprobs_BT: Te
 def _clipped(
     ratio: Tensor, advantages: Tensor, eps_low: float, eps_high: float, dual_clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """−min(ρA, clip(ρ)A) and where it is live, whatever the ratio is taken over."""
+    """−min(ρA, clip(ρ)A) and where it is not clipped, whatever the ratio is taken over."""
     loss = -(ratio * advantages).minimum(ratio.clamp(1.0 - eps_low, 1.0 + eps_high) * advantages)
     rising = advantages >= 0
-    live = torch.where(rising, ratio <= 1.0 + eps_high, ratio >= 1.0 - eps_low)
+    unclipped = torch.where(rising, ratio <= 1.0 + eps_high, ratio >= 1.0 - eps_low)
     if dual_clip is not None:
         if dual_clip <= 1.0:
             raise ValueError(f"dual_clip must be above 1, not {dual_clip}")
         runaway = ~rising & (ratio > dual_clip)
         loss = torch.where(runaway, -dual_clip * advantages, loss)
-        live = live & ~runaway
-    return loss, live
+        unclipped = unclipped & ~runaway
+    return loss, unclipped
 
 
 def _mean_per_sequence(values_BT: Tensor, mask_BT: Tensor) -> Tensor:

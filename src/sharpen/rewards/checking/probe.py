@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.errors import RewardError
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.threads import in_this_thread
-from sharpen.types import Completion, Finish, Group, Prompt, Score, Segment
+from sharpen.types import Completion, Finish, Group, Prompt, Score
 
 MOST_HANGS = 3
 """A reward that hangs so often is not asked any more."""
@@ -81,7 +81,7 @@ class Probe:
             # What the policy can write: characters that have no token are lost.
             text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         ids = ids if end is None else (*ids, end)
-        return Completion(ids, text, (True,) * len(ids), (Segment(0, len(ids), "model"),), Finish.EOS)
+        return Completion(ids, text, (True,) * len(ids), Finish.EOS)
 
     def _ask(self, where: str, group: Group) -> Trial:
         started = time.perf_counter()

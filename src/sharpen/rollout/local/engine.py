@@ -18,7 +18,7 @@ from sharpen.rollout.local.running_batch import Finished, Request, RunningBatch
 from sharpen.rollout.local.scheduler import Scheduler
 from sharpen.rollout.local.transformers_cache import cache_argument
 from sharpen.rollout.local.transformers_runner import TransformersRunner, round_matrices, with_rounded_matrices
-from sharpen.types import Completion, Prompt, Segment
+from sharpen.types import Completion, Prompt
 
 
 class LocalEngine:
@@ -112,8 +112,7 @@ class LocalEngine:
         return Completion(
             token_ids=tuple(written.tokens),
             text=text,
-            trained=(True,) * n,
-            segments=(Segment(0, n, "model"),),
+            loss_mask=(True,) * n,
             finish=written.finish,
             sample_logprobs=tuple(written.logprobs),
             versions=(self.policy.version,) * n,
