@@ -59,7 +59,7 @@ def scored_here(folder: Path, policy: Any) -> list[float]:
     for text in TEXTS:
         ids = tuple(policy(text)["input_ids"])
         finish = Finish.EOS if text.endswith("<eos>") else Finish.LENGTH
-        completions.append(Completion(ids, text, (True,) * len(ids), (Segment(0, len(ids), "model"),), finish))
+        completions.append(Completion(ids, text, (True,) * len(ids), finish))
     prompt = Prompt(PROMPT, tuple(policy(PROMPT)["input_ids"]), PROMPT, {"prompt": PROMPT})
     (scores,) = reward.score([Group(prompt, tuple(completions))])
     totals = [score.total for score in scores]
