@@ -124,7 +124,7 @@ LISTS: dict[str, Callable[[int], bytes]] = {
     "ranges": _repeated(range(3)),
     "long ranges": _repeated(range(0, _long_number(1), _long_number(2, _LONG_BITS // 2))),
     "iterators": lambda size: _repeated_bytes(b'{"iterator":[1]}')(size),
-    "lists": _repeated([]),
+    "lists": _repeated([1]),
     "tuples": _repeated((1, 2)),
     "deques": _repeated(deque([1, 2])),
     "sets": _repeated(set()),
