@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections import deque
@@ -99,6 +100,54 @@ def _long_number(seed: int, bits: int = _LONG_BITS) -> int:
     return random.Random(seed).getrandbits(bits) | 1 << (bits - 1) | 1
 
 
+def on_one_path(bits: int, walkers: int) -> list[int]:
+    """Integers that make a dict of 2**bits places slow: half of its places, and walkers that pass most of these.
+
+    Python looks for a place at h, and then at 5 i + 1 + p, where p is what is left of h after shifting out 5 bits each
+    time, and in the end 0. The order of the places from there on is the same for all. The first half of it is filled;
+    a walker's bits are chosen so that it finds only filled places, and comes to the beginning of that order.
+    """
+    random_bits = random.Random(0)
+    mask = (1 << bits) - 1
+    order = [0]
+    while len(order) <= mask:
+        order.append((5 * order[-1] + 1) & mask)
+    place = {slot: number for number, slot in enumerate(order)}
+    filled = len(order) // 2
+
+    def walker() -> int | None:
+        h = slot = random_bits.choice(order[:filled])
+        known, shifted = bits, 5
+        while known < 60:
+            new = min(5, 60 - known)
+            for _ in range(40):
+                longer = h | random_bits.getrandbits(new) << known
+                after = (5 * slot + 1 + (longer >> shifted)) & mask
+                if place[after] < filled:
+                    break
+            else:
+                return None
+            h, slot, known, shifted = longer, after, known + new, shifted + 5
+        while h >> (shifted - 5):
+            slot = (5 * slot + 1 + (h >> shifted)) & mask
+            if place[slot] >= filled:
+                return None
+            shifted += 5
+        return h if place[slot] < len(order) // 32 else None
+
+    found: set[int] = set()
+    while len(found) < walkers:
+        made = walker()
+        if made is not None:
+            found.add(made)
+    return order[:filled] + sorted(found)
+
+
+@functools.cache
+def _dict_on_one_path() -> dict[int, int]:
+    return dict.fromkeys(on_one_path(13, 1200), 0)
+
+
 _THOUSAND = range(1, 1001)
 
 LISTS: dict[str, Callable[[int], bytes]] = {
@@ -157,6 +206,7 @@ TABLES: dict[str, Callable[[int], bytes]] = {
     "frozensets of alike frozensets": lambda size: of(size, _frozensets(2)),
     "a dict of alike integers": lambda size: of(size, alike(int), "dict"),
     "a dict of alike long tuples": lambda size: of(size, _long_tuples(), "dict"),
+    "dicts of integers on one path": lambda size: _repeated(_dict_on_one_path())(size),
     "a frozenset of alike integers": lambda size: of(size, alike(int), "frozenset"),
 }
 """Accepted: values that Python hashes, as unlike and as alike as they may be."""
@@ -193,5 +243,7 @@ REFUSED: dict[str, Callable[[int], bytes]] = {
     "an integer and decimals": lambda size: _integer_and_decimals(size, "%s"),
     "tuples of an integer and decimals": lambda size: _integer_and_decimals(size, '{"tuple":[%s]}'),
     "trees of frozensets": _trees,
+    "very many large integers": lambda size: of(size, (n << 40 for n in itertools.count(1)), "set"),
+    "very many tuples": lambda size: of(size, ((n, -1) for n in itertools.count()), "dict"),
 }
 """Each of these would take quadratic time, or worse."""

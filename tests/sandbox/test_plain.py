@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -118,12 +119,31 @@ def test_bytes_that_nobody_would_write_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize("kind", ["set", "dict"])
 def test_keys_made_to_collide_cost_no_time(kind: str) -> None:
     # Multiples of 2**61 - 1 all have the hash 0.
-    keys = [{"int": f"{n * (2**61 - 1):x}"} for n in range(50_000)]
+    keys = [{"int": f"{n * (2**61 - 1):x}"} for n in range(10_000)]
     data = json.dumps({kind: keys if kind == "set" else [[key, 0] for key in keys]}).encode()
     started = time.process_time()
     with pytest.raises(NotPlain, match="hash"):
         decode(data)
-    assert time.process_time() - started < 2  # as a set they take minutes
+    assert time.process_time() - started < 2  # as a set they take seconds
+
+
+@pytest.mark.parametrize("kind", ["set", "dict"])
+def test_a_table_is_refused_from_the_size_on_at_which_its_keys_could_be_slow_together(kind: str) -> None:
+    """Most is 200 million steps: of n keys of chosen hashes, n squared; text and small integers take none."""
+
+    def table(keys: list[Any]) -> bytes:
+        return json.dumps({kind: keys if kind == "set" else [[key, 0] for key in keys]}).encode()
+
+    large = [n << 40 for n in range(1, 14_200)]
+    assert len(decode(table(large[:14_142]))) == 14_142  # 199,996,164
+    with pytest.raises(NotPlain, match="very many items"):
+        decode(table(large[:14_143]))  # 200,024,449
+    mixed = [*range(30_000), *(n << 40 for n in range(1, 5_556))]
+    assert len(decode(table(mixed[:-1]))) == 35_554  # 5,554 of them large: 197,466,916
+    assert len(decode(table([*map(str, range(100_000)), *range(100_000)]))) == 200_000
+    halves = json.dumps([{kind: json.loads(table(large[:10_001]))[kind]}] * 2).encode()
+    with pytest.raises(NotPlain, match="very many items"):
+        decode(halves)  # together 200,040,002
 
 
 def test_a_long_integer_and_decimals_of_its_hash_are_refused() -> None:

@@ -11,7 +11,9 @@ Refused is what would take longer:
 - a `Decimal` and a long number in one set, or among the keys of one dict: where their hashes agree they are compared,
   and that converts the number, in quadratic time;
 - many items of a set, or keys of a dict, with the same hash: each is compared with each. Two frozensets are compared by
-  looking the items of one up in the other, so the numbers of a frozenset and of those within it multiply.
+  looking the items of one up in the other, so the numbers of a frozenset and of those within it multiply;
+- very many items or keys whose hashes a program can choose, which is all but text, bytes and small integers: they can
+  be made to look for their places in a table along one path, each passing all the others.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ _MAX_BITS_BESIDE_DECIMALS = 4_000
 """Of the numbers in a set, or in the keys of a dict, that also holds a `Decimal`."""
 _MAX_DIGITS = 10_000
 """Of a `Decimal`."""
+_MAX_STEPS = 200_000_000
+"""Steps along such paths in all tables of a message together: most of a second."""
+_SMALL = 1 << 20
+"""There are too few integers below this to make such a path of."""
 _JSON_INTEGER = 1 << 62
 _JSON_INTEGER_CHARACTERS = len(str(-_JSON_INTEGER))
 
@@ -148,6 +154,7 @@ class _Reader:
     def __init__(self) -> None:
         self._held_by: dict[int, _Held] = {}
         """By the identity of a frozenset."""
+        self._steps = 0
 
     def read(self, pairs: list[tuple[str, Any]]) -> Any:
         """What an object of JSON stands for."""
@@ -171,8 +178,11 @@ class _Reader:
         self._table_of([key for key, _ in made])
         return dict(made)
 
-    def _table_of(self, items: Iterable[Any]) -> _Held:
+    def _table_of(self, items: list[Any]) -> _Held:
         """What the items hold, if a table of them can be made in linear time, and compared with another."""
+        self._steps += len(items) * sum(map(_has_a_chosen_hash, items))
+        if self._steps > _MAX_STEPS:
+            raise TooCostly("very many items of sets, or keys, other than text and small integers")
         held = self._held(items)
         # Sorted and not counted in a table: one of these hashes is what they may be made for.
         held.alike *= max((len(list(same)) for _, same in groupby(sorted(map(hash, items)))), default=1)
@@ -196,6 +206,12 @@ class _Reader:
             elif type(item) is frozenset:
                 held.add(self._held_by[id(item)])
         return held
+
+
+def _has_a_chosen_hash(item: Any) -> bool:
+    """Whether a program can give an item any hash. That of text and bytes is made with a secret."""
+    kind = type(item)
+    return kind is not str and kind is not bytes and not (kind is int and -_SMALL < item < _SMALL)
 
 
 def _read_decimal(written: str) -> Decimal:
