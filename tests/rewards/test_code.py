@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -91,6 +92,28 @@ def test_a_program_beyond_its_limits_fails() -> None:
     assert judge("print('x', flush=True)\nwhile True: pass", one, test_timeout_s=0.5) == 0.0
     assert judge("x = bytearray(1 << 29)\nprint('x')", one, memory_bytes=1 << 28) == 0.0
     assert judge("print('x' + ' ' * 2000)", one, output_bytes=1000) == 0.0
+
+
+# One integer of 800,000 bits and sixty decimals of its hash: comparing them takes a minute.
+COLLIDING = """
+import os, struct
+number = 2**800_000 - 1
+decimals = ",".join('{"Decimal":"%d"}' % (hash(number) + n * (2**61 - 1)) for n in range(60))
+data = b'[true,{"set":[{"int":"%x"},%s]}]' % (number, decimals.encode())
+def f(n):
+    if n == 1:
+        return 1
+    left = struct.pack("!I", len(data)) + data
+    while left:
+        left = left[os.write(3, left):]
+"""
+
+
+def test_what_a_program_returns_holds_nobody_up_and_fails_its_own_test_only() -> None:
+    tests = [{"input": [n], "output": 1} for n in (1, 2)]
+    started = time.thread_time()
+    assert judge(COLLIDING, {"tests": tests, "fn_name": "f"}, score="share") == 1 / 2
+    assert time.thread_time() - started < 2
 
 
 def test_all_tests_together_have_a_limit() -> None:

@@ -1,6 +1,7 @@
 """Functions called with arguments: values and exceptions come back as plain data."""
 
 import math
+import time
 
 import pytest
 
@@ -92,3 +93,45 @@ def test_a_value_of_every_kind_arrives(sandbox: Sandbox) -> None:
     calls = sandbox.call(source, "f", [[value] for value in values])
     assert calls.outcomes == tuple(map(Returned, values))
     assert [type(o.value) for o in calls.outcomes if isinstance(o, Returned)] == [type(value) for value in values]
+
+
+def test_a_value_that_would_be_slow_to_decode_comes_back_as_no_plain_data(sandbox: Sandbox) -> None:
+    source = (
+        "from decimal import Decimal\n"
+        "def f(count):\n"
+        "    number = 2**5_000 - 1\n"
+        "    return {number, *(Decimal(hash(number) + n * (2**61 - 1)) for n in range(count))}\n"
+    )
+    first, second, third = sandbox.call(source, "f", [[0], [2], [0]]).outcomes
+    assert first == third == Returned({2**5_000 - 1})
+    assert isinstance(second, Raised)
+    assert (second.type, "decimal" in second.message) == ("NotPlain", True)
+
+
+def test_the_costly_value_of_a_hostile_program_holds_nobody_up(sandbox: Sandbox) -> None:
+    source = (
+        "import os, struct\n"
+        "number = 2**800_000 - 1\n"
+        "decimals = ','.join('{\"Decimal\":\"%d\"}' % (hash(number) + n * (2**61 - 1)) for n in range(60))\n"
+        'data = b\'[true,{"set":[{"int":"%x"},%s]}]\' % (number, decimals.encode())\n'
+        "def f():\n"
+        "    os.write(3, struct.pack('!I', len(data)))\n"
+        "    left = data\n"
+        "    while left:\n"
+        "        left = left[os.write(3, left):]\n"
+    )
+    started = time.thread_time()
+    (outcome,) = sandbox.call(source, "f", [[]]).outcomes
+    assert time.thread_time() - started < 2
+    assert isinstance(outcome, Raised)
+    assert outcome.type == "NotPlain"
+
+
+def test_an_exception_that_a_program_writes_itself_has_a_name_and_a_message_of_text(sandbox: Sandbox) -> None:
+    source = (
+        "import os, struct\n"
+        'data = b\'[false,{"dict":[["classes",["E"]],["message",{"int":"%x"}]]}]\' % (2**64,)\n'
+        "os.write(3, struct.pack('!I', len(data)) + data)\n"
+        "def f():\n    return 1\n"
+    )
+    assert sandbox.call(source, "f", [[]]).outcomes == ()

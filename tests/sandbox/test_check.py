@@ -78,6 +78,18 @@ def test_several_functions_and_methods_can_be_called(sandbox: Sandbox) -> None:
     assert sandbox.check(tests, candidate, entry_point=["f", "g", "C.h"]).passed
 
 
+def test_an_answer_that_would_be_slow_to_decode_is_an_error_of_the_candidate(sandbox: Sandbox) -> None:
+    candidate = "def f(n):\n    return {k * (2**61 - 1) for k in range(n)}"
+    tests = (
+        "assert f(64) == {k * (2**61 - 1) for k in range(64)}\n"
+        "try:\n    f(65)\nexcept Exception as error:\n    said = repr(error)\n"
+        "assert said.startswith('CandidateError') and 'same hash' in said, said\n"
+        "assert f(1) == {0}\n"
+    )
+    verdict = sandbox.check(tests, candidate, entry_point="f")
+    assert verdict.passed, verdict.reason
+
+
 def test_a_candidate_out_of_time_fails_and_is_named(sandbox: Sandbox) -> None:
     verdict = sandbox.check("f()", "def f():\n    while True: pass", entry_point="f", limits=Limits(wall_s=1))
     assert not verdict.passed

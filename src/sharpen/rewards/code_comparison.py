@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Collection
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from fractions import Fraction
 from typing import Any, Literal
+
+from sharpen.sandbox.inside import collector
 
 Output = Literal["tokens", "exact"]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _LONGEST_NUMBER = 1000  # digits: reading a number takes more than linear time
-_MISSING = object()
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 def same_output(printed: bytes, expected: str, how: Output = "tokens", tolerance: float = 0.0) -> bool:
@@ -44,7 +49,7 @@ def same_value(
     ``int_is_float`` an integer for a float and the reverse, never a bool. ``tolerance`` is by how much two floats may
     differ, absolutely or relative to the larger. NaN is the same as NaN; the order of sets and of keys does not count.
 
-    Goes only as deep as ``expected``, so that ``found`` may be anything.
+    Goes only as deep as ``expected``, so that ``found`` may be anything. Takes time in proportion to its length.
     """
 
     def same(found: Any, expected: Any) -> bool:
@@ -58,20 +63,59 @@ def same_value(
                 return False
         if wanted in (list, tuple):
             return len(found) == len(expected) and all(map(same, found, expected))
-        if wanted in (set, frozenset):
-            return _same_members(found, expected)
-        if wanted is dict:
-            return _same_members(found, expected) and all(same(found[key], expected[key]) for key in expected)
+        if wanted in (set, frozenset, dict):
+            return len(found) == len(expected) and same_members(found, expected)
         if wanted is float:
             return _same_float(found, expected, tolerance)
         return bool(found == expected)
 
-    def _same_members(found: Collection[Any], expected: Collection[Any]) -> bool:
-        # True == 1 == 1.0 also as members: the found one that is equal must be the same too.
-        members = {member: member for member in found}
-        return len(found) == len(expected) and all(same(members.get(e, _MISSING), e) for e in expected)
+    def same_members(found: Collection[Any], expected: Collection[Any]) -> bool:
+        expected_names = [_name(member, int_is_float) for member in expected]
+        try:
+            found_names = [_name(member, int_is_float) for member in found]
+        except RecursionError:  # nested deeper than what is expected
+            return False
+        if sorted(found_names) != sorted(expected_names):
+            return False
+        if not isinstance(found, dict) or not isinstance(expected, dict):
+            return True
+        values = dict(zip(found_names, found.values(), strict=True))
+        return len(values) == len(found) and all(
+            same(values[name], value) for name, value in zip(expected_names, expected.values(), strict=True)
+        )
 
-    return same(found, expected)
+    with collector.paused():
+        return same(found, expected)
+
+
+def _name(member: Any, int_is_float: bool) -> str:
+    """What members of sets, or keys, have in common exactly if they are the same value.
+
+    Members are compared by their names, since to look one up in a set of others may take very long: Python compares it
+    with each that has the same hash, and many may have been given one. The hash of a text nobody can foresee.
+    """
+    kind = type(member)
+    if kind is float and int_is_float and member.is_integer():
+        member, kind = int(member), int
+    if kind is float:
+        return f"float {member + 0.0!r}"  # -0.0 is 0.0
+    if kind is int:
+        return f"int {member:x}"
+    if kind is complex:
+        return f"complex {member.real + 0.0!r} {member.imag + 0.0!r}"
+    if kind is Fraction:
+        return f"Fraction {member.numerator:x} {member.denominator:x}"
+    if kind is Decimal:
+        return f"Decimal {_EXACT.normalize(member) if member else 0}"
+    if kind is range:
+        return f"range {member.start:x} {member.stop:x} {member.step:x}"
+    if kind in (tuple, frozenset):
+        parts = [_name(part, int_is_float) for part in member]
+        if kind is frozenset:
+            parts.sort()
+        # In place of the parts, so that names do not grow from level to level.
+        return f"{kind.__name__} {hashlib.blake2b(ascii(parts).encode()).hexdigest()}"
+    return f"{kind.__name__} {member!r}"
 
 
 def _same_float(found: float, expected: float, tolerance: float) -> bool:

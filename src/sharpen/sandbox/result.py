@@ -60,7 +60,7 @@ class Returned:
 
 @dataclasses.dataclass(frozen=True)
 class Raised:
-    """A call raised, or gave back something that is no plain data (then `type` is NotPlain)."""
+    """A call raised, or gave back what is no plain data or would take long to decode (then `type` is NotPlain)."""
 
     type: str
     message: str

@@ -212,7 +212,7 @@ def _proven(level: Isolation) -> Zygote:
 
 
 def _outcomes(results: bytes, count: int) -> list[Outcome]:
-    """What the program says came of its calls. What is no outcome ends the list."""
+    """What the program says came of its calls. What is no outcome ends the list: the program wrote it itself."""
     outcomes: list[Outcome] = []
     for frame in wire.frames(results):
         if len(outcomes) == count:
@@ -220,13 +220,18 @@ def _outcomes(results: bytes, count: int) -> list[Outcome]:
         try:
             is_value, what = plain.decode(frame)
             outcomes.append(Returned(what) if is_value is True else _raised(what))
-        except (plain.NotPlain, TypeError, ValueError, LookupError):  # the program wrote into the pipe itself
+        except plain.TooCostly as error:
+            outcomes.append(Raised("NotPlain", str(error)))
+        except (TypeError, ValueError, LookupError):  # NotPlain is a ValueError
             break
     return outcomes
 
 
 def _raised(said: Any) -> Raised:
-    return Raised(str(said["classes"][0]), str(said["message"]))
+    kind, message = said["classes"][0], said["message"]
+    if type(kind) is not str or type(message) is not str:
+        raise TypeError("an exception without a name or a message")
+    return Raised(kind, message)
 
 
 def _verdict(tests: Result, results: bytes, candidate: Result) -> Verdict:

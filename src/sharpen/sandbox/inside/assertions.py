@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from . import plain, wire
 from .limits import Limits
-from .programs import REPLIES_FD, REQUESTS_FD, RESULTS_FD, describe, execute, open_standard_streams, send
+from .programs import REPLIES_FD, REQUESTS_FD, RESULTS_FD, describe, execute, open_standard_streams, refusal, send
 
 PASSED, FAILED, UNUSABLE = "passed", "failed", "unusable"
 
@@ -67,6 +67,8 @@ class Link:
             is_value, what = plain.decode(reply)
         except (wire.Cut, BrokenPipeError):
             self._end("the candidate's process ended")
+        except plain.TooCostly as error:
+            return False, refusal(error)
         except (ValueError, TypeError) as error:  # NotPlain is a ValueError
             self._end(f"the candidate's process sent no answer: {error}")
         return is_value, what

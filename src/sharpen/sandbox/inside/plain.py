@@ -2,27 +2,56 @@
 
 What JSON lacks is an object with one key, the name of the type. A value comes out as exactly a builtin type,
 whatever class it was of, so that no method of its own comes with it.
+
+Decoding takes time in proportion to the bytes, and so does comparing what was decoded with values of the same types.
+Refused is what would take longer:
+
+- an integer in more decimal digits than `encode` writes: to read them takes quadratic time;
+- long numbers in a `Fraction`, which is reduced, and in a `range`, whose length is a quotient; a very long `Decimal`;
+- a `Decimal` and a long number in one set, or among the keys of one dict: where their hashes agree they are compared,
+  and that converts the number, in quadratic time;
+- many items of a set, or keys of a dict, with the same hash: each is compared with each. Two frozensets are compared by
+  looking the items of one up in the other, so the numbers of a frozenset and of those within it multiply;
+- very many items or keys whose hashes a program can choose, which is all but text, bytes and small integers: they can
+  be made to look for their places in a table along one path, each passing all the others.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, KeysView, ValuesView
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
+from . import collector
+
 MAX_ITEMS_OF_AN_ITERATOR = 100_000
-_MAX_SAME_HASH = 64
-_MAX_NUMBER_BYTES = 10_000
+_MAX_ALIKE = 64
+_MAX_BITS = 80_000
+"""Of the numbers that make a fraction or a range."""
+_MAX_BITS_BESIDE_DECIMALS = 4_000
+"""Of the numbers in a set, or in the keys of a dict, that also holds a `Decimal`."""
+_MAX_DIGITS = 10_000
+"""Of a `Decimal`."""
+_MAX_STEPS = 200_000_000
+"""Steps along such paths in all tables of a message together: most of a second."""
+_SMALL = 1 << 20
+"""There are too few integers below this to make such a path of."""
 _JSON_INTEGER = 1 << 62
+_JSON_INTEGER_CHARACTERS = len(str(-_JSON_INTEGER))
 
 
 class NotPlain(ValueError):
     """The value, or what claims to be one, is not plain data."""
+
+
+class TooCostly(NotPlain):
+    """It would be plain data, but would take far more time than in proportion to its bytes."""
 
 
 def encode(value: Any) -> bytes:
@@ -43,13 +72,15 @@ def decode(data: bytes) -> Any:
     """What was encoded, from a source that may be hostile.
 
     Raises:
-        NotPlain: the bytes are nothing that `encode` writes, or would cost far more time than their length.
+        NotPlain: the bytes are nothing that `encode` writes.
+        TooCostly: they are one of the few values that are refused, see above.
     """
     try:
-        return _read(json.loads(data))
+        with collector.paused():
+            return json.loads(data, parse_int=_json_integer, object_pairs_hook=_Reader().read)
     except NotPlain:
         raise
-    except (ValueError, TypeError, KeyError, ArithmeticError, InvalidOperation, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise NotPlain(f"not plain data: {error}") from None
 
 
@@ -101,68 +132,135 @@ _WRITERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 
 
-def _read(written: Any) -> Any:
-    if isinstance(written, list):
-        return _read_all(written)
-    if isinstance(written, dict):
-        ((name, inner),) = written.items()
-        return _READERS[name](inner)
-    return written
+@dataclasses.dataclass(slots=True)
+class _Held:
+    """What makes it costly to compare items of sets, or keys, with others of the same hash."""
+
+    alike: int = 1
+    """How many items of one frozenset have the same hash, times as many of a frozenset among these items, and so on."""
+    bits: int = 0
+    """Of the longest integer."""
+    decimals: bool = False
+
+    def add(self, other: _Held) -> None:
+        self.alike = max(self.alike, other.alike)
+        self.bits = max(self.bits, other.bits)
+        self.decimals |= other.decimals
 
 
-def _read_all(written: Any) -> list[Any]:
-    return [_read(item) for item in written]
+class _Reader:
+    """Makes values of JSON's objects, the inner ones first."""
+
+    def __init__(self) -> None:
+        self._held_by: dict[int, _Held] = {}
+        """By the identity of a frozenset."""
+        self._steps = 0
+
+    def read(self, pairs: list[tuple[str, Any]]) -> Any:
+        """What an object of JSON stands for."""
+        ((name, inner),) = pairs
+        kind, make = _READERS[name]
+        _require(kind, inner)
+        return make(self, inner)
+
+    def read_set(self, items: list[Any]) -> set[Any]:
+        self._table_of(items)
+        return set(items)
+
+    def read_frozenset(self, items: list[Any]) -> frozenset[Any]:
+        held = self._table_of(items)
+        made = frozenset(items)
+        self._held_by[id(made)] = held
+        return made
+
+    def read_dict(self, pairs: list[Any]) -> dict[Any, Any]:
+        made = [(key, item) for key, item in pairs]
+        self._table_of([key for key, _ in made])
+        return dict(made)
+
+    def _table_of(self, items: list[Any]) -> _Held:
+        """What the items hold, if a table of them can be made in linear time, and compared with another."""
+        self._steps += len(items) * sum(map(_has_a_chosen_hash, items))
+        if self._steps > _MAX_STEPS:
+            raise TooCostly("very many items of sets, or keys, other than text and small integers")
+        held = self._held(items)
+        # Sorted and not counted in a table: one of these hashes is what they may be made for.
+        held.alike *= max((len(list(same)) for _, same in groupby(sorted(map(hash, items)))), default=1)
+        if held.alike > _MAX_ALIKE:
+            raise TooCostly("many items of a set, or keys, with the same hash")
+        if held.decimals and held.bits > _MAX_BITS_BESIDE_DECIMALS:
+            raise TooCostly("a set, or keys, with both a decimal and a number that is very large")
+        return held
+
+    def _held(self, items: Iterable[Any]) -> _Held:
+        held = _Held()
+        for item in items:
+            if type(item) is int:
+                held.bits = max(held.bits, item.bit_length())
+            elif type(item) is Fraction:
+                held.bits = max(held.bits, item.numerator.bit_length(), item.denominator.bit_length())
+            elif type(item) is Decimal:
+                held.decimals = True
+            elif type(item) is tuple:
+                held.add(self._held(item))
+            elif type(item) is frozenset:
+                held.add(self._held_by[id(item)])
+        return held
 
 
-def _read_keys(written: Any) -> list[Any]:
-    """Items of a set or keys of a dict; refused where so many share a hash that hashing takes quadratic time."""
-    items = _read_all(written)
-    # As text, because text is hashed with a secret: so counting is not slowed by what is counted.
-    same = Counter(str(hash(item)) for item in items)
-    if same and max(same.values()) > _MAX_SAME_HASH:
-        raise NotPlain("many keys with the same hash")
-    return items
-
-
-def _read_dict(written: Any) -> dict[Any, Any]:
-    keys = _read_keys([key for key, _ in written])
-    return dict(zip(keys, [_read(item) for _, item in written], strict=True))
-
-
-def _read_fraction(written: Any) -> Fraction:
-    numerator, denominator = map(_integer, _read_all(written))
-    if max(numerator.bit_length(), denominator.bit_length()) > 8 * _MAX_NUMBER_BYTES:
-        raise NotPlain("a fraction of very large numbers")  # reducing it takes quadratic time
-    return Fraction(numerator, denominator)
+def _has_a_chosen_hash(item: Any) -> bool:
+    """Whether a program can give an item any hash. That of text and bytes is made with a secret."""
+    kind = type(item)
+    return kind is not str and kind is not bytes and not (kind is int and -_SMALL < item < _SMALL)
 
 
 def _read_decimal(written: str) -> Decimal:
-    if len(written) > _MAX_NUMBER_BYTES:
-        raise NotPlain("a decimal of very many digits")
+    if len(written) > _MAX_DIGITS:
+        raise TooCostly("a decimal of very many digits")
     return Decimal(written)
 
 
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise NotPlain(f"{value!r} is no integer")
-    return value
+def _read_complex(parts: list[Any]) -> complex:
+    for part in parts:
+        _require(float, part)
+    return complex(*parts)
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "int": lambda written: int(written, 16),
-    "float": float,
-    "tuple": lambda written: tuple(_read_all(written)),
-    "dict": _read_dict,
-    "set": lambda written: set(_read_keys(written)),
-    "frozenset": lambda written: frozenset(_read_keys(written)),
-    "complex": lambda written: complex(*map(float, _read_all(written))),
-    "bytes": bytes.fromhex,
-    "bytearray": bytearray.fromhex,
-    "range": lambda written: range(*map(_integer, _read_all(written))),
-    "deque": lambda written: deque(_read_all(written)),
-    "Fraction": _read_fraction,
-    "Decimal": _read_decimal,
-    "keys": lambda written: set(_read_keys(written)),
-    "values": _read_all,
-    "iterator": lambda written: iter(_read_all(written)),
+def _integers(numbers: list[Any]) -> list[int]:
+    """Those that are computed with."""
+    for number in numbers:
+        _require(int, number)
+        if number.bit_length() > _MAX_BITS:
+            raise TooCostly("a fraction, or a range, of very large numbers")
+    return numbers
+
+
+def _json_integer(digits: str) -> int:
+    if len(digits) > _JSON_INTEGER_CHARACTERS:
+        raise NotPlain("an integer of many decimal digits")
+    return int(digits)
+
+
+def _require(kind: type, value: Any) -> None:
+    if type(value) is not kind:
+        raise NotPlain(f"a value of type {type(value).__name__} where {kind.__name__} should be")
+
+
+_READERS: dict[str, tuple[type, Callable[[_Reader, Any], Any]]] = {
+    "int": (str, lambda _, written: int(written, 16)),
+    "float": (str, lambda _, written: float(written)),
+    "tuple": (list, lambda _, items: tuple(items)),
+    "dict": (list, _Reader.read_dict),
+    "set": (list, _Reader.read_set),
+    "frozenset": (list, _Reader.read_frozenset),
+    "complex": (list, lambda _, parts: _read_complex(parts)),
+    "bytes": (str, lambda _, written: bytes.fromhex(written)),
+    "bytearray": (str, lambda _, written: bytearray.fromhex(written)),
+    "range": (list, lambda _, numbers: range(*_integers(numbers))),
+    "deque": (list, lambda _, items: deque(items)),
+    "Fraction": (list, lambda _, numbers: Fraction(*_integers(numbers))),
+    "Decimal": (str, lambda _, written: _read_decimal(written)),
+    "keys": (list, _Reader.read_set),
+    "values": (list, lambda _, items: items),
+    "iterator": (list, lambda _, items: iter(items)),
 }

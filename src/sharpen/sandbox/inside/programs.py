@@ -75,10 +75,14 @@ def outcome(function: Callable[[], Any]) -> bytes:
         try:
             return plain.encode([True, value])
         except plain.NotPlain as error:
-            # Not as the ValueError that it is here: tests may expect one of the candidate.
-            return plain.encode([False, {"message": str(error), "arguments": [], "classes": ["NotPlain", "Exception"]}])
+            return plain.encode([False, refusal(error)])
     except BaseException as error:  # noqa: BLE001 - whatever a program raises is its result
         return plain.encode([False, describe(error)])
+
+
+def refusal(error: plain.NotPlain) -> dict[str, Any]:
+    """As `describe`, but not as the ValueError that it is here: tests may expect one of the candidate."""
+    return {"message": str(error), "arguments": [], "classes": ["NotPlain", "Exception"]}
 
 
 def describe(error: BaseException) -> dict[str, Any]:
