@@ -1,4 +1,4 @@
-"""Post-train language models with reinforcement learning: data source × reward × gradient coefficient."""
+"""Post-train language models with reinforcement learning, on a CPU or one GPU."""
 
 from typing import TYPE_CHECKING
 

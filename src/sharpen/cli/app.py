@@ -1,4 +1,4 @@
-"""The command line. What a command does stands in `cli_run`, `cli_eval` and `cli_chat`, imported when it is called."""
+"""The commands and their options. Each imports the module that does the work when it is called."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from sharpen.system.signals import exit_code
 from sharpen.system.streams import lasting
 
 ABOUT = """
-Post-train language models with reinforcement learning, from a laptop without
-a GPU to a cluster.
+Post-train language models with reinforcement learning, on a CPU or one GPU.
 
 [bold]A first session[/bold]
 
