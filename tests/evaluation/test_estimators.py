@@ -27,7 +27,7 @@ def test_pass_at_k_for_many_draws_and_prompts() -> None:
 @pytest.mark.parametrize(
     ("n", "c", "k", "message"),
     [
-        ([8, 4], [1, 1], 8, "at least 8 draws"),
+        ([8, 4], [1, 1], 8, "at least 8 completions"),
         (8, 9, 1, "between 0"),
         (8, -1, 1, "between 0"),
         (8, 1, 0, "at least 1"),
@@ -69,7 +69,7 @@ def test_majority_counts_the_share_where_equal_answers_are_marked_differently() 
 
 
 def test_majority_refuses() -> None:
-    with pytest.raises(ValueError, match="at least 8 draws"):
+    with pytest.raises(ValueError, match="at least 8 completions"):
         majority_at_k([["1"]], [[True]], 8)
     with pytest.raises(ValueError, match="2 answers"):
         majority_at_k([["1", "2"]], [[True]], 1)

@@ -37,7 +37,7 @@ class Known:
 
     def _completion(self, text: str, draw_id: int) -> Completion:
         finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
-        return Completion((3,) * len(text), text, (True,) * len(text), (), finish, draw_id=draw_id)
+        return Completion((3,) * len(text), text, (True,) * len(text), finish, draw_id=draw_id)
 
     def publish(self) -> None:
         pass

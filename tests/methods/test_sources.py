@@ -7,7 +7,7 @@ from hand_made import ScriptedCollector, completion, group
 
 from sharpen.data.collate import collate
 from sharpen.errors import RewardError
-from sharpen.rollout.sources import Collector, CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled
+from sharpen.rollout.sources import Collector, CurrentPolicy, Demonstrations, Drawn, DynamicSampling, InitialPolicy
 from sharpen.types import Completion, Group, Score, StepValue, WeightedReward
 
 Answers = list[tuple[Completion, float | None]]
@@ -39,7 +39,7 @@ def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
             "d": [answers(0, 0)],
         }
     )
-    drawn = Refilled(CurrentPolicy(2), max_rounds=10).draw(collector, 2)
+    drawn = DynamicSampling(CurrentPolicy(2), max_rounds=10).draw(collector, 2)
     assert collector.asked == [(["a", "b"], 2), (["c", "d"], 2), (["a", "b"], 2)]
     assert prompts(drawn.groups) == ["a", "a"]
     assert prompts(drawn.set_aside) == ["b", "c", "d", "b"]
@@ -48,7 +48,7 @@ def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
 
 def test_a_group_whose_rewards_differ_by_rounding_or_are_missing_but_for_one_is_flat() -> None:
     collector = ScriptedCollector({"a": [answers(0.3, 0.1 + 0.2)], "b": [answers(1, None)], "c": [answers(1, 0.5)]})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
+    drawn = DynamicSampling(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
     assert prompts(drawn.groups) == ["c"]
     assert prompts(drawn.set_aside) == ["a", "b"]
 
@@ -59,7 +59,7 @@ def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_litt
     collector = ScriptedCollector(
         {"a": [answers(1e6, 1e6 + 1)], "b": [answers(0.0, 1e-6)], "c": [answers(difference, 0.1)]}
     )
-    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
+    drawn = DynamicSampling(CurrentPolicy(2), max_rounds=1).draw(collector, 3)
     assert prompts(drawn.groups) == ["a", "b", "c"]
     weighted_rewards = (
         (WeightedReward(1.0, 1000.1), WeightedReward(-1.0, 1000.0)),
@@ -73,14 +73,14 @@ def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_litt
         def draw(self, collector: Collector, prompts: int) -> Drawn:
             return Drawn([summed, teaching])
 
-    drawn = Refilled(Summed(2), max_rounds=1).draw(ScriptedCollector({}), 2)
+    drawn = DynamicSampling(Summed(2), max_rounds=1).draw(ScriptedCollector({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["c"])
 
 
 def test_dynamic_sampling_gives_up_after_its_rounds_with_what_there_is() -> None:
     flat = [answers(1, 1)] * 2
     collector = ScriptedCollector({"a": [answers(1, 0), answers(0, 0)], "b": flat, "c": flat})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(collector, 3)
+    drawn = DynamicSampling(CurrentPolicy(2), max_rounds=2).draw(collector, 3)
     assert len(collector.asked) == 2
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b", "c", "a", "b", "c"])
 
@@ -99,16 +99,16 @@ def test_with_rewards_of_steps_a_group_teaches_where_these_differ() -> None:
         def draw(self, collector: Collector, prompts: int) -> Drawn:
             return Drawn(marked)
 
-    drawn = Refilled(Marked(2), max_rounds=1, differ="steps").draw(ScriptedCollector({}), 2)
+    drawn = DynamicSampling(Marked(2), max_rounds=1, differ="steps").draw(ScriptedCollector({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b"])
-    drawn = Refilled(Marked(2), max_rounds=1).draw(ScriptedCollector({}), 2)
+    drawn = DynamicSampling(Marked(2), max_rounds=1).draw(ScriptedCollector({}), 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["b"], ["a"])
 
 
 def test_without_a_single_group_that_teaches_the_step_is_of_those_that_do_not() -> None:
     flat = [answers(1, 1)] * 2
     collector = ScriptedCollector({"a": flat, "b": flat})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(collector, 2)
+    drawn = DynamicSampling(CurrentPolicy(2), max_rounds=2).draw(collector, 2)
     assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a", "b"], ["a", "b"])
 
 
@@ -155,7 +155,7 @@ def test_a_policy_that_is_never_right_has_nothing_to_imitate() -> None:
         InitialPolicy(3, None, 0.5, None, True).prepare(collector)
     assert str(error.value) == (
         "none of the 3 completions of the initial policy has a reward of 0.5 or more (the best has 0.25), so there is "
-        "nothing to imitate: lower method.threshold, or draw more with method.group_size"
+        "nothing to imitate: lower method.threshold, or sample more completions with method.group_size"
     )
 
 
