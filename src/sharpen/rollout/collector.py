@@ -8,7 +8,7 @@ from typing import Any
 
 from sharpen.data.cursor import Cursor
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.sources import Drawn
+from sharpen.rollout.sources import Collected
 from sharpen.types import Group, Prompt
 
 Scoring = Callable[[Sequence[Group]], tuple[list[Group], dict[str, float]]]
@@ -60,7 +60,7 @@ class LocalCollector:
         self._groups = groups
         self._cursor = Cursor(len(groups), self._seed)
 
-    def collect(self, prompts: list[Prompt], group_size: int) -> Drawn:
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         assert self._engine is not None
         assert self._score is not None
         started = time.perf_counter()
@@ -70,7 +70,7 @@ class LocalCollector:
         rollout_s = time.perf_counter() - started
         groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
         scored, seconds = self._score(groups)
-        return Drawn(scored, seconds={"rollout": rollout_s, **seconds})
+        return Collected(scored, seconds={"rollout": rollout_s, **seconds})
 
     def state(self) -> dict[str, Any]:
         return {"cursor": self._cursor.state(), "next_draw": self._next_draw}

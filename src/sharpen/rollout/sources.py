@@ -34,7 +34,7 @@ class Collector(Protocol):
         """The next groups of the data, or of the kept groups."""
         ...
 
-    def collect(self, prompts: list[Prompt], group_size: int) -> Drawn:
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         """``group_size`` completions of the current policy for each prompt, scored."""
         ...
 
@@ -44,7 +44,7 @@ class Collector(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Collected:
     """The groups of one step, and groups that were sampled but are not trained on.
 
     ``seconds`` is the time of sampling and scoring by part: ``rollout``, ``reward``, ``reward/<name>``.
@@ -67,13 +67,13 @@ class Source(ABC):
         return []
 
     @abstractmethod
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
+    def collect(self, collector: Collector, prompts: int) -> Collected:
         """The groups of one step."""
 
 
 class _Data(Source):
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
-        return Drawn(collector.next_groups(prompts))
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return Collected(collector.next_groups(prompts))
 
 
 class Demonstrations(_Data):
@@ -103,7 +103,7 @@ class CurrentPolicy(Source):
 
     group_size: int
 
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
+    def collect(self, collector: Collector, prompts: int) -> Collected:
         return collector.collect(collector.next_prompts(prompts), self.group_size)
 
 
@@ -122,20 +122,22 @@ class DynamicSampling(Source):
     max_rounds: int
     differ: Differing = "total"
 
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
+    def collect(self, collector: Collector, prompts: int) -> Collected:
         kept: list[Group] = []
         set_aside: list[Group] = []
         seconds: Counter[str] = Counter()
         for _ in range(self.max_rounds):
-            drawn = self.source.draw(collector, prompts)
-            seconds.update(drawn.seconds)
-            for group in drawn.groups:
+            collected = self.source.collect(collector, prompts)
+            seconds.update(collected.seconds)
+            for group in collected.groups:
                 keep = len(kept) < prompts and _has_spread(group, self.differ)
                 (kept if keep else set_aside).append(group)
             if len(kept) == prompts:
-                return Drawn(kept, set_aside, seconds)
-        # No group has spread: the step runs on groups without a gradient and leaves the weights unchanged.
-        return Drawn(kept, set_aside, seconds) if kept else Drawn(set_aside[:prompts], set_aside[prompts:], seconds)
+                return Collected(kept, set_aside, seconds)
+        if not kept:
+            # The step runs on groups without a gradient and leaves the weights unchanged.
+            kept, set_aside = set_aside[:prompts], set_aside[prompts:]
+        return Collected(kept, set_aside, seconds)
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,8 @@ class InitialPolicy(Source):
         collector.keep(kept)
         return groups
 
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
-        return Drawn(collector.next_groups(prompts))
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return Collected(collector.next_groups(prompts))
 
 
 def _has_spread(group: Group, of: Differing) -> bool:
