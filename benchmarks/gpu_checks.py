@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from cases import SEED, Case
 from forced_sharpen import engine_of_lengths
-from gpu_device import turns
+from gpu_device import scheduled
 from synthetic import grpo_batch, random_groups, random_prompts
 from torch import Tensor
 
@@ -48,9 +48,13 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
     rounded = load_policy(folder, compute_dtype="bfloat16", device=device)
     return {
         "completions as the engine draws them": partial(_same_tokens, cpu, there, {}),
-        "the same without a CUDA graph": partial(_same_tokens, cpu, there, {"capture": False}),
-        "the same, looking before feeding back": partial(_same_tokens, cpu, there, {"ahead": False, "capture": False}),
-        "the same, looking after feeding back": partial(_same_tokens, cpu, there, {"ahead": True, "capture": False}),
+        "the same without a CUDA graph": partial(_same_tokens, cpu, there, {"cuda_graph": False}),
+        "the same, checking before decoding": partial(
+            _same_tokens, cpu, there, {"decode_first": False, "cuda_graph": False}
+        ),
+        "the same, checking after decoding": partial(
+            _same_tokens, cpu, there, {"decode_first": True, "cuda_graph": False}
+        ),
         "packed log-probabilities against the plain forward's": partial(_packed_logprobs, there),
         "the rollout's log-probabilities against the trainer's": partial(_rollout_logprobs, there),
         "the gradient against the CPU's": partial(_same_gradient, cpu, there),
@@ -75,7 +79,7 @@ def _prompts(policy: Policy) -> list[Prompt]:
 
 def _same_tokens(cpu: Policy, there: Policy, chosen: dict[str, bool]) -> Check:
     expected = _draw(cpu)
-    with turns(**chosen):
+    with scheduled(**chosen):
         drawn = _draw(there)
     different = [b for b, (a, c) in enumerate(zip(expected, drawn, strict=True)) if a.token_ids != c.token_ids]
     strange = [b for b in different if not _rounded(cpu, b, expected[b].token_ids, drawn[b].token_ids)]

@@ -67,12 +67,16 @@ def restart_peak(device: str) -> None:
 
 
 @contextlib.contextmanager
-def turns(*, ahead: bool | None = None, capture: bool | None = None) -> Iterator[None]:
-    """Within it, the local engine decodes as said here, whatever it would choose: see `Scheduler.run`."""
+def scheduled(*, decode_first: bool | None = None, cuda_graph: bool | None = None) -> Iterator[None]:
+    """In this context, the local engine's scheduler runs with these arguments: see `Scheduler.run`."""
     original: Any = Scheduler.run
 
     def run(self: Scheduler, **chosen: bool) -> Any:
-        given = {name: value for name, value in (("ahead", ahead), ("capture", capture)) if value is not None}
+        given = {
+            name: value
+            for name, value in (("decode_first", decode_first), ("cuda_graph", cuda_graph))
+            if value is not None
+        }
         return original(self, **(chosen | given))
 
     Scheduler.run = run  # type: ignore[method-assign]

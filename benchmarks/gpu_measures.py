@@ -1,4 +1,4 @@
-"""ModelRunner and the training pass of one model on a device, as shares of what the device can do."""
+"""Decoding and training of one model on a device, as shares of the device's peak rates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 from cases import SEED, Case
 from floor import Rates, Shape, rollout, training
-from gpu_device import median_seconds, peak_bytes, restart_peak, turns
+from gpu_device import median_seconds, peak_bytes, restart_peak, scheduled
 from synthetic import grpo_batch, random_groups, random_prompts
 
 from sharpen.methods.grpo import GRPO
@@ -23,7 +23,7 @@ COMPUTE_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """ModelRunner without the prefill: its rate, and its least time as a share of what it took."""
+    """Decoding without prefill: its rate, and its minimum time as a share of the measured time."""
 
     model: str
     prompts: int
@@ -56,7 +56,7 @@ def decode(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, *,
     prompts = random_prompts(case, shape.vocabulary)
     draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
     restart_peak(device)
-    with turns(capture=capture):
+    with scheduled(cuda_graph=capture):
         whole, first = (
             median_seconds(
                 partial(engine.generate, prompts, draw_ids, Sampling(limit), SEED), device, 5 if capture else 2

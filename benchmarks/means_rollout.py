@@ -72,7 +72,7 @@ def draw(
 @contextlib.contextmanager
 def _no_blocks() -> Iterator[None]:
     with (
-        mock.patch.object(projections, "_blocks_are_faster", return_value=False),
+        mock.patch.object(projections, "_blocked_is_faster", return_value=False),
         mock.patch.object(torch.backends.mkldnn, "is_available", return_value=False),
     ):
         yield

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sharpen.data.collate import collate
 from sharpen.methods import Method
-from sharpen.rollout.sources import Drawn
+from sharpen.rollout.sources import Collected
 from sharpen.training.update import with_weights
 from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score
 
@@ -80,7 +80,7 @@ def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
 
 
 class ScriptedCollector:
-    """``answers[prompt]`` are the completions that are drawn, with their rewards; kept groups are remembered."""
+    """``answers[prompt]`` are its completions of each round, with their rewards. Records the kept groups."""
 
     def __init__(self, answers: Mapping[str, Sequence[Sequence[tuple[Completion, float | None]]]]) -> None:
         self.answers = {name: iter(rounds) for name, rounds in answers.items()}
@@ -99,11 +99,11 @@ class ScriptedCollector:
     def next_groups(self, count: int) -> list[Group]:
         return self.kept[:count]
 
-    def collect(self, prompts: list[Prompt], group_size: int) -> Drawn:
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         self.asked.append(([p.id for p in prompts], group_size))
         drawn = [group(p.id, *next(self.answers[p.id])) for p in prompts]
         assert all(len(g.completions) == group_size for g in drawn)
-        return Drawn(drawn)
+        return Collected(drawn)
 
     def keep(self, groups: list[Group]) -> None:
         self.kept = groups

@@ -12,10 +12,10 @@ from sharpen.methods import METHODS, resolve_method
 from sharpen.rollout.sources import (
     CurrentPolicy,
     Demonstrations,
+    DynamicSampling,
     InitialPolicy,
     MarkedSteps,
     Preferences,
-    Refilled,
     Source,
 )
 from sharpen.types import Outputs, Score, StepValue
@@ -33,7 +33,7 @@ SOURCES: dict[str, Source] = {
     "ppo": CurrentPolicy(1),
     "grpo": CurrentPolicy(8),
     "dr_grpo": CurrentPolicy(8),
-    "dapo": Refilled(CurrentPolicy(8), 10),
+    "dapo": DynamicSampling(CurrentPolicy(8), 10),
     "gspo": CurrentPolicy(8),
     "cispo": CurrentPolicy(8),
 }

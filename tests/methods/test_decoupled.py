@@ -10,7 +10,7 @@ from hand_made import ScriptedCollector, completion, group, prompt
 from sharpen.data.collate import collate
 from sharpen.methods import CISPO, DAPO, GRPO, GSPO, PPO, Method, resolve_method
 from sharpen.rewards import FunctionReward, Gate, WeightedSum
-from sharpen.rollout.sources import Collector, CurrentPolicy, Drawn, Refilled
+from sharpen.rollout.sources import Collected, Collector, CurrentPolicy, DynamicSampling
 from sharpen.types import Batch, Group, Score, WeightedReward
 
 APART: dict[str, Any] = {"combine": "normalise_then_sum"}
@@ -131,14 +131,14 @@ def test_dynamic_sampling_keeps_groups_in_which_one_of_the_rewards_differs() -> 
     groups = [of("differs", (1.0, 0.0), (0.0, 1.0)), of("flat", (1.0, 0.0), (1.0, 0.0))]
 
     class Given(CurrentPolicy):
-        def draw(self, collector: Collector, prompts: int) -> Drawn:
-            return Drawn(groups)
+        def collect(self, collector: Collector, prompts: int) -> Collected:
+            return Collected(groups)
 
     method = DAPO(group_size=2, overlong_share=0.0, **APART)
     source = method.source()
-    assert isinstance(source, Refilled)
+    assert isinstance(source, DynamicSampling)
     found = {
-        differ: [g.prompt.id for g in Refilled(Given(2), 1, differ).draw(ScriptedCollector({}), 2).groups]
+        differ: [g.prompt.id for g in DynamicSampling(Given(2), 1, differ).collect(ScriptedCollector({}), 2).groups]
         for differ in (source.differ, "total")
     }
     assert found == {"parts": ["differs"], "total": ["differs", "flat"]}  # nothing differs: the step goes with these

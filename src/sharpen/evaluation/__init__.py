@@ -1,1 +1,1 @@
-"""Measurements that say whether a model got better."""
+"""Held-out evaluation: pass@k, maj@k and confidence intervals."""

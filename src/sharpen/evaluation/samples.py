@@ -1,4 +1,4 @@
-"""What an evaluation drew, as a file."""
+"""The completions of an evaluation as a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sharpen.system.files import replacing
 
 
 def write_samples(evaluation: Evaluation, path: Path) -> None:
-    """Write a Parquet file of one row per completion, with its reward and whether it counts as right."""
+    """Write a Parquet file with one row per completion: its reward and whether it counts as right."""
     rows: list[dict[str, Any]] = []
     for group, marks in zip(evaluation.groups, evaluation.right, strict=True):
         for completion, score, right in zip(group.completions, group.scores, marks, strict=True):

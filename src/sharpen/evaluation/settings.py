@@ -1,4 +1,4 @@
-"""How held-out prompts are answered and measured."""
+"""How a model is evaluated on held-out prompts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sharpen.settings import Settings
 class EvaluationSettings(Settings):
     every: int = Field(0, ge=0, description="steps between evaluations on held-out prompts; 0: never")
     prompts: int = Field(128, ge=1)
-    n: int = Field(1, ge=1, description="completions drawn per prompt")
+    n: int = Field(1, ge=1, description="completions sampled per prompt")
     k: tuple[int, ...] = (1,)
-    threshold: float = Field(1.0, description="a completion is right when its reward is at least this")
+    threshold: float = Field(1.0, description="a completion counts as right if its reward is at least this")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
@@ -26,7 +26,7 @@ class EvaluationSettings(Settings):
         return k
 
     @model_validator(mode="after")
-    def _enough_draws(self) -> EvaluationSettings:
+    def _enough_completions(self) -> EvaluationSettings:
         if max(self.k) > self.n:
             raise ValueError(f"pass@{max(self.k)} needs n >= {max(self.k)} completions per prompt, n is {self.n}")
         return self

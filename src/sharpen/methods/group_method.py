@@ -18,7 +18,7 @@ from sharpen.functional.advantages import (
 from sharpen.functional.losses import reduce
 from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.rollout.sources import CurrentPolicy, Differing, Refilled, Source
+from sharpen.rollout.sources import CurrentPolicy, Differing, DynamicSampling, Source
 from sharpen.types import Batch
 
 
@@ -76,11 +76,11 @@ class GroupMethod(PolicyMethod):
             raise ValueError("combine normalise_then_sum needs kl.placement loss: a KL in the reward has no group")
 
     def source(self) -> Source:
-        drawn = CurrentPolicy(self.group_size)
+        source = CurrentPolicy(self.group_size)
         if not self.dynamic_sampling:
-            return drawn
+            return source
         differ: Differing = "steps" if self.needs_steps else "parts" if self.decoupled else "total"
-        return Refilled(drawn, self.max_rounds, differ)
+        return DynamicSampling(source, self.max_rounds, differ)
 
     @property
     def needs_steps(self) -> bool:

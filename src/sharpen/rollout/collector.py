@@ -1,4 +1,4 @@
-"""Turns prompts into scored groups in this process: the data in its order, the engine, the reward."""
+"""Collects scored groups in this process: takes prompts from the data, samples completions, scores them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from sharpen.data.cursor import Cursor
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.sources import Drawn
+from sharpen.rollout.sources import Collected
 from sharpen.types import Group, Prompt
 
 Scoring = Callable[[Sequence[Group]], tuple[list[Group], dict[str, float]]]
-"""The same groups with scores, and the seconds that each part of the scoring took."""
+"""Returns the groups with scores, and the seconds that each part of scoring took."""
 
 
 class LocalCollector:
-    """Implements ``sources.Collector``. Its state is the data cursor and the number of draws so far."""
+    """Implements ``sources.Collector``. Its state is the data cursor and the next draw id."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class LocalCollector:
 
     @property
     def groups(self) -> int:
-        """How many there are to draw from."""
+        """The number of groups in the data, or of those kept."""
         return len(self._groups)
 
     def keep(self, groups: Sequence[Group]) -> None:
@@ -60,23 +60,23 @@ class LocalCollector:
         self._groups = groups
         self._cursor = Cursor(len(groups), self._seed)
 
-    def collect(self, prompts: list[Prompt], group_size: int) -> Drawn:
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         assert self._engine is not None
         assert self._score is not None
         started = time.perf_counter()
         first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
         draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]
-        drawn = self._engine.generate(prompts, draw_ids, self._sampling, self._seed)
+        completions = self._engine.generate(prompts, draw_ids, self._sampling, self._seed)
         rollout_s = time.perf_counter() - started
-        groups = [Group(p, completions) for p, completions in zip(prompts, drawn, strict=True)]
+        groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
         scored, seconds = self._score(groups)
-        return Drawn(scored, seconds={"rollout": rollout_s, **seconds})
+        return Collected(scored, seconds={"rollout": rollout_s, **seconds})
 
     def state(self) -> dict[str, Any]:
         return {"cursor": self._cursor.state(), "next_draw": self._next_draw}
 
     def load(self, state: dict[str, Any], kept: Sequence[Group] | None) -> None:
-        """Go on from ``state``, and with the groups that had been kept where there are some."""
+        """Resume from ``state``, with the groups that were kept, if any."""
         if kept is not None:
             self._use(kept)
         self._cursor.load(state["cursor"])

@@ -1,4 +1,4 @@
-"""Where prompts and completions come from."""
+"""Sources of training groups: the data, the current policy, or the initial policy."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from sharpen.functional.rounding import rounding_of_sum
 from sharpen.types import Group, Prompt
 
 Reads = Literal["prompts", "demonstrations", "preferences", "steps"]
-"""What a source needs of the data: prompts alone, or completions that somebody wrote, ranked or marked by step."""
+"""What a source needs from the data: prompts only, demonstrations, preferences, or completions with step labels."""
 
 Differing = Literal["total", "steps", "parts"]
-"""The rewards that differ within a group that teaches: of completions, of their steps, or one of several rewards."""
+"""Which rewards must differ within a group to give a gradient: the totals, those of steps, or any one of several."""
 
 
 class Collector(Protocol):
-    """What a source can draw on."""
+    """Gives a source its prompts and groups."""
 
     def all_prompts(self) -> list[Prompt]: ...
 
     def next_prompts(self, count: int) -> list[Prompt]: ...
 
     def next_groups(self, count: int) -> list[Group]:
-        """The next groups of the data, or of what was kept."""
+        """The next groups of the data, or of the kept groups."""
         ...
 
-    def collect(self, prompts: list[Prompt], group_size: int) -> Drawn:
-        """``group_size`` completions of the current policy for each prompt, with the reward's scores."""
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
+        """``group_size`` completions of the current policy for each prompt, scored."""
         ...
 
     def keep(self, groups: list[Group]) -> None:
-        """Make these the groups that `next_groups` gives from now on; they outlive a crash."""
+        """Store these groups on disk. From now on `next_groups` returns them."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """The groups of one step, and those that were drawn as well but are not trained on.
+class Collected:
+    """The groups of one step, and groups that were sampled but are not trained on.
 
-    ``seconds`` are those that drawing and scoring took, by part: ``rollout``, ``reward``, ``reward/<name>``.
+    ``seconds`` is the time of sampling and scoring by part: ``rollout``, ``reward``, ``reward/<name>``.
     """
 
     groups: list[Group]
@@ -56,40 +56,40 @@ class Drawn:
 
 
 class Source(ABC):
-    """One place that completions come from."""
+    """Where the groups of a step come from."""
 
     reads: ClassVar[Reads]
     on_policy: ClassVar[bool] = False
-    """Whether the completions of a step are drawn from the policy that is then updated."""
+    """Whether a step's completions are sampled from the policy that the step updates."""
 
     def prepare(self, collector: Collector) -> list[Group]:
-        """What has to be done once, before the first step. Gives what was drawn for it."""
+        """Runs once, before the first step. Returns the groups that it sampled."""
         return []
 
     @abstractmethod
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
+    def collect(self, collector: Collector, prompts: int) -> Collected:
         """The groups of one step."""
 
 
 class _Data(Source):
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
-        return Drawn(collector.next_groups(prompts))
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return Collected(collector.next_groups(prompts))
 
 
 class Demonstrations(_Data):
-    """Completions written by somebody else."""
+    """Completions of the data, to be imitated."""
 
     reads = "demonstrations"
 
 
 class Preferences(_Data):
-    """Completions of the same prompt that somebody has ranked."""
+    """Ranked completions of the same prompt."""
 
     reads = "preferences"
 
 
 class MarkedSteps(_Data):
-    """Completions whose steps somebody has marked as right or wrong."""
+    """Completions whose steps are labelled as right or wrong."""
 
     reads = "steps"
 
@@ -103,17 +103,16 @@ class CurrentPolicy(Source):
 
     group_size: int
 
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
+    def collect(self, collector: Collector, prompts: int) -> Collected:
         return collector.collect(collector.next_prompts(prompts), self.group_size)
 
 
 @dataclass(frozen=True)
-class Refilled(Source):
-    """Draws from another source until every group has rewards that differ: DAPO's dynamic sampling.
+class DynamicSampling(Source):
+    """DAPO's dynamic sampling: collects from another source until enough groups have rewards that differ.
 
-    Groups without spread teach nothing and are set aside; so are those beyond what the step needs, and what came
-    with the last round. After ``max_rounds`` the step goes with the groups that there are. ``differ`` says which
-    rewards.
+    Groups with equal rewards give no gradient and are set aside, and so are surplus groups of the last round. After
+    ``max_rounds`` the step trains on the groups found so far. ``differ`` says which rewards must differ.
     """
 
     reads = "prompts"
@@ -123,28 +122,30 @@ class Refilled(Source):
     max_rounds: int
     differ: Differing = "total"
 
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
+    def collect(self, collector: Collector, prompts: int) -> Collected:
         kept: list[Group] = []
         set_aside: list[Group] = []
         seconds: Counter[str] = Counter()
         for _ in range(self.max_rounds):
-            drawn = self.source.draw(collector, prompts)
-            seconds.update(drawn.seconds)
-            for group in drawn.groups:
-                teaches = len(kept) < prompts and _has_spread(group, self.differ)
-                (kept if teaches else set_aside).append(group)
+            collected = self.source.collect(collector, prompts)
+            seconds.update(collected.seconds)
+            for group in collected.groups:
+                keep = len(kept) < prompts and _has_spread(group, self.differ)
+                (kept if keep else set_aside).append(group)
             if len(kept) == prompts:
-                return Drawn(kept, set_aside, seconds)
-        # Not one group with spread: the step goes on with groups that teach nothing, and changes nothing.
-        return Drawn(kept, set_aside, seconds) if kept else Drawn(set_aside[:prompts], set_aside[prompts:], seconds)
+                return Collected(kept, set_aside, seconds)
+        if not kept:
+            # The step runs on groups without a gradient and leaves the weights unchanged.
+            kept, set_aside = set_aside[:prompts], set_aside[prompts:]
+        return Collected(kept, set_aside, seconds)
 
 
 @dataclass(frozen=True)
 class InitialPolicy(Source):
-    """What the policy that training begins with answers, kept if right: a data set made once, then imitated.
+    """Rejection sampling: correct completions of the initial policy are collected once, then imitated.
 
-    ``group_size`` completions for each of the first ``prompts`` prompts (all of them where it is None), of which
-    those with at least ``threshold`` are kept, each once and at most ``at_most`` for a prompt.
+    Samples ``group_size`` completions for each of the first ``prompts`` prompts (None: all) and keeps those whose
+    reward is at least ``threshold``, at most ``at_most`` per prompt (None: all); with ``unique``, no two equal.
     """
 
     reads = "prompts"
@@ -167,19 +168,19 @@ class InitialPolicy(Source):
             at_most=self.at_most,
             unique=self.unique,
         )
-        drawn = [(group.prompt, completion) for group in groups for completion in group.completions]
-        chosen = [Group(prompt, (c,)) for (prompt, c), keep in zip(drawn, accepted_B.tolist(), strict=True) if keep]
-        if not chosen:
+        sampled = [(group.prompt, completion) for group in groups for completion in group.completions]
+        kept = [Group(prompt, (c,)) for (prompt, c), keep in zip(sampled, accepted_B.tolist(), strict=True) if keep]
+        if not kept:
             raise RewardError(
-                f"none of the {len(drawn)} completions of the initial policy has a reward of {self.threshold:g} or "
+                f"none of the {len(sampled)} completions of the initial policy has a reward of {self.threshold:g} or "
                 f"more (the best has {max(batch.rewards_B.nan_to_num(-torch.inf).tolist()):g}), so there is nothing to "
-                "imitate: lower method.threshold, or draw more with method.group_size"
+                "imitate: lower method.threshold, or sample more completions with method.group_size"
             )
-        collector.keep(chosen)
+        collector.keep(kept)
         return groups
 
-    def draw(self, collector: Collector, prompts: int) -> Drawn:
-        return Drawn(collector.next_groups(prompts))
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return Collected(collector.next_groups(prompts))
 
 
 def _has_spread(group: Group, of: Differing) -> bool:

@@ -18,7 +18,7 @@ from sharpen.methods import Method, Objective, Role
 from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import Engine
-from sharpen.rollout.sources import Drawn
+from sharpen.rollout.sources import Collected
 from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
@@ -142,7 +142,7 @@ class Trainer:
     def train_step(self) -> Metrics:
         """Draw one step's groups, update the models on them, and say in numbers what happened."""
         started = time.perf_counter()
-        drawn = self.source.draw(self.collector, self.training.prompts_per_step)
+        drawn = self.source.collect(self.collector, self.training.prompts_per_step)
         rolled_out = time.perf_counter()
         batch = self._prepared(drawn.groups)
         stats = TokenStats()
@@ -342,7 +342,7 @@ class Trainer:
         metrics["updates/skipped"] = sum(not u.applied for u in updates[self.main])
         return metrics
 
-    def _drawn_metrics(self, drawn: Drawn, batch: Batch) -> Metrics:
+    def _drawn_metrics(self, drawn: Collected, batch: Batch) -> Metrics:
         if not drawn.set_aside:
             return rollout_metrics(drawn.groups, batch)
         groups = [*drawn.groups, *drawn.set_aside]

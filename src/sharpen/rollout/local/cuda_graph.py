@@ -1,4 +1,4 @@
-"""A step that is repeated on the same tensors, as one CUDA graph: nothing of it passes through Python again."""
+"""A step that is repeated on the same tensors, replayed as one CUDA graph without going through Python."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Hashable
 import torch
 
 
-class Replay:
-    """Runs ``step``, which reads and writes tensors in place and gives back nothing.
+class CudaGraphRunner:
+    """Runs ``step``, which reads and writes tensors in place and returns nothing.
 
-    A graph is good for as long as those tensors are the same ones: ``key`` has to change with any of them. The first
-    run under a key is an ordinary one, and readies what may not be made during a capture.
+    A graph is valid as long as its tensors are the same objects: ``key`` has to change when any of them does. The first
+    run under a key is an ordinary one and serves as the warm-up that a capture needs.
     """
 
     def __init__(self, step: Callable[[], None], *, capture: bool) -> None:
@@ -30,7 +30,7 @@ class Replay:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
                 self._step()
-            # The last graph of a pool takes its memory along: the one before goes once there is another.
+            # A pool is freed with its last graph, so the previous graph is dropped only after the new one exists.
             self._graph, self._captured = graph, True
         assert self._graph is not None
         self._graph.replay()

@@ -1,5 +1,4 @@
-"""The keys and values that rows see while they are decoded: those of their prompt, kept once for all rows of a
-group, and those of their own tokens."""
+"""The KV cache of the running batch: a prompt is stored once for its group, generated tokens are stored per row."""
 
 from __future__ import annotations
 
@@ -11,132 +10,133 @@ from torch import Tensor
 
 
 class KVCache(ABC):
-    """Axes: P prompts, B rows in the order of their prompts, K heads of keys and values, D size of a head."""
+    """Axes: P prompts, B rows, K key–value heads, L tokens, D head dimension."""
 
     def __init__(
         self,
         layers: int,
-        heads: int,
+        kv_heads: int,
         head_dim: int,
         *,
         scale: float,
         dtype: torch.dtype,
         device: torch.device,
-        room: int,
-        block: int,
+        max_new_tokens: int,
+        block_size: int,
     ) -> None:
-        """``room``: tokens that a row may have beside its prompt. Keys are stored in multiples of ``block``."""
-        self._heads, self._head_dim, self._scale = heads, head_dim, scale
-        self._room, self._block = room, block
-        self._arrangement = 0
+        """``max_new_tokens``: per row, besides its prompt. Capacities are multiples of ``block_size``."""
+        self._kv_heads, self._head_dim, self._scale = kv_heads, head_dim, scale
+        self._max_new_tokens, self._block_size = max_new_tokens, block_size
+        self._layout_version = 0
 
-        def nothing() -> list[Tensor]:
-            return [torch.empty(0, heads, 0, head_dim, dtype=dtype, device=device) for _ in range(layers)]
+        def empty_layers() -> list[Tensor]:
+            return [torch.empty(0, kv_heads, 0, head_dim, dtype=dtype, device=device) for _ in range(layers)]
 
-        self._prompt_keys, self._prompt_values = nothing(), nothing()
-        self._keys, self._values = nothing(), nothing()
+        self._prompt_keys, self._prompt_values = empty_layers(), empty_layers()
+        self._keys, self._values = empty_layers(), empty_layers()
         self._prompt_lengths: list[int] = []
         self._prompt_of_row: list[int] = []
         self._device = device
-        self._written_B = torch.empty(0, dtype=torch.long, device=device)
-        # No row has more tokens of its own than this.
-        self._longest = 0
-        self._arrange()
+        # Counts on after a row has finished.
+        self._length_B = torch.empty(0, dtype=torch.long, device=device)
+        # An upper bound of the generated tokens of any row.
+        self._max_length = 0
+        self._update_layout()
 
     @property
-    def arrangement(self) -> int:
-        """Changes whenever a step would compute with other tensors or shapes than the one before."""
-        return self._arrangement
+    def layout_version(self) -> int:
+        """Changes whenever the next step would use other tensors or shapes than the last."""
+        return self._layout_version
 
     @property
     def position_B(self) -> Tensor:
-        """Where the next token of each row stands, counted from the start of its prompt."""
-        return self._prompt_length_B + self._written_B
+        """The position of each row's next token, counted from the start of its prompt."""
+        return self._prompt_length_B + self._length_B
 
-    def admit(
+    def add_prompts(
         self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
     ) -> None:
-        """Add prompts with their keys and values [P, K, L, D] of every layer, and ``copies[p]`` rows for each."""
+        """Add prompts, given the keys and values [P, K, L, D] of every layer, and ``copies[p]`` rows for each."""
         for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
             for layer, added in enumerate(new):
-                old[layer] = _stacked(old[layer], added.to(old[layer].dtype), self._block)
+                old[layer] = _cat_prompts(old[layer], added.to(old[layer].dtype), self._block_size)
         first = len(self._prompt_lengths)
         self._prompt_lengths += lengths
-        rows = [first + p for p, n in enumerate(copies) for _ in range(n)]
-        self._prompt_of_row += rows
-        self._written_B = torch.cat([self._written_B, self._written_B.new_zeros(len(rows))])
-        for own in (self._keys, self._values):
-            for layer, tensor in enumerate(own):
-                own[layer] = torch.cat([tensor, tensor.new_zeros(len(rows), *tensor.shape[1:])])
-        self._arrange()
+        new_rows = [first + p for p, n in enumerate(copies) for _ in range(n)]
+        self._prompt_of_row += new_rows
+        self._length_B = torch.cat([self._length_B, self._length_B.new_zeros(len(new_rows))])
+        for cache in (self._keys, self._values):
+            for layer, tensor in enumerate(cache):
+                cache[layer] = torch.cat([tensor, tensor.new_zeros(len(new_rows), *tensor.shape[1:])])
+        self._update_layout()
 
-    def keep(self, index_B: Tensor) -> None:
-        """Let go of all rows but these, and of the prompts that none of them has."""
+    def select_rows(self, index_B: Tensor) -> None:
+        """Keep only the rows ``index_B``, in that order, and the prompts that they use."""
         rows = index_B.tolist()
         kept = sorted({self._prompt_of_row[b] for b in rows})
         if len(kept) < len(self._prompt_lengths):
             index_P = torch.tensor(kept, device=self._device)
             self._prompt_lengths = [self._prompt_lengths[p] for p in kept]
-            longest = rounded_up(max(self._prompt_lengths, default=0), self._block)
-            for prompt in (self._prompt_keys, self._prompt_values):
-                for layer, tensor in enumerate(prompt):
-                    prompt[layer] = tensor[:, :, :longest].index_select(0, index_P)
-        number = {p: i for i, p in enumerate(kept)}
-        self._prompt_of_row = [number[self._prompt_of_row[b]] for b in rows]
-        self._written_B = self._written_B[index_B]
-        self._longest = min(int(self._written_B.max()), self._room) if rows else 0
-        for own in (self._keys, self._values):
-            for layer, tensor in enumerate(own):
-                own[layer] = tensor.index_select(0, index_B)
-        self._arrange()
+            longest = rounded_up(max(self._prompt_lengths, default=0), self._block_size)
+            for prompt_cache in (self._prompt_keys, self._prompt_values):
+                for layer, tensor in enumerate(prompt_cache):
+                    prompt_cache[layer] = tensor[:, :, :longest].index_select(0, index_P)
+        new_index = {p: i for i, p in enumerate(kept)}
+        self._prompt_of_row = [new_index[self._prompt_of_row[b]] for b in rows]
+        self._length_B = self._length_B[index_B]
+        self._max_length = min(int(self._length_B.max()), self._max_new_tokens) if rows else 0
+        for cache in (self._keys, self._values):
+            for layer, tensor in enumerate(cache):
+                cache[layer] = tensor.index_select(0, index_B)
+        self._update_layout()
 
-    def make_room(self) -> None:
-        """For one more token in every row. To be called before each step."""
-        self._longest = min(self._longest + 1, self._room)
-        needed = rounded_up(self._longest, self._block)
+    def reserve(self) -> None:
+        """Make room for one more token per row. Call it before each step."""
+        self._max_length = min(self._max_length + 1, self._max_new_tokens)
+        needed = rounded_up(self._max_length, self._block_size)
         if needed > self._keys[0].shape[2]:
-            room = min(rounded_up(self._room, self._block), self._ample(needed))
-            for own in (self._keys, self._values):
-                for layer, tensor in enumerate(own):
-                    own[layer] = _widened(tensor, room)
-            self._arrangement += 1
+            capacity = min(rounded_up(self._max_new_tokens, self._block_size), self._grown_capacity(needed))
+            for cache in (self._keys, self._values):
+                for layer, tensor in enumerate(cache):
+                    cache[layer] = _padded(tensor, capacity)
+            self._layout_version += 1
 
-    def look(self) -> None:
-        """Say, once for all layers of a step, where its keys go."""
-        # Rows that have ended go on with the others; they write over their own last place.
-        torch.clamp(self._written_B, max=self._room - 1, out=self._slot_B)
-        self._written_B += 1
+    def begin_step(self) -> None:
+        """Compute, once for all layers of a step, the slot that each row writes to."""
+        # Finished rows are decoded along with the others; they overwrite their own last slot.
+        torch.clamp(self._length_B, max=self._max_new_tokens - 1, out=self._slot_B)
+        self._length_B += 1
 
     @abstractmethod
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Take in each row's key and value [B, K, D]; what its queries [B, heads, D] see, [B, heads · D]."""
+        """Store each row's new key and value [B, K, D], then attend with its queries [B, heads, D]: [B, heads · D]."""
 
     @abstractmethod
-    def _ample(self, needed: int) -> int:
-        """How many of their own tokens rows get room for when they need so much."""
+    def _grown_capacity(self, needed: int) -> int:
+        """The slots per row to allocate when ``needed`` are needed."""
 
-    def _arrange(self) -> None:
-        """Other rows, or others' prompts."""
-        self._arrangement += 1
-        self._slot_B = torch.empty_like(self._written_B)
+    def _update_layout(self) -> None:
+        """Recompute what depends on the rows and their prompts."""
+        self._layout_version += 1
+        self._slot_B = torch.empty_like(self._length_B)
         self._prompt_B = torch.tensor(self._prompt_of_row, dtype=torch.long, device=self._device)
         self._prompt_length_P = torch.tensor(self._prompt_lengths, dtype=torch.long, device=self._device)
         self._prompt_length_B = self._prompt_length_P[self._prompt_B]
 
 
-def _stacked(old: Tensor, new: Tensor, block: int) -> Tensor:
-    """Along the prompts, the shorter ones with room at their end."""
-    length = max(old.shape[2], rounded_up(new.shape[2], block))
-    return torch.cat([_widened(x, length) for x in (old, new) if len(x)] or [new])
+def _cat_prompts(old: Tensor, new: Tensor, block_size: int) -> Tensor:
+    """Concatenate along the prompts, padding the shorter ones on the right."""
+    length = max(old.shape[2], rounded_up(new.shape[2], block_size))
+    return torch.cat([_padded(x, length) for x in (old, new) if len(x)] or [new])
 
 
-def rounded_up(number: int, block: int) -> int:
-    return -(-number // block) * block
+def rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
-def _widened(x: Tensor, room: int) -> Tensor:
-    if x.shape[2] == room:
+def _padded(x: Tensor, length: int) -> Tensor:
+    if x.shape[2] == length:
         return x
-    wide = x.new_zeros(*x.shape[:2], room, x.shape[3])
-    wide[:, :, : x.shape[2]] = x
-    return wide
+    padded = x.new_zeros(*x.shape[:2], length, x.shape[3])
+    padded[:, :, : x.shape[2]] = x
+    return padded

@@ -1,4 +1,4 @@
-"""One layer of a plain architecture on tokens in any arrangement: what comes before attention, and what after."""
+"""One layer of a plain architecture, split at attention: what is computed before it and what after it."""
 
 from __future__ import annotations
 
@@ -9,98 +9,98 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharpen.rollout.local.projections import Product, make_projection
+from sharpen.rollout.local.projections import Projection, make_projection
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A transformer layer. olmo2 has norms behind attention and MLP where the others have them before."""
+    """A transformer layer. olmo2 has its norms after attention and MLP, the others have them before."""
 
     attention: Any
     heads: int
     kv_heads: int
-    size: int
+    head_dim: int
     dtype: torch.dtype
-    """Of the products."""
-    stored: torch.dtype
+    """Of the projections' inputs."""
+    attention_dtype: torch.dtype
     """Of queries and keys."""
-    qkv: Product
-    out: Product
-    gate_up: Product
-    down: Product
+    qkv: Projection
+    out: Projection
+    gate_up: Projection
+    down: Projection
     activation: Callable[[Tensor], Tensor]
-    before_attention: nn.Module
-    after_attention: nn.Module
-    before_mlp: nn.Module
-    after_mlp: nn.Module
+    pre_attention_norm: nn.Module
+    post_attention_norm: nn.Module
+    pre_mlp_norm: nn.Module
+    post_mlp_norm: nn.Module
 
     @property
-    def products(self) -> tuple[Product, ...]:
+    def projections(self) -> tuple[Projection, ...]:
         return self.qkv, self.out, self.gate_up, self.down
 
 
-def enter(layer: Layer, hidden_NH: Tensor, cos: Tensor, signed_sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [N, heads, D], keys and values [N, kv heads, D]."""
-    qkv = layer.qkv(layer.before_attention(hidden_NH).to(layer.dtype))
-    size, heads, kv_heads = layer.size, layer.heads, layer.kv_heads
+def project_qkv(layer: Layer, hidden_NH: Tensor, cos: Tensor, signed_sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries [N, heads, D] and keys, and values, [N, kv heads, D]."""
+    qkv = layer.qkv(layer.pre_attention_norm(hidden_NH).to(layer.dtype))
+    head_dim, heads, kv_heads = layer.head_dim, layer.heads, layer.kv_heads
     norm = getattr(layer.attention, "q_norm", None)
     if norm is not None:
-        q, k, v = qkv.split((heads * size, kv_heads * size, kv_heads * size), dim=-1)
+        q, k, v = qkv.split((heads * head_dim, kv_heads * head_dim, kv_heads * head_dim), dim=-1)
         # qwen3 norms each head, olmo2 all heads together.
-        if norm.weight.shape[0] == size:
-            q, k = (x.reshape(len(qkv), -1, size) for x in (q, k))
+        if norm.weight.shape[0] == head_dim:
+            q, k = (x.reshape(len(qkv), -1, head_dim) for x in (q, k))
         q, k = layer.attention.q_norm(q), layer.attention.k_norm(k)
         qkv = torch.cat((q.flatten(1), k.flatten(1), v), dim=-1)
-    qk, v = qkv.view(len(qkv), -1, size).split((heads + kv_heads, kv_heads), dim=1)
+    qk, v = qkv.view(len(qkv), -1, head_dim).split((heads + kv_heads, kv_heads), dim=1)
     qk = qk.to(torch.promote_types(qk.dtype, cos.dtype))
-    turned = torch.addcmul(qk * cos, qk.roll(size // 2, dims=-1), signed_sin).to(layer.stored)
-    q, k = turned.split((heads, kv_heads), dim=1)
+    rotated = torch.addcmul(qk * cos, qk.roll(head_dim // 2, dims=-1), signed_sin).to(layer.attention_dtype)
+    q, k = rotated.split((heads, kv_heads), dim=1)
     return q, k, v
 
 
-def leave(layer: Layer, hidden_NH: Tensor, mixed: Tensor) -> Tensor:
-    """The layer's result, [N, H], with what its queries have seen, [N, heads · D]."""
-    hidden_NH = hidden_NH + layer.after_attention(layer.out(mixed.to(layer.dtype)))
-    gate, up = layer.gate_up(layer.before_mlp(hidden_NH).to(layer.dtype)).chunk(2, dim=-1)
-    result: Tensor = hidden_NH + layer.after_mlp(layer.down(layer.activation(gate) * up))
+def finish_layer(layer: Layer, hidden_NH: Tensor, attended: Tensor) -> Tensor:
+    """The layer's output [N, H], given its input and the result of attention [N, heads · D]."""
+    hidden_NH = hidden_NH + layer.post_attention_norm(layer.out(attended.to(layer.dtype)))
+    gate, up = layer.gate_up(layer.pre_mlp_norm(hidden_NH).to(layer.dtype)).chunk(2, dim=-1)
+    result: Tensor = hidden_NH + layer.post_mlp_norm(layer.down(layer.activation(gate) * up))
     return result
 
 
-def go_on(
-    layer: Layer, following: Layer, hidden_NH: Tensor, mixed: Tensor, cos: Tensor, signed_sin: Tensor
+def finish_and_project_next(
+    layer: Layer, following: Layer, hidden_NH: Tensor, attended: Tensor, cos: Tensor, signed_sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """From one layer's attention to the next one's: what lies between is one piece for a compiler."""
-    hidden_NH = leave(layer, hidden_NH, mixed)
-    return hidden_NH, *enter(following, hidden_NH, cos, signed_sin)
+    """From one layer's attention up to the next one's, as one function for the compiler."""
+    hidden_NH = finish_layer(layer, hidden_NH, attended)
+    return hidden_NH, *project_qkv(following, hidden_NH, cos, signed_sin)
 
 
-def layers_of(body: Any, config: Any, *, rounded: bool) -> list[Layer]:
-    """The layers of a transformers model's body; ``rounded``: with products in bfloat16."""
-    computed = next(body.parameters())
-    dtype = torch.bfloat16 if rounded else computed.dtype
+def make_layers(body: Any, config: Any, *, rounded: bool) -> list[Layer]:
+    """The layers of a transformers model's body; ``rounded``: with projections in bfloat16."""
+    parameter = next(body.parameters())
+    dtype = torch.bfloat16 if rounded else parameter.dtype
     # As in training, attention is computed in bfloat16 on a GPU only. On a CPU its products are also faster in float32.
-    stored = computed.dtype if computed.device.type == "cpu" else dtype
+    attention_dtype = parameter.dtype if parameter.device.type == "cpu" else dtype
 
-    def layer_of(module: Any) -> Layer:
+    def make_layer(module: Any) -> Layer:
         attention, mlp = module.self_attn, module.mlp
-        nothing = nn.Identity()
-        behind = not hasattr(module, "input_layernorm")
+        identity = nn.Identity()
+        post_norm = not hasattr(module, "input_layernorm")
         return Layer(
             attention=attention,
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
-            size=attention.head_dim,
+            head_dim=attention.head_dim,
             dtype=dtype,
-            stored=stored,
+            attention_dtype=attention_dtype,
             qkv=make_projection([attention.q_proj, attention.k_proj, attention.v_proj], rounded=rounded),
             out=make_projection([attention.o_proj], rounded=rounded),
             gate_up=make_projection([mlp.gate_proj, mlp.up_proj], rounded=rounded),
             down=make_projection([mlp.down_proj], rounded=rounded),
             activation=mlp.act_fn,
-            before_attention=nothing if behind else module.input_layernorm,
-            after_attention=module.post_attention_layernorm if behind else nothing,
-            before_mlp=nothing if behind else module.post_attention_layernorm,
-            after_mlp=module.post_feedforward_layernorm if behind else nothing,
+            pre_attention_norm=identity if post_norm else module.input_layernorm,
+            post_attention_norm=module.post_attention_layernorm if post_norm else identity,
+            pre_mlp_norm=identity if post_norm else module.post_attention_layernorm,
+            post_mlp_norm=module.post_feedforward_layernorm if post_norm else identity,
         )
 
-    return [layer_of(module) for module in body.layers]
+    return [make_layer(module) for module in body.layers]

@@ -1,7 +1,7 @@
-"""Matrix products of layers with LoRA adapters, for decoding: computed as the trainer does, never merged.
+"""Projections of layers with LoRA adapters, for decoding: computed as in training, never merged.
 
-A merged weight in bfloat16 would lose most of a young adapter: W is made of bfloat16 numbers already, and what is added
-to one is rounded away where it is less than half the distance to the next.
+Merging in bfloat16 would lose most of an adapter early in training: W holds bfloat16 numbers, and an update smaller
+than half the distance to the next such number is rounded away.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from sharpen.models.lora import NAME
 
 if TYPE_CHECKING:
-    from sharpen.rollout.local.projections import Product
+    from sharpen.rollout.local.projections import Projection
 
 
 class LoraProjection:
-    """Adds (alpha / rank) · B A x, in bfloat16, to the product of the frozen weights."""
+    """Adds (alpha / rank) · B A x, in bfloat16, to the projection by the frozen weights."""
 
-    def __init__(self, frozen: Product, linears: Sequence[Any]) -> None:
+    def __init__(self, frozen: Projection, linears: Sequence[Any]) -> None:
         self._frozen = frozen
         self._linears = linears
         self._a = self._b = torch.empty(0)
@@ -30,20 +30,20 @@ class LoraProjection:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Take over A and B. The frozen weights are what they were."""
+        """Load A and B. The frozen weights have not changed."""
         pairs = [_pair(linear) for linear in self._linears]
         a = torch.cat([a for a, _ in pairs]).to(torch.bfloat16)
-        # Each layer's results come of its own rows of A alone.
+        # Block-diagonal: each layer's output depends on its own rows of A alone.
         b = torch.block_diag(*[b for _, b in pairs]).to(torch.bfloat16)
         if self._a.shape == a.shape:
-            # In place: a captured graph goes on reading from here.
+            # In place: a captured graph keeps reading these tensors.
             self._a.copy_(a)
             self._b.copy_(b)
         else:
             self._a, self._b = a, b
 
     def release(self) -> None:
-        """Nothing: the frozen weights stay what they are, so a copy of them need not be made again."""
+        """Does nothing: the frozen weights do not change, so their copy stays valid."""
 
     def __call__(self, x: Tensor) -> Tensor:
         update = nn.functional.linear(nn.functional.linear(x, self._a), self._b)
@@ -51,7 +51,7 @@ class LoraProjection:
 
 
 def _pair(linear: Any) -> tuple[Tensor, Tensor]:
-    """A and B; of a layer without an adapter, A without rows and B without columns."""
+    """A and B; for a layer without an adapter, an A without rows and a B without columns."""
     if hasattr(linear, "lora_A"):
         return linear.lora_A[NAME].weight, linear.lora_B[NAME].weight
     weight = linear.weight

@@ -1,4 +1,4 @@
-"""Matrix products of one input with several weights, for decoding."""
+"""Linear projections for decoding: one input times several weights, side by side."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from torch import Tensor, nn
 from sharpen.models.kernels.linear import amd_has_onednn
 from sharpen.rollout.local.lora_projection import LoraProjection
 
-_FEW_ROWS = 64
-_LEAST_NUMBERS = 2**18
-"""Products with fewer are done about as soon as oneDNN is called."""
+_ROWS = 64
+"""The number of rows that the blocked layout is chosen for."""
+_MIN_WEIGHTS = 2**18
+"""Below this size, the overhead of calling oneDNN outweighs its gain."""
 
 
-class Product(Protocol):
+class Projection(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
-        """The results side by side, [N, sum of the sizes]."""
+        """The results side by side, [N, sum of the output sizes]."""
         ...
 
     def publish(self) -> None:
-        """Take over the present weights."""
+        """Load the current weights."""
         ...
 
     def release(self) -> None:
-        """Let go of what is kept for the present weights only and can be made again."""
+        """Free copies of the current weights that can be made again."""
         ...
 
 
-class Shared:
-    """The model's own linear layers, one after another."""
+class SharedProjection:
+    """Calls the model's own linear layers, one after another."""
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
@@ -47,32 +48,32 @@ class Shared:
         pass
 
 
-class Copied:
-    """A copy of the weights in ``dtype``, as one matrix in oneDNN's blocked layout, until it is released.
+class BlockedProjection:
+    """Multiplies by a temporary copy of the weights in ``dtype``, one matrix in oneDNN's blocked layout.
 
-    With few rows, bringing a matrix into that layout at every product is a third of the time and more. The copy is made
-    at the first use and not kept while weights are trained, so it neither ages nor adds to the memory of training.
+    With few rows, reordering a matrix into that layout for every product takes a third of the time or more. The copy is
+    made at the first use and released before training, so it never goes stale or takes memory from training.
     """
 
     def __init__(self, linears: Sequence[Any], dtype: torch.dtype) -> None:
         self._linears, self._dtype = linears, dtype
-        self._kept: tuple[Tensor, Tensor | None] | None = None
+        self._copy: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._kept is None:
-            weight, bias = _side_by_side(self._linears, self._dtype)
-            self._kept = _in_blocks(weight), bias
-        return _blocked_product(x, *self._kept)
+        if self._copy is None:
+            weight, bias = _concatenated(self._linears, self._dtype)
+            self._copy = _blocked(weight), bias
+        return _blocked_product(x, *self._copy)
 
     def publish(self) -> None:
         self.release()
 
     def release(self) -> None:
-        self._kept = None
+        self._copy = None
 
 
-class Rounded:
-    """A copy of the weights in bfloat16, as one matrix. The rounding is the one that autocast applies at every use."""
+class RoundedProjection:
+    """Multiplies by a copy of the weights in bfloat16, one matrix, rounded as autocast rounds them at every use."""
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
@@ -82,11 +83,11 @@ class Rounded:
 
     @torch.no_grad()
     def publish(self) -> None:
-        fresh, bias = _side_by_side(self._linears, torch.bfloat16)
+        fresh, bias = _concatenated(self._linears, torch.bfloat16)
         if self._weight.shape != fresh.shape:
             self._weight, self._bias = fresh, bias
             return
-        # In place: a captured graph goes on reading from here.
+        # In place: a captured graph keeps reading these tensors.
         self._weight.copy_(fresh)
         if self._bias is not None and bias is not None:
             self._bias.copy_(bias)
@@ -98,25 +99,29 @@ class Rounded:
         return nn.functional.linear(x, self._weight, self._bias)
 
 
-def make_projection(linears: Sequence[Any], *, rounded: bool) -> Product:
-    """``rounded``: in bfloat16. Where oneDNN computes, a copy lasts as long as a call; on a GPU it stays, for captured
-    graphs read it."""
+def make_projection(linears: Sequence[Any], *, rounded: bool) -> Projection:
+    """``rounded``: in bfloat16. With oneDNN a copy lives for one call of the engine; on a GPU it is permanent, because
+    captured graphs read it."""
     if not rounded:
-        return Copied(linears, torch.float32) if _blocks_are_faster(linears) else Shared(linears)
+        return BlockedProjection(linears, torch.float32) if _blocked_is_faster(linears) else SharedProjection(linears)
     on_cpu = linears[0].weight.device.type == "cpu"
-    product = Copied(linears, torch.bfloat16) if on_cpu and onednn_computes_bfloat16() else Rounded(linears)
-    return LoraProjection(product, linears) if any(hasattr(linear, "lora_A") for linear in linears) else product
+    projection = (
+        BlockedProjection(linears, torch.bfloat16)
+        if on_cpu and onednn_computes_bfloat16()
+        else RoundedProjection(linears)
+    )
+    return LoraProjection(projection, linears) if any(hasattr(linear, "lora_A") for linear in linears) else projection
 
 
 def onednn_computes_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _blocks_are_faster(linears: Sequence[Any]) -> bool:
-    """In float32 on an AMD processor: of few rows, MKL computes products there at a fraction of the memory's rate."""
-    many = sum(linear.weight.numel() for linear in linears) >= _LEAST_NUMBERS
+def _blocked_is_faster(linears: Sequence[Any]) -> bool:
+    """In float32 on AMD processors, MKL's products with few rows reach only a fraction of the memory bandwidth."""
+    large = sum(linear.weight.numel() for linear in linears) >= _MIN_WEIGHTS
     return (
-        many
+        large
         and amd_has_onednn()
         and all(
             isinstance(linear, nn.Linear)
@@ -127,16 +132,16 @@ def _blocks_are_faster(linears: Sequence[Any]) -> bool:
     )
 
 
-def _side_by_side(linears: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """The weights and biases as one."""
+def _concatenated(linears: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """The weights as one matrix, the biases as one vector."""
     weight = torch.cat([linear.weight.detach().to(dtype) for linear in linears])
     biases = [linear.bias.detach().to(dtype) for linear in linears if linear.bias is not None]
     return weight, torch.cat(biases) if biases else None
 
 
-def _in_blocks(weight: Tensor) -> Tensor:
-    blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _FEW_ROWS)
-    return blocks
+def _blocked(weight: Tensor) -> Tensor:
+    blocked: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+    return blocked
 
 
 def _blocked_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

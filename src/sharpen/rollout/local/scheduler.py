@@ -1,4 +1,4 @@
-"""One call for completions: rows are drawn token by token, those that end leave, and those that wait come in."""
+"""Continuous batching: sample a token per row, remove finished rows, prefill waiting requests in their place."""
 
 from __future__ import annotations
 
@@ -10,109 +10,110 @@ import torch
 from torch import Tensor
 
 from sharpen.models.kernels.compiled import on_gpu
-from sharpen.rollout.engine import ModelRunner, Sampling
-from sharpen.rollout.local.cuda_graph import Replay
-from sharpen.rollout.local.running_batch import Finished, Request, RunningBatch
-from sharpen.rollout.sampling import choose
+from sharpen.rollout.engine import Sampling
+from sharpen.rollout.local.cuda_graph import CudaGraphRunner
+from sharpen.rollout.local.model_runner import ModelRunner
+from sharpen.rollout.local.request import FinishedRequest, Request
+from sharpen.rollout.local.running_batch import RunningBatch
+from sharpen.rollout.sampling import sample
 from sharpen.types import Prompt
 
 COMPACT_AT = 0.75
-"""RunningBatch leave the batch, and others take their places, once no more than this share of it is alive."""
+"""Finished rows are removed, and waiting requests added, once at most this share of the batch is unfinished."""
 
 
 class Scheduler:
-    """The rows of the moment, their past, and the logits of their next tokens.
+    """Holds the running batch, its model runner and the logits of each row's next token.
 
-    The host has to look once a token whether anybody has ended. On a CPU it looks before the token is fed back, on a
-    GPU after: there drawing, noting and feeding back are one graph, at the price of a last pass that nobody needs.
+    Once per token the host has to check which rows have finished. On a CPU it checks before the token is decoded. On a
+    GPU it checks afterwards: sampling, recording and decoding are then one CUDA graph, at the price of one superfluous
+    forward pass at the end.
     """
 
     def __init__(
         self,
         tokenizer: Any,
-        begin: Callable[[int], ModelRunner],
-        rows: RunningBatch,
+        make_runner: Callable[[], ModelRunner],
+        batch: RunningBatch,
         prompts: Sequence[Prompt],
         waiting: deque[Request],
         sampling: Sampling,
         seed: int,
-        *,
-        room: int,
     ) -> None:
-        """``begin`` makes an empty decoding for rows of at most ``room`` tokens."""
-        self._tokenizer, self._begin, self._room = tokenizer, begin, room
-        self._rows, self._prompts, self._waiting = rows, prompts, waiting
+        """``make_runner`` makes a runner with an empty KV cache."""
+        self._tokenizer, self._make_runner = tokenizer, make_runner
+        self._batch, self._prompts, self._waiting = batch, prompts, waiting
         self._sampling, self._seed = sampling, seed
-        self._decoding = begin(room)
-        self._choose = on_gpu(choose, rows.tokens_BT.device)
+        self._runner = make_runner()
+        self._sample = on_gpu(sample, batch.tokens_BT.device)
         self._logits_BV = torch.empty(0)
-        self._written: list[Finished] = []
+        self._finished: list[FinishedRequest] = []
 
-    def run(self, *, ahead: bool, capture: bool) -> list[Finished]:
-        """``ahead`` feeds every token back before looking; ``capture`` makes that a CUDA graph."""
-        self._admit()
-        turn = Replay(self._turn, capture=capture)
-        while len(self._rows):
-            if ahead:
-                self._decoding.make_room()
-                turn((self._rows.arrangement, self._decoding.arrangement))
-                self._logits_BV = self._logits_BV[self._settle()]
+    def run(self, *, decode_first: bool, cuda_graph: bool) -> list[FinishedRequest]:
+        """``decode_first``: decode each token before checking which rows have finished; ``cuda_graph``: as a graph."""
+        self._prefill_waiting()
+        step = CudaGraphRunner(self._sample_and_decode, capture=cuda_graph)
+        while len(self._batch):
+            if decode_first:
+                self._runner.reserve()
+                step((self._batch.layout_version, self._runner.layout_version))
+                self._logits_BV = self._logits_BV[self._remove_finished()]
             else:
-                token_B = self._draw()[self._settle()]
-                if len(self._rows):
-                    self._decoding.make_room()
-                    self._logits_BV = self._decoding.advance(token_B)
-            if self._may_admit():
-                self._admit()
-        return self._written
+                token_B = self._sample_tokens()[self._remove_finished()]
+                if len(self._batch):
+                    self._runner.reserve()
+                    self._logits_BV = self._runner.decode(token_B)
+            if self._can_prefill():
+                self._prefill_waiting()
+        return self._finished
 
-    def _turn(self) -> None:
-        self._logits_BV.copy_(self._decoding.advance(self._draw()))
+    def _sample_and_decode(self) -> None:
+        self._logits_BV.copy_(self._runner.decode(self._sample_tokens()))
 
-    def _draw(self) -> Tensor:
-        token_B, logprob_B = self._choose(self._logits_BV, self._rows.uniform_B(), self._sampling.truncation)
-        self._rows.write(token_B, logprob_B)
+    def _sample_tokens(self) -> Tensor:
+        token_B, logprob_B = self._sample(self._logits_BV, self._batch.uniform_B(), self._sampling.truncation)
+        self._batch.append(token_B, logprob_B)
         return token_B
 
-    def _settle(self) -> Tensor | slice:
-        """Let rows go that have ended, if they are many; those that stay."""
-        rows = self._rows
+    def _remove_finished(self) -> Tensor | slice:
+        """Remove the finished rows if there are enough of them. Returns the index of the rows that are left."""
+        batch = self._batch
         if self._sampling.stop:
             self._apply_stop_strings(self._sampling.stop)
-        open_B = rows.open_B
-        alive = int(open_B.sum())
-        if alive > COMPACT_AT * len(rows):
+        unfinished_B = batch.unfinished_B
+        unfinished = int(unfinished_B.sum())
+        if unfinished > COMPACT_AT * len(batch):
             return slice(None)
-        stay_B = open_B.nonzero().squeeze(1)
-        self._written += rows.leave(stay_B)
-        if alive:
-            self._decoding.keep(stay_B)
+        index_B = unfinished_B.nonzero().squeeze(1)
+        self._finished += batch.select_rows(index_B)
+        if unfinished:
+            self._runner.select_rows(index_B)
         else:
-            self._decoding = self._begin(self._room)
-        return stay_B
+            self._runner = self._make_runner()
+        return index_B
 
-    def _may_admit(self) -> bool:
-        count = len(self._rows)
+    def _can_prefill(self) -> bool:
+        running = len(self._batch)
         return bool(self._waiting) and (
-            count == 0 or (self._decoding.refills and count <= COMPACT_AT * self._sampling.max_sequences)
+            running == 0 or (self._runner.continuous_batching and running <= COMPACT_AT * self._sampling.max_sequences)
         )
 
-    def _admit(self) -> None:
-        """Let as many of those that wait begin as there is room for."""
-        room = self._sampling.max_sequences - len(self._rows)
-        draws = [self._waiting.popleft() for _ in range(min(len(self._waiting), room))]
-        if not draws:
+    def _prefill_waiting(self) -> None:
+        """Add as many waiting requests as ``max_sequences`` allows."""
+        free = self._sampling.max_sequences - len(self._batch)
+        requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), free))]
+        if not requests:
             return
         copies: dict[int, int] = {}
-        for draw in draws:
-            copies[draw.prompt] = copies.get(draw.prompt, 0) + 1
-        logits_BV = self._decoding.admit([self._prompts[i] for i in copies], list(copies.values()))
-        self._logits_BV = torch.cat([self._logits_BV, logits_BV]) if len(self._rows) else logits_BV
-        self._rows.join(draws, self._seed)
+        for request in requests:
+            copies[request.prompt] = copies.get(request.prompt, 0) + 1
+        logits_BV = self._runner.prefill([self._prompts[i] for i in copies], list(copies.values()))
+        self._logits_BV = torch.cat([self._logits_BV, logits_BV]) if len(self._batch) else logits_BV
+        self._batch.add_requests(requests, self._seed)
 
     def _apply_stop_strings(self, stop: tuple[str, ...]) -> None:
         # A token holds at least one byte of text unless it is special, so this window covers the longest string.
         window = max(len(s.encode()) for s in stop) + 8
-        texts = self._tokenizer.batch_decode(self._rows.tails(window), skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(self._batch.last_tokens(window), skip_special_tokens=True)
         hit = [b for b, text in enumerate(texts) if any(s in text for s in stop)]
-        self._rows.stop(torch.tensor(hit, dtype=torch.long, device=self._rows.tokens_BT.device))
+        self._batch.finish_by_stop_string(torch.tensor(hit, dtype=torch.long, device=self._batch.tokens_BT.device))

@@ -1,4 +1,4 @@
-"""The past where torch's own operations attend: batched products of all rows of a prompt, and of each row's tokens."""
+"""A KV cache whose attention uses torch's own operations: one batched product per prompt, one per row."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from torch import Tensor
 
 from sharpen.rollout.local.kv_cache import KVCache, rounded_up
 
-AHEAD = 64
+MIN_HEADROOM = 64
 CPU_BLOCK = 16
-"""Keys are looked at in multiples of so many, what is over being hidden from rows: PyTorch's softmax over fewer, or an
-odd number, is many times slower."""
+"""The number of visible keys is rounded up to a multiple of this, and the excess is masked: PyTorch's softmax over
+fewer, or over an odd number, is many times slower."""
 GPU_BLOCK = 128
-"""The same on a GPU, where a step is captured anew whenever its shapes change."""
+"""The same on a GPU, where a change of shapes means capturing a new graph."""
 
 
 class TorchKVCache(KVCache):
-    """A row's scores for its prompt, computed beside those of the prompt's other rows, and for its own tokens are put
-    together under one softmax. Keys are stored times the scale of the scores.
+    """Scores against a prompt are computed for all rows of the prompt in one product; those against a row's generated
+    tokens are computed per row. Both go through one softmax. Keys are stored multiplied by the attention scale.
     """
 
     def __init__(self, *sizes: int, dtype: torch.dtype, device: torch.device, **settings: Any) -> None:
-        self._precise = torch.promote_types(dtype, torch.float32)
+        self._score_dtype = torch.promote_types(dtype, torch.float32)
         self._visible = 0
-        self._began_together = True
+        self._same_length = True
         self._views: tuple[int, list[tuple[Tensor, ...]]] = (0, [])
-        block = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
-        super().__init__(*sizes, dtype=dtype, device=device, block=block, **settings)
+        block_size = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
+        super().__init__(*sizes, dtype=dtype, device=device, block_size=block_size, **settings)
 
-    def admit(
+    def add_prompts(
         self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
     ) -> None:
-        self._began_together = not self._prompt_of_row
-        super().admit([k * self._scale for k in keys], values, lengths, copies)
+        self._same_length = not self._prompt_of_row
+        super().add_prompts([k * self._scale for k in keys], values, lengths, copies)
 
-    def make_room(self) -> None:
-        super().make_room()
-        visible = rounded_up(self._longest, self._block)
-        self._arrangement += visible != self._visible
+    def reserve(self) -> None:
+        super().reserve()
+        visible = rounded_up(self._max_length, self._block_size)
+        self._layout_version += visible != self._visible
         self._visible = visible
 
-    def look(self) -> None:
-        super().look()
-        # A number is written to much faster than an index, but a CUDA graph would repeat it.
-        together = self._began_together and self._device.type == "cpu"
-        self._slot = self._longest - 1 if together else None
-        last_B = self._slot_B[:1] if together else self._slot_B
-        hidden_BL = torch.arange(self._visible, device=self._device) > last_B[:, None]
-        bias_B1L = _bias(hidden_BL, self._precise)[:, None]
-        self._own_bias = bias_B1L if together else bias_B1L.repeat_interleave(self._heads, dim=0)
-        if self._views[0] != self._arrangement:
-            self._views = self._arrangement, [self._viewed(layer) for layer in range(len(self._keys))]
+    def begin_step(self) -> None:
+        super().begin_step()
+        # Writing at an integer is much faster than at an index tensor, but a CUDA graph would replay the same integer.
+        one_slot = self._same_length and self._device.type == "cpu"
+        self._slot = self._max_length - 1 if one_slot else None
+        last_B = self._slot_B[:1] if one_slot else self._slot_B
+        masked_BL = torch.arange(self._visible, device=self._device) > last_B[:, None]
+        bias_B1L = _bias(masked_BL, self._score_dtype)[:, None]
+        self._own_bias = bias_B1L if one_slot else bias_B1L.repeat_interleave(self._kv_heads, dim=0)
+        if self._views[0] != self._layout_version:
+            self._views = self._layout_version, [self._visible_of(layer) for layer in range(len(self._keys))]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self._write(layer, k, v)
         own_keys, own_values, prompt_keys, prompt_values = self._views[1][layer]
-        rows, heads, visible = len(self._prompt_of_row), self._heads, self._visible
-        q = q.to(own_keys.dtype).reshape(rows * heads, -1, self._head_dim)
-        own = _scores(q, own_keys, self._own_bias)
-        shown = self._from_grid(_scores(self._to_grid(q), prompt_keys, self._prompt_bias))
-        share = torch.cat((own, shown), dim=-1).softmax(dim=-1).to(own_values.dtype)
-        mixed = torch.bmm(share[..., :visible], own_values)
-        shown = torch.bmm(self._to_grid(share)[..., visible:], prompt_values)
-        return mixed.add_(self._from_grid(shown)).view(rows, -1)
+        rows, kv_heads, visible = len(self._prompt_of_row), self._kv_heads, self._visible
+        q = q.to(own_keys.dtype).reshape(rows * kv_heads, -1, self._head_dim)
+        own_scores = _scores(q, own_keys, self._own_bias)
+        prompt_scores = self._from_grid(_scores(self._to_grid(q), prompt_keys, self._prompt_bias))
+        weights = torch.cat((own_scores, prompt_scores), dim=-1).softmax(dim=-1).to(own_values.dtype)
+        attended = torch.bmm(weights[..., :visible], own_values)
+        attended_prompt = torch.bmm(self._to_grid(weights)[..., visible:], prompt_values)
+        return attended.add_(self._from_grid(attended_prompt)).view(rows, -1)
 
     def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
         keys, values = self._keys[layer], self._values[layer]
@@ -76,47 +76,47 @@ class TorchKVCache(KVCache):
             torch.mul(k, self._scale, out=keys[:, :, self._slot])
             values[:, :, self._slot] = v
 
-    def _viewed(self, layer: int) -> tuple[Tensor, ...]:
-        """Keys and values of a layer that a step looks at, of rows and of prompts, each as one batch of matrices."""
+    def _visible_of(self, layer: int) -> tuple[Tensor, ...]:
+        """A layer's visible keys and values, first of the rows, then of the prompts, each as one batch of matrices."""
         own = (x[layer][:, :, : self._visible] for x in (self._keys, self._values))
         of_prompts = self._prompt_keys[layer], self._prompt_values[layer]
         return tuple(x.flatten(0, 1) for x in (*own, *of_prompts))
 
     def _to_grid(self, x: Tensor) -> Tensor:
-        """[B · K, R, ·] beside the others of their prompt: [P · K, width · R, ·]."""
+        """Gather the rows of each prompt: [B · K, R, ·] to [P · K, width · R, ·], with R query heads per key head."""
         cells = x.flatten(1).index_select(0, self._to_cell)
-        return cells.view(len(self._prompt_lengths) * self._heads, -1, x.shape[-1])
+        return cells.view(len(self._prompt_lengths) * self._kv_heads, -1, x.shape[-1])
 
     def _from_grid(self, x: Tensor) -> Tensor:
-        cells = x.view(len(self._to_cell), -1).index_select(0, self._of_cell)
+        cells = x.view(len(self._to_cell), -1).index_select(0, self._from_cell)
         return cells.view(len(cells), -1, x.shape[-1])
 
-    def _ample(self, needed: int) -> int:
-        return max(needed + AHEAD, needed * 5 // 4)
+    def _grown_capacity(self, needed: int) -> int:
+        return max(needed + MIN_HEADROOM, needed * 5 // 4)
 
-    def _arrange(self) -> None:
-        """The grid has cells [P, K, width], a line for each prompt's rows and head. Where a prompt has fewer rows than
-        others, the rest of its line holds another row's, which is computed and not looked at."""
-        super()._arrange()
+    def _update_layout(self) -> None:
+        """The grid has cells [P, K, width], where width is the largest number of rows of any prompt. Prompts with fewer
+        rows are padded with cells that repeat row 0, whose results are ignored."""
+        super()._update_layout()
         counts = [0] * len(self._prompt_lengths)
-        places = []
+        columns = []
         for p in self._prompt_of_row:
-            places.append(counts[p])
+            columns.append(counts[p])
             counts[p] += 1
         width = max(counts, default=0)
         prompt_B = torch.tensor(self._prompt_of_row, dtype=torch.long)[:, None]
-        head_K = torch.arange(self._heads)
-        cell_BK = (prompt_B * self._heads + head_K) * width + torch.tensor(places, dtype=torch.long)[:, None]
-        of_cell = cell_BK.flatten()
-        to_cell = torch.zeros(len(counts) * self._heads * width, dtype=torch.long)
-        to_cell[of_cell] = torch.arange(len(of_cell))
-        self._to_cell, self._of_cell = to_cell.to(self._device), of_cell.to(self._device)
-        self._row_B = torch.arange(len(places), device=self._device)
+        head_K = torch.arange(self._kv_heads)
+        cell_BK = (prompt_B * self._kv_heads + head_K) * width + torch.tensor(columns, dtype=torch.long)[:, None]
+        from_cell = cell_BK.flatten()
+        to_cell = torch.zeros(len(counts) * self._kv_heads * width, dtype=torch.long)
+        to_cell[from_cell] = torch.arange(len(from_cell))
+        self._to_cell, self._from_cell = to_cell.to(self._device), from_cell.to(self._device)
+        self._row_B = torch.arange(len(columns), device=self._device)
         self._prompt_bias = None
-        widest = self._prompt_keys[0].shape[2]
-        if any(length < widest for length in self._prompt_lengths):
-            hidden_PL = torch.arange(widest, device=self._device) >= self._prompt_length_P[:, None]
-            self._prompt_bias = _bias(hidden_PL, self._precise).repeat_interleave(self._heads, dim=0)[:, None]
+        longest = self._prompt_keys[0].shape[2]
+        if any(length < longest for length in self._prompt_lengths):
+            masked_PL = torch.arange(longest, device=self._device) >= self._prompt_length_P[:, None]
+            self._prompt_bias = _bias(masked_PL, self._score_dtype).repeat_interleave(self._kv_heads, dim=0)[:, None]
 
 
 def _scores(q: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
@@ -127,5 +127,5 @@ def _scores(q: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
     return torch.bmm(q, keys.mT) if bias is None else torch.baddbmm(bias.expand(len(q), q.shape[1], -1), q, keys.mT)
 
 
-def _bias(hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+def _bias(masked: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(masked.shape, dtype=dtype, device=masked.device).masked_fill_(masked, -torch.inf)

@@ -1,4 +1,4 @@
-"""A key–value cache for decoding: room is made ahead, a prompt's entries serve its whole group, rows can leave."""
+"""A transformers cache for decoding: it grows in large steps, and its rows can be repeated and removed."""
 
 import inspect
 from typing import Any
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-_AHEAD = 64
+_MIN_HEADROOM = 64
 
 
-class _RoomyLayer(DynamicLayer):
-    """A full-attention layer that writes into buffers with room to grow, instead of copying all at every token."""
+class _GrowingLayer(DynamicLayer):
+    """A full-attention layer that writes to buffers with spare capacity, instead of reallocating for every token."""
 
     def __init__(self, dtype: torch.dtype | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._stored = dtype
+        self._dtype = dtype
         self._length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = self._stored or key_states.dtype, key_states.device
+        self.dtype, self.device = self._dtype or key_states.dtype, key_states.device
         self.keys, self.values = (
             x.new_empty((*x.shape[:2], 0, x.shape[3]), dtype=self.dtype) for x in (key_states, value_states)
         )
@@ -31,7 +31,7 @@ class _RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start, self._length = self._length, self._length + key_states.shape[2]
         if self._length > self._key_buffer.shape[2]:
-            self._grow(max(self._length + _AHEAD, self._length * 5 // 4))
+            self._grow(max(self._length + _MIN_HEADROOM, self._length * 5 // 4))
         self._key_buffer[:, :, start : self._length] = key_states
         self._value_buffer[:, :, start : self._length] = value_states
         return self._view()
@@ -44,10 +44,10 @@ class _RoomyLayer(DynamicLayer):
         self._value_buffer = self._value_buffer.index_select(0, indices)
         self._view()
 
-    def _grow(self, room: int) -> None:
+    def _grow(self, capacity: int) -> None:
         for name in ("_key_buffer", "_value_buffer"):
             old = getattr(self, name)
-            grown = old.new_empty((*old.shape[:2], room, old.shape[3]))
+            grown = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
             grown[:, :, : old.shape[2]] = old
             setattr(self, name, grown)
 
@@ -58,9 +58,9 @@ class _RoomyLayer(DynamicLayer):
 
 
 def cache_argument(model: nn.Module) -> str | None:
-    """What the model's forward calls its key–value cache; None where it has none, or only a recurrent state.
+    """The name of the forward's argument for a key–value cache; None without one, or with only a recurrent state.
 
-    transformers calls it ``cache`` from 5.24 on, and recurrent states too; before, ``past_key_values``.
+    transformers names it ``past_key_values`` before 5.24 and ``cache`` since; ``cache`` may also be a recurrent state.
     """
     parameters = inspect.signature(model.forward).parameters
     if "past_key_values" in parameters:
@@ -73,15 +73,15 @@ def cache_argument(model: nn.Module) -> str | None:
 
 
 def make_cache(config: Any, dtype: torch.dtype | None) -> Any:
-    """An empty cache for any architecture. Full-attention layers store ``dtype``, or what they are given."""
+    """An empty cache for any architecture. Full-attention layers store ``dtype``, or the dtype of the first keys."""
     cache: Any = DynamicCache(config=config)
-    cache.layers = [_RoomyLayer(dtype) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [_GrowingLayer(dtype) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if not cache.layers:
-        cache.layer_class_to_replicate = lambda: _RoomyLayer(dtype)
+        cache.layer_class_to_replicate = lambda: _GrowingLayer(dtype)
     return cache
 
 
-def select_rows(cache: Any, index_B: Tensor) -> None:
+def select_cache_rows(cache: Any, index_B: Tensor) -> None:
     """Keep or repeat the rows ``index_B`` of every layer, in that order."""
     for layer in cache.layers:
         select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache

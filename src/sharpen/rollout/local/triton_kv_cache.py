@@ -1,4 +1,4 @@
-"""The past on a GPU: attention of a row to its prompt and to its own tokens in one kernel."""
+"""A KV cache on a GPU, whose attention over prompt and generated tokens is one Triton kernel."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from sharpen.rollout.local.kv_cache import KVCache
 
-LEAST_ROOM = 256
+MIN_CAPACITY = 256
 
 
 class TritonKVCache(KVCache):
-    """Nothing is padded: each row looks at as many keys as it has. ``make_room`` seldom has anything to do."""
+    """Attention is not padded: each row reads exactly its own keys. The capacity doubles when it is used up."""
 
     def __init__(self, *sizes: int, **settings: Any) -> None:
-        super().__init__(*sizes, block=1, **settings)
+        super().__init__(*sizes, block_size=1, **settings)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # It needs Triton, which is not everywhere.
+        # Imported here because Triton is not available on every system.
         from sharpen.rollout.local.decode_kernel import attend_one_token
 
         return attend_one_token(
@@ -35,5 +35,5 @@ class TritonKVCache(KVCache):
             self._scale,
         )
 
-    def _ample(self, needed: int) -> int:
-        return max(2 * needed, LEAST_ROOM)
+    def _grown_capacity(self, needed: int) -> int:
+        return max(2 * needed, MIN_CAPACITY)

@@ -1,4 +1,4 @@
-"""The order of a GPU, where a token is fed back before the host has looked who ended, run on the CPU."""
+"""The order used on a GPU, which decodes a token before the host checks which rows have finished, run on the CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import torch_kv_cache as grid_past
-from sharpen.rollout.local.cuda_graph import Replay
+from sharpen.rollout.local import torch_kv_cache
+from sharpen.rollout.local.cuda_graph import CudaGraphRunner
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.scheduler import Scheduler
 from tiny_models import make_prompt, tiny_policy
@@ -20,28 +20,28 @@ from tiny_models import make_prompt, tiny_policy
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("stop", [(), ("1", "7=")])
-def test_the_completions_are_the_same(
+def test_decoding_before_checking_gives_the_same_completions(
     architecture: str, stop: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = tiny_policy(architecture, dtype=torch.float64)
     prompts = [make_prompt(policy, text) for text in ("1+2=", "7", "12345+6789=", "9-9", "00")]
     ids = [range(20 * i, 20 * i + 5) for i in range(len(prompts))]
     sampling = Sampling(24, stop=stop, max_sequences=8)
-    looked_first = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
+    expected = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
     run = Scheduler.run
-    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, ahead=True, capture=False))
-    monkeypatch.setattr(grid_past, "CPU_BLOCK", 5)
-    ahead = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
-    assert [[c.token_ids for c in group] for group in ahead] == [[c.token_ids for c in group] for group in looked_first]
-    assert [[c.finish for c in group] for group in ahead] == [[c.finish for c in group] for group in looked_first]
-    assert len({len(c.token_ids) for group in ahead for c in group}) > 5
-    for group, other in zip(ahead, looked_first, strict=True):
+    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, decode_first=True, cuda_graph=False))
+    monkeypatch.setattr(torch_kv_cache, "CPU_BLOCK", 5)
+    sampled = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
+    assert [[c.token_ids for c in group] for group in sampled] == [[c.token_ids for c in group] for group in expected]
+    assert [[c.finish for c in group] for group in sampled] == [[c.finish for c in group] for group in expected]
+    assert len({len(c.token_ids) for group in sampled for c in group}) > 5
+    for group, other in zip(sampled, expected, strict=True):
         for one, two in zip(group, other, strict=True):
             assert one.sample_logprobs == pytest.approx(two.sample_logprobs, abs=1e-6)
 
 
-def test_a_graph_serves_as_long_as_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a graph that notes what is asked of it: the first run of a key is ordinary, the second makes the graph."""
+def test_a_graph_is_replayed_while_its_key_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fake graph that records its calls: the first run under a key is ordinary, the second captures."""
     events: list[str] = []
 
     class Graph:
@@ -57,14 +57,14 @@ def test_a_graph_serves_as_long_as_its_key(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capturing)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    turn = Replay(partial(events.append, "run"), capture=True)
+    step = CudaGraphRunner(partial(events.append, "run"), capture=True)
     for key in (1, 1, 1, 2, 3, 3):
-        turn(key)
+        step(key)
     assert events == ["run", "[", "run", "]", "replayed", "replayed", "run", "run", "[", "run", "]", "replayed"]
     events.clear()
-    turn = Replay(partial(events.append, "run"), capture=False)
-    turn(1)
-    turn(1)
+    step = CudaGraphRunner(partial(events.append, "run"), capture=False)
+    step(1)
+    step(1)
     assert events == ["run", "run"]
 
 
@@ -84,7 +84,7 @@ WAITING_OPERATIONS = {"_local_scalar_dense", "nonzero", "masked_select", "_uniqu
 
 
 class Calls(TorchFunctionMode):
-    """Notes what Python asks of tensors that, on a GPU, makes the host wait for the device."""
+    """Records calls from Python that, on a GPU, make the host wait for the device."""
 
     def __init__(self, waits: list[str]) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Calls(TorchFunctionMode):
 
 
 class Operations(TorchDispatchMode):
-    """The same for what PyTorch does by itself, such as finding the places of a mask that is an index."""
+    """Records the operations that do so inside PyTorch, such as indexing by a mask."""
 
     def __init__(self, waits: list[str]) -> None:
         super().__init__()
@@ -114,11 +114,11 @@ class Operations(TorchDispatchMode):
 
 
 def waits_of(length: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """All that the host waits for while six completions of so many tokens are drawn."""
+    """Every wait of the host while six completions of ``length`` tokens are sampled."""
     policy = tiny_policy("llama")
     policy.eos_ids = frozenset()
     run = Scheduler.run
-    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, ahead=True, capture=False))
+    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, decode_first=True, cuda_graph=False))
     waits: list[str] = []
     with Calls(waits), Operations(waits):
         LocalEngine(policy).generate(
@@ -128,7 +128,7 @@ def waits_of(length: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_host_waits_for_the_device_once_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For whether anybody has ended. What it waits for when rows come and go does not depend on how long they stay."""
+    """To check whether any row has finished. Waits for adding and removing rows do not depend on the length."""
     short, long = waits_of(20, monkeypatch), waits_of(60, monkeypatch)
     assert short.count("__int__") == 20
     first = short.index("__int__")

@@ -1,4 +1,4 @@
-"""Products of adapted layers in decoding: the numbers of the formula, and an update that merging would lose."""
+"""Projections of LoRA layers in decoding: worked numbers, and an update that merging would lose."""
 
 from typing import Any
 
@@ -23,24 +23,24 @@ def layers() -> tuple[Any, Any]:
     return net[0], net[1]
 
 
-def test_an_adapted_layer_beside_one_that_is_not() -> None:
+def test_a_layer_with_an_adapter_beside_one_without() -> None:
     """At x = (1, 1): A x = 3, so 2 · (9, 12) is added to the first. The numbers are exact in bfloat16."""
     adapted, plain = layers()
     x = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.bfloat16)
-    product = make_projection([adapted, plain], rounded=True)
-    assert product(x).tolist() == [[19.0, 25.0, 1.0, 2.0], [7.0, 8.0, 0.0, 2.0]]
+    projection = make_projection([adapted, plain], rounded=True)
+    assert projection(x).tolist() == [[19.0, 25.0, 1.0, 2.0], [7.0, 8.0, 0.0, 2.0]]
     assert make_projection([plain, adapted], rounded=True)(x).tolist() == [[1.0, 2.0, 19.0, 25.0], [0.0, 2.0, 7.0, 8.0]]
     with torch.no_grad():
         adapted.lora_B["default"].weight.zero_()
-    assert product(x).tolist()[0] == [19.0, 25.0, 1.0, 2.0]
-    product.publish()
-    assert product(x).tolist()[0] == [1.0, 1.0, 1.0, 2.0]
+    assert projection(x).tolist()[0] == [19.0, 25.0, 1.0, 2.0]
+    projection.publish()
+    assert projection(x).tolist()[0] == [1.0, 1.0, 1.0, 2.0]
     whole = make_projection([adapted, plain], rounded=False)
-    assert whole(x.float()).tolist() == product(x).tolist()
+    assert whole(x.float()).tolist() == projection(x).tolist()
 
 
-def test_an_update_too_small_for_a_merged_bfloat16_weight_is_there() -> None:
-    """2⁻¹⁰ beside 1, of which bfloat16 knows 2⁻⁷: at x = (1, 0) the second output is that update alone."""
+def test_an_update_too_small_for_a_merged_bfloat16_weight_is_kept() -> None:
+    """2⁻¹⁰ added to 1, where bfloat16 resolves 2⁻⁷: with these weights the second output is the update alone."""
     adapted, _ = layers()
     with torch.no_grad():
         adapted.base_layer.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]]))
@@ -56,10 +56,10 @@ def test_a_copy_of_frozen_weights_is_made_once() -> None:
     if not onednn_computes_bfloat16():
         pytest.skip("oneDNN has no bfloat16 on this processor")
     adapted, _ = layers()
-    product: Any = make_projection([adapted], rounded=True)
-    product(torch.ones(1, 2, dtype=torch.bfloat16))
-    copy = product._frozen._kept
+    projection: Any = make_projection([adapted], rounded=True)
+    projection(torch.ones(1, 2, dtype=torch.bfloat16))
+    copy = projection._frozen._copy
     assert copy is not None
-    product.release()
-    product.publish()
-    assert product._frozen._kept is copy
+    projection.release()
+    projection.publish()
+    assert projection._frozen._copy is copy

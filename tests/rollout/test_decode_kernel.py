@@ -1,4 +1,4 @@
-"""Runs what is tested by Triton's interpreter, in a process in which Triton is told so before it is imported."""
+"""Runs the kernel's tests in a process in which Triton's interpreter is chosen before Triton is imported."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton has no build for this system")
-def test_the_kernel_as_the_interpreter_runs_it() -> None:
-    without = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+def test_the_kernel_in_tritons_interpreter() -> None:
+    disabled = ["-p", "no:cacheprovider", "-p", "no:xdist"]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *without, HERE / "interpreted_kernel.py"],
+        [sys.executable, "-m", "pytest", *disabled, HERE / "interpreted_decode_kernel.py"],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parent.parent,
         capture_output=True,
@@ -24,5 +24,5 @@ def test_the_kernel_as_the_interpreter_runs_it() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    # A point for each test that passed.
+    # A dot for each passed test.
     assert "....." in ended.stdout
