@@ -7,7 +7,7 @@ import pytest
 from hand_made import rollout
 
 from sharpen.methods import GRPO, METHODS, resolve_method
-from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.kl import KL
 
 
@@ -193,17 +193,17 @@ def test_k1_in_the_loss_is_warned_of() -> None:
 
 
 def test_warming_up_rises_linearly_to_the_level() -> None:
-    warmed = Coefficient(0.4, warmup_steps=4)
+    warmed = AdaptiveCoefficient(0.4, warmup_steps=4)
     assert [warmed.at(step, 0.4) for step in range(1, 7)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
     assert [warmed.at(step, 0.8) for step in (1, 9)] == pytest.approx([0.2, 0.8])
-    assert Coefficient(0.4).at(1, 0.4) == 0.4
+    assert AdaptiveCoefficient(0.4).at(1, 0.4) == 0.4
 
 
 @pytest.mark.parametrize(
     ("measured", "expected"), [(0.0066, 0.2), (0.0067, 0.4), (0.01, 0.4), (0.0149, 0.4), (0.0151, 0.8), (9.0, 0.8)]
 )
 def test_schulmans_rule_halves_and_doubles(measured: float, expected: float) -> None:
-    assert Coefficient(1.0, target=0.01, rule="double").adapted(0.4, measured, 64) == pytest.approx(expected)
+    assert AdaptiveCoefficient(1.0, target=0.01, rule="double").adapted(0.4, measured, 64) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -212,24 +212,24 @@ def test_schulmans_rule_halves_and_doubles(measured: float, expected: float) -> 
 )
 def test_zieglers_rule_is_proportional_and_clipped_at_a_fifth(measured: float, expected: float) -> None:
     """Over a horizon of 1000 completions, of which 50 were drawn."""
-    rule = Coefficient(1.0, target=0.1, rule="proportional", horizon=1000)
+    rule = AdaptiveCoefficient(1.0, target=0.1, rule="proportional", horizon=1000)
     assert rule.adapted(0.4, measured, 50) == pytest.approx(expected)
 
 
 def test_zieglers_rule_never_turns_a_penalty_into_a_reward() -> None:
     """Of 1024 completions over a horizon of 100, a fifth is taken off at most, not two of the strength."""
-    rule = Coefficient(1.0, target=0.1, rule="proportional", horizon=100)
+    rule = AdaptiveCoefficient(1.0, target=0.1, rule="proportional", horizon=100)
     assert rule.adapted(0.4, 0.0, 1024) == pytest.approx(0.4 * 0.8)
 
 
 def test_without_a_target_a_strength_stays() -> None:
-    assert Coefficient(1.0).adapted(0.4, 9.0, 50) == 0.4
+    assert AdaptiveCoefficient(1.0).adapted(0.4, 9.0, 50) == 0.4
 
 
 def test_the_settings_of_the_penalty_reach_its_strength() -> None:
     kl = KL(warmup_steps=3, target=0.2, rule="double", horizon=7)
-    assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": Coefficient(0.1, 3, 0.2, "double", 7, "kl")}
+    assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": AdaptiveCoefficient(0.1, 3, 0.2, "double", 7, "kl")}
     assert GRPO(beta=0.0).coefficients() == {}
     form_kl = resolve_method({"name": "ppo", "form": "kl", "old_kl_coef": 2, "old_kl_target": 0.03})
-    assert form_kl.coefficients()["old_kl"] == Coefficient(2, 0, 0.03, "double", measured_by="kl_old")
+    assert form_kl.coefficients()["old_kl"] == AdaptiveCoefficient(2, 0, 0.03, "double", measured_by="kl_old")
     assert set(METHODS["ppo"]().coefficients()) == {"beta"}

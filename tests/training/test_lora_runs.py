@@ -102,14 +102,14 @@ def test_the_base_stays_bit_for_bit_and_the_adapter_alone_is_trained_and_saved(
     run = run_of(tmp_path / "run", model, name)
     [trainer] = trainers
     base = load_file(model / "model.safetensors")
-    for role, trained in trainer.models.items():
+    for role, trained in trainer.learner.models.items():
         frozen = {n.replace(".base_layer.", "."): p for n, p in trained.model.named_parameters() if not p.requires_grad}
         assert set(frozen) == set(base) - ({"lm_head.weight"} if role == "critic" else set())
         assert all(torch.equal(frozen[n], base[n]) for n in frozen)
         assert all(p.grad is None for p in frozen.values())
         # A and B of seven layers in two blocks; a critic's head as well.
         assert len(trained.parameters()) == 28 + 2 * (role == "critic")
-        state = trainer.optimizers[role].state
+        state = trainer.learner.optimizers[role].state
         assert {id(p) for p in state} == {id(p) for p in trained.parameters()}
         assert all(p.any() for n, p in adapter_weights(trained).items() if ".lora_B." in n)
     files = {str(f.relative_to(run.model)) for f in run.model.rglob("*.safetensors")}
@@ -195,7 +195,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
     policy = load_policy(run.path / "checkpoints" / "step_000001", device="cpu")
     base = load_policy(model, device="cpu")
     batch = collate(drawn[1], completion_limit=8)
-    batch = replace(batch, coefficients={k: c.at(2, c.start) for k, c in bound.coefficients().items()})
+    batch = replace(batch, coefficients={k: c.at(2, c.initial) for k, c in bound.coefficients().items()})
     said = said_by(policy, batch, 1.0, base)
     step = plain_step(batch)
     step.old = [[x.item() for x in row] for row in said.logprobs]

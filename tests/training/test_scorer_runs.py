@@ -17,6 +17,7 @@ from sharpen.in_memory import IN_MEMORY
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.load import load_tokenizer
 from sharpen.models.model import Model
 from sharpen.models.reference import copy_policy
@@ -26,7 +27,6 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Completion, Finish, Group, Score, StepValue
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
 from tiny_runs import tiny_recipe, tiny_start_model

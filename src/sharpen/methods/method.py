@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_serializer
 from torch import Tensor
 
-from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.kl import KL
 from sharpen.rollout.sources import Source
 from sharpen.settings import Settings
@@ -90,7 +90,7 @@ class Method(Settings, ABC):
         """Passes over each rollout, and the optimizer steps that each pass is divided into."""
         return 1, 1
 
-    def coefficients(self) -> Mapping[str, Coefficient]:
+    def coefficients(self) -> Mapping[str, AdaptiveCoefficient]:
         """Strengths that change while training, by name; their present values come with the batch."""
         return {}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sharpen.functional.losses.kl import k1, k2, k3, weighted_k3
 from sharpen.functional.losses.policy import truncated_importance_weights
 from sharpen.functional.rounding import rounding, rounding_of_sum
-from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.kl import KL
 from sharpen.methods.method import LossTerms, Method, Objective
 from sharpen.types import Annotation, Batch, Need, Outputs
@@ -54,11 +54,11 @@ class PolicyMethod(Method):
     def passes_and_minibatches(self) -> tuple[int, int]:
         return self.updates_per_rollout, self.minibatches
 
-    def coefficients(self) -> Mapping[str, Coefficient]:
+    def coefficients(self) -> Mapping[str, AdaptiveCoefficient]:
         if not self.beta:
             return {}
         kl = self.kl
-        return {"beta": Coefficient(self.beta, kl.warmup_steps, kl.target, kl.rule, kl.horizon)}
+        return {"beta": AdaptiveCoefficient(self.beta, kl.warmup_steps, kl.target, kl.rule, kl.horizon)}
 
     @property
     def kl_settings(self) -> KL:

@@ -15,7 +15,7 @@ from sharpen.functional.losses.policy import clipped_surrogate, kl_penalised_sur
 from sharpen.functional.losses.value import value_loss
 from sharpen.functional.returns import at_last_token, gae, td_targets
 from sharpen.functional.rounding import rounding
-from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.kl import KL
 from sharpen.methods.method import LossTerms, Objective, UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
@@ -96,10 +96,10 @@ class PPO(PolicyMethod):
     def source(self) -> Source:
         return CurrentPolicy(self.group_size)
 
-    def coefficients(self) -> Mapping[str, Coefficient]:
+    def coefficients(self) -> Mapping[str, AdaptiveCoefficient]:
         adapted = dict(super().coefficients())
         if self.form == "kl":
-            adapted["old_kl"] = Coefficient(
+            adapted["old_kl"] = AdaptiveCoefficient(
                 self.old_kl_coef, target=self.old_kl_target, rule="double", measured_by="kl_old"
             )
         return adapted

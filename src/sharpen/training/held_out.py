@@ -14,7 +14,7 @@ from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import estimate
 from sharpen.methods import Method
 from sharpen.training.annotate import Annotator
-from sharpen.training.update import each_part, with_weights
+from sharpen.training.update import forward_microbatches, with_weights
 from sharpen.types import Group
 
 
@@ -27,7 +27,7 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     batch = replace(batch, advantages_BT=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    parts = each_part(
+    parts = forward_microbatches(
         annotator.models[objective.model],
         objective,
         with_weights(method, batch),

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sharpen.methods.kl import KL
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, follow
-from sharpen.training.update import MicrobatchLimits, all_outputs
 from sharpen.types import Batch, Completion, Group
 
 

@@ -13,12 +13,12 @@ import torch
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.models.adapter_files import find_adapter, read_adapter
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.lora import sharing_frozen
 from sharpen.models.model import Model
 from sharpen.models.scorer import Scorer, centre, load_scorer
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
 from sharpen.training.metrics import Metrics
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Group
 
 LOOKED_AT = 1000
@@ -35,12 +35,7 @@ class ScoreNormalisation:
     def centre(self, scorer: Model) -> Metrics:
         """Shift the scores in place, and say by how much."""
         assert isinstance(scorer, Scorer)
-        taken = centre(
-            scorer,
-            collate(self.demonstrations[:LOOKED_AT]),
-            tokens_per_microbatch=self.limits.tokens_per_microbatch,
-            shared=self.limits.shared_prompt,
-        )
+        taken = centre(scorer, collate(self.demonstrations[:LOOKED_AT]), self.limits)
         if not math.isfinite(taken):
             raise NonFiniteError(f"the reward model's mean score of the demonstrations is {taken:g}")
         return {"score/shifted_by": taken}
