@@ -195,7 +195,7 @@ def test_completions_become_a_batch() -> None:
     tool = Completion(
         (7, 8, 9), "", (True, False, True), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
     )
-    plain = Completion((6,), "", (True,), (), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
+    plain = Completion((6,), "", (True,), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
     groups = [
         Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
         Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),
