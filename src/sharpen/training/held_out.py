@@ -1,4 +1,4 @@
-"""Measuring a model on held-out completions: the loss and the method's own figures, without training on them."""
+"""Measures a model on held-out completions: the loss and the method's own metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sharpen.types import Group
 
 @torch.no_grad()
 def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]) -> dict[str, Estimate]:
-    """``loss`` and the figures of the method's first objective, each a mean over groups with its interval."""
+    """``loss`` and the metrics of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
     batch = collate(groups)
     batch = annotator.annotate(batch, objective.annotations, groups)
