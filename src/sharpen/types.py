@@ -8,8 +8,8 @@ Axes, written as a suffix of tensor names:
     N   tokens that are trained on   V   vocabulary
     K   combined rewards
 
-``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Names carry
-units (``timeout_s``, ``kl_nats``).
+``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Names carry units
+(``timeout_s``, ``kl_nats``).
 """
 
 from __future__ import annotations
