@@ -142,7 +142,7 @@ def test_the_ratio_of_one_update_is_one(name: str, model: Path, tmp_path: Path) 
 
 def test_what_is_saved_says_what_the_run_said(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
     run = run_of(tmp_path / "run", model)
-    policy = trainers[0].models["policy"]
+    policy = trainers[0].learner.models["policy"]
     for name, layer in adapted_layers(policy.model).items():
         saved = load_policy(run.model, device="cpu").model.get_submodule(name).weight
         torch.testing.assert_close(saved, merged_weight(layer), rtol=0, atol=1e-6)
@@ -165,7 +165,7 @@ def test_the_reference_is_the_base_with_the_adapter_off_and_no_second_copy(
     model: Path, tmp_path: Path, trainers: list[Trainer]
 ) -> None:
     rows = run_of(tmp_path / "run", model).metrics()
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
     assert {p.data_ptr() for p in reference.policy.model.parameters()} <= own
@@ -209,7 +209,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
 def test_a_moving_average_is_a_second_adapter(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
     """A_ref ← 0.9 A_ref + 0.1 A after every step, and B likewise; B begins at 0."""
     run = run_of(tmp_path / "run", model, method={"kl": {"reference": "average", "decay": 0.9}})
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
     shared = [n for n, p in reference.policy.model.named_parameters() if p.data_ptr() in own]
@@ -239,7 +239,7 @@ def test_a_run_goes_on_with_the_adapter_of_another_and_holds_on_to_it(
 ) -> None:
     run = run_of(tmp_path / "run", begun)
     first = load_file(begun / "checkpoints/step_000004/adapter_model.safetensors")
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     # As the files name it: of the same base, the adapter that the run began with.
     held = {n.replace(".default.", "."): p for n, p in adapter_weights(reference.policy).items()}
@@ -280,7 +280,7 @@ def test_a_reward_model_with_an_adapter_scores_and_its_critic_goes_on_with_it(
             optimizer={"learning_rate": 1e-9},
         )
     )
-    critic = trainers[1].models["critic"]
+    critic = trainers[1].learner.models["critic"]
     trained, first = adapter_weights(critic), load_file(judge.model / "adapter_model.safetensors")
     for name, tensor in first.items():
         own = name.removeprefix("base_model.model.").replace("A.weight", "A.default.weight")
