@@ -16,13 +16,14 @@ from synthetic import grpo_batch, random_groups, random_prompts
 from torch import Tensor
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.kernels.attention import attention_over_segments
 from sharpen.models.kernels.flash import fits, flash_over_segments, spans_of
 from sharpen.models.packing.segments import Segment, Segments
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
-from sharpen.training.update import MicrobatchLimits, accumulate_gradient, all_outputs
+from sharpen.training.update import accumulate_gradient
 from sharpen.types import Batch, Completion, Prompt
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)

@@ -11,11 +11,12 @@ from gpu_device import median_seconds, peak_bytes, restart_peak, scheduled
 from synthetic import grpo_batch, random_groups, random_prompts
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.microbatch import usual_tokens
-from sharpen.training.update import MicrobatchLimits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 
 COMPUTE_BYTES = 2
 """Of a number in bfloat16."""

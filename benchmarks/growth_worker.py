@@ -12,12 +12,13 @@ from synthetic import grpo_batch, random_groups
 from worker import Gate
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import MicrobatchLimits, optimizer_step
+from sharpen.training.update import optimizer_step
 
 
 def main() -> None:

@@ -18,13 +18,14 @@ import sharpen.models.model
 import sharpen.models.packing.microbatches
 import sharpen.models.policy
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.logprobs import Selected
 from sharpen.models.packing.segments import Segments
 from sharpen.models.policy import Policy
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import MicrobatchLimits, accumulate_gradient, all_outputs
+from sharpen.training.update import accumulate_gradient
 from sharpen.types import Batch, Need
 
 LONG = Case("smollm2", prompt=256, limit=24, prompts=4, group=8, spread=False)

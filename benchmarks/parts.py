@@ -27,11 +27,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from models import PLACES
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.system.memory import keep_freed_memory
 from sharpen.training.microbatch import usual_tokens
-from sharpen.training.update import MicrobatchLimits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 
 THREADS = 2
 REPETITIONS = 3

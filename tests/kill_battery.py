@@ -146,12 +146,12 @@ def at_last_step(act: Callable[[], None]) -> None:
     step, run = Trainer.train_step, Trainer.run
 
     def train_step(self: Trainer) -> Any:
-        if self.step == self.recipe.training.steps:
+        if self.step == self.training.steps:
             act()
         return step(self)
 
     def run_(self: Trainer) -> None:
-        if self.step == self.recipe.training.steps:
+        if self.step == self.training.steps:
             act()
         run(self)
 

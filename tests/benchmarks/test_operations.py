@@ -12,9 +12,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.training.update import MicrobatchLimits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 from sharpen.types import Batch
 from tiny_models import loaded_policy
 

@@ -58,7 +58,7 @@ def rows(*values: Sequence[float]) -> Tensor:
 
 def ready(method: Method, batch: Batch, **given: Any) -> Batch:
     """With advantages, targets, the tokens that are trained on, and weights, as the trainer makes them."""
-    start = {name: coefficient.start for name, coefficient in method.coefficients().items()}
+    start = {name: coefficient.initial for name, coefficient in method.coefficients().items()}
     batch = replace(batch, **{"coefficients": start, **given})
     batch = replace(
         batch,

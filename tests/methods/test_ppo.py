@@ -123,7 +123,7 @@ def test_a_shared_critic_is_a_term_of_the_policys_own_loss() -> None:
 def test_kl_form_penalises_the_way_from_the_policy_that_sampled() -> None:
     """ρA − β'(ρ − 1 − log ρ), no clip, with the present β' = 2."""
     method = plain(lam=1.0, form="kl", old_kl_coef=0.5)
-    assert method.coefficients()["old_kl"].start == 0.5
+    assert method.coefficients()["old_kl"].initial == 0.5
     step = step_of(method)
     assert step.coefficients == {"beta": 0.1, "old_kl": 0.5}
     now = OLD + rows([LOG(1.5), 0], [LOG(0.5)])

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from sharpen.errors import RecipeError
 from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.forward import MicrobatchLimits, all_outputs, microbatches
 from sharpen.models.load import prepare
 from sharpen.models.lora import adapted_layers, add_adapter, halve_frozen, merged_weight
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.training.update import MicrobatchLimits, _microbatches, all_outputs
 from sharpen.types import Batch
 from tiny_models import (
     assert_same_gradients,
@@ -68,7 +68,7 @@ def loss_of(logprobs: Tensor, batch: Batch) -> Tensor:
 
 
 def backward(policy: Policy, batch: Batch) -> None:
-    for rows, _ in _microbatches(policy, batch, LIMITS, "sequence"):
+    for rows in microbatches(policy, batch, LIMITS):
         said_BT = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"})).logprobs_BT
         assert said_BT is not None
         loss_of(said_BT, batch).backward()

@@ -1,4 +1,4 @@
-"""Loading a model and what is known of it. (Named so because tests/losses has a test_policy.py.)"""
+"""Loading a model and what is known of it. (tests/functional/losses has a test_policy.py.)"""
 
 import json
 from pathlib import Path

@@ -10,11 +10,11 @@ import torch
 from oracles import sampling as oracle
 from sharpen.data.collate import collate
 from sharpen.errors import ModelError
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
-from sharpen.training.update import MicrobatchLimits, all_outputs
 from sharpen.types import Completion, Finish, Group, Prompt
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 

@@ -95,7 +95,7 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
     trained = {main: loaded(main, before), **{role: loaded(role, before / role) for role in others}}
     temperature = TEMPERATURE if method.source().on_policy else 1.0
     batch = collate(drawn[STEP - 1], completion_limit=8)
-    batch = replace(batch, coefficients={k: c.at(STEP, c.start) for k, c in method.coefficients().items()})
+    batch = replace(batch, coefficients={k: c.at(STEP, c.initial) for k, c in method.coefficients().items()})
     reference = load_policy(model, device="cpu")
     said = {role: said_by(of, batch, temperature, reference) for role, of in trained.items()}
     policy = said.get("policy", Said())
@@ -135,4 +135,4 @@ def test_a_method_loads_a_reference_only_where_it_compares_with_one(
     start(recipe, Given(reward=digits))
     [trainer] = seen
     # The GRPO of these runs has a β.
-    assert (trainer.annotator.reference is not None) is (name in ("reinforce_plus_plus", "ppo", "grpo", "dpo"))
+    assert (trainer.learner.annotator.reference is not None) is (name in ("reinforce_plus_plus", "ppo", "grpo", "dpo"))

@@ -102,14 +102,14 @@ def test_the_base_stays_bit_for_bit_and_the_adapter_alone_is_trained_and_saved(
     run = run_of(tmp_path / "run", model, name)
     [trainer] = trainers
     base = load_file(model / "model.safetensors")
-    for role, trained in trainer.models.items():
+    for role, trained in trainer.learner.models.items():
         frozen = {n.replace(".base_layer.", "."): p for n, p in trained.model.named_parameters() if not p.requires_grad}
         assert set(frozen) == set(base) - ({"lm_head.weight"} if role == "critic" else set())
         assert all(torch.equal(frozen[n], base[n]) for n in frozen)
         assert all(p.grad is None for p in frozen.values())
         # A and B of seven layers in two blocks; a critic's head as well.
         assert len(trained.parameters()) == 28 + 2 * (role == "critic")
-        state = trainer.optimizers[role].state
+        state = trainer.learner.optimizers[role].state
         assert {id(p) for p in state} == {id(p) for p in trained.parameters()}
         assert all(p.any() for n, p in adapter_weights(trained).items() if ".lora_B." in n)
     files = {str(f.relative_to(run.model)) for f in run.model.rglob("*.safetensors")}
@@ -142,7 +142,7 @@ def test_the_ratio_of_one_update_is_one(name: str, model: Path, tmp_path: Path) 
 
 def test_what_is_saved_says_what_the_run_said(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
     run = run_of(tmp_path / "run", model)
-    policy = trainers[0].models["policy"]
+    policy = trainers[0].learner.models["policy"]
     for name, layer in adapted_layers(policy.model).items():
         saved = load_policy(run.model, device="cpu").model.get_submodule(name).weight
         torch.testing.assert_close(saved, merged_weight(layer), rtol=0, atol=1e-6)
@@ -165,7 +165,7 @@ def test_the_reference_is_the_base_with_the_adapter_off_and_no_second_copy(
     model: Path, tmp_path: Path, trainers: list[Trainer]
 ) -> None:
     rows = run_of(tmp_path / "run", model).metrics()
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
     assert {p.data_ptr() for p in reference.policy.model.parameters()} <= own
@@ -195,7 +195,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
     policy = load_policy(run.path / "checkpoints" / "step_000001", device="cpu")
     base = load_policy(model, device="cpu")
     batch = collate(drawn[1], completion_limit=8)
-    batch = replace(batch, coefficients={k: c.at(2, c.start) for k, c in bound.coefficients().items()})
+    batch = replace(batch, coefficients={k: c.at(2, c.initial) for k, c in bound.coefficients().items()})
     said = said_by(policy, batch, 1.0, base)
     step = plain_step(batch)
     step.old = [[x.item() for x in row] for row in said.logprobs]
@@ -209,7 +209,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
 def test_a_moving_average_is_a_second_adapter(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
     """A_ref ← 0.9 A_ref + 0.1 A after every step, and B likewise; B begins at 0."""
     run = run_of(tmp_path / "run", model, method={"kl": {"reference": "average", "decay": 0.9}})
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
     shared = [n for n, p in reference.policy.model.named_parameters() if p.data_ptr() in own]
@@ -239,7 +239,7 @@ def test_a_run_goes_on_with_the_adapter_of_another_and_holds_on_to_it(
 ) -> None:
     run = run_of(tmp_path / "run", begun)
     first = load_file(begun / "checkpoints/step_000004/adapter_model.safetensors")
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     # As the files name it: of the same base, the adapter that the run began with.
     held = {n.replace(".default.", "."): p for n, p in adapter_weights(reference.policy).items()}
@@ -280,7 +280,7 @@ def test_a_reward_model_with_an_adapter_scores_and_its_critic_goes_on_with_it(
             optimizer={"learning_rate": 1e-9},
         )
     )
-    critic = trainers[1].models["critic"]
+    critic = trainers[1].learner.models["critic"]
     trained, first = adapter_weights(critic), load_file(judge.model / "adapter_model.safetensors")
     for name, tensor in first.items():
         own = name.removeprefix("base_model.model.").replace("A.weight", "A.default.weight")

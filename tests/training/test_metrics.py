@@ -113,27 +113,25 @@ def test_what_is_said_of_the_tokens() -> None:
     assert found == pytest.approx(expected)
     # Between rollout and trainer: |0.1 − 0.3 + 0| / 3 and 0.
     expected["ratio/noise"] = 0.1 / 3
-    assert measured(GRPO(beta=0.1), step, now, entropy, unmoved=False) == pytest.approx(expected)
+    assert measured(GRPO(beta=0.1), step, now, entropy, first_update=False) == pytest.approx(expected)
 
 
 def measured(
-    method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor, *, unmoved: bool = True
+    method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor, *, first_update: bool = True
 ) -> dict[str, float]:
     """In two parts, a sequence each, as micro-batches come."""
     stats = TokenStats()
-    stats.unmoved = unmoved
     for b in range(len(step)):
         part = step.select(torch.tensor([b]))
         outputs = Outputs(logprobs_BT=now[[b]], entropy_BT=entropy[[b]])
-        stats.add(part, outputs, method.terms(outputs, part))
+        stats.add(part, outputs, method.terms(outputs, part), first_update=first_update)
     return stats.metrics()
 
 
 def test_once_the_weights_have_moved_a_ratio_is_no_noise() -> None:
     stats = TokenStats()
-    stats.unmoved = False
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), LossTerms(now))
+    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), LossTerms(now), first_update=False)
     assert stats.metrics()["ratio/mean"] == pytest.approx(math.exp(0.1))
     assert "ratio/noise" not in stats.metrics()
 
@@ -195,9 +193,9 @@ def test_what_was_not_computed_is_not_said() -> None:
 def test_completions_become_a_batch() -> None:
     """Padded on the right, what a tool wrote and what has no score not trained on."""
     tool = Completion(
-        (7, 8, 9), "", (True, False, True), (), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
+        (7, 8, 9), "", (True, False, True), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
     )
-    plain = Completion((6,), "", (True,), (), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
+    plain = Completion((6,), "", (True,), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
     groups = [
         Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
         Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),

@@ -15,11 +15,11 @@ from sharpen.data.collate import collate
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
 from sharpen.methods.kl import KL
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
 from sharpen.training import reference as reference_module
 from sharpen.training.reference import Reference
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Batch, Completion, Finish, Group, Score
 from tiny_models import make_prompt, own_logprobs, tiny_policy
 from tiny_runs import digits, tiny_recipe, tiny_start_model

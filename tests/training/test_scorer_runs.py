@@ -17,6 +17,7 @@ from sharpen.in_memory import IN_MEMORY
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.load import load_tokenizer
 from sharpen.models.model import Model
 from sharpen.models.reference import copy_policy
@@ -26,7 +27,6 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Completion, Finish, Group, Score, StepValue
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
 from tiny_runs import tiny_recipe, tiny_start_model
@@ -249,7 +249,7 @@ def test_a_damaged_best_checkpoint_is_named_and_can_be_done_without(
         centre(self, checkpoint, like)
 
     monkeypatch.setattr(ScoreNormalisation, "normalise_saved", damaged)
-    with pytest.raises(CheckpointError, match=r"damaged.*without this checkpoint, the best, remove .*step_") as raised:
+    with pytest.raises(CheckpointError, match=r"damaged.*without this best checkpoint, remove .*step_") as raised:
         best_before_the_last(tmp_path / "run", model)
     shutil.rmtree(Path(str(raised.value).rpartition("remove ")[2]))
     assert resume(tmp_path / "run").model.name == "step_000006"

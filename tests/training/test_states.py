@@ -21,12 +21,12 @@ from sharpen.data.collate import collate
 from sharpen.methods import PPO, ReinforcePlusPlus
 from sharpen.methods.kl import KL
 from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.lora import add_adapter
 from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
 from sharpen.training.annotate import Annotator
 from sharpen.training.reference import Reference
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
 from tiny_models import loaded_scorer, tiny_policy
 
@@ -163,7 +163,7 @@ def annotated(critic: str, method: PPO, limits: MicrobatchLimits) -> Batch:
     compared = Reference(reference(critic), models(critic)["policy"], KL()) if method.needs_reference else None
     batch = collate(GROUPS, completion_limit=6)
     batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.annotations, GROUPS)
-    return replace(batch, coefficients={name: c.start for name, c in method.coefficients().items()})
+    return replace(batch, coefficients={name: c.initial for name, c in method.coefficients().items()})
 
 
 def ppo(critic: str, **settings: Any) -> PPO:

@@ -13,11 +13,12 @@ from oracles import grpo, reduction, sft
 from oracles.ragged import Ragged
 from sharpen.errors import NonFiniteError
 from sharpen.methods import GRPO, SFT, Method
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.training.metrics import TokenStats
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import MicrobatchLimits, accumulate_gradient, all_outputs, optimizer_step, with_weights
+from sharpen.training.update import Observer, accumulate_gradient, optimizer_step, with_weights
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy
 
@@ -89,10 +90,10 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
 
 
 def accumulate(
-    model: Policy, method: Method, batch: Batch, limits: MicrobatchLimits, stats: TokenStats | None = None
+    model: Policy, method: Method, batch: Batch, limits: MicrobatchLimits, observe: Observer | None = None
 ) -> tuple[float, int]:
     [objective] = method.objectives()
-    return accumulate_gradient(model, objective, with_weights(method, batch), TEMPERATURE, limits, stats)
+    return accumulate_gradient(model, objective, with_weights(method, batch), TEMPERATURE, limits, observe)
 
 
 def gradient_of(name: str, batch: Batch, limits: MicrobatchLimits) -> tuple[dict[str, Tensor], float]:
@@ -145,7 +146,7 @@ def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
     expected = gradients(policy().model)
     stats = TokenStats()
     policy().model.zero_grad()
-    accumulate(policy(), GRPO(), batch, MicrobatchLimits(40, True), stats)
+    accumulate(policy(), GRPO(), batch, MicrobatchLimits(40, True), stats.add)
     assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
     measured = stats.metrics()
     assert (measured["ratio/mean"], measured["ratio/p99.9"], measured["clip_fraction"]) == (1.0, 1.0, 0.0)

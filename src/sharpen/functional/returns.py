@@ -1,8 +1,8 @@
-"""Rewards along a completion: where they fall, what is still to come of them, and what a critic makes of that.
+"""Returns, TD targets and GAE over the tokens of a completion.
 
-Time runs over the tokens of ``mask_BT`` only. The tokens between them, such as a tool's reply, are stepped over: they
-have no reward and no value, take no discount and get 0, and the state after a token is the one before the next token
-of the mask.
+Time runs over the tokens of ``mask_BT`` only. Tokens between them, such as a tool's reply, are skipped: they have no
+reward and no value, are not discounted and get 0. The state after a token is the state before the next token of the
+mask.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def at_last_token(rewards_B: Tensor, mask_BT: Tensor) -> Tensor:
-    """The reward of each sequence at its last token of the mask, 0 elsewhere and where there is none (NaN), [B, T]."""
+    """The reward of each sequence at its last token of the mask, 0 elsewhere and for a missing reward (NaN), [B, T]."""
     known_B = rewards_B.masked_fill(rewards_B.isnan(), 0.0)
     return torch.where(_last(mask_BT), known_B[:, None], torch.zeros_like(known_B)[:, None])
 
@@ -42,7 +42,7 @@ def td_targets(
     gamma: float,
     bootstrap_B: Tensor | None = None,
 ) -> Tensor:
-    r"""What a critic's value should have been by its own next value, TD(0), [B, T].
+    r"""TD(0) targets of a critic's values, [B, T].
 
     .. math:: y_t = R_t + γ V_{t+1}
 
@@ -50,7 +50,7 @@ def td_targets(
         rewards_BT: R, the reward of each token.
         values_BT: V, the value of the state in which the token was chosen.
         gamma: γ, the discount per token.
-        bootstrap_B: V after the last token of the mask, for completions that were cut off; 0 if not given.
+        bootstrap_B: V after the last token of the mask, for truncated completions; 0 if not given.
     """
     end_B = values_BT.new_zeros(len(values_BT)) if bootstrap_B is None else bootstrap_B.to(values_BT.dtype)
     following_BT = torch.cat([values_BT, end_B[:, None]], dim=1).gather(1, next_marked(mask_BT)[:, 1:])
@@ -70,8 +70,8 @@ def gae(
 
     .. math:: A_t = δ_t + γλ A_{t+1}, \quad δ_t = R_t + γ V_{t+1} - V_t
 
-    A + V is the λ-return, the usual target of the critic. Arguments as in ``td_targets``; λ = 0 gives the error δ
-    itself, λ = 1 the return less the value.
+    A + V is the λ-return, the usual target of the critic. Arguments as in ``td_targets``; λ = 0 gives the error δ,
+    λ = 1 the return minus the value.
     """
     targets_BT = td_targets(rewards_BT, values_BT, mask_BT, gamma=gamma, bootstrap_B=bootstrap_B)
     return reward_to_go(targets_BT - values_BT, mask_BT, gamma=gamma * lam)

@@ -1,4 +1,4 @@
-"""How far rounding may have moved a number, and so which numbers count as equal."""
+"""Bounds on rounding errors, which decide which numbers count as equal."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 STEPS = 8
-"""Units of ε · |x| that count as rounding. A weighted sum of six decimals is at most so far from another way to write
-it, and so are, measured, log-probabilities that float32 gives in two packings of the same tokens."""
+"""Rounding error in units of ε · |x|. Bounds the difference between two ways of writing a weighted sum of six decimals
+and, as measured, between float32 log-probabilities of the same tokens in two packings."""
 
 
 def rounding(values: Tensor) -> Tensor:
-    """What rounding may be in numbers of this size and type: 8 ε |x|, with ε = 2⁻⁵² in float64 and 2⁻²³ in float32."""
+    """Bound on the rounding error of each value: 8 ε |x|, with ε = 2⁻⁵² in float64 and 2⁻²³ in float32."""
     return STEPS * torch.finfo(values.dtype).eps * values.abs()
 
 
 def rounding_of_sum(total_B: Tensor, parts_BK: Tensor | None, weights: Sequence[float]) -> Tensor:
-    """What rounding may be in a weighted sum: that of all its parts, not only of what is left of them, [B].
+    """Bound on the rounding error of a weighted sum: the sum over its terms, even if they cancel, [B].
 
-    ``parts_BK`` is None where the total is not made of parts; NaN is a part that does not apply.
+    ``parts_BK`` is None if the total is not a weighted sum; NaN marks a part that does not apply.
     """
     if parts_BK is None:
         return rounding(total_B)

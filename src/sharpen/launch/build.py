@@ -15,6 +15,7 @@ from sharpen.launch.inputs import Inputs, Say, groups_of, prompts_of
 from sharpen.launch.models import load_helpers, load_model, load_reference
 from sharpen.methods import Role
 from sharpen.models.dtype import computes_bfloat16
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.recipe.schema import Recipe
@@ -33,7 +34,6 @@ from sharpen.training.microbatch import usual_tokens
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation, best_of
 from sharpen.training.trainer import Trainer
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Group, Prompt
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.launch.inputs import HeldOut, Say, groups_of, prompts_of
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.recipe.schema import Recipe
 from sharpen.rollout.engine import Engine, Sampling
@@ -15,7 +16,6 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.reference import Reference
-from sharpen.training.update import MicrobatchLimits
 
 Measurement = Callable[[], Evaluation]
 """Measures a model as it is now."""

@@ -221,7 +221,7 @@ def _resume(
             for passed_over in damaged:
                 set_aside(passed_over)
             folder.cut_back(trainer.step if checkpoint else -1)
-            trainer.until = until
+            trainer.stop_at = until
             return _go(trainer, say)
 
 

@@ -1,4 +1,4 @@
-"""The methods by name. Each is one sentence: source × reward × advantage × loss."""
+"""All methods by name. Each is one sentence: source × reward × advantage × loss."""
 
 from collections.abc import Mapping
 from typing import Any

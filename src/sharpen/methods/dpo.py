@@ -1,4 +1,4 @@
-"""DPO: ranked completions × no reward × better or worse × log-sigmoid of the log-ratio's difference."""
+"""DPO: ranked completions × no reward × better or worse × log-sigmoid of the difference of the log-ratios."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DPO(Method):
     """Direct Preference Optimization.
 
     J = E log σ(β (h(o⁺) − h(o⁻))), h(o) = Σ_t log π(o_t | q, o_<t) − log π_ref(o_t | q, o_<t). Of K ranked completions,
-    the mean over all pairs that are not tied. The reference's log-probabilities are computed once for each completion.
+    the mean over all pairs that are not tied. The reference's log-probabilities are computed once per completion.
     """
 
     name = "dpo"
@@ -30,16 +30,16 @@ class DPO(Method):
     )
 
     beta: float = Field(0.1, gt=0)
-    """Strength of the tie to the reference, which is the initial policy."""
+    """Coefficient of the implicit KL penalty to the reference, which is the initial policy."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of the preferences that are taken to be the wrong way round (conservative DPO)."""
+    """Share of the preferences assumed to be the wrong way round (conservative DPO)."""
     form: DPOForm = "sigmoid"
     """sigmoid, or ipo: (h⁺ − h⁻ − 1/(2β))², which does not drive the difference to infinity."""
 
     @model_validator(mode="after")
-    def _possible(self) -> DPO:
+    def _check_settings(self) -> DPO:
         if self.form == "ipo" and self.label_smoothing:
-            raise ValueError("label_smoothing belongs to form sigmoid")
+            raise ValueError("label_smoothing is for form sigmoid")
         return self
 
     def source(self) -> Source:

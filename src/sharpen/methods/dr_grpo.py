@@ -1,8 +1,7 @@
-"""Dr. GRPO: GRPO without its two divisions, by the group's spread and by the completion's length."""
-
-from typing import Literal
+"""Dr. GRPO: GRPO without its divisions by the group's standard deviation and by the completion's length."""
 
 from sharpen.functional.advantages import Spread
+from sharpen.methods.fields import Reduction
 from sharpen.methods.grpo import GRPO
 from sharpen.methods.method import UnifiedView
 
@@ -10,7 +9,7 @@ from sharpen.methods.method import UnifiedView
 class DrGRPO(GRPO):
     """GRPO done right: J = E 1/G Σ_i 1/L Σ_t min[ρ Â, clip(ρ, 1 − ε, 1 + ε) Â], Â = R_i − mean R, L constant.
 
-    1/|o_i| favours long wrong answers, and 1/std the questions that are almost always right or almost always wrong.
+    1/|o_i| favours long wrong answers, and 1/std prompts whose answers are almost always right or almost always wrong.
     """
 
     name = "dr_grpo"
@@ -24,6 +23,6 @@ class DrGRPO(GRPO):
     )
 
     std: Spread = "none"
-    """Spread that the centred reward is divided by: of the group, of the batch, or none."""
-    reduction: Literal["per_sequence", "tokens_of_group", "tokens_of_batch", "constant"] = "constant"
-    """How tokens are averaged; constant divides their sum by the same length for all."""
+    """Standard deviation that the centred reward is divided by: of the group, of the batch, or none."""
+    reduction: Reduction = "constant"
+    """How token losses are averaged; constant divides their sum by the same length for all completions."""

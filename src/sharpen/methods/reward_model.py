@@ -1,4 +1,4 @@
-"""Reward models: ranked completions, or marked steps × no reward × a score that agrees with people."""
+"""Reward models: ranked completions, or marked steps × no reward × a score that agrees with the labels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sharpen.types import Batch, Outputs
 class RewardModel(Method):
     """An outcome reward model, trained on ranked completions.
 
-    J = 1/C(K,2) Σ log σ(s(o⁺) − s(o⁻)) over all pairs of a prompt's K completions, ties left out. The score s stands
-    at the last token. Saved as an `AutoModelForSequenceClassification` with one label.
+    J = 1/C(K,2) Σ log σ(s(o⁺) − s(o⁻)) over all pairs of a prompt's K completions, ties left out. The score s is
+    read at the last token. Saved as an `AutoModelForSequenceClassification` with one label.
     """
 
     name = "reward_model"
@@ -31,11 +31,11 @@ class RewardModel(Method):
     )
 
     margin: bool = False
-    """Ask for a difference of scores that is larger by the difference of the grades (Llama 2)."""
+    """Require a score difference that is larger by the difference of the grades (Llama 2)."""
     noise: float = Field(0.0, ge=0, lt=1)
-    """Share of the rankings that are taken to be random (Christiano et al. 2017: 0.1)."""
+    """Share of the rankings assumed to be random (Christiano et al. 2017: 0.1)."""
     centre: bool = True
-    """At the end, shift the scores so that demonstrations (the best of each group, where there are none) average 0."""
+    """After training, shift the scores to average 0 on demonstrations (without any: on the best of each group)."""
 
     def source(self) -> Source:
         return Preferences()

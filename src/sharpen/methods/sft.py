@@ -25,7 +25,7 @@ class SFT(Method):
     )
 
     reduction: Literal["tokens_of_batch", "per_sequence"] = "tokens_of_batch"
-    """Whether every token weighs the same; or every prompt, and every demonstration of a prompt."""
+    """Which losses count equally: those of all tokens, or of all prompts and of all demonstrations of a prompt."""
 
     def source(self) -> Source:
         return Demonstrations()
@@ -35,10 +35,10 @@ class SFT(Method):
 
     def weights(self, batch: Batch) -> Tensor:
         assert batch.advantages_BT is not None
-        imitated_BT = batch.mask_BT & (batch.advantages_BT != 0)
+        trained_BT = batch.mask_BT & (batch.advantages_BT != 0)
         if self.reduction == "per_sequence":
-            return reduce.per_sequence(imitated_BT, batch.group_B)
-        return reduce.tokens_of_batch(imitated_BT)
+            return reduce.per_sequence(trained_BT, batch.group_B)
+        return reduce.tokens_of_batch(trained_BT)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("policy", self.terms),)

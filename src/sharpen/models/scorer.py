@@ -20,9 +20,9 @@ from transformers import (
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
+from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Model, hidden_states, read_head, spread
-from sharpen.models.packing.microbatches import plan
 from sharpen.models.packing.rows import Packed, Row, build
 from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.progress_bars import without_load_report
@@ -152,7 +152,7 @@ def load_scorer(
 
 
 @torch.no_grad()
-def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: bool) -> float:
+def centre(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> float:
     """Shift the scores so that those at the last trained tokens of ``batch``, demonstrations, are 0 on average.
 
     Reward models are only determined up to a constant (InstructGPT, 2203.02155). A head with a bias gives up the
@@ -162,7 +162,7 @@ def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: 
 
     Returns m. Raises ValueError if no token of the batch is trained.
     """
-    hidden_BH = _last_hidden(scorer, batch, tokens_per_microbatch, shared)
+    hidden_BH = _last_hidden(scorer, batch, limits)
     head = scorer.head
     weight_H = head.weight[0].double().cpu()
     mean_H = hidden_BH.mean(dim=0)
@@ -178,18 +178,12 @@ def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: 
     return mean
 
 
-def _last_hidden(scorer: Scorer, batch: Batch, tokens_per_microbatch: int, shared: bool) -> Tensor:
+def _last_hidden(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> Tensor:
     """The hidden states at the last trained token of each sequence that has one, [B, H], float64 on the CPU."""
     if not batch.mask_BT.any():
         raise ValueError("there is no token in this batch to centre the scores on")
     last: list[Tensor] = []
-    for rows in plan(
-        batch,
-        tokens_per_microbatch=tokens_per_microbatch,
-        shared=shared and scorer.plain,
-        cost=scorer.cost,
-        padded=not scorer.plain,
-    ):
+    for rows in microbatches(scorer, batch, limits):
         packed = build(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
         hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
         # The tokens come sequence by sequence, each in its own order.

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
-from sharpen.models.packing.microbatches import plan
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.padding import same_tokens
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards.rendering import Rendered, common_start, positions_of_ends, render
@@ -208,23 +208,12 @@ class ScorerReward(Reward):
             self.cache.put(key, logits)
         return [[known.get(key) for key in group_keys] for group_keys in keys]
 
-    @torch.no_grad()
     def _computed(self, reads: Sequence[Sequence[_Read]]) -> list[Logits]:
         if not reads:
             return []
-        scorer = self.scorer
         batch, positions = _batch(reads)
-        scores_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
-        for rows in plan(
-            batch,
-            tokens_per_microbatch=self.settings.batch_tokens,
-            shared=scorer.plain,
-            cost=scorer.cost,
-            padded=not scorer.plain,
-        ):
-            outputs = scorer.outputs(batch, rows, 1.0, frozenset({"scores"}))
-            assert outputs.scores_BT is not None
-            scores_BT += outputs.scores_BT.cpu()
+        limits = MicrobatchLimits(self.settings.batch_tokens, shared_prompt=True)
+        scores_BT = all_outputs(self.scorer, batch, "scores", 1.0, limits)
         return [tuple(scores_BT[b, places].tolist()) for b, places in enumerate(positions)]
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints that tell a resumed run whether its data, its reference and its frozen weights are still the same."""
+"""Fingerprints by which a resumed run checks that its data, reference and frozen weights are unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sharpen.types import Group, Prompt
 def fingerprint(
     prompts: Sequence[Prompt], groups: Sequence[Group], reference: Policy | None, models: Mapping[Role, Model]
 ) -> dict[str, Any]:
-    """What a checkpoint remembers of the data, of the reference and of the bases of adapters, as hashes."""
+    """Hashes of the data, of the reference and of the base models of adapters, for a checkpoint's state."""
     result: dict[str, Any] = {"data": _of_data(prompts, groups)}
     if reference is not None:
         result["reference"] = _of_reference(reference, models["policy"])
@@ -33,14 +33,14 @@ def fingerprint(
 
 
 def check_fingerprint(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises DataError or ModelError where a run would go on with something else than it began with."""
+    """Raises DataError or ModelError if a run would resume with other data or models than it was started with."""
     if saved["data"] != now["data"]:
         raise DataError("the training data is not what this run was started with; a resumed run needs the same")
     before, after = saved.get("bases", {}), now.get("bases", {})
     for role in before | after:
         if role not in before or role not in after:
             raise ModelError(
-                f"model.lora is not what this run was started with: it decides what of the {role} is trained"
+                f"model.lora is not what this run was started with: it decides which weights of the {role} are trained"
             )
         if before[role]["sha256"] != after[role]["sha256"]:
             raise ModelError(
@@ -52,7 +52,7 @@ def check_fingerprint(saved: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def check_models(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """The same where a model is measured and not trained: of the models that are there ``now`` alone."""
+    """`check_fingerprint` for a model that is measured, not trained: checks only the models in ``now``."""
     bases = {role: base for role, base in saved.get("bases", {}).items() if role in now.get("bases", {})}
     part = {"data": now["data"], "bases": bases}
     if "reference" in now:
@@ -73,7 +73,7 @@ def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
 
 
 def _of_reference(reference: Policy, policy: Model) -> str | None:
-    """Of its own weights alone where it shares those of a base, which has an identity of its own."""
+    """Of the adapter only, if it shares a base model, which has a fingerprint of its own."""
     if policy.adapter is None:
         return _of_weights(reference.model.state_dict())
     return None if reference.adapter is None else _of_weights(adapter_weights(reference))

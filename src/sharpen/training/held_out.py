@@ -1,4 +1,4 @@
-"""Measuring a model on held-out completions: the loss and the method's own figures, without training on them."""
+"""Measures a model on held-out completions: the loss and the method's own metrics."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import estimate
 from sharpen.methods import Method
 from sharpen.training.annotate import Annotator
-from sharpen.training.update import each_part, with_weights
+from sharpen.training.update import forward_microbatches, with_weights
 from sharpen.types import Group
 
 
 @torch.no_grad()
 def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]) -> dict[str, Estimate]:
-    """``loss`` and the figures of the method's first objective, each a mean over groups with its interval."""
+    """``loss`` and the metrics of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
     batch = collate(groups)
     batch = annotator.annotate(batch, objective.annotations, groups)
     batch = replace(batch, advantages_BT=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    parts = each_part(
+    parts = forward_microbatches(
         annotator.models[objective.model],
         objective,
         with_weights(method, batch),

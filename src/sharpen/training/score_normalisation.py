@@ -1,4 +1,4 @@
-"""A reward model's scores are known up to a constant: in the end they are shifted to average 0 on demonstrations."""
+"""A reward model's scores are determined up to a constant; after training they are shifted to average 0."""
 
 from __future__ import annotations
 
@@ -13,73 +13,68 @@ import torch
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.models.adapter_files import find_adapter, read_adapter
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.lora import sharing_frozen
 from sharpen.models.model import Model
 from sharpen.models.scorer import Scorer, centre, load_scorer
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
 from sharpen.training.metrics import Metrics
-from sharpen.training.update import MicrobatchLimits
 from sharpen.types import Group
 
-LOOKED_AT = 1000
-"""Demonstrations whose mean is taken; it is then known to 3 % of their spread."""
+MOST_DEMONSTRATIONS = 1000
+"""Demonstrations that the mean is taken over; its standard error is then 3 % of their standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreNormalisation:
-    """Centres scorers on the same demonstrations."""
+    """Shifts the scores of reward models to average 0 on ``demonstrations``."""
 
     demonstrations: Sequence[Group]
     limits: MicrobatchLimits
 
     def centre(self, scorer: Model) -> Metrics:
-        """Shift the scores in place, and say by how much."""
+        """Shift the scores in place; returns ``score/shifted_by``."""
         assert isinstance(scorer, Scorer)
-        taken = centre(
-            scorer,
-            collate(self.demonstrations[:LOOKED_AT]),
-            tokens_per_microbatch=self.limits.tokens_per_microbatch,
-            shared=self.limits.shared_prompt,
-        )
-        if not math.isfinite(taken):
-            raise NonFiniteError(f"the reward model's mean score of the demonstrations is {taken:g}")
-        return {"score/shifted_by": taken}
+        shifted_by = centre(scorer, collate(self.demonstrations[:MOST_DEMONSTRATIONS]), self.limits)
+        if not math.isfinite(shifted_by):
+            raise NonFiniteError(f"the reward model's mean score of the demonstrations is {shifted_by:g}")
+        return {"score/shifted_by": shifted_by}
 
     def normalise_saved(self, checkpoint: Path, like: Model) -> None:
-        """The same with the scorer in a checkpoint, one saved before the end; its state then says by how much.
+        """Shift the reward model in a checkpoint from before the last step, and record the shift in its state.
 
-        Raises CheckpointError if it is damaged.
+        ``like`` is a model of the same kind. Raises CheckpointError if the checkpoint is damaged.
         """
         assert isinstance(like, Scorer)
         if (damage := problem(checkpoint)) is not None:
-            raise CheckpointError(f"{damage}; to finish the run without this checkpoint, the best, remove {checkpoint}")
+            raise CheckpointError(f"{damage}; to finish the run without this best checkpoint, remove {checkpoint}")
         adapter = find_adapter(str(checkpoint))
         if adapter is None:
             saved = load_scorer(checkpoint, kind=like.kind, compute_dtype=like.compute_dtype, device=str(like.device))
         else:
             saved = replace(like, model=sharing_frozen(like.model))
             read_adapter(saved, adapter)
-        taken = self.centre(saved)
-        replace_model(checkpoint, saved, {"shifted_by": taken["score/shifted_by"]})
+        metrics = self.centre(saved)
+        replace_model(checkpoint, saved, {"shifted_by": metrics["score/shifted_by"]})
 
 
 def best_to_normalise(checkpoints: Path, last: Mapping[str, Any]) -> Path | None:
-    """The best checkpoint of a run whose last one has this state, if it is an earlier one that is not centred yet.
+    """The best checkpoint of a run, if its scores still have to be shifted; ``last`` is the last checkpoint's state.
 
-    This comes after the last step's checkpoint: until that is there, a killed run may have to go on from the best,
-    with the weights that it had.
+    It is shifted after the last checkpoint is written: until then, a killed run may have to resume from the best one,
+    with its original weights.
     """
     best = last["best"]
     if last.get("shifted_by") is None or best is None or best["step"] >= last["step"]:
         return None
     checkpoint = checkpoint_path(checkpoints, int(best["step"]))
-    # Whoever removed it does not need it centred.
-    centred = not checkpoint.is_dir() or load_state(checkpoint).get("shifted_by") is not None
-    return None if centred else checkpoint
+    # If somebody removed the checkpoint, there is nothing to do.
+    done = not checkpoint.is_dir() or load_state(checkpoint).get("shifted_by") is not None
+    return None if done else checkpoint
 
 
 def best_of(ranked: Sequence[Group]) -> tuple[Group, ...]:
-    """The completion of each group that has the highest grade, as a demonstration."""
+    """The completion with the highest grade of each group, as a demonstration."""
     return tuple(_best(group) for group in ranked)
 
 

@@ -1,4 +1,4 @@
-"""The optimizer, the length of a run, and what is kept of it."""
+"""Settings of the optimizer, of the length of a run, of its checkpoints and of its logs."""
 
 from __future__ import annotations
 
@@ -16,28 +16,26 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    min_ratio: float = Field(0.0, ge=0, le=1, description="the decay ends at this share of learning_rate")
+    min_ratio: float = Field(0.0, ge=0, le=1, description="share of learning_rate at which the decay ends")
     max_grad_norm: float | None = Field(1.0, gt=0)
 
 
 class TrainingSettings(Settings):
     steps: int = Field(100, ge=1, description="rollouts, or batches of demonstrations")
     prompts_per_step: int = Field(8, ge=1)
-    tokens_per_microbatch: int | None = Field(
-        None, ge=1, description="bounds memory; null: by the model and its device"
-    )
+    tokens_per_microbatch: int | None = Field(None, ge=1, description="bounds memory; null: chosen by model and device")
     """Never changes the gradient."""
-    shared_prompt: bool = Field(True, description="compute a prompt once for its group, where proven exact")
+    shared_prompt: bool = Field(True, description="compute a prompt once for its group, for models where this is exact")
 
 
 class CheckpointSettings(Settings):
     every: int = Field(0, ge=0, description="steps between checkpoints; 0: only at the end")
-    every_minutes: float = Field(0.0, ge=0, description="also where the last one is so many minutes ago; 0: never")
-    keep: int = Field(2, ge=1, description="how many of the latest are kept")
-    best: str | None = Field(None, description="also keep the best by this held-out measure, e.g. pass@1")
+    every_minutes: float = Field(0.0, ge=0, description="also when the last one is this many minutes old; 0: never")
+    keep: int = Field(2, ge=1, description="latest checkpoints to keep")
+    best: str | None = Field(None, description="also keep the best checkpoint by this held-out measure, e.g. pass@1")
     grace_s: float | None = Field(30.0, gt=0, description="null: no limit")
-    """After SIGTERM or SIGHUP, seconds within which the present step has to end, so that its checkpoint is written.
-    Then the process ends."""
+    """Seconds after SIGTERM or SIGHUP within which the current step must end for its checkpoint to be written. Then the
+    process ends."""
 
 
 class LogSettings(Settings):

@@ -1,1 +1,1 @@
-"""What a model follows: pure functions of tensors, one term per token, sequence or pair, never reduced here."""
+"""Loss terms: pure functions of tensors, one term per token, sequence or pair, never reduced here."""

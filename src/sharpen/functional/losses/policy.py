@@ -1,9 +1,9 @@
 """Policy-gradient surrogates. Each returns one term per token; ``losses.reduce`` says how terms are weighted.
 
 Arguments common to all: ``logprobs_BT`` is log π, with gradient, in nats; ``old_logprobs_BT`` is log π_old and
-``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which beyond e²⁰ is
-bounded (`sharpen.functional.losses.ratio`). ``unclipped`` says where a term carries a gradient; it is false where the
-clip has cut it off.
+``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which is bounded
+beyond e²⁰ (`sharpen.functional.losses.ratio`). ``unclipped`` marks the terms that carry a gradient; it is false where
+clipping removes it.
 """
 
 import torch
@@ -18,7 +18,7 @@ def policy_gradient(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
 
     .. math:: L_t = -A_t \log π_t
 
-    REINFORCE as it stands; with A = 1 supervised fine-tuning, with A = 1 for right answers rejection sampling.
+    REINFORCE; with A = 1 supervised fine-tuning; with A = 1 for right answers rejection sampling.
     """
     return -advantages_BT * logprobs_BT
 
@@ -38,8 +38,8 @@ def clipped_surrogate(
               \quad \rho_t = \exp(\log π_t - \log π_{old,t})
 
     Schulman et al. 2017 (arXiv 1707.06347), eq. 7, with the two bounds of DAPO (arXiv 2503.14476), eq. 10. The
-    minimum is over the products: for a negative advantage it keeps the gradient of a token whose ratio has grown.
-    ``dual_clip`` c > 1 ends that, too: the objective of A < 0 is then never below cA (Ye et al. 2020, arXiv
+    minimum is over the products: with a negative advantage, a token whose ratio has grown keeps its gradient.
+    ``dual_clip`` c > 1 bounds that case: for A < 0 the objective is never below cA (Ye et al. 2020, arXiv
     1912.09729).
 
     Returns:
@@ -55,12 +55,12 @@ def clipped_surrogate(
 def kl_penalised_surrogate(
     logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, *, beta: float
 ) -> Tensor:
-    r"""PPO's other form, a penalty in place of the clip (arXiv 1707.06347, eq. 8), to be minimised.
+    r"""PPO with a KL penalty instead of clipping (arXiv 1707.06347, eq. 8), to be minimised.
 
     .. math:: L_t = -\rho_t A_t + β\,(\rho_t - 1 - \log \rho_t)
 
-    The bracket is k3 with the roles exchanged: never negative, and on tokens drawn from π_old an unbiased estimate
-    of KL(π_old ‖ π), whose gradient it has in expectation. The gradient coefficient is ρA + β(1 − ρ).
+    The bracket is k3 with the roles exchanged: never negative, and on tokens sampled from π_old an unbiased estimate
+    of KL(π_old ‖ π) with its gradient in expectation. The gradient coefficient is ρA + β(1 − ρ).
     """
     ratio_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT))
     return -ratio_BT * advantages_BT + beta * k3(old_logprobs_BT, logprobs_BT)
@@ -144,7 +144,7 @@ def clipped_weight_surrogate(
     eps_high: float,
     eps_low: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""CISPO: the importance weight is clipped and stopped, so that no token loses its gradient.
+    r"""CISPO: the importance weight is clipped and carries no gradient, so that no token loses its own.
 
     .. math:: L_t = -\mathrm{sg}[\mathrm{clip}(\rho_t, 1 - ε_{low}, 1 + ε_{high})]\, A_t \log π_t
 
@@ -160,7 +160,7 @@ def clipped_weight_surrogate(
 
 
 def truncated_importance_weights(old_logprobs_BT: Tensor, sample_logprobs_BT: Tensor, *, cap: float) -> Tensor:
-    r"""Factors that correct each token's term for an engine that samples with other numerics than the trainer's.
+    r"""Weights that correct each token's term for a rollout engine whose numerics differ from the trainer's.
 
     .. math:: w_t = \min(π_{old,t} / π_{sample,t},\ C)
 
@@ -172,16 +172,16 @@ def truncated_importance_weights(old_logprobs_BT: Tensor, sample_logprobs_BT: Te
 def _clipped(
     ratio: Tensor, advantages: Tensor, eps_low: float, eps_high: float, dual_clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """−min(ρA, clip(ρ)A) and where it is not clipped, whatever the ratio is taken over."""
+    """−min(ρA, clip(ρ)A) and where it is not clipped, for ratios of tokens or of sequences."""
     loss = -(ratio * advantages).minimum(ratio.clamp(1.0 - eps_low, 1.0 + eps_high) * advantages)
-    rising = advantages >= 0
-    unclipped = torch.where(rising, ratio <= 1.0 + eps_high, ratio >= 1.0 - eps_low)
+    positive = advantages >= 0
+    unclipped = torch.where(positive, ratio <= 1.0 + eps_high, ratio >= 1.0 - eps_low)
     if dual_clip is not None:
         if dual_clip <= 1.0:
             raise ValueError(f"dual_clip must be above 1, not {dual_clip}")
-        runaway = ~rising & (ratio > dual_clip)
-        loss = torch.where(runaway, -dual_clip * advantages, loss)
-        unclipped = unclipped & ~runaway
+        beyond_dual = ~positive & (ratio > dual_clip)
+        loss = torch.where(beyond_dual, -dual_clip * advantages, loss)
+        unclipped = unclipped & ~beyond_dual
     return loss, unclipped
 
 

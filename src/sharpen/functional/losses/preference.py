@@ -1,4 +1,4 @@
-"""What follows from comparisons and labels: losses of DPO, of reward models and of process reward models."""
+"""Losses on comparisons and labels: DPO, reward models and process reward models."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ def dpo(
     Args:
         logratio_chosen_B: Δ⁺ = Σ_t log π − log π_ref of the chosen completion, summed over tokens and not averaged.
         logratio_rejected_B: Δ⁻, the same of the rejected one.
-        beta: strength of the tie to the reference.
+        beta: coefficient of the implicit KL penalty to the reference.
 
     Raises:
         ValueError: ``label_smoothing`` with "ipo", which has none.
@@ -36,7 +36,7 @@ def dpo(
     margin_B = logratio_chosen_B - logratio_rejected_B
     if form == "ipo":
         if label_smoothing:
-            raise ValueError("label_smoothing is of the sigmoid form; ipo has none")
+            raise ValueError("label_smoothing is for form sigmoid; ipo has none")
         return (margin_B - 1.0 / (2.0 * beta)).square()
     logit_B = beta * margin_B
     return -(1.0 - label_smoothing) * F.logsigmoid(logit_B) - label_smoothing * F.logsigmoid(-logit_B)
@@ -50,15 +50,15 @@ def bradley_terry(
     .. math:: L_w = -\frac1C \sum_l \log P_{wl}, \quad P_{wl} = (1 - η)\, σ(s_w - s_l - m_{wl}) + η/2
 
     l runs over the completions of w's group with a lower grade, and C is the number of such pairs in the group:
-    C(K, 2) less the ties, which are dropped. So the sum over a group is that group's loss; a pair is K = 2. All
+    C(K, 2) minus the ties, which are dropped. The sum over a group is thus that group's loss; a pair is K = 2. All
     completions of a group must be in one call.
 
     Args:
-        scores_B: s, what the model says, with gradient.
-        grades_B: what people say, higher is better; NaN takes no part.
+        scores_B: s, the model's scores, with gradient.
+        grades_B: the labelled grades, higher is better; NaN is ignored.
         group_B: the group of each sequence, integers from 0.
         margin: m is the difference of the grades (Llama 2, arXiv 2307.09288, eq. 2), else 0.
-        noise: η, the share of labels given at random (Christiano et al. 2017, arXiv 1706.03741, section 2.2.3, whose
+        noise: η, the share of random labels (Christiano et al. 2017, arXiv 1706.03741, section 2.2.3, whose
             share is 0.1).
     """
     beats_BB = beats(grades_B, group_B)
@@ -95,13 +95,13 @@ def step_loss(scores_BT: Tensor, labels_BT: Tensor) -> Tensor:
     labelled_BT = ~labels_BT.isnan()
     nothing_BT = torch.zeros_like(scores_BT)
     labels_BT = labels_BT.to(scores_BT.dtype).where(labelled_BT, nothing_BT)
-    # Both sides of the loss are guarded: a gradient of 0 times a score that is not finite would be NaN.
+    # Mask scores and loss: the gradient of 0 times a non-finite score would be NaN.
     loss_BT = F.binary_cross_entropy_with_logits(scores_BT.where(labelled_BT, nothing_BT), labels_BT, reduction="none")
     return loss_BT.where(labelled_BT, nothing_BT)
 
 
 def pair_figures(scores_B: Tensor, beats_BB: Tensor) -> dict[str, Tensor]:
-    """Of the pairs that each sequence should win: the share that it does, and by how much; NaN where there are none."""
+    """Of the pairs that each sequence should win, the share it wins and its mean margin; NaN without such pairs."""
     difference_BB = scores_B[:, None] - scores_B
     pairs_B = beats_BB.sum(dim=1)
     return {
@@ -111,5 +111,5 @@ def pair_figures(scores_B: Tensor, beats_BB: Tensor) -> dict[str, Tensor]:
 
 
 def beats(grades_B: Tensor, group_B: Tensor) -> Tensor:
-    """[w, l]: both are of one group and w has the higher grade; false where one has none."""
+    """[w, l]: w and l are in one group and w has the higher grade; false if either has none."""
     return (group_B[:, None] == group_B) & (grades_B[:, None] > grades_B)

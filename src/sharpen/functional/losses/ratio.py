@@ -1,12 +1,12 @@
-r"""Ratios of two probabilities from the difference x of their logarithms, so that no single token can end a run.
+r"""Ratios of two probabilities from the difference x of their logarithms, bounded so that no token can break a run.
 
-e^x overflows float32 above 88 nats, and its square, which the norm of a gradient needs, above 44. So from 20 nats on a
-ratio grows along its tangent,
+e^x overflows float32 above 88 nats, and its square, which the gradient norm needs, above 44. So beyond 20 nats the
+ratio continues along its tangent,
 
 .. math:: e^x \text{ up to } b = 20, \qquad e^b (1 + x - b) \text{ beyond,}
 
-which keeps value and gradient finite and of the same sign. Up to the bound all is e^x, bit for bit. What a policy draws
-does not come near it: a token that π_ref holds for e²⁰ times more likely has a probability of at most e⁻²⁰ = 2·10⁻⁹.
+which keeps value and gradient finite and of the same sign. Up to the bound it is e^x, bit for bit. Sampled tokens
+do not come near it: a token that π_ref finds e²⁰ times more likely has a probability of at most e⁻²⁰ = 2·10⁻⁹.
 """
 
 import math
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 BOUND_NATS = 20.0
-"""Where a ratio goes on along its tangent."""
+"""The log-ratio beyond which a ratio continues along its tangent."""
 INFINITE_NATS = 1e4
-"""What an infinite log-ratio counts as: that of a token to which one of the two gives no probability at all."""
+"""The value used for an infinite log-ratio, of a token to which one of the two gives probability 0."""
 
 
 def log_ratio(logprobs: Tensor, other_logprobs: Tensor) -> Tensor:
-    """log π − log π', in nats. Where one is −∞ it is ±10,000, without a gradient. What is no number stays so."""
+    """log π − log π', in nats. Where one is −∞ it is ±10,000, without gradient. NaN stays NaN."""
     difference = logprobs - other_logprobs
     return torch.where(difference.isinf(), INFINITE_NATS * difference.detach().sign(), difference)
 
@@ -37,7 +37,7 @@ def ratio_less_1(log_ratios: Tensor) -> Tensor:
 
 
 def _up_to_the_bound(log_ratios: Tensor) -> Tensor:
-    # Not clamp, whose gradient at NaN is 0: a step that is no number must be seen to be none.
+    # Not clamp, whose gradient at NaN is 0: a NaN must reach the gradient norm to be detected.
     return torch.where(log_ratios > BOUND_NATS, BOUND_NATS, log_ratios)
 
 

@@ -1,8 +1,8 @@
 """The weight of every term in the loss of one optimizer step: loss = Σ weight × term.
 
-Weights are made once from the whole step, before it is cut into micro-batches, so that no cut can change them.
-``mask_BT`` marks the tokens that count and ``group_B`` names each sequence's group with an integer from 0. A sequence
-without a counted token is left out of its group's G, and a group without a sequence out of P.
+Weights are computed once over the whole step, before it is split into micro-batches, so that no split can change them.
+``mask_BT`` marks the trained tokens; ``group_B`` gives each sequence's group, an integer from 0. A sequence without a
+trained token does not count in its group's G, nor a group without such a sequence in P.
 """
 
 import torch
@@ -43,7 +43,7 @@ def tokens_of_group(mask_BT: Tensor, group_B: Tensor, *, dtype: torch.dtype = to
 
 
 def tokens_of_batch(mask_BT: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """1 / (all tokens of the step): every token weighs the same, as in supervised fine-tuning."""
+    """1 / (all tokens of the step): every token has the same weight, as in supervised fine-tuning."""
     mask_BT = mask_BT.to(dtype)
     return mask_BT / mask_BT.sum().clamp(min=1)
 

@@ -1,4 +1,4 @@
-"""What a critic follows: one term per token, never reduced here."""
+"""The critic's loss: one term per token, never reduced here."""
 
 from torch import Tensor
 
@@ -6,14 +6,14 @@ from torch import Tensor
 def value_loss(
     values_BT: Tensor, targets_BT: Tensor, *, old_values_BT: Tensor | None = None, clip: float | None = None
 ) -> Tensor:
-    r"""Half the squared distance of a critic from its target.
+    r"""Half the squared error of a critic.
 
     .. math:: L_t = \tfrac12 (V_t - y_t)^2 \quad\text{or}\quad
               \tfrac12 \max\{(V_t - y_t)^2,\ (\mathrm{clip}(V_t, V_{old,t} - c, V_{old,t} + c) - y_t)^2\}
 
-    The target y is stopped: there is no gradient through it, even where it was made of the same critic's values. The
-    clipped form is that of PPO's reference implementation (OpenAI baselines): a value that has left the interval
-    around the rollout's towards the target gets no gradient.
+    There is no gradient through the target y, even if it was computed from the same critic's values. The clipped form
+    is that of PPO's reference implementation (OpenAI baselines): a value that has moved towards the target beyond the
+    interval around its old value gets no gradient.
 
     Args:
         values_BT: V, with gradient.

@@ -94,7 +94,7 @@ def test_of_each_token(name):
 
 @pytest.mark.parametrize("surrogate", [policy.sequence_surrogate, policy.sequence_token_surrogate])
 def test_of_gspo(surrogate):
-    """live · s_i · Â_i at every token of the sequence."""
+    """unclipped · s_i · Â_i at every token of the sequence."""
     bounds = {"eps_low": 0.03, "eps_high": 0.04}
     clipped = 0
     for seed in range(10):

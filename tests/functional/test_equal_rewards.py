@@ -62,7 +62,7 @@ def scored(weights: dict[str, float], *values: tuple[float, ...]) -> Batch:
 
 def made(method: Method, batch: Batch, **given: Any) -> list[float]:
     """The advantage of each completion's first token."""
-    start = {name: coefficient.start for name, coefficient in method.coefficients().items()}
+    start = {name: coefficient.initial for name, coefficient in method.coefficients().items()}
     advantages_BT = method.advantages(replace(batch, coefficients=start, **given))
     return advantages_BT[:, 0].tolist()
 

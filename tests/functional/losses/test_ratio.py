@@ -11,8 +11,9 @@ from sharpen.functional.losses.preference import dpo
 from sharpen.functional.losses.ratio import log_ratio, ratio, ratio_less_1
 from sharpen.methods import GRPO, GSPO, PPO, LossTerms, Method
 from sharpen.methods.kl import KL
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.training.metrics import TokenStats
-from sharpen.training.update import MicrobatchLimits, optimizer_step, with_weights
+from sharpen.training.update import optimizer_step, with_weights
 from sharpen.types import Batch, Outputs
 from tiny_models import own_logprobs, ragged_batch, tiny_policy
 
@@ -253,7 +254,9 @@ def test_one_token_does_not_end_a_run(name, far):
     stats = TokenStats()
     step = {"learning_rate": 1e-2, "max_grad_norm": 1.0, "temperature": 1.0, "limits": MicrobatchLimits(60, True)}
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    done = optimizer_step(model, optimizer, method.objectives()[0], with_weights(method, batch), **step, stats=stats)
+    done = optimizer_step(
+        model, optimizer, method.objectives()[0], with_weights(method, batch), **step, observe=stats.add
+    )
     assert done.applied
     assert math.isfinite(done.loss)
     assert math.isfinite(done.grad_norm)
