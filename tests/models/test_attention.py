@@ -9,8 +9,8 @@ from torch import Tensor
 from oracles import attention as slow
 from sharpen.models.kernels.attention import NAME, attention_over_segments
 from sharpen.models.kernels.flex import flex_over_segments, mask_of, visible
-from sharpen.models.packing import attention_blocks as tiles
-from sharpen.models.packing.attention_blocks import make_tiles
+from sharpen.models.packing import attention_tiles as tiles
+from sharpen.models.packing.attention_tiles import make_tiles
 from sharpen.models.packing.segments import Segment, Segments
 from tiny_models import tiny_policy
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from sharpen.errors import ModelError
-from sharpen.models.packing.microbatches import Cost, plan
+from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, loaded_scorer, ragged_batch, tiny_folder, weighted
@@ -41,7 +41,7 @@ def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
 def all_outputs(scorer: Scorer, batch: Batch, tokens: int = 10_000, shared: bool = True) -> tuple[Tensor, Tensor]:
     scores, values = torch.zeros(2, *batch.tokens_BT.shape, dtype=torch.float64)
     limits = {"tokens_per_microbatch": tokens, "shared": shared and scorer.plain, "padded": not scorer.plain}
-    for rows in plan(batch, cost=FREE_ATTENTION, **limits):
+    for rows in plan_microbatches(batch, cost=FREE_ATTENTION, **limits):
         outputs = scorer.outputs(batch, rows, 1.0, BOTH)
         scores, values = scores + outputs.scores_BT, values + outputs.values_BT
     return scores, values
@@ -83,7 +83,7 @@ def test_scores_and_values_equal_the_models_own_forward_packed_or_not(
 
 def test_only_what_is_needed_and_nothing_that_a_scorer_does_not_know(tmp_path: Path) -> None:
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
+    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
     assert outputs.values_BT is not None
     assert outputs.scores_BT is outputs.logprobs_BT is outputs.entropy_BT is None

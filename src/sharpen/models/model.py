@@ -17,7 +17,7 @@ from sharpen.models.dtype import Dtype
 from sharpen.models.kernels.attention import attend_to_segments
 from sharpen.models.lora import Adapter
 from sharpen.models.packing.microbatches import Cost
-from sharpen.models.packing.rows import Packed, Row
+from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.types import Batch, Need, Outputs
 
@@ -56,7 +56,7 @@ class Model(ABC):
     def outputs(
         self,
         batch: Batch,
-        rows: Sequence[Row],
+        rows: Sequence[PackedRow],
         temperature: float,
         needs: frozenset[Need],
         reference: Model | None = None,
@@ -116,7 +116,7 @@ class Model(ABC):
                 write_adapter(self, folder)
 
 
-def hidden_states(body: Any, packed: Packed) -> Tensor:
+def hidden_states(body: Any, packed: PackedBatch) -> Tensor:
     """The last hidden states of a model without its head at every position of the rows, flattened: [R·L, H]."""
     states_RLH: Tensor = body(
         input_ids=packed.input_ids_RL,
@@ -134,7 +134,7 @@ def read_head(head: nn.Linear, hidden_NH: Tensor) -> Tensor:
     return read_N
 
 
-def spread(values_N: Tensor, packed: Packed, batch: Batch) -> Tensor:
+def scatter_to_batch(values_N: Tensor, packed: PackedBatch, batch: Batch) -> Tensor:
     """The values of the trained tokens at their places in [B, T], 0 elsewhere."""
     empty_BT = torch.zeros(batch.tokens_BT.shape, dtype=values_N.dtype, device=values_N.device)
     return empty_BT.index_put((packed.b_N, packed.t_N), values_N)

@@ -24,8 +24,8 @@ from sharpen.models.load import (
     refuse_missing,
 )
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
-from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, spread
-from sharpen.models.packing.rows import Packed, Row, build
+from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, scatter_to_batch
+from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.types import Batch, Need, Outputs
 
 __all__ = ["PLAIN_ARCHITECTURES", "Policy", "load_policy"]
@@ -74,7 +74,7 @@ class Policy(Model):
     def outputs(
         self,
         batch: Batch,
-        rows: Sequence[Row],
+        rows: Sequence[PackedRow],
         temperature: float,
         needs: frozenset[Need],
         reference: Model | None = None,
@@ -87,22 +87,22 @@ class Policy(Model):
             raise ValueError("a policy gives no scores: they come from a Scorer")
         if "values" in needs and self.value_head is None:
             raise ValueError("the policy has no value head: add_value_head() makes one")
-        packed = build(batch, rows, self.pad_id, padded=not self.plain, with_last=False).to(self.device)
+        packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last=False).to(self.device)
         with self.autocast():
             hidden_NH, selected = self._read(packed, temperature, needs, reference)
         logprobs_BT = entropy_BT = kl_BT = values_BT = None
         if selected is not None and needs & {"logprobs", "entropy"}:
-            entropy_BT = spread(selected.entropy_N, packed, batch)
+            entropy_BT = scatter_to_batch(selected.entropy_N, packed, batch)
         if selected is not None and "logprobs" in needs:
-            logprobs_BT = spread(selected.logprobs_N, packed, batch)
+            logprobs_BT = scatter_to_batch(selected.logprobs_N, packed, batch)
         if selected is not None and selected.kl_N is not None:
-            kl_BT = spread(selected.kl_N, packed, batch)
+            kl_BT = scatter_to_batch(selected.kl_N, packed, batch)
         if self.value_head is not None and "values" in needs:
-            values_BT = spread(read_head(self.value_head, hidden_NH), packed, batch)
+            values_BT = scatter_to_batch(read_head(self.value_head, hidden_NH), packed, batch)
         return Outputs(logprobs_BT=logprobs_BT, entropy_BT=entropy_BT, kl_BT=kl_BT, values_BT=values_BT)
 
     def _read(
-        self, packed: Packed, temperature: float, needs: frozenset[Need], reference: Model | None
+        self, packed: PackedBatch, temperature: float, needs: frozenset[Need], reference: Model | None
     ) -> tuple[Tensor, Selected | None]:
         """The hidden states that predict the trained tokens, [N, H], and what the head makes of them."""
         teacher = self._comparable(reference) if "exact_kl" in needs else None
@@ -135,10 +135,10 @@ class Policy(Model):
             reference=ref,
         )
 
-    def _hidden(self, packed: Packed) -> Tensor:
+    def _hidden(self, packed: PackedBatch) -> Tensor:
         return hidden_states(self.model.get_decoder(), packed)[packed.source_N]  # type: ignore[operator]
 
-    def _own_forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
+    def _own_forward(self, packed: PackedBatch) -> tuple[Tensor, Tensor]:
         """The head's input and the logits, where between the two there can be more than a matrix."""
         seen: list[Tensor] = []
         head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]

@@ -21,9 +21,9 @@ from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
-from sharpen.models.model import Model, hidden_states, read_head, spread
-from sharpen.models.packing.microbatches import plan
-from sharpen.models.packing.rows import Packed, Row, build
+from sharpen.models.model import Model, hidden_states, read_head, scatter_to_batch
+from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.progress_bars import without_load_report
 from sharpen.types import Batch, Need, Outputs
@@ -66,7 +66,7 @@ class Scorer(Model):
     def outputs(
         self,
         batch: Batch,
-        rows: Sequence[Row],
+        rows: Sequence[PackedRow],
         temperature: float,
         needs: frozenset[Need],
         reference: Model | None = None,
@@ -74,16 +74,16 @@ class Scorer(Model):
         """Scores are the head's output at the token, values that at the token before; temperature plays no part."""
         if not needs <= {"scores", "values"}:
             raise ValueError(f"a scorer gives scores and values only, not {', '.join(sorted(needs))}")
-        packed = build(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
+        packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
         hidden_PH = self._hidden(packed)
         scores_BT = values_BT = None
         if packed.place_N is not None:
-            scores_BT = spread(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
+            scores_BT = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
         if "values" in needs:
-            values_BT = spread(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
+            values_BT = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
         return Outputs(values_BT=values_BT, scores_BT=scores_BT)
 
-    def _hidden(self, packed: Packed) -> Tensor:
+    def _hidden(self, packed: PackedBatch) -> Tensor:
         with self.autocast():
             return hidden_states(self.model.base_model, packed)
 
@@ -152,7 +152,7 @@ def load_scorer(
 
 
 @torch.no_grad()
-def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: bool) -> float:
+def normalise_scores(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: bool) -> float:
     """Shift the scores so that those at the last trained tokens of ``batch``, demonstrations, are 0 on average.
 
     Reward models are only determined up to a constant (InstructGPT, 2203.02155). A head with a bias gives up the
@@ -183,14 +183,14 @@ def _last_hidden(scorer: Scorer, batch: Batch, tokens_per_microbatch: int, share
     if not batch.mask_BT.any():
         raise ValueError("there is no token in this batch to centre the scores on")
     last: list[Tensor] = []
-    for rows in plan(
+    for rows in plan_microbatches(
         batch,
         tokens_per_microbatch=tokens_per_microbatch,
         shared=shared and scorer.plain,
         cost=scorer.cost,
         padded=not scorer.plain,
     ):
-        packed = build(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
+        packed = pack(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
         hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
         # The tokens come sequence by sequence, each in its own order.
         b_N = packed.b_N.cpu()

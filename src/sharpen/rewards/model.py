@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
-from sharpen.models.packing.microbatches import plan
+from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.padding import same_tokens
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards.rendering import Rendered, common_start, positions_of_ends, render
@@ -215,7 +215,7 @@ class ScorerReward(Reward):
         scorer = self.scorer
         batch, positions = _batch(reads)
         scores_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
-        for rows in plan(
+        for rows in plan_microbatches(
             batch,
             tokens_per_microbatch=self.settings.batch_tokens,
             shared=scorer.plain,

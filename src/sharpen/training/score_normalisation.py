@@ -15,7 +15,7 @@ from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.models.adapter_files import find_adapter, read_adapter
 from sharpen.models.lora import sharing_frozen
 from sharpen.models.model import Model
-from sharpen.models.scorer import Scorer, centre, load_scorer
+from sharpen.models.scorer import Scorer, load_scorer, normalise_scores
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
 from sharpen.training.metrics import Metrics
 from sharpen.training.update import MicrobatchLimits
@@ -35,7 +35,7 @@ class ScoreNormalisation:
     def centre(self, scorer: Model) -> Metrics:
         """Shift the scores in place, and say by how much."""
         assert isinstance(scorer, Scorer)
-        taken = centre(
+        taken = normalise_scores(
             scorer,
             collate(self.demonstrations[:LOOKED_AT]),
             tokens_per_microbatch=self.limits.tokens_per_microbatch,

@@ -12,8 +12,8 @@ from torch import Tensor
 from sharpen.errors import NonFiniteError
 from sharpen.methods import LossTerms, Method, Objective
 from sharpen.models.model import Model
-from sharpen.models.packing.microbatches import plan
-from sharpen.models.packing.rows import Row
+from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.pack import PackedRow
 from sharpen.training.metrics import TokenStats
 from sharpen.types import Batch, Need, Outputs
 
@@ -158,11 +158,11 @@ def all_outputs(
 
 def _microbatches(
     model: Model, batch: Batch, limits: MicrobatchLimits, atom: str
-) -> Iterator[tuple[list[Row], Tensor]]:
+) -> Iterator[tuple[list[PackedRow], Tensor]]:
     """The rows of each micro-batch, with the sequences that they hold."""
     if not batch.mask_BT.any():
         return
-    for rows in plan(
+    for rows in plan_microbatches(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
         shared=limits.shared_prompt and model.plain,

@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from sharpen.models.kernels.compiled import compiles
 from sharpen.models.kernels.flash import Spans, fits, flash_over_segments, spans_of
 from sharpen.models.kernels.flex import flex_over_segments, mask_of
-from sharpen.models.packing.attention_blocks import HeadTile, HeadTiles, tiles_for_heads
+from sharpen.models.packing.attention_tiles import HeadTile, HeadTiles, tiles_for_heads
 from sharpen.models.packing.segments import Segments
 
 NAME = "sharpen"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from sharpen.models.packing.rows import Row
+from sharpen.models.packing.pack import PackedRow
 from sharpen.types import Batch
 
 MICROBATCH_OPERATIONS = 1e9
@@ -32,7 +32,7 @@ class Cost:
         return tokens * self.per_token + pairs * self.per_pair
 
 
-def plan(
+def plan_microbatches(
     batch: Batch,
     *,
     tokens_per_microbatch: int,
@@ -40,13 +40,13 @@ def plan(
     cost: Cost,
     padded: bool,
     atom: Literal["sequence", "group"] = "sequence",
-) -> list[list[Row]]:
+) -> list[list[PackedRow]]:
     """Divide the sequences of a batch into micro-batches of rows: as few as ``tokens_per_microbatch`` allows.
 
     Where ``shared``, a row is a group's prompt with its completions, as many as fit; otherwise each row has one
     completion. A micro-batch holds at most so many tokens, or a single row of a single completion; with the atom
     "group" all rows of a group are in the same one, which may then hold that group alone and exceed the limit.
-    ``padded`` rows (`sharpen.models.packing.rows.build`) are one completion each and count as all of the width of the
+    ``padded`` rows (`sharpen.models.packing.pack.build`) are one completion each and count as all of the width of the
     longest: they are put together by length. Rows without padding are put together so that all micro-batches have
     the same work. Sequences without a trained token are left out.
     """
@@ -56,7 +56,7 @@ def plan(
     for b, group in enumerate(batch.group_B.tolist()):
         if lengths[b]:
             members.setdefault(group, []).append(b)
-    units: list[list[Row]] = []
+    units: list[list[PackedRow]] = []
     for group, sequences in sorted(members.items()):
         prompt = len(batch.prompts[group])
         if not shared:
@@ -67,7 +67,7 @@ def plan(
             work = [cost.of(prompt, [lengths[b]]) - cost.of(prompt, []) for b in sequences]
             tokens = [lengths[b] for b in sequences]
             parts = [[sequences[i] for i in part] for part in balanced(work, tokens, tokens_per_microbatch - prompt)]
-        rows = [Row(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
+        rows = [PackedRow(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
         units.extend([rows] if atom == "group" else ([row] for row in rows))
     if padded:
         units.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
@@ -104,7 +104,9 @@ def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> 
     return []
 
 
-def _least_padding(uncut: Sequence[Sequence[Row]], tokens_per_microbatch: int, cost: Cost) -> list[list[Row]]:
+def _least_padding(
+    uncut: Sequence[Sequence[PackedRow]], tokens_per_microbatch: int, cost: Cost
+) -> list[list[PackedRow]]:
     """Neighbours among units of ascending length put together so that padding and the number of parts cost least."""
     widths = [max(row.tokens for row in rows) for rows in uncut]
     # cheapest[j]: operations of the best division of the first j units, and where its last part begins.
@@ -119,7 +121,7 @@ def _least_padding(uncut: Sequence[Sequence[Row]], tokens_per_microbatch: int, c
             part = once + count * (width * cost.per_token + width**2 * cost.per_pair)
             best = min(best, (cheapest[start][0] + part, start))
         cheapest.append(best)
-    microbatches: list[list[Row]] = []
+    microbatches: list[list[PackedRow]] = []
     end = len(uncut)
     while end:
         start = cheapest[end][1]

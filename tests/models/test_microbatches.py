@@ -5,8 +5,14 @@ import itertools
 import pytest
 import torch
 
-from sharpen.models.packing.microbatches import MICROBATCH_OPERATIONS, MICROBATCH_TOKENS, Cost, balanced, plan
-from sharpen.models.packing.rows import Row
+from sharpen.models.packing.microbatches import (
+    MICROBATCH_OPERATIONS,
+    MICROBATCH_TOKENS,
+    Cost,
+    balanced,
+    plan_microbatches,
+)
+from sharpen.models.packing.pack import PackedRow
 from sharpen.types import Batch
 from tiny_models import ragged_batch
 
@@ -28,9 +34,9 @@ def made(prompts: list[int], completions: list[list[int]]) -> Batch:
     )
 
 
-def divided(batch: Batch, tokens: int, cost: Cost = FREE_ATTENTION, **settings: object) -> list[list[Row]]:
+def divided(batch: Batch, tokens: int, cost: Cost = FREE_ATTENTION, **settings: object) -> list[list[PackedRow]]:
     settings = {"shared": True, "padded": False, **settings}
-    return plan(batch, tokens_per_microbatch=tokens, cost=cost, **settings)
+    return plan_microbatches(batch, tokens_per_microbatch=tokens, cost=cost, **settings)
 
 
 def test_the_work_of_a_group_by_hand() -> None:
@@ -54,28 +60,31 @@ def test_parts_by_hand() -> None:
 
 def test_groups_that_fit_are_together_and_whole() -> None:
     batch = made([3, 1, 2], [[2, 2], [4], [1, 1]])
-    assert divided(batch, 16) == [[Row(0, (0, 1), 7), Row(1, (2,), 5), Row(2, (3, 4), 4)]]
+    assert divided(batch, 16) == [[PackedRow(0, (0, 1), 7), PackedRow(1, (2,), 5), PackedRow(2, (3, 4), 4)]]
     # Seven tokens against nine: the largest first, then each to the emptier.
-    assert divided(batch, 15) == [[Row(0, (0, 1), 7)], [Row(1, (2,), 5), Row(2, (3, 4), 4)]]
+    assert divided(batch, 15) == [[PackedRow(0, (0, 1), 7)], [PackedRow(1, (2,), 5), PackedRow(2, (3, 4), 4)]]
     # Twice the budget of 8 are 16 tokens, but 5 + 4 do not fit.
-    assert divided(batch, 8) == [[Row(0, (0, 1), 7)], [Row(1, (2,), 5)], [Row(2, (3, 4), 4)]]
+    assert divided(batch, 8) == [[PackedRow(0, (0, 1), 7)], [PackedRow(1, (2,), 5)], [PackedRow(2, (3, 4), 4)]]
 
 
 def test_a_group_that_does_not_fit_is_split_evenly() -> None:
     """A prompt of 3 and six completions of 2: 15 tokens. Within 9 tokens three go with a prompt, within 8 two."""
     batch = made([3], [[2] * 6])
-    assert divided(batch, 9) == [[Row(0, (0, 2, 4), 9)], [Row(0, (1, 3, 5), 9)]]
-    assert divided(batch, 8) == [[Row(0, (0, 3), 7)], [Row(0, (1, 4), 7)], [Row(0, (2, 5), 7)]]
-    assert divided(batch, 8, atom="group") == [[Row(0, (0, 1, 2, 3, 4, 5), 15)]]
+    assert divided(batch, 9) == [[PackedRow(0, (0, 2, 4), 9)], [PackedRow(0, (1, 3, 5), 9)]]
+    assert divided(batch, 8) == [[PackedRow(0, (0, 3), 7)], [PackedRow(0, (1, 4), 7)], [PackedRow(0, (2, 5), 7)]]
+    assert divided(batch, 8, atom="group") == [[PackedRow(0, (0, 1, 2, 3, 4, 5), 15)]]
     # Long and short ones together.
-    assert divided(made([1], [[6, 1, 5, 2]]), 8) == [[Row(0, (0, 1), 8)], [Row(0, (2, 3), 8)]]
+    assert divided(made([1], [[6, 1, 5, 2]]), 8) == [[PackedRow(0, (0, 1), 8)], [PackedRow(0, (2, 3), 8)]]
 
 
 def test_without_sharing_each_completion_has_its_prompt() -> None:
     batch = made([3, 1], [[2, 2], [4]])
-    assert divided(batch, 15, shared=False) == [[Row(0, (0,), 5), Row(0, (1,), 5), Row(1, (2,), 5)]]
-    assert divided(batch, 10, shared=False) == [[Row(0, (0,), 5), Row(1, (2,), 5)], [Row(0, (1,), 5)]]
-    assert divided(batch, 10, shared=False, atom="group") == [[Row(0, (0,), 5), Row(0, (1,), 5)], [Row(1, (2,), 5)]]
+    assert divided(batch, 15, shared=False) == [[PackedRow(0, (0,), 5), PackedRow(0, (1,), 5), PackedRow(1, (2,), 5)]]
+    assert divided(batch, 10, shared=False) == [[PackedRow(0, (0,), 5), PackedRow(1, (2,), 5)], [PackedRow(0, (1,), 5)]]
+    assert divided(batch, 10, shared=False, atom="group") == [
+        [PackedRow(0, (0,), 5), PackedRow(0, (1,), 5)],
+        [PackedRow(1, (2,), 5)],
+    ]
 
 
 def test_equal_tokens_are_not_equal_work_where_attention_counts() -> None:
@@ -155,7 +164,7 @@ def test_a_group_is_never_cut_where_it_is_the_atom(tokens: int, padded: bool) ->
 def test_padded_groups_share_a_micro_batch_up_to_its_tokens() -> None:
     """Rows of 4 and 5 tokens of group 0, of 3 of group 1: the two groups take 3 rows of 5."""
     batch = made([3, 1], [[1, 2], [2]])
-    first, second = [Row(1, (2,), 3)], [Row(0, (0,), 4), Row(0, (1,), 5)]
+    first, second = [PackedRow(1, (2,), 3)], [PackedRow(0, (0,), 4), PackedRow(0, (1,), 5)]
     limits = {"shared": False, "padded": True, "atom": "group"}
     assert divided(batch, 15, **limits) == [first + second]
     assert divided(batch, 14, **limits) == [first, second]

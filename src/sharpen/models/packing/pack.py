@@ -21,7 +21,7 @@ from sharpen.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedRow:
     """A group's prompt and some of its sequences, by their index in the batch."""
 
     group: int
@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedBatch:
     """The tensors of one micro-batch.
 
     Token n of the N that are trained on is ``target_N[n]``, predicted from the flattened position ``source_N[n]`` of
@@ -48,8 +48,8 @@ class Packed:
     b_N: Tensor
     t_N: Tensor
 
-    def to(self, device: torch.device) -> Packed:
-        return Packed(
+    def to(self, device: torch.device) -> PackedBatch:
+        return PackedBatch(
             self.input_ids_RL.to(device, non_blocking=True),
             self.position_ids_RL.to(device, non_blocking=True),
             None if self.segments is None else self.segments.to(device),
@@ -59,7 +59,7 @@ class Packed:
         )
 
 
-def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_last: bool) -> Packed:
+def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, with_last: bool) -> PackedBatch:
     """The tensors of one micro-batch: ``rows`` one behind another in one, or each for itself, padded to the longest.
 
     ``with_last`` says whether a completion's last token is among them: what is predicted from it is no one's.
@@ -102,7 +102,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_
             step.append(trained[b])
             end += n
     b_N, t_N = torch.cat(sequence), torch.cat(step)
-    return Packed(
+    return PackedBatch(
         input_ids_RL=input_ids.view(height, width),
         position_ids_RL=positions.view(height, width),
         segments=None if padded else Segments(tuple(segments), width),
