@@ -1,4 +1,4 @@
-"""Adapters in files: transformers and peft load what sharpen saves, and sharpen what peft saves, to the same model."""
+"""Saved adapters: transformers and peft load what sharpen saves, and sharpen loads what peft saves."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
-from sharpen.models.adapter_files import adapter_weights, find_adapter, read_adapter
-from sharpen.models.lora import adapted_layers, add_adapter
+from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.lora import add_adapter, read_adapter
 from sharpen.models.merge import merge
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
@@ -37,7 +38,7 @@ def moved(model: Model, seed: int = 2) -> Model:
     """The same with an adapter of random numbers, and a head of others where it is trained."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in adapter_weights(model).values():
+        for parameter in adapter_weights(model.model, model.head_name).values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model
 
@@ -233,7 +234,7 @@ def refused(folder: Path) -> str:
 def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     (tmp_path / "base").rename(tmp_path / "elsewhere")
-    message = f"an adapter of the model {tmp_path / 'base'}, which is not there: put it or a link there"
+    message = f"its base model, {tmp_path / 'base'}, does not exist: put the model or a link there"
     assert refused(tmp_path / "adapter") == f"{tmp_path / 'adapter'}: {message}"
     assert "names no base model" in refused(edited(tmp_path / "adapter", base_model_name_or_path=None))
 
@@ -243,17 +244,17 @@ def test_a_base_of_another_shape_is_an_error(tmp_path: Path) -> None:
     tiny_folder(tmp_path / "other", hidden_size=32)
     message = refused(edited(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "other")))
     assert "it has base_model.model.model.layers.0.mlp.down_proj.lora_B.weight" in message
-    assert "for which its base model has no place" in message
+    assert "which does not fit its base model" in message
     tiny_folder(tmp_path / "gpt2", "gpt2")
     message = refused(edited(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "gpt2")))
-    assert "cannot be put into its base model" in message
+    assert "does not match its base model" in message
 
 
 def test_an_adapter_of_an_adapter_is_refused_with_the_remedy(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     adapted(tmp_path / "base").save(tmp_path / "other")
     message = refused(edited(tmp_path / "other", base_model_name_or_path=str(tmp_path / "adapter")))
-    assert f"its base model, {tmp_path / 'adapter'}, is an adapter itself: `sharpen merge` it first" in message
+    assert f"its base model, {tmp_path / 'adapter'}, is itself an adapter: `sharpen merge` it first" in message
 
 
 def test_damaged_or_foreign_files_are_named(tmp_path: Path) -> None:
@@ -264,15 +265,15 @@ def test_damaged_or_foreign_files_are_named(tmp_path: Path) -> None:
     save_file({n: t for n, t in weights.items() if n != name}, folder / "adapter_model.safetensors")
     assert "it lacks base_model.model.model.layers.0" in refused(folder)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    assert "an adapter without adapter_model.safetensors; only safetensors is read" in refused(folder)
-    assert "an adapter of type IA3; sharpen reads LORA" in refused(edited(folder, peft_type="IA3"))
+    assert "this adapter has no adapter_model.safetensors; only safetensors is supported" in refused(folder)
+    assert "the adapter has type IA3; only LORA is supported" in refused(edited(folder, peft_type="IA3"))
     (folder / "adapter_config.json").write_text("{")
-    assert "its adapter_config.json cannot be read" in refused(folder)
+    assert "cannot read its adapter_config.json" in refused(folder)
     (folder / "adapter_config.json").write_text("{}")
-    assert "its adapter_config.json cannot be read" in refused(folder)
+    assert "cannot read its adapter_config.json" in refused(folder)
     whole = tmp_path / "base"
     (whole / "adapter_config.json").write_text("{}")
-    assert "holds a whole model and an adapter; keep config.json or adapter_config.json" in refused(whole)
+    assert "holds both a full model and an adapter: remove config.json or adapter_config.json" in refused(whole)
 
 
 def test_a_merge_that_is_cut_off_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,5 +317,5 @@ def test_going_on_with_an_adapter_needs_its_own_settings(changes: dict[str, Any]
     add_adapter(policy, **SETTINGS | changes)
     files = find_adapter(str(tmp_path / "adapter"))
     assert files is not None
-    with pytest.raises(ModelError, match=f"an adapter of .*{words}.*, which model.lora does not say"):
+    with pytest.raises(ModelError, match=f"the adapter has .*{words}.*, unlike model.lora"):
         read_adapter(policy, files)

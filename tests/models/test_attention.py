@@ -85,7 +85,7 @@ def test_tiles_give_the_values_and_gradients_of_plain_loops(
 def test_probabilities_computed_again_are_those_that_were_kept(
     name: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharpen.models.kernels.attention.KEPT_COLUMNS", kept)
+    monkeypatch.setattr("sharpen.models.kernels.attention.SAVED_HEAD_SIZES", kept)
     segments = row(name)
     tensors = problem(segments.length, 4, 2)
     expected = values_and_gradients(by_loops, segments, tensors, 0.5)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
-from sharpen.models.kernels import linear
+from sharpen.models.kernels import linear, private_torch
 from sharpen.models.kernels.linear import Linear, outer, product, switch_linears
 from tiny_models import loaded_policy
 
 has_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
+    not torch.backends.mkldnn.is_available() or not private_torch.HAS_ONEDNN_LINEAR,
     reason="this torch is built without oneDNN",
 )
 

@@ -11,9 +11,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from sharpen.errors import RecipeError
-from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.adapter import adapted_layers, adapter_weights
 from sharpen.models.load import prepare
-from sharpen.models.lora import adapted_layers, add_adapter, halve_frozen, merged_weight
+from sharpen.models.lora import add_adapter, merged_weight, store_frozen_in_bfloat16
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
 from sharpen.rollout.engine import Sampling
@@ -43,7 +43,7 @@ def adapted(architecture: str = "llama", *, targets: Any = "all-linear", **setti
     add_adapter(policy, rank=RANK, alpha=ALPHA, targets=targets, seed=4)
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
-        for parameter in adapter_weights(policy).values():
+        for parameter in adapter_weights(policy.model, policy.head_name).values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return policy
 
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_dense_model_by_the_chain_rule(
     plain = dense(policy, architecture)
     loss_of(torch.stack(own_logprobs(plain, batch, 0.7)), batch).backward()
     gradients = gradients_of(plain)
-    found = adapter_weights(policy)
+    found = adapter_weights(policy.model, policy.head_name)
     names = {name.partition(".lora_")[0] for name in found}
     assert len(names) == layers
     expected: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ def test_at_the_start_the_model_is_its_base_bit_for_bit() -> None:
     again, other = tiny_policy(), tiny_policy()
     add_adapter(again, rank=4, alpha=8, targets="all-linear", seed=1)
     add_adapter(other, rank=4, alpha=8, targets="all-linear", seed=2)
-    mine, same, others = (adapter_weights(p) for p in (policy, again, other))
+    mine, same, others = (adapter_weights(p.model, p.head_name) for p in (policy, again, other))
     assert all(torch.equal(mine[name], same[name]) for name in mine)
     for name in mine:
         if ".lora_A." in name:
@@ -161,7 +161,7 @@ def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> N
     batch = ragged_batch(len(policy.tokenizer))
     other = copy_policy(policy)
     with torch.no_grad():
-        for parameter in adapter_weights(other).values():
+        for parameter in adapter_weights(other.model, other.head_name).values():
             parameter.mul_(-0.5)
     logits = own_logits(dense(policy, architecture), batch)
     plain = tiny_model(architecture).double()
@@ -180,7 +180,7 @@ def test_a_second_adapter_follows_or_trails_on_the_same_base() -> None:
     before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
     reference = copy_policy(policy)
     with torch.no_grad():
-        for parameter in adapter_weights(policy).values():
+        for parameter in adapter_weights(policy.model, policy.head_name).values():
             parameter.add_(1.0)
     average(reference, policy, 0.9)
     for name, parameter in reference.model.named_parameters():
@@ -188,7 +188,10 @@ def test_a_second_adapter_follows_or_trails_on_the_same_base() -> None:
         torch.testing.assert_close(parameter.data, before[name] + 0.1 * moved, rtol=0, atol=1e-15)
         assert (parameter is dict(policy.model.named_parameters())[name]) is not moved
     follow(reference, policy)
-    mine, theirs = adapter_weights(reference), adapter_weights(policy)
+    mine, theirs = (
+        adapter_weights(reference.model, reference.head_name),
+        adapter_weights(policy.model, policy.head_name),
+    )
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert all(torch.equal(p, before[name]) for name, p in policy.model.named_parameters() if ".lora_" not in name)
     assert reference.parameters() == []
@@ -267,7 +270,7 @@ def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_chang
     with torch.no_grad():
         first.base_layer.weight[0, 0] = 1 + 2**-20
     twin = copy.deepcopy(policy)
-    halve_frozen(policy)
+    store_frozen_in_bfloat16(policy)
     assert first.base_layer.weight.dtype == torch.float32
     assert {layer.base_layer.weight.dtype for layer in layers.values() if layer is not first} == {torch.bfloat16}
     assert policy.model.get_output_embeddings().weight.dtype == torch.float32
@@ -289,7 +292,7 @@ def test_where_the_model_computes_in_float32_nothing_is_halved() -> None:
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.copy_(parameter.bfloat16())
-    halve_frozen(policy)
+    store_frozen_in_bfloat16(policy)
     assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
 
 
@@ -320,10 +323,13 @@ def test_targets_by_the_end_of_their_names() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("q_porj", r"`q_porj` is no linear layer of this model. Did you mean `q_proj`\? LoRA can adapt: down_proj, ga"),
-        ("proj", "`proj` is no linear layer"),
-        ("mlp", "`mlp` is no linear layer"),
-        ("embed_tokens", "`embed_tokens` is no linear layer"),
+        (
+            "q_porj",
+            r"`q_porj` is not a linear layer of this model. Did you mean `q_proj`\? LoRA can adapt: down_proj",
+        ),
+        ("proj", "`proj` is not a linear layer"),
+        ("mlp", "`mlp` is not a linear layer"),
+        ("embed_tokens", "`embed_tokens` is not a linear layer"),
         ("lm_head", "`lm_head` is the head of this model. LoRA can adapt: down_proj, gate_proj"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharpen.models.kernels.memory_efficient import make_memory_efficient, rms_norm, silu_times
+from sharpen.models.kernels.memory_efficient import make_memory_efficient, rms_norm, silu_mul
 from sharpen.models.policy import PLAIN_ARCHITECTURES
 from tiny_models import tiny_policy
 
@@ -35,7 +35,7 @@ def test_a_gated_product_worked_out_by_hand() -> None:
     """silu(0) = 0 with slope 1/2; silu(ln 3) = 3/4 · ln 3."""
     gate = torch.tensor([0.0, math.log(3)], dtype=torch.float64, requires_grad=True)
     up = torch.tensor([5.0, 2.0], dtype=torch.float64, requires_grad=True)
-    y = silu_times(gate, up)
+    y = silu_mul(gate, up)
     assert y.tolist() == pytest.approx([0.0, 1.5 * math.log(3)], rel=1e-12)
     y.backward(torch.tensor([1.0, 10.0], dtype=torch.float64))
     # σ (1 + z (1 − σ)) at z = ln 3 is 3/4 (1 + ln 3 / 4).
@@ -47,7 +47,7 @@ def test_gradients_agree_with_finite_differences() -> None:
     x, w = random(2, 3, 5, seed=0).requires_grad_(), random(5, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, w: rms_norm(x, w, 1e-5, torch.float64), (x, w))
     gate, up = (random(2, 3, 5, seed=seed).requires_grad_() for seed in (2, 3))
-    assert torch.autograd.gradcheck(silu_times, (gate, up))
+    assert torch.autograd.gradcheck(silu_mul, (gate, up))
 
 
 def layer_of(architecture: str, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -59,7 +59,7 @@ def test_what_cannot_be_averaged_is_refused() -> None:
     policy = tiny_policy()
     with pytest.raises(ValueError, match=r"decay is 1\.5"):
         average(copy_policy(policy), policy, 1.5)
-    with pytest.raises(ValueError, match="not of the same shape"):
+    with pytest.raises(ValueError, match="differ in shape"):
         follow(copy_policy(tiny_policy("gpt2")), policy)
 
 

@@ -15,7 +15,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.adapter import adapter_weights
 from sharpen.models.lora import add_adapter
 from sharpen.models.merge import merge
 from sharpen.models.padding import same_tokens
@@ -174,7 +174,7 @@ def test_an_adapter_merges_to_the_same_number(tmp_path: Path) -> None:
     add_adapter(scorer, rank=3, alpha=5, targets="all-linear", seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in adapter_weights(scorer).values():
+        for parameter in adapter_weights(scorer.model, scorer.head_name).values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     scorer.save(tmp_path / "adapter")
     here = scored_here(tmp_path / "adapter", AutoTokenizer.from_pretrained(base))

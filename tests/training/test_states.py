@@ -20,7 +20,7 @@ from oracles import states as oracle
 from sharpen.data.collate import collate
 from sharpen.methods import PPO, ReinforcePlusPlus
 from sharpen.methods.kl import KL
-from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.adapter import adapter_weights
 from sharpen.models.lora import add_adapter
 from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
@@ -77,7 +77,7 @@ def models(critic: str) -> dict[Any, Any]:
     policy = tiny_policy(architecture, dtype=torch.float64)
     if variant == "lora":
         add_adapter(policy, rank=3, alpha=5, targets="all-linear", seed=4)
-        filled(adapter_weights(policy).values(), 0.3)
+        filled(adapter_weights(policy.model, policy.head_name).values(), 0.3)
     if kind == "shared":
         policy.add_value_head()
         assert policy.value_head is not None

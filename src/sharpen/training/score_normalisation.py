@@ -12,8 +12,8 @@ import torch
 
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
-from sharpen.models.adapter_files import find_adapter, read_adapter
-from sharpen.models.lora import sharing_frozen
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.lora import copy_sharing_frozen, read_adapter
 from sharpen.models.model import Model
 from sharpen.models.scorer import Scorer, load_scorer, normalise_scores
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
@@ -57,7 +57,7 @@ class ScoreNormalisation:
         if adapter is None:
             saved = load_scorer(checkpoint, kind=like.kind, compute_dtype=like.compute_dtype, device=str(like.device))
         else:
-            saved = replace(like, model=sharing_frozen(like.model))
+            saved = replace(like, model=copy_sharing_frozen(like.model))
             read_adapter(saved, adapter)
         taken = self.centre(saved)
         replace_model(checkpoint, saved, {"shifted_by": taken["score/shifted_by"]})

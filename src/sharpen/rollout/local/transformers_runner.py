@@ -81,7 +81,7 @@ def with_rounded_matrices(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Linear):
             for name, parameter in list(module.named_parameters(recurse=False)):
                 rounded = parameter.detach().to(torch.bfloat16)
-                module._parameters[name] = nn.Parameter(rounded, requires_grad=False)
+                module.register_parameter(name, nn.Parameter(rounded, requires_grad=False))
     return twin
 
 
