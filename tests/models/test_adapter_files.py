@@ -121,7 +121,7 @@ def test_a_scorer_saves_its_head_in_full(kind: Kind, auto: Any, tmp_path: Path) 
         same(said(theirs), expected)
     merge(tmp_path / "adapter", tmp_path / "merged")
     same(said(load_scorer(tmp_path / "merged", kind=kind, device="cpu").model), expected)
-    with pytest.raises(ModelError, match="an adapter that gives scores, such as a reward model's: it cannot write"):
+    with pytest.raises(ModelError, match=r"the adapter of a scorer, such as a reward model, .*: it cannot generate"):
         load_policy(tmp_path / "adapter")
 
 
@@ -295,10 +295,10 @@ def test_a_merge_that_is_cut_off_leaves_no_folder(tmp_path: Path, monkeypatch: p
 
 def test_merging_needs_an_adapter_and_an_empty_folder(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
-    with pytest.raises(ModelError, match="a whole model already, not an adapter"):
+    with pytest.raises(ModelError, match="already a full model, not an adapter"):
         merge(tmp_path / "base", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-    with pytest.raises(ModelError, match="base exists already: remove it or name another"):
+    with pytest.raises(ModelError, match="base already exists: remove it or choose another folder"):
         merge(tmp_path / "adapter", tmp_path / "base")
     assert merge(tmp_path / "adapter", tmp_path / "merged") == tmp_path / "merged"
 

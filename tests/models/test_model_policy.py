@@ -35,7 +35,7 @@ def test_a_model_without_an_end_of_sequence_token_is_refused(tmp_path: Path) -> 
     # Left out, it would be Llama's own default.
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
     edit(folder / "tokenizer_config.json", eos_token=None)
-    with pytest.raises(ModelError, match="names an end-of-sequence token") as error:
+    with pytest.raises(ModelError, match="no end-of-sequence token") as error:
         load_policy(folder, device="cpu")
     assert str(folder) in str(error.value)
 
@@ -47,7 +47,7 @@ def test_a_model_without_a_pad_token_pads_with_an_end_token(tmp_path: Path) -> N
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: not a model folder, there is no folder of this name"):
+    with pytest.raises(ModelError, match="nowhere: not a model folder: there is no such folder"):
         load_policy(tmp_path / "nowhere")
     folder = tiny_folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()

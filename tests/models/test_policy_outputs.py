@@ -156,9 +156,9 @@ def test_what_cannot_be_answered_is_said() -> None:
         policy.outputs(batch, rows, 1.0, frozenset({"values"}))
     with pytest.raises(ValueError, match="Scorer"):
         policy.outputs(batch, rows, 1.0, frozenset({"scores"}))
-    with pytest.raises(ValueError, match="needs a reference"):
+    with pytest.raises(ValueError, match="needs a Policy as its reference"):
         policy.outputs(batch, rows, 1.0, frozenset({"exact_kl"}))
-    with pytest.raises(ModelError, match="same architecture and vocabulary"):
+    with pytest.raises(ModelError, match="must have the architecture and vocabulary"):
         policy.outputs(batch, rows, 1.0, frozenset({"exact_kl"}), tiny_policy("gpt2"))
 
 

@@ -195,13 +195,13 @@ def edit(path: Path, **changes: object) -> None:
 def test_what_cannot_become_a_scorer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no ForTokenClassification for models of type olmo2"):
         load_scorer(tiny_folder(tmp_path / "olmo2", "olmo2"), kind="token")
-    with pytest.raises(ModelError, match="nowhere: not a model folder, there is no folder of this name"):
+    with pytest.raises(ModelError, match="nowhere: not a model folder: there is no such folder"):
         load_scorer(tmp_path / "nowhere", kind="token")
     folder = tmp_path / "llama"
     loaded_scorer(tmp_path / "model", "sequence").save(folder)
     config = (folder / "config.json").read_text()
     edit(folder / "config.json", id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
-    with pytest.raises(ModelError, match="gives 2 labels"):
+    with pytest.raises(ModelError, match="has 2 labels"):
         load_scorer(folder, kind="sequence")
     (folder / "config.json").write_text(config)
     weights = load_file(folder / "model.safetensors")

@@ -175,5 +175,5 @@ def test_only_the_last_trained_token_counts_and_a_batch_without_one_is_refused(t
     # The second token of the first sequence and the third of the second: (2 + 8) / 2.
     assert normalise_scores(scorer, batch, **LIMITS) == pytest.approx(5.0)
     nothing = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
-    with pytest.raises(ValueError, match="no token in this batch"):
+    with pytest.raises(ValueError, match="the batch has no trained token"):
         normalise_scores(scorer, nothing, **LIMITS)

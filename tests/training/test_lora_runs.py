@@ -297,7 +297,7 @@ def test_what_model_lora_says_is_checked(model: Path, tmp_path: Path) -> None:
         ({"rnak": 4}, r"unknown setting `model\.lora\.rnak`\. Did you mean `model\.lora\.rank`"),
         ({"dropout": 0.1}, r"unknown setting `model\.lora\.dropout`"),
         ({"rank": 0}, r"`model\.lora\.rank`: Input should be greater than or equal to 1"),
-        ({"targets": []}, r"give at least one layer, or all-linear"),
+        ({"targets": []}, r"name at least one layer, or use all-linear"),
         ({"targets": ["q_porj"]}, r"model\.lora\.targets: `q_porj` is not a linear layer of this model"),
     ):
         with pytest.raises(RecipeError, match=message):

@@ -12,7 +12,7 @@ from sharpen.models.kernels import private_torch
 Dtype = Literal["float32", "bfloat16"]
 
 AskedDtype = Literal["auto", "float32", "bfloat16"]
-"""``auto`` is bfloat16 where the device has instructions for it, else float32."""
+"""``auto`` is bfloat16 where the device supports it in hardware, else float32."""
 
 
 def resolve_dtype(asked: AskedDtype, device: torch.device) -> Dtype:

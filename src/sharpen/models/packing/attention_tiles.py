@@ -1,4 +1,4 @@
-"""How attention over the segments of a row is cut into few dense pieces."""
+"""Attention over the segments of a packed row as a small number of dense tiles."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor
 from sharpen.models.packing.segments import Segment, Segments
 
 BLOCK = 256
-"""Queries of one block: a longer segment is several, each of which sees all of those before it."""
+"""Queries per block. A longer segment is split into several, each of which attends to all earlier ones."""
 TILE_PAIRS = 2**18
-"""Pairs of tokens of a tile, unless it is a single block: bounds the memory of their scores."""
+"""Maximum query–key pairs of a tile of several blocks; bounds the memory of its scores."""
 TILE_COST = 8000
-"""What one more tile costs, in pairs of the same time: some 30 calls, against padding in too large a tile."""
+"""Overhead of a tile of about 30 calls, as the number of query–key pairs that take as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Blocks of queries, padded to one size, with the keys before them: S blocks of c queries and p + c keys.
+    """S query blocks padded to the same size: c queries and K = p + c keys each, p being the keys before the block.
 
-    The numbers are positions in the row; 0 stands in for padding. ``padding`` numbers the queries among the S · c that
-    are none; ``mask_XcK`` is 0 where a query may look and −∞ where not, X being S or 1 where all blocks are alike.
+    Queries and keys are positions in the row, with 0 for padding. ``padding`` are the indices of padding among the
+    S · c queries. ``mask_XcK`` is 0 where a query may attend and −∞ elsewhere; X is S, or 1 if all blocks share a mask.
     """
 
     query_Sc: Tensor
@@ -36,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class HeadTile:
-    """The same for tensors of [L · heads, …], the blocks of each key head one after another: [S · heads · …]."""
+    """A tile for tensors of [L · heads, …], with the KV heads of each block one after another: [S · heads · …]."""
 
     query: Tensor
     key: Tensor
@@ -47,18 +47,18 @@ class HeadTile:
 
 @dataclass(frozen=True, slots=True)
 class HeadTiles:
-    """All tiles, and the place of each token and head among the queries of all of them, one tile after another."""
+    """All tiles. ``place`` is the index of each token and head among the concatenated queries of all tiles."""
 
     tiles: tuple[HeadTile, ...]
     place: Tensor
 
 
 def tiles_for_heads(segments: Segments, heads: int) -> HeadTiles:
-    """The tiles of a row for so many key heads, on its device."""
+    """The tiles of a row for so many KV heads, on the row's device."""
     length, device = segments.length, segments.device
     head = torch.arange(heads)
     place = torch.empty(length * heads, dtype=torch.long)
-    made, offset = [], 0
+    head_tiles, offset = [], 0
     for tile in make_tiles(segments.segments):
         S, c = tile.query_Sc.shape
         query = (tile.query_Sc[:, None] * heads + head[:, None]).flatten()
@@ -70,16 +70,18 @@ def tiles_for_heads(segments: Segments, heads: int) -> HeadTiles:
         place[query[real.flatten()]] = offset + number[real]
         offset += len(query)
         padding = number[~real]
-        made.append(HeadTile(query.to(device), key.to(device), padding.to(device), tile.mask_XcK.to(device), blocks=S))
-    return HeadTiles(tuple(made), place.to(device))
+        head_tiles.append(
+            HeadTile(query.to(device), key.to(device), padding.to(device), tile.mask_XcK.to(device), blocks=S)
+        )
+    return HeadTiles(tuple(head_tiles), place.to(device))
 
 
-class _Block(NamedTuple):
-    """Queries from ``start`` to ``end``, which see ``seen`` earlier tokens: those of the prompt and of the segment."""
+class _QueryBlock(NamedTuple):
+    """Queries ``start`` to ``end``, which attend to ``earlier`` tokens before them, of the prompt and the segment."""
 
     start: int
     end: int
-    seen: int
+    earlier: int
     segment: Segment
 
     @property
@@ -88,76 +90,76 @@ class _Block(NamedTuple):
 
 
 def make_tiles(segments: Sequence[Segment]) -> list[Tile]:
-    """Dense pieces that hold every query once. Blocks share a tile up to a padding that is worth a tile of its own."""
+    """Tiles that hold every query once. Blocks share a tile while their padding costs less than another tile."""
     blocks = [block for segment in segments for block in _blocks(segment)]
     orders = (
-        sorted(blocks, key=lambda b: (-b.queries, -b.seen, b.start)),
-        sorted(blocks, key=lambda b: (-b.seen, -b.queries, b.start)),
+        sorted(blocks, key=lambda b: (-b.queries, -b.earlier, b.start)),
+        sorted(blocks, key=lambda b: (-b.earlier, -b.queries, b.start)),
     )
-    division = min((_divided(order) for order in orders), key=_cost)
-    return [_tile(part) for part in division]
+    grouping = min((_grouped(order) for order in orders), key=_cost)
+    return [_tile(group) for group in grouping]
 
 
-def _blocks(segment: Segment) -> Iterable[_Block]:
+def _blocks(segment: Segment) -> Iterable[_QueryBlock]:
     before = segment.prompt_end - segment.prompt
     length = segment.end - segment.start
     count = -(-length // BLOCK)
     cuts = [segment.start + length * i // count for i in range(count + 1)] if count else []
     for start, end in pairwise(cuts):
-        yield _Block(start, end, before + start - segment.start, segment)
+        yield _QueryBlock(start, end, before + start - segment.start, segment)
 
 
-def _divided(blocks: Iterable[_Block]) -> list[list[_Block]]:
-    """Neighbours put together until their padding costs what one more tile would."""
-    parts: list[list[_Block]] = []
-    queries = seen = exact = 0
+def _grouped(blocks: Iterable[_QueryBlock]) -> list[list[_QueryBlock]]:
+    """Group adjacent blocks until their padding would cost more than another tile."""
+    groups: list[list[_QueryBlock]] = []
+    queries = earlier = exact = 0
     for block in blocks:
-        q, s = max(queries, block.queries), max(seen, block.seen)
-        own = block.queries * (block.queries + block.seen)
-        if parts:
-            pairs = (len(parts[-1]) + 1) * q * (q + s)
+        q, s = max(queries, block.queries), max(earlier, block.earlier)
+        own = block.queries * (block.queries + block.earlier)
+        if groups:
+            pairs = (len(groups[-1]) + 1) * q * (q + s)
             if pairs <= TILE_PAIRS and pairs - exact - own <= TILE_COST:
-                parts[-1].append(block)
-                queries, seen, exact = q, s, exact + own
+                groups[-1].append(block)
+                queries, earlier, exact = q, s, exact + own
                 continue
-        parts.append([block])
-        queries, seen, exact = block.queries, block.seen, own
-    return parts
+        groups.append([block])
+        queries, earlier, exact = block.queries, block.earlier, own
+    return groups
 
 
-def _cost(parts: Sequence[Sequence[_Block]]) -> int:
+def _cost(groups: Sequence[Sequence[_QueryBlock]]) -> int:
     total = 0
-    for part in parts:
-        queries, seen = max(b.queries for b in part), max(b.seen for b in part)
-        total += TILE_COST + len(part) * queries * (queries + seen)
+    for group in groups:
+        queries, earlier = max(b.queries for b in group), max(b.earlier for b in group)
+        total += TILE_COST + len(group) * queries * (queries + earlier)
     return total
 
 
-def _tile(blocks: Sequence[_Block]) -> Tile:
-    """Keys stand as: what all queries of the block see, padded on the right, and the block itself, padded likewise."""
-    c, p = max(b.queries for b in blocks), max(b.seen for b in blocks)
+def _tile(blocks: Sequence[_QueryBlock]) -> Tile:
+    """Each block's keys are the tokens before it, padded on the right, followed by the block itself, padded too."""
+    c, p = max(b.queries for b in blocks), max(b.earlier for b in blocks)
     step_c, step_p = torch.arange(c), torch.arange(p)
-    start, queries, seen, prompt, prompt_length, begin = (
+    start, queries, earlier, prompt, prompt_length, begin = (
         torch.tensor(column)[:, None]
         for column in zip(
-            *((b.start, b.queries, b.seen, b.segment.prompt, _prompt_length(b), b.segment.start) for b in blocks),
+            *((b.start, b.queries, b.earlier, b.segment.prompt, _prompt_length(b), b.segment.start) for b in blocks),
             strict=True,
         )
     )
-    real_Sc, real_Sp = step_c < queries, step_p < seen
+    real_Sc, real_Sp = step_c < queries, step_p < earlier
     query_Sc = torch.where(real_Sc, start + step_c, 0)
-    seen_Sp = torch.where(step_p < prompt_length, prompt + step_p, begin + step_p - prompt_length)
+    earlier_Sp = torch.where(step_p < prompt_length, prompt + step_p, begin + step_p - prompt_length)
     causal_cc = torch.zeros(c, c).masked_fill(step_c > step_c[:, None], float("-inf"))
-    alike = bool(real_Sp.all())
-    prefix_Xp = torch.zeros(1, p) if alike else torch.zeros(real_Sp.shape).masked_fill(~real_Sp, float("-inf"))
+    full = bool(real_Sp.all())
+    prefix_Xp = torch.zeros(1, p) if full else torch.zeros(real_Sp.shape).masked_fill(~real_Sp, float("-inf"))
     X = len(prefix_Xp)
     return Tile(
         query_Sc=query_Sc,
-        key_SK=torch.cat([torch.where(real_Sp, seen_Sp, 0), query_Sc], dim=1),
+        key_SK=torch.cat([torch.where(real_Sp, earlier_Sp, 0), query_Sc], dim=1),
         padding=(~real_Sc).flatten().nonzero().squeeze(1),
         mask_XcK=torch.cat([prefix_Xp[:, None].expand(X, c, p), causal_cc.expand(X, c, c)], dim=2),
     )
 
 
-def _prompt_length(block: _Block) -> int:
+def _prompt_length(block: _QueryBlock) -> int:
     return block.segment.prompt_end - block.segment.prompt
