@@ -1,4 +1,4 @@
-"""LoRA: the gradient of an adapter is the dense one by the chain rule; with it off the model is its base."""
+"""LoRA: gradients follow from the dense ones by the chain rule; without its adapter the model equals its base."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def adapted(architecture: str = "llama", *, targets: Any = "all-linear", **setti
 
 
 def dense(policy: Policy, architecture: str, **settings: Any) -> nn.Module:
-    """The same model without peft, its weights W + (alpha / rank) · B A by plain arithmetic."""
+    """The same model without peft, with weights W + (alpha / rank) · B A."""
     model = tiny_model(architecture, **settings).to(next(policy.model.parameters()).dtype)
     parts = dict(policy.model.named_parameters())
     with torch.no_grad():
@@ -88,7 +88,7 @@ def backward(policy: Policy, batch: Batch) -> None:
 def test_the_gradient_is_that_of_the_dense_model_by_the_chain_rule(
     architecture: str, layers: int, dtype: torch.dtype, tolerance: float, checkpointing: bool
 ) -> None:
-    """G = dL/dW of the dense model, computed by its own forward: dL/dB = s G Aᵀ and dL/dA = s Bᵀ G."""
+    """G = dL/dW of the dense model, from its own forward: dL/dB = s G Aᵀ and dL/dA = s Bᵀ G."""
     policy = adapted(architecture, dtype=dtype)
     if checkpointing:
         prepare(policy.model, device="cpu", gradient_checkpointing=True)
@@ -141,7 +141,7 @@ def test_at_the_start_the_model_is_its_base_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_with_the_adapter_off_it_says_what_the_base_says_bit_for_bit(architecture: str) -> None:
+def test_without_its_adapter_the_policy_equals_the_base_bit_for_bit(architecture: str) -> None:
     base, policy = tiny_policy(architecture), adapted(architecture)
     reference = base_policy(policy)
     batch = ragged_batch(len(policy.tokenizer))
@@ -156,7 +156,7 @@ def test_with_the_adapter_off_it_says_what_the_base_says_bit_for_bit(architectur
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> None:
-    """Σ π (log π − log π_ref) over the vocabulary, the two models computed apart."""
+    """Σ π (log π − log π_ref) over the vocabulary, computed from the two models separately."""
     policy = adapted(architecture, dtype=torch.float64)
     batch = ragged_batch(len(policy.tokenizer))
     other = copy_policy(policy)
@@ -174,8 +174,8 @@ def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> N
         assert found_BT.max() > 0.01
 
 
-def test_a_second_adapter_follows_or_trails_on_the_same_base() -> None:
-    """Of A and of B each: 0.9 · old + 0.1 · new."""
+def test_a_reference_adapter_is_synchronised_or_averaged_on_the_shared_base() -> None:
+    """A and B are averaged separately: 0.9 · old + 0.1 · new."""
     policy = adapted(dtype=torch.float64)
     before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
     reference = copy_policy(policy)
@@ -217,7 +217,7 @@ def test_a_merged_weight_by_hand() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_merged_weights_say_what_the_adapter_says(architecture: str) -> None:
+def test_merged_weights_give_the_same_outputs_as_the_adapter(architecture: str) -> None:
     policy = adapted(architecture)
     batch = ragged_batch(len(policy.tokenizer))
     merged = tiny_policy(architecture)
@@ -260,7 +260,7 @@ def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None
     assert (said_BT - all_outputs(base_policy(policy), batch, "logprobs", 1.0, LIMITS)).abs().max() > 3
 
 
-def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_changes() -> None:
+def test_frozen_matrices_are_stored_in_bfloat16_only_if_lossless() -> None:
     policy = adapted(compute_dtype="bfloat16")
     layers = adapted_layers(policy.model)
     with torch.no_grad():
@@ -287,7 +287,7 @@ def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_chang
         assert torch.equal(merged_weight(mine), merged_weight(theirs))
 
 
-def test_where_the_model_computes_in_float32_nothing_is_halved() -> None:
+def test_a_float32_model_keeps_its_frozen_matrices_in_float32() -> None:
     policy = adapted()
     with torch.no_grad():
         for parameter in policy.model.parameters():
@@ -333,6 +333,6 @@ def test_targets_by_the_end_of_their_names() -> None:
         ("lm_head", "`lm_head` is the head of this model. LoRA can adapt: down_proj, gate_proj"),
     ],
 )
-def test_what_cannot_be_adapted_is_named(target: str, message: str) -> None:
+def test_targets_that_cannot_be_adapted_are_errors(target: str, message: str) -> None:
     with pytest.raises(RecipeError, match=rf"model\.lora\.targets: {message}"):
         adapted(targets=("q_proj", target))

@@ -1,4 +1,4 @@
-"""Law 2: a prompt is computed once for its completions, and nothing but the work changes."""
+"""Packing computes a prompt once for its completions and changes no result."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def by_hand() -> Batch:
 
 
 def test_a_row_without_padding_worked_out_by_hand() -> None:
-    """Group 0 with two completions, then the one of group 1, which is one run of tokens with its prompt."""
+    """Group 0 with two completions, then the one of group 1, which forms one segment with its prompt."""
     packed = pack(by_hand(), [PackedRow(0, (2, 0), 6), PackedRow(1, (1,), 3)], pad_id=0, padded=False, with_last=True)
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 9, 7, 8, 3, 2, 1]]
     assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 3, 4, 0, 1, 2]]
@@ -51,7 +51,7 @@ def test_a_row_without_padding_worked_out_by_hand() -> None:
     }
 
 
-def test_without_the_last_tokens_a_row_holds_only_what_predicts() -> None:
+def test_without_last_tokens_a_row_holds_only_predicting_tokens() -> None:
     """The completion [9] is predicted by the prompt's last token alone, so nothing of it is left."""
     packed = pack(by_hand(), [PackedRow(0, (2, 0), 6), PackedRow(1, (1,), 3)], pad_id=0, padded=False, with_last=False)
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 7, 3, 2]]
@@ -76,7 +76,7 @@ def test_padded_rows_count_positions_through_the_padding() -> None:
 
 
 def places(packed: PackedBatch) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """Of each trained token, by sequence and step: where it is predicted, where it stands, and what it is."""
+    """For each trained token, by sequence and step: the position that predicts it, its own position and its id."""
     columns = (packed.b_N, packed.t_N, packed.source_N, packed.place_N, packed.target_N)
     return {(b, t): (source, place, target) for b, t, source, place, target in zip(*map(list_of, columns), strict=True)}
 
@@ -133,7 +133,7 @@ UNLISTED = {
 
 
 @pytest.mark.parametrize("name", UNLISTED)
-def test_all_other_architectures_are_computed_in_the_plain_layout_by_their_own_forward(name: str) -> None:
+def test_all_other_architectures_are_padded_and_use_their_own_forward(name: str) -> None:
     architecture, settings = UNLISTED[name]
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
     assert not policy.plain
@@ -154,7 +154,7 @@ def test_all_other_architectures_are_computed_in_the_plain_layout_by_their_own_f
 
 
 def test_a_packed_row_would_be_wrong_with_a_window() -> None:
-    """Why the list exists: attention over segments takes the place of the window's."""
+    """Why PLAIN_ARCHITECTURES exists: attention over segments ignores the window."""
     policy = tiny_policy("mistral", dtype=torch.float64, sliding_window=4)
     batch = ragged_batch(policy.config.vocab_size)
     own_BT = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_BT

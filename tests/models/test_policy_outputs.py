@@ -1,4 +1,4 @@
-"""What a policy says of the tokens of a batch, against its own forward pass one sequence at a time."""
+"""A policy's outputs for a batch, against its own forward pass one sequence at a time."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -124,7 +124,7 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_only_what_is_needed_is_there_and_the_entropy_has_a_gradient_only_then(architecture: str) -> None:
+def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(architecture: str) -> None:
     policy = with_values(tiny_policy(architecture))
     batch = ragged_batch(policy.config.vocab_size)
     (rows,) = plan_microbatches(
@@ -148,7 +148,7 @@ def test_only_what_is_needed_is_there_and_the_entropy_has_a_gradient_only_then(a
     torch.testing.assert_close(shown.entropy_BT, trained.entropy_BT.detach())
 
 
-def test_what_cannot_be_answered_is_said() -> None:
+def test_outputs_that_are_not_available_are_errors() -> None:
     policy = tiny_policy()
     batch = ragged_batch(policy.config.vocab_size)
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
@@ -180,7 +180,7 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
         assert 0 < error_BT.max() < 8 * 2**-8 * theirs.abs().max()
 
 
-def test_a_new_value_head_says_0_and_is_trained_with_the_policy() -> None:
+def test_a_new_value_head_gives_0_and_is_trained_with_the_policy() -> None:
     policy = tiny_policy()
     before, state = len(policy.parameters()), torch.get_rng_state()
     policy.add_value_head()

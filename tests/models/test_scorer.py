@@ -1,4 +1,4 @@
-"""Reward models and critics: what they say, how they are loaded and saved."""
+"""Reward models and critics: scores, loading and saving."""
 
 import json
 import logging
@@ -26,13 +26,13 @@ SETTINGS = {"gemma3_text": {"sliding_window": 4}}
 
 
 def batch_without_padding_tokens(seed: int = 0) -> Batch:
-    """transformers takes the last token that is not padding for the last of the sequence."""
+    """transformers reads the score at the last token that is not padding."""
     batch = ragged_batch(20, seed=seed)
     return replace(batch, tokens_BT=batch.tokens_BT.clamp(min=1))
 
 
 def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
-    """The score at each position by the model's own forward pass: for a whole sequence's score, one prefix each."""
+    """The score at each position by the model's own forward pass; of kind "sequence", one prefix at a time."""
     if scorer.kind == "token":
         return scorer.model(input_ids=ids[None]).logits[0, :, 0]
     return torch.stack([scorer.model(input_ids=ids[None, : k + 1]).logits[0, 0] for k in range(len(ids))])
@@ -81,7 +81,7 @@ def test_scores_and_values_equal_the_models_own_forward_packed_or_not(
         assert_same_gradients(gradients(scorer.model), expected, 5e-6)
 
 
-def test_only_what_is_needed_and_nothing_that_a_scorer_does_not_know(tmp_path: Path) -> None:
+def test_only_needed_outputs_and_none_that_a_scorer_lacks(tmp_path: Path) -> None:
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
@@ -137,7 +137,7 @@ def test_plain_transformers_gives_the_same_score_at_each_token(architecture: str
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", ["sequence", "token"])
-def test_a_language_model_becomes_a_scorer_that_says_0(
+def test_a_language_model_loads_as_a_scorer_that_gives_0(
     kind: Kind, architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tiny_folder(tmp_path / "model", architecture, tie_word_embeddings=True)
@@ -158,7 +158,7 @@ def test_a_language_model_becomes_a_scorer_that_says_0(
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", ["sequence", "token"])
-def test_a_trained_scorer_comes_back(kind: Kind, architecture: str, tmp_path: Path) -> None:
+def test_a_saved_scorer_loads_unchanged(kind: Kind, architecture: str, tmp_path: Path) -> None:
     scorer = loaded_scorer(tmp_path / "model", kind, architecture)
     scorer.save(tmp_path / "saved")
     again = load_scorer(tmp_path / "saved", kind=kind, device="cpu")
@@ -170,10 +170,8 @@ def test_a_trained_scorer_comes_back(kind: Kind, architecture: str, tmp_path: Pa
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize(("of", "kind"), [("sequence", "token"), ("token", "sequence")])
-def test_a_scorer_of_one_kind_begins_as_one_of_the_other(
-    of: Kind, kind: Kind, architecture: str, tmp_path: Path
-) -> None:
-    """GPT-2 calls the head of one kind ``score`` and that of the other ``classifier``."""
+def test_a_scorer_of_one_kind_loads_as_the_other(of: Kind, kind: Kind, architecture: str, tmp_path: Path) -> None:
+    """GPT-2 names the two kinds' heads ``score`` and ``classifier``."""
     scorer = loaded_scorer(tmp_path / "model", of, architecture)
     scorer.save(tmp_path / "saved")
     other = load_scorer(tmp_path / "saved", kind=kind, device="cpu")
@@ -192,7 +190,7 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_what_cannot_become_a_scorer_is_named(tmp_path: Path) -> None:
+def test_models_that_cannot_become_a_scorer_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no ForTokenClassification for models of type olmo2"):
         load_scorer(tiny_folder(tmp_path / "olmo2", "olmo2"), kind="token")
     with pytest.raises(ModelError, match="nowhere: not a model folder: there is no such folder"):

@@ -1,4 +1,4 @@
-"""Reward models are shifted so that demonstrations score 0 on average."""
+"""Normalisation shifts a reward model's scores to a mean of 0 on demonstrations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ LIMITS = {"tokens_per_microbatch": 60, "shared": True}
 
 
 def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
-    """The score at the last trained token of each sequence that has one, sequence by sequence."""
+    """The score at the last trained token of each sequence that has one."""
     (rows,) = plan_microbatches(
         batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain
     )
@@ -66,7 +66,7 @@ def last_states(scorer: Scorer, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_without_a_bias_no_other_shift_moves_the_differences_between_scores_less(seed: int, tmp_path: Path) -> None:
+def test_without_a_bias_the_shift_changes_score_differences_least(seed: int, tmp_path: Path) -> None:
     scorer = loaded_scorer(tmp_path / "model", "sequence", seed=seed)
     demonstrations, others = (ended(ragged_batch(20, seed=s, sizes=(100, 50, 150, 100))) for s in (0, 1))
     states_BH, new_BH = last_states(scorer, demonstrations), last_states(scorer, others)
@@ -76,7 +76,7 @@ def test_without_a_bias_no_other_shift_moves_the_differences_between_scores_less
     delta = scorer.head.weight[0].detach().double() - before
     torch.testing.assert_close(delta @ mean_H, torch.tensor(-mean).double(), rtol=1e-5, atol=0)
 
-    def moved(shift: Tensor, states: Tensor) -> float:
+    def change(shift: Tensor, states: Tensor) -> float:
         return (states @ shift).std().item()
 
     generator = torch.Generator().manual_seed(4)
@@ -84,14 +84,14 @@ def test_without_a_bias_no_other_shift_moves_the_differences_between_scores_less
         for _ in range(200):
             aside = torch.randn(len(mean_H), generator=generator, dtype=torch.float64)
             aside -= (aside @ mean_H) / (mean_H @ mean_H) * mean_H
-            # The ridge gives away a little of what it could be on these very states.
-            assert moved(delta + size * delta.norm() * aside / aside.norm(), states_BH) > 0.995 * moved(
+            # The ridge costs a little on the states that it is fitted to.
+            assert change(delta + size * delta.norm() * aside / aside.norm(), states_BH) > 0.995 * change(
                 delta, states_BH
             )
     along = -mean * mean_H / (mean_H @ mean_H)
-    assert moved(delta, states_BH) < 0.75 * moved(along, states_BH)
-    assert moved(delta, new_BH) < moved(along, new_BH)
-    assert moved(delta, new_BH) < 0.6 * abs(mean)
+    assert change(delta, states_BH) < 0.75 * change(along, states_BH)
+    assert change(delta, new_BH) < change(along, new_BH)
+    assert change(delta, new_BH) < 0.6 * abs(mean)
 
 
 def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
