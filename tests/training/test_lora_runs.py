@@ -259,7 +259,7 @@ def test_without_lora_all_weights_of_the_merged_model_are_trained(begun: Path, t
 
 
 def test_another_rank_than_the_adapter_has_is_refused_with_the_remedy(begun: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"an adapter of rank 2 and alpha 4 on down_proj, .*`sharpen merge` it"):
+    with pytest.raises(ModelError, match=r"the adapter has rank 2 and alpha 4 on down_proj, .*`sharpen merge` it"):
         run_of(tmp_path / "run", begun, model={"lora": {"rank": 3, "alpha": 4}})
     assert not (tmp_path / "run").exists()
 
