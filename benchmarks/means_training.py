@@ -19,6 +19,7 @@ import sharpen.models.packing.microbatches
 import sharpen.models.policy
 from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits, all_outputs
+from sharpen.models.kernels import private_torch
 from sharpen.models.logprobs import Selected
 from sharpen.models.packing.segments import Segments
 from sharpen.models.policy import Policy
@@ -141,7 +142,7 @@ def _one_mask() -> Any:
     """transformers' own attention, which is told by a mask of [L, L] who sees whom."""
 
     def attend(config: Any, segments: Segments) -> dict[str, Any]:
-        config._attn_implementation = "sdpa"
+        private_torch.set_attention(config, "sdpa")
 
         def mask() -> Tensor:
             own_L, prompt_L = segments.numbers()

@@ -268,4 +268,4 @@ def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None
     adapted, whole, base = (result["measures"] for result in results)
     assert adapted == whole
     assert adapted != base
-    assert "a whole model already" in complaint("merge", folder / "model", tmp_path / "other")
+    assert "already a full model" in complaint("merge", folder / "model", tmp_path / "other")

@@ -320,7 +320,7 @@ def test_what_has_no_effect_is_refused(folder: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there(folder: Path) -> None:
-    assert "torch finds no GPU on this machine: give auto or cpu" in complaint(
+    assert "PyTorch finds no GPU on this machine: use auto or cpu" in complaint(
         "eval", folder / "grpo", "--device", "cuda"
     )
 

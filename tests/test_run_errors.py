@@ -143,7 +143,7 @@ def test_a_model_without_an_end(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
-    assert "not a model folder, there is no folder of this name" in refused(ModelError, run, tmp_path / "none")
+    assert "not a model folder: there is no such folder" in refused(ModelError, run, tmp_path / "none")
 
 
 @pytest.mark.parametrize(

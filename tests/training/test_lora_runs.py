@@ -19,8 +19,8 @@ from sharpen.errors import ModelError, RecipeError
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
-from sharpen.models.adapter_files import adapter_weights
-from sharpen.models.lora import adapted_layers, merged_weight
+from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.lora import merged_weight
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
 from sharpen.training.trainer import Trainer
@@ -111,7 +111,7 @@ def test_the_base_stays_bit_for_bit_and_the_adapter_alone_is_trained_and_saved(
         assert len(trained.parameters()) == 28 + 2 * (role == "critic")
         state = trainer.learner.optimizers[role].state
         assert {id(p) for p in state} == {id(p) for p in trained.parameters()}
-        assert all(p.any() for n, p in adapter_weights(trained).items() if ".lora_B." in n)
+        assert all(p.any() for n, p in adapter_weights(trained.model, trained.head_name).items() if ".lora_B." in n)
     files = {str(f.relative_to(run.model)) for f in run.model.rglob("*.safetensors")}
     critic = {"critic/adapter_model.safetensors", "trainer/optimizer_critic.safetensors"}
     assert files == {"adapter_model.safetensors", "trainer/optimizer.safetensors"} | (
@@ -152,7 +152,10 @@ def test_two_seeds_begin_with_different_adapters(model: Path, tmp_path: Path, tr
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         run_of(tmp_path / name, model, "sft", seed=seed, optimizer={"learning_rate": 1e-12}, training={"steps": 1})
     a, b, c = (
-        adapter_weights(trainer.model)["model.layers.0.mlp.up_proj.lora_A.default.weight"] for trainer in trainers
+        adapter_weights(trainer.model.model, trainer.model.head_name)[
+            "model.layers.0.mlp.up_proj.lora_A.default.weight"
+        ]
+        for trainer in trainers
     )
     assert torch.equal(a, b)
     assert (a - c).abs().max() > 0.1
@@ -242,7 +245,10 @@ def test_a_run_goes_on_with_the_adapter_of_another_and_holds_on_to_it(
     reference = trainers[0].learner.annotator.reference
     assert reference is not None
     # As the files name it: of the same base, the adapter that the run began with.
-    held = {n.replace(".default.", "."): p for n, p in adapter_weights(reference.policy).items()}
+    held = {
+        n.replace(".default.", "."): p
+        for n, p in adapter_weights(reference.policy.model, reference.policy.head_name).items()
+    }
     assert all(torch.equal(held[name.removeprefix("base_model.model.")], t) for name, t in first.items())
     assert all(not torch.equal(t, first[name]) for name, t in weights(run, STEPS).items())
     config = json.loads((run.model / "adapter_config.json").read_text())
@@ -259,7 +265,7 @@ def test_without_lora_all_weights_of_the_merged_model_are_trained(begun: Path, t
 
 
 def test_another_rank_than_the_adapter_has_is_refused_with_the_remedy(begun: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"an adapter of rank 2 and alpha 4 on down_proj, .*`sharpen merge` it"):
+    with pytest.raises(ModelError, match=r"the adapter has rank 2 and alpha 4 on down_proj, .*`sharpen merge` it"):
         run_of(tmp_path / "run", begun, model={"lora": {"rank": 3, "alpha": 4}})
     assert not (tmp_path / "run").exists()
 
@@ -281,7 +287,10 @@ def test_a_reward_model_with_an_adapter_scores_and_its_critic_goes_on_with_it(
         )
     )
     critic = trainers[1].learner.models["critic"]
-    trained, first = adapter_weights(critic), load_file(judge.model / "adapter_model.safetensors")
+    trained, first = (
+        adapter_weights(critic.model, critic.head_name),
+        load_file(judge.model / "adapter_model.safetensors"),
+    )
     for name, tensor in first.items():
         own = name.removeprefix("base_model.model.").replace("A.weight", "A.default.weight")
         own = own.replace("B.weight", "B.default.weight")
@@ -294,8 +303,8 @@ def test_what_model_lora_says_is_checked(model: Path, tmp_path: Path) -> None:
         ({"rnak": 4}, r"unknown setting `model\.lora\.rnak`\. Did you mean `model\.lora\.rank`"),
         ({"dropout": 0.1}, r"unknown setting `model\.lora\.dropout`"),
         ({"rank": 0}, r"`model\.lora\.rank`: Input should be greater than or equal to 1"),
-        ({"targets": []}, r"give at least one layer, or all-linear"),
-        ({"targets": ["q_porj"]}, r"model\.lora\.targets: `q_porj` is no linear layer of this model"),
+        ({"targets": []}, r"name at least one layer, or use all-linear"),
+        ({"targets": ["q_porj"]}, r"model\.lora\.targets: `q_porj` is not a linear layer of this model"),
     ):
         with pytest.raises(RecipeError, match=message):
             run_of(tmp_path / "run", model, model={"lora": lora})
@@ -399,7 +408,7 @@ def test_another_base_is_named_and_refused(beta: float, model: Path, reward: str
     with pytest.raises(ModelError, match=f"{other}: not the base model that this run was started with"):
         resume(path)
     written.write_text(text.replace("rank: 2", "rank: 3"))
-    with pytest.raises(ModelError, match=r"an adapter of rank 2 and alpha 4 on .*, which model\.lora does not say"):
+    with pytest.raises(ModelError, match=r"the adapter has rank 2 and alpha 4 on .*, unlike model\.lora"):
         resume(path)
     without = text[: text.index("  lora:")] + text[text.index("method:") :]
     written.write_text(without)

@@ -77,7 +77,7 @@ def models(critic: str) -> dict[Any, Any]:
     policy = tiny_policy(architecture, dtype=torch.float64)
     if variant == "lora":
         add_adapter(policy, rank=3, alpha=5, targets="all-linear", seed=4)
-        filled(adapter_weights(policy).values(), 0.3)
+        filled(adapter_weights(policy.model, policy.head_name).values(), 0.3)
     if kind == "shared":
         policy.add_value_head()
         assert policy.value_head is not None

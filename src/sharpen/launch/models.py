@@ -8,9 +8,9 @@ from typing import Any
 
 from sharpen.errors import ModelError
 from sharpen.methods import Role
-from sharpen.models.adapter_files import AdapterFiles, find_adapter, read_adapter
+from sharpen.models.adapter_files import AdapterFiles, find_adapter
 from sharpen.models.load import located
-from sharpen.models.lora import add_adapter, halve_frozen
+from sharpen.models.lora import add_adapter, read_adapter, store_frozen_in_bfloat16
 from sharpen.models.model import Model
 from sharpen.models.padding import same_tokens
 from sharpen.models.policy import Policy, load_policy
@@ -42,7 +42,7 @@ def load_model(recipe: Recipe, role: Role, start: str, trust_remote_code: bool, 
             read_adapter(model, adapter)
             if isinstance(model, Policy):
                 model.load_value_head(adapter.path)
-        halve_frozen(model)
+        store_frozen_in_bfloat16(model)
     # Matrix products round differently with where in memory a matrix begins. A file has its weights anywhere, torch
     # on even ground, so that the weights of a checkpoint give the very bits that those they were saved from gave.
     for weight in (*model.model.parameters(), *model.model.buffers()):

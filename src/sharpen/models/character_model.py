@@ -1,4 +1,4 @@
-"""A small language model made on the spot, so that everything runs without a download."""
+"""A small untrained language model created on the spot, so that nothing has to be downloaded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def create_character_model(
     heads: int = 4,
     context: int = 256,
 ) -> Path:
-    """Writes an untrained character-level Llama to the folder ``path`` and returns it.
+    """Write an untrained character-level Llama to the folder ``path`` and return ``path``.
 
-    The folder is an ordinary Hugging Face one: ``AutoModelForCausalLM`` and ``AutoTokenizer`` load it. The
-    default sizes give 0.95 million parameters plus 256 for each token. The same arguments give the same
-    bytes, and torch's global random state is neither read nor changed.
+    ``AutoModelForCausalLM`` and ``AutoTokenizer`` load it. The default sizes give 0.95 million parameters plus 256 per
+    token. The same arguments give the same bytes; PyTorch's global random state is neither read nor changed.
 
     Raises ModelError if ``alphabet`` is empty.
     """
@@ -51,7 +50,7 @@ def create_character_model(
         **special_ids,
     )
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the GPUs, which fork_rng does not restore here.
+        # torch.manual_seed would also seed the GPUs, which this fork_rng does not restore.
         torch.default_generator.manual_seed(seed)
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig.from_dict({"bos_token_id": None, **special_ids})
@@ -62,12 +61,12 @@ def create_character_model(
 
 
 def character_tokenizer(alphabet: str, *, context: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of one token for each character of ``alphabet``, after ``<pad>``, ``<eos>`` and ``<unk>``.
+    """A tokenizer with ``<pad>``, ``<eos>``, ``<unk>`` and one token per character of ``alphabet``.
 
-    Text made of the alphabet decodes to exactly itself. Any other character becomes ``<unk>``.
+    Text in this alphabet decodes to itself exactly. Any other character becomes ``<unk>``.
     """
     if not alphabet:
-        raise ModelError("alphabet is empty: give the characters that prompts and answers are made of")
+        raise ModelError("alphabet is empty: give the characters of prompts and completions")
     tokens = [PAD, EOS, UNK, *dict.fromkeys(alphabet)]
     characters = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token=UNK))
     characters.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")

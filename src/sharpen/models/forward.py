@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sharpen.models.model import Model
-from sharpen.models.packing.microbatches import plan
-from sharpen.models.packing.rows import Row
+from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.pack import PackedRow
 from sharpen.types import Batch, Need
 
 
@@ -25,11 +25,11 @@ class MicrobatchLimits:
 
 def microbatches(
     model: Model, batch: Batch, limits: MicrobatchLimits, atom: Literal["sequence", "group"] = "sequence"
-) -> Iterator[list[Row]]:
+) -> Iterator[list[PackedRow]]:
     """The rows of each micro-batch; none if the batch has no trained token."""
     if not batch.mask_BT.any():
         return
-    yield from plan(
+    yield from plan_microbatches(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
         shared=limits.shared_prompt and model.plain,

@@ -1,4 +1,4 @@
-"""Loading and saving without what transformers itself would draw across the display of the run."""
+"""Keeps transformers' progress bars and reports out of the run's own display."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,19 +7,34 @@ from typing import Any
 
 from transformers.utils import logging
 
+from sharpen.models.kernels import private_torch
+
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """No bars of transformers meanwhile. Those of downloads, which can take long, stay."""
+    """Hide transformers' progress bars, except those of downloads, which can take long."""
+    if private_torch.set_tqdm_hook is None:
+        yield from _without_any_progress_bars()
+        return
 
     def silent(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return factory(*args, **{**kwargs, "disable": True})
 
-    before = logging.set_tqdm_hook(silent)
+    before = private_torch.set_tqdm_hook(silent)
     try:
         yield
     finally:
-        logging.set_tqdm_hook(before)
+        private_torch.set_tqdm_hook(before)
+
+
+def _without_any_progress_bars() -> Iterator[None]:
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 class _Nothing(Filter):
@@ -29,10 +44,10 @@ class _Nothing(Filter):
 
 @contextmanager
 def without_load_report() -> Iterator[None]:
-    """No table of missing and unexpected weights meanwhile, for a caller who looks at both."""
+    """Hide transformers' table of missing and unexpected weights; the caller checks both."""
     logger = logging.get_logger("transformers.modeling_utils")
 
-    # A filter and not the level: at another level transformers complains of other things.
+    # A filter, not a level: changing the level makes transformers report other things.
     nothing = _Nothing()
     logger.addFilter(nothing)
     try:

@@ -1,4 +1,4 @@
-"""Memory of the CPU is kept between steps instead of being given back and asked for again."""
+"""Keeps freed CPU memory between steps instead of returning it to the kernel."""
 
 import ctypes
 import functools
@@ -10,11 +10,10 @@ _MiB = 2**20
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to serve every tensor from one heap that it does not shrink; False without glibc.
+    """Make glibc's allocator serve all allocations from a single heap that never shrinks; False without glibc.
 
-    By default a block of more than 32 MiB, and smaller ones at first, is mapped and unmapped at every use, so each
-    step writes into pages that the kernel has to find and clear anew. Call it before threads are started: those that
-    exist keep their own heaps.
+    By default a block of more than 32 MiB, and at first smaller ones, is mapped and unmapped at every use, so that
+    every step faults in freshly zeroed pages. Call this before starting threads: existing threads keep their heaps.
     """
     if not sys.platform.startswith("linux"):
         return False

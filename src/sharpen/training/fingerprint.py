@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sharpen.errors import DataError, ModelError
 from sharpen.methods import Role
-from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.adapter import adapter_weights
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.types import Group, Prompt
@@ -76,7 +76,7 @@ def _of_reference(reference: Policy, policy: Model) -> str | None:
     """Of the adapter only, if it shares a base model, which has a fingerprint of its own."""
     if policy.adapter is None:
         return _of_weights(reference.model.state_dict())
-    return None if reference.adapter is None else _of_weights(adapter_weights(reference))
+    return None if reference.adapter is None else _of_weights(adapter_weights(reference.model, reference.head_name))
 
 
 def _of_weights(tensors: Mapping[str, Tensor]) -> str:

@@ -12,11 +12,11 @@ import torch
 
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
-from sharpen.models.adapter_files import find_adapter, read_adapter
+from sharpen.models.adapter_files import find_adapter
 from sharpen.models.forward import MicrobatchLimits
-from sharpen.models.lora import sharing_frozen
+from sharpen.models.lora import copy_sharing_frozen, read_adapter
 from sharpen.models.model import Model
-from sharpen.models.scorer import Scorer, centre, load_scorer
+from sharpen.models.scorer import Scorer, load_scorer, normalise_scores
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
 from sharpen.training.metrics import Metrics
 from sharpen.types import Group
@@ -35,7 +35,7 @@ class ScoreNormalisation:
     def centre(self, scorer: Model) -> Metrics:
         """Shift the scores in place; returns ``score/shifted_by``."""
         assert isinstance(scorer, Scorer)
-        shifted_by = centre(scorer, collate(self.demonstrations[:MOST_DEMONSTRATIONS]), self.limits)
+        shifted_by = normalise_scores(scorer, collate(self.demonstrations[:MOST_DEMONSTRATIONS]), self.limits)
         if not math.isfinite(shifted_by):
             raise NonFiniteError(f"the reward model's mean score of the demonstrations is {shifted_by:g}")
         return {"score/shifted_by": shifted_by}
@@ -52,7 +52,7 @@ class ScoreNormalisation:
         if adapter is None:
             saved = load_scorer(checkpoint, kind=like.kind, compute_dtype=like.compute_dtype, device=str(like.device))
         else:
-            saved = replace(like, model=sharing_frozen(like.model))
+            saved = replace(like, model=copy_sharing_frozen(like.model))
             read_adapter(saved, adapter)
         metrics = self.centre(saved)
         replace_model(checkpoint, saved, {"shifted_by": metrics["score/shifted_by"]})

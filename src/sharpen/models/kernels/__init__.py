@@ -1,1 +1,1 @@
-"""Parts of a model's forward pass in faster or leaner forms."""
+"""Faster or more memory-efficient parts of a model's forward pass."""

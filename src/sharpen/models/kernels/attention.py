@@ -1,8 +1,7 @@
-"""Attention over one row of many sequences (`sharpen.models.packing.segments`), without an [L, L] mask.
+"""Attention over a packed row (`sharpen.models.packing.segments`), without an [L, L] mask.
 
-It stands beside transformers' own under the name ``sharpen``: a model that has this name in its configuration
-computes rows that come with segments here, and everything else as with ``sdpa``. A saved configuration does not name
-it.
+It is registered with transformers as ``sharpen``. A model set to it computes rows that come with segments here and
+everything else as with ``sdpa``. The name is not written to a saved configuration.
 """
 
 from __future__ import annotations
@@ -17,31 +16,31 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sharpen.models.kernels import private_torch
 from sharpen.models.kernels.compiled import compiles
 from sharpen.models.kernels.flash import Spans, fits, flash_over_segments, spans_of
 from sharpen.models.kernels.flex import flex_over_segments, mask_of
-from sharpen.models.packing.attention_blocks import HeadTile, HeadTiles, tiles_for_heads
+from sharpen.models.packing.attention_tiles import HeadTile, HeadTiles, tiles_for_heads
 from sharpen.models.packing.segments import Segments
 
 NAME = "sharpen"
-KEPT_COLUMNS = 4
-"""A tile's probabilities are kept for the backward pass up to so many head sizes of keys: they then take no more room
-than so many tensors of queries. Beyond, they are computed again."""
+SAVED_HEAD_SIZES = 4
+"""A tile's probabilities are saved for the backward pass if it has at most so many times head_dim keys, so that they
+take no more memory than so many query tensors. Otherwise they are recomputed."""
 
 
 def attend_to_segments(config: Any, segments: Segments) -> dict[str, Any]:
-    """Prepare a model for a row; what its forward has to be given besides the row."""
-    if config._attn_implementation != NAME:
-        config._attn_implementation = NAME
+    """Prepare a model for a packed row, and return the further arguments of its forward."""
+    private_torch.set_attention(config, NAME)
     device = segments.device
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    # transformers hands on any 4-D mask as it is and makes one otherwise; nobody reads this one.
-    unread = torch.empty(1, 1, 0, 0, device=device)
+    # transformers passes on any 4-D mask and would otherwise build one; this one is never read.
+    unused = torch.empty(1, 1, 0, 0, device=device)
     if fits(device, head_dim):
-        return {"spans": spans_of(segments), "attention_mask": unread}
+        return {"spans": spans_of(segments), "attention_mask": unused}
     if compiles(device):
         return {"attention_mask": mask_of(segments)}
-    return {"segments": segments, "attention_mask": unread}
+    return {"segments": segments, "attention_mask": unused}
 
 
 def _forward(
@@ -55,7 +54,7 @@ def _forward(
     spans: Spans | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Who sees whom is said by ``spans``, a block mask or ``segments``, see `attend_to_segments`; or by a mask."""
+    """The mask is given by ``spans``, a block mask or ``segments`` (see `attend_to_segments`), or as a plain mask."""
     if spans is not None:
         return flash_over_segments(query, key, value, spans, kwargs["scaling"]).transpose(1, 2), None
     if isinstance(attention_mask, BlockMask):
@@ -73,16 +72,16 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 def attention_over_segments(
     query_1HLD: Tensor, key_1hLD: Tensor, value_1hLD: Tensor, segments: Segments, scale: float
 ) -> Tensor:
-    """softmax(scale · q kᵀ) v over what each token may see: [1, H, L, D]. H is a multiple of h, the key heads.
+    """softmax(scale · q kᵀ) v over the tokens each may attend to: [1, H, L, D]. H is a multiple of h, the KV heads.
 
-    Scores and softmax are in at least float32, the other products in the type of the values.
+    Scores and softmax are in at least float32, the other products in the values' type.
     """
     result: Tensor = _Tiled.apply(query_1HLD, key_1hLD, value_1hLD, segments, scale)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Tiled(torch.autograd.Function):
-    """With P = softmax(scale · Q Kᵀ) of a tile: O = P V; dV = Pᵀ dO, dS = P ∘ (dP − rowsum(P ∘ dP)) for dP = dO Vᵀ."""
+    """Per tile, with P = softmax(scale · Q Kᵀ): O = P V; dV = Pᵀ dO, dS = P ∘ (dP − rowsum(P ∘ dP)) for dP = dO Vᵀ."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
@@ -90,21 +89,21 @@ class _Tiled(torch.autograd.Function):
         layout = _tiles(segments, heads)
         with torch.autocast(query.device.type, enabled=False):
             q, k, v = _by_token(query, heads), _by_token(key, heads), _by_token(value, heads)
-            outputs, kept = [], []
+            outputs, saved = [], []
             for tile in layout.tiles:
                 probabilities = _probabilities(q, k, tile, scale).to(v.dtype)
                 outputs.append((probabilities @ _blocks(v, tile.key, tile, heads)).view(len(tile.query), -1))
-                if tile.mask_XcK.shape[2] <= KEPT_COLUMNS * head_dim:
-                    kept.append(probabilities)
+                if tile.mask_XcK.shape[2] <= SAVED_HEAD_SIZES * head_dim:
+                    saved.append(probabilities)
             mixed = _gathered(outputs, layout.place)
-        ctx.save_for_backward(q, k, v, *kept)
+        ctx.save_for_backward(q, k, v, *saved)
         ctx.settings = segments, scale, heads
         return mixed.view(1, segments.length, -1, value.shape[3]).transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *kept = ctx.saved_tensors
+        q, k, v, *saved = ctx.saved_tensors
         segments, scale, heads = ctx.settings
         layout, head_dim = _tiles(segments, heads), k.shape[1]
         g = _by_token(grad, heads)
@@ -113,15 +112,15 @@ class _Tiled(torch.autograd.Function):
         grads_q = []
         with torch.autocast(q.device.type, enabled=False):
             for tile in layout.tiles:
-                if tile.mask_XcK.shape[2] <= KEPT_COLUMNS * head_dim:
-                    probabilities = kept.pop(0)
+                if tile.mask_XcK.shape[2] <= SAVED_HEAD_SIZES * head_dim:
+                    probabilities = saved.pop(0)
                 else:
                     probabilities = _probabilities(q, k, tile, scale).to(v.dtype)
                 grad_tile = g.index_select(0, tile.query).index_fill_(0, tile.padding, 0)
                 grad_out = grad_tile.view(tile.blocks * heads, -1, v.shape[1])
                 grad_v.index_add_(0, tile.key, (probabilities.mT @ grad_out).view(len(tile.key), -1).to(precise))
                 grad_p = grad_out @ _blocks(v, tile.key, tile, heads).mT
-                grad_s = torch._softmax_backward_data(grad_p, probabilities, -1, v.dtype)
+                grad_s = private_torch.softmax_backward_data(grad_p, probabilities, -1, v.dtype)
                 wide_q = _blocks(q, tile.query, tile, heads, head_dim).to(v.dtype)
                 grad_k.index_add_(0, tile.key, (grad_s.mT @ wide_q).view(len(tile.key), -1).to(precise))
                 grads_q.append((grad_s @ _blocks(k, tile.key, tile, heads).to(v.dtype)).view(len(tile.query), -1))
@@ -138,17 +137,17 @@ def _tiles(segments: Segments, heads: int) -> HeadTiles:
 
 
 def _by_token(x_1HLD: Tensor, heads: int) -> Tensor:
-    """[L · h, H / h · D]: the query heads of a key head side by side."""
+    """[L · h, H / h · D]: the query heads of a KV head side by side."""
     return x_1HLD[0].transpose(0, 1).reshape(x_1HLD.shape[2] * heads, -1)
 
 
 def _blocks(x: Tensor, index: Tensor, tile: HeadTile, heads: int, size: int | None = None) -> Tensor:
-    """[S · h, tokens · query heads of a key head, D]."""
+    """[S · h, tokens · query heads per KV head, D]."""
     return x.index_select(0, index).view(tile.blocks * heads, -1, size or x.shape[1])
 
 
 def _probabilities(q: Tensor, k: Tensor, tile: HeadTile, scale: float) -> Tensor:
-    """[S · h, queries · query heads of a key head, keys], in at least float32."""
+    """[S · h, queries · query heads per KV head, keys], in at least float32."""
     precise = torch.promote_types(q.dtype, torch.float32)
     heads = len(tile.key) // (tile.blocks * tile.mask_XcK.shape[2])
     query = _blocks(q, tile.query, tile, heads, k.shape[1]).to(precise) * scale

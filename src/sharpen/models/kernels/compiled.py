@@ -1,5 +1,4 @@
-"""Functions of tensors that the compiler fuses on a GPU, where each small operation costs a kernel and a way through
-memory."""
+"""Functions compiled on a GPU, where every small operation is otherwise a kernel launch and a pass over memory."""
 
 from __future__ import annotations
 
@@ -11,14 +10,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from sharpen.models.kernels import private_torch
+
 COMPILES = find_spec("triton") is not None
-"""Whether there is a compiler for kernels of a GPU; torch brings it along with its CUDA builds for Linux."""
+"""Whether Triton is installed, which compiles GPU kernels; PyTorch's CUDA builds for Linux include it."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def on_gpu(function: F, device: torch.device) -> F:
-    """``function`` itself on a CPU, and compiled on a GPU. The first axis of its first tensor may have any length,
-    and with it that of others that are as long."""
+    """``function`` on a CPU, compiled on a GPU. The length of the first tensor's first axis may vary between calls,
+    as may the first axes of the same length in other tensors."""
     return _compiled(function) if compiles(device) else function
 
 
@@ -29,18 +30,18 @@ def compiles(device: torch.device) -> bool:
 @functools.cache
 def _compiled(function: Any) -> Any:
     fused: Any = torch.compile(function)
-    mark_dynamic: Any = torch._dynamo.maybe_mark_dynamic
+    mark_dynamic = private_torch.maybe_mark_dynamic()
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         tensors = [x for x in arguments if isinstance(x, Tensor) and x.dim()]
         length = len(tensors[0])
         if length == 1:
-            # A length of 1 would be compiled apart, for seconds.
+            # A length of 1 would be specialised, which takes seconds.
             return function(*arguments)
         for tensor in tensors:
             if len(tensor) == length:
-                # Otherwise another length would be compiled anew.
+                # Otherwise a new length would be compiled again.
                 mark_dynamic(tensor, 0)
         return fused(*arguments)
 

@@ -1,8 +1,8 @@
-"""Attention over segments on a GPU in bfloat16, by the FlashAttention that PyTorch holds.
+"""Attention over segments on a GPU in bfloat16, by PyTorch's FlashAttention.
 
-Every token attends to its own segment, and those that continue a prompt to that prompt, in a call each. The two
-results are put together by their log-sum-exp: softmax over the union of two sets is the mean of the softmaxes over
-each, weighted by their sums. Backward, each call needs of the whole no more than the result and its log-sum-exp.
+One call attends within each segment, and a second from completions to their prompts. The results are merged by their
+log-sum-exp: softmax over the union of two sets is the average of the softmaxes over each, weighted by their sums. The
+backward pass of each call needs only the merged output and its log-sum-exp.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sharpen.models.kernels import private_torch
 from sharpen.models.packing.segments import Segments
 
 Two = tuple[Tensor, Tensor]
@@ -19,24 +20,26 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 
 class Spans(NamedTuple):
-    """Where sequences begin and end, as int32: one more number than sequences.
+    """Cumulative sequence lengths for FlashAttention, as int32 from 0: of all segments, and of the second call's
+    queries (completions, joined per prompt) and keys (prompts).
 
-    ``answer_N`` are the positions of tokens that continue a prompt, prompt by prompt, and ``prompt_M`` those of the
-    prompts' tokens. ``longest``, on the CPU: of ``own``, ``answers`` and ``prompts``, their longest sequences.
+    ``completion_N`` and ``prompt_M`` are the positions in the row of those queries and keys. ``longest``, on the CPU,
+    holds the greatest lengths in ``own``, ``completions`` and ``prompts``.
     """
 
     own: Tensor
-    answer_N: Tensor
+    completion_N: Tensor
     prompt_M: Tensor
-    answers: Tensor
+    completions: Tensor
     prompts: Tensor
     longest: Tensor
 
 
 def fits(device: torch.device, head_dim: int) -> bool:
-    """A GPU of NVIDIA's since Ampere, and a computation in bfloat16."""
+    """Whether FlashAttention can be used: an NVIDIA GPU, Ampere or later, under autocast to bfloat16."""
     return (
-        device.type == "cuda"
+        private_torch.HAS_FLASH_ATTENTION
+        and device.type == "cuda"
         and torch.version.cuda is not None
         and torch.is_autocast_enabled("cuda")
         and torch.get_autocast_dtype("cuda") == torch.bfloat16
@@ -57,21 +60,21 @@ def _spans(segments: Segments) -> Spans:
             members.setdefault((segment.prompt, segment.prompt_end), []).append(
                 torch.arange(segment.start, segment.end)
             )
-    answers = [torch.cat(parts) for parts in members.values()]
+    completions = [torch.cat(parts) for parts in members.values()]
     prompts = [torch.arange(start, end) for start, end in members]
-    lengths = [[s.end - s.start for s in segments.segments], [len(a) for a in answers], [len(p) for p in prompts]]
-    own, after, before = (_edges(of).to(segments.device, non_blocking=True) for of in lengths)
+    lengths = [[s.end - s.start for s in segments.segments], [len(a) for a in completions], [len(p) for p in prompts]]
+    own, after, before = (_cumulative(of).to(segments.device, non_blocking=True) for of in lengths)
     return Spans(
         own=own,
-        answer_N=_joined(answers).to(segments.device, non_blocking=True),
+        completion_N=_joined(completions).to(segments.device, non_blocking=True),
         prompt_M=_joined(prompts).to(segments.device, non_blocking=True),
-        answers=after,
+        completions=after,
         prompts=before,
         longest=torch.tensor([max(of, default=0) for of in lengths]),
     )
 
 
-def _edges(lengths: list[int]) -> Tensor:
+def _cumulative(lengths: list[int]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
@@ -80,10 +83,10 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def flash_over_segments(query_1HLD: Tensor, key_1hLD: Tensor, value_1hLD: Tensor, spans: Spans, scale: float) -> Tensor:
-    """softmax(scale · q kᵀ) v over what each token may see: [1, H, L, D]. H is a multiple of h, the key heads."""
+    """softmax(scale · q kᵀ) v over the tokens each may attend to: [1, H, L, D]. H is a multiple of h, the KV heads."""
     q, k, v = (x[0].transpose(0, 1).to(value_1hLD.dtype).contiguous() for x in (query_1HLD, key_1hLD, value_1hLD))
-    mixed_LHD: Tensor = _flash(q, k, v, *spans, scale)[0]
-    return mixed_LHD.transpose(0, 1)[None]
+    output_LHD: Tensor = _flash(q, k, v, *spans, scale)[0]
+    return output_LHD.transpose(0, 1)[None]
 
 
 @torch.library.custom_op("sharpen::flash_over_segments", mutates_args=())
@@ -92,33 +95,33 @@ def _flash(
     k: Tensor,
     v: Tensor,
     own: Tensor,
-    answer_N: Tensor,
+    completion_N: Tensor,
     prompt_M: Tensor,
-    answers: Tensor,
+    completions: Tensor,
     prompts: Tensor,
     longest: Tensor,
     scale: float,
 ) -> Two:
-    """What is mixed, [L, H, D], and the log-sum-exp of the scores, [H, L]. For a compiler, one operation."""
-    longest_own, longest_answers, longest_prompt = longest.tolist()
-    mixed, lse = forward(q, k, v, own, own, longest_own, longest_own, True, scale)
-    if len(answer_N):
-        shown, shown_lse = forward(
-            q[answer_N],
+    """Output [L, H, D] and log-sum-exp of the scores [H, L]; a single opaque operation for the compiler."""
+    longest_own, longest_completions, longest_prompt = longest.tolist()
+    output, lse = forward(q, k, v, own, own, longest_own, longest_own, True, scale)
+    if len(completion_N):
+        prompt_output, prompt_lse = forward(
+            q[completion_N],
             k[prompt_M],
             v[prompt_M],
-            answers,
+            completions,
             prompts,
-            longest_answers,
+            longest_completions,
             longest_prompt,
             False,
             scale,
         )
-        own_lse = lse[:, answer_N]
-        share = torch.sigmoid(shown_lse - own_lse).t()[..., None].to(mixed.dtype)
-        mixed[answer_N] = torch.lerp(mixed[answer_N], shown, share)
-        lse[:, answer_N] = torch.logaddexp(own_lse, shown_lse)
-    return mixed, lse
+        own_lse = lse[:, completion_N]
+        share = torch.sigmoid(prompt_lse - own_lse).t()[..., None].to(output.dtype)
+        output[completion_N] = torch.lerp(output[completion_N], prompt_output, share)
+        lse[:, completion_N] = torch.logaddexp(own_lse, prompt_lse)
+    return output, lse
 
 
 @_flash.register_fake
@@ -129,48 +132,48 @@ def _(q: Tensor, k: Tensor, v: Tensor, *spans: Any) -> Two:
 @torch.library.custom_op("sharpen::flash_over_segments_backward", mutates_args=())
 def _flash_backward(
     grad: Tensor,
-    mixed: Tensor,
+    output: Tensor,
     lse: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     own: Tensor,
-    answer_N: Tensor,
+    completion_N: Tensor,
     prompt_M: Tensor,
-    answers: Tensor,
+    completions: Tensor,
     prompts: Tensor,
     longest: Tensor,
     scale: float,
 ) -> Three:
-    longest_own, longest_answers, longest_prompt = longest.tolist()
+    longest_own, longest_completions, longest_prompt = longest.tolist()
     grad = grad.contiguous()
-    grads = backward(grad, q, k, v, mixed, lse, own, own, longest_own, longest_own, True, scale)
-    if len(answer_N):
-        shown = backward(
-            grad[answer_N],
-            q[answer_N],
+    grads = backward(grad, q, k, v, output, lse, own, own, longest_own, longest_own, True, scale)
+    if len(completion_N):
+        prompt_grads = backward(
+            grad[completion_N],
+            q[completion_N],
             k[prompt_M],
             v[prompt_M],
-            mixed[answer_N],
-            lse[:, answer_N].contiguous(),
-            answers,
+            output[completion_N],
+            lse[:, completion_N].contiguous(),
+            completions,
             prompts,
-            longest_answers,
+            longest_completions,
             longest_prompt,
             False,
             scale,
         )
-        for whole, part, place in zip(grads, shown, (answer_N, prompt_M, prompt_M), strict=True):
+        for whole, part, place in zip(grads, prompt_grads, (completion_N, prompt_M, prompt_M), strict=True):
             whole[place] = whole[place] + part
     return grads
 
 
 @_flash_backward.register_fake
-def _(grad: Tensor, mixed: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *spans: Any) -> Three:
+def _(grad: Tensor, output: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *spans: Any) -> Three:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Two) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Two) -> None:
     *tensors, ctx.scale = inputs
     ctx.save_for_backward(*output, *tensors)
 
@@ -179,7 +182,7 @@ def _grads(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     return (*_flash_backward(grad, *ctx.saved_tensors, ctx.scale), *(None,) * 7)
 
 
-_flash.register_autograd(_grads, setup_context=_keep)
+_flash.register_autograd(_grads, setup_context=_save)
 
 
 def forward(
@@ -193,11 +196,11 @@ def forward(
     causal: bool,
     scale: float,
 ) -> Two:
-    """Each sequence of queries on its sequence of keys: what is mixed, [L, H, D], and the log-sum-exp, [H, L]."""
-    mixed, lse, *_ = torch.ops.aten._flash_attention_forward(
+    """Each sequence of queries attends to its sequence of keys: output [L, H, D] and log-sum-exp [H, L]."""
+    output, lse, *_ = private_torch.flash_attention_forward(
         q, k, v, q_edges, k_edges, longest_q, longest_k, 0.0, causal, False, scale=scale
     )
-    return mixed, lse
+    return output, lse
 
 
 def backward(
@@ -205,7 +208,7 @@ def backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mixed: Tensor,
+    output: Tensor,
     lse: Tensor,
     q_edges: Tensor,
     k_edges: Tensor,
@@ -214,15 +217,15 @@ def backward(
     causal: bool,
     scale: float,
 ) -> Three:
-    """The gradients of queries, keys and values. ``mixed`` and ``lse`` may be those over more keys than these."""
-    # Of dropout, which there is none of.
+    """Gradients of queries, keys and values. ``output`` and ``lse`` may be over more keys than these."""
+    # The random state of dropout, unused at probability 0.
     seed, offset = torch.zeros(2, dtype=torch.uint64, device=q.device), torch.empty(0, device=q.device)
-    grads: Three = torch.ops.aten._flash_attention_backward(
+    grads: Three = private_torch.flash_attention_backward(
         grad,
         q,
         k,
         v,
-        mixed,
+        output,
         lse,
         q_edges,
         k_edges,

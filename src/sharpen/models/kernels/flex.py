@@ -16,16 +16,16 @@ from sharpen.models.packing.segments import Segments
 def flex_over_segments(
     query_1HLD: Tensor, key_1hLD: Tensor, value_1hLD: Tensor, mask: BlockMask, scale: float
 ) -> Tensor:
-    """softmax(scale · q kᵀ) v over what each token may see: [1, H, L, D]. H is a multiple of h, the key heads.
+    """softmax(scale · q kᵀ) v over the tokens each may attend to: [1, H, L, D]. H is a multiple of h, the KV heads.
 
-    Blocks of 128 × 128 pairs that nobody sees are skipped. On a CPU it is slow, and there for the tests.
+    Fully masked blocks of 128 × 128 pairs are skipped. On a CPU it is slow and only used in tests.
     """
-    # Within a layer that is compiled it is a part of that.
+    # A compiled layer compiles it along with the rest.
     alone = query_1HLD.device.type == "cuda" and not torch.compiler.is_compiling()
     attention: Any = _compiled() if alone else flex_attention
     query_1HLD, key_1hLD = (x.to(value_1hLD.dtype) for x in (query_1HLD, key_1hLD))
-    mixed_1HLD: Tensor = attention(query_1HLD, key_1hLD, value_1hLD, block_mask=mask, scale=scale, enable_gqa=True)
-    return mixed_1HLD
+    output_1HLD: Tensor = attention(query_1HLD, key_1hLD, value_1hLD, block_mask=mask, scale=scale, enable_gqa=True)
+    return output_1HLD
 
 
 def mask_of(segments: Segments) -> BlockMask:
@@ -37,7 +37,7 @@ def mask_of(segments: Segments) -> BlockMask:
 
 
 def visible(segments: Segments) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Whether a query sees a key, as FlexAttention asks: an earlier token of the same segment or of its prompt."""
+    """FlexAttention's mask function: a query attends to earlier tokens of its segment and to its prompt."""
     own_L, prompt_L = segments.numbers()
 
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:

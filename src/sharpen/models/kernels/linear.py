@@ -1,7 +1,7 @@
-"""Float32 matrix products on a CPU through oneDNN where MKL, which torch takes, is slow.
+"""Float32 matrix products through oneDNN on CPUs where PyTorch's default, MKL, is slow.
 
-MKL gives AMD processors its AVX2 path only; oneDNN uses their AVX-512 and is about twice as fast. What a product is
-computed by depends on the machine and on its shape alone, never on a timing, so a run repeats bit for bit.
+On AMD processors MKL only uses AVX2; oneDNN uses AVX-512 and is about twice as fast. The choice depends only on the
+machine and the shape, never on a timing, so a run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sharpen.models.kernels import private_torch
+
 LEAST_OPERATIONS = 8e6
-"""Below so many floating-point operations oneDNN's own 20 µs for each call are more than it saves."""
+"""With fewer FLOPs, oneDNN's overhead of 20 µs per call exceeds what it saves."""
 
 
 class Linear(nn.Linear):
-    """nn.Linear with its three products through oneDNN; all that this is not for falls back to nn.Linear."""
+    """nn.Linear with its three matrix products through oneDNN; falls back to nn.Linear where oneDNN is not used."""
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // max(1, self.in_features)
@@ -31,7 +33,7 @@ class Linear(nn.Linear):
 
 
 def switch_linears(model: nn.Module) -> None:
-    """Make every nn.Linear of ``model`` a `Linear` where that helps. Names, weights and isinstance stay as they are."""
+    """Turn every nn.Linear of ``model`` into a `Linear` where that is faster. Names and weights do not change."""
     if onednn_is_faster():
         for module in model.modules():
             if type(module) is nn.Linear:
@@ -40,23 +42,23 @@ def switch_linears(model: nn.Module) -> None:
 
 @functools.cache
 def onednn_is_faster() -> bool:
-    """An AMD processor with AVX-512, and a torch that has both libraries."""
+    """True on an AMD processor with AVX-512, if PyTorch has both libraries."""
     return amd_has_onednn() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 @functools.cache
 def amd_has_onednn() -> bool:
-    """An AMD processor, and a torch that has MKL, which would be taken, and oneDNN."""
+    """True on an AMD processor, if PyTorch has both MKL, its default, and oneDNN."""
     return (
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and private_torch.HAS_ONEDNN_LINEAR
         and _vendor() == "AuthenticAMD"
     )
 
 
 def suits(a: Tensor, b: Tensor, rows: int) -> bool:
-    """Whether a @ bᵀ with so many rows of ``a`` is for oneDNN: float32 on such a CPU, and not tiny."""
+    """Whether oneDNN computes a @ bᵀ for ``a`` of so many rows: float32, on a CPU where it is faster, not tiny."""
     return (
         a.dtype == b.dtype == torch.float32
         and a.device.type == b.device.type == "cpu"
@@ -66,10 +68,9 @@ def suits(a: Tensor, b: Tensor, rows: int) -> bool:
 
 
 def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
-    """a @ bᵀ + bias without a gradient: [N, M]. Either may be a transposed view."""
+    """a @ bᵀ + bias, without autograd: [N, M]. Both may be transposed views."""
     if suits(a_NK, b_MK, a_NK.shape[0]):
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(a_NK, b_MK, bias_M, "none", [], "")
-        return result
+        return private_torch.linear_pointwise(a_NK, b_MK, bias_M, "none", [], "")
     return nn.functional.linear(a_NK, b_MK, bias_M)
 
 
@@ -98,14 +99,14 @@ class _Linear(torch.autograd.Function):
 def outer(grad_NM: Tensor, input_NK: Tensor) -> Tensor:
     """gradᵀ @ input: the gradient of a weight, [M, K]."""
     if grad_NM.shape[1] > 2 * input_NK.shape[1] and onednn_is_faster():
-        # There it is faster with few rows; turning the result over costs less than that gains.
+        # oneDNN is faster with few rows, by more than the transposed result costs.
         return product(input_NK.t(), grad_NM.t()).t()
     return product(grad_NM.t(), input_NK.t())
 
 
 @functools.cache
 def _vendor() -> str:
-    """The maker's name as the processor gives it, empty where the system does not tell."""
+    """The processor's vendor id, empty where the system does not give it."""
     if platform.system() == "Windows":
         return platform.processor().rpartition(", ")[2]
     cpuinfo = Path("/proc/cpuinfo")

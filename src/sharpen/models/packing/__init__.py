@@ -1,1 +1,1 @@
-"""How sequences are packed into rows and cut into micro-batches."""
+"""Micro-batch planning and sequence packing."""

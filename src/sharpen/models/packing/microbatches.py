@@ -1,4 +1,4 @@
-"""How the sequences of a batch are divided into micro-batches. No division changes a loss or a gradient."""
+"""Divides a batch into micro-batches. The division never changes a loss or a gradient."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Literal
 
 import torch
 
-from sharpen.models.packing.rows import Row
+from sharpen.models.packing.pack import PackedRow
 from sharpen.types import Batch
 
 MICROBATCH_OPERATIONS = 1e9
-"""What one more micro-batch costs besides its tokens, as floating-point operations of the same time: 10 to 20 ms of
-Python and small tensors on a CPU core."""
+"""Fixed overhead of a micro-batch, as the FLOPs that take as long: 10 to 20 ms of Python and small tensors on a CPU
+core."""
 MICROBATCH_TOKENS = 128
-"""The same for reading all weights once more, as tokens: below about so many, memory is slower than the arithmetic."""
+"""Overhead of reading all weights once, as the tokens that take as long: with fewer, a pass is memory-bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Floating-point operations of a forward and backward pass: per token, and per pair of tokens in attention."""
+    """FLOPs of a forward and backward pass per token, and per query–key pair in attention."""
 
     per_token: float
     per_pair: float
 
     def of(self, prompt: int, completions: Sequence[int]) -> float:
-        """A prompt with its completions, each of which sees the prompt and itself."""
+        """FLOPs of a prompt and its completions, each of which attends to the prompt and itself."""
         tokens = prompt + sum(completions)
         pairs = prompt * (prompt + 1) // 2 + sum(c * prompt + c * (c + 1) // 2 for c in completions)
         return tokens * self.per_token + pairs * self.per_pair
 
 
-def plan(
+def plan_microbatches(
     batch: Batch,
     *,
     tokens_per_microbatch: int,
@@ -40,15 +40,15 @@ def plan(
     cost: Cost,
     padded: bool,
     atom: Literal["sequence", "group"] = "sequence",
-) -> list[list[Row]]:
-    """Divide the sequences of a batch into micro-batches of rows: as few as ``tokens_per_microbatch`` allows.
+) -> list[list[PackedRow]]:
+    """Divide the sequences of a batch into as few micro-batches of rows as ``tokens_per_microbatch`` allows.
 
-    Where ``shared``, a row is a group's prompt with its completions, as many as fit; otherwise each row has one
-    completion. A micro-batch holds at most so many tokens, or a single row of a single completion; with the atom
-    "group" all rows of a group are in the same one, which may then hold that group alone and exceed the limit.
-    ``padded`` rows (`sharpen.models.packing.rows.build`) are one completion each and count as all of the width of the
-    longest: they are put together by length. Rows without padding are put together so that all micro-batches have
-    the same work. Sequences without a trained token are left out.
+    With ``shared``, a row is a group's prompt with as many of its completions as fit; otherwise it is a prompt with one
+    completion. A micro-batch only exceeds the limit if it is a single row of one completion. With the atom "group", all
+    rows of a group are in the same micro-batch, which exceeds the limit if it holds that group alone.
+    ``padded`` rows (`sharpen.models.packing.pack.pack`) have one completion each, count as long as the longest of their
+    micro-batch, and are grouped by length. Rows without padding are grouped so that all micro-batches have similar
+    FLOPs. Sequences without a trained token are left out.
     """
     assert not (shared and padded), "a padded row holds one completion"
     lengths = _trained_lengths(batch)
@@ -56,7 +56,7 @@ def plan(
     for b, group in enumerate(batch.group_B.tolist()):
         if lengths[b]:
             members.setdefault(group, []).append(b)
-    units: list[list[Row]] = []
+    units: list[list[PackedRow]] = []
     for group, sequences in sorted(members.items()):
         prompt = len(batch.prompts[group])
         if not shared:
@@ -67,11 +67,11 @@ def plan(
             work = [cost.of(prompt, [lengths[b]]) - cost.of(prompt, []) for b in sequences]
             tokens = [lengths[b] for b in sequences]
             parts = [[sequences[i] for i in part] for part in balanced(work, tokens, tokens_per_microbatch - prompt)]
-        rows = [Row(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
+        rows = [PackedRow(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
         units.extend([rows] if atom == "group" else ([row] for row in rows))
     if padded:
         units.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
-        return _least_padding(units, tokens_per_microbatch, cost)
+        return _pack_padded(units, tokens_per_microbatch, cost)
     work = [
         sum(cost.of(len(batch.prompts[row.group]), [lengths[b] for b in row.sequences]) for row in rows)
         for rows in units
@@ -81,10 +81,10 @@ def plan(
 
 
 def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Numbers of the items, divided into parts of at most ``most_tokens`` tokens, or one item, with like work.
+    """Divide items into parts of similar work, each of at most ``most_tokens`` tokens or one item: indices, ascending.
 
-    The largest go first, each into the part that has least work among those with room, in the smallest number of
-    parts for which all find room. Within a part the numbers ascend.
+    Greedy, largest first: each item goes to the part with the least work among those with room. The number of parts is
+    the smallest for which this succeeds.
     """
     order = sorted(range(len(work)), key=lambda i: (-work[i], i))
     least = -(-sum(min(t, max(1, most_tokens)) for t in tokens) // max(1, most_tokens))
@@ -104,32 +104,33 @@ def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> 
     return []
 
 
-def _least_padding(uncut: Sequence[Sequence[Row]], tokens_per_microbatch: int, cost: Cost) -> list[list[Row]]:
-    """Neighbours among units of ascending length put together so that padding and the number of parts cost least."""
-    widths = [max(row.tokens for row in rows) for rows in uncut]
-    # cheapest[j]: operations of the best division of the first j units, and where its last part begins.
+def _pack_padded(units: Sequence[Sequence[PackedRow]], tokens_per_microbatch: int, cost: Cost) -> list[list[PackedRow]]:
+    """Group adjacent units, sorted by length, to minimise the cost of padding and of micro-batches: exact, by dynamic
+    programming."""
+    widths = [max(row.tokens for row in rows) for rows in units]
+    # cheapest[j]: FLOPs of the best division of the first j units, and the start of its last part.
     cheapest: list[tuple[float, int]] = [(0.0, 0)]
-    once = MICROBATCH_OPERATIONS + MICROBATCH_TOKENS * cost.per_token
+    overhead = MICROBATCH_OPERATIONS + MICROBATCH_TOKENS * cost.per_token
     for end, width in enumerate(widths, start=1):
         best, count = (float("inf"), 0), 0
         for start in range(end - 1, -1, -1):
-            count += len(uncut[start])
+            count += len(units[start])
             if width * count > tokens_per_microbatch and start < end - 1:
                 break
-            part = once + count * (width * cost.per_token + width**2 * cost.per_pair)
+            part = overhead + count * (width * cost.per_token + width**2 * cost.per_pair)
             best = min(best, (cheapest[start][0] + part, start))
         cheapest.append(best)
-    microbatches: list[list[Row]] = []
-    end = len(uncut)
+    microbatches: list[list[PackedRow]] = []
+    end = len(units)
     while end:
         start = cheapest[end][1]
-        microbatches.insert(0, [row for rows in uncut[start:end] for row in rows])
+        microbatches.insert(0, [row for rows in units[start:end] for row in rows])
         end = start
     return microbatches
 
 
 def _trained_lengths(batch: Batch) -> list[int]:
-    """Tokens of each sequence up to the last trained one; what comes after has no part in the loss."""
+    """Tokens of each sequence up to its last trained one; later ones do not affect the loss."""
     position_T = torch.arange(1, batch.mask_BT.shape[1] + 1)
     lengths: list[int] = (batch.mask_BT.cpu() * position_T).amax(dim=1).tolist()
     return lengths

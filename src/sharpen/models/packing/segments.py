@@ -1,7 +1,7 @@
-"""Who sees whom in one row of many sequences.
+"""The attention mask of a packed row, as segments.
 
-A row is made of segments, runs of tokens behind one another. A token sees its own segment up to itself and, where the
-segment continues a prompt, that prompt. No [L, L] mask of the row is ever made.
+A row consists of consecutive segments. A token attends to its own segment up to itself and, if the segment continues a
+prompt, to that prompt. The [L, L] mask of a row is never materialised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Segment(NamedTuple):
-    """Tokens ``start`` to ``end`` of the row, which continue those from ``prompt`` to ``prompt_end``, if any."""
+    """Tokens ``start`` to ``end`` of the row, which continue the prompt at ``prompt`` to ``prompt_end``, if any."""
 
     start: int
     end: int
@@ -28,9 +28,9 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The segments of a row of ``length`` tokens, which they cover without a gap, on a device.
+    """The segments that make up a row of ``length`` tokens, on a device.
 
-    What attention derives of them is kept for the layers that follow.
+    What attention derives from them is cached for all layers.
     """
 
     segments: tuple[Segment, ...]
@@ -42,14 +42,14 @@ class Segments:
         return self if device == self.device else Segments(self.segments, self.length, device)
 
     def derive(self, key: object, make: Callable[[], T]) -> T:
-        """What ``make`` makes of these segments, made once."""
+        """The result of ``make``, cached under ``key``."""
         if key not in self._derived:
             self._derived[key] = make()
         made: T = self._derived[key]
         return made
 
     def numbers(self) -> tuple[Tensor, Tensor]:
-        """The number of each token's segment, and that of the prompt it continues, −1 without one; [L] each."""
+        """The index of each token's segment, and of the prompt it continues or −1; [L] each."""
         starting_at = {segment.start: number for number, segment in enumerate(self.segments)}
         own_L = torch.empty(self.length, dtype=torch.long)
         prompt_L = torch.full((self.length,), -1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sharpen.models.lora import NAME
+from sharpen.models.adapter import NAME
 
 if TYPE_CHECKING:
     from sharpen.rollout.local.projections import Projection

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sharpen.models.kernels import private_torch
 from sharpen.models.kernels.linear import amd_has_onednn
 from sharpen.rollout.local.lora_projection import LoraProjection
 
@@ -114,7 +115,7 @@ def make_projection(linears: Sequence[Any], *, rounded: bool) -> Projection:
 
 
 def onednn_computes_bfloat16() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and private_torch.onednn_has_bfloat16()
 
 
 def _blocked_is_faster(linears: Sequence[Any]) -> bool:
@@ -140,10 +141,8 @@ def _concatenated(linears: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, T
 
 
 def _blocked(weight: Tensor) -> Tensor:
-    blocked: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-    return blocked
+    return private_torch.reorder_linear_weight(weight, _ROWS)
 
 
 def _blocked_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return result
+    return private_torch.linear_pointwise(x, weight, bias, "none", [], "")

@@ -81,7 +81,7 @@ def with_bfloat16_linears(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Linear):
             for name, parameter in list(module.named_parameters(recurse=False)):
                 weight = parameter.detach().to(torch.bfloat16)
-                module._parameters[name] = nn.Parameter(weight, requires_grad=False)
+                module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
     return rounded
 
 

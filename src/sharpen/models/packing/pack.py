@@ -1,11 +1,11 @@
-"""How sequences are laid out in the tensors of a micro-batch. No layout changes a loss or a gradient.
+"""Packs sequences into the tensors of a micro-batch. The layout never changes a loss or a gradient.
 
-Architectures that the tests prove get one row without padding, in which a prompt stands once before its completions:
+Supported architectures get one row without padding, in which each prompt precedes its completions once:
 
     prompt 1 | completion | completion | prompt 2 | completion | ...
     0 .. p-1 |    p ..    |    p ..    | 0 .. q-1 |    q ..    | ...      positions
 
-All others get padded rows of a prompt and one completion each, which their own forward computes.
+All others get padded rows of a prompt and one completion each, for the model's own forward.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sharpen.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A group's prompt and some of its sequences, by their index in the batch."""
+class PackedRow:
+    """A group's prompt with some of its sequences, by their indices in the batch, and the total of their tokens."""
 
     group: int
     sequences: tuple[int, ...]
@@ -30,13 +30,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """The tensors of one micro-batch.
+class PackedBatch:
+    """The tensors of one micro-batch of R rows of L tokens.
 
-    Token n of the N that are trained on is ``target_N[n]``, predicted from the flattened position ``source_N[n]`` of
-    the rows; it is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch. It stands at ``place_N[n]`` itself, which is
-    None where the last tokens are left out: those predict nothing. ``segments`` says who sees whom in a single row;
-    None for padded ones, where causal attention is already exact.
+    Trained token n of N has the id ``target_N[n]``, is predicted at the flattened position ``source_N[n]`` of the rows,
+    and is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch. ``place_N[n]`` is its own flattened position;
+    ``place_N`` is None if the last tokens, which predict nothing, are left out. ``segments`` is the attention mask of a
+    packed row; None for padded rows, where causal attention is already exact.
     """
 
     input_ids_RL: Tensor
@@ -48,8 +48,8 @@ class Packed:
     b_N: Tensor
     t_N: Tensor
 
-    def to(self, device: torch.device) -> Packed:
-        return Packed(
+    def to(self, device: torch.device) -> PackedBatch:
+        return PackedBatch(
             self.input_ids_RL.to(device, non_blocking=True),
             self.position_ids_RL.to(device, non_blocking=True),
             None if self.segments is None else self.segments.to(device),
@@ -59,10 +59,10 @@ class Packed:
         )
 
 
-def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_last: bool) -> Packed:
-    """The tensors of one micro-batch: ``rows`` one behind another in one, or each for itself, padded to the longest.
+def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, with_last: bool) -> PackedBatch:
+    """Build a micro-batch's tensors: ``rows`` concatenated into a single row, or each padded to the longest.
 
-    ``with_last`` says whether a completion's last token is among them: what is predicted from it is no one's.
+    ``with_last``: include each completion's last token, from which nothing is predicted.
     """
     trained = {b: batch.mask_BT[b].nonzero().squeeze(1) for row in rows for b in row.sequences}
     counts = {b: int(t_n[-1]) + with_last for b, t_n in trained.items()}
@@ -70,7 +70,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_
     width = max(sizes) if padded else sum(sizes)
     height = len(rows) if padded else 1
     input_ids = torch.full((height * width,), pad_id, dtype=torch.long)
-    # Positions that start anew would make transformers see several sequences in a padded row.
+    # Positions run on through the padding: transformers takes a restart for a further packed sequence.
     positions = torch.arange(width).repeat(height)
     segments: list[Segment] = []
     source, place, sequence, step = [], [], [], []
@@ -82,7 +82,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_
         end = start + p
         input_ids[start:end] = prompt
         positions[start:end] = torch.arange(p)
-        # A prompt with a single completion is one run of tokens with it.
+        # A prompt with a single completion forms one segment with it.
         alone = len(row.sequences) == 1
         if not alone:
             segments.append(Segment(start, end))
@@ -102,7 +102,7 @@ def build(batch: Batch, rows: Sequence[Row], pad_id: int, *, padded: bool, with_
             step.append(trained[b])
             end += n
     b_N, t_N = torch.cat(sequence), torch.cat(step)
-    return Packed(
+    return PackedBatch(
         input_ids_RL=input_ids.view(height, width),
         position_ids_RL=positions.view(height, width),
         segments=None if padded else Segments(tuple(segments), width),

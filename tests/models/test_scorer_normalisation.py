@@ -1,4 +1,4 @@
-"""Reward models are shifted so that demonstrations score 0 on average."""
+"""Normalisation shifts a reward model's scores to a mean of 0 on demonstrations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sharpen.models.forward import MicrobatchLimits
-from sharpen.models.packing.microbatches import plan
-from sharpen.models.scorer import Scorer, centre
+from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.scorer import Scorer, normalise_scores
 from sharpen.types import Batch
 from tiny_models import EOS, loaded_scorer, ragged_batch
 
@@ -17,8 +17,10 @@ LIMITS = MicrobatchLimits(60, shared_prompt=True)
 
 
 def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
-    """The score at the last trained token of each sequence that has one, sequence by sequence."""
-    (rows,) = plan(batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain)
+    """The score at the last trained token of each sequence that has one."""
+    (rows,) = plan_microbatches(
+        batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain
+    )
     with torch.no_grad():
         scores_BT = scorer.outputs(batch, rows, 1.0, frozenset({"scores"})).scores_BT
     found = []
@@ -44,13 +46,13 @@ def test_demonstrations_score_0_on_average_afterwards(kind: str, architecture: s
     demonstrations = ended(ragged_batch(20, sizes=(20, 1, 30, 9)))
     before = last_scores(scorer, demonstrations)
     assert before.mean().abs() > 0.05
-    mean = centre(scorer, demonstrations, LIMITS)
+    mean = normalise_scores(scorer, demonstrations, LIMITS)
     assert mean == pytest.approx(before.mean().item(), abs=1e-5)
     after = last_scores(scorer, demonstrations)
     assert after.mean().abs() < 2e-6
     if scorer.head.bias is not None:
         torch.testing.assert_close(after, before - mean, rtol=0, atol=5e-6)
-    assert centre(scorer, demonstrations, LIMITS) == pytest.approx(0.0, abs=2e-6)
+    assert normalise_scores(scorer, demonstrations, LIMITS) == pytest.approx(0.0, abs=2e-6)
 
 
 def last_states(scorer: Scorer, batch: Batch) -> Tensor:
@@ -65,17 +67,17 @@ def last_states(scorer: Scorer, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_without_a_bias_no_other_shift_moves_the_differences_between_scores_less(seed: int, tmp_path: Path) -> None:
+def test_without_a_bias_the_shift_changes_score_differences_least(seed: int, tmp_path: Path) -> None:
     scorer = loaded_scorer(tmp_path / "model", "sequence", seed=seed)
     demonstrations, others = (ended(ragged_batch(20, seed=s, sizes=(100, 50, 150, 100))) for s in (0, 1))
     states_BH, new_BH = last_states(scorer, demonstrations), last_states(scorer, others)
     mean_H = states_BH.mean(dim=0)
     before = scorer.head.weight[0].detach().double()
-    mean = centre(scorer, demonstrations, LIMITS)
+    mean = normalise_scores(scorer, demonstrations, LIMITS)
     delta = scorer.head.weight[0].detach().double() - before
     torch.testing.assert_close(delta @ mean_H, torch.tensor(-mean).double(), rtol=1e-5, atol=0)
 
-    def moved(shift: Tensor, states: Tensor) -> float:
+    def change(shift: Tensor, states: Tensor) -> float:
         return (states @ shift).std().item()
 
     generator = torch.Generator().manual_seed(4)
@@ -83,14 +85,14 @@ def test_without_a_bias_no_other_shift_moves_the_differences_between_scores_less
         for _ in range(200):
             aside = torch.randn(len(mean_H), generator=generator, dtype=torch.float64)
             aside -= (aside @ mean_H) / (mean_H @ mean_H) * mean_H
-            # The ridge gives away a little of what it could be on these very states.
-            assert moved(delta + size * delta.norm() * aside / aside.norm(), states_BH) > 0.995 * moved(
+            # The ridge costs a little on the states that it is fitted to.
+            assert change(delta + size * delta.norm() * aside / aside.norm(), states_BH) > 0.995 * change(
                 delta, states_BH
             )
     along = -mean * mean_H / (mean_H @ mean_H)
-    assert moved(delta, states_BH) < 0.75 * moved(along, states_BH)
-    assert moved(delta, new_BH) < moved(along, new_BH)
-    assert moved(delta, new_BH) < 0.6 * abs(mean)
+    assert change(delta, states_BH) < 0.75 * change(along, states_BH)
+    assert change(delta, new_BH) < change(along, new_BH)
+    assert change(delta, new_BH) < 0.6 * abs(mean)
 
 
 def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
@@ -151,7 +153,7 @@ def test_the_shift_by_hand() -> None:
     Σ⁻¹h̄ = (1/0.01, 1/2.01) and h̄ᵀΣ⁻¹h̄ = 100.4975, so δ = −m (0.99505, 0.00495). With w = (1, 2), m = 3.
     """
     scorer, batch = stub(torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, 3.0], [1.0, 1.0]]), [1.0, 2.0])
-    assert centre(scorer, batch, LIMITS) == pytest.approx(3.0)
+    assert normalise_scores(scorer, batch, LIMITS) == pytest.approx(3.0)
     share = (1 / 2.01) / (100 + 1 / 2.01)
     assert scorer.head.weight[0].tolist() == pytest.approx([1 - 3 * (1 - share), 2 - 3 * share], rel=1e-5)
 
@@ -159,7 +161,7 @@ def test_the_shift_by_hand() -> None:
 def test_a_single_demonstration_is_shifted_along_its_own_state() -> None:
     """State (3, 4), w = (2, 1): m = 10, δ = −10 (3, 4) / 25."""
     scorer, batch = stub(torch.tensor([[3.0, 4.0]]), [2.0, 1.0])
-    assert centre(scorer, batch, LIMITS) == pytest.approx(10.0)
+    assert normalise_scores(scorer, batch, LIMITS) == pytest.approx(10.0)
     assert scorer.head.weight[0].tolist() == pytest.approx([2 - 1.2, 1 - 1.6], rel=1e-5)
 
 
@@ -172,7 +174,7 @@ def test_only_the_last_trained_token_counts_and_a_batch_without_one_is_refused(t
         mask_BT=torch.tensor([[True, True, False], [True, False, True]]),
     )
     # The second token of the first sequence and the third of the second: (2 + 8) / 2.
-    assert centre(scorer, batch, LIMITS) == pytest.approx(5.0)
+    assert normalise_scores(scorer, batch, LIMITS) == pytest.approx(5.0)
     nothing = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
-    with pytest.raises(ValueError, match="no token in this batch"):
-        centre(scorer, nothing, LIMITS)
+    with pytest.raises(ValueError, match="the batch has no trained token"):
+        normalise_scores(scorer, nothing, LIMITS)

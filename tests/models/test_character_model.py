@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return create_character_model(tmp_path_factory.mktemp("embedded") / "model", alphabet=ALPHABET)
 
 
-def test_it_is_a_llama_of_about_a_million_parameters_that_automodel_loads(folder: Path) -> None:
+def test_automodel_loads_a_llama_of_about_a_million_parameters(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     count = sum(parameter.numel() for parameter in model.parameters())
     attention, mlp, norms = 4 * 128 * 128, 3 * 128 * 448, 2 * 128

@@ -1,12 +1,18 @@
-"""How a batch is divided: who is with whom, and that no budget is exceeded."""
+"""Planning micro-batches: which sequences go together, and that no token limit is exceeded."""
 
 import itertools
 
 import pytest
 import torch
 
-from sharpen.models.packing.microbatches import MICROBATCH_OPERATIONS, MICROBATCH_TOKENS, Cost, balanced, plan
-from sharpen.models.packing.rows import Row
+from sharpen.models.packing.microbatches import (
+    MICROBATCH_OPERATIONS,
+    MICROBATCH_TOKENS,
+    Cost,
+    balanced,
+    plan_microbatches,
+)
+from sharpen.models.packing.pack import PackedRow
 from sharpen.types import Batch
 from tiny_models import ragged_batch
 
@@ -14,7 +20,7 @@ FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)
 
 
 def made(prompts: list[int], completions: list[list[int]]) -> Batch:
-    """Groups by the lengths of their prompts and completions."""
+    """A batch of groups with these prompt and completion lengths."""
     lengths = torch.tensor([length for group in completions for length in group])
     mask_BT = torch.arange(int(lengths.max())) < lengths[:, None]
     return Batch(
@@ -28,9 +34,9 @@ def made(prompts: list[int], completions: list[list[int]]) -> Batch:
     )
 
 
-def divided(batch: Batch, tokens: int, cost: Cost = FREE_ATTENTION, **settings: object) -> list[list[Row]]:
+def divided(batch: Batch, tokens: int, cost: Cost = FREE_ATTENTION, **settings: object) -> list[list[PackedRow]]:
     settings = {"shared": True, "padded": False, **settings}
-    return plan(batch, tokens_per_microbatch=tokens, cost=cost, **settings)
+    return plan_microbatches(batch, tokens_per_microbatch=tokens, cost=cost, **settings)
 
 
 def test_the_work_of_a_group_by_hand() -> None:
@@ -47,35 +53,38 @@ def test_parts_by_hand() -> None:
     assert balanced([3, 3, 3], [3, 3, 3], 5) == [[0], [1], [2]]
     assert balanced([9, 1, 1], [9, 1, 1], 5) == [[0], [1, 2]]
     assert balanced([1, 1], [9, 9], 5) == [[0], [1]]
-    # Where attention weighs, the part with the one long sequence gets fewer tokens.
+    # Where attention dominates, the part with the one long sequence gets fewer tokens.
     assert balanced([10, 4, 4, 2], [4, 3, 3, 2], 9) == [[0], [1, 2, 3]]
     assert balanced([], [], 5) == []
 
 
-def test_groups_that_fit_are_together_and_whole() -> None:
+def test_groups_that_fit_stay_whole() -> None:
     batch = made([3, 1, 2], [[2, 2], [4], [1, 1]])
-    assert divided(batch, 16) == [[Row(0, (0, 1), 7), Row(1, (2,), 5), Row(2, (3, 4), 4)]]
+    assert divided(batch, 16) == [[PackedRow(0, (0, 1), 7), PackedRow(1, (2,), 5), PackedRow(2, (3, 4), 4)]]
     # Seven tokens against nine: the largest first, then each to the emptier.
-    assert divided(batch, 15) == [[Row(0, (0, 1), 7)], [Row(1, (2,), 5), Row(2, (3, 4), 4)]]
+    assert divided(batch, 15) == [[PackedRow(0, (0, 1), 7)], [PackedRow(1, (2,), 5), PackedRow(2, (3, 4), 4)]]
     # Twice the budget of 8 are 16 tokens, but 5 + 4 do not fit.
-    assert divided(batch, 8) == [[Row(0, (0, 1), 7)], [Row(1, (2,), 5)], [Row(2, (3, 4), 4)]]
+    assert divided(batch, 8) == [[PackedRow(0, (0, 1), 7)], [PackedRow(1, (2,), 5)], [PackedRow(2, (3, 4), 4)]]
 
 
 def test_a_group_that_does_not_fit_is_split_evenly() -> None:
-    """A prompt of 3 and six completions of 2: 15 tokens. Within 9 tokens three go with a prompt, within 8 two."""
+    """A prompt of 3 and six completions of 2: 15 tokens. With 9 tokens three fit with the prompt, with 8 two."""
     batch = made([3], [[2] * 6])
-    assert divided(batch, 9) == [[Row(0, (0, 2, 4), 9)], [Row(0, (1, 3, 5), 9)]]
-    assert divided(batch, 8) == [[Row(0, (0, 3), 7)], [Row(0, (1, 4), 7)], [Row(0, (2, 5), 7)]]
-    assert divided(batch, 8, atom="group") == [[Row(0, (0, 1, 2, 3, 4, 5), 15)]]
+    assert divided(batch, 9) == [[PackedRow(0, (0, 2, 4), 9)], [PackedRow(0, (1, 3, 5), 9)]]
+    assert divided(batch, 8) == [[PackedRow(0, (0, 3), 7)], [PackedRow(0, (1, 4), 7)], [PackedRow(0, (2, 5), 7)]]
+    assert divided(batch, 8, atom="group") == [[PackedRow(0, (0, 1, 2, 3, 4, 5), 15)]]
     # Long and short ones together.
-    assert divided(made([1], [[6, 1, 5, 2]]), 8) == [[Row(0, (0, 1), 8)], [Row(0, (2, 3), 8)]]
+    assert divided(made([1], [[6, 1, 5, 2]]), 8) == [[PackedRow(0, (0, 1), 8)], [PackedRow(0, (2, 3), 8)]]
 
 
 def test_without_sharing_each_completion_has_its_prompt() -> None:
     batch = made([3, 1], [[2, 2], [4]])
-    assert divided(batch, 15, shared=False) == [[Row(0, (0,), 5), Row(0, (1,), 5), Row(1, (2,), 5)]]
-    assert divided(batch, 10, shared=False) == [[Row(0, (0,), 5), Row(1, (2,), 5)], [Row(0, (1,), 5)]]
-    assert divided(batch, 10, shared=False, atom="group") == [[Row(0, (0,), 5), Row(0, (1,), 5)], [Row(1, (2,), 5)]]
+    assert divided(batch, 15, shared=False) == [[PackedRow(0, (0,), 5), PackedRow(0, (1,), 5), PackedRow(1, (2,), 5)]]
+    assert divided(batch, 10, shared=False) == [[PackedRow(0, (0,), 5), PackedRow(1, (2,), 5)], [PackedRow(0, (1,), 5)]]
+    assert divided(batch, 10, shared=False, atom="group") == [
+        [PackedRow(0, (0,), 5), PackedRow(0, (1,), 5)],
+        [PackedRow(1, (2,), 5)],
+    ]
 
 
 def test_equal_tokens_are_not_equal_work_where_attention_counts() -> None:
@@ -91,8 +100,8 @@ def test_equal_tokens_are_not_equal_work_where_attention_counts() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_parts_are_as_even_as_the_largest_first_can_make_them(seed: int) -> None:
-    """Against all divisions of eight items into two: within Graham's bound of 7/6 of the best."""
+def test_balanced_parts_are_within_the_bound_of_largest_first(seed: int) -> None:
+    """Within Graham's bound, 7/6 of the best of all divisions of eight items into two."""
     generator = torch.Generator().manual_seed(seed)
     work = torch.randint(1, 100, (8,), generator=generator).tolist()
     best = min(max(sum(part), sum(work) - sum(part)) for n in range(9) for part in itertools.combinations(work, n))
@@ -104,9 +113,7 @@ def test_parts_are_as_even_as_the_largest_first_can_make_them(seed: int) -> None
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("tokens", [1, 12, 20, 35, 60, 10_000])
-def test_every_trained_sequence_has_one_place_and_no_micro_batch_exceeds_its_tokens(
-    tokens: int, padded: bool, shared: bool
-) -> None:
+def test_every_trained_sequence_is_planned_once_within_the_token_limit(tokens: int, padded: bool, shared: bool) -> None:
     if shared and padded:
         return
     for seed in range(20):
@@ -134,7 +141,7 @@ def test_memory_does_not_grow_with_the_group() -> None:
 
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("tokens", [1, 12, 20, 35, 60, 10_000])
-def test_a_group_is_never_cut_where_it_is_the_atom(tokens: int, padded: bool) -> None:
+def test_the_atom_group_is_never_split(tokens: int, padded: bool) -> None:
     cut = 0
     for seed in range(20):
         batch = ragged_batch(20, seed=seed, sizes=(3, 1, 12, 2))
@@ -152,10 +159,10 @@ def test_a_group_is_never_cut_where_it_is_the_atom(tokens: int, padded: bool) ->
     assert (cut > 0) is (tokens <= 60)
 
 
-def test_padded_groups_share_a_micro_batch_up_to_its_tokens() -> None:
+def test_padded_groups_share_a_micro_batch_up_to_the_token_limit() -> None:
     """Rows of 4 and 5 tokens of group 0, of 3 of group 1: the two groups take 3 rows of 5."""
     batch = made([3, 1], [[1, 2], [2]])
-    first, second = [Row(1, (2,), 3)], [Row(0, (0,), 4), Row(0, (1,), 5)]
+    first, second = [PackedRow(1, (2,), 3)], [PackedRow(0, (0,), 4), PackedRow(0, (1,), 5)]
     limits = {"shared": False, "padded": True, "atom": "group"}
     assert divided(batch, 15, **limits) == [first + second]
     assert divided(batch, 14, **limits) == [first, second]
@@ -163,8 +170,8 @@ def test_padded_groups_share_a_micro_batch_up_to_its_tokens() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_other_division_into_neighbours_pads_and_divides_for_less(seed: int) -> None:
-    """All 2⁸ divisions of nine padded rows of ascending length, by the operations that each would take."""
+def test_padded_rows_are_divided_at_the_lowest_cost(seed: int) -> None:
+    """All 2⁸ divisions of nine padded rows of ascending length, by their FLOPs."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 60, (9,), generator=generator).tolist()
     batch = made([3] * 9, [[length] for length in lengths])

@@ -1,11 +1,11 @@
-"""Law 2: a prompt is computed once for its completions, and nothing but the work changes."""
+"""Packing computes a prompt once for its completions and changes no result."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.packing.microbatches import Cost, plan
-from sharpen.models.packing.rows import Packed, Row, build
+from sharpen.models.packing.microbatches import Cost, plan_microbatches
+from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.packing.segments import Segment
 from sharpen.models.policy import PLAIN_ARCHITECTURES
 from sharpen.types import Batch
@@ -30,8 +30,8 @@ def by_hand() -> Batch:
 
 
 def test_a_row_without_padding_worked_out_by_hand() -> None:
-    """Group 0 with two completions, then the one of group 1, which is one run of tokens with its prompt."""
-    packed = build(by_hand(), [Row(0, (2, 0), 6), Row(1, (1,), 3)], pad_id=0, padded=False, with_last=True)
+    """Group 0 with two completions, then the one of group 1, which forms one segment with its prompt."""
+    packed = pack(by_hand(), [PackedRow(0, (2, 0), 6), PackedRow(1, (1,), 3)], pad_id=0, padded=False, with_last=True)
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 9, 7, 8, 3, 2, 1]]
     assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 3, 4, 0, 1, 2]]
     assert packed.segments is not None
@@ -51,9 +51,9 @@ def test_a_row_without_padding_worked_out_by_hand() -> None:
     }
 
 
-def test_without_the_last_tokens_a_row_holds_only_what_predicts() -> None:
+def test_without_last_tokens_a_row_holds_only_predicting_tokens() -> None:
     """The completion [9] is predicted by the prompt's last token alone, so nothing of it is left."""
-    packed = build(by_hand(), [Row(0, (2, 0), 6), Row(1, (1,), 3)], pad_id=0, padded=False, with_last=False)
+    packed = pack(by_hand(), [PackedRow(0, (2, 0), 6), PackedRow(1, (1,), 3)], pad_id=0, padded=False, with_last=False)
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 7, 3, 2]]
     assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 0, 1]]
     assert packed.segments is not None
@@ -62,21 +62,21 @@ def test_without_the_last_tokens_a_row_holds_only_what_predicts() -> None:
     assert packed.place_N is None
     assert packed.source_N.tolist() == [2, 2, 3, 5]
     assert packed.target_N.tolist() == [9, 7, 8, 1]
-    padded = build(by_hand(), [Row(0, (0,), 5), Row(1, (1,), 3)], pad_id=0, padded=True, with_last=False)
+    padded = pack(by_hand(), [PackedRow(0, (0,), 5), PackedRow(1, (1,), 3)], pad_id=0, padded=True, with_last=False)
     assert padded.input_ids_RL.tolist() == [[4, 5, 6, 7], [3, 2, 0, 0]]
     assert padded.source_N.tolist() == [2, 3, 5]
 
 
 def test_padded_rows_count_positions_through_the_padding() -> None:
-    packed = build(by_hand(), [Row(0, (0,), 5), Row(1, (1,), 3)], pad_id=0, padded=True, with_last=True)
+    packed = pack(by_hand(), [PackedRow(0, (0,), 5), PackedRow(1, (1,), 3)], pad_id=0, padded=True, with_last=True)
     assert packed.segments is None
     assert packed.input_ids_RL.tolist() == [[4, 5, 6, 7, 8], [3, 2, 1, 0, 0]]
     assert packed.position_ids_RL.tolist() == [[0, 1, 2, 3, 4]] * 2
     assert places(packed) == {(0, 0): (2, 3, 7), (0, 1): (3, 4, 8), (1, 1): (6, 7, 1)}
 
 
-def places(packed: Packed) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """Of each trained token, by sequence and step: where it is predicted, where it stands, and what it is."""
+def places(packed: PackedBatch) -> dict[tuple[int, int], tuple[int, int, int]]:
+    """For each trained token, by sequence and step: the position that predicts it, its own position and its id."""
     columns = (packed.b_N, packed.t_N, packed.source_N, packed.place_N, packed.target_N)
     return {(b, t): (source, place, target) for b, t, source, place, target in zip(*map(list_of, columns), strict=True)}
 
@@ -105,7 +105,7 @@ def test_a_row_without_padding_equals_the_models_own_forward(architecture: str, 
         policy.model.zero_grad()
         found_BT = torch.zeros_like(own_BT)
         limits = {"tokens_per_microbatch": 40, "shared": shared}
-        microbatches = plan(batch, cost=policy.cost, padded=False, **limits)
+        microbatches = plan_microbatches(batch, cost=policy.cost, padded=False, **limits)
         assert len(microbatches) > 1
         # Several groups in one row, and, where prompts are shared, both one completion and several to a prompt.
         assert any(len({row.group for row in rows}) > 1 for rows in microbatches)
@@ -133,7 +133,7 @@ UNLISTED = {
 
 
 @pytest.mark.parametrize("name", UNLISTED)
-def test_all_other_architectures_are_computed_in_the_plain_layout_by_their_own_forward(name: str) -> None:
+def test_all_other_architectures_are_padded_and_use_their_own_forward(name: str) -> None:
     architecture, settings = UNLISTED[name]
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
     assert not policy.plain
@@ -144,7 +144,7 @@ def test_all_other_architectures_are_computed_in_the_plain_layout_by_their_own_f
     expected = gradients(policy.model)
     policy.model.zero_grad()
     found_BT = torch.zeros_like(own_BT)
-    for rows in plan(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
+    for rows in plan_microbatches(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
         assert all(len(row.sequences) == 1 for row in rows)
         logprobs_BT = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_BT
         (weights_BT * logprobs_BT).sum().backward()
@@ -154,14 +154,14 @@ def test_all_other_architectures_are_computed_in_the_plain_layout_by_their_own_f
 
 
 def test_a_packed_row_would_be_wrong_with_a_window() -> None:
-    """Why the list exists: attention over segments takes the place of the window's."""
+    """Why PLAIN_ARCHITECTURES exists: attention over segments ignores the window."""
     policy = tiny_policy("mistral", dtype=torch.float64, sliding_window=4)
     batch = ragged_batch(policy.config.vocab_size)
     own_BT = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_BT
     policy.model.config.sliding_window = None
     assert policy.plain
     found_BT = torch.zeros_like(own_BT)
-    for rows in plan(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
+    for rows in plan_microbatches(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
         found_BT += policy.outputs(batch, rows, 1.0, LOGPROBS).logprobs_BT.detach()
     assert (found_BT - own_BT).abs().max() > 0.1
 
