@@ -5,8 +5,8 @@ import pytest
 
 from sharpen.errors import RewardError
 from sharpen.rewards import FunctionReward, WeightedSum, describe_rewards, resolve_reward
-from sharpen.rewards.math import Math
-from sharpen.rewards.verifiers import ExactAnswer
+from sharpen.rewards.math.verifier import Math
+from sharpen.rewards.text.verifiers import ExactAnswer
 
 MODULE = '''
 from sharpen.rewards.verifier import Verifier

@@ -13,27 +13,32 @@ from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
 from sharpen.in_memory import IN_MEMORY
 from sharpen.rewards.calls import CallSettings, describe
-from sharpen.rewards.code import CodeCompiles, CodeTests
-from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
-from sharpen.rewards.code_lint import CodeLint
+from sharpen.rewards.code.asserts import CodeAsserts, CodeCheck
+from sharpen.rewards.code.lint import CodeLint
+from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.gate import Gate
-from sharpen.rewards.json_schema import JsonSchema
-from sharpen.rewards.language import Language
-from sharpen.rewards.math import Math
-from sharpen.rewards.model import ModelReward, ProcessModelReward, ProcessRewardModelSettings, RewardModelSettings
+from sharpen.rewards.math.verifier import Math
+from sharpen.rewards.models.model_reward import (
+    ModelReward,
+    ProcessModelReward,
+    ProcessRewardModelSettings,
+    RewardModelSettings,
+)
 from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
 from sharpen.rewards.own_code import ends_program, undisturbed
 from sharpen.rewards.process import ProcessFunction
-from sharpen.rewards.regex import Regex
-from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.steps import StepReward
 from sharpen.rewards.task import TaskReward
+from sharpen.rewards.text.json_schema import JsonSchema
+from sharpen.rewards.text.language import Language
+from sharpen.rewards.text.regex import Regex
+from sharpen.rewards.text.repetition import Repetition
+from sharpen.rewards.text.verifiers import Contains, ExactAnswer, Tags
 from sharpen.rewards.verifier import Verifier
-from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
 from sharpen.settings import Settings
 from sharpen.suggest import did_you_mean
 

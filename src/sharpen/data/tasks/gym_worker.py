@@ -1,4 +1,4 @@
-"""The program that `sharpen.data.tasks.gym` runs beside the training process, as a script and not as a module.
+"""Worker process of `sharpen.data.tasks.gym`, run as a script.
 
 Reads one JSON line after another from standard input, ``{"module", "kind", "settings_kind", "parameters", "answer",
 "entry", "timeout_s"}``, and writes one line each: ``{"score": number}`` from the task's own scorer, or ``{"raised":

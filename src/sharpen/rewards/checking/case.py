@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.rewards.extraction import normalise
+from sharpen.rewards.text.extraction import normalise
 from sharpen.types import Prompt
 
 _DIGITS = re.compile(r"\d+")

@@ -11,7 +11,7 @@ from sharpen.rewards.checking.case import FORMS, AnswerForm, Case, wrong_answers
 from sharpen.rewards.checking.probe import Probe
 from sharpen.rewards.checking.references import Origin, ReferenceCompletion, origins
 from sharpen.rewards.checking.report import References
-from sharpen.rewards.extraction import normalise
+from sharpen.rewards.text.extraction import normalise
 from sharpen.types import Row
 
 TRIED_FOR_A_CHOICE = 20

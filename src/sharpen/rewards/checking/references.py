@@ -9,7 +9,7 @@ from typing import Any
 from sharpen.rewards.checking.case import FORMS, AnswerForm
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import Reward
-from sharpen.rewards.verifiers import Tags
+from sharpen.rewards.text.verifiers import Tags
 from sharpen.types import Row
 
 ANSWER_COLUMNS = ("solution", "completion", "reference", "answer")
