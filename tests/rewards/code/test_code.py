@@ -194,7 +194,7 @@ def test_a_completion_may_continue_the_prompt() -> None:
     assert verifier(" + 1)", tests=SUMS[:1], start="print(len(input()) - 1") == 1.0
     assert CodeCompiles(code_from="whole", continues_prompt=True)("    return 1", prompt="def f():\n") == 1.0
     for row in ({}, {"start": ["a", "list"]}):
-        with pytest.raises(ValueError, match="the column 'start' of this row must be a text"):
+        with pytest.raises(ValueError, match="the column 'start' of this row must be a string"):
             verifier("x", tests=SUMS, **row)
     # A right program that is the rest of the prompt's needs the prompt, where it stands alone.
     row = {"prompt": "def f():\n", "canonical_solution": "    return 1\n"}

@@ -51,13 +51,13 @@ def test_a_method_of_a_class_and_no_prompt() -> None:
     ("change", "message"),
     [
         ({"test": " "}, "'test' of this row is empty"),
-        ({"test": "def check(candidate"}, "is no Python"),
+        ({"test": "def check(candidate"}, "is not valid Python"),
         ({"test": "assert f(1)"}, "'test' of this row defines no function check"),
         ({"entry_point": ""}, "'entry_point' of this row is empty"),
         ({"entry_point": "f(); g"}, r"must name a function or Class\(\).method, not 'f\(\); g'"),
-        ({"prompt": "Write a function"}, "'Write a function' is no Python"),
-        ({"prompt": [{"role": "user"}]}, "'prompt' of this row must be a text, not"),
-        ({"test": None}, "'test' of this row must be a text, not None"),
+        ({"prompt": "Write a function"}, "'Write a function' is not valid Python"),
+        ({"prompt": [{"role": "user"}]}, "'prompt' of this row must be a string, not"),
+        ({"test": None}, "'test' of this row must be a string, not None"),
     ],
 )
 def test_a_row_without_sense_is_named(change: dict[str, Any], message: str) -> None:
@@ -111,8 +111,8 @@ def test_setup_is_a_text_a_list_or_not_there() -> None:
         ({}, "'test_list' of this row must be a list of asserts, not None"),
         ({"test_list": []}, "must be a list of asserts"),
         ({"test_list": "assert f(1)"}, "must be a list of asserts"),
-        ({"test_list": ["f(1)"]}, "asserts nothing"),
-        ({"test_list": ["assert f(1)"], "test_setup_code": 5}, "'test_setup_code' of this row must be a text, not 5"),
+        ({"test_list": ["f(1)"]}, "contains no assert"),
+        ({"test_list": ["assert f(1)"], "test_setup_code": 5}, "'test_setup_code' of this row must be a string, not 5"),
     ],
 )
 def test_a_list_without_sense_is_named(row: dict[str, Any], message: str) -> None:

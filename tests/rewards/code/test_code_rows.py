@@ -70,13 +70,13 @@ def test_outputs_in_a_list_of_one(wrapped: WrappedOutputs, values: tuple[Any, ..
         ({"tests": []}, "'tests' of this row is empty"),
         ({"tests": {"inputs": [], "outputs": []}}, "'tests' of this row has no tests"),
         ({"tests": 5}, "'tests' of this row holds a int, not tests"),
-        ({"tests": "eJxrYBn"}, "'tests' of this row is a text that is no JSON"),
+        ({"tests": "eJxrYBn"}, "'tests' of this row is not valid JSON"),
         ({"tests": {"inputs": ["1"]}}, "'tests' of this row has no lists 'inputs' and 'outputs'; its keys are inputs"),
         ({"tests": {"inputs": ["1"], "outputs": []}}, "'tests' of this row has 1 inputs and 0 outputs"),
         ({"tests": [{"input": "1", "output": "1"}, {"input": "1"}]}, "test 2 in the column 'tests' of this row has no"),
         ({"tests": [{"input": 1, "output": "1"}]}, "test 1 in the column 'tests' of this row: the input is a int"),
-        ({"tests": [{"input": "1", "output": [1]}]}, "the output is a list, not a text or a list of lines"),
-        ({"tests": [{"input": "1", "output": "1", "type": "gui"}]}, "is of the unknown type 'gui'"),
+        ({"tests": [{"input": "1", "output": [1]}]}, "the output is a list, not a string or a list of lines"),
+        ({"tests": [{"input": "1", "output": "1", "type": "gui"}]}, "has the unknown type 'gui'"),
         ({"tests": [{"input": "1", "output": "1", "testtype": "functional"}]}, "but the row names no function"),
         (
             {"tests": [{"input": "1", "output": "1", "type": "stdin"}], "fn_name": "f"},
@@ -84,11 +84,11 @@ def test_outputs_in_a_list_of_one(wrapped: WrappedOutputs, values: tuple[Any, ..
         ),
         ({"tests": [{"input": [1], "output": 1, "fn_name": n} for n in "fg"]}, "name several functions"),
         ({"tests": {"inputs": [[1]], "outputs": [1], "fn_name": "f"}, "fn_name": "g"}, "name several functions"),
-        ({"tests": {"inputs": [[1]], "outputs": [1], "fn_name": 5}}, "is 5, which is no name"),
+        ({"tests": {"inputs": [[1]], "outputs": [1], "fn_name": 5}}, "is 5, not a string"),
         ({"tests": {"inputs": [5], "outputs": [1], "fn_name": "f"}}, "the input is a int, not a list of arguments"),
-        ({"tests": {"inputs": ["1"], "outputs": [1], "fn_name": "f"}}, "the output must be JSON as text, not 1"),
+        ({"tests": {"inputs": ["1"], "outputs": [1], "fn_name": "f"}}, "the output must be a JSON string, not 1"),
         ({"tests": {"inputs": ["1\nx"], "outputs": ["1"], "fn_name": "f"}}, "a line of the input of test 1"),
-        ({"tests": {"inputs": [[1]], "outputs": [[object()]], "fn_name": "f"}}, "holds a object, which is no plain"),
+        ({"tests": {"inputs": [[1]], "outputs": [[object()]], "fn_name": "f"}}, "holds a object, which is not plain"),
     ],
 )
 def test_a_row_that_makes_no_sense_is_named(row: Any, message: str) -> None:
@@ -99,5 +99,5 @@ def test_a_row_that_makes_no_sense_is_named(row: Any, message: str) -> None:
 
 def test_an_output_that_is_not_wrapped_is_refused_where_it_must_be() -> None:
     row = {"tests": {"inputs": [[1]], "outputs": [3], "fn_name": "f"}}
-    with pytest.raises(ValueError, match="the output 3 is no list of one"):
+    with pytest.raises(ValueError, match="the output 3 is not a list of one"):
         read_tests(row, "tests", "fn_name", "always")

@@ -128,7 +128,7 @@ def test_the_share_of_a_script(script: str, completion: str, share: float) -> No
         ({"language": "en", "script": "latin"}, "give either language"),
         ({"language": "xx"}, "unknown language 'xx'"),
         ({"language": "english"}, "unknown language 'english'"),
-        ({"script": "latn"}, r"no letter is of the script 'latn'\. Did you mean `LATIN`"),
+        ({"script": "latn"}, r"unknown script 'latn'\. Did you mean `LATIN`"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: Any, message: str) -> None:

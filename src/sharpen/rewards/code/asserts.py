@@ -1,4 +1,4 @@
-"""Rewards for programs that are tested by asserts, as HumanEval's and MBPP's."""
+"""Rewards for programs tested by asserts, as in HumanEval and MBPP."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
 class CodeCheck(ScoredCode):
     """1 if the program passes a test function ``check(candidate)``, as in HumanEval, else 0.
 
-    ``column`` holds the source that defines ``check``; ``entry_point_column`` what it is called with, a function or
-    ``Class().method``. ``prompt_column``, null for none, holds the beginning of a program: imports, helper functions
-    and the head of the function itself. It runs before the tests and before the program.
+    ``column`` holds the source that defines ``check``, and ``entry_point_column`` the candidate: a function or
+    ``Class().method``. ``prompt_column`` (null for none) holds the beginning of the program: imports, helper functions
+    and the signature of the function. It runs before both the tests and the program.
 
-    Tests and program run in two processes, and the tests see of the program only what its functions return. A row has
-    one test, so that ``share`` is ``all``.
+    Tests and program run in separate processes; the tests only see what the program's functions return. A row has one
+    test, so ``share`` equals ``all``.
     """
 
     name: ClassVar[str] = "code_check"
@@ -65,11 +65,10 @@ class CodeCheck(ScoredCode):
 class CodeAsserts(ScoredCode):
     """1 if the program passes a list of asserts, as in MBPP, else 0; or the share that it passes.
 
-    ``column`` holds the list of texts, each an assert that calls functions of the program by their names.
-    ``setup_column`` holds what they need before them, imports for the most part, as a text or a list of texts; a row
-    may lack it.
+    ``column`` holds a list of strings, each an assert that calls functions of the program by name. ``setup_column``
+    holds code to run before them, mostly imports, as a string or a list of strings; it is optional.
 
-    Tests and program run in two processes, and the tests see of the program only what its functions return: objects of
+    Tests and program run in separate processes; the tests only see what the program's functions return, so objects of
     classes that the program defines cannot be tested.
     """
 
@@ -97,5 +96,5 @@ class CodeAsserts(ScoredCode):
         if isinstance(setup, (list, tuple)):
             setup = "\n".join(map(str, setup))
         if not isinstance(setup, str):
-            raise ValueError(f"the column {self.setup_column!r} of this row must be a text, not {setup!r:.200}")
+            raise ValueError(f"the column {self.setup_column!r} of this row must be a string, not {setup!r:.200}")
         return [AssertTest(f"{setup}\n{line}\n", asserted_functions(line, setup)) for line in lines]

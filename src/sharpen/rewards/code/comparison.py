@@ -1,4 +1,4 @@
-"""When what a program printed or returned is what it should be."""
+"""Comparison of a program's printed or returned output with the expected one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Literal
 Output = Literal["tokens", "exact"]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-_LONGEST_NUMBER = 1000  # digits: reading a number takes more than linear time
+_LONGEST_NUMBER = 1000  # digits: parsing a number takes more than linear time
 _MISSING = object()
 
 
 def same_output(printed: bytes, expected: str, how: Output = "tokens", tolerance: float = 0.0) -> bool:
-    """Whether a program printed what it should.
+    """Whether a program printed the expected output.
 
-    - ``tokens``: the same words, whatever white space stands between them. With ``tolerance``, two words that are
-      numbers are the same where they differ by at most that, absolutely or relative to the larger.
-    - ``exact``: the same text but for line breaks at its end.
+    - ``tokens``: the same words, regardless of white space. With ``tolerance``, two numbers are equal if they differ by
+      at most that, absolutely or relative to the larger.
+    - ``exact``: the same text, except for trailing line breaks.
 
-    Bytes that are no UTF-8 are never the same.
+    Output that is not valid UTF-8 never matches.
     """
     try:
         text = printed.decode()
@@ -38,13 +38,13 @@ def same_output(printed: bytes, expected: str, how: Output = "tokens", tolerance
 def same_value(
     found: Any, expected: Any, *, tuple_is_list: bool = True, int_is_float: bool = False, tolerance: float = 0.0
 ) -> bool:
-    """Whether a function returned what it should: the same values of the same types, in the same number.
+    """Whether a function returned the expected value: same values, types and lengths.
 
-    ``1``, ``1.0`` and ``True`` are three values. ``tuple_is_list`` lets a tuple stand for a list and the reverse;
-    ``int_is_float`` an integer for a float and the reverse, never a bool. ``tolerance`` is by how much two floats may
-    differ, absolutely or relative to the larger. NaN is the same as NaN; the order of sets and of keys does not count.
+    ``1``, ``1.0`` and ``True`` differ. ``tuple_is_list`` treats tuples and lists alike, ``int_is_float`` integers and
+    floats, but never bools. ``tolerance`` is how much two floats may differ, absolutely or relative to the larger. NaN
+    equals NaN; the order of sets and of dictionary keys does not matter.
 
-    Goes only as deep as ``expected``, so that ``found`` may be anything.
+    Recursion is only as deep as ``expected``, so ``found`` may be anything.
     """
 
     def same(found: Any, expected: Any) -> bool:
@@ -67,7 +67,7 @@ def same_value(
         return bool(found == expected)
 
     def _same_members(found: Collection[Any], expected: Collection[Any]) -> bool:
-        # True == 1 == 1.0 also as members: the found one that is equal must be the same too.
+        # True == 1 == 1.0 also as members, so an equal member still has to pass same().
         members = {member: member for member in found}
         return len(found) == len(expected) and all(same(members.get(e, _MISSING), e) for e in expected)
 
@@ -79,7 +79,7 @@ def _same_float(found: float, expected: float, tolerance: float) -> bool:
         return True
     try:
         return tolerance > 0 and math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False
 
 

@@ -1,4 +1,4 @@
-"""Where in a completion its program stands."""
+"""Extraction of the program from a completion."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from sharpen.rewards.text.extraction import in_tags
 
 CodeSource = Literal["fence", "tags", "whole"]
 
-# Possessive throughout: what one part gives back, the next one would take, in as many ways as there are characters.
+# Possessive quantifiers throughout: backtracking between the parts would take quadratic time.
 _OPENING = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^`\r\n]*+)")
 _PYTHON = ("python", "python3", "py")
 
 
 def extract_code(completion: str, source: CodeSource = "fence", tag: str = "answer") -> str | None:
-    """The program in ``completion``, or None if it gives none.
+    """The program in ``completion``, or None if there is none.
 
-    - ``fence``: the last block fenced by ```` ``` ```` or ``~~~`` and labelled ``python``, ``python3`` or ``py``; where
-      no block is, the last one without a label. A block that is opened and not closed means that the completion was
-      cut off: it is no program, and the blocks before it are not taken instead.
-    - ``tags``: what stands in ``<tag>…</tag>``; more than one opening or closing tag is no program. Where that holds
-      fenced blocks, the rule of ``fence`` applies within.
-    - ``whole``: all of it.
+    - ``fence``: the last block fenced by ```` ``` ```` or ``~~~`` and labelled ``python``, ``python3`` or ``py``; if no
+      block is, the last one without a label. An unclosed block means that the completion was truncated: the result is
+      None, and earlier blocks are not used instead.
+    - ``tags``: the content of ``<tag>…</tag>``; None if there is more than one opening or closing tag. If the content
+      has fenced blocks, the rule of ``fence`` applies to it.
+    - ``whole``: the whole completion.
 
-    White space alone is no program, and neither is text that UTF-8 cannot express (half of a surrogate pair).
+    Blank text and text that UTF-8 cannot encode (lone surrogates) is not a program.
     """
     if source == "whole":
         found: str | None = completion
@@ -54,7 +54,7 @@ def as_completion(code: str, source: CodeSource = "fence", tag: str = "answer") 
 
 
 def _last_block(text: str) -> str | None:
-    """The last block of Python among the fenced blocks of ``text``, which begin and end as in CommonMark."""
+    """The last Python block among the fenced blocks of ``text``, which are delimited as in CommonMark."""
     labelled: str | None = None
     plain: str | None = None
     opening: re.Match[str] | None = None
@@ -83,5 +83,5 @@ def _closes(line: str, fence: str) -> bool:
 
 
 def _without_indent(line: str, width: int) -> str:
-    """``line`` without the indentation of its fence, which a block within a list has."""
+    """``line`` without the indentation of its fence, as for a block inside a list."""
     return line.lstrip(" \t") if line[:width].strip() else line[width:]

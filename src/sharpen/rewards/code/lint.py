@@ -1,4 +1,4 @@
-"""What a linter says of a program."""
+"""A reward from a linter's findings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sharpen.rewards.code.verifiers import Code
 
 
 class CodeLint(Code):
-    """1 less ``cost`` for each finding of the linter ruff in the program, at least 0; 0 if it is no Python.
+    """1 minus ``cost`` for each finding of the linter ruff, at least 0; 0 if the program is not valid Python.
 
-    ``rules`` are ruff's rules or their prefixes; by default what is most likely a mistake. Comments that silence a
-    finding silence nothing here. The program is read, not run. One that ruff cannot read within ``timeout_s``, or
-    crashes on, is worth 0. Needs ruff: ``pip install "sharpen[lint]"``.
+    ``rules`` are ruff rules or prefixes; the default selects likely mistakes. Suppression comments are ignored. The
+    program is not run. If ruff takes longer than ``timeout_s`` or crashes, the score is 0. Needs ruff:
+    ``pip install "sharpen[lint]"``.
     """
 
     name: ClassVar[str] = "code_lint"
@@ -36,7 +36,7 @@ class CodeLint(Code):
             raise ValueError('the linter ruff is not installed: pip install "sharpen[lint]"')
         tried = _ruff("", rules, timeout_s=60.0)
         if tried.returncode != 0:
-            raise ValueError(f"ruff does not take these rules: {tried.stderr.strip()}")
+            raise ValueError(f"ruff rejects these rules: {tried.stderr.strip()}")
         return rules
 
     def __call__(self, completion: str, **row: Any) -> float:
@@ -46,16 +46,16 @@ class CodeLint(Code):
 
 
 def findings(code: str, rules: tuple[str, ...], timeout_s: float) -> int | None:
-    """How many findings ruff has; None if the program is no Python, or ruff could not read it.
+    """The number of findings; None if the program is not valid Python or ruff could not process it.
 
-    Raises RuntimeError if ruff itself does not work.
+    Raises RuntimeError if ruff itself fails.
     """
     try:
-        # The line break before a closing fence belongs to the program, a missing one is no finding.
+        # The line break before a closing fence belongs to the program: its absence is not a finding.
         ran = _ruff(code if code.endswith("\n") else f"{code}\n", rules, timeout_s)
     except subprocess.TimeoutExpired:
         return None
-    if ran.returncode < 0:  # ended by a signal, as by nesting too deep for its stack: the program's doing
+    if ran.returncode < 0:  # killed by a signal, for example a stack overflow from deep nesting: the program's fault
         return None
     if ran.returncode not in (0, 1):
         raise RuntimeError(f"ruff ended with status {ran.returncode}: {ran.stderr.strip()[-500:]}")
@@ -70,7 +70,7 @@ def _ruff(code: str, rules: tuple[str, ...], timeout_s: float) -> subprocess.Com
     return subprocess.run(
         [
             *(ruff, "check", "--isolated", "--no-cache", "--quiet", "--ignore-noqa", "--select", ",".join(rules)),
-            # Counts alone: the findings one by one can be a thousand times as long as the program.
+            # Counts only: the full findings can be a thousand times as long as the program.
             *("--statistics", "--output-format", "json", "--stdin-filename", "program.py", "-"),
         ],
         input=code,

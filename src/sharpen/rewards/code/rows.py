@@ -1,4 +1,4 @@
-"""The tests of a program, as the columns of popular data sets hold them."""
+"""Parses the tests of a program from the columns of popular datasets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN = (type(None), bool, int, float, str, bytes, complex)
 
 @dataclass(frozen=True, slots=True)
 class StdinTest:
-    """What a program reads, and what it must print."""
+    """Standard input and expected standard output of a program."""
 
     stdin: str
     stdout: str
@@ -24,7 +24,7 @@ class StdinTest:
 
 @dataclass(frozen=True, slots=True)
 class CallTest:
-    """What a function is given by position, and the values of which it must return one."""
+    """Positional arguments of a function, and the accepted return values."""
 
     arguments: tuple[Any, ...]
     values: tuple[Any, ...]
@@ -32,7 +32,7 @@ class CallTest:
 
 @dataclass(frozen=True, slots=True)
 class AssertTest:
-    """Source that raises unless the program is right, and the functions of the program that it calls."""
+    """Source that raises if the program is wrong, and the program's functions that it calls."""
 
     source: str
     functions: tuple[str, ...]
@@ -40,36 +40,36 @@ class AssertTest:
 
 @dataclass(frozen=True, slots=True)
 class StdinTests:
-    """The tests of a whole program; at least one."""
+    """At least one test of a whole program."""
 
     tests: tuple[StdinTest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CallTests:
-    """The tests of one function of a program; at least one."""
+    """At least one test of a function."""
 
     function: str
     tests: tuple[CallTest, ...]
 
 
 def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutputs) -> StdinTests | CallTests:
-    """The tests in ``column``: of the function that they, or ``function_column``, name; else of the whole program.
+    """The tests in ``column``: of the function named by them or by ``function_column``, else of the whole program.
 
     The column holds one of these, or its JSON text:
 
     - a list of tests ``{"input": …, "output": …}``;
     - ``{"inputs": [...], "outputs": [...]}``, of equal length.
 
-    Either, and each test, may name the function as ``fn_name``. The keys ``testtype`` and ``type`` of a test may say
+    Both forms, and each test, may name the function as ``fn_name``. The keys ``testtype`` and ``type`` of a test may be
     ``stdin`` or ``stdin_stdout``, or ``functional`` or ``function_call``, and must agree with that.
 
-    For a whole program, input and output are texts or lists of lines. For a function, an input is the list of its
-    arguments and the output its value; where the input is a text, it has an argument on each line, and the output is a
-    text, all as JSON. ``wrapped`` says whether each output is a list around the value, as in APPS and TACO;
-    ``either`` allows both the list and its only item.
+    For a whole program, input and output are strings or lists of lines. For a function, the input is the list of
+    arguments and the output is the return value; if the input is a string, it holds one JSON argument per line, and the
+    output is a JSON string. ``wrapped`` says whether each output is wrapped in a list, as in APPS and TACO; ``either``
+    accepts both the list and its only item.
 
-    Raises ValueError, which names column and test, for anything else.
+    Raises ValueError, naming column and test, for anything else.
     """
     place = f"the column {column!r} of this row"
     given = _from_json(row.get(column), place)
@@ -90,9 +90,9 @@ def _from_json(value: Any, place: str) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        # Some data sets keep tests as pickles in base64, which can run code when they are read.
+        # Some datasets store tests as base64 pickles, which can execute code when loaded.
         raise ValueError(
-            f"{place} is a text that is no JSON ({error}); pickled and packed tests are not read"
+            f"{place} is not valid JSON ({error}); pickled and compressed tests are not supported"
         ) from None
 
 
@@ -122,7 +122,7 @@ def _columns(given: Mapping[str, Any], place: str) -> Iterator[Mapping[str, Any]
 
 
 def _function_name(of_tests: Sequence[Any], of_row: Any, column: str) -> str | None:
-    """The name that the tests give, or their row: as it is, or as ``func_name`` of an object or of its JSON text."""
+    """The name from the tests or from the row: a name, or an object (or its JSON text) with ``func_name``."""
     if isinstance(of_row, str) and of_row.lstrip().startswith("{"):
         of_row = _from_json(of_row, f"the column {column!r} of this row")
     if isinstance(of_row, Mapping):
@@ -131,7 +131,7 @@ def _function_name(of_tests: Sequence[Any], of_row: Any, column: str) -> str | N
     if any(other and other != name for other in (*of_tests, of_row)):
         raise ValueError(f"the tests of this row name several functions: {of_tests}, {column!r} {of_row!r}")
     if name is not None and not isinstance(name, str):
-        raise ValueError(f"the function that this row tests is {name!r}, which is no name")
+        raise ValueError(f"the function name of this row is {name!r}, not a string")
     return name
 
 
@@ -140,10 +140,10 @@ def _check_kind(entry: Mapping[str, Any], function: str | None, where: str) -> N
     if kind is None:
         return
     if kind not in ("stdin", "stdin_stdout", "functional", "function_call"):
-        raise ValueError(f"{where} is of the unknown type {kind!r}")
+        raise ValueError(f"{where} has the unknown type {kind!r}")
     if (function is None) != (kind in ("stdin", "stdin_stdout")):
         needs = "names no function" if function is None else f"names the function {function!r}"
-        raise ValueError(f"{where} is of the type {kind!r}, but the row {needs}")
+        raise ValueError(f"{where} has the type {kind!r}, but the row {needs}")
 
 
 def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
@@ -151,7 +151,7 @@ def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
     if isinstance(value, (list, tuple)) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
     if not isinstance(value, str):
-        raise ValueError(f"{where}: the {key} is a {type(value).__name__}, not a text or a list of lines")
+        raise ValueError(f"{where}: the {key} is a {type(value).__name__}, not a string or a list of lines")
     return value
 
 
@@ -159,7 +159,7 @@ def _call_test(entry: Mapping[str, Any], wrapped: WrappedOutputs, where: str) ->
     arguments, value = entry["input"], entry["output"]
     if isinstance(arguments, str):
         if not isinstance(value, str):
-            raise ValueError(f"{where}: the input is a text, so the output must be JSON as text, not {value!r:.200}")
+            raise ValueError(f"{where}: the input is a string, so the output must be a JSON string, not {value!r:.200}")
         lines = [line for line in arguments.split("\n") if line.strip()]
         arguments = [_from_json(line, f"a line of the input of {where}") for line in lines]
         value = _from_json(value, f"the output of {where}")
@@ -173,7 +173,9 @@ def _call_test(entry: Mapping[str, Any], wrapped: WrappedOutputs, where: str) ->
 def _values(value: Any, wrapped: WrappedOutputs, where: str) -> tuple[Any, ...]:
     alone = isinstance(value, list) and len(value) == 1
     if wrapped == "always" and not alone:
-        raise ValueError(f"{where}: the output {value!r:.200} is no list of one, which wrapped_outputs=always asks for")
+        raise ValueError(
+            f"{where}: the output {value!r:.200} is not a list of one item, as wrapped_outputs=always requires"
+        )
     if wrapped == "always":
         return (value[0],)
     return (value, value[0]) if wrapped == "either" and alone else (value,)
@@ -187,6 +189,6 @@ def _check_plain(value: Any, where: str) -> None:
     elif type(value) in _PLAIN:
         parts = []
     else:
-        raise ValueError(f"{where} holds a {type(value).__name__}, which is no plain data")
+        raise ValueError(f"{where} holds a {type(value).__name__}, which is not plain data")
     for part in parts:
         _check_plain(part, where)

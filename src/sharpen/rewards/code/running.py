@@ -1,4 +1,4 @@
-"""Running a completion's program against its tests, in the one sandbox that all code verifiers share."""
+"""Runs programs against their tests, in a sandbox that all code verifiers share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _COMPILE = 'import sys; compile(sys.stdin.buffer.read().decode(), "program.py", 
 
 @lru_cache
 def shared_sandbox(isolation: Isolation, unsafe: bool) -> Sandbox:
-    """The sandbox of this process; it starts with the first program and ends with the process."""
+    """This process's sandbox; starts with the first program and closes at exit."""
     sandbox = Sandbox(isolation, unsafe=unsafe)
     atexit.register(sandbox.close)
     return sandbox
 
 
 class Budget:
-    """The time that is left to the tests of one program, and the limits of the next of them."""
+    """The remaining time for the tests of one program, and the limits for the next test."""
 
     def __init__(self, test_timeout_s: float, total_timeout_s: float, memory_bytes: int, output_bytes: int) -> None:
         self._test_timeout_s = test_timeout_s
@@ -40,7 +40,7 @@ class Budget:
         return self._left_s <= 0
 
     def spend(self, wall_s: float) -> None:
-        # As the sandbox measured it: a wait for a free processor before the start is not the program's.
+        # Measured by the sandbox, so that waiting for a free core does not count.
         self._left_s -= wall_s
 
     def of_one_test(self) -> Limits:
@@ -60,7 +60,7 @@ class Budget:
 
 
 def compiles(sandbox: Sandbox, code: str, budget: Budget) -> bool:
-    """Whether Python can compile the program; tried inside, since the compiler can run out of stack and memory."""
+    """Whether the program compiles; tried in the sandbox, as the compiler can run out of stack and memory."""
     result = sandbox.run(_COMPILE, stdin=code, limits=budget.of_one_test())
     return result.status is Status.OK
 
@@ -68,7 +68,7 @@ def compiles(sandbox: Sandbox, code: str, budget: Budget) -> bool:
 def stdin_tests(
     sandbox: Sandbox, code: str, tests: Sequence[StdinTest], budget: Budget, same: Callable[[bytes, str], bool]
 ) -> Iterator[bool]:
-    """For each test whether the program, run anew for it, ended with exit code 0 and printed what it should."""
+    """For each test, whether a fresh run of the program exits with 0 and prints the expected output."""
     for test in tests:
         if budget.is_spent:
             yield False
@@ -81,10 +81,10 @@ def stdin_tests(
 def call_tests(
     sandbox: Sandbox, code: str, tests: CallTests, budget: Budget, same: Callable[[Any, Any], bool]
 ) -> Iterator[bool]:
-    """For each test whether the function returned what it should.
+    """For each test, whether the function returns the expected value.
 
-    The program runs once for all tests, and again for the rest of them where it ended within one, which has failed
-    then. Where it has a ``class Solution``, the function is a method of that.
+    The program runs once for all tests. If it terminates during a test, that test fails, and the program is started
+    again for the rest. If it defines ``class Solution``, the function is a method of it.
     """
     function = tests.function
     if "." not in function and _HAS_SOLUTION.search(code):
@@ -107,9 +107,9 @@ def call_tests(
 def check_tests(
     sandbox: Sandbox, code: str, tests: Sequence[AssertTest], preamble: str, budget: Budget
 ) -> Iterator[bool]:
-    """For each test whether it ran to its last line, calling the program's functions in another process.
+    """For each test, whether it runs to its last line. It calls the program's functions in another process.
 
-    Raises `sharpen.sandbox.TestsError` for a test, or a preamble, that no program could pass.
+    Raises `sharpen.sandbox.TestsError` for a test or a preamble that no program could pass.
     """
     for test in tests:
         if budget.is_spent:

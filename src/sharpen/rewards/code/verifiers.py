@@ -1,4 +1,4 @@
-"""Rewards for programs in Python, which run in the sandbox only."""
+"""Rewards for Python programs. Programs run only in the sandbox."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _INDENTED = re.compile(r"(?:[ \t]*\r?\n)*[ \t]+\S")
 
 
 class Code(Verifier):
-    """What the rewards for programs have in common.
+    """The base of all rewards for programs.
 
-    ``code_from`` and ``tag`` say where the program stands, see `sharpen.rewards.code.extraction.extract_code`; a
-    completion without one is worth 0. With ``continues_prompt`` the program is the text in ``prompt_column`` and what
-    the completion adds to it, as a base model does. ``reference_column`` holds a right program, if anything; one that
-    begins with an indentation adds to the prompt. Only `reference` reads it.
+    ``code_from`` and ``tag`` say where the program is, see `sharpen.rewards.code.extraction.extract_code`; a completion
+    without a program scores 0. With ``continues_prompt`` the program is the text in ``prompt_column`` followed by the
+    completion, as a base model writes it. ``reference_column`` may hold a reference solution; one that starts indented
+    continues the prompt. Only `reference` reads it.
     """
 
     code_from: CodeSource = "fence"
@@ -56,20 +56,20 @@ class Code(Verifier):
         return as_completion(code, self.code_from, self.tag)
 
     def _code(self, completion: str, row: Row) -> str | None:
-        """The program, None if the completion gives none. Raises ValueError if the row has no prompt to continue."""
+        """The program; None if the completion has none. Raises ValueError if the row has no prompt to continue."""
         prompt = source_text(row, self.prompt_column) if self.continues_prompt and self.prompt_column else ""
         code = extract_code(completion, self.code_from, self.tag)
         return None if code is None else prompt + code
 
 
 class SandboxedCode(Code):
-    """What the rewards have in common that run a program, or a part of Python on it.
+    """The base of rewards that run or compile a program.
 
-    One test may take ``test_timeout_s`` and all tests of a program together ``total_timeout_s``, in which waiting for
-    the sandbox does not count; ``memory_bytes`` is its address space, ``output_bytes`` what it may print or return. A
-    program that goes beyond a limit fails the test. A failure of the sandbox itself is a `SandboxError`, which is
-    recorded with the sample: it is no reward of 0. ``isolation`` and ``unsafe`` are those of `sharpen.sandbox.Sandbox`;
-    a machine that cannot give this isolation is an error of the settings.
+    A test may take ``test_timeout_s``, and all tests of a program together ``total_timeout_s``, not counting the wait
+    for a sandbox. ``memory_bytes`` limits the address space, ``output_bytes`` what the program may print or return. A
+    program that exceeds a limit fails the test. A failure of the sandbox itself is a `SandboxError`, which is recorded
+    with the sample instead of a reward of 0. ``isolation`` and ``unsafe`` are those of `sharpen.sandbox.Sandbox`; if
+    the machine cannot provide the isolation, the settings are invalid.
     """
 
     at_once: ClassVar[int] = CORES
@@ -83,7 +83,7 @@ class SandboxedCode(Code):
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
-        # Before the first step, and before a model or a secret is in memory: the sandbox's process is started here.
+        # Start the sandbox process here: before the first step, and before models or secrets are in memory.
         try:
             self._sandbox.isolation  # noqa: B018
         except SandboxError as error:
@@ -99,7 +99,7 @@ class SandboxedCode(Code):
 
 
 class CodeCompiles(SandboxedCode):
-    """1 if the program compiles, else 0. Nothing of it is run."""
+    """1 if the program compiles, else 0. It is not run."""
 
     name: ClassVar[str] = "code_compiles"
 
@@ -109,23 +109,23 @@ class CodeCompiles(SandboxedCode):
 
 
 class ScoredCode(SandboxedCode):
-    """``score`` is ``all``, 1 if all tests pass, else 0; or ``share``, the share of the tests that pass."""
+    """``score`` is ``all``, 1 if all tests pass, else 0; or ``share``, the share of tests that pass."""
 
     score: Literal["all", "share"] = "all"
 
     def _score(self, passed: Iterable[bool], count: int) -> float:
-        """The reward for ``count`` tests; with ``all``, none is run after one that fails."""
+        """The reward for ``count`` tests; ``all`` stops at the first failure."""
         return float(all(passed)) if self.score == "all" else sum(passed) / count
 
 
 class CodeTests(ScoredCode):
     """1 if the program passes tests of input and output, else 0; or the share that it passes.
 
-    ``column`` holds the tests: of a whole program, which reads standard input and prints, or of the function that the
-    tests or ``function_column`` name; see `sharpen.rewards.code.rows.read_tests` for the forms, and for
-    ``wrapped_outputs``. Only inputs enter the sandbox; what comes out is compared outside, as
-    `sharpen.rewards.code.comparison` says: ``output`` and ``tolerance`` for what is printed, ``tuple_is_list``,
-    ``int_is_float`` and ``tolerance`` for what a function returns.
+    ``column`` holds the tests: either of a whole program, which reads standard input and prints, or of the function
+    named by the tests or by ``function_column``; see `sharpen.rewards.code.rows.read_tests` for the formats and
+    ``wrapped_outputs``. Only inputs enter the sandbox; outputs are compared outside it, see
+    `sharpen.rewards.code.comparison`: printed output by ``output`` and ``tolerance``, returned values by
+    ``tuple_is_list``, ``int_is_float`` and ``tolerance``.
     """
 
     name: ClassVar[str] = "code_tests"

@@ -1,4 +1,4 @@
-"""Where in a text the answer stands, and when two answers are the same text."""
+"""Extraction of the answer from a text, and the normal form in which answers are compared."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 Source = Literal["whole", "marker", "tags", "boxed", "last_number"]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?")
-# A fraction is one token: taking the 2 out of 1/2 would make a wrong answer right. A hyphen after a word or
-# a bracket is a minus between two terms, no sign.
+# A fraction is one token: extracting the 2 from 1/2 could make a wrong answer right. A hyphen after a word or a
+# bracket is a minus between two terms, not a sign.
 _NUMBER_IN_TEXT = re.compile(
     r"(?:(?<![\w)\]}.])[-+])?"
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
@@ -18,12 +18,12 @@ _NUMBER_IN_TEXT = re.compile(
 
 
 def extract(text: str, source: Source, marker: str = "####", tag: str = "answer") -> str | None:
-    """The answer in ``text``, stripped, or None if it gives none.
+    """The answer in ``text``, stripped, or None if there is none.
 
-    - ``whole``: all of it.
-    - ``marker``: what follows the last ``marker`` on its line.
-    - ``tags``: what stands in ``<tag>…</tag>``; more than one opening or closing tag is no answer.
-    - ``boxed``: what the last ``\\boxed{…}`` holds.
+    - ``whole``: the whole text.
+    - ``marker``: the rest of the line after the last ``marker``.
+    - ``tags``: the content of ``<tag>…</tag>``; None if there is more than one opening or closing tag.
+    - ``boxed``: the content of the last ``\\boxed{…}``.
     - ``last_number``: the last number, with its sign, thousands separators and denominator (``1/2``).
     """
     if source == "whole":
@@ -46,13 +46,13 @@ def given(answer: str, source: Source, marker: str = "####", tag: str = "answer"
 
 
 def after_marker(text: str, marker: str) -> str | None:
-    """What follows the last ``marker``, up to the end of its line."""
+    """The rest of the line after the last ``marker``."""
     _, found, rest = text.rpartition(marker)
     return rest.partition("\n")[0] if found else None
 
 
 def in_tags(text: str, tag: str) -> str | None:
-    """The content of ``<tag>…</tag>``, if each of the two occurs exactly once and in this order."""
+    """The content of ``<tag>…</tag>``, if both tags occur exactly once and in this order."""
     opening, closing = f"<{tag}>", f"</{tag}>"
     if text.count(opening) != 1 or text.count(closing) != 1:
         return None
@@ -61,7 +61,7 @@ def in_tags(text: str, tag: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{…}``, its braces balanced."""
+    """The content of the last ``\\boxed{…}``, with balanced braces."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -87,12 +87,11 @@ def last_number(text: str) -> str | None:
 
 
 def normalise(text: str, case_sensitive: bool = False) -> str:
-    """The form in which two answers are compared.
+    """The normal form in which answers are compared.
 
-    White space at the ends is dropped and within becomes one blank, as does one full stop at the end;
-    surrounding ``$`` signs go. A number loses its thousands separators, plus sign, leading zeros and
-    trailing decimal zeros: ``+1,234.50`` and ``1234.5`` are the same. Nothing is evaluated: ``48/6`` is not
-    ``8``. Letters are compared without their case unless ``case_sensitive``.
+    White space is stripped and collapsed; a final full stop and surrounding ``$`` signs are removed. Numbers lose their
+    thousands separators, plus sign, leading zeros and trailing decimal zeros: ``+1,234.50`` equals ``1234.5``. Nothing
+    is evaluated: ``48/6`` is not ``8``. Case is ignored unless ``case_sensitive``.
     """
     text = " ".join(text.replace("\u2212", "-").split())
     text = text.strip("$").strip()
@@ -104,7 +103,7 @@ def normalise(text: str, case_sensitive: bool = False) -> str:
 
 
 def _plain_number(text: str) -> str:
-    # Digits are edited as text: a float or Decimal would round a long number and make a wrong answer right.
+    # Edited as text: a float or Decimal would round a long number and make a wrong answer right.
     sign = "-" if text.startswith("-") else ""
     whole, _, fraction = text.lstrip("+-").replace(",", "").partition(".")
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")

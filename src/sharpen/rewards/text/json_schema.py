@@ -1,4 +1,4 @@
-"""JSON that fulfils a schema."""
+"""A reward for JSON that is valid under a schema."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sharpen.system.workers import WorkerPool
 _OPENING = re.compile(r" {0,3}```[ \t]*+(?:json)?[ \t]*+", re.IGNORECASE)
 _CLOSING = re.compile(r" {0,3}```[ \t]*+")
 
-# For the whole process, started when first needed: a schema's patterns, and its other rules, may take time without end.
+# One pool per process, started on first use: a schema's patterns and other rules may take unbounded time.
 _workers = WorkerPool(Path(__file__).with_name("json_schema_worker.py"))
 
 
 class JsonSchema(Verifier):
-    """1 if the completion's JSON fulfils the schema, else 0.
+    """1 if the completion's JSON is valid under the schema, else 0.
 
-    ``schema`` is a JSON schema (https://json-schema.org), or ``column`` names the column that holds one for each row,
-    as a mapping or as JSON text. ``answer_from`` says where the JSON stands: ``whole``, ``fence`` (the last block
-    between lines of three backticks, marked json or not marked) or ``tags`` (``<answer>…</answer>``, see ``tag``). It
-    must be JSON to the letter: no NaN, no key twice, nothing around it. A schema refers to parts of itself only, as
-    nothing is fetched; ``format`` is a note and not checked. Patterns of a schema are Python's, see `Regex`.
+    ``schema`` is a JSON schema (https://json-schema.org), or ``column`` names the column that holds a schema for each
+    row, as a mapping or as JSON text. ``answer_from`` says where the JSON is: ``whole``, ``fence`` (the last block
+    between lines of three backticks, labelled json or unlabelled) or ``tags`` (``<answer>…</answer>``, see ``tag``). It
+    must be strict JSON: no NaN, no duplicate keys, nothing around it. A schema may only refer to parts of itself, as
+    nothing is fetched; ``format`` is not checked. Patterns in a schema use Python's syntax, see `Regex`.
 
-    Values are validated in worker processes. What takes longer than ``timeout_s`` raises TimeoutError, which is
-    recorded with the sample.
+    Values are validated in worker processes. Validation that takes longer than ``timeout_s`` raises TimeoutError, which
+    is recorded with the sample.
 
-    Raises ValueError at construction for what is no schema, and while scoring for a row's, or for one whose references
-    lead nowhere.
+    Raises ValueError for an invalid schema, at construction or, for a row's schema, while scoring; and while scoring
+    for an unresolvable reference.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
@@ -52,7 +52,7 @@ class JsonSchema(Verifier):
     @model_validator(mode="after")
     def _one_schema(self) -> Self:
         if (self.of is None) == (self.column is None):
-            raise ValueError("give either schema (a JSON schema) or column (where the rows' schemas stand)")
+            raise ValueError("give either schema (a JSON schema) or column (the column that holds the schemas)")
         if self.of is not None:
             self._own  # noqa: B018
         return self
@@ -85,7 +85,7 @@ class JsonSchema(Verifier):
 
 
 def _last_block(text: str) -> str | None:
-    """What stands between the last two lines of three backticks that belong together, the first perhaps marked json."""
+    """The content of the last block fenced by three backticks, labelled json or unlabelled."""
     last: str | None = None
     opened: list[str] | None = None
     *lines, ending = text.split("\n")
@@ -102,11 +102,11 @@ def _last_block(text: str) -> str | None:
 
 
 def _checked(schema: Any) -> str:
-    """The schema as JSON text. Raises ValueError for what is no schema, or refers to what is not within it."""
+    """The schema as JSON text. Raises ValueError if it is invalid or has external references."""
     try:
         text = json.dumps(schema)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the schema is no JSON: {error}") from error
+        raise ValueError(f"the schema is not JSON: {error}") from error
     try:
         from jsonschema.exceptions import SchemaError
 
@@ -116,10 +116,10 @@ def _checked(schema: Any) -> str:
     try:
         validator.check_schema(validator.schema)
     except SchemaError as error:
-        raise ValueError(f"the schema is none: {error.message} (at {error.json_path})") from error
+        raise ValueError(f"invalid schema: {error.message} (at {error.json_path})") from error
     for reference in _references(validator.schema):
         if not reference.startswith("#"):
-            raise ValueError(f"the schema refers to {reference!r}, which is not within it; nothing is fetched")
+            raise ValueError(f"the schema refers to {reference!r} outside itself; external references are not fetched")
     return text
 
 
@@ -140,7 +140,7 @@ def _schema_of(row: dict[str, Any], column: str) -> Any:
         try:
             schema = json.loads(schema)
         except ValueError as error:
-            raise ValueError(f"the column {column!r} of this row is no JSON: {error}") from error
+            raise ValueError(f"the column {column!r} of this row is not JSON: {error}") from error
     if not isinstance(schema, (dict, bool)):
-        raise ValueError(f"the column {column!r} of this row holds no schema but a {type(schema).__name__}")
+        raise ValueError(f"the column {column!r} of this row must hold a schema, not a {type(schema).__name__}")
     return schema

@@ -1,7 +1,7 @@
 """Worker process of `sharpen.rewards.text.json_schema`, run as a script.
 
-Reads one JSON line ``{"schema", "text", "timeout_s"}`` after another from standard input and writes one line each:
-``{"valid": bool}``, or ``{"raised": text}`` where the schema cannot be used. The schema is JSON text.
+Reads JSON lines ``{"schema", "text", "timeout_s"}`` from standard input and writes a line for each:
+``{"valid": bool}``, or ``{"raised": text}`` if the schema cannot be used. The schema is JSON text.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from sharpen.system.worker_program import serve
 
 MOST_NESTED = 100
-"""Python's stack may not suffice for JSON that is nested deeper: it fulfils nothing then."""
+"""JSON nested deeper is invalid if it overflows Python's stack."""
 
 
 @lru_cache(maxsize=1000)
 def validator_of(schema: str) -> Any:
-    """What validates values by a schema, of the schema's own draft, or of 2020-12 where it names none."""
+    """The validator for a schema: of the draft that it names, by default 2020-12."""
     from jsonschema.validators import Draft202012Validator, validator_for
     from referencing import Registry
 
@@ -26,8 +26,8 @@ def validator_of(schema: str) -> Any:
     return validator_for(of, default=Draft202012Validator)(of, registry=Registry())
 
 
-def fulfils(text: str, validator: Any) -> bool:
-    """Whether a text is JSON to the letter, and its value valid. Raises what a schema that cannot be used does."""
+def is_valid(text: str, validator: Any) -> bool:
+    """Whether a text is strict JSON and its value is valid. Raises any exception for a schema that cannot be used."""
     try:
         value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _nesting(value: Any) -> int:
-    """How deep lists and objects are nested."""
+    """The nesting depth of lists and objects."""
     depth, level = 0, [value]
     while level := [inner for outer in level if isinstance(outer, (dict, list)) for inner in _inner(outer)]:
         depth += 1
@@ -65,10 +65,10 @@ def _inner(value: dict[str, Any] | list[Any]) -> list[Any]:
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"valid": fulfils(question["text"], validator_of(question["schema"]))}
+        return {"valid": is_valid(question["text"], validator_of(question["schema"]))}
     except MemoryError:
         raise
-    # A reference that leads nowhere, or round in circles: the schema's fault, by whatever exception.
+    # An unresolvable or circular reference in the schema may raise anything.
     except Exception as error:  # noqa: BLE001
         return {"raised": f"{type(error).__name__}: {error}"}
 

@@ -1,4 +1,4 @@
-"""How much of a completion is in one language, or in one script."""
+"""A reward for the share of a completion in one language or script."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sharpen.rewards.verifier import Verifier
 from sharpen.suggest import did_you_mean
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…;:])\s+|(?<=[。！？；])|\n+")
-LETTERS_TO_TELL = 20
-"""Sentences with fewer letters are joined to the next one before their language is told."""
+LETTERS_TO_CLASSIFY = 20
+"""Sentences with fewer letters are joined with the next one before classification."""
 
 _UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"}
 _SCRIPTS = {
@@ -39,15 +39,15 @@ _ALONE = {
 class Language(Verifier):
     """The share of the completion's words that are in the target language, or script, from 0 to 1.
 
-    DeepSeek-R1's reward for language consistency (2501.12948, 2.3.2): words of the target language / words. Code,
-    formulas, LaTeX commands, tags, addresses and single Latin letters are no words. In scripts written without spaces
-    (Chinese, Japanese, Thai, …) each letter counts as a word.
+    DeepSeek-R1's language consistency reward (2501.12948, 2.3.2): words of the target language / words. Code,
+    formulas, LaTeX commands, tags, URLs and single Latin letters do not count as words. In scripts written without
+    spaces (Chinese, Japanese, Thai, …) each letter counts as a word.
 
-    ``language`` is a code such as ``en``, ``de`` or ``zh`` (ISO 639-1): a word counts if it is written in the
-    language's script and stands in a sentence of the language. Sentences are told by py3langid, short ones together
-    with the next; where no other language shares the script (Greek, Hebrew, Korean, Thai, …) the script alone decides.
-    ``script`` is the name of one, such as ``latin``, ``cyrillic`` or ``cjk``: the first word of the Unicode names of
-    its letters. A completion without words has 0.
+    ``language`` is an ISO 639-1 code such as ``en``, ``de`` or ``zh``: a word counts if it is in the language's script
+    and in a sentence of the language. py3langid classifies the sentences, short ones together with the next; if no
+    other language shares the script (Greek, Hebrew, Korean, Thai, …), the script alone decides. ``script`` is a script
+    such as ``latin``, ``cyrillic`` or ``cjk``: the first word of the Unicode names of its letters. A completion without
+    words scores 0.
 
     Raises ValueError at construction for an unknown language or script.
     """
@@ -69,9 +69,7 @@ class Language(Verifier):
                     f"Known: {', '.join(sorted({*known, *_ALONE}))}"
                 )
         if self.script is not None and self.script.upper() not in _all_scripts():
-            raise ValueError(
-                f"no letter is of the script {self.script!r}.{did_you_mean(self.script.upper(), _all_scripts())}"
-            )
+            raise ValueError(f"unknown script {self.script!r}.{did_you_mean(self.script.upper(), _all_scripts())}")
         return self
 
     def __call__(self, completion: str, **row: Any) -> float:
@@ -85,11 +83,11 @@ class Language(Verifier):
             return 0.0
         if self.language is None or self.language in _ALONE:
             return sum(script in scripts for script in words) / len(words)
-        # Kana tell Japanese from Chinese; letters of any other script say nothing about the words around them.
-        telling = {*scripts, "HIRAGANA", "KATAKANA"} if "CJK" in scripts else set(scripts)
+        # Kana distinguish Japanese from Chinese; other scripts say nothing about the words around them.
+        scripts_to_classify = {*scripts, "HIRAGANA", "KATAKANA"} if "CJK" in scripts else set(scripts)
         return sum(
             sum(script in scripts for _, script in part)
-            for part in _parts(text, telling)
+            for part in _parts(text, scripts_to_classify)
             if _language_of(" ".join(word for word, _ in part)) == self.language
         ) / len(words)
 
@@ -116,11 +114,11 @@ def _words(text: str) -> Iterator[Word]:
 
 
 def _parts(text: str, scripts: Collection[str]) -> Iterator[list[Word]]:
-    """The words of these scripts, sentence by sentence, the short sentences joined to the next."""
+    """The words of these scripts by sentence, short sentences joined with the next."""
     part: list[Word] = []
     for sentence in _SENTENCE_END.split(text):
         part += [word for word in _words(sentence) if word[1] in scripts]
-        if sum(len(word) for word, _ in part) >= LETTERS_TO_TELL:
+        if sum(len(word) for word, _ in part) >= LETTERS_TO_CLASSIFY:
             yield part
             part = []
     if part:
@@ -129,7 +127,7 @@ def _parts(text: str, scripts: Collection[str]) -> Iterator[list[Word]]:
 
 @cache
 def _script(character: str) -> str:
-    # A letter without a name is of no script, and none of its words counts for any.
+    # Letters without a Unicode name belong to no script.
     return unicodedata.name(character, "UNKNOWN").split()[0].partition("-")[0]
 
 
@@ -146,7 +144,7 @@ def _language_of(sentence: str) -> str:
 
 
 def _languages() -> list[str]:
-    """The languages that py3langid tells apart."""
+    """The languages that py3langid can identify."""
     try:
         import py3langid
     except ModuleNotFoundError as error:

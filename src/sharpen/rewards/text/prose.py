@@ -1,4 +1,4 @@
-"""What of a text is in a language: all but code, formulas, commands of LaTeX, tags and addresses."""
+"""Strips everything but prose from a text: code, formulas, LaTeX commands, tags and URLs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _END = re.compile(r"\\end\{\w++\*?\}")
 
 
 def prose(text: str) -> str:
-    """``text`` with a line break in place of each piece that is in no language. Takes linear time."""
-    # Where each closing stands last: to search for one that does not come would read the whole rest for each opening.
+    """``text`` with a line break in place of each piece that is not prose. Takes linear time."""
+    # The last position of each closing: searching for a missing one would scan the rest of the text for each opening.
     last = {closing: text.rfind(closing) for closing in _CLOSINGS.values()}
     last |= {found[0]: found.start() for found in _END.finditer(text)}
     kept: list[str] = []

@@ -1,4 +1,4 @@
-"""A reward by a regular expression of the user's, which runs where it can be ended."""
+"""A reward by a regular expression, matched in worker processes so that it can time out."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pydantic import Field, field_validator
 from sharpen.rewards.verifier import Verifier
 from sharpen.system.workers import WorkerPool
 
-# For the whole process, started when first needed. A pattern holds the interpreter's lock until it is done, so that
-# within this process neither another thread nor a signal could end it.
+# One pool per process, started on first use. re holds the GIL while it matches, so neither a thread nor a signal of
+# this process could interrupt it.
 _workers = WorkerPool(Path(__file__).with_name("regex_worker.py"))
 
 
 class Regex(Verifier):
     """``value`` if the pattern matches the completion, else 0.
 
-    ``mode`` "fullmatch" asks for the whole completion, without white space at its ends; "search" for any
-    part of it. Flags are written into the pattern, as in ``(?is)``.
+    With ``mode`` "fullmatch" the pattern must match the whole stripped completion, with "search" any part of it. Flags
+    go into the pattern, as in ``(?is)``.
 
-    Patterns run in worker processes: Python's ``re`` takes quadratic time for a search of ``.*;.*`` in a long line, and
-    exponential time with nested repetitions such as ``(a+)+b``. One that takes longer than ``timeout_s`` raises
+    Patterns run in worker processes: Python's ``re`` takes quadratic time to search a long line for ``.*;.*``, and
+    exponential time with nested repetitions such as ``(a+)+b``. A match that takes longer than ``timeout_s`` raises
     TimeoutError, which is recorded with the sample.
     """
 
@@ -41,7 +41,7 @@ class Regex(Verifier):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
+            raise ValueError(f"invalid regular expression: {error}") from error
         return pattern
 
     def __call__(self, completion: str, **row: Any) -> float:

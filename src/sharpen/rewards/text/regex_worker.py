@@ -1,7 +1,7 @@
 """Worker process of `sharpen.rewards.text.regex`, run as a script.
 
-Reads one JSON line ``{"mode", "pattern", "text", "timeout_s"}`` after another from standard input and writes one line
-``{"matches": bool}`` each. ``mode`` is ``fullmatch`` or ``search``.
+Reads JSON lines ``{"mode", "pattern", "text", "timeout_s"}`` from standard input and writes a line
+``{"matches": bool}`` for each. ``mode`` is ``fullmatch`` or ``search``.
 """
 
 from __future__ import annotations

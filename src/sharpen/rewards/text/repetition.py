@@ -1,4 +1,4 @@
-"""A penalty for saying the same again."""
+"""A penalty for repetition."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pydantic import Field
 
 from sharpen.rewards.verifier import Verifier
 
-# In scripts that are written without spaces each letter is a word; so is each other sign.
+# In scripts written without spaces each letter is a word, as is each punctuation mark.
 _WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+|[^\w\s]|_")
 
 
 class Repetition(Verifier):
-    """``penalty`` times the share of the completion's n-grams of words that occurred before in it; 0 at best.
+    """``penalty`` times the share of the completion's word n-grams that repeat an earlier one; 0 at best.
 
-    With N n-grams, U of them different: penalty · (1 − U / N). ``ngram`` is n. Words are runs of letters and digits,
-    without case; each punctuation mark is one, and each letter of a script written without spaces. A completion of
-    fewer than n words has 0.
+    With N n-grams, U of them distinct: penalty · (1 − U / N). ``ngram`` is n. Words are case-insensitive runs of
+    letters and digits, single punctuation marks, and single letters of scripts written without spaces. A completion of
+    fewer than n words scores 0.
     """
 
     name: ClassVar[str] = "repetition"

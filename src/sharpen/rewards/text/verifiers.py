@@ -1,4 +1,4 @@
-"""Rewards by rule: the exact answer, words, tags."""
+"""Rule-based rewards: exact answer, words, tags."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sharpen.types import Row
 class ExactAnswer(Verifier):
     """1 if the answer in the completion is the expected one, else 0.
 
-    ``answer_from`` says where the completion's answer stands, see `sharpen.rewards.text.extraction.extract`;
-    when two answers are the same, see `sharpen.rewards.text.extraction.normalise`. ``column`` holds the expected
-    answer; where it holds a solution that ends in the marker, tags or box, the answer is taken from there.
+    ``answer_from`` says where the completion's answer is, see `sharpen.rewards.text.extraction.extract`; answers are
+    compared after `sharpen.rewards.text.extraction.normalise`. ``column`` holds the expected answer; if it holds a
+    solution with the answer in the marker, tags or box, the answer is extracted from there.
     """
 
     name: ClassVar[str] = "exact_answer"
@@ -54,9 +54,8 @@ class ExactAnswer(Verifier):
 class Contains(Verifier):
     """1 if the completion contains the words, else 0.
 
-    The words are a list in ``words``, or stand in the row's ``column`` as a text (one word or phrase) or a
-    list. ``whole_word`` counts a word only where no letter or digit touches it; ``mode`` asks for all or
-    any of them.
+    The words are the list ``words``, or the row's ``column``: a string (one word or phrase) or a list. With
+    ``whole_word``, a word must not be adjacent to a letter or digit. ``mode`` requires all or any of the words.
     """
 
     name: ClassVar[str] = "contains"
@@ -70,7 +69,7 @@ class Contains(Verifier):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if bool(self.words) == (self.column is not None):
-            raise ValueError("give either words (a list) or column (where the words stand)")
+            raise ValueError("give either words (a list) or column (the column that holds the words)")
         return self
 
     @property
@@ -99,15 +98,15 @@ class Contains(Verifier):
         return re.search(pattern, text, 0 if self.case_sensitive else re.IGNORECASE) is not None
 
 
-FILLING = "Let me think about it."
-"""What stands in the tags that hold no answer, in a completion that is put together for a check."""
+FILLER = "Let me think about it."
+"""The content of the tags other than the answer's, in completions constructed by `sharpen reward check`."""
 
 
 class Tags(Verifier):
-    """1 if the completion is made of the tags, once each, filled, in order, nothing around them; else 0.
+    """1 if the completion consists of exactly the tags, once each, in order and non-empty; else 0.
 
-    With the default ``tags`` that is ``<think>…</think> <answer>…</answer>``. ``prefilled`` is for chat
-    templates that end the prompt with the first opening tag: the completion then starts within it.
+    The default ``tags`` are ``<think>…</think> <answer>…</answer>``. ``prefilled`` is for chat templates that end the
+    prompt with the first opening tag: the completion then starts inside it.
     """
 
     name: ClassVar[str] = "tags"
@@ -119,13 +118,13 @@ class Tags(Verifier):
     @classmethod
     def _distinct(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(tags)) < len(tags) or not all(tags):
-            raise ValueError("each tag must be named once")
+            raise ValueError("the tags must be distinct and not empty")
         return tags
 
     def around(self, answer: str) -> str:
-        """The tags with ``answer`` in the last of them, on lines of its own, and a filling in the others."""
+        """The tags with ``answer`` on its own line in the last of them, and filler text in the others."""
         *before, last = self.tags
-        filled = "".join(f"<{tag}>{FILLING}</{tag}>\n" for tag in before)
+        filled = "".join(f"<{tag}>{FILLER}</{tag}>\n" for tag in before)
         text = f"{filled}<{last}>\n{answer}\n</{last}>"
         return text.removeprefix(f"<{self.tags[0]}>") if self.prefilled else text
 
