@@ -121,7 +121,7 @@ def test_what_does_not_fit_fails_alone(tmp_path: Path, written: Any) -> None:
     (scores,) = reward.score([group])
     assert [score.error is None for score in scores] == [True, False, True]
     assert scores[1].total is None
-    assert "with its prompt longer than the scorer's 128 tokens" in str(scores[1].error)
+    assert "with its prompt longer than the scorer's context of 128 tokens" in str(scores[1].error)
     assert scores[2].total == pytest.approx(logits(folder, "sequence", whole(group, 2)).item(), rel=1e-4, abs=1e-5)
 
 
@@ -148,14 +148,14 @@ def test_bfloat16_is_near(tmp_path: Path, groups: list[Group]) -> None:
 def test_a_model_that_was_not_trained_to_score_is_refused(tmp_path: Path) -> None:
     reward = resolve_reward({"name": "reward_model", "path": str(tiny_folder(tmp_path / "policy"))})
     for _ in range(2):
-        with pytest.raises(RewardError, match=r"the head of .*policy is 0, so it is no trained scorer"):
+        with pytest.raises(RewardError, match=r"the head of .*policy is 0, so it is not a trained scorer"):
             reward.use_tokenizer(POLICY)
 
 
 def test_a_score_that_is_not_finite_is_named(tmp_path: Path, groups: list[Group]) -> None:
     reward: Any = reward_of(save_scorer(tmp_path / "rm", "sequence"), "sequence")
     reward.scorer.head.weight.data.fill_(math.nan)
-    with pytest.raises(RewardError, match=r"'reward_model' gave \[nan\] to prompt '1\+1=', completion 0"):
+    with pytest.raises(RewardError, match=r"'reward_model': the scores \[nan\] of prompt '1\+1=', completion 0"):
         reward.score(groups)
 
 

@@ -160,8 +160,8 @@ def test_what_cannot_be_rendered_is_an_error(tmp_path: Path) -> None:
     ((score,),) = reward_of(folder, policy).score([group_of(policy, ["2"])])
     assert score.error is None
     templated = hub_folder(tmp_path / "rm2", AutoModelForSequenceClassification, TEMPLATE)
-    with pytest.raises(RewardError, match="prompt 'rows:1' is a text and no conversation"):
+    with pytest.raises(RewardError, match="prompt 'rows:1' is not a conversation"):
         reward_of(templated, policy, template="scorer").score([group_of(policy, ["2"], chat=False)])
     refusing = hub_folder(tmp_path / "rm3", AutoModelForSequenceClassification, "{{ raise_exception('no user') }}")
-    with pytest.raises(RewardError, match="the scorer's chat template refuses its conversation: no user"):
+    with pytest.raises(RewardError, match="the scorer's chat template rejects its conversation: no user"):
         reward_of(refusing, policy).score([group_of(policy, ["2"])])

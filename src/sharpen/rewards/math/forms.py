@@ -1,4 +1,4 @@
-"""When two mathematical answers are the same: sets, tuples, intervals, matrices and relations, part by part."""
+"""Compares mathematical answers part by part: sets, tuples, intervals, matrices and relations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 from sharpen.rewards.math.text import choice, number, split_unit, words
 
 Equal = Callable[[str, str], bool]
-"""Whether two expressions without such structure are equal."""
+"""Whether two unstructured expressions are equal."""
 
 Kind = Literal["list", "set", "sequence", "union", "ratio", "matrix", "relation", "expression"]
 
@@ -21,7 +21,7 @@ _OPEN = {"{", "(", "[", r"\{", r"\langle", r"\lfloor", r"\lceil"}
 _CLOSE = {"}", ")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil"}
 _RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\equiv", r"\approx", r"\sim", r"\subset", r"\subseteq")
 _MOST_REPEATED = 4
-"""Elements are not named more often than this in a set that is worth comparing element by element."""
+"""Collections whose lengths differ by a larger factor are not compared element by element."""
 _FLIPPED = {">": "<", r"\ge": r"\le"}
 _NAME = r"(?:[a-zA-Z]|\\(?!pi\b)[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'*"
 _NAMES = rf"\(\s*{_NAME}\s*(?:,\s*{_NAME}\s*)*\)"
@@ -35,8 +35,8 @@ _FOREIGN_INTERVAL = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\
 class MathForm:
     """The outermost structure of the answer ``text``.
 
-    ``mark`` holds a sequence's brackets, a matrix's number of columns, or a relation's operators; ``parts`` what they
-    enclose or stand between.
+    ``mark`` holds a sequence's brackets, a matrix's number of columns, or a relation's operators; ``parts`` the
+    elements or sides.
     """
 
     kind: Kind
@@ -46,7 +46,7 @@ class MathForm:
 
 
 def same(expected: str, answer: str, equal: Equal) -> bool:
-    """Whether two cleaned answers mean the same; ``equal`` decides where there is no structure left."""
+    """Whether two cleaned answers are the same; ``equal`` compares the unstructured parts."""
     if _tight(expected) == _tight(answer):
         return True
     numbers = number(expected), number(answer)
@@ -120,7 +120,7 @@ def _same_form(expected: MathForm, answer: MathForm, equal: Equal) -> bool:
         if lengths[1] > _MOST_REPEATED * lengths[0]:
             return False
         subjects = _subjects(expected), _subjects(answer)
-        # Without the names, which of the values is which is lost: x = 1, y = 2 is not 2, 1.
+        # Without names the assignment of the values is lost: x = 1, y = 2 is not 2, 1.
         if subjects[0] != subjects[1] and max(map(len, subjects)) > 1:
             return False
     if kinds <= {"set", "list"} and "set" in kinds:
@@ -141,7 +141,7 @@ def _same_form(expected: MathForm, answer: MathForm, equal: Equal) -> bool:
 
 
 def _subjects(of: MathForm) -> frozenset[str]:
-    """What the parts of a list are said to be the values of."""
+    """The symbols that the parts of a list assign values to."""
     sides = [_split(part, ("=",)) for part in of.parts]
     return frozenset(_tight(found[0]) for found, signs in sides if signs and _SUBJECT.fullmatch(found[0]))
 
@@ -171,9 +171,9 @@ def _same_interval(intervals: Sequence[tuple[str, str] | None], equal: Equal) ->
 
 
 def _value(of: MathForm, equal: Equal) -> tuple[str, str | None]:
-    """What an answer is said to be, as in ``x = 2 + 3 = 5``: the subject (empty if none) and the last value.
+    """The subject (empty if none) and the last value of a chain such as ``x = 2 + 3 = 5``.
 
-    The value is None where the sides are not the same, as those of an equation are not.
+    The value is None if the sides differ, as in an equation to be solved.
     """
     if of.kind != "relation":
         return "", of.text
@@ -189,7 +189,7 @@ def _value(of: MathForm, equal: Equal) -> tuple[str, str | None]:
 
 
 def _interval(of: MathForm) -> tuple[str, str] | None:
-    """An inequality in one symbol as the symbol and the interval; None if it is none."""
+    """An inequality in one symbol as the symbol and its interval; None for anything else."""
     if of.kind != "relation" or set(of.mark) - {"<", ">", r"\le", r"\ge"}:
         return None
     parts, operators = list(of.parts), list(of.mark)
@@ -212,7 +212,7 @@ def _interval(of: MathForm) -> tuple[str, str] | None:
 
 
 def _matched(expected: Sequence[str], answer: Sequence[str], equal: Equal) -> bool:
-    """Whether the two have the same elements as often, in any order."""
+    """Whether the two are equal as multisets."""
     left = list(answer)
     for part in expected:
         found = next((i for i, other in enumerate(left) if same(part, other, equal)), None)
@@ -227,7 +227,7 @@ def _within(parts: Sequence[str], others: Sequence[str], equal: Equal) -> bool:
 
 
 def _split(text: str, separators: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """``text`` cut at the separators that stand in no brackets, and these separators."""
+    """``text`` split at the separators outside brackets, and these separators."""
     parts, found, depth, environments = [""], [], 0, 0
     for token in _TOKEN.finditer(text):
         if token[1]:
@@ -257,5 +257,5 @@ def _one_bracket(text: str) -> bool:
 
 
 def _tight(text: str) -> str:
-    """Without the blanks that separate no two words or numbers."""
+    """Without blanks, except between two words or numbers."""
     return re.sub(r"\s+(?!\w)|(?<!\w)\s+", "", text)

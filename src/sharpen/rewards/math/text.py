@@ -1,6 +1,6 @@
-"""How a mathematical answer is written: one spelling for what means the same, numbers read exactly, units told apart.
+"""Normalises the notation of mathematical answers, and parses numbers (exactly), words, choices and units.
 
-Nothing here computes with more than plain numbers; what else is equal `sharpen.rewards.math.forms` decides.
+Only plain numbers are evaluated here; `sharpen.rewards.math.forms` compares everything else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "012345678
 
 
 def _scaled(found: re.Match[str]) -> str:
-    # What \\text{} held besides stays in it: 5 \\text{ million dollars}.
+    # Keep the rest of \\text{}: 5 \\text{ million dollars}.
     inside = "\\text" in found[0] and not found[0].rstrip().endswith("}")
     return rf"\times 10^{{{_SCALES[found[1]]}}}" + (r"\text{" if inside else "")
 
@@ -91,7 +91,7 @@ _UNIT_IN_LETTERS = re.compile(
     re.DOTALL,
 )
 _ONE_LETTER_UNIT = re.compile(r"(?P<value>.*\d)\s+(?P<unit>[mgshLlN])(?P<power>\s*\^\s*\{?[23]\}?)?")
-# Words that say more than a unit does: "5 or more" is not 5.
+# Words that are not part of a unit: "5 or more" is not 5.
 _NO_UNITS = {
     "and", "or", "if", "than", "not", "more", "less", "at", "least", "most", "about", "approximately", "to", "no",
     "none", "from", "over", "under", "only", "mod", "modulo", "base", "is", "are", "was", "were", "be", "but", "maybe",
@@ -99,7 +99,7 @@ _NO_UNITS = {
 }  # fmt: skip
 _MOST_UNIT_WORDS = 4
 
-# Names of the same unit; a unit that is not here stands for itself.
+# Synonyms of units; any other unit only equals itself.
 _UNIT_NAMES = {
     name: names[0]
     for names in (
@@ -116,7 +116,7 @@ _UNIT_NAMES = {
 
 
 def clean(text: str) -> str:
-    """``text`` without what does not change its meaning: one spelling of signs, fractions, spaces and brackets."""
+    """``text`` in a normal form: signs, fractions, spaces and brackets have one notation."""
     while (inner := boxed(text)) is not None:
         text = inner
     text = text.strip()
@@ -137,7 +137,7 @@ def clean(text: str) -> str:
 
 
 def nesting(text: str) -> int:
-    """How deep the brackets of a text are nested."""
+    """The nesting depth of a text's brackets."""
     depth = deepest = 0
     for character in text:
         depth += (character in "{([") - (character in "})]")
@@ -146,7 +146,7 @@ def nesting(text: str) -> int:
 
 
 def number(text: str) -> Fraction | None:
-    """The plain number that a cleaned text is, exactly: an integer, decimal, fraction, mixed number or percentage."""
+    """The exact value of a cleaned integer, decimal, fraction, mixed number or percentage; None for other text."""
     text = text.strip()
     if text.startswith("(") and text.endswith(")") and "(" not in text[1:]:
         text = text[1:-1].strip()
@@ -176,10 +176,10 @@ def number(text: str) -> Fraction | None:
 
 
 def words(text: str) -> str | None:
-    """The words that a cleaned text is, without case, or None where it is more or less than words.
+    """A cleaned text in lower case if it consists of words only, else None.
 
-    A single letter is a variable or the letter of a choice, and no word. Two consonants, such as xy, are a product
-    unless they are marked as text.
+    A single letter is a variable or a choice, not a word. Two consonants, such as xy, are a product unless they are
+    inside ``\\text{}``.
     """
     plain = " ".join(_TEXT.sub(r" \1 ", text).split())
     if not _WORDS.fullmatch(plain) or len(plain.rstrip(".")) < 2 or re.fullmatch("[b-df-hj-np-tv-z]{2}", text):
@@ -188,17 +188,17 @@ def words(text: str) -> str | None:
 
 
 def choice(text: str) -> str | None:
-    """The letter of a choice: ``B``, ``(B)``, ``B)`` or ``\\text{B}``."""
+    """The letter of a multiple-choice answer: ``B``, ``(B)``, ``B)`` or ``\\text{B}``."""
     found = re.fullmatch(r"\(?\s*([A-Z])\s*\)?\.?", _TEXT.sub(r"\1", text).strip())
     return found[1] if found else None
 
 
 def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
-    """A cleaned text without the unit at its end, and the unit by one name of it; None where it has none.
+    """A cleaned text without its final unit, and the unit's canonical name; None if it has none.
 
-    A unit is what ``\\text{}`` holds at the end, or a known name of a unit or a word of four letters or more after a
-    number; with ``one_letter`` also a letter apart from the number, which may as well be a factor: ``5 m``.
-    ``\\$`` and ``$`` before a number are dollars.
+    A unit is a final ``\\text{}``, or after a number a known unit name or a word of at least four letters; with
+    ``one_letter`` also a letter separated from the number, which could also be a factor: ``5 m``. ``\\$`` and ``$``
+    before a number are dollars.
     """
     if money := re.fullmatch(r"(-?)\s*\\?\$\s*(-?\s*[\d.].*)", text):
         return (money[1] + money[2]).strip(), "dollar"
@@ -220,7 +220,7 @@ def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
 
 
 def _unit_name(name: str) -> tuple[str, bool]:
-    """A unit by one name of it, and whether that is a known one."""
+    """A unit's canonical name, and whether the unit is known."""
     power = ""
     for prefix, digit in (("square ", "^2"), ("sq ", "^2"), ("cubic ", "^3"), ("cu ", "^3")):
         if name.casefold().startswith(prefix):

@@ -18,28 +18,28 @@ from sharpen.types import Row
 
 MOST_CHARACTERS = 1000
 MOST_NESTED = 30
-"""Longer answers, and brackets nested deeper, are equal to nothing but the same text."""
+"""Longer answers, and deeper nested brackets, only equal the same text."""
 
-# For the whole process, started when first needed. math-verify's own time-out is a signal, which works in the
-# main thread only and does not stop a computation inside C code.
+# One pool per process, started on first use. math-verify's own timeout uses a signal, which only works in the main
+# thread and does not interrupt C code.
 _workers = WorkerPool(Path(__file__).with_name("worker.py"))
 
 
 class Math(Verifier):
     """1 if the completion's answer is mathematically equal to the expected one, else 0.
 
-    ``answer_from`` says where the completion's answer stands, see `sharpen.rewards.text.extraction.extract`.
-    ``column`` holds the expected answer, bare or as a solution that ends in ``\\boxed{…}`` or, as GSM8K's
-    do, after ``####``.
+    ``answer_from`` says where the completion's answer is, see `sharpen.rewards.text.extraction.extract`.
+    ``column`` holds the expected answer, bare or as a solution that ends in ``\\boxed{…}`` or, as in GSM8K, after
+    ``####``.
 
-    Equal is what evaluates to the same: ``2+3`` and ``x=5`` count as ``5``. Where the problem itself is
-    such an expression, repeating it would be right; use ``exact_answer`` there. Decimals are exact, so ``0.333`` is
-    not ``1/3``; ``50\\%`` is ``0.5`` and not ``50``; a unit may be left out, but not be another one; tuples and
-    intervals keep their order and brackets, sets and lists have none. What cannot be read as mathematics is compared
-    as text. docs/rewards.md lists what is known to be missed. A comparison that takes longer than ``timeout_s``
-    raises TimeoutError, which is recorded with the sample.
+    Answers are equal if they evaluate to the same value: ``2+3`` and ``x=5`` equal ``5``. If the problem itself is such
+    an expression, repeating it would be right; use ``exact_answer`` instead. Decimals are exact, so ``0.333`` is not
+    ``1/3``; ``50\\%`` is ``0.5`` and not ``50``; a unit may be omitted, but not differ; order and brackets matter in
+    tuples and intervals, but not in sets and lists. What cannot be parsed as mathematics is compared as text.
+    docs/rewards.md lists known misses. A comparison that takes longer than ``timeout_s`` raises TimeoutError, which is
+    recorded with the sample.
 
-    ``answer`` gives the text for majority voting: ``1/2`` and ``0.5`` count as two answers there.
+    ``answer`` is the text for majority voting: ``1/2`` and ``0.5`` are two answers there.
     """
 
     name: ClassVar[str] = "math"
@@ -74,9 +74,9 @@ class Math(Verifier):
 
 
 def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
-    """Whether two answers, in LaTeX or plain text, are mathematically equal; usable from any thread.
+    """Whether two answers, in LaTeX or plain text, are mathematically equal; thread-safe.
 
-    An answer of more than `MOST_CHARACTERS` (or twice the expected one) or `MOST_NESTED` is not read. Raises
+    An answer beyond `MOST_CHARACTERS` (or twice the expected answer's length) or `MOST_NESTED` is not parsed. Raises
     TimeoutError after ``timeout_s``, and ValueError if ``expected`` is empty.
     """
     if not expected.strip():
@@ -96,7 +96,7 @@ def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
     return bool(answer) and same(expected, answer, compare)
 
 
-# The completions of a group often give the same answer.
+# Completions of a group often have the same answer.
 @lru_cache(maxsize=10_000)
 def _compare(expected: str, answer: str, timeout_s: float) -> bool:
     question = {"expected": expected, "answer": answer, "timeout_s": timeout_s}

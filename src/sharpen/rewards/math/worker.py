@@ -1,7 +1,7 @@
 """Worker process of `sharpen.rewards.math.verifier`, run as a script.
 
-Reads one JSON line ``{"expected", "answer", "timeout_s"}`` after another from standard input and writes one
-line ``{"equal": bool}`` each. Both are LaTeX or plain text of one expression or relation.
+Reads JSON lines ``{"expected", "answer", "timeout_s"}`` from standard input and writes a line ``{"equal": bool}`` for
+each. Both answers are one expression or relation, in LaTeX or plain text.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sharpen.system.worker_program import serve
 DIGITS = 60
 RELATIVE_ERROR = sympy.Float("1e-40", DIGITS)
 
-# Units stay: math-verify would take the t of 3t for one. R and r stay two symbols.
+# Keep units, as math-verify would take the t of 3t for one. Keep R and r as two symbols.
 _SPELLING = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 _IN_A_BASE = re.compile(r"\d\s*_")
 _READING = ConversionConfig(lowercase_symbols=False)
 
 
 def equal(expected: str, answer: str) -> bool:
-    """Whether both can be read and math-verify finds them equal, and no exact check shows that they are not."""
+    """Whether both can be parsed, math-verify finds them equal, and no exact check refutes it."""
     is_real = not (should_treat_as_complex(expected) or should_treat_as_complex(answer))
     left, right = read(expected, is_real), read(answer, is_real)
     if left is None or right is None:
@@ -37,14 +37,14 @@ def equal(expected: str, answer: str) -> bool:
         return same(left, right)
     except MemoryError:
         raise
-    # What the texts mean may be nothing that sympy can compare, and it says so by any exception.
+    # sympy raises any exception for objects that it cannot compare.
     except Exception:  # noqa: BLE001
         return False
 
 
 def read(text: str, is_real: bool) -> Any:
-    """The sympy object that a text stands for, its decimals exact; None if it cannot be read."""
-    if _IN_A_BASE.search(text):  # which the parser would drop
+    """The text as a sympy object with exact decimals; None if it cannot be parsed."""
+    if _IN_A_BASE.search(text):  # the parser would drop the base
         return None
     try:
         found = latex2sympy(
@@ -54,14 +54,14 @@ def read(text: str, is_real: bool) -> Any:
             normalization_config=None,
             conversion_config=_READING,
         )
-    # The parser raises plain Exception, and what sympy raises while it builds the object may be anything.
+    # The parser raises plain Exception, and sympy may raise anything while it builds the object.
     except Exception:  # noqa: BLE001
         return None
     return _with_imaginary_unit(exact(found))
 
 
 def exact(found: Any) -> Any:
-    """The same with decimals as fractions and nothing held back from evaluation: 0.1 is 1/10 and 9% is 9/100."""
+    """The same, evaluated, with decimals as fractions: 0.1 is 1/10 and 9% is 9/100."""
     if isinstance(found, sympy.MatrixBase):
         return found.applyfunc(exact)
     if isinstance(found, sympy.UnevaluatedExpr):
@@ -77,7 +77,7 @@ def exact(found: Any) -> Any:
 
 
 def _with_imaginary_unit(found: Any) -> Any:
-    """i as the imaginary unit, unless it counts the terms of a sum or product."""
+    """i as the imaginary unit, unless it may be the index of a sum or product."""
     if isinstance(found, sympy.Basic) and not found.has(sympy.Sum, sympy.Product):
         return found.xreplace({symbol: sympy.I for symbol in found.free_symbols if symbol.name == "i"})
     return found
@@ -97,12 +97,12 @@ def same(left: Any, right: Any) -> bool:
         return False
     if differ(left, right):
         return False
-    # Most that is equal shows by multiplying out, which takes a fraction of the time.
+    # Expanding shows most equalities in a fraction of the time.
     return sympy.expand(left - right) == 0 or bool(verify(left, right, timeout_seconds=None))
 
 
 def same_relation(left: Relational, right: Relational) -> bool:
-    """Whether one says the same as the other: both sides' differences are proportional, and point the same way."""
+    """Whether two relations are equivalent: lhs − rhs of both are proportional, with the same direction."""
     if isinstance(left, (sympy.StrictGreaterThan, sympy.GreaterThan)):
         left = left.reversed
     if isinstance(right, (sympy.StrictGreaterThan, sympy.GreaterThan)):
@@ -119,10 +119,10 @@ def same_relation(left: Relational, right: Relational) -> bool:
 
 
 def differ(left: sympy.Expr, right: sympy.Expr) -> bool:
-    """Whether the two have different values, with numbers in place of the symbols.
+    """Whether the two have different values when numbers are substituted for the symbols.
 
-    math-verify rounds decimals to six places and takes what is small for 0, so that it finds 3e-8 equal to 5e-8 and
-    1/3 to 0.333333. Here 60 digits are computed and 40 compared, relative to the value; fractions are exact.
+    math-verify rounds decimals to six places and small values to 0, so it finds 3e-8 equal to 5e-8 and 1/3 to 0.333333.
+    Here 60 digits are computed and 40 compared, relative to the value; fractions are exact.
     """
     if left.is_Rational and right.is_Rational:
         return bool(left != right)
@@ -138,7 +138,7 @@ def differ(left: sympy.Expr, right: sympy.Expr) -> bool:
 
 
 def value_at(side: sympy.Expr, values: dict[str, sympy.Rational]) -> Any:
-    """The number, complex in general, that an expression is there; None if it is none, infinity for example."""
+    """The expression's number, complex in general, at these values; None if it is not finite."""
     at = side.subs({symbol: values[symbol.name] for symbol in side.free_symbols})
     value = sympy.N(at, DIGITS)
     return value if value.is_number and value.is_finite else None

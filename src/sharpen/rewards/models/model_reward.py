@@ -1,4 +1,4 @@
-"""Rewards by a trained scorer: of the whole completion, or of each of its steps."""
+"""Rewards from a trained scorer, for whole completions or for each step."""
 
 from __future__ import annotations
 
@@ -32,51 +32,51 @@ class RewardModelSettings(Settings):
     """Settings of `ModelReward`."""
 
     path: str = Field(min_length=1)
-    """A run (its latest checkpoint), a model folder or a hub id."""
+    """A run (its latest checkpoint), a model folder or a Hub id."""
     batch_tokens: PositiveInt = 8192
-    """Tokens computed at once, padding included."""
+    """Tokens per forward pass, padding included."""
     dtype: AskedDtype = "float32"
     device: str = "auto"
-    """Where the model computes: auto is the GPU where there is one, else the CPU."""
+    """The model's device; auto is the GPU if there is one, else the CPU."""
     template: Literal["auto", "scorer", "policy"] = "auto"
-    """Whose chat template a conversation is scored in: auto is the scorer's, where it has one that is not the policy's
-    too, or another vocabulary; policy scores the text that the policy read and wrote."""
+    """The chat template for scoring conversations: scorer, policy (the text that the policy read and generated), or
+    auto, the scorer's if it has one and its template or vocabulary differs from the policy's."""
     cache_size: NonNegativeInt = 0
-    """Scores that are remembered from one step to the next, by content. A resumed run begins with none, and computes
-    again, together with other completions, what it had remembered: its last digits may then differ."""
+    """Number of scores cached across steps, by content. A resumed run starts with an empty cache and recomputes scores
+    in other batches, so their last digits may differ."""
 
 
 class ProcessRewardModelSettings(RewardModelSettings):
     """Settings of `ProcessModelReward`."""
 
     separator: str = Field(min_length=1)
-    """What a step ends with."""
+    """The text that ends a step."""
     total: Total = "min"
-    """What the completion is worth, of the values of its steps."""
+    """How step values are aggregated to the completion's reward."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A whole sequence in the scorer's tokens and the tokens at which its score is read, none where it has none."""
+    """A whole sequence in the scorer's tokens, and the positions, if any, at which its scores are read."""
 
     token_ids: tuple[int, ...]
     positions: tuple[int, ...]
 
 
 class ScorerReward(Reward):
-    """What the rewards by a scorer share.
+    """The base of rewards from a scorer.
 
-    The model is loaded once, when the tokenizer is known, so that what is wrong with it is an error before the first
-    step. The completion's own token ids are scored where the scorer has the policy's vocabulary, a padding token aside.
-    Otherwise the text of prompt and completion is tokenised anew, each apart, and ends with the scorer's
-    end-of-sequence token if the completion ended with one. Where the prompt is a conversation and the scorer has a
-    chat template of its own, the conversation is rendered with that one, the completion as its last turn;
-    ``template`` says otherwise. A completion that does not fit into the scorer's context fails, alone.
+    The model is loaded once, when the tokenizer is known, so that problems with it surface before the first step. If
+    the scorer has the policy's vocabulary (apart from a padding token), the completion's own token ids are scored.
+    Otherwise prompt and completion are retokenised separately, followed by the scorer's end-of-sequence token if the
+    completion ended with one. If the prompt is a conversation and the scorer has its own chat template, the
+    conversation is rendered with it, with the completion as the last turn, unless ``template`` says otherwise. A
+    completion that exceeds the scorer's context fails on its own.
 
-    The same prompt and completion are computed once in a call, and with ``cache_size`` not again while they are among
-    the last so many; ``cache`` counts.
+    Duplicates are computed once per call, and across calls if they are among the last ``cache_size`` sequences;
+    ``cache`` counts hits and misses.
 
-    Raises `RewardError` if the model is no trained scorer or a score is not finite, and while scoring if
+    Raises `RewardError` if the model is not a trained scorer or a score is not finite, and while scoring if
     `use_tokenizer` was not called.
     """
 
@@ -96,7 +96,7 @@ class ScorerReward(Reward):
             scorer = load_scorer(path, kind=self.kind, compute_dtype=self.settings.dtype, device=self.settings.device)
             if not scorer.head.weight.any():
                 raise RewardError(
-                    f"reward {self.name!r}: the head of {path} is 0, so it is no trained scorer; train one with the "
+                    f"reward {self.name!r}: the head of {path} is 0, so it is not a trained scorer; train one with the "
                     f"method {self.name}"
                 )
             self._scorer = scorer
@@ -133,7 +133,7 @@ class ScorerReward(Reward):
             return _Read(rendered.token_ids, self._rendered_places(rendered, completion))
         if self.settings.template == "scorer":
             raise RewardError(
-                f"reward {self.name!r}: template is scorer, but prompt {prompt.id!r} is a text and no conversation"
+                f"reward {self.name!r}: template is scorer, but prompt {prompt.id!r} is not a conversation"
             )
         before, seen = self._prompt_ids(prompt), self._seen(completion)
         places = self._places(seen) if seen.token_ids else ()
@@ -141,27 +141,27 @@ class ScorerReward(Reward):
 
     @abstractmethod
     def _places(self, seen: Completion) -> tuple[int, ...]:
-        """The tokens of a completion in the scorer's own tokens at which its score is read."""
+        """The positions, in a completion of the scorer's tokens, at which its scores are read."""
 
     @abstractmethod
     def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
-        """The tokens of a rendered conversation at which the score of its last turn is read; none if it is not kept."""
+        """The positions at which the scores of a rendered conversation's last turn are read; empty if it changed."""
 
     @abstractmethod
     def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
-        """The score of a completion whose logits at these tokens are known."""
+        """The score of a completion from its logits at these positions."""
 
     def _score_one(self, group: Group, index: int, logits: Sequence[float] | None) -> Score:
         if logits is None:
             limit = self.scorer.context_length
             reason = (
-                f"{self.name}: empty, or changed by the scorer's chat template, or with its prompt longer than the "
-                f"scorer's {limit} tokens"
+                f"{self.name}: the completion is empty, changed by the scorer's chat template, or with its prompt "
+                f"longer than the scorer's context of {limit} tokens"
             )
             return Score(None, {self.name: None}, error=reason)
         if not all(map(math.isfinite, logits)):
             raise RewardError(
-                f"reward {self.name!r} gave {list(logits)} to {sample_name(group, index)}; not all is finite"
+                f"reward {self.name!r}: the scores {list(logits)} of {sample_name(group, index)} are not all finite"
             )
         return self._judge(group.completions[index], logits)
 
@@ -169,7 +169,7 @@ class ScorerReward(Reward):
         if self.same_tokens:
             return prompt.token_ids
         tokenizer = self.scorer.tokenizer
-        # A chat template has written the token that begins a text already.
+        # A chat template has already written the BOS token.
         begun = tokenizer.bos_token is not None and prompt.text.startswith(tokenizer.bos_token)
         return tuple(tokenizer(prompt.text, add_special_tokens=not begun, verbose=False)["input_ids"])
 
@@ -183,7 +183,7 @@ class ScorerReward(Reward):
         return replace(completion, token_ids=ids, loss_mask=(True,) * len(ids), sample_logprobs=(), versions=())
 
     def _known_logits(self, reads: Sequence[Sequence[_Read]]) -> list[list[Logits | None]]:
-        """The scorer's output at the places of each read; None where it has none or does not fit."""
+        """The logits at the positions of each read; None if it has no positions or exceeds the context."""
         keys = [[content_key(read.token_ids, read.positions) for read in of_group] for of_group in reads]
         known: dict[bytes, Logits] = {}
         wanted: list[dict[bytes, _Read]] = []
@@ -229,7 +229,7 @@ class ScorerReward(Reward):
 
 
 class ModelReward(ScorerReward):
-    """The score of a trained reward model: its raw output, a logit, at the completion's last token."""
+    """The score of a trained reward model: its raw logit at the completion's last token."""
 
     name: str = "reward_model"
     kind = "sequence"
@@ -245,10 +245,10 @@ class ModelReward(ScorerReward):
 
 
 class ProcessModelReward(ScorerReward):
-    """The probability that a trained process reward model gives each step of being right, at the step's end.
+    """The probability of each step being right, from a trained process reward model at the step's end.
 
     A step's value is σ(logit). Steps end with ``separator`` (see `sharpen.data.positions.step_ends`), the last one at
-    the last token that the model wrote; ``total`` makes one number of them.
+    the last token that the model generated; ``total`` aggregates the values.
     """
 
     name: str = "process_reward_model"
@@ -264,7 +264,7 @@ class ProcessModelReward(ScorerReward):
 
     def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
         if not rendered.offsets:
-            raise RewardError(f"reward {self.name!r}: the scorer's tokenizer does not tell where its tokens stand")
+            raise RewardError(f"reward {self.name!r}: the scorer's tokenizer provides no character offsets")
         return positions_of_ends(rendered, step_ends(completion.text, self._separator), completion.text) or ()
 
     def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
@@ -276,9 +276,9 @@ class ProcessModelReward(ScorerReward):
 
 
 def _batch(reads: Sequence[Sequence[_Read]]) -> tuple[Batch, list[list[int]]]:
-    """Groups of sequences as a batch in which the tokens to be read are the trained ones, and where these stand in it.
+    """A batch whose loss mask marks the positions to be read, and these positions for each of its rows.
 
-    What all sequences of a group begin with is their prompt, as far as nothing is read there.
+    The common prefix of a group, up to the first position to be read, is its prompt.
     """
     prompts, completions, positions, group = [], [], [], []
     for number, of_group in enumerate(reads):

@@ -1,4 +1,4 @@
-"""A conversation in a scorer's own chat template."""
+"""Rendering of a conversation with the scorer's chat template."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sharpen.types import Completion, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation that ends with the completion, as the template writes it and as tokens.
+    """The tokens of a conversation that ends with the completion.
 
-    ``starts`` is the character at which the completion begins, None where the template did not keep it as it is;
-    ``offsets`` are the characters of each token, from and to, empty for tokenizers that do not tell them.
+    ``starts`` is the character at which the completion begins, None if the template changed it; ``offsets`` are the
+    (start, end) characters of each token, empty if the tokenizer does not provide them.
     """
 
     token_ids: tuple[int, ...]
@@ -27,14 +27,14 @@ class Rendered:
 def render(prompt: Prompt, completion: Completion, tokenizer: PreTrainedTokenizerBase) -> Rendered:
     """The prompt's messages and the completion as the assistant's turn.
 
-    Templates drop blanks around a turn. Raises `RewardError` if the template refuses the conversation.
+    Templates may strip a turn. Raises `RewardError` if the template rejects the conversation.
     """
     conversation = [*map(dict, prompt.messages), {"role": "assistant", "content": completion.text}]
     try:
         text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
     except TemplateError as error:
         raise RewardError(
-            f"prompt {prompt.id!r}: the scorer's chat template refuses its conversation: {error}. "
+            f"prompt {prompt.id!r}: the scorer's chat template rejects its conversation: {error}. "
             "Set template: policy to score the text that the policy read"
         ) from error
     encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
@@ -49,10 +49,10 @@ def render(prompt: Prompt, completion: Completion, tokenizer: PreTrainedTokenize
 
 
 def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> tuple[int, ...] | None:
-    """The tokens at which steps end that end at the characters ``ends`` of the completion ``text``.
+    """The tokens at which the steps end, for steps that end at characters ``ends`` of the completion ``text``.
 
-    A step ends at the token that completes it, and the last one at the first token after the completion, which ends
-    the turn. None where the template did not keep the completion as it is.
+    A step ends at the token that completes it, the last one at the first token after the completion, which ends the
+    turn. None if the template changed the completion.
     """
     if rendered.starts is None:
         return None
@@ -61,7 +61,7 @@ def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> t
     inner = []
     token = 0
     for end in ends[:-1]:
-        # The ends rise, so that no token before the last one found reaches the next.
+        # Ends increase, so the search continues from the last token found.
         while rendered.offsets[token][1] < min(rendered.starts + end, closing):
             token += 1
         inner.append(token)
@@ -69,7 +69,7 @@ def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> t
 
 
 def common_start(sequences: list[tuple[int, ...]]) -> int:
-    """How many tokens the sequences have in common from the first on."""
+    """The length of the sequences' common prefix."""
     length = 0
     for tokens in zip(*sequences, strict=False):
         if len(set(tokens)) > 1:

@@ -1,4 +1,4 @@
-"""What a scorer said before, by content."""
+"""A cache of scores by content."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ Logits = tuple[float, ...]
 
 
 class ScoreCache:
-    """The logits of the last ``size`` sequences that were asked for.
+    """An LRU cache of the logits of ``size`` sequences.
 
-    ``hits`` and ``misses`` count what was found and what had to be computed; a sequence that occurs twice in one call
-    is a hit from the second time on, whatever the size.
+    ``hits`` and ``misses`` count lookups; duplicates within one call are hits for every size.
     """
 
     def __init__(self, size: int) -> None:
@@ -38,6 +37,6 @@ class ScoreCache:
 
 
 def content_key(token_ids: Sequence[int], positions: Sequence[int]) -> bytes:
-    """The same for the same tokens read at the same positions, and for no others."""
+    """A key of the tokens and the positions at which they are read."""
     content = array("q", [len(token_ids), *token_ids, *positions]).tobytes()
     return blake2b(content, digest_size=16).digest()
