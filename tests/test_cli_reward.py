@@ -69,7 +69,7 @@ def test_a_sound_reward_ends_with_0_and_needs_no_model(folder: Path) -> None:
 def test_a_cheat_that_passes_ends_with_1_unless_the_recipe_allows_it(folder: Path) -> None:
     result = call(recipe(folder, "rewards.py:generous"))
     assert result.exit_code == 1
-    assert "✗ empty passes on 6 of 6 rows: nothing at all" in result.stdout
+    assert "✗ empty passes on 6 of 6 rows: an empty completion" in result.stdout
     assert "rows.jsonl:1: ''" in result.stdout
     allowed = call(recipe(folder, "rewards.py:generous", reward_check={"allow": ["empty"]}))
     assert allowed.exit_code == 0

@@ -7,8 +7,8 @@ import pytest
 from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.rewards import FunctionReward, Gate, ModelReward, Reward, WeightedSum, resolve_reward
-from sharpen.rewards.model import RewardModelSettings
-from sharpen.rewards.verifiers import ExactAnswer
+from sharpen.rewards.models.model_reward import RewardModelSettings
+from sharpen.rewards.text.verifiers import ExactAnswer
 from sharpen.types import Score, StepValue, WeightedReward
 
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from sharpen.errors import RewardError
 from sharpen.rewards import resolve_reward
-from sharpen.rewards.repetition import Repetition
+from sharpen.rewards.text.repetition import Repetition
 from sharpen.types import Completion, Finish, Group, Prompt
 
 

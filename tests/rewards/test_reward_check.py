@@ -196,7 +196,7 @@ def test_a_reward_that_always_hangs_ends_the_check() -> None:
     report = check(never, PRODUCTS, timeout_s=0.1)
     assert time.monotonic() - started < 5
     assert len(report.stops) == MOST_HANGS
-    assert report.findings[0] == "the check ended early: gave up after 3 calls that gave no answer within 0.1 s"
+    assert report.findings[0] == "the check ended early: gave up after 3 calls without an answer within 0.1 s"
 
 
 @pytest.mark.parametrize("run", [exec, eval])

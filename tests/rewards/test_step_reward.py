@@ -105,8 +105,8 @@ def test_none_does_not_apply_and_what_raises_is_recorded(written: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "separator", "message"),
     [
-        (1.0, None, "returned a float for prompt '1+1=', completion 0 ('1;2'); it must return a list with an"),
-        ("12", ";", "returned a str for prompt '1+1=', completion 0 ('1;2'); it must return a list with a value for"),
+        (1.0, None, "returned a float for prompt '1+1=', completion 0 ('1;2'); it must return a list with one (end"),
+        ("12", ";", "returned a str for prompt '1+1=', completion 0 ('1;2'); it must return a list with one value"),
         ([], None, "returned no steps for prompt '1+1='"),
         ([1, 0], None, "returned the step 1 for prompt '1+1='"),
         ([(1.5, 1)], None, "returned the step (1.5, 1)"),
@@ -115,10 +115,10 @@ def test_none_does_not_apply_and_what_raises_is_recorded(written: Any) -> None:
         ([1, float("inf")], ";", "returned inf for step 2 of"),
         ([1, None], ";", "returned a NoneType for step 2 of"),
         ([1], ";", "returned 1 values for the 2 steps of prompt '1+1='"),
-        ([(2, 1), (1, 1)], None, "returned ends of steps that do not rise, [2, 1], for prompt"),
-        ([(2, 1), (2, 1), (3, 1)], None, "do not rise, [2, 2, 3]"),
-        ([(0, 1), (3, 1)], None, "do not rise, [0, 3]"),
-        ([(2, 1), (4, 1)], None, "returned a step that ends at character 4 of the 3 of prompt '1+1='"),
+        ([(2, 1), (1, 1)], None, "returned step ends that do not increase, [2, 1], for prompt"),
+        ([(2, 1), (2, 1), (3, 1)], None, "do not increase, [2, 2, 3]"),
+        ([(0, 1), (3, 1)], None, "do not increase, [0, 3]"),
+        ([(2, 1), (4, 1)], None, "returned a step that ends at character 4, beyond the 3 characters of prompt '1+1='"),
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_steps_is_named(written: Any, value: Any, separator: Any, message: str) -> None:
@@ -143,8 +143,8 @@ def test_it_needs_the_tokenizer(written: Any) -> None:
     [
         ({}, "'steps' needs the setting `function`, a step verifier as module:function"),
         ({"function": "word"}, "not 'word'"),
-        ({"function": "math:sqrt", "total": "means"}, "there is no total 'means'. Did you mean `mean`"),
-        ({"function": "math:sqrt", "separator": ""}, "the separator of the steps is empty"),
+        ({"function": "math:sqrt", "total": "means"}, "unknown total 'means'. Did you mean `mean`"),
+        ({"function": "math:sqrt", "separator": ""}, "the separator is empty"),
         ({"function": "math:sqrt", "separator": 3}, "the separator must be a text, not 3"),
         ({"function": "math:sqr"}, "'math' has no 'sqr'. Did you mean `sqrt`"),
     ],

@@ -18,7 +18,7 @@ from sharpen.models.reference import base_policy, copy_policy
 from sharpen.models.scorer import load_scorer
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.model import ModelReward
+from sharpen.rewards.models.model_reward import ModelReward
 from sharpen.rewards.reward import Reward
 from sharpen.runs.lookup import find_model
 from sharpen.training.reference import Reference

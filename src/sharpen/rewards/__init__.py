@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sharpen.rewards.combine import WeightedSum
     from sharpen.rewards.function import FunctionReward
     from sharpen.rewards.gate import Gate
-    from sharpen.rewards.model import ModelReward, ProcessModelReward
+    from sharpen.rewards.models.model_reward import ModelReward, ProcessModelReward
     from sharpen.rewards.registry import RewardSpec, describe_rewards, resolve_reward
     from sharpen.rewards.reward import Reward
     from sharpen.rewards.scoring import check_failures, score_groups
@@ -43,8 +43,8 @@ __getattr__ = lazily(
         "CallSettings": "sharpen.rewards.calls",
         "FunctionReward": "sharpen.rewards.function",
         "Gate": "sharpen.rewards.gate",
-        "ModelReward": "sharpen.rewards.model",
-        "ProcessModelReward": "sharpen.rewards.model",
+        "ModelReward": "sharpen.rewards.models.model_reward",
+        "ProcessModelReward": "sharpen.rewards.models.model_reward",
         "RewardReport": "sharpen.rewards.checking.report",
         "Reward": "sharpen.rewards.reward",
         "RewardSpec": "sharpen.rewards.registry",

@@ -1,4 +1,4 @@
-"""Several rewards as one."""
+"""The weighted sum of several rewards."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from sharpen.types import Group, Score, StepValue, WeightedReward
 class WeightedSum(Reward):
     """``total = Σ weight · reward`` over the rewards that apply to a completion.
 
-    A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one
-    fails, the total is None too and the error is kept. A weight of 0 only logs a reward: it adds nothing,
-    and is no reason for a total where nothing else applies. Parts carry the rewards' names, with ``_2``,
-    ``_3``, … where two are called the same. The rewards run side by side, see `Reward.lane`.
+    A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one fails, the
+    total is None and the error is kept. A reward of weight 0 is only logged: it adds nothing, and does not make a total
+    where no other reward applies. Parts have the rewards' names, with ``_2``, ``_3``, … for duplicates. Rewards run
+    concurrently, see `Reward.lane`.
 
-    ``gates`` are rewards by their place, without which the others do not count: where one is closed, the total is what
-    the gate says, and each weighted_reward is 0. Of several that are closed, the first counts.
+    ``gates`` maps positions in ``weighted`` to gates. If a gate is closed, the total is its ``otherwise`` and each
+    weighted reward is 0. If several are closed, the first counts.
 
-    Step values are weighted alike. Where one reward has steps, the value of one that has none stands at the last
-    token the model wrote and is added to the last step's: the sum of the step rewards from any token on
-    (DeepSeekMath 4.1.3, 2402.03300) then holds it. So does the total where a gate is closed, which is then the only
-    step.
+    Step values are weighted alike. If any reward has steps, the total of a reward without steps becomes a step at the
+    last token that the model generated, so that the sum of the step rewards from any token on (DeepSeekMath 4.1.3,
+    2402.03300) includes it. If a gate is closed, the total is the only step.
 
-    Raises `RewardError` for a weight that is not finite, and if no weight is different from 0.
+    Raises `RewardError` for a weight that is not finite, and if all weights are 0.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class WeightedSum(Reward):
         self.weights = tuple(float(weight) for _, weight in weighted)
         self.names = _unique([reward.name for reward in self.rewards])
         self.gates = dict(sorted((gates or {}).items()))
-        # Votes are counted on the answer of the first reward that reads one.
+        # Majority voting uses the answers of the first reward that has them.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
         self.gives_steps = any(reward.gives_steps and weight for reward, weight in weighted)
@@ -90,7 +89,7 @@ class WeightedSum(Reward):
     def _each(
         self, places: Sequence[int], groups: Sequence[Group], wanted: Wanted
     ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
-        """What these rewards say, side by side, and the seconds that each took."""
+        """The scores of these rewards, computed concurrently, and the seconds that each took."""
         jobs = [(self.rewards[place].lane, partial(self._timed, place, groups, wanted)) for place in places]
         return dict(zip(places, side_by_side(jobs), strict=True))
 
@@ -102,7 +101,7 @@ class WeightedSum(Reward):
         return scores, time.perf_counter() - started
 
     def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
-        """One score of several; ``last`` is where values without steps stand, None where there are no steps at all."""
+        """Combines the scores; ``last`` is the position for totals without steps, None if no reward has steps."""
         parts: dict[str, float | None] = {}
         for reward, name, score in zip(self.rewards, self.names, scores, strict=True):
             parts[name] = score.total
@@ -123,7 +122,7 @@ class WeightedSum(Reward):
         return Score(total, parts, _steps(weighted, last), retries=retries, weighted_rewards=weighted_rewards)
 
     def _weighted_rewards(self, scores: Sequence[Score], closed: Gate | None) -> tuple[WeightedReward, ...]:
-        """What the total is the sum of; with gates that give another total than 0, that total is one of them."""
+        """The terms of the total; a gate's ``otherwise`` is a term of its own if any gate has one other than 0."""
         weighted_rewards = [
             WeightedReward(weight, score.total if closed is None else 0.0)
             for weight, score in zip(self.weights, scores, strict=True)
@@ -146,7 +145,7 @@ def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[S
 
 
 def _open(wanted: Wanted, gates: Mapping[int, Gate], found: Mapping[int, Sequence[Sequence[Score]]]) -> Wanted:
-    """Those of the completions that none of the gates is closed for."""
+    """The wanted completions for which no gate is closed."""
     if not gates:
         return wanted
     return [

@@ -1,1 +1,1 @@
-"""Checks a reward before it is trained on: right answers, wrong answers, cheats."""
+"""Checks a reward before training, with right answers, wrong answers and cheats."""

@@ -1,4 +1,4 @@
-"""What a recipe may allow."""
+"""The names that a recipe may allow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.suggest import did_you_mean
 
 NO_REFERENCE = "no_reference"
-"""What is allowed for a reward whose right answers nobody can name."""
+"""Allows rows without a reference, for rewards without known right answers."""
 
 ALLOWED = (*CHEATS, NO_REFERENCE)
-"""What a recipe may allow."""
+"""All names that a recipe may allow."""
 
 
 def refuse_unknown(allow: Collection[str]) -> None:
-    """Raises RewardError for a name that cannot be allowed, with the nearest one that can."""
+    """Raises RewardError for an unknown name, with the nearest known one."""
     for name in allow:
         if name not in ALLOWED:
             raise RewardError(f"there is no cheat {name!r} to allow.{did_you_mean(name, ALLOWED)}")

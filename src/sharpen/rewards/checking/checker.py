@@ -1,4 +1,4 @@
-"""Looks for what a reward accepts before a policy does."""
+"""Checks what a reward accepts, before training."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def check(
     prompts: Callable[[Rows], Sequence[Prompt]] = questions,
     say: Callable[[str], None] = lambda text: None,
 ) -> RewardReport:
-    """Ask a reward what right answers, wrong answers and cheats are worth.
+    """Scores right answers, wrong answers and cheats with a reward.
 
-    Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the cheats, which are many, on
-    ``cheat_at_most`` of these.
+    Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the many cheats on ``cheat_at_most`` of
+    these.
 
-    A completion is accepted if its reward is at least ``threshold``. ``reference`` is the column of completions that
-    ought to be accepted, or a function that gives such a completion for a row; without it the references are those that
-    the reward or the data have (see `sharpen.rewards.checking.references.origins`). ``allow`` names cheats that may
-    pass. ``tokenizer`` is that of the policy, which rewards that read tokens need; ``prompts`` makes prompts of rows,
-    where they are more than their texts. A call of the reward is ended after ``timeout_s``, in the main thread only;
-    after three such calls the check ends with what it has. ``say`` is told what comes next.
+    A completion is accepted if its reward is at least ``threshold``. ``reference`` is a column of completions that
+    should be accepted, or a function that returns one for a row; by default references come from the reward or the data
+    (see `sharpen.rewards.checking.references.origins`). ``allow`` names cheats that may pass. ``tokenizer`` is the
+    policy's, for rewards that read tokens; ``prompts`` makes prompts from rows, by default of their text only. A call
+    of the reward times out after ``timeout_s``, in the main thread only; after three timeouts the check ends with the
+    results so far. ``say`` receives progress messages.
 
     The report has findings if a reference is not accepted, if a cheat passes that is not allowed, or if a completion
     would stop a run.
 
     Raises:
-        SharpenError: the reward or the rows cannot be used, or a name in ``allow`` is not known.
+        SharpenError: the reward or the rows are invalid, or ``allow`` has an unknown name.
     """
     refuse_unknown(allow)
     reward = resolve_reward(reward)
@@ -81,7 +81,7 @@ def check(
             results.append(result)
     except HangsError as error:
         gave_up.append(f"the check ended early: {error}")
-        allow = {*allow, NO_REFERENCE}  # there may be some, none were looked at
+        allow = {*allow, NO_REFERENCE}  # not all rows were searched for references
     trials = list(probe.trials.values())
     stops = tuple(trial for trial in trials if trial.stops is not None)
     return RewardReport(
@@ -108,7 +108,7 @@ def _results(
         say(f"{cheat.name}: {cheat.why}")
         result = _result(probe, cases if cheat in WRONG_ANSWERS else some, cheat, allowed=cheat.name in allow)
         if cheat.effect is not None and result.passes:
-            # A program that runs in this process could end it.
+            # Code that runs in this process could end it.
             too_dangerous = {other.name for other in CODE_CHEATS}
         yield result
 
@@ -121,7 +121,7 @@ def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool)
         for label, texts in cheat.attempts(case).items():
             trials = [probe(case.where, case.prompt, text) for text in texts]
             if not all(trial.exact for trial in trials):
-                continue  # the policy cannot write it
+                continue  # the policy cannot generate it
             totals += [trial.score.total for trial in trials if trial.score.total is not None]
             tried[label] = tried.get(label, 0) + 1
             if cheat.effect() if cheat.effect is not None else all(trial.full for trial in trials):

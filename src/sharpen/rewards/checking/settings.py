@@ -1,4 +1,4 @@
-"""What `sharpen reward check` does."""
+"""Settings of `sharpen reward check`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sharpen.settings import Settings
 
 
 class RewardCheckSettings(Settings):
-    """What `sharpen reward check` does with the reward; a run itself does not read it."""
+    """Settings of `sharpen reward check`; a run does not read them."""
 
-    rows: int = Field(100, ge=1, description="rows whose right and wrong answers are tried, evenly spaced")
-    cheat_rows: int = Field(25, ge=1, description="rows of these on which the cheats are tried")
-    reference: str | None = Field(None, description="the column of completions that ought to get a full reward")
+    rows: int = Field(100, ge=1, description="number of rows on which right and wrong answers are tried, evenly spaced")
+    cheat_rows: int = Field(25, ge=1, description="number of these rows on which cheats are tried")
+    reference: str | None = Field(None, description="the column of completions that should get a full reward")
     allow: tuple[str, ...] = Field((), description="cheats that may pass")
-    timeout_s: float = Field(10.0, gt=0, description="after so long without an answer, a call of the reward is ended")
+    timeout_s: float = Field(10.0, gt=0, description="time limit for one call of the reward")
 
     @field_validator("allow")
     @classmethod
