@@ -10,9 +10,9 @@ from functools import partial
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
+from sharpen.rewards.execution.concurrency import run_concurrently
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, last_position
-from sharpen.rewards.threads import side_by_side
 from sharpen.types import Group, Score, StepValue, WeightedReward
 
 
@@ -22,7 +22,7 @@ class WeightedSum(Reward):
     A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one
     fails, the total is None too and the error is kept. A weight of 0 only logs a reward: it adds nothing,
     and is no reason for a total where nothing else applies. Parts carry the rewards' names, with ``_2``,
-    ``_3``, … where two are called the same. The rewards run side by side, see `Reward.lane`.
+    ``_3``, … where two are called the same. The rewards run concurrently, see `Reward.concurrency_group`.
 
     ``gates`` are rewards by their place, without which the others do not count: where one is closed, the total is what
     the gate says, and each weighted_reward is 0. Of several that are closed, the first counts.
@@ -90,16 +90,10 @@ class WeightedSum(Reward):
     def _each(
         self, places: Sequence[int], groups: Sequence[Group], wanted: Wanted
     ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
-        """What these rewards say, side by side, and the seconds that each took."""
-        jobs = [(self.rewards[place].lane, partial(self._timed, place, groups, wanted)) for place in places]
-        return dict(zip(places, side_by_side(jobs), strict=True))
-
-    def _timed(self, place: int, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
-        started = time.perf_counter()
-        reward = self.rewards[place]
-        whole = all(map(all, wanted))
-        scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
-        return scores, time.perf_counter() - started
+        """The scores of these rewards, which run concurrently, and the seconds that each took."""
+        rewards = [self.rewards[place] for place in places]
+        jobs = [(reward.concurrency_group, partial(_timed, reward, groups, wanted)) for reward in rewards]
+        return dict(zip(places, run_concurrently(jobs), strict=True))
 
     def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
         """One score of several; ``last`` is where values without steps stand, None where there are no steps at all."""
@@ -132,6 +126,13 @@ class WeightedSum(Reward):
         if any(gate.otherwise for gate in self.gates.values()):
             weighted_rewards.append(WeightedReward(1.0, 0.0 if closed is None else closed.otherwise))
         return tuple(weighted_rewards)
+
+
+def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
+    started = time.perf_counter()
+    whole = all(map(all, wanted))
+    scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
+    return scores, time.perf_counter() - started
 
 
 def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[StepValue, ...]:

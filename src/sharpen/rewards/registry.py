@@ -12,21 +12,21 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.rewards.calls import CallSettings, describe
 from sharpen.rewards.code import CodeCompiles, CodeTests
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_lint import CodeLint
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.function import FunctionReward
+from sharpen.rewards.execution.loading import load_source
+from sharpen.rewards.execution.process import ProcessFunction
+from sharpen.rewards.execution.settings import CallSettings
+from sharpen.rewards.execution.user_code import describe, ends_program, undisturbed
+from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.json_schema import JsonSchema
 from sharpen.rewards.language import Language
 from sharpen.rewards.math import Math
 from sharpen.rewards.model import ModelReward, ProcessModelReward, ProcessRewardModelSettings, RewardModelSettings
-from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
-from sharpen.rewards.own_code import ends_program, undisturbed
-from sharpen.rewards.process import ProcessFunction
 from sharpen.rewards.regex import Regex
 from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
@@ -37,7 +37,7 @@ from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
 from sharpen.settings import Settings
 from sharpen.suggest import did_you_mean
 
-RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str, Any] | Sequence[Any]
+RewardSpec: TypeAlias = Reward | RewardFunction | str | Mapping[str, Any] | Sequence[Any]
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -68,11 +68,11 @@ def describe_rewards() -> dict[str, str]:
 def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     """The reward that ``spec`` describes.
 
-    ``spec`` is one of: a reward; a function or an object that is called as ``(completion, **row) -> float | None``; a
-    class of either, which is made with the settings; a name (`describe_rewards`); ``module:function`` or
-    ``path/to/file.py:function``; a mapping of ``name`` (any of these), ``weight`` (1), ``gate``, ``call`` and settings;
-    or a list of these, which is their weighted sum. The name ``task`` stands for the verifier of ``task``, where there
-    is one.
+    ``spec`` is one of: a reward; a function, an async function or an object that is called as
+    ``(completion, **row) -> float | None``; a class of such objects or of rewards, which is made with the settings; a
+    name (`describe_rewards`); ``module:function`` or ``path/to/file.py:function``; a mapping of ``name`` (any of
+    these), ``weight`` (1), ``gate``, ``call`` and settings; or a list of these, which is their weighted sum. The name
+    ``task`` stands for the verifier of ``task``, where there is one.
 
     Raises `RewardError` for an unknown name or setting, with the nearest known one, and if the import fails.
     """

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.rewards.threads import HERE
+from sharpen.rewards.execution.concurrency import CALLING_THREAD
 from sharpen.types import Completion, Group, Row, Score
 
 Wanted: TypeAlias = Sequence[Sequence[bool]]
@@ -24,9 +24,8 @@ class Reward(ABC):
     ``name`` is what the reward is called in metrics and messages. ``has_answer`` says whether `answer` means
     something here; where it is False, majority voting (maj@k) is undefined and must not be reported. ``gives_steps``
     says whether a score has a value for each step, and ``reads_tokens`` whether scores may depend on the tokens of
-    prompt and completion, and not on the completion's text and the row alone. Several rewards run side by side, but for
-    those of the same ``lane``, which run one after another; unless a reward says otherwise, it is one of those that run
-    in the thread that asks.
+    prompt and completion, and not on the completion's text and the row alone. Several rewards run concurrently,
+    except those of the same ``concurrency_group``. By default a reward is in the group that runs in the calling thread.
     """
 
     name: str
@@ -35,8 +34,9 @@ class Reward(ABC):
     reads_tokens: bool = True
 
     @property
-    def lane(self) -> Hashable:
-        return HERE
+    def concurrency_group(self) -> Hashable:
+        """Rewards of the same group never run concurrently."""
+        return CALLING_THREAD
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
