@@ -16,10 +16,9 @@ from sharpen.rewards.code import CodeCompiles, CodeTests
 from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code_lint import CodeLint
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.execution.loading import load_source
 from sharpen.rewards.execution.process import ProcessFunction
 from sharpen.rewards.execution.settings import CallSettings
-from sharpen.rewards.execution.user_code import describe, ends_program, undisturbed
+from sharpen.rewards.execution.user_code import describe, ends_program, load_source, undisturbed
 from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.json_schema import JsonSchema

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import NamedTuple
 
@@ -99,12 +101,11 @@ class Calls:
                     return
                 if result is not None and worker.sample is not None:
                     self._results[worker.sample] = result
-                worker.sample, worker.started_s, worker.retries = None, None, 0
+                worker.sample, worker.deadline_s = None, math.inf
                 if not self._queue or self._cancelled.is_set():
                     self._changed.notify()
                     return
-                worker.sample, worker.started_s = self._queue.popleft(), time.monotonic()
-                sample = worker.sample
+                sample = worker.sample = self._queue.popleft()
             try:
                 result = self._attempt(worker, sample)
             except BaseException as error:  # noqa: BLE001  not the function's: raised again in `run`
@@ -117,8 +118,10 @@ class Calls:
         settings = self._settings
         for attempt in range(settings.retries + 1):
             if attempt:
-                self._pause(worker, settings.backoff_s * 2 ** (attempt - 1))
+                time.sleep(settings.backoff_s * 2 ** (attempt - 1))
             started_s = time.monotonic()
+            with self._changed:
+                worker.retries, worker.deadline_s = attempt, started_s + self._limit_s
             try:
                 value = self._call(sample)
             # User code may raise anything, SystemExit included; one bad sample must not end a run.
@@ -130,8 +133,8 @@ class Calls:
                 if isinstance(error, CoroutineTimeoutError) and error.stuck is not None:
                     note_stuck(error.stuck, f"{self._name} for {self._sample(sample)}")
                 kinds = kinds_of(error)
-                again = attempt < settings.retries and not worker.abandoned and not self._cancelled.is_set()
-                if again and not kinds.isdisjoint(settings.retry_on):
+                again = attempt < settings.retries and not kinds.isdisjoint(settings.retry_on)
+                if again and self._may_retry(worker):
                     continue
                 if timed_out:
                     return self._timed_out(attempt)
@@ -142,26 +145,19 @@ class Calls:
             return CallResult(value, retries=attempt)
         raise AssertionError("the last attempt returns")
 
-    def _pause(self, worker: _Worker, seconds: float) -> None:
-        """Waits before a retry. The pause does not count towards the time limit."""
+    def _may_retry(self, worker: _Worker) -> bool:
         with self._changed:
-            worker.started_s = None
-        time.sleep(seconds)
-        with self._changed:
-            worker.started_s = time.monotonic()
-            worker.retries += 1
-            # `run` has computed the next deadline without this call.
-            self._changed.notify()
+            worker.deadline_s = math.inf  # the pause does not count
+            return not worker.abandoned and not self._cancelled.is_set()
 
     def _until_next_deadline_s(self) -> float:
-        """The time until the first call can be overdue; one that has not started counts as starting now."""
+        """The time until a call can be overdue; a call that starts from now on cannot be so within `limit_s`."""
         now_s = time.monotonic()
-        deadlines_s = [self._limit_s + (now_s if w.started_s is None else w.started_s) for w in self._workers]
-        return min(LONGEST_WAIT_S, max(0.0, min(deadlines_s, default=now_s + LONGEST_WAIT_S) - now_s))
+        return max(0.0, min(LONGEST_WAIT_S, self._limit_s, *(w.deadline_s - now_s for w in self._workers)))
 
     def _abandon_overdue(self) -> None:
         now_s = time.monotonic()
-        for worker in [w for w in self._workers if w.started_s is not None and now_s - w.started_s >= self._limit_s]:
+        for worker in [w for w in self._workers if w.deadline_s <= now_s]:
             assert worker.sample is not None
             assert worker.thread is not None
             worker.abandoned = True
@@ -176,14 +172,12 @@ class Calls:
         return CallResult(error=error, timed_out=True, retries=retries)
 
 
+@dataclass(eq=False, slots=True)
 class _Worker:
-    """A thread that makes calls. ``started_s`` is when its current attempt began, None between attempts."""
+    """A thread that makes calls. ``deadline_s`` is that of the current attempt, infinite between attempts."""
 
-    __slots__ = ("abandoned", "retries", "sample", "started_s", "thread")
-
-    def __init__(self) -> None:
-        self.thread: Thread | None = None
-        self.sample: int | None = None
-        self.started_s: float | None = None
-        self.retries = 0
-        self.abandoned = False
+    thread: Thread | None = None
+    sample: int | None = None
+    deadline_s: float = math.inf
+    retries: int = 0
+    abandoned: bool = False

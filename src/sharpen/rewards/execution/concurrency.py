@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
 
@@ -49,23 +49,27 @@ def run_concurrently(jobs: Sequence[tuple[Hashable, Callable[[], Result]]]) -> l
     own = groups.pop(CALLING_THREAD if CALLING_THREAD in groups else next(iter(groups), CALLING_THREAD), [])
     results: dict[int, Result] = {}
     errors: dict[int, BaseException] = {}
+    ended: SimpleQueue[None] = SimpleQueue()
 
     def run(indices: Sequence[int]) -> None:
         for index in indices:
             try:
                 results[index] = jobs[index][1]()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  raised again in the calling thread
                 errors[index] = error
-                raise
+                break
+        ended.put(None)
 
     stop = Event()
     token = cancelled.set(stop)
     try:
-        running = {_submit(partial(run, indices), f"reward group {group}") for group, indices in groups.items()}
-        with suppress(Exception):
-            run(own)
-        while running and all(isinstance(error, Exception) for error in list(errors.values())):
-            running = wait(running, return_when="FIRST_EXCEPTION").not_done
+        for group, indices in groups.items():
+            start_thread(partial(run, indices), f"reward group {group}")
+        run(own)
+        for _ in range(len(groups) + 1):
+            if not all(isinstance(error, Exception) for error in list(errors.values())):
+                break
+            ended.get()
         if errors:
             raise min(errors.items(), key=lambda item: (isinstance(item[1], Exception), item[0]))[1]
         return [results[index] for index in range(len(jobs))]
@@ -74,19 +78,3 @@ def run_concurrently(jobs: Sequence[tuple[Hashable, Callable[[], Result]]]) -> l
         raise
     finally:
         cancelled.reset(token)
-
-
-def _submit(work: Callable[[], None], name: str) -> Future[None]:
-    """Runs ``work`` in a daemon thread, which the threads of `concurrent.futures.ThreadPoolExecutor` are not."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  raised again in the calling thread
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    start_thread(run, name)
-    return future

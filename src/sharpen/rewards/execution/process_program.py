@@ -12,14 +12,12 @@ import inspect
 import json
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-from sharpen.rewards.execution.loading import load_source
+from sharpen.rewards.execution.user_code import describe, kinds_of, load_source
 from sharpen.system.worker_program import redirected_output
 
 
@@ -47,10 +45,7 @@ def _reply(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"unusable": str(error)}
     # User code may raise anything, SystemExit included; the calling process records it.
     except BaseException as error:  # noqa: BLE001
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}, line {last.lineno}"
-        kinds = [kind.__name__ for kind in type(error).__mro__]
-        return {"raised": f"{type(error).__name__}: {error} ({where})", "kinds": kinds}
+        return {"raised": describe(error), "kinds": sorted(kinds_of(error))}
 
 
 class _UnusableError(Exception):

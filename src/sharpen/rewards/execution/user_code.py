@@ -1,16 +1,54 @@
-"""What user code may do to the process that calls it: raise anything, leave the working directory, take signals."""
+"""User code: how it is imported, what it raises, and what it may change in the process that calls it.
+
+Imports nothing heavy: a process that calls a user's function must start fast.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from sharpen.system.signals import ENDING
+
+
+def load_source(source: str) -> ModuleType:
+    """The module of that name, or the file if the name ends with ``.py``. Raises what importing it raises."""
+    if source.endswith(".py"):
+        return _load_file(Path(source))
+    # The installed command does not search the working directory, where people keep their functions.
+    with _importable(Path.cwd()):
+        return importlib.import_module(source)
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _importable(path.parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 class RemoteError(Exception):
