@@ -211,10 +211,10 @@ def test_a_gate_may_be_turned_off_and_have_a_weight() -> None:
     assert (list(total.gates), total.weights) == ([1], (1.0, 0.5))
 
 
-# Side by side
+# Concurrency
 
 
-def test_the_rewards_of_a_list_run_side_by_side(group: Any) -> None:
+def test_the_rewards_of_a_list_run_concurrently(group: Any) -> None:
     meet = threading.Barrier(3, timeout=20)
 
     def meeting(name: str) -> FunctionReward:
@@ -231,7 +231,7 @@ def test_the_rewards_of_a_list_run_side_by_side(group: Any) -> None:
     assert all(of_part > 0 for of_part in seconds.values())
 
 
-def test_what_may_not_run_at_the_same_time_shares_a_lane() -> None:
+def test_what_must_not_run_concurrently_shares_a_group() -> None:
     def function(completion: str, scale: float = 1.0) -> float:
         return scale
 
@@ -239,11 +239,11 @@ def test_what_may_not_run_at_the_same_time_shares_a_lane() -> None:
     models = [ModelReward(settings), ModelReward(settings)]
     functions = [FunctionReward(function), FunctionReward(function, settings={"scale": 2.0})]
     judges = [resolve_reward({"name": function, "call": {"at_once": 2}}) for _ in range(2)]
-    laned = [resolve_reward({"name": "tags", "call": {"lane": lane}}) for lane in ("mine", "mine", "models")]
-    assert models[0].lane == models[1].lane == laned[2].lane
-    assert functions[0].lane == functions[1].lane
-    assert laned[0].lane == laned[1].lane
-    assert len({r.lane for r in (models[0], functions[0], *judges, laned[0])}) == 5
+    grouped = [resolve_reward({"name": "tags", "call": {"lane": lane}}) for lane in ("mine", "mine", "models")]
+    assert models[0].concurrency_group == models[1].concurrency_group == grouped[2].concurrency_group
+    assert functions[0].concurrency_group == functions[1].concurrency_group
+    assert grouped[0].concurrency_group == grouped[1].concurrency_group
+    assert len({r.concurrency_group for r in (models[0], functions[0], *judges, grouped[0])}) == 5
 
 
 def test_scores_do_not_depend_on_which_reward_ends_first(group: Any) -> None:

@@ -18,8 +18,7 @@ from sharpen.launch.models import load_model, load_reference
 from sharpen.models.policy import Policy
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
-from sharpen.rewards.calls import describe
-from sharpen.rewards.own_code import ends_program
+from sharpen.rewards.execution.user_code import describe, ends_program
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.runs.checkpoint import (
     checkpoint_path,

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from sharpen.system.lazy_imports import lazily
 
 if TYPE_CHECKING:
-    from sharpen.rewards.calls import CallSettings
     from sharpen.rewards.checking.checker import check
     from sharpen.rewards.checking.report import RewardReport
     from sharpen.rewards.combine import WeightedSum
+    from sharpen.rewards.execution.settings import CallSettings
     from sharpen.rewards.function import FunctionReward
     from sharpen.rewards.gate import Gate
     from sharpen.rewards.models.model_reward import ModelReward, ProcessModelReward
@@ -40,7 +40,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "CallSettings": "sharpen.rewards.calls",
+        "CallSettings": "sharpen.rewards.execution.settings",
         "FunctionReward": "sharpen.rewards.function",
         "Gate": "sharpen.rewards.gate",
         "ModelReward": "sharpen.rewards.models.model_reward",

@@ -10,9 +10,9 @@ from functools import partial
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
+from sharpen.rewards.execution.concurrency import run_concurrently
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, last_position
-from sharpen.rewards.threads import side_by_side
 from sharpen.types import Group, Score, StepValue, WeightedReward
 
 
@@ -22,7 +22,7 @@ class WeightedSum(Reward):
     A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one fails, the
     total is None and the error is kept. A reward of weight 0 is only logged: it adds nothing, and does not make a total
     where no other reward applies. Parts have the rewards' names, with ``_2``, ``_3``, … for duplicates. Rewards run
-    concurrently, see `Reward.lane`.
+    concurrently, see `Reward.concurrency_group`.
 
     ``gates`` maps positions in ``weighted`` to gates. If a gate is closed, the total is its ``otherwise`` and each
     weighted reward is 0. If several are closed, the first counts.
@@ -89,16 +89,10 @@ class WeightedSum(Reward):
     def _each(
         self, places: Sequence[int], groups: Sequence[Group], wanted: Wanted
     ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
-        """The scores of these rewards, computed concurrently, and the seconds that each took."""
-        jobs = [(self.rewards[place].lane, partial(self._timed, place, groups, wanted)) for place in places]
-        return dict(zip(places, side_by_side(jobs), strict=True))
-
-    def _timed(self, place: int, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
-        started = time.perf_counter()
-        reward = self.rewards[place]
-        whole = all(map(all, wanted))
-        scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
-        return scores, time.perf_counter() - started
+        """The scores of these rewards, which run concurrently, and the seconds that each took."""
+        rewards = [self.rewards[place] for place in places]
+        jobs = [(reward.concurrency_group, partial(_timed, reward, groups, wanted)) for reward in rewards]
+        return dict(zip(places, run_concurrently(jobs), strict=True))
 
     def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
         """Combines the scores; ``last`` is the position for totals without steps, None if no reward has steps."""
@@ -131,6 +125,13 @@ class WeightedSum(Reward):
         if any(gate.otherwise for gate in self.gates.values()):
             weighted_rewards.append(WeightedReward(1.0, 0.0 if closed is None else closed.otherwise))
         return tuple(weighted_rewards)
+
+
+def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
+    started = time.perf_counter()
+    whole = all(map(all, wanted))
+    scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
+    return scores, time.perf_counter() - started
 
 
 def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[StepValue, ...]:

@@ -12,12 +12,14 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.rewards.calls import CallSettings, describe
 from sharpen.rewards.code.asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code.lint import CodeLint
 from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.function import FunctionReward
+from sharpen.rewards.execution.process import ProcessFunction
+from sharpen.rewards.execution.settings import CallSettings
+from sharpen.rewards.execution.user_code import describe, ends_program, load_source, undisturbed
+from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.math.verifier import Math
 from sharpen.rewards.models.model_reward import (
@@ -26,10 +28,7 @@ from sharpen.rewards.models.model_reward import (
     ProcessRewardModelSettings,
     RewardModelSettings,
 )
-from sharpen.rewards.named_function import load_source
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
-from sharpen.rewards.own_code import ends_program, undisturbed
-from sharpen.rewards.process import ProcessFunction
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.steps import StepReward
 from sharpen.rewards.task import TaskReward
@@ -42,7 +41,7 @@ from sharpen.rewards.verifier import Verifier
 from sharpen.settings import Settings
 from sharpen.suggest import did_you_mean
 
-RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str, Any] | Sequence[Any]
+RewardSpec: TypeAlias = Reward | RewardFunction | str | Mapping[str, Any] | Sequence[Any]
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -73,10 +72,10 @@ def describe_rewards() -> dict[str, str]:
 def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     """The reward that ``spec`` describes.
 
-    ``spec`` is one of: a reward; a callable ``(completion, **row) -> float | None``; a class of either, which is
-    constructed with the settings; a name (see `describe_rewards`); ``module:function`` or ``path/to/file.py:function``;
-    a mapping of ``name`` (any of these), ``weight`` (1), ``gate``, ``call`` and settings; or a list of these, for their
-    weighted sum. The name ``task`` is the verifier of ``task``, if given.
+    ``spec`` is one of: a reward; a callable ``(completion, **row) -> float | None``, which may be async; a class of
+    either, which is constructed with the settings; a name (see `describe_rewards`); ``module:function`` or
+    ``path/to/file.py:function``; a mapping of ``name`` (any of these), ``weight`` (1), ``gate``, ``call`` and settings;
+    or a list of these, for their weighted sum. The name ``task`` is the verifier of ``task``, if given.
 
     Raises `RewardError` for an unknown name or setting, with the nearest known one, and if the import fails.
     """

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.rewards.threads import HERE
+from sharpen.rewards.execution.concurrency import CALLING_THREAD
 from sharpen.types import Completion, Group, Row, Score
 
 Wanted: TypeAlias = Sequence[Sequence[bool]]
@@ -24,8 +24,8 @@ class Reward(ABC):
     ``name`` is the reward's name in metrics and messages. ``has_answer`` says whether `answer` is defined; if not,
     majority voting (maj@k) is undefined and must not be reported. ``gives_steps`` says whether scores have a value for
     each step, and ``reads_tokens`` whether scores may depend on the tokens of prompt and completion, not just on the
-    completion's text and the row. Rewards run concurrently, except those of the same ``lane``, which run one after
-    another; the default lane is the calling thread.
+    completion's text and the row. Rewards run concurrently, except those of the same ``concurrency_group``, which
+    run one after another; the default group is the calling thread.
     """
 
     name: str
@@ -34,8 +34,9 @@ class Reward(ABC):
     reads_tokens: bool = True
 
     @property
-    def lane(self) -> Hashable:
-        return HERE
+    def concurrency_group(self) -> Hashable:
+        """Rewards of the same group never run concurrently."""
+        return CALLING_THREAD
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from sharpen.errors import RewardError
-from sharpen.rewards.own_code import undisturbed
+from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rewards.reward import Reward, sample_name
 from sharpen.types import Group
 

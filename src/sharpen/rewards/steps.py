@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.positions import step_ends, token_ends
 from sharpen.errors import RewardError
-from sharpen.rewards.calls import CallSettings
+from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import last_position, sample_name
 from sharpen.suggest import did_you_mean

@@ -1,7 +1,7 @@
 """A task's verifier as a reward."""
 
 from sharpen.data.tasks.task import Task
-from sharpen.rewards.calls import CallSettings
+from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward
 
 

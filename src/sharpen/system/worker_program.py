@@ -14,10 +14,9 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 MEMORY_LIMIT_BYTES = 4 << 30
-
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -27,9 +26,7 @@ def serve(prepare: Callable[[], Answer]) -> None:
 
     ``prepare`` makes what answers; it may print, as the answers may.
     """
-    # Libraries may print; only answers may enter the pipe.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answers = redirected_output()
     logging.disable(logging.CRITICAL)
     with contextlib.suppress(ValueError, OSError):  # not every system lets the address space be limited
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
@@ -43,3 +40,10 @@ def serve(prepare: Callable[[], Answer]) -> None:
         result = answer(question)
         signal.alarm(0)
         print(json.dumps(result), file=answers)
+
+
+def redirected_output() -> TextIO:
+    """A copy of standard output for the answers. Whatever else is printed goes to standard error from now on."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers

@@ -14,8 +14,8 @@ from types import FrameType
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
+from sharpen.rewards.execution.concurrency import run_sequentially
 from sharpen.rewards.reward import Reward
-from sharpen.rewards.threads import in_this_thread
 from sharpen.types import Completion, Finish, Group, Prompt, Score
 
 MOST_HANGS = 3
@@ -88,7 +88,7 @@ class Probe:
         score, stops = Score(None), None
         try:
             # The signal only interrupts the main thread.
-            with _time_limit(self.timeout_s), in_this_thread():
+            with _time_limit(self.timeout_s), run_sequentially():
                 ((score,),) = self.reward.score([group])
         except _TimeUp:
             self._hangs += 1

@@ -1,4 +1,4 @@
-"""A function of the user's that is called in processes of its own, which can be ended."""
+"""A user's function called in separate processes, which can be killed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import RewardError
-from sharpen.rewards.named_function import FunctionError
+from sharpen.rewards.execution.user_code import RemoteError
 from sharpen.system.workers import Worker
 
-_SCRIPT = Path(__file__).with_name("named_function.py")
+_SCRIPT = Path(__file__).with_name("process_program.py")
 
 
 class ProcessFunction:
     """Calls the function that ``module:function`` names in another process; usable from several threads.
 
-    Each call that runs at the same time has a process of its own, which is started when first needed and serves one
-    call after another. Arguments go there as JSON. Looks like the function itself to who inspects it.
+    Each concurrent call has a process, which starts at its first call and serves one call after another. Arguments
+    travel as JSON. To `inspect.signature` and `getattr` this looks like the function itself.
 
-    Raises `TimeoutError` where a call takes longer than ``timeout_s``, and ends the process; `FunctionError` for what
-    the function raises; `RewardError` for an argument that JSON cannot hold.
+    Raises `TimeoutError` and kills the process if a call takes longer than ``timeout_s``; `RemoteError` for what the
+    function raises; `RewardError` for an argument that JSON cannot hold.
     """
 
     def __init__(self, named: str, function: Callable[..., Any], timeout_s: float) -> None:
@@ -33,7 +33,7 @@ class ProcessFunction:
         self._timeout_s = timeout_s
         self._idle: deque[Worker] = deque()
         self._workers: list[Worker] = []
-        weakref.finalize(self, _close, self._workers)
+        weakref.finalize(self, _end, self._workers)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         for name, value in [*((f"argument {i}", value) for i, value in enumerate(arguments, 1)), *keywords.items()]:
@@ -41,23 +41,21 @@ class ProcessFunction:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
                 raise RewardError(f"{name!r} cannot be given to a function in another process: {error}") from error
+        request = {
+            "function": self._named,
+            "arguments": arguments,
+            "keywords": keywords,
+            "timeout_s": self._timeout_s,
+        }
         worker = self._take()
         try:
-            reply = worker.ask(
-                {
-                    "function": self._named,
-                    "arguments": arguments,
-                    "keywords": keywords,
-                    "timeout_s": self._timeout_s,
-                },
-                self._timeout_s,
-            )
+            reply = worker.ask(request, self._timeout_s)
         finally:
             self._idle.append(worker)
         if "raised" in reply:
-            raise FunctionError(reply["raised"], frozenset(reply["kinds"]))
+            raise RemoteError(reply["raised"], frozenset(reply["kinds"]))
         if "unusable" in reply:
-            # Something of a type of that name, which is refused as in this process.
+            # A value of a class of that name, which is rejected as it would be in this process.
             return type(reply["unusable"], (), {})()
         return reply["value"]
 
@@ -70,6 +68,6 @@ class ProcessFunction:
             return worker
 
 
-def _close(workers: Sequence[Worker]) -> None:
+def _end(workers: Sequence[Worker]) -> None:
     for worker in workers:
         worker.end()

@@ -5,23 +5,24 @@ from contextvars import ContextVar
 import pytest
 import torch
 
-from sharpen.rewards.threads import HERE, given_up, side_by_side, start_thread
+from sharpen.rewards.execution.concurrency import CALLING_THREAD, cancelled, run_concurrently
+from sharpen.rewards.execution.threads import start_thread
 
 WAIT_S = 20.0
 
 
-def test_jobs_of_different_lanes_run_at_the_same_time_and_keep_their_order() -> None:
+def test_jobs_of_different_groups_run_concurrently_and_keep_their_order() -> None:
     meet = threading.Barrier(3, timeout=WAIT_S)
 
     def job(number: int) -> int:
         meet.wait()
         return number
 
-    assert side_by_side([(lane, lambda n=lane: job(n)) for lane in (2, 0, 1)]) == [2, 0, 1]  # type: ignore[misc]
-    assert side_by_side([]) == []
+    assert run_concurrently([(group, lambda n=group: job(n)) for group in (2, 0, 1)]) == [2, 0, 1]  # type: ignore[misc]
+    assert run_concurrently([]) == []
 
 
-def test_jobs_of_one_lane_run_one_after_another_in_their_order() -> None:
+def test_jobs_of_one_group_run_one_by_one_in_order() -> None:
     seen: list[tuple[int, str]] = []
 
     def job(number: int) -> None:
@@ -29,14 +30,14 @@ def test_jobs_of_one_lane_run_one_after_another_in_their_order() -> None:
         time.sleep(0.002)
         seen.append((number, "ends"))
 
-    side_by_side([("lane", lambda n=n: job(n)) for n in range(4)])  # type: ignore[misc]
+    run_concurrently([("group", lambda n=n: job(n)) for n in range(4)])  # type: ignore[misc]
     assert seen == [(n, what) for n in range(4) for what in ("begins", "ends")]
 
 
-def test_one_lane_runs_in_the_thread_that_asks() -> None:
+def test_one_group_runs_in_the_calling_thread() -> None:
     me = threading.get_ident()
-    assert side_by_side([("a", threading.get_ident), (HERE, threading.get_ident)])[1] == me
-    first, second = side_by_side([("a", threading.get_ident), ("b", threading.get_ident)])
+    assert run_concurrently([("a", threading.get_ident), (CALLING_THREAD, threading.get_ident)])[1] == me
+    first, second = run_concurrently([("a", threading.get_ident), ("b", threading.get_ident)])
     assert (first == me, second == me) == (True, False)
 
 
@@ -54,19 +55,19 @@ def test_the_exception_of_the_first_job_is_raised_whichever_came_first_in_time()
             other_failed.set()
 
     with pytest.raises(ValueError, match="the first job"):
-        side_by_side([("a", late), ("b", early)])
+        run_concurrently([("a", late), ("b", early)])
 
 
 class PowerCut(BaseException):
     """No failure of a job."""
 
 
-def test_what_is_no_exception_is_raised_at_once_and_the_others_are_given_up() -> None:
-    gave_up: list[bool] = []
+def test_an_interrupt_is_raised_at_once_and_the_others_start_nothing_new() -> None:
+    stopped: list[bool] = []
     ended = threading.Event()
 
     def long() -> None:
-        gave_up.append(given_up.get().wait(WAIT_S))
+        stopped.append(cancelled.get().wait(WAIT_S))
         ended.set()
 
     def cut() -> None:
@@ -75,11 +76,11 @@ def test_what_is_no_exception_is_raised_at_once_and_the_others_are_given_up() ->
     for own, other in ((cut, long), (lambda: None, cut)):
         started = time.monotonic()
         with pytest.raises(PowerCut):
-            side_by_side([(HERE, own), ("other", other), ("third", long)])
+            run_concurrently([(CALLING_THREAD, own), ("other", other), ("third", long)])
         assert time.monotonic() - started < WAIT_S / 2
         assert ended.wait(WAIT_S)
-    assert all(gave_up)
-    assert not given_up.get().is_set()
+    assert all(stopped)
+    assert not cancelled.get().is_set()
 
 
 def test_a_thread_has_the_context_and_the_gradient_mode_of_the_one_that_starts_it() -> None:
