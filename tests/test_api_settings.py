@@ -17,6 +17,7 @@ from api_runs import ROWS, SMALL, digit_model, first_digit, never, redo, untimed
 from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
 from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run
 from sharpen.models.settings import LoraSettings
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
@@ -32,8 +33,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Given]]:
     """What `train` would have started, in place of a run."""
     calls: list[tuple[Recipe, Given]] = []
 
-    def start(recipe: Recipe, given: Given, **settings: Any) -> None:
+    def start(recipe: Recipe, given: Given, **settings: Any) -> Run:
         calls.append((recipe, given))
+        return Run(recipe.run, recipe.run, finished=True)
 
     monkeypatch.setattr("sharpen.api.start", start)
     return calls
@@ -97,7 +99,7 @@ VALUES: dict[str, Any] = {
         "top_k": 3,
         "min_p": 0.25,
     },
-    "checkpoint": {"every": 2, "keep": 5, "best": "reward"},
+    "checkpoint": {"every": 2, "every_minutes": 5.0, "keep": 5, "best": "reward", "grace_s": 10.0},
     "log": {"samples_every": 2, "tensorboard": True, "wandb": "w", "trackio": "t"},
 }
 

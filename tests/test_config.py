@@ -92,8 +92,8 @@ def test_a_text_comes_back_from_its_own_yaml_as_it_was(text: str, tmp_path: Path
     [
         ("training.stepz=1", "unknown setting `training.stepz`. Did you mean `training.steps`?"),
         ("trainin.steps=1", "unknown setting `trainin`. Did you mean `training`?"),
-        ("rollout.xyzzy=1", "unknown setting `rollout.xyzzy`. Known here: max_new_tokens, temperature"),
-        ("method.group_siz=1", "method grpo has no setting `group_siz`. Did you mean `group_size`?"),
+        ("rollout.xyzzy=1", "unknown setting `rollout.xyzzy`. Known: max_new_tokens, temperature"),
+        ("method.group_siz=1", "method grpo: unknown setting `group_siz`. Did you mean `group_size`?"),
         ("method.name=gpro", "unknown method `gpro`. Did you mean `grpo`?"),
         ("training.steps=0", "`training.steps`: Input should be greater than or equal to 1 (given: 0)"),
         ("training.steps=many", "`training.steps`: Input should be a valid integer"),

@@ -2,6 +2,7 @@ import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.demonstrations import load_demonstrations
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError
 from sharpen.types import Finish
@@ -15,7 +16,7 @@ HI, YES = says("user", "hi"), says("assistant", "yes")
 
 
 def load(rows, tokenizer, **options):
-    return load_demonstrations(read_rows(rows, name="d"), tokenizer, **{"context_length": 20} | options)
+    return load_demonstrations(read_rows(rows, name="d"), PromptFormat(tokenizer, **{"context_length": 20} | options))
 
 
 def only(rows, tokenizer, **options):

@@ -2,6 +2,7 @@ import pytest
 from tiny_tokenizers import PLAIN_TEMPLATE
 
 from byte_tokenizer import byte_tokenizer
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.data.steps import load_steps
 from sharpen.errors import DataError
@@ -15,8 +16,9 @@ def characters():
     return character_tokenizer("abc123+-=;# ", context=64)
 
 
-def load(rows, tokenizer, **options):
-    return load_steps(read_rows(rows, name="d"), tokenizer, **{"separator": None, "context_length": 60} | options)
+def load(rows, tokenizer, separator=None, **options):
+    format = PromptFormat(tokenizer, **{"context_length": 60} | options)
+    return load_steps(read_rows(rows, name="d"), format, separator=separator)
 
 
 def only(row, tokenizer, **options):

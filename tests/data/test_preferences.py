@@ -2,6 +2,7 @@ import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.preferences import load_preferences
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError, RecipeError
 
@@ -15,7 +16,7 @@ CHAT_PROMPT = ids(r"<user> hi <eos> \n <assistant>")
 
 
 def load(rows, tokenizer, **options):
-    return load_preferences(read_rows(rows, name="d"), tokenizer, **{"context_length": 30} | options)
+    return load_preferences(read_rows(rows, name="d"), PromptFormat(tokenizer, **{"context_length": 30} | options))
 
 
 def only(row, tokenizer, **options):

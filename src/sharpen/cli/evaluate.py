@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from sharpen.errors import RecipeError
-from sharpen.evaluation.samples import write_samples
+from sharpen.evaluation.runner import Evaluation
 from sharpen.in_memory import in_memory
 from sharpen.launch.inputs import HeldOut, read_held_out
 from sharpen.launch.run import measure
@@ -22,6 +22,7 @@ from sharpen.recipe.loading import load_recipe, make_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.report.table import measures_table
 from sharpen.runs.lookup import NamedModel, find_model
+from sharpen.runs.samples import sample_rows, write_parquet
 
 USUAL_N, USUAL_K, USUAL_PROMPTS = 8, (1, 8, 64), 200
 """Of a model that is not of a run; everything else is then as a recipe has it by default."""
@@ -89,7 +90,7 @@ def measure_model(
                 trust_remote_code=trust_remote_code,
             )
         if out is not None:
-            write_samples(evaluation, out)
+            _write_answers(evaluation, out)
             errors.print(f"answers: {out}", markup=False)
 
     answered = held_out.reads == "prompts"
@@ -109,6 +110,12 @@ def measure_model(
         as_in_the_run = ["the rows"] * rows_from_run + _shown({name: settings[name] for name in from_run})
         console.print(f"as in the run: {', '.join(as_in_the_run)}", markup=False)
     console.print(measures_table(evaluation.measures))
+
+
+def _write_answers(evaluation: Evaluation, path: Path) -> None:
+    right = [mark for marks in evaluation.right for mark in marks]
+    rows = sample_rows(evaluation.groups)
+    write_parquet(path, [{**row, "right": is_right} for row, is_right in zip(rows, right, strict=True)])
 
 
 def _parsed(options: Mapping[str, Any], reward: Sequence[str]) -> dict[str, Any]:

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sharpen.errors import RecipeError
-from sharpen.system.files import replacing, write_text
+from sharpen.runs.samples import sample_rows, write_parquet
+from sharpen.system.files import write_text
 from sharpen.types import Completion, Finish, Group, Prompt
 
 
@@ -77,29 +75,9 @@ class RunFolder:
                 file.unlink()
 
     def write_samples(self, step: int, groups: Sequence[Group]) -> None:
-        """What was drawn in a step, with its rewards, one row per completion."""
-        rows: list[dict[str, Any]] = []
-        for group in groups:
-            for completion, score in zip(group.completions, group.scores, strict=True):
-                rows.append(
-                    {
-                        "step": step,
-                        "prompt_id": group.prompt.id,
-                        "prompt": group.prompt.text,
-                        "completion": completion.text,
-                        "reward": score.total,
-                        **{f"reward/{name}": value for name, value in score.parts.items()},
-                        "error": score.error,
-                        "tokens": len(completion.token_ids),
-                        "finish": completion.finish.value,
-                        "draw_id": completion.draw_id,
-                        "policy_version": completion.versions[0] if completion.versions else None,
-                    }
-                )
-        columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for r in rows for k in r)}
-        path = self.samples / f"step_{step:06d}.parquet"
-        with replacing(path) as partial:
-            pq.write_table(pa.table(columns), partial)
+        """The completions of a step with their rewards."""
+        rows = [{"step": step, **row} for row in sample_rows(groups)]
+        write_parquet(self.samples / f"step_{step:06d}.parquet", rows)
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         """Write completions that are trained on from now on, and give them as they will be read again."""
