@@ -82,12 +82,12 @@ def test_overlong_demonstrations(plain):
         ({"text": "hi"}, r"d: no column `prompt` or `messages`; it has `text`"),
         ({"prompt": "hi", "completion": ""}, r"d, row 1: column `completion` is empty"),
         ({"prompt": "hi", "completion": 1}, r"d, row 1: column `completion` must be a string, not int"),
-        ({"messages": [HI]}, r"d, row 1: column `messages` has no turn of the assistant"),
-        ({"messages": [YES]}, r"d, row 1: column `messages` begins with the assistant"),
+        ({"messages": [HI]}, r"d, row 1: column `messages` has no assistant turn"),
+        ({"messages": [YES]}, r"d, row 1: column `messages` begins with an assistant turn"),
         ({"prompt": [HI], "completion": "yes"}, r"d, row 1: column `completion` must be a list of messages"),
         (
             {"prompt": [HI], "completion": [HI]},
-            r"d, row 1: column `completion` must begin with .* not of 'user'",
+            r"d, row 1: column `completion` must begin with .* not one of 'user'",
         ),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_text_comes_back_from_its_own_yaml_as_it_was(text: str, tmp_path: Path
         ("method.minibatches=9", "training.prompts_per_step is 8, too few for 9 minibatches"),
         ("checkpoint.best=pass@1", "checkpoint.best needs evaluation.every"),
         ("data.train=x.jsonl", "give either `task` (a name) or `train`"),
-        ("data.held_out=x.jsonl", "a task has held-out problems of its own"),
+        ("data.held_out=x.jsonl", "a task has its own held-out problems"),
         ("seed.x=1", "`seed`: Input should be a valid integer"),
         ("steps", "unknown setting `steps`"),
         ("training=[", ""),

@@ -81,7 +81,7 @@ def test_a_reward_of_enormous_size(changes: dict[str, Any], model: Path, reward:
     assert str(raised.value) == (
         "step 4: the advantages, made of the rewards, are NaN or infinite. Lower optimizer.learning_rate, or look for "
         f"rewards of enormous size; the latest checkpoint is {path / 'checkpoints' / 'step_000003'}; "
-        f"to go on: sharpen run --resume {path}"
+        f"to continue: sharpen run --resume {path}"
     )
     assert raised.value.step == 4
     assert_left_the_same(path, expected, 3)

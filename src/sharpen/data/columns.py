@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
-    """The error for rows that have none of the ``wanted`` columns."""
+    """The error for rows without any of the ``wanted`` columns."""
     near = next(filter(None, (did_you_mean(column, rows.columns) for column in wanted)), "")
     needed = " or ".join(f"`{column}`" for column in wanted)
     have = ", ".join(f"`{column}`" for column in rows.columns)
@@ -30,7 +30,7 @@ def text_column(rows: Rows, column: str) -> list[str]:
 
 
 def typed_column(rows: Rows, column: str, type_: type[Value] | tuple[type[Value], ...], wanted: str) -> list[Value]:
-    """A column that must hold a value of one type, which errors call ``wanted``, in every row."""
+    """A column that must hold a value of ``type_`` in every row; errors call the type ``wanted``."""
     return [_value(rows, index, row, column, type_, wanted) for index, row in enumerate(rows)]
 
 
@@ -43,7 +43,7 @@ def messages_column(rows: Rows, column: str) -> list[list[Mapping[str, Any]]]:
 
 
 def check_messages(messages: Sequence[Any], where: str, name: str) -> None:
-    """Raises DataError unless these are messages, at least one. ``where`` and ``name`` say what has them."""
+    """Raises DataError unless these are one or more messages. ``where`` and ``name`` locate them in errors."""
     for number, message in enumerate(messages, start=1):
         _check_message(message, f"{where} message {number} of {name}")
     if not messages:

@@ -1,4 +1,4 @@
-"""Rows → demonstrations: groups of one completion that supervised training imitates."""
+"""Rows → demonstrations: groups of one completion for supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def _first_assistant(messages: Sequence[Message], where: str) -> int:
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
             if index == 0:
-                raise DataError(f"{where}: column `messages` begins with the assistant; put what it answers before it")
+                raise DataError(f"{where}: column `messages` begins with an assistant turn; put a prompt before it")
             return index
-    raise DataError(f"{where}: column `messages` has no turn of the assistant, so there is nothing to imitate")
+    raise DataError(f"{where}: column `messages` has no assistant turn, so there is nothing to train on")

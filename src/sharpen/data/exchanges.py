@@ -90,9 +90,7 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> G
     for completion, name in zip(exchange.completions, exchange.names, strict=True):
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
-            raise DataError(
-                f"{where}: {name} must begin with a message of the assistant, not of {messages[0]['role']!r}"
-            )
+            raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
         rendered = chat.demonstration([*before, *messages], len(before), where)
         text = str(chat.tokenizer.decode(list(rendered.completion_ids), skip_special_tokens=True))
         completions.append(_completion(rendered.completion_ids, text, rendered.loss_mask))

@@ -1,4 +1,4 @@
-"""Rows → preferences: groups of completions of one prompt that somebody has graded."""
+"""Rows → preferences: groups of graded completions of one prompt."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _ranked(rows: Rows) -> list[tuple[Text, ...]]:
     for index, answers in enumerate(lists):
         if len(answers) < 2:
             raise DataError(
-                f"{rows.where(index)}: column `completions` has {len(answers)} of them; a ranking needs at least two"
+                f"{rows.where(index)}: column `completions` has {len(answers)} completions; a ranking needs two or more"
             )
         for number, answer in enumerate(answers, start=1):
             name = f"completion {number} of column `completions`"
@@ -106,7 +106,7 @@ def _grades(rows: Rows, answers: Sequence[Sequence[Text]]) -> list[tuple[float, 
     if not given:
         raise missing_column(rows, ("scores", "ranks"))
     if len(given) > 1:
-        raise DataError(f"{rows.name}: has both `scores` and `ranks`; leave out the one that is not meant")
+        raise DataError(f"{rows.name}: has both `scores` and `ranks`; leave one of them out")
     (column,) = given
     grades = []
     for index, completions in enumerate(answers):
@@ -159,18 +159,18 @@ def _exchange(where: str, prompt: Text | None, answers: tuple[Text, ...], names:
         for conversation, name in zip(conversations, names, strict=True):
             if conversation[:start] != prompt or len(conversation) == start:
                 raise DataError(
-                    f"{where}: {name} must begin with the assistant, or with the messages of column `prompt` and go on"
+                    f"{where}: {name} must begin with an assistant turn, or with the messages of `prompt` and more"
                 )
     else:
         start = _common_beginning(where, conversations, names)
         asked = next(message for message in conversations[0] if message["role"] != "system")
         if prompt is not None and str(asked.get("content")).strip() != prompt.strip():
-            raise DataError(f"{where}: {names[0]} does not begin with a message that says column `prompt`")
+            raise DataError(f"{where}: {names[0]} does not begin with a message of the text in column `prompt`")
     return Exchange(conversations[0][:start], tuple(c[start:] for c in conversations), names)
 
 
 def _common_beginning(where: str, conversations: Sequence[list[Message]], names: Sequence[str]) -> int:
-    """How many messages come before the assistant's turn in which the conversations begin to differ."""
+    """How many messages come before the assistant turn in which the conversations first differ."""
     shortest = min(map(len, conversations))
     common = next(
         (i for i in range(shortest) if any(c[i] != conversations[0][i] for c in conversations[1:])), shortest - 1
@@ -180,4 +180,4 @@ def _common_beginning(where: str, conversations: Sequence[list[Message]], names:
             message["role"] != "system" for message in conversations[0][:start]
         ):
             return start
-    raise DataError(f"{where}: {names[0]} and {names[1]} have no common beginning that the assistant answers in both")
+    raise DataError(f"{where}: {names[0]} and {names[1]} have no common beginning before an assistant turn")

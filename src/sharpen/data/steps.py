@@ -1,4 +1,4 @@
-"""Rows → marked steps: groups of one completion, each step of which somebody has called right or wrong."""
+"""Rows → labelled steps: groups of one completion, each step of which has a label."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _texts_and_ends(rows: Rows, separator: str | None) -> tuple[list[str], list[
     if separator is None:
         raise DataError(
             f"{rows.name}: where do the steps of column `completion` end? Give a separator, or a column `positions` of "
-            "the character offsets at which they do, or a column `steps` in place of `completion`"
+            "their end offsets in characters, or a column `steps` instead of `completion`"
         )
     return texts, [step_ends(text, separator) for text in texts]
 
@@ -91,7 +91,7 @@ def _joined(what: str, steps: list[Any], separator: str | None) -> list[str]:
         if not isinstance(step, str):
             raise DataError(f"{what}, entry {number} must be a string, not {type(step).__name__} ({repr(step)[:60]})")
         if not step.strip():
-            raise DataError(f"{what}, entry {number} is empty; write what the step says")
+            raise DataError(f"{what}, entry {number} is empty; write the text of the step")
     if separator is None:
         return list(steps)
     return [*(s if s.endswith(separator) else s + separator for s in steps[:-1]), steps[-1]]
@@ -103,7 +103,7 @@ def _given_ends(rows: Rows, index: int, text: str) -> tuple[int, ...]:
     if ends != numbers_of(rows, index, "positions"):
         raise DataError(f"{where} must hold whole numbers, character offsets")
     if any(later <= earlier for earlier, later in pairwise((0, *ends))):
-        raise DataError(f"{where} must rise from above 0: {list(ends)}")
+        raise DataError(f"{where} must ascend from above 0: {list(ends)}")
     if ends and ends[-1] > len(text):
         raise DataError(f"{where} goes to {ends[-1]}, but the completion has {len(text)} characters")
     return ends
@@ -124,7 +124,7 @@ def _labels(rows: Rows, index: int, steps: int) -> tuple[float, ...]:
 def _positions(
     where: str, completion: Completion, text: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    """The token at which each step ends. A chat template may put text before what was written, and strip blanks."""
+    """The last token of each step. A chat template may add text before the completion and strip whitespace."""
     decoded = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
     found = decoded.find(text.strip())
     if found < 0:

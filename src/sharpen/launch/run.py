@@ -170,7 +170,7 @@ def _resume(
             if problem is None:
                 checkpoint = candidate
                 break
-            say(f"passed over a checkpoint: {problem}")
+            say(f"skipped a checkpoint: {problem}")
             damaged.append(candidate)
         if checkpoint is None and damaged:
             raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it again")
@@ -181,15 +181,15 @@ def _resume(
             if best_to_normalise(folder.checkpoints, state) is None:
                 say(f"{path} is finished: {recipe.training.steps} steps are done")
                 return Run(path, checkpoint, finished=True)
-        say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
+        say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe, given)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:
             if checkpoint is not None:
                 trainer.load(checkpoint)
-            for passed_over in damaged:
-                set_aside(passed_over)
+            for unsound in damaged:
+                set_aside(unsound)
             folder.cut_back(trainer.step if checkpoint else -1)
             trainer.until = until
             return _train(trainer, say)
@@ -249,4 +249,4 @@ def how_to_continue(path: Path) -> str:
     """The checkpoint and the command that continue an interrupted run."""
     done = checkpoints(RunFolder(path).checkpoints)
     latest = f"the latest checkpoint is {done[-1]}" if done else "there is no checkpoint yet"
-    return f"{latest}; to go on: sharpen run --resume {path}"
+    return f"{latest}; to continue: sharpen run --resume {path}"
