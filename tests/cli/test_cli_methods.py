@@ -45,14 +45,14 @@ def test_a_line_is_source_reward_advantage_loss_and_gradient_coefficient() -> No
     block = words(page[page.index("\ngrpo ") : page.index("\ndr_grpo ")])
     for part in ("current policy", "group z-score", "× any, per completion", "× clipped surrogate", "DeepSeekMath"):
         assert part in block
-    assert "live · ρ · Â + β(π_ref/π" in block
+    assert "unclipped · ρ · Â + β(π_ref/π" in block
 
 
 def test_json_of_all_methods_has_the_rows_of_the_code_in_order() -> None:
     found = json.loads(said("--json"))
     assert [row["name"] for row in found] == list(METHODS)
     grpo = next(row for row in found if row["name"] == "grpo")
-    assert grpo["gradient_coefficient"] == "live · ρ · Â + β(π_ref/π − 1)"
+    assert grpo["gradient_coefficient"] == "unclipped · ρ · Â + β(π_ref/π − 1)"
     assert grpo["paper"].endswith("arXiv 2402.03300")
     assert {key for row in found for key in row} == {
         *("name", "source", "reward", "advantage", "loss", "gradient_coefficient", "paper"),
