@@ -144,7 +144,7 @@ def test_a_reward_model_is_checked_with_the_tokens_of_the_policy(folder: Path, m
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in REWARDED])
 def test_a_recipe_that_trains_a_reward_has_none_to_check(name: str) -> None:
-    with pytest.raises(RecipeError, match="trains a reward and follows none"):
+    with pytest.raises(RecipeError, match="trains a reward model, so there is no reward"):
         check_recipe(load_recipe(RECIPES[name]))
 
 

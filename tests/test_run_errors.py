@@ -206,7 +206,7 @@ def test_a_run_that_exists_is_neither_overwritten_nor_mixed(run: Path, model: Pa
 
 
 def test_a_folder_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"not a run to resume, it has no recipe\.yaml"):
+    with pytest.raises(RecipeError, match=r"not a run, it has no recipe\.yaml"):
         resume(tmp_path)
 
 

@@ -69,5 +69,5 @@ def test_a_tokenizer_without_template_is_refused(plain):
 
 def test_what_the_template_refuses_names_the_row():
     tokenizer = make_tokenizer("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(DataError, match=r"row 7: the chat template refuses .* roles must alternate"):
+    with pytest.raises(DataError, match=r"row 7: the chat template rejects .* roles must alternate"):
         ChatFormat(tokenizer, {}).prompt_ids(turns(("u", "hi")), "row 7")

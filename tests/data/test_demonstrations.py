@@ -2,6 +2,7 @@ import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.demonstrations import load_demonstrations
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError
 from sharpen.types import Finish
@@ -15,7 +16,7 @@ HI, YES = says("user", "hi"), says("assistant", "yes")
 
 
 def load(rows, tokenizer, **options):
-    return load_demonstrations(read_rows(rows, name="d"), tokenizer, **{"context_length": 20} | options)
+    return load_demonstrations(read_rows(rows, name="d"), PromptFormat(tokenizer, **{"context_length": 20} | options))
 
 
 def only(rows, tokenizer, **options):
@@ -81,12 +82,12 @@ def test_overlong_demonstrations(plain):
         ({"text": "hi"}, r"d: no column `prompt` or `messages`; it has `text`"),
         ({"prompt": "hi", "completion": ""}, r"d, row 1: column `completion` is empty"),
         ({"prompt": "hi", "completion": 1}, r"d, row 1: column `completion` must be a string, not int"),
-        ({"messages": [HI]}, r"d, row 1: column `messages` has no turn of the assistant"),
-        ({"messages": [YES]}, r"d, row 1: column `messages` begins with the assistant"),
+        ({"messages": [HI]}, r"d, row 1: column `messages` has no assistant turn"),
+        ({"messages": [YES]}, r"d, row 1: column `messages` begins with an assistant turn"),
         ({"prompt": [HI], "completion": "yes"}, r"d, row 1: column `completion` must be a list of messages"),
         (
             {"prompt": [HI], "completion": [HI]},
-            r"d, row 1: column `completion` must begin with .* not of 'user'",
+            r"d, row 1: column `completion` must begin with .* not one of 'user'",
         ),
     ],
 )

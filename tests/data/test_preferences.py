@@ -2,6 +2,7 @@ import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.preferences import load_preferences
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError, RecipeError
 
@@ -15,7 +16,7 @@ CHAT_PROMPT = ids(r"<user> hi <eos> \n <assistant>")
 
 
 def load(rows, tokenizer, **options):
-    return load_preferences(read_rows(rows, name="d"), tokenizer, **{"context_length": 30} | options)
+    return load_preferences(read_rows(rows, name="d"), PromptFormat(tokenizer, **{"context_length": 30} | options))
 
 
 def only(row, tokenizer, **options):
@@ -142,14 +143,14 @@ RANKED = {**LIST, "ranks": [1, 2]}
         ({**LIST, "scores": [1, NAN]}, "d, row 1: column `scores`, entry 2 is nan"),
         ({**LIST, "ranks": [1, 1]}, "d, row 1: column `ranks` ties all completions"),
         ({**LIST, "ranks": 1}, "d, row 1: column `ranks` must be a list of numbers, not int"),
-        ({**LIST, "completions": ["yes"], "ranks": [1]}, "d, row 1: column `completions` has 1 of them"),
+        ({**LIST, "completions": ["yes"], "ranks": [1]}, "d, row 1: column `completions` has 1 completions"),
         ({**RANKED, "completions": ["yes", ""]}, "d, row 1: completion 2 of column `completions` is empty"),
         ({**RANKED, "completions": ["yes", [NO]]}, "completion 2 of column `completions` must be a string"),
         ({**RANKED, "completions": [[YES], "no"]}, "completion 2 of .* must be a list of messages, not str"),
         ({**RANKED, "completions": [[YES], [{"role": "x"}]]}, "message 1 of completion 2 of column `comp"),
         ({"prompt": [HI], "chosen": "yes", "rejected": "no"}, "column `chosen` must be a list of messages, as column"),
-        ({"prompt": [HI], "chosen": [YES], "rejected": [WHY]}, "column `chosen` must begin with the assistant"),
-        ({"prompt": "why", "chosen": [HI, YES], "rejected": [HI, NO]}, "does not begin with a message that says"),
+        ({"prompt": [HI], "chosen": [YES], "rejected": [WHY]}, "column `chosen` must begin with an assistant turn"),
+        ({"prompt": "why", "chosen": [HI, YES], "rejected": [HI, NO]}, "does not begin with a message of the text"),
         ({"chosen": [HI, YES], "rejected": [WHY, NO]}, "`chosen` and column `rejected` have no common beginning"),
         ({"chosen": [HI, YES], "rejected": [HI]}, "have no common beginning"),
         ({"chosen": [HI, YES], "rejected": [HI, YES]}, "column `chosen` and column `rejected` are the same"),

@@ -97,7 +97,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"name": "dpo", "label_smoothing": 0.5}, "`label_smoothing`: Input should be less than 0.5 (given: 0.5)"),
     ({"name": "ppo", "lam": 1.5}, "`lam`: Input should be less than or equal to 1 (given: 1.5)"),
     ({"name": "grpo", "dual_clip": 1.0}, "`dual_clip`: Input should be greater than 1 (given: 1.0)"),
-    ({"name": "dpo", "betta": 1}, "method dpo has no setting `betta`. Did you mean `beta`?"),
+    ({"name": "dpo", "betta": 1}, "method dpo: unknown setting `betta`. Did you mean `beta`?"),
     ({"name": "gropo"}, "unknown method `gropo`. Did you mean `grpo`? Known: sft, rft,"),
 ]
 

@@ -65,10 +65,10 @@ def test_soft_overlong_counts_what_the_model_wrote() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "l_max: Field required"),
+        ({}, "`l_max`: Field required"),
         ({"l_max": 10, "l_cache": 11}, r"l_cache \(11\) is larger than l_max \(10\)"),
-        ({"l_max": 10, "l_cache": 0}, "l_cache: Input should be greater than 0"),
-        ({"l_max": 10, "l_cahe": 1}, "unknown setting 'l_cahe'. Did you mean `l_cache`"),
+        ({"l_max": 10, "l_cache": 0}, "`l_cache`: Input should be greater than 0"),
+        ({"l_max": 10, "l_cahe": 1}, "unknown setting `l_cahe`. Did you mean `l_cache`"),
     ],
 )
 def test_soft_overlong_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:

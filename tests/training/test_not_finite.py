@@ -88,7 +88,7 @@ def test_an_extremely_large_reward(changes: dict[str, Any], model: Path, reward:
     assert str(raised.value) == (
         "step 4: the advantages, computed from the rewards, are NaN or infinite. Lower optimizer.learning_rate, or "
         f"look for extremely large rewards; the latest checkpoint is {path / 'checkpoints' / 'step_000003'}; "
-        f"to go on: sharpen run --resume {path}"
+        f"to continue: sharpen run --resume {path}"
     )
     assert raised.value.step == 4
     assert_left_the_same(path, expected, 3)
@@ -145,7 +145,7 @@ def test_an_update_that_is_applied_before_the_loss_breaks_is_gone_back_behind(
         patched.setattr(Learner, "_update", breaking)
         with pytest.raises(NonFiniteError, match=r"step 4: the policy's gradient norm is nan, its loss nan") as raised:
             start(tiny_recipe(path, model, "grpo", reward=reward, **changes), say=said.append)
-    assert "the weights of step 3 are gone: repeating what led there, to save them" in said
+    assert "the weights of step 3 are gone: repeating the steps since the latest checkpoint to save them" in said
     assert f"the latest checkpoint is {path / 'checkpoints' / 'step_000003'}" in str(raised.value)
     assert_left_the_same(path, expected, 3)
 

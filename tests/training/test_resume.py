@@ -268,9 +268,9 @@ def test_a_damaged_checkpoint_is_passed_over_by_name_and_the_one_before_used(
     messages: list[str] = []
     with pytest.raises(PowerCut):
         resume(path, loggers=[cut_off(4)], say=messages.append)
-    assert any(line.startswith("passed over a checkpoint: ") and said in line for line in messages)
+    assert any(line.startswith("skipped a checkpoint: ") and said in line for line in messages)
     assert any("step_000004" in line for line in messages)
-    assert f"going on from {checkpoints / 'step_000002'}" in messages
+    assert f"continuing from {checkpoints / 'step_000002'}" in messages
     run = resume(path)
     assert run.model == checkpoints / "step_000006"
     assert_left_the_same(path, whole["grpo"])

@@ -127,6 +127,6 @@ def test_where_weights_begin_does_not_depend_on_their_file(shift: int, model: Pa
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "shift": "-" * 8 * shift})
     recipe = recipe_of(tmp_path / "run", folder, "unused", "ppo")
     for role in ("policy", "critic"):
-        loaded = load_model(recipe, role, str(folder), trust_remote_code=False)
+        loaded = load_model(recipe.model, role, str(folder), seed=recipe.seed, trust_remote_code=False)
         assert {p.data_ptr() % 64 for p in loaded.model.parameters()} == {0}
         assert all(torch.equal(p, tensors[name]) for name, p in loaded.model.named_parameters() if name in tensors)

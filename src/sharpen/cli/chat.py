@@ -34,9 +34,9 @@ def talk(
     dtype: AskedDtype | None,
     trust_remote_code: bool,
 ) -> None:
-    """Answer line after line until the input ends. What is not an answer goes to standard error.
+    """Answer line after line until the input ends. Everything but the answers goes to standard error.
 
-    What is None is as in the run that the model is of, where it is of one.
+    An option that is None comes from the model's run, if it has one.
     """
     answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
     named = find_model(model)
@@ -57,20 +57,20 @@ def talk(
         {} if recipe is None else recipe.data.chat_template_kwargs,
     )
     if conversation.remembers:
-        notes.print(f"{RESET} begins anew, {QUIT} ends")
+        notes.print(f"{RESET} starts a new conversation, {QUIT} ends")
     else:
         notes.print(f"this model has no chat template: it completes what is typed. {QUIT} ends")
     while (line := _next_line()) is not None and line.strip() != QUIT:
         if line.strip() == RESET:
             conversation.reset()
-            notes.print("what was said is forgotten")
+            notes.print("started a new conversation")
             continue
         if not line.strip():
             continue
         try:
             completion = conversation.reply(line)
         except DataError as error:
-            notes.print(f"{error}: {RESET} begins anew", markup=False)
+            notes.print(f"{error}: {RESET} starts a new conversation", markup=False)
             continue
         answers.print(Text(printable(completion.text.strip())), soft_wrap=True)
         if completion.finish is Finish.LENGTH:

@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from sharpen.errors import RecipeError
-from sharpen.evaluation.samples import write_samples
+from sharpen.evaluation.runner import Evaluation
 from sharpen.in_memory import in_memory
 from sharpen.launch.inputs import HeldOut, read_held_out
 from sharpen.launch.run import measure
@@ -22,9 +22,10 @@ from sharpen.recipe.loading import load_recipe, make_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.report.table import measures_table
 from sharpen.runs.lookup import NamedModel, find_model
+from sharpen.runs.samples import sample_rows, write_parquet
 
 USUAL_N, USUAL_K, USUAL_PROMPTS = 8, (1, 8, 64), 200
-"""Of a model that is not of a run; everything else is then as a recipe has it by default."""
+"""For a model that does not come from a run; the other settings then have a recipe's defaults."""
 
 SETTINGS = {
     "prompts": "evaluation.prompts",
@@ -48,10 +49,10 @@ SETTINGS = {
     "device": "model.device",
     "reward": "reward",
 }
-"""What decides the measures, and where a recipe says it."""
+"""The settings that affect the measures, and where a recipe has them."""
 
 OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
-"""Those that count where no answers are drawn."""
+"""Those that matter if no answers are generated."""
 
 
 def measure_model(
@@ -65,13 +66,13 @@ def measure_model(
     out: Path | None,
     trust_remote_code: bool,
 ) -> None:
-    """Measure and print. ``options`` are by the names of ``SETTINGS``; None is the run's, or the default.
+    """Measure and print. The keys of ``options`` are those of ``SETTINGS``; None means the run's value or the default.
 
     Raises:
         SharpenError: something cannot be used, or would have no effect.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    # A reward of the user's may print; standard output is for the result.
+    # A user's reward may print; standard output is for the result.
     with redirect_stdout(sys.stderr):
         given = _parsed(options, reward)
         named = find_model(model)
@@ -89,7 +90,7 @@ def measure_model(
                 trust_remote_code=trust_remote_code,
             )
         if out is not None:
-            write_samples(evaluation, out)
+            _write_answers(evaluation, out)
             errors.print(f"answers: {out}", markup=False)
 
     answered = held_out.reads == "prompts"
@@ -111,8 +112,14 @@ def measure_model(
     console.print(measures_table(evaluation.measures))
 
 
+def _write_answers(evaluation: Evaluation, path: Path) -> None:
+    right = [mark for marks in evaluation.right for mark in marks]
+    rows = sample_rows(evaluation.groups)
+    write_parquet(path, [{**row, "right": is_right} for row, is_right in zip(rows, right, strict=True)])
+
+
 def _parsed(options: Mapping[str, Any], reward: Sequence[str]) -> dict[str, Any]:
-    """What was given, as a recipe has it."""
+    """The given options, as a recipe has them."""
     given = {name: value for name, value in options.items() if value is not None}
     if "k" in given:
         try:
@@ -131,11 +138,11 @@ def _yaml(option: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--{option}: {text!r} is not YAML, as a recipe has it") from error
+        raise RecipeError(f"--{option}: {text!r} is not YAML") from error
 
 
 def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data: str | None) -> Recipe:
-    """The run's recipe with what was given; for another model that of a run which would measure just this."""
+    """The run's recipe with the given options; for another model, a recipe that measures just this."""
     if task is not None and data is not None:
         raise RecipeError("give --task or --data, not both")
     of_run = None if named.run is None else load_recipe(named.run.recipe)
@@ -164,7 +171,7 @@ def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": ".",
         "model": {"path": named.path},
-        # Nothing is trained; of SFT a policy comes out, which is measured by its answers where there is a reward.
+        # Nothing is trained; SFT makes a policy, which is measured by its answers if there is a reward.
         "method": "sft",
         "evaluation": {"prompts": USUAL_PROMPTS, "n": n, "k": [k for k in USUAL_K if k <= n]},
     }
@@ -174,13 +181,13 @@ def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str]) -> Non
     """Raises RecipeError for options that would change nothing."""
     if held_out.reads != "prompts":
         idle = [name for name in given if name not in OF_COMPLETIONS]
-        why = f"{recipe.method.name} is measured by its loss on held-out completions, and draws no answers"
+        why = f"{recipe.method.name} is measured by its loss on held-out completions, and generates no answers"
         if recipe.method.makes_a_policy:
             why += "; give --task, or --reward, to measure answers"
     else:
         greedy = recipe.evaluation.temperature == 0
         idle = [name for name in given if greedy and name in ("top_k", "top_p", "min_p")]
-        why = "at temperature 0 the likeliest token is taken"
+        why = "at temperature 0 the most likely token is taken"
     if idle:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise RecipeError(f"no effect of {options}: {why}")
@@ -196,5 +203,5 @@ def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(settings: Mapping[str, Any]) -> list[str]:
-    """``name=value`` of each that says something."""
+    """``name=value`` of each that is not empty."""
     return [f"{name}={json.dumps(value)}" for name, value in settings.items() if value not in (None, {}, [])]

@@ -17,13 +17,13 @@ from sharpen.rewards.checking.probe import Trial
 from sharpen.rewards.checking.report import SLOW_S, CheatResult, RewardReport
 
 SHOWN = 3
-"""Failures of a kind that are shown."""
+"""How many failures of each kind are shown."""
 
 EXAMPLE_CHARACTERS = 60
 
 
 def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None, trust_remote_code: bool) -> bool:
-    """Check, print what was found, and say whether the reward is sound.
+    """Check a reward, print the report, and return whether the reward is sound.
 
     Raises:
         SharpenError: the recipe, its data or its reward cannot be used.
@@ -32,7 +32,7 @@ def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None
     if reference is not None:
         settings = loaded.reward_check.model_copy(update={"reference": reference})
         loaded = loaded.model_copy(update={"reward_check": settings})
-    # A reward of the user's may print; standard output is for the result.
+    # A user's reward may print; standard output is for the result.
     with redirect_stdout(sys.stderr), Console(stderr=True).status(f"the reward of {recipe}") as status:
         report = check_recipe(loaded, trust_remote_code=trust_remote_code, say=lambda text: status.update(Text(text)))
     show(report, Console(highlight=False))
@@ -44,7 +44,7 @@ def show(report: RewardReport, console: Console) -> None:
     console.print(
         Text.assemble(
             (f"reward {report.reward}", "bold"),
-            f" on {report.rows} rows of {report.data}; full is a reward of {report.threshold:g} or more",
+            f" on {report.rows} rows of {report.data}; a full reward is {report.threshold:g} or more",
         )
     )
     console.print()
@@ -64,7 +64,7 @@ def show(report: RewardReport, console: Console) -> None:
         console.print(line, soft_wrap=True)
     console.print()
     if report.ok:
-        console.print(Text("The reward is sound, as far as this check sees.", style="green"))
+        console.print(Text("The reward is sound, as far as this check can tell.", style="green"))
     for finding in report.findings:
         console.print(Text(f"✗ {finding}", style="red"), soft_wrap=True)
 
@@ -82,7 +82,7 @@ def _references(report: RewardReport) -> Iterator[Text]:
 def _accepted(results: Sequence[CheatResult]) -> Table | Text:
     if not results:
         return Text("No wrong answer and no cheat was accepted on any row.")
-    table = Table(box=None, padding=(0, 2, 0, 0), title="What was accepted that is not right", title_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0), title="Accepted, but not right", title_justify="left")
     table.add_column("cheat", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)

@@ -1,4 +1,4 @@
-"""``sharpen run``: a run with its progress, and at its end where everything is."""
+"""``sharpen run``: a run with its progress, and at its end the results and where they are."""
 
 from __future__ import annotations
 
@@ -47,18 +47,20 @@ def _carry_out(go: Callable[[Console], Run], folder: Path, steps: int, quiet: bo
         if not (folder / "recipe.yaml").is_file():
             errors.print("stopped before anything was written", markup=False)
         else:
-            errors.print(f"stopped; to go on from the latest checkpoint: sharpen run --resume {folder}", markup=False)
+            errors.print(
+                f"stopped; to continue from the latest checkpoint: sharpen run --resume {folder}", markup=False
+            )
         raise typer.Exit(exit_code(interrupt)) from None
-    # A scheduler does not wait for a plot.
+    # A scheduler that sent a signal does not wait for a plot.
     if run.finished or run.signum in (None, signal.SIGINT):
         _show(run)
     if not run.finished:
-        errors.print(f"stopped before its last step; to go on: sharpen run --resume {run.path}", markup=False)
+        errors.print(f"stopped before its last step; to continue: sharpen run --resume {run.path}", markup=False)
         raise Stopped(run.signum or signal.SIGINT)
 
 
 def _show(run: Run) -> None:
-    """The held-out measures, and the way to everything that was written."""
+    """Print the held-out measures and the paths of what was written."""
     console = RichConsole(soft_wrap=True, highlight=False)
     folder = RunFolder.open(run.path)
     recipe = load_recipe(folder.recipe)
@@ -82,7 +84,7 @@ def _show(run: Run) -> None:
 
 
 def held_out(row: Mapping[str, float]) -> dict[str, Estimate]:
-    """The measures on held-out prompts that a row of metrics holds."""
+    """The held-out measures in a row of metrics."""
     names = [key.removeprefix(PREFIX) for key in row if key.startswith(PREFIX)]
     return {
         name: Estimate(

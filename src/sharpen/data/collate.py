@@ -12,15 +12,15 @@ from sharpen.types import Batch, Completion, Finish, Group, Score
 def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     """The batch of all completions of ``groups``, in order.
 
-    Where a group has scores, a completion without one (its reward failed or does not apply) is masked: it is not
-    trained on, and its reward is NaN. A group without scores has rewards of NaN and is trained on.
+    In a group with scores, a completion without one (its reward failed or does not apply) is masked out of the loss and
+    has a reward of NaN. A group without scores has rewards of NaN and is not masked.
     """
     completions = [c for group in groups for c in group.completions]
     scores: list[Score | None] = [s for g in groups for s in (g.scores or (None,) * len(g.completions))]
     rewards = [float("nan") if s is None or s.total is None else s.total for s in scores]
     masked = [s is not None and s.total is None for s in scores]
     sizes = torch.tensor([len(group.completions) for group in groups])
-    drawn = all(c.sample_logprobs for c in completions)
+    sampled = all(c.sample_logprobs for c in completions)
     stepwise = any(s is not None and s.steps for s in scores)
     weighted_rewards = next((s.weighted_rewards for s in scores if s is not None and s.weighted_rewards), ())
     return Batch(
@@ -39,12 +39,12 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         else None,
         reward_weights=tuple(weighted_reward.weight for weighted_reward in weighted_rewards),
         lengths_B=torch.tensor([len(c.token_ids) for c in completions]),
-        sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if drawn else None,
+        sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if sampled else None,
     )
 
 
 def _weighted_rewards(score: Score | None, count: int) -> list[float]:
-    """The rewards that the total is the sum of; NaN for one that does not apply, and for all without a total."""
+    """The terms of the total; NaN for one that does not apply, and for all if there is no total."""
     if score is None or score.total is None:
         return [float("nan")] * count
     return [
@@ -54,7 +54,7 @@ def _weighted_rewards(score: Score | None, count: int) -> list[float]:
 
 
 def _steps(completion: Completion, score: Score | None) -> Tensor:
-    """The reward of each step at its last token. Several that end at one token, of several rewards, add up."""
+    """The reward of each step at its last token. Several rewards' steps that end at one token add up."""
     values_T = torch.full((len(completion.token_ids),), float("nan"), dtype=torch.float64)
     if score is not None and score.total is not None:
         for step in score.steps:
@@ -63,5 +63,5 @@ def _steps(completion: Completion, score: Score | None) -> Tensor:
     return values_T
 
 
-def _padded(rows: list[Tensor], filling: float = 0.0) -> Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=filling)
+def _padded(rows: list[Tensor], value: float = 0.0) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value)

@@ -1,4 +1,4 @@
-"""What a run reads, and how rows become prompts."""
+"""The data of a run, and how rows become prompts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sharpen.settings import Settings
 
 
 class DataSettings(Settings):
-    """Either a task by name, which brings prompts, a held-out split and its own verifier, or data of your own."""
+    """Either a task by name, with its prompts, held-out split and verifier, or your own data."""
 
     task: str | None = None
     train: str | None = None
@@ -20,14 +20,14 @@ class DataSettings(Settings):
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
     step_separator: str | None = Field(None, min_length=1)
-    """What ends a step in a completion whose steps are marked."""
+    """The text that ends a step of a completion, in rows with step labels."""
     demonstrations: str | None = None
-    """What a reward model's scores are centred on."""
+    """Rows whose mean score is the zero of a reward model's scores."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
         if self.task is not None and self.held_out is not None:
-            raise ValueError("a task has held-out problems of its own: leave out `held_out`, or give `train` instead")
+            raise ValueError("a task has its own held-out problems: leave out `held_out`, or give `train` instead")
         if (self.task is None) == (self.train is None):
             raise ValueError("give either `task` (a name) or `train` (a file or data set)")
         return self

@@ -1,1 +1,1 @@
-"""Where a run is put together: the recipe is taken apart, and each part gets the values that it needs."""
+"""Putting a run together: the recipe is taken apart, and each part gets the values that it needs."""

@@ -1,4 +1,4 @@
-"""A recipe → what its reward accepts, before anything is trained."""
+"""What the reward of a recipe accepts, before anything is trained."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.data.tasks import resolve_task
@@ -32,8 +33,8 @@ def check_recipe(
 ) -> RewardReport:
     """Check the reward of a recipe on its prompts; see `sharpen.rewards.check`.
 
-    A completion is accepted from ``evaluation.threshold`` on. The policy is not loaded, and its tokenizer only where
-    the reward reads tokens.
+    A completion is accepted if its reward is at least ``evaluation.threshold``. The policy is not loaded, and its
+    tokenizer only if the reward reads tokens.
 
     Raises:
         SharpenError: the recipe has no reward, or something in it cannot be used.
@@ -53,20 +54,20 @@ def check_recipe(
         threshold=recipe.evaluation.threshold,
         timeout_s=settings.timeout_s,
         tokenizer=tokenizer,
-        prompts=questions if tokenizer is None else _prompts(recipe, tokenizer),
+        prompts=questions if tokenizer is None else _prompts(PromptFormat.of(recipe.data, tokenizer, sys.maxsize)),
         say=say,
     )
 
 
 def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str | None] | None]:
-    """The rows that are answered and rewarded, the reward, and the references of a task."""
+    """The rows to answer, the reward, and a task's function from a row to a reference completion."""
     if any(in_memory([recipe.data.train, recipe.data.held_out, recipe.reward])):
         raise RecipeError(
             "the rows or the reward of this recipe were given in Python; check them there: "
             "sharpen.rewards.check(reward, rows)"
         )
     if not recipe.method.makes_a_policy:
-        raise RecipeError(f"method {recipe.method.name} trains a reward and follows none, so there is none to check")
+        raise RecipeError(f"method {recipe.method.name} trains a reward model, so there is no reward to check")
     if recipe.data.task is not None:
         task = resolve_task(recipe.data.task)
         return task.train_rows(), task_reward(task, recipe.reward), task.reference
@@ -88,27 +89,18 @@ def _tokenizer(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[Rows], tuple[Prompt, ...]]:
-    """Prompts as a run makes them, whatever their length."""
-    data = recipe.data
+def _prompts(format: PromptFormat) -> Callable[[Rows], tuple[Prompt, ...]]:
+    """Makes the prompts of rows as a run does."""
 
     def prompts(rows: Rows) -> tuple[Prompt, ...]:
-        loaded = load_prompts(
-            replace(rows, data=[_without_answer(row) for row in rows]),
-            tokenizer,
-            max_new_tokens=recipe.rollout.max_new_tokens,
-            context_length=sys.maxsize,
-            chat=data.chat,
-            system=data.system,
-            chat_template_kwargs=data.chat_template_kwargs,
-        )
+        loaded = load_prompts(replace(rows, data=[_without_answer(row) for row in rows]), format, max_new_tokens=0)
         return tuple(replace(prompt, row=row) for prompt, row in zip(loaded.items, rows, strict=True))
 
     return prompts
 
 
 def _without_answer(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A demonstration in ``messages`` as the prompt that it answers."""
+    """A demonstration in ``messages`` becomes the prompt that it answers."""
     if said_by_assistant(row.get("messages")) is None:
         return row
     return {**row, "messages": row["messages"][:-1]}

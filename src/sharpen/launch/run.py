@@ -1,18 +1,16 @@
-"""From a recipe to a finished run: everything is checked before anything is written, then the trainer goes."""
+"""Starting, resuming and measuring: everything is checked before anything is written, then the trainer runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
-from sharpen.launch.build import built_trainer
-from sharpen.launch.held_out import held_out_measurement
+from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
 from sharpen.launch.models import load_model, load_reference
 from sharpen.models.policy import Policy
@@ -42,9 +40,9 @@ from sharpen.training.trainer import Trainer
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that has ended. ``finished`` is False where it was asked to stop before its last step.
+    """A run that has ended. ``finished`` is False if it was stopped before its last step.
 
-    ``signum`` is the signal that asked for it, if one did; it may have come too late to cut anything off.
+    ``signum`` is the signal that stopped it, if any; it may have come during the last step.
     """
 
     path: Path
@@ -61,79 +59,6 @@ def _silent(text: str) -> None:
     return
 
 
-What = TypeVar("What", contravariant=True)
-
-
-class _Command(Protocol[What]):
-    """What `start` and `resume` have in common."""
-
-    def __call__(
-        self,
-        what: What,
-        /,
-        given: Given = NOTHING_GIVEN,
-        *,
-        loggers: Sequence[MetricLogger] = (),
-        say: Say = _silent,
-        trust_remote_code: bool = False,
-    ) -> Run: ...
-
-
-def _kept(command: _Command[What]) -> _Command[What]:
-    """What a run has done is not lost by a signal, a closed terminal, a `sys.exit` in a reward, or a NaN."""
-
-    @wraps(command)
-    def kept(
-        what: What,
-        /,
-        given: Given = NOTHING_GIVEN,
-        *,
-        loggers: Sequence[MetricLogger] = (),
-        say: Say = _silent,
-        trust_remote_code: bool = False,
-    ) -> Run:
-        path = what.run if isinstance(what, Recipe) else Path(str(what))
-        with lasting_streams(), stopped_at_once(), _no_other_end():
-            try:
-                return command(what, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
-            except NonFiniteError as error:
-                # Not the error itself: its frames hold the models, and there may be no room to load them again.
-                step, message = error.step, str(error)
-            if step is not None:
-                _back_to(path, step - 1, given, say, trust_remote_code)
-                message = f"{message}; {way_on(path)}"
-            raise NonFiniteError(message, step)
-
-    return kept
-
-
-def _back_to(path: Path, step: int, given: Given, say: Say, trust_remote_code: bool) -> None:
-    """See to it that there is a checkpoint of ``step``, by repeating what led there from the latest checkpoint on.
-
-    The trainer has left one where the step after it had not changed the weights yet.
-    """
-    if step < 1 or checkpoint_path(RunFolder(path).checkpoints, step).exists():
-        return
-    say(f"the weights of step {step} are gone: repeating what led there, to save them")
-    try:
-        _resume(path, given, loggers=(), say=say, trust_remote_code=trust_remote_code, until=step)
-    # It is said beside the error that led here, which is the one to be raised.
-    except SharpenError as error:
-        say(f"that has failed: {error}")
-
-
-@contextmanager
-def _no_other_end() -> Iterator[None]:
-    """Code of the user's, such as a reward or a logger, may fail, but does not decide with what exit code."""
-    try:
-        yield
-    except BaseException as error:
-        if not ends_program(error):
-            raise
-        raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
-
-
-@_kept
 def start(
     recipe: Recipe,
     given: Given = NOTHING_GIVEN,
@@ -142,24 +67,17 @@ def start(
     say: Say = _silent,
     trust_remote_code: bool = False,
 ) -> Run:
-    """Do a run from its beginning. ``trust_remote_code`` lets the model's folder bring code that is then run.
+    """Do a run from the beginning. ``trust_remote_code`` allows code from the model's folder to run.
 
     Raises:
         RunInUseError: another process or thread is writing to that folder.
-        SharpenError: something cannot be used; said before the first step where it can be known, with nothing
-            written yet.
+        SharpenError: something cannot be used; raised before the first step and before anything is written if it can
+            be known by then.
     """
-    with run_lock(recipe.run, say):
-        RunFolder.refuse_existing(recipe.run)
-        inputs = read_inputs(recipe, given)
-        with built_trainer(
-            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
-        ) as trainer:
-            trainer.folder.initialise(recipe.to_yaml())
-            return _go(trainer, say)
+    command = partial(_start, recipe, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    return _safely(command, recipe.run, given, say, trust_remote_code)
 
 
-@_kept
 def resume(
     path: Path,
     given: Given = NOTHING_GIVEN,
@@ -168,15 +86,67 @@ def resume(
     say: Say = _silent,
     trust_remote_code: bool = False,
 ) -> Run:
-    """Go on with a run from its latest sound checkpoint, or from the beginning where it has none.
+    """Continue a run from its latest sound checkpoint, or from the beginning if it has none.
 
-    Ends with the weights and metrics of a run that was never stopped, timings aside (same machine, same threads).
+    Ends with the weights and metrics of a run that was never stopped, except timings (same machine, same threads).
 
     Raises:
         RunInUseError: another process or thread is writing this run.
         SharpenError: something cannot be used, as in ``start``; the run stays as it is.
     """
-    return _resume(path, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    command = partial(_resume, path, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    return _safely(command, path, given, say, trust_remote_code)
+
+
+def _safely(command: Callable[[], Run], path: Path, given: Given, say: Say, trust_remote_code: bool) -> Run:
+    """Run a command; no signal, closed terminal, `sys.exit` in a reward, or NaN loses a finished step."""
+    with lasting_streams(), stopped_at_once(), _no_exit_from_user_code():
+        try:
+            return command()
+        except NonFiniteError as error:
+            # Do not keep the error: its frames hold the models, and there may be no room to load them again.
+            step, message = error.step, str(error)
+        if step is not None:
+            _save_step(path, step - 1, given, say, trust_remote_code)
+            message = f"{message}; {how_to_continue(path)}"
+        raise NonFiniteError(message, step)
+
+
+def _save_step(path: Path, step: int, given: Given, say: Say, trust_remote_code: bool) -> None:
+    """Make sure that there is a checkpoint of ``step``: if not, repeat the steps since the latest checkpoint.
+
+    The trainer has saved one if the step after it had not yet changed the weights.
+    """
+    if step < 1 or checkpoint_path(RunFolder(path).checkpoints, step).exists():
+        return
+    say(f"the weights of step {step} are gone: repeating the steps since the latest checkpoint to save them")
+    try:
+        _resume(path, given, loggers=(), say=say, trust_remote_code=trust_remote_code, until=step)
+    # Only reported: the error to raise is the one that led here.
+    except SharpenError as error:
+        say(f"that failed: {error}")
+
+
+@contextmanager
+def _no_exit_from_user_code() -> Iterator[None]:
+    """Turns a `sys.exit` or the like in a user's reward or logger into an error: it must not choose the exit code."""
+    try:
+        yield
+    except BaseException as error:
+        if not ends_program(error):
+            raise
+        raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
+
+
+def _start(recipe: Recipe, given: Given, *, loggers: Sequence[MetricLogger], say: Say, trust_remote_code: bool) -> Run:
+    with run_lock(recipe.run, say):
+        RunFolder.refuse_existing(recipe.run)
+        inputs = read_inputs(recipe, given)
+        with built_trainer(
+            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
+        ) as trainer:
+            trainer.folder.initialise(recipe.to_yaml())
+            return _train(trainer, say)
 
 
 def _resume(
@@ -188,7 +158,7 @@ def _resume(
     trust_remote_code: bool,
     until: int | None = None,
 ) -> Run:
-    """``until``: stop after this step with a checkpoint, and remove none."""
+    """``until``: stop after this step, save a checkpoint and remove none."""
     folder = RunFolder.open(path)
     recipe = load_recipe(folder.recipe)
     recipe = recipe.model_copy(update={"run": path})
@@ -199,32 +169,32 @@ def _resume(
             if problem is None:
                 checkpoint = candidate
                 break
-            say(f"passed over a checkpoint: {problem}")
+            say(f"skipped a checkpoint: {problem}")
             damaged.append(candidate)
         if checkpoint is None and damaged:
-            raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it anew")
+            raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it again")
         if checkpoint is not None and (state := load_state(checkpoint))["step"] >= recipe.training.steps:
             if not damaged:
-                # A run that was killed in its last step may have one more.
+                # A run that was killed in its last step may have one too many.
                 prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
             if best_to_normalise(folder.checkpoints, state) is None:
                 say(f"{path} is finished: {recipe.training.steps} steps are done")
                 return Run(path, checkpoint, finished=True)
-        say(f"going on from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
+        say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe, given)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:
             if checkpoint is not None:
                 trainer.load(checkpoint)
-            for passed_over in damaged:
-                set_aside(passed_over)
+            for unsound in damaged:
+                set_aside(unsound)
             folder.cut_back(trainer.step if checkpoint else -1)
             trainer.stop_at = until
-            return _go(trainer, say)
+            return _train(trainer, say)
 
 
-@_no_other_end()
+@_no_exit_from_user_code()
 def measure(
     recipe: Recipe,
     held_out: HeldOut,
@@ -235,19 +205,26 @@ def measure(
 ) -> Evaluation:
     """Measure a model on held-out rows (`read_held_out`), as a run of this recipe measures it.
 
-    Of a checkpoint of that run these are the run's own numbers, bit for bit on the CPU of the same machine. ``model``
+    For a checkpoint of that run these are the run's own numbers, bit for bit on the CPU of the same machine. ``model``
     is anything that a recipe may name as a model.
 
     Raises:
-        SharpenError: something cannot be used, or what a checkpoint builds on has changed since.
+        SharpenError: something cannot be used, or the model that a checkpoint builds on has changed since.
     """
     named = find_model(str(model))
     path = Path(named.path)
     role = recipe.method.objectives()[0].model
-    main = load_model(recipe, role, named.path, trust_remote_code)
+    main = load_model(recipe.model, role, named.path, seed=recipe.seed, trust_remote_code=trust_remote_code)
     reference = None
     if held_out.reads != "prompts":
-        reference = load_reference(recipe, {role: main}, path, trust_remote_code)
+        reference = load_reference(
+            recipe.model,
+            recipe.method,
+            {role: main},
+            path,
+            seed=recipe.seed,
+            trust_remote_code=trust_remote_code,
+        )
     if named.run is not None and (reference is not None or main.adapter is not None):
         fixed = None if reference is None or reference.moves else reference.policy
         check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}))
@@ -257,16 +234,18 @@ def measure(
     return held_out_measurement(recipe, held_out, main, engine, reference, say)()
 
 
-def _go(trainer: Trainer, say: Say) -> Run:
+def _train(trainer: Trainer, say: Say) -> Run:
     path, grace_s = trainer.folder.path, trainer.checkpoint.grace_s
-    with stopped_after_step(trainer, grace_s=grace_s, say=say, way_on=lambda: way_on(path)) as request:
+    with stopped_after_step(
+        trainer, grace_s=grace_s, say=say, how_to_continue=lambda: how_to_continue(path)
+    ) as request:
         trainer.run()
     finished = trainer.step >= trainer.training.steps
     return Run(path, checkpoints(trainer.folder.checkpoints)[-1], finished, request.signum)
 
 
-def way_on(path: Path) -> str:
-    """Where a run that was cut off goes on from, and how."""
+def how_to_continue(path: Path) -> str:
+    """The checkpoint and the command that continue an interrupted run."""
     done = checkpoints(RunFolder(path).checkpoints)
     latest = f"the latest checkpoint is {done[-1]}" if done else "there is no checkpoint yet"
-    return f"{latest}; to go on: sharpen run --resume {path}"
+    return f"{latest}; to continue: sharpen run --resume {path}"

@@ -1,20 +1,19 @@
-"""Reading a recipe, and saying what is wrong with one."""
+"""Reading and validating recipes."""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from yaml import YAMLError
 
 from sharpen.errors import RecipeError
 from sharpen.recipe.schema import Recipe
-from sharpen.suggest import did_you_mean
+from sharpen.settings import explain
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,7 +29,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise RecipeError(f"{path}: a recipe is a mapping of settings, this is a list")
-        # So that an override of one of their settings finds a section to go to.
+        # So that an override finds a section to go to: `method: grpo` and method.group_size=4.
         for section, named in (("method", "name"), ("model", "path")):
             if isinstance(loaded.get(section), str):
                 loaded[section] = {named: loaded[section]}
@@ -46,32 +45,4 @@ def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(where, dict(e), Recipe) for e in error.errors())) from error
-
-
-def _explain(where: str, error: Mapping[str, Any], root: type[BaseModel]) -> str:
-    path = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown setting `{'.'.join(path)}`.{_suggest(path, root)}"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    key = f"`{'.'.join(path)}`: " if path else ""
-    given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
-    return f"{where}: {key}{message}{given}"
-
-
-def _suggest(path: Sequence[str], root: type[BaseModel]) -> str:
-    model: type[BaseModel] = root
-    for part in path[:-1]:
-        inner = _model_of(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            return ""
-        model = inner
-    known = list(model.model_fields)
-    hint = did_you_mean(path[-1], known, prefix="".join(f"{part}." for part in path[:-1]))
-    return hint or f" Known here: {', '.join(known)}"
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((m for a in get_args(annotation) if (m := _model_of(a)) is not None), None)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        raise RecipeError("\n".join(f"{where}: {problem}" for problem in explain(error, Recipe))) from error

@@ -38,7 +38,7 @@ from sharpen.rewards.text.regex import Regex
 from sharpen.rewards.text.repetition import Repetition
 from sharpen.rewards.text.verifiers import Contains, ExactAnswer, Tags
 from sharpen.rewards.verifier import Verifier
-from sharpen.settings import Settings
+from sharpen.settings import Settings, explain
 from sharpen.suggest import did_you_mean
 
 RewardSpec: TypeAlias = Reward | RewardFunction | str | Mapping[str, Any] | Sequence[Any]
@@ -245,15 +245,7 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
     try:
         return kind(**settings)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                known = [field.alias or name for name, field in kind.model_fields.items()]
-                problems.append(f"unknown setting {field!r}.{did_you_mean(field, known)} Known: {', '.join(known)}")
-            else:
-                problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
-        raise RewardError(f"reward {name!r}: {'; '.join(problems)}") from error
+        raise RewardError(f"reward {name!r}: {'; '.join(explain(error, kind))}") from error
 
 
 def _load(name: str) -> Any:

@@ -1,8 +1,8 @@
-"""Checkpoints: complete or not there, recognised when damaged, and exact.
+"""Checkpoints: atomic, exact, and checked for damage.
 
 A checkpoint is an ordinary Hugging Face folder (safetensors, configuration, tokenizer) with the trainer's state in
-``trainer/`` and a manifest of every file's hash. It is written under another name and renamed when it is whole; what
-it replaces is removed after that. Names that begin with a dot are of work that is under way, or that was cut off.
+``trainer/`` and a manifest of every file's hash. It is written under another name and renamed when it is complete; only
+then is the checkpoint that it replaces removed. Names that begin with a dot belong to work in progress or interrupted.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PARTIAL, REPLACED, REMOVED = ".partial_", ".replaced_", ".removed_"
 
 
 class Saved(Protocol):
-    """A model, as far as a checkpoint knows of it."""
+    """A model that a checkpoint can hold."""
 
     def save(self, folder: Path) -> None:
-        """Write it to a folder, beside what is there."""
+        """Write the model to a folder, keeping other files there."""
         ...
 
 
@@ -42,8 +42,8 @@ def save_checkpoint(
 ) -> Path:
     """Write the checkpoint of ``step``; ``state`` is JSON.
 
-    ``models`` go to the folders that they are named by; the model that the run makes is named ``""`` and is the
-    checkpoint's own folder. ``optimizers`` are named likewise.
+    Each of ``models`` is written to the subfolder of its name; the run's main model is named ``""`` and goes to the
+    checkpoint's own folder. ``optimizers`` have the same names.
     """
     final = checkpoint_path(folder, step)
     partial = folder / f"{PARTIAL}{step:06d}"
@@ -59,9 +59,9 @@ def save_checkpoint(
 
 
 def replace_model(checkpoint: Path, model: Saved, changes: Mapping[str, Any]) -> None:
-    """Put another model of the same kind in the place of the one that a checkpoint holds, with changes of its state.
+    """Replace a checkpoint's main model by another of the same kind, and update its state by ``changes``.
 
-    Killed in between, the checkpoint has its old content, if need be after ``recover``.
+    If the process is killed meanwhile, the checkpoint has its old content, perhaps only after ``recover``.
     """
     step = int(checkpoint.name.removeprefix("step_"))
     partial = checkpoint.with_name(f"{PARTIAL}{step:06d}")
@@ -77,7 +77,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def _complete(partial: Path, final: Path, step: int) -> None:
-    """Write the manifest of everything in ``partial``, force it to the disk, and give it its final name."""
+    """Write the manifest of everything in ``partial``, flush it to disk, and give it its final name."""
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     manifest = {"step": step, "sha256": {str(p.relative_to(partial)): _sha256(p) for p in files}}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -87,7 +87,7 @@ def _complete(partial: Path, final: Path, step: int) -> None:
 
 
 def _rename(folder: Path, to: Path) -> None:
-    """Rename a folder; what has the name already is removed only when the new one has it."""
+    """Rename a folder; an older folder of that name is removed only after that."""
     replaced = to.with_name(f"{REPLACED}{to.name}")
     if to.exists():
         shutil.rmtree(replaced, ignore_errors=True)
@@ -98,10 +98,10 @@ def _rename(folder: Path, to: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Put right what a killed process left. Only for who holds the run: it removes what another may be writing."""
+    """Clean up after a killed process. Requires the run's lock: it removes what another process may be writing."""
     for replaced in folder.glob(f"{REPLACED}*"):
         name = folder / replaced.name.removeprefix(REPLACED)
-        # Without a successor it is whole: its removal begins when that stands.
+        # Without a successor it is complete: it is removed only after the successor has its name.
         if not name.exists():
             os.rename(replaced, name)
     for left in [path for prefix in (PARTIAL, REPLACED, REMOVED) for path in folder.glob(f"{prefix}*")]:
@@ -109,7 +109,7 @@ def recover(folder: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the latest last. Whether they are sound, ``problem`` says."""
+    """The checkpoints in a folder, the latest last. ``problem`` says whether one is sound."""
     return sorted(p for p in folder.glob("step_*") if p.is_dir())
 
 
@@ -117,7 +117,7 @@ def problem(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     manifest = checkpoint / MANIFEST
     if not manifest.is_file():
-        return f"{checkpoint}: no {MANIFEST}, it was not completed"
+        return f"{checkpoint}: no {MANIFEST}, it is incomplete"
     try:
         expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError):
@@ -126,18 +126,18 @@ def problem(checkpoint: Path) -> str | None:
         if not (checkpoint / name).is_file():
             return f"{checkpoint / name}: missing"
         if _sha256(checkpoint / name) != digest:
-            return f"{checkpoint / name}: damaged, its content is not what was saved"
+            return f"{checkpoint / name}: damaged, its hash is not that of the saved file"
     return None
 
 
 def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Checkpoints from the latest back, each with its problem or None."""
+    """Checkpoints, the latest first, each with its problem or None."""
     for checkpoint in reversed(checkpoints(folder)):
         yield checkpoint, problem(checkpoint)
 
 
 def set_aside(checkpoint: Path) -> None:
-    """Rename a damaged checkpoint, so that it neither counts among the latest nor pushes a sound one out."""
+    """Rename a damaged checkpoint, so that it neither counts as the latest nor makes ``prune`` remove a sound one."""
     _rename(checkpoint, checkpoint.with_name(f"damaged_{checkpoint.name}"))
 
 
@@ -147,7 +147,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_optimizer(checkpoint: Path, name: str, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the optimizer with the saved state."""
+    """Load an optimizer's saved state."""
     tensors = load_file(checkpoint / "trainer" / _optimizer_file(name))
     state = optimizer.state_dict()
     entries: dict[int, dict[str, torch.Tensor]] = {}
@@ -161,10 +161,10 @@ def load_optimizer(checkpoint: Path, name: str, optimizer: torch.optim.Optimizer
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Remove all but the latest ``keep`` checkpoints and that of step ``best``."""
+    """Remove all checkpoints but the latest ``keep`` and that of step ``best``."""
     for checkpoint in checkpoints(folder)[:-keep]:
         if checkpoint.name != f"step_{best or 0:06d}":
-            # Half removed, it must not look like a checkpoint.
+            # Renamed first: half removed, it must not look like a checkpoint.
             removed = folder / f"{REMOVED}{checkpoint.name}"
             _rename(checkpoint, removed)
             shutil.rmtree(removed)

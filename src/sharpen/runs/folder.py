@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sharpen.errors import RecipeError
-from sharpen.system.files import replacing, write_text
+from sharpen.runs.samples import sample_rows, write_parquet
+from sharpen.system.files import write_text
 from sharpen.types import Completion, Finish, Group, Prompt
 
 
@@ -30,31 +28,31 @@ class RunFolder:
 
     @staticmethod
     def refuse_existing(path: Path) -> None:
-        """Raises RecipeError where there is a run already: it is neither overwritten nor mixed with another."""
+        """Raises RecipeError if the folder holds a run already: it is neither overwritten nor mixed with another."""
         if (path / "recipe.yaml").exists():
             raise RecipeError(
-                f"{path} already holds a run; go on with it (`sharpen run --resume {path}`), remove it, "
+                f"{path} already holds a run; continue it (`sharpen run --resume {path}`), remove it, "
                 "or give another folder (`run=...`)"
             )
 
     def initialise(self, recipe: str) -> None:
-        """Begin the folder of a new run, of this recipe in YAML."""
+        """Make the folder of a new run; ``recipe`` is YAML."""
         self.samples.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
         write_text(self.recipe, recipe)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of a run to go on with. Raises RecipeError if there is none."""
+        """The folder of an existing run. Raises RecipeError if there is none."""
         folder = cls(path)
         if not folder.recipe.is_file():
-            raise RecipeError(f"{path}: not a run to resume, it has no recipe.yaml")
+            raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
         folder.samples.mkdir(exist_ok=True)
         folder.checkpoints.mkdir(exist_ok=True)
         return folder
 
     def logging_id(self) -> str:
-        """What services know this run by; made once and kept, so that a resumed run goes on under it."""
+        """The run's id in logging services; made once and kept, so that a resumed run continues under it."""
         file = self.path / "logging_id"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +64,9 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def cut_back(self, step: int) -> None:
-        """Forget what was written after ``step``, so that a resumed run writes it again, once."""
+        """Remove metrics and samples of steps after ``step``, so that a resumed run does not write them twice."""
         if self.metrics.exists():
-            # The line that a killed run was writing may be incomplete; it is always of a later step.
+            # A killed run may leave its last line incomplete; that line is always of a later step.
             whole = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in whole if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text(self.metrics, "".join(kept))
@@ -77,32 +75,12 @@ class RunFolder:
                 file.unlink()
 
     def write_samples(self, step: int, groups: Sequence[Group]) -> None:
-        """What was drawn in a step, with its rewards, one row per completion."""
-        rows: list[dict[str, Any]] = []
-        for group in groups:
-            for completion, score in zip(group.completions, group.scores, strict=True):
-                rows.append(
-                    {
-                        "step": step,
-                        "prompt_id": group.prompt.id,
-                        "prompt": group.prompt.text,
-                        "completion": completion.text,
-                        "reward": score.total,
-                        **{f"reward/{name}": value for name, value in score.parts.items()},
-                        "error": score.error,
-                        "tokens": len(completion.token_ids),
-                        "finish": completion.finish.value,
-                        "draw_id": completion.draw_id,
-                        "policy_version": completion.versions[0] if completion.versions else None,
-                    }
-                )
-        columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for r in rows for k in r)}
-        path = self.samples / f"step_{step:06d}.parquet"
-        with replacing(path) as partial:
-            pq.write_table(pa.table(columns), partial)
+        """The completions of a step with their rewards."""
+        rows = [{"step": step, **row} for row in sample_rows(groups)]
+        write_parquet(self.samples / f"step_{step:06d}.parquet", rows)
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
-        """Write completions that are trained on from now on, and give them as they will be read again."""
+        """Write the completions to train on from now on, and return them as `read_kept` will."""
         lines = [
             {
                 "prompt": group.prompt.text,
@@ -123,7 +101,7 @@ class RunFolder:
             return tuple(_kept_group(json.loads(line)) for line in file)
 
     def kept_digest(self) -> str | None:
-        """What a checkpoint remembers of the kept completions; None where there are none."""
+        """The hash of the kept completions, for checkpoints; None if there are none."""
         return hashlib.sha256(self.kept.read_bytes()).hexdigest() if self.kept.exists() else None
 
 

@@ -1,4 +1,4 @@
-"""One process at a time writes a run: the kernel's lock on ``lock`` in its folder, gone with the process."""
+"""One process at a time writes a run: it holds a kernel lock on the file ``lock``, released when the process ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from sharpen.errors import RunInUseError
 
 WAIT_S = 2.0
-"""For a holder that was just killed, whose memory the system is still freeing."""
+"""A holder that was just killed keeps the lock until the system has freed its memory."""
 _POLL_S = 0.05
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -25,7 +25,7 @@ _held: set[int] = set()
 
 
 def _close_in_child() -> None:
-    # A forked process shares the lock, and would keep it when the run's process is gone.
+    # A forked process shares the lock and would keep it after the run's process has ended.
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -36,12 +36,12 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 @contextmanager
 def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the folder, made where it is missing, against every other thread and process that wants to.
+    """Lock a run's folder, made if missing, against other threads and processes.
 
-    What was made for the lock is removed again where no run was begun meanwhile. On a file system without locks this
-    says so and holds nothing.
+    Files and folders made for the lock are removed at the end if no run was begun. On a file system without locks, this
+    tells ``say`` and locks nothing.
 
-    Raises RunInUseError, which names the holder, if there is one.
+    Raises RunInUseError, naming the holder, if the folder is locked.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     file = folder / "lock"
@@ -66,7 +66,7 @@ def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _locked(file: Path, say: Callable[[str], None]) -> int:
-    """A descriptor of the file, with the lock on it."""
+    """An open descriptor of the locked file."""
     patience = time.monotonic() + WAIT_S
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _locked(file: Path, say: Callable[[str], None]) -> int:
             if error.errno not in _UNSUPPORTED:
                 os.close(descriptor)
                 raise
-            say(f"{file}: this file system has no locks ({error.strerror}); see to it that only one process runs here")
+            say(f"{file}: this file system has no locks ({error.strerror}); make sure that only one process uses it")
             return descriptor
         else:
             if _is_still(file, descriptor):
@@ -98,7 +98,7 @@ def _locked(file: Path, say: Callable[[str], None]) -> int:
 
 
 def _is_still(file: Path, descriptor: int) -> bool:
-    """Whether the file that was opened is the one of that name: its last holder may have removed it meanwhile."""
+    """Whether the opened file still has its name: its last holder may have removed it meanwhile."""
     try:
         return os.path.samestat(os.stat(file), os.fstat(descriptor))
     except FileNotFoundError:
@@ -110,6 +110,6 @@ def _refusal(folder: Path, content: bytes) -> RunInUseError:
         holder = json.loads(content)
         who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
     except (ValueError, KeyError, TypeError):
-        # Written by hand, or not written yet.
+        # Edited by hand, or not written yet.
         who = "another process"
-    return RunInUseError(f"{folder} is in use by {who}: wait for its end, or stop it first")
+    return RunInUseError(f"{folder} is in use by {who}: wait until it ends, or stop it")

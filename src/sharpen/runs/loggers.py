@@ -1,8 +1,7 @@
-"""Where else a run's metrics go: TensorBoard, Weights & Biases, trackio.
+"""Metric loggers: TensorBoard, Weights & Biases, trackio.
 
-The record of a run is ``metrics.jsonl`` in its folder; these show the same numbers in tools people know. A
-resumed run logs the steps after its checkpoint again. TensorBoard shows each of them once, and Weights &
-Biases ignores a step it already has. trackio cannot drop a step: it shows both.
+They log the numbers of ``metrics.jsonl``. A resumed run logs the steps after its checkpoint again: TensorBoard shows
+each once, Weights & Biases ignores a step it already has, and trackio, which cannot drop a step, shows both.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class TensorBoardLogger:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
-        # A killed run must not lose steps that its checkpoint counts as done.
+        # So that a killed run loses no step that its checkpoint counts as done.
         self._writer.flush()
 
     def close(self) -> None:
@@ -44,7 +43,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """Sends metrics to Weights & Biases. A run that is resumed must give the ``run_id`` it started with.
+    """Sends metrics to Weights & Biases. A resumed run must give the ``run_id`` that it started with.
 
     Raises RecipeError if wandb is not installed.
     """
@@ -69,7 +68,7 @@ class WandbLogger:
 
 
 class TrackioLogger:
-    """Sends metrics to trackio. ``resume`` goes on with the newest run of this name; without it a run is new.
+    """Sends metrics to trackio. ``resume`` continues the newest run of this name instead of starting a new one.
 
     Raises RecipeError if trackio is not installed.
     """

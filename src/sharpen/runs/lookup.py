@@ -1,4 +1,4 @@
-"""What a person may call a model: a run, one of its checkpoints, a folder, a hub id."""
+"""Finding a model by what a user names: a run, one of its checkpoints, a folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sharpen.runs.folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A folder or hub id to load from and, where it is a checkpoint, its run. ``notes`` say what was chosen."""
+    """The folder or hub id to load from and, for a checkpoint, its run. ``notes`` say which checkpoint was chosen."""
 
     path: str
     run: RunFolder | None = None
@@ -20,9 +20,9 @@ class NamedModel:
 
 
 def find_model(name: str) -> NamedModel:
-    """A run's folder stands for its latest sound checkpoint; anything else is left to the loader.
+    """A run's folder stands for its latest sound checkpoint; any other name is left to the loader.
 
-    Raises CheckpointError for a run without one.
+    Raises CheckpointError for a run without a sound checkpoint.
     """
     path = Path(name).expanduser()
     run = RunFolder(path)
@@ -32,7 +32,7 @@ def find_model(name: str) -> NamedModel:
     for checkpoint, problem in sound_checkpoints(run.checkpoints):
         if problem is None:
             return NamedModel(str(checkpoint), run, (*notes, f"model: {checkpoint}"))
-        notes.append(f"passed over a checkpoint: {problem}")
+        notes.append(f"skipped a checkpoint: {problem}")
     raise CheckpointError("\n".join([f"{path}: this run has no sound checkpoint yet", *notes]))
 
 

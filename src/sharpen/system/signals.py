@@ -69,14 +69,15 @@ def stopped_at_once() -> Iterator[None]:
 
 @contextmanager
 def stopped_after_step(
-    run: Stoppable, *, grace_s: float | None, say: Callable[[str], None], way_on: Callable[[], str]
+    run: Stoppable, *, grace_s: float | None, say: Callable[[str], None], how_to_continue: Callable[[], str]
 ) -> Iterator[Request]:
-    """Here a signal ends ``run`` after its present step.
+    """In this context a signal stops ``run`` after its current step.
 
-    After SIGTERM and SIGHUP it has ``grace_s`` seconds to get there, or the process ends at once; a further one of
-    these changes nothing. A second Ctrl-C raises `Stopped`. ``way_on`` says where a run that is cut off goes on from.
+    After SIGTERM or SIGHUP the step has ``grace_s`` seconds to end, or the process ends at once; repeating these
+    signals changes nothing. A second Ctrl-C raises `Stopped`. ``how_to_continue`` says from where an interrupted run
+    continues.
     """
-    request = Request(run, grace_s, say, way_on)
+    request = Request(run, grace_s, say, how_to_continue)
     with _handled({**dict.fromkeys(ENDING, request.receive), signal.SIGALRM: request.note_alarm}):
         watching = threading.Thread(target=request.watch, name="signals", daemon=True)
         watching.start()
@@ -95,12 +96,12 @@ class Request:
     """
 
     def __init__(
-        self, run: Stoppable, grace_s: float | None, say: Callable[[str], None], way_on: Callable[[], str]
+        self, run: Stoppable, grace_s: float | None, say: Callable[[str], None], how_to_continue: Callable[[], str]
     ) -> None:
         self.signum: int | None = None
         # The one queue whose `put` a handler may call while another one does.
         self.notes: SimpleQueue[int | None] = SimpleQueue()
-        self._run, self._grace_s, self._say, self._way_on = run, grace_s, say, way_on
+        self._run, self._grace_s, self._say, self._how_to_continue = run, grace_s, say, how_to_continue
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self._run.stop_requested:
@@ -148,7 +149,7 @@ class Request:
         assert self.signum is not None
         self._tell(
             f"{signal.Signals(self.signum).name}: this step did not end within {self._grace_s:g} s "
-            f"(checkpoint.grace_s), stopped at once; {self._way_on()}"
+            f"(checkpoint.grace_s), stopped at once; {self._how_to_continue()}"
         )
         os._exit(128 + self.signum)
 

@@ -172,11 +172,11 @@ def test_no_gradient_and_no_score_before_the_tokenizer(tmp_path: Path, groups: l
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"name": "reward_model"}, "reward 'reward_model': path: Field required"),
-        ({"name": "reward_model", "path": "x", "pat": 1}, "unknown setting 'pat'. Did you mean `path`"),
-        ({"name": "reward_model", "path": "x", "batch_tokens": 0}, "batch_tokens: Input should be greater than 0"),
-        ({"name": "process_reward_model", "path": "x"}, "reward 'process_reward_model': separator: Field required"),
-        ({"name": "process_reward_model", "path": "x", "separator": ";", "total": "sum"}, "total: Input should be"),
+        ({"name": "reward_model"}, "reward 'reward_model': `path`: Field required"),
+        ({"name": "reward_model", "path": "x", "pat": 1}, "unknown setting `pat`. Did you mean `path`"),
+        ({"name": "reward_model", "path": "x", "batch_tokens": 0}, "`batch_tokens`: Input should be greater than 0"),
+        ({"name": "process_reward_model", "path": "x"}, "reward 'process_reward_model': `separator`: Field required"),
+        ({"name": "process_reward_model", "path": "x", "separator": ";", "total": "sum"}, "`total`: Input should be"),
     ],
 )  # fmt: skip
 def test_bad_settings(spec: Any, message: str) -> None:

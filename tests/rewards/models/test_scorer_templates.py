@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer, LlamaConfig
 
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
@@ -56,7 +57,7 @@ def hub_folder(path: Path, auto: Any, template: str | None) -> Path:
 
 def group_of(policy: Any, texts: Sequence[str], *, chat: bool = True) -> Group:
     rows = Rows("rows", "rows", ("prompt",), [{"prompt": CONVERSATION if chat else "1+1="}])
-    (prompt,) = load_prompts(rows, policy, max_new_tokens=8, context_length=128).items
+    (prompt,) = load_prompts(rows, PromptFormat(policy, context_length=128), max_new_tokens=8).items
     completions = []
     for text in texts:
         ids = (*policy(text)["input_ids"], policy.eos_token_id)
@@ -94,7 +95,8 @@ def test_a_system_message_belongs_to_the_conversation(tmp_path: Path) -> None:
     folder = hub_folder(tmp_path / "rm", AutoModelForSequenceClassification, TEMPLATE)
     policy = tokenizer(POLICY_TEMPLATE)
     rows = Rows("rows", "rows", ("prompt",), [{"prompt": "1+1="}])
-    (prompt,) = load_prompts(rows, policy, max_new_tokens=8, context_length=128, chat=True, system="su").items
+    format = PromptFormat(policy, context_length=128, chat=True, system="su")
+    (prompt,) = load_prompts(rows, format, max_new_tokens=8).items
     group = Group(prompt, group_of(policy, ["2"]).completions)
     ((score,),) = reward_of(folder, policy).score([group])
     system = {"role": "system", "content": "su"}

@@ -163,7 +163,7 @@ def test_by_name_and_without_the_package(monkeypatch: pytest.MonkeyPatch, group:
     spec = {"name": "json_schema", "schema": PERSON}
     ((good, bad),) = resolve_reward(spec).score([group([GOOD, "{}"])])
     assert (good.total, bad.total) == (1.0, 0.0)
-    with pytest.raises(RewardError, match=r"unknown setting 'scheme'\. Did you mean `schema`"):
+    with pytest.raises(RewardError, match=r"unknown setting `scheme`\. Did you mean `schema`"):
         resolve_reward({"name": "json_schema", "scheme": PERSON})
     monkeypatch.setitem(sys.modules, "jsonschema.exceptions", None)
     with pytest.raises(RewardError, match=r'pip install "sharpen\[format\]"'):

@@ -185,7 +185,7 @@ def test_chat_with_a_template_remembers_until_it_is_reset(folder: Path, tmp_path
     # 256 tokens of context hold one such question, but not two.
     question = "a" * 150 + "\n"
     result = call(*arguments, stdin=question * 2)
-    assert "/reset begins anew" in result.stderr
+    assert "/reset starts a new conversation" in result.stderr
     assert "context 256" in result.stderr
     again = call(*arguments, stdin=f"{question}/reset\n" * 3)
     assert "context 256" not in again.stderr

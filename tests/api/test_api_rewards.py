@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a reward without a name": ([{"weight": 1.0}], RewardError, "a reward needs a name"),
     "an unknown setting of a function": ({"name": length, "wieght": 2}, RewardError, "no setting 'wieght'"),
     "an unknown setting of a class": ({"name": Starts, "digits": 2}, RewardError, "'digits'"),
-    "a weight that is a text": ({"name": length, "weight": "2"}, RewardError, "weight: Input should be"),
+    "a weight that is a text": ({"name": length, "weight": "2"}, RewardError, "`weight`: Input should be"),
     "a weight that is no number": ({"name": length, "weight": float("nan")}, RewardError, "finite number"),
     "an unknown setting of a call": ({"name": length, "call": {"wait": 2}}, RewardError, "call.wait"),
     "an unknown setting of a gate": ([length, {"name": length, "gate": {"a": 2}}], RewardError, "gate.a"),

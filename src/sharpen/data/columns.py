@@ -1,34 +1,23 @@
-"""What prompts and demonstrations share: which columns to read, what to do with rows that do not fit."""
+"""Reading columns of text, messages and other values, with errors that name the row and the column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
-
-from transformers import PreTrainedTokenizerBase
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, TypeAlias, TypeVar
 
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
 
-Overlong = Literal["error", "drop"]
 Text: TypeAlias = str | list[Mapping[str, Any]]
-"""What is said: a text, or messages."""
-Item = TypeVar("Item")
+"""A plain text, or messages."""
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[Item]):
-    """The items made from rows, in their order, and how many rows were left out as too long."""
-
-    items: tuple[Item, ...]
-    dropped: int
-
-
 def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
-    """The error for rows that have none of the ``wanted`` columns."""
+    """The error for rows without any of the ``wanted`` columns."""
     near = next(filter(None, (did_you_mean(column, rows.columns) for column in wanted)), "")
     needed = " or ".join(f"`{column}`" for column in wanted)
     have = ", ".join(f"`{column}`" for column in rows.columns)
@@ -41,7 +30,7 @@ def text_column(rows: Rows, column: str) -> list[str]:
 
 
 def typed_column(rows: Rows, column: str, type_: type[Value] | tuple[type[Value], ...], wanted: str) -> list[Value]:
-    """A column that must hold a value of one type, which errors call ``wanted``, in every row."""
+    """A column that must hold a value of ``type_`` in every row; errors call the type ``wanted``."""
     return [_value(rows, index, row, column, type_, wanted) for index, row in enumerate(rows)]
 
 
@@ -54,7 +43,7 @@ def messages_column(rows: Rows, column: str) -> list[list[Mapping[str, Any]]]:
 
 
 def check_messages(messages: Sequence[Any], where: str, name: str) -> None:
-    """Raises DataError unless these are messages, at least one. ``where`` and ``name`` say what has them."""
+    """Raises DataError unless these are one or more messages. ``where`` and ``name`` locate them in errors."""
     for number, message in enumerate(messages, start=1):
         _check_message(message, f"{where} message {number} of {name}")
     if not messages:
@@ -71,46 +60,36 @@ def is_conversational(rows: Rows, column: str) -> bool:
     return isinstance(rows[0].get(column), list)
 
 
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], *, add_special_tokens: bool
-) -> list[tuple[int, ...]]:
-    """Token ids of many texts at once, which is several times faster than one by one."""
-    encoded = tokenizer(texts, add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False)
-    return [tuple(ids) for ids in encoded["input_ids"]]
+def number_of(rows: Rows, index: int, column: str) -> float:
+    """The finite number in a column of one row."""
+    return _finite(_present(rows, index, rows[index], column), f"{rows.where(index)}: column `{column}`")
 
 
-def keep_fitting(
-    rows: Rows,
-    items: Sequence[Item],
-    tokens_needed: Callable[[Item], int],
-    *,
-    context_length: int,
-    overlong: Overlong,
-    explain: Callable[[Item], str],
-) -> Loaded[Item]:
-    """Leave out the items that need more than ``context_length`` tokens, or raise for the first of them.
+def numbers_of(rows: Rows, index: int, column: str) -> tuple[float, ...]:
+    """The finite numbers in the list that a column of one row holds."""
+    values = _present(rows, index, rows[index], column)
+    where = f"{rows.where(index)}: column `{column}`"
+    if not isinstance(values, list):
+        raise DataError(f"{where} must be a list of numbers, not {type(values).__name__} ({repr(values)[:60]})")
+    return tuple(_finite(value, f"{where}, entry {i}") for i, value in enumerate(values, start=1))
 
-    ``explain`` says for an item what its tokens are and what would make it fit. Raises DataError as well when
-    none is left.
-    """
-    too_long = [index for index, item in enumerate(items) if tokens_needed(item) > context_length]
-    if not too_long:
-        return Loaded(tuple(items), dropped=0)
-    first = too_long[0]
-    reason = f"{explain(items[first])}; or leave such rows out with `overlong: drop`"
-    if overlong == "error":
-        raise DataError(f"{rows.where(first)}: does not fit into the context of {context_length} tokens: {reason}")
-    if len(too_long) == len(items):
-        raise DataError(f"{rows.name}: none of the {len(items)} rows fits into {context_length} tokens: {reason}")
-    leave_out = set(too_long)
-    kept = tuple(item for index, item in enumerate(items) if index not in leave_out)
-    return Loaded(kept, dropped=len(too_long))
+
+def _present(rows: Rows, index: int, row: Mapping[str, Any], column: str) -> Any:
+    if column not in row:
+        raise DataError(f"{rows.where(index)}: no column `{column}`, which other rows have; add it")
+    return row[column]
+
+
+def _finite(value: Any, what: str) -> float:
+    if not isinstance(value, Real):
+        raise DataError(f"{what} must be a number, not {type(value).__name__} ({repr(value)[:60]})")
+    if not math.isfinite(value):
+        raise DataError(f"{what} is {value}; it must be a finite number")
+    return float(value)
 
 
 def _value(rows: Rows, index: int, row: Mapping[str, Any], column: str, type_: Any, wanted: str) -> Any:
-    if column not in row:
-        raise DataError(f"{rows.where(index)}: no column `{column}`, which other rows have; add it")
-    value = row[column]
+    value = _present(rows, index, row, column)
     if not isinstance(value, type_):
         raise DataError(
             f"{rows.where(index)}: column `{column}` must be {wanted}, not {type(value).__name__} ({repr(value)[:60]})"

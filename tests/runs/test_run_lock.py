@@ -201,8 +201,8 @@ def test_a_file_system_without_locks_is_said_once_and_hinders_no_run(
     said: list[str] = []
     assert start(tiny_recipe(tmp_path / "run", model, "sft"), say=said.append).finished
     assert [line for line in said if "lock" in line] == [
-        f"{tmp_path / 'run' / 'lock'}: this file system has no locks ({os.strerror(number)}); see to it that only one "
-        "process runs here"
+        f"{tmp_path / 'run' / 'lock'}: this file system has no locks ({os.strerror(number)}); make sure that only one "
+        "process uses it"
     ]
 
 

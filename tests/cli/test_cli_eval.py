@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_cli import call, complaint, metrics
 
 from one_thread import one_thread
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.launch.run import start
 from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe
-from test_cli import call, complaint, metrics
 from tiny_runs import TASK, merge
 
 __all__ = ["one_thread"]

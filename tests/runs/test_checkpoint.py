@@ -121,7 +121,7 @@ FILES = [
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [(flip, "damaged, its content is not what was saved"), (cut, "damaged"), (Path.unlink, "missing")],
+    [(flip, "damaged, its hash is not that of the saved file"), (cut, "damaged"), (Path.unlink, "missing")],
 )
 def test_damage_is_recognised_and_named(saved: Path, name: str, damage: Callable[[Path], None], said: str) -> None:
     assert problem(saved) is None
@@ -138,7 +138,7 @@ def test_damage_of_the_manifest_itself(saved: Path) -> None:
         manifest.write_text(broken)
         assert problem(saved) == f"{manifest}: cannot be read"
     manifest.unlink()
-    assert problem(saved) == f"{saved}: no manifest.json, it was not completed"
+    assert problem(saved) == f"{saved}: no manifest.json, it is incomplete"
 
 
 def test_the_manifest_covers_every_file(saved: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_scheduler_gets_a_checkpoint(
     assert process.returncode == code, said
     said = " ".join(said.split())
     assert f"{signum.name}: stopping after this step, with a checkpoint, if it ends within 30 s" in said
-    assert f"to go on: sharpen run --resume {tmp_path / 'run'}" in said
+    assert f"to continue: sharpen run --resume {tmp_path / 'run'}" in said
     assert "Traceback" not in said
     assert_stopped_in_order(tmp_path, whole)
 
@@ -197,7 +197,7 @@ def test_when_the_grace_is_over_the_process_ends_and_names_the_latest_checkpoint
     where = f"the latest checkpoint is {latest}" if step else "there is no checkpoint yet"
     assert (
         "SIGTERM: this step did not end within 0.5 s (checkpoint.grace_s), stopped at once; "
-        f"{where}; to go on: sharpen run --resume {tmp_path / 'run'}" in said
+        f"{where}; to continue: sharpen run --resume {tmp_path / 'run'}" in said
     )
     assert latest.exists() == bool(step)
 
