@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import typer
 from rich.console import Console
@@ -11,10 +12,10 @@ from rich.text import Text
 
 from sharpen.errors import SharpenError
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
-from sharpen.sandbox.battery import ATTACKS, FORGED, BatteryReport, Finding, check_sandbox
+from sharpen.sandbox.battery import PROGRAMS, Attack, BatteryReport, Finding, check_sandbox
 
 
-def check(isolation: Isolation, *, unsafe: bool) -> None:
+def check(isolation: Isolation, *, unsafe: bool, programs: Sequence[Attack] = PROGRAMS) -> None:
     """Run the battery, print what it found, and exit with 1 if anything got through.
 
     Raises:
@@ -24,18 +25,18 @@ def check(isolation: Isolation, *, unsafe: bool) -> None:
     try:
         with Sandbox(isolation, unsafe=unsafe) as sandbox, console.status("") as status:
 
-            def told(finding: Finding) -> None:
+            def show_progress(finding: Finding) -> None:
                 status.update(Text(f"{finding.attack.group}: {finding.attack.name}"))
 
-            report = check_sandbox(sandbox, told=told)
+            report = check_sandbox(sandbox, programs, on_finding=show_progress)
     except (SandboxError, ValueError) as error:
         raise SharpenError(str(error)) from error
-    _show(console, report)
+    _show(console, report, left_out=len(programs) - len(report.findings))
     if report.got_through:
         raise typer.Exit(1)
 
 
-def _show(console: Console, report: BatteryReport) -> None:
+def _show(console: Console, report: BatteryReport, left_out: int) -> None:
     who = "root" if os.getuid() == 0 else "an ordinary user"
     console.print(Text(f"isolation: {report.isolation}, as {who}\n"))
     table = Table(box=None, padding=(0, 3, 0, 0))
@@ -45,9 +46,8 @@ def _show(console: Console, report: BatteryReport) -> None:
     for group, (count, through) in report.groups().items():
         table.add_row(group, str(count), Text(str(through), style="bold red" if through else "green"))
     console.print(table)
-    if report.isolation is Isolation.NONE:
-        left_out = len(ATTACKS) + len(FORGED) - len(report.findings)
-        console.print(Text(f"\n{left_out} programs were left out: without isolation they would do harm."))
+    if left_out:
+        console.print(Text(f"\n{left_out} programs were skipped: without isolation they would do harm."))
     for finding in report.got_through:
         console.print(
             Text.assemble(

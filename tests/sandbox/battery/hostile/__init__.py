@@ -1,6 +1,6 @@
-"""The hostile programs, one file for each aim."""
+"""Hostile programs beyond those of the package, one file per group."""
 
-from sharpen.sandbox.battery.attack import Attack
+from sharpen.sandbox.battery import Attack
 
 from . import disk, harness, kernel, memory, network, processes, reading, running, shared, signals, writing
 

@@ -1,14 +1,11 @@
 """Programs that want to know what is not theirs."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 ATTACKS = tuple(
     attacks(
         "reading",
         r"""
-#: a file that anyone may read (harmless)
-print(open(CANARY).read())
-
 #: the same through a symbolic link
 os.symlink(CANARY, "way")
 print(open("way").read())
@@ -26,17 +23,6 @@ print(open(os.path.basename(CANARY)).read())
 
 #: the same by openat2
 refused("openat2", -100, CANARY.encode(), 0, 24)
-
-#: the same by a handle
-refused("name_to_handle_at", -100, CANARY.encode(), 0, 0, 0)
-refused("open_by_handle_at", -100, 0, 0)
-
-#: the same through /proc (harmless)
-for way in ("/proc/self/root", "/proc/self/cwd/../../../../../..", "/proc/1/root", f"/proc/{TRAINER}/root"):
-    try:
-        print(open(way + CANARY).read())
-    except OSError as error:
-        print(error)
 
 #: the same copied by the kernel (harmless)
 source = os.open(CANARY, os.O_RDONLY)
@@ -59,9 +45,6 @@ for path in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id
         through(open(path).read(10))
     except OSError as error:
         print(error)
-
-#: its own environment (harmless)
-print(dict(os.environ))
 
 #: its environment in memory (harmless)
 libc = ctypes.CDLL(None)
@@ -89,16 +72,9 @@ for name in ("environ", "cmdline", "maps", "status", "fd", "cwd"):
     except OSError as error:
         print(error)
 
-#: the environment of another process of the user (harmless)
-print(open(f"/proc/{VICTIM}/environ").read())
-
 #: memory of another process of the user (harmless)
 print(open(f"/proc/{VICTIM}/mem", "rb").seek(4096))
 through("memory opened")
-
-#: all processes (harmless)
-found = [name for name in os.listdir("/proc") if name.isdigit()]
-through(found)
 
 #: home folders (harmless)
 for path in {"/root", "/home", os.path.expanduser("~")} - {"/"}:
@@ -109,29 +85,10 @@ for path in {"/root", "/home", os.path.expanduser("~")} - {"/"}:
     except OSError as error:
         print(error)
 
-#: keys (harmless)
-for home in ("/root", os.path.expanduser("~")):
-    for name in (".ssh", ".aws/credentials", ".netrc", ".cache/huggingface/token", ".bash_history", ".profile"):
-        path = os.path.join(home, name)
-        try:
-            through(os.listdir(path) if os.path.isdir(path) else open(path).read(10))
-        except OSError as error:
-            print(error)
-
 #: the folders of the machine (harmless)
 for path in ("/etc", "/var", "/proc", "/sys", "/run", "/opt", "/srv", "/mnt", "/boot", "/var/log"):
     try:
         through(f"{path}: {os.listdir(path)[:3]}")
-    except OSError as error:
-        print(error)
-
-#: installed packages, where answers may lie (harmless)
-import sysconfig
-for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "/usr/lib/python3/dist-packages"}:
-    try:
-        found = os.listdir(folder)
-        if found:
-            through(found[:3])
     except OSError as error:
         print(error)
 
@@ -151,16 +108,6 @@ for path in ("/dev/mem", "/dev/kmsg", "/dev/vda", "/dev/sda", "/dev/nvme0n1", "/
     except OSError as error:
         print(error)
 
-#: open descriptors
-for fd in range(3, 1024):
-    try:
-        kind = os.fstat(fd).st_mode
-    except OSError:
-        continue
-    print(fd, oct(kind))
-    if fd != 3:
-        through(f"descriptor {fd}")
-
 #: objects that the sandbox left in memory
 import gc
 for held in gc.get_objects():
@@ -170,9 +117,6 @@ for held in gc.get_objects():
 #: the command line of its interpreter
 if any("TRAINER" in part for part in sys.orig_argv):
     through(sys.orig_argv)
-
-#: another process's memory, by system call
-refused("process_vm_readv", VICTIM, 0, 0, 0, 0, 0)
 
 #: another process's descriptors, by system call
 refused("pidfd_open", VICTIM, 0)

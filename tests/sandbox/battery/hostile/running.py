@@ -1,15 +1,11 @@
 """Programs that want to run for ever."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 ATTACKS = tuple(
     attacks(
         "running on",
         r"""
-#: an endless loop
-while True:
-    pass
-
 #: a long sleep
 import time
 time.sleep(1000000)
@@ -79,16 +75,6 @@ a.append(a)
 b = []
 b.append(b)
 a == b
-
-#: every signal ignored
-import signal, time
-for number in range(1, 65):
-    try:
-        signal.signal(number, signal.SIG_IGN)
-    except (OSError, ValueError):
-        pass
-while True:
-    time.sleep(1)
 
 #: every signal blocked
 import signal
@@ -191,12 +177,6 @@ signal.signal(signal.SIGALRM, lambda *_: None)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 while True:
     time.sleep(10)
-
-#: stopping itself
-import signal
-os.kill(os.getpid(), signal.SIGSTOP)
-while True:
-    pass
 """,
     )
 )

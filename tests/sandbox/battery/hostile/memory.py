@@ -1,6 +1,6 @@
 """Programs that want all memory."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 ATTACKS = tuple(
     attacks(
@@ -9,11 +9,6 @@ ATTACKS = tuple(
 #: one large allocation
 data = bytearray(64 << 30)
 through(len(data))
-
-#: a list that grows
-data = []
-while True:
-    data.append([0] * 100000)
 
 #: text that doubles
 text = "x"
@@ -33,20 +28,6 @@ while True:
     for page in range(0, len(area), 4096):
         area[page] = 1
     held.append(area)
-
-#: shared memory of which one page is kept
-import mmap
-libc = ctypes.CDLL(None, use_errno=True)
-libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-held = 0
-while held < 768 << 20:
-    address, error = raw("mmap", 0, 32 << 20, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE, -1, 0)
-    if address < 0:
-        break
-    libc.munmap(address + 4096, (32 << 20) - 4096)
-    held += 32 << 20
-if held:
-    through(f"{held >> 20} MiB")
 
 #: shared memory by a device (harmless)
 import mmap
@@ -113,12 +94,6 @@ try:
     through("a larger pipe")
 except OSError:
     pass
-
-#: the memory limit raised (harmless)
-import resource
-soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-through("no limit")
 
 #: memory locked
 refused("mlockall", 1)

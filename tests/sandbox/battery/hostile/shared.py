@@ -1,26 +1,14 @@
 """Programs that want to hold, drop or keep busy what all programs of the machine share."""
 
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import attacks
 
 ATTACKS = tuple(
     attacks(
         "what all share",
         r"""
-#: record locks on a file that everybody opens (harmless)
-not_made("fcntl", -1, 6, 0)
-not_made("fcntl", -1, 7, 0)
-
 #: locks of open files (harmless)
 for command in (36, 37, 38):
     refused("fcntl", 0, command, 0)
-
-#: the disk's cache flushed by a file that it may only read (harmless)
-not_made("fsync", -1)
-not_made("fdatasync", -1)
-not_made("msync", 1, 4096, 4)
-
-#: a library dropped from the kernel's cache (harmless)
-not_made("fadvise64", -1, 0, 0, 4)
 
 #: reads past the kernel's cache (harmless)
 import fcntl, json
@@ -48,14 +36,6 @@ area = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 address = ctypes.addressof(ctypes.c_char.from_buffer(area))
 for advice in (9, 12, 14, 20, 21, 25, 100, 101):
     refused("madvise", address, 4 << 20, advice)
-
-#: the machine's stock of huge pages (harmless)
-refused("mmap", 0, 2 << 20, 3, 0x22 | 0x40000, -1, 0)
-refused("mmap", 0, 4096, 3, 0x22 | 0x2000, -1, 0)
-
-#: a barrier on every processor (harmless)
-for command in (1, 2, 8):
-    refused("membarrier", command, 0, 0)
 
 #: descriptors of its own for each thread (harmless)
 refused("close_range", 1000, 2000, 2)
