@@ -359,7 +359,7 @@ def sandbox_check(
         ),
     ] = False,
 ) -> None:
-    """Try hostile programs and forged solutions on this machine. Takes a minute or two.
+    """Try hostile programs and forged solutions on this machine. Takes about half a minute.
 
     Exits with 1 and names what got through, if anything did. It touches only files and processes made for the check.
     """
