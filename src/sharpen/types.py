@@ -123,9 +123,9 @@ class Batch:
     ``prompts`` are token ids, one tensor per group; ``group_B`` says which of them each sequence answers. ``mask_BT``
     is the loss mask: tokens of the model's own, sampled or marked in a demonstration, of a sequence with a score if
     scores are needed; once the advantages are there, the method may narrow it. ``rewards_B`` is NaN without a reward;
-    ``step_rewards_BT`` holds the reward of each step at its last token and NaN elsewhere, and is None if the reward does
-    not score steps. ``rewards_BK`` holds the K rewards of which ``rewards_B`` is the sum weighted by
-    ``reward_weights``, None if there is only one. ``truncated_B`` marks completions that were cut off at
+    ``step_rewards_BT`` holds the reward of each step at its last token and NaN elsewhere; None if the reward does not
+    score steps. ``rewards_BK`` holds the K rewards of which ``rewards_B`` is the sum weighted by ``reward_weights``,
+    None if there is only one. ``truncated_B`` marks completions that were cut off at
     ``completion_limit`` tokens, and ``lengths_B`` counts the tokens of each, trained or not. ``sample_logprobs_BT`` are
     the engine's log-probabilities.
 
