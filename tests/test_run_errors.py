@@ -139,7 +139,7 @@ def test_a_model_without_an_end(run: Path, tmp_path: Path) -> None:
         settings = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({k: v for k, v in settings.items() if not k.startswith("eos")}))
     message = refused(ModelError, run, folder)
-    assert message.startswith(f"{folder}: neither generation_config.json, config.json nor the tokenizer names")
+    assert message.startswith(f"{folder}: no end-of-sequence token (eos_token_id) in generation_config.json")
 
 
 def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:

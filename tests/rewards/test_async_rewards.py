@@ -27,10 +27,11 @@ def scores_of(function: Callable[..., Any], group: Any, **call: Any) -> tuple[Sc
 
 
 class Concurrent:
-    """Sleeps for 50 ms; counts the calls that overlap."""
+    """Counts the calls that overlap. Each waits, for at most 10 s, until ``until`` of them have overlapped."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: int = 1) -> None:
         self.now = self.most = 0
+        self.until, self.reached = until, asyncio.Event()
         self.loops: set[asyncio.AbstractEventLoop] = set()
         self.threads: set[threading.Thread] = set()
 
@@ -39,14 +40,17 @@ class Concurrent:
         self.threads.add(threading.current_thread())
         self.now += 1
         self.most = max(self.most, self.now)
-        await asyncio.sleep(0.05)
+        if self.now == self.until:
+            self.reached.set()
+        await asyncio.wait_for(self.reached.wait(), 10)
+        await asyncio.sleep(0.01)
         self.now -= 1
         return float(completion)
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(20, 20), (7, 7), (1, 1), (None, 16)])
 def test_at_once_bounds_how_many_calls_overlap_on_one_event_loop(at_once: int | None, most: int, group: Any) -> None:
-    reward = Concurrent()
+    reward = Concurrent(until=most)
     scores = scores_of(reward, group([str(i) for i in range(20)]), at_once=at_once)
     assert [score.total for score in scores] == [float(i) for i in range(20)]
     assert reward.most == most

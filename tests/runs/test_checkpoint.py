@@ -29,7 +29,7 @@ from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
 from tiny_models import tiny_policy
 
-STATE: dict[str, Any] = {"step": 3, "best": None, "world": {"next_draw": 2**60 + 1}, "value": 0.1 + 0.2}
+STATE: dict[str, Any] = {"step": 3, "best": None, "collector": {"next_draw": 2**60 + 1}, "value": 0.1 + 0.2}
 
 
 def trained(steps: int = 2) -> tuple[Policy, torch.optim.Optimizer]:

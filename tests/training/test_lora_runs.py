@@ -424,7 +424,7 @@ def test_lora_cannot_be_turned_on_in_the_middle(model: Path, reward: str, tmp_pa
         start(recipe_of(path, model, "grpo", reward=reward, model={}), loggers=[cut_off(2)])
     written = path / "recipe.yaml"
     written.write_text(written.read_text().replace("lora: null", "lora: {rank: 2, alpha: 4}"))
-    with pytest.raises(ModelError, match=r"step_000001: holds a whole model, where model\.lora needs an adapter"):
+    with pytest.raises(ModelError, match=r"step_000001: holds a whole model, but model\.lora needs an adapter"):
         resume(path)
 
 

@@ -74,8 +74,8 @@ def test_the_uninterrupted_runs_did_something(whole: dict[str, dict[str, Any]]) 
     assert len({row["draw_id"] for rows in whole["grpo"]["samples"].values() for row in rows}) == 6 * 16
     assert whole["sft"]["samples"] == {}
     state = json.loads(whole["grpo"]["trainer/state.json"])
-    assert state["world"]["cursor"]["epoch"] == 2
-    assert state["world"]["next_draw"] == 96
+    assert state["collector"]["cursor"]["epoch"] == 2
+    assert state["collector"]["next_draw"] == 96
     assert state["versions"] == {"policy": 24}
 
 

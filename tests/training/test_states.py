@@ -42,7 +42,7 @@ CRITICS = ["own", "own gpt2", "own lora", "shared", "shared gpt2", "shared lora"
 
 def completion(ids: str, trained: str, finish: Finish) -> Completion:
     token_ids = tuple(int(c, 16) + 2 for c in ids)
-    return Completion(token_ids, ids, tuple(c == "x" for c in trained), (), finish)
+    return Completion(token_ids, ids, tuple(c == "x" for c in trained), finish)
 
 
 def group(name: str, *members: tuple[str, str, Finish, float | None]) -> Group:
