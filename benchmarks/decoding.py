@@ -19,7 +19,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from costly_values import LISTS, REFUSED, TABLES
-from sharpen.rewards.code_comparison import same_value
+from sharpen.rewards.code.comparison import same_value
 from sharpen.sandbox import NotPlain
 from sharpen.sandbox.inside.plain import decode
 

@@ -1,22 +1,32 @@
-"""sharpen's engine, with lengths that are given."""
+"""sharpen's engine with prescribed completion lengths."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.types import Prompt
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.local.request import Request
+from sharpen.types import Completion, Prompt
 
 
 def engine_of_lengths(lengths: list[int]) -> type[LocalEngine]:
-    """The local engine, whose completion i of a step ends at its ``lengths[i]``-th token, whatever it draws."""
+    """A local engine whose i-th completion of a step has ``lengths[i]`` tokens, whatever it samples."""
 
     class Forced(LocalEngine):
         def __init__(self, policy: Policy) -> None:
             policy.eos_ids = frozenset()
             super().__init__(policy)
 
-        def limit(self, prompt: Prompt, draw_id: int, sampling: Sampling) -> int:
-            return lengths[draw_id % len(lengths)]
+        def generate(
+            self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
+        ) -> list[tuple[Completion, ...]]:
+            requests = [
+                Request(prompt, index, draw_id, max_new_tokens=lengths[draw_id % len(lengths)])
+                for prompt, ids in enumerate(draw_ids)
+                for index, draw_id in enumerate(ids)
+            ]
+            return self.run_requests(prompts, requests, sampling, seed)
 
     return Forced

@@ -97,7 +97,7 @@ def measure(report: Report, subject: Subject, arguments: argparse.Namespace, log
 
 
 def measure_passes(report: Report, subject: Subject, arguments: argparse.Namespace) -> None:
-    """Decoding and training, each alone."""
+    """ModelRunner and training, each alone."""
     device: str = arguments.device
     folder = subject.folder(CONTEXT)
     shape = Shape.of(folder)

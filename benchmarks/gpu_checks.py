@@ -11,18 +11,19 @@ from pathlib import Path
 import torch
 from cases import SEED, Case
 from forced_sharpen import engine_of_lengths
-from gpu_device import turns
+from gpu_device import scheduled
 from synthetic import grpo_batch, random_groups, random_prompts
 from torch import Tensor
 
 from sharpen.methods.grpo import GRPO
-from sharpen.models.attention import attention_over_segments
-from sharpen.models.flash import fits, flash_over_segments, spans_of
+from sharpen.models.forward import MicrobatchLimits, all_outputs
+from sharpen.models.kernels.attention import attention_over_segments
+from sharpen.models.kernels.flash import fits, flash_over_segments, spans_of
+from sharpen.models.packing.segments import Segment, Segments
 from sharpen.models.policy import Policy, load_policy
-from sharpen.models.segments import Segment, Segments
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
-from sharpen.training.update import Limits, accumulate_gradient, all_outputs
+from sharpen.training.update import accumulate_gradient
 from sharpen.types import Batch, Completion, Prompt
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
@@ -48,9 +49,13 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
     rounded = load_policy(folder, compute_dtype="bfloat16", device=device)
     return {
         "completions as the engine draws them": partial(_same_tokens, cpu, there, {}),
-        "the same without a CUDA graph": partial(_same_tokens, cpu, there, {"capture": False}),
-        "the same, looking before feeding back": partial(_same_tokens, cpu, there, {"ahead": False, "capture": False}),
-        "the same, looking after feeding back": partial(_same_tokens, cpu, there, {"ahead": True, "capture": False}),
+        "the same without a CUDA graph": partial(_same_tokens, cpu, there, {"cuda_graph": False}),
+        "the same, checking before decoding": partial(
+            _same_tokens, cpu, there, {"decode_first": False, "cuda_graph": False}
+        ),
+        "the same, checking after decoding": partial(
+            _same_tokens, cpu, there, {"decode_first": True, "cuda_graph": False}
+        ),
         "packed log-probabilities against the plain forward's": partial(_packed_logprobs, there),
         "the rollout's log-probabilities against the trainer's": partial(_rollout_logprobs, there),
         "the gradient against the CPU's": partial(_same_gradient, cpu, there),
@@ -75,7 +80,7 @@ def _prompts(policy: Policy) -> list[Prompt]:
 
 def _same_tokens(cpu: Policy, there: Policy, chosen: dict[str, bool]) -> Check:
     expected = _draw(cpu)
-    with turns(**chosen):
+    with scheduled(**chosen):
         drawn = _draw(there)
     different = [b for b, (a, c) in enumerate(zip(expected, drawn, strict=True)) if a.token_ids != c.token_ids]
     strange = [b for b in different if not _rounded(cpu, b, expected[b].token_ids, drawn[b].token_ids)]
@@ -125,7 +130,7 @@ def _same_gradient(cpu: Policy, there: Policy, tolerance: float = TOLERANCE) -> 
     (objective,) = method.objectives()
     for policy in (cpu, there):
         policy.model.zero_grad(set_to_none=True)
-        accumulate_gradient(policy, objective, batch, 1.0, Limits(1024, shared_prompt=True))
+        accumulate_gradient(policy, objective, batch, 1.0, MicrobatchLimits(1024, shared_prompt=True))
     pairs = [(a.grad, b.grad) for a, b in zip(cpu.parameters(), there.parameters(), strict=True)]
     found, wanted = (
         torch.cat([x.detach().cpu().flatten() for x in column if x is not None]) for column in zip(*pairs, strict=True)
@@ -186,7 +191,7 @@ def _waits_of(policy: Policy, length: int) -> int:
 
 
 def _trainers(policy: Policy, batch: Batch) -> Tensor:
-    return all_outputs(policy, batch, "logprobs", 1.0, Limits(2048, shared_prompt=True))
+    return all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(2048, shared_prompt=True))
 
 
 def _largest(difference_BT: Tensor) -> float:

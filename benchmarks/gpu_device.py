@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from floor import Rates
 
-from sharpen.rollout.drawing import Drawing
+from sharpen.rollout.local.scheduler import Scheduler
 
 REPETITIONS = 5
 
@@ -67,16 +67,20 @@ def restart_peak(device: str) -> None:
 
 
 @contextlib.contextmanager
-def turns(*, ahead: bool | None = None, capture: bool | None = None) -> Iterator[None]:
-    """Within it, the local engine decodes as said here, whatever it would choose: see `Drawing.run`."""
-    original: Any = Drawing.run
+def scheduled(*, decode_first: bool | None = None, cuda_graph: bool | None = None) -> Iterator[None]:
+    """In this context, the local engine's scheduler runs with these arguments: see `Scheduler.run`."""
+    original: Any = Scheduler.run
 
-    def run(self: Drawing, **chosen: bool) -> Any:
-        given = {name: value for name, value in (("ahead", ahead), ("capture", capture)) if value is not None}
+    def run(self: Scheduler, **chosen: bool) -> Any:
+        given = {
+            name: value
+            for name, value in (("decode_first", decode_first), ("cuda_graph", cuda_graph))
+            if value is not None
+        }
         return original(self, **(chosen | given))
 
-    Drawing.run = run  # type: ignore[method-assign]
+    Scheduler.run = run  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Drawing.run = original  # type: ignore[method-assign]
+        Scheduler.run = original  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Decoding and the training pass of one model on a device, as shares of what the device can do."""
+"""Decoding and training of one model on a device, as shares of the device's peak rates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from functools import partial
 
 from cases import SEED, Case
 from floor import Rates, Shape, rollout, training
-from gpu_device import median_seconds, peak_bytes, restart_peak, turns
+from gpu_device import median_seconds, peak_bytes, restart_peak, scheduled
 from synthetic import grpo_batch, random_groups, random_prompts
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.microbatch import usual_tokens
-from sharpen.training.update import Limits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 
 COMPUTE_BYTES = 2
 """Of a number in bfloat16."""
@@ -23,7 +24,7 @@ COMPUTE_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Decoding without the prefill: its rate, and its least time as a share of what it took."""
+    """Decoding without prefill: its rate, and its minimum time as a share of the measured time."""
 
     model: str
     prompts: int
@@ -56,7 +57,7 @@ def decode(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, *,
     prompts = random_prompts(case, shape.vocabulary)
     draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
     restart_peak(device)
-    with turns(capture=capture):
+    with scheduled(cuda_graph=capture):
         whole, first = (
             median_seconds(
                 partial(engine.generate, prompts, draw_ids, Sampling(limit), SEED), device, 5 if capture else 2
@@ -83,7 +84,7 @@ def train(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, tok
     method = GRPO(group_size=case.group)
     batch = grpo_batch(method, random_groups(case, shape.vocabulary), case.limit)
     (objective,) = method.objectives()
-    limits = Limits(tokens or usual_tokens(policy, case.prompt), shared_prompt=True)
+    limits = MicrobatchLimits(tokens or usual_tokens(policy, case.prompt), shared_prompt=True)
 
     def once() -> None:
         policy.model.zero_grad(set_to_none=True)

@@ -11,13 +11,14 @@ from cases import LEARNING_RATE, MAX_GRAD_NORM, SEED, case_of
 from synthetic import grpo_batch, random_groups
 from worker import Gate
 
-from sharpen.config import OptimizerSettings
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.optimizer import make_optimizer
-from sharpen.training.update import Limits, optimizer_step
+from sharpen.training.settings import OptimizerSettings
+from sharpen.training.update import optimizer_step
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     method = GRPO(group_size=case.group)
     (objective,) = method.objectives()
     optimizer = make_optimizer(policy.parameters(), OptimizerSettings(learning_rate=LEARNING_RATE))
-    limits = Limits(settings["tokens_per_microbatch"], shared_prompt=True)
+    limits = MicrobatchLimits(settings["tokens_per_microbatch"], shared_prompt=True)
     engine = LocalEngine(policy)
     prompts = [group.prompt for group in groups]
     draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]

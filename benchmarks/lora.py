@@ -26,9 +26,9 @@ KINDS: dict[str, Any] = {"all weights": None, f"LoRA, rank {RANK}": {"rank": RAN
 
 
 def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
-    from sharpen.config import make_recipe
-    from sharpen.inputs import NOTHING_GIVEN, read_inputs
-    from sharpen.training.build import built_trainer
+    from sharpen.launch.build import built_trainer
+    from sharpen.launch.inputs import NOTHING_GIVEN, read_inputs
+    from sharpen.recipe.loading import make_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = make_recipe(
@@ -46,7 +46,7 @@ def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
         inputs = read_inputs(recipe, NOTHING_GIVEN)
         begun = resident("VmRSS")
         with built_trainer(recipe, inputs, loggers=[], say=print, trust_remote_code=False, checkpoint=None) as trainer:
-            trainer.folder.initialise(recipe)
+            trainer.folder.initialise(recipe.to_yaml())
             loaded = resident("VmRSS")
             # The kernel forgets the peak that loading had.
             Path("/proc/self/clear_refs").write_text("5")

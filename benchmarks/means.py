@@ -23,10 +23,11 @@ from pair import THREADS, Pair, Run
 
 from models import PLACES
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.system.memory import keep_freed_memory
 from sharpen.training.microbatch import usual_tokens
-from sharpen.training.update import Limits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 
 BOTH_TYPES = Case("smollm2", prompt=48, limit=16, prompts=2, group=4, spread=False)
 
@@ -40,7 +41,7 @@ def type_pair(native: Policy, model: Path) -> Pair:
 
     def step(policy: Policy) -> Run:
         batch = batch_of(policy, BOTH_TYPES)
-        limits = Limits(usual_tokens(policy, BOTH_TYPES.prompt), shared_prompt=True)
+        limits = MicrobatchLimits(usual_tokens(policy, BOTH_TYPES.prompt), shared_prompt=True)
 
         def run() -> None:
             draw(policy, BOTH_TYPES)

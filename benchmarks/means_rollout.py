@@ -15,8 +15,8 @@ from pair import Pair, on_one_thread, under
 from synthetic import random_prompts
 
 from sharpen.models.policy import Policy
-from sharpen.rollout import drawing, products
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.local import projections, scheduler
 
 
 def rollout_pairs(policy: Policy) -> list[Pair]:
@@ -36,7 +36,7 @@ def rollout_pairs(policy: Policy) -> list[Pair]:
             "rollout: rows that have ended leave, rather than stay",
             SHORT,
             short,
-            under(lambda: mock.patch.object(drawing, "COMPACT_AT", 0.0), short),
+            under(lambda: mock.patch.object(scheduler, "COMPACT_AT", 0.0), short),
         ),
         Pair(
             "rollout, 8 rows at a time: others begin where some have ended, rather than all have",
@@ -72,7 +72,7 @@ def draw(
 @contextlib.contextmanager
 def _no_blocks() -> Iterator[None]:
     with (
-        mock.patch.object(products, "_blocks_are_faster", return_value=False),
+        mock.patch.object(projections, "_blocked_is_faster", return_value=False),
         mock.patch.object(torch.backends.mkldnn, "is_available", return_value=False),
     ):
         yield

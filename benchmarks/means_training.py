@@ -15,16 +15,18 @@ from synthetic import grpo_batch, random_groups
 from torch import Tensor
 
 import sharpen.models.model
-import sharpen.models.plan
+import sharpen.models.packing.microbatches
 import sharpen.models.policy
-from sharpen.config import OptimizerSettings
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits, all_outputs
+from sharpen.models.kernels import private_torch
 from sharpen.models.logprobs import Selected
+from sharpen.models.packing.segments import Segments
 from sharpen.models.policy import Policy
-from sharpen.models.segments import Segments
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.optimizer import make_optimizer
-from sharpen.training.update import Limits, accumulate_gradient, all_outputs
+from sharpen.training.settings import OptimizerSettings
+from sharpen.training.update import accumulate_gradient
 from sharpen.types import Batch, Need
 
 LONG = Case("smollm2", prompt=256, limit=24, prompts=4, group=8, spread=False)
@@ -37,11 +39,11 @@ CUT_AT = 800
 
 def training_pairs(policy: Policy) -> list[Pair]:
     long, short, small = (batch_of(policy, case) for case in (LONG, SHORT, SMALL))
-    usual = Limits(usual_tokens(policy, LONG.prompt), shared_prompt=True)
+    usual = MicrobatchLimits(usual_tokens(policy, LONG.prompt), shared_prompt=True)
     one_row, cut = (replace(usual, tokens_per_microbatch=tokens) for tokens in (LONG_ROW, CUT_AT))
     prompts_head = partial(_head_for_prompts, LONG.prompt * LONG.prompts / long.mask_BT.sum().item())
 
-    def train(batch: Batch, limits: Limits = usual) -> None:
+    def train(batch: Batch, limits: MicrobatchLimits = usual) -> None:
         policy.model.zero_grad(set_to_none=True)
         _add_gradient(policy, batch, limits)
 
@@ -117,7 +119,7 @@ def batch_of(policy: Policy, case: Case) -> Batch:
     return grpo_batch(GRPO(group_size=case.group), random_groups(case, policy.config.vocab_size), case.limit)
 
 
-def _add_gradient(policy: Policy, batch: Batch, limits: Limits) -> None:
+def _add_gradient(policy: Policy, batch: Batch, limits: MicrobatchLimits) -> None:
     (objective,) = GRPO(group_size=LONG.group).objectives()
     accumulate_gradient(policy, objective, batch, 1.0, limits)
 
@@ -133,14 +135,14 @@ def _filled() -> Any:
             parts[-1].append(i)
         return parts
 
-    return mock.patch.object(sharpen.models.plan, "balanced", fill)
+    return mock.patch.object(sharpen.models.packing.microbatches, "balanced", fill)
 
 
 def _one_mask() -> Any:
     """transformers' own attention, which is told by a mask of [L, L] who sees whom."""
 
     def attend(config: Any, segments: Segments) -> dict[str, Any]:
-        config._attn_implementation = "sdpa"
+        private_torch.set_attention(config, "sdpa")
 
         def mask() -> Tensor:
             own_L, prompt_L = segments.numbers()

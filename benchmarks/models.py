@@ -10,7 +10,7 @@ import torch
 from cases import SEED, Case
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = {"tiny": ROOT / "runs/bench/models/tiny", "smollm2": ROOT / "models/SmolLM2-135M-Instruct"}

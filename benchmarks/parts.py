@@ -27,11 +27,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from models import PLACES
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.system.memory import keep_freed_memory
 from sharpen.training.microbatch import usual_tokens
-from sharpen.training.update import Limits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 
 THREADS = 2
 REPETITIONS = 3
@@ -102,7 +103,7 @@ def training(policy: Policy) -> Parts:
     method = GRPO(group_size=CASE.group)
     (objective,) = method.objectives()
     batch = grpo_batch(method, random_groups(CASE, policy.config.vocab_size), CASE.limit)
-    limits = Limits(usual_tokens(policy, CASE.prompt), shared_prompt=True)
+    limits = MicrobatchLimits(usual_tokens(policy, CASE.prompt), shared_prompt=True)
 
     def train() -> None:
         policy.model.zero_grad(set_to_none=True)

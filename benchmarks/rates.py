@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from floor import Rates
 
-from sharpen.models.linear import product
+from sharpen.models.kernels.linear import product
 
 THREADS = 2
 PRODUCTS = ((2048, 576, 1536), (2048, 1536, 576), (2048, 2048, 2048), (4096, 4096, 4096))

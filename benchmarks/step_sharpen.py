@@ -13,11 +13,12 @@ from forced_sharpen import engine_of_lengths
 from places import place_of
 from worker import Gate
 
-from sharpen.config import IN_MEMORY, make_recipe
 from sharpen.data.cursor import Cursor
-from sharpen.inputs import Given, read_inputs
+from sharpen.in_memory import IN_MEMORY
+from sharpen.launch import build as building
+from sharpen.launch.inputs import Given, read_inputs
 from sharpen.models.model import Model
-from sharpen.training import build as building
+from sharpen.recipe.loading import make_recipe
 
 build: Any = building
 
@@ -93,7 +94,7 @@ def main() -> None:
             trust_remote_code=False,
             checkpoint=None,
         ) as trainer:
-            trainer.folder.initialise(recipe)
+            trainer.folder.initialise(recipe.to_yaml())
             gate.ready("sharpen", "torch", "transformers")
             trainer.run()
 

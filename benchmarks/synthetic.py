@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from cases import SEED, Case
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.methods.grpo import GRPO
-from sharpen.training.update import weighed
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, Segment
+from sharpen.training.update import with_weights
+from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
 
 SPECIAL = 3
 """Tokens at the start of the vocabulary that are no letters."""
@@ -41,10 +41,10 @@ def random_groups(case: Case, vocabulary: int, *, flat: int = 0, seed: int = SEE
 
 def grpo_batch(method: GRPO, groups: list[Group], limit: int) -> Batch:
     """A batch as the trainer hands it to an optimizer step."""
-    batch = assemble(groups, completion_limit=limit)
-    return weighed(method, replace(batch, advantages_BT=method.advantages(batch).float()))
+    batch = collate(groups, completion_limit=limit)
+    return with_weights(method, replace(batch, advantages_BT=method.advantages(batch).float()))
 
 
 def _completion(tokens: list[int]) -> Completion:
     count = len(tokens)
-    return Completion(tuple(tokens), "", (True,) * count, (Segment(0, count, "model"),), Finish.LENGTH)
+    return Completion(tuple(tokens), "", (True,) * count, Finish.LENGTH)

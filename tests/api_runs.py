@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import sharpen
-from sharpen.models.embedded import create_embedded
-from sharpen.run import Run
+from sharpen.launch.run import Run
+from sharpen.models.character_model import create_character_model
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
 SMALL: dict[str, Any] = {
@@ -19,7 +19,9 @@ SMALL: dict[str, Any] = {
 
 
 def digit_model(path: Path) -> Path:
-    return create_embedded(path, alphabet="0123456789+=", hidden=16, intermediate=32, layers=1, heads=2, context=32)
+    return create_character_model(
+        path, alphabet="0123456789+=", hidden=16, intermediate=32, layers=1, heads=2, context=32
+    )
 
 
 def first_digit(completion: str, answer: str, **row: object) -> float:

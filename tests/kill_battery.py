@@ -28,11 +28,11 @@ import pyarrow.parquet as pq
 import torch
 
 from file_operations import FileOperations
-from sharpen.config import Recipe
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
 from sharpen.methods import METHODS
-from sharpen.run import resume, start
-from sharpen.training.run_folder import read_metrics
+from sharpen.recipe.schema import Recipe
+from sharpen.runs.folder import read_metrics
 from sharpen.training.trainer import Trainer
 from tiny_runs import SETTINGS, digits, tiny_recipe, tiny_start_model, untimed
 
@@ -146,12 +146,12 @@ def at_last_step(act: Callable[[], None]) -> None:
     step, run = Trainer.train_step, Trainer.run
 
     def train_step(self: Trainer) -> Any:
-        if self.step == self.recipe.training.steps:
+        if self.step == self.training.steps:
             act()
         return step(self)
 
     def run_(self: Trainer) -> None:
-        if self.step == self.recipe.training.steps:
+        if self.step == self.training.steps:
             act()
         run(self)
 

@@ -7,7 +7,7 @@ import pytest
 
 from sharpen.errors import RunInUseError
 from sharpen.pipelines import demo as pipeline
-from sharpen.training.run_lock import run_lock
+from sharpen.runs.lock import run_lock
 
 PARTS = ("model/config.json", "sft/recipe.yaml", "grpo/recipe.yaml", "plot.png", "summary.json")
 

@@ -1,5 +1,6 @@
 """The documentation says what the code does."""
 
+import ast
 import json
 import re
 import types
@@ -12,18 +13,22 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import sharpen
-from sharpen.config import LoraSettings, Recipe
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
 from sharpen.methods.page import methods_page
-from sharpen.models.embedded import create_embedded
+from sharpen.models.character_model import create_character_model
+from sharpen.models.settings import LoraSettings
+from sharpen.recipe.schema import Recipe
 from sharpen.rewards import CallSettings, Gate
-from sharpen.rewards.checking import CHEATS
+from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
+from test_rooms import ORDER, SOURCE
 
 README = Path(__file__).parents[1] / "README.md"
+CONTRIBUTING = README.parent / "CONTRIBUTING.md"
 DOCS = README.parent / "docs"
+ARCHITECTURE = DOCS / "architecture.md"
 TABLED = re.compile(r"^\| (`.*?) \|", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| (.*?) \|", re.MULTILINE)
 
@@ -75,7 +80,7 @@ def test_the_page_on_methods_is_what_the_code_prints() -> None:
 
 def test_the_table_of_the_readme_has_every_method_in_the_words_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
-    said = ((name, m.sentence.source, m.sentence.advantage, m.sentence.loss) for name, m in METHODS.items())
+    said = ((name, m.unified_view.source, m.unified_view.advantage, m.unified_view.loss) for name, m in METHODS.items())
     assert [row for row in rows if row[0] in METHODS] == list(said)
 
 
@@ -92,7 +97,7 @@ def half_flat(completion: str, prompt: str) -> float:
 
 def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     explained = set(re.findall(r"`([^`]+)`", (DOCS / "metrics.md").read_text()))
-    model = create_embedded(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
+    model = create_character_model(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
     sizes = "&train_size=20&held_out_size=6&demonstration_size=20&preference_size=20&step_label_size=20"
     common: dict[str, Any] = {
         "quiet": True,
@@ -152,7 +157,58 @@ def test_the_settings_of_rewards_are_those_of_the_code() -> None:
         assert all(f"`{field.alias or setting}`" in line for setting, field in model.model_fields.items()), name
 
 
+def code_location(path: str) -> Path:
+    """A path as the page on the architecture writes it: within the package, or of the repository."""
+    return next((root / path for root in (SOURCE, README.parent) if (root / path).exists()), SOURCE / path)
+
+
+def defines(body: list[ast.stmt], name: str) -> bool:
+    """Whether statements define a name; ``Class.method`` is looked for within the class."""
+    first, _, rest = name.partition(".")
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == first:
+            return not rest or defines(node.body, rest)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not rest and any(isinstance(target, ast.Name) and target.id == first for target in targets):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("page", [ARCHITECTURE, CONTRIBUTING], ids=lambda page: page.name)
+def test_every_file_and_symbol_that_a_page_on_the_code_names_exists(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"(?<![\w/.])([\w/]+\.py)(?::([\w.]*\w))?", text)
+    folders = re.findall(r"(?<![\w/.])((?:\w+/)+)(?![\w.<])", text)
+    assert named
+    assert folders
+    assert [path for path in folders if not code_location(path).is_dir()] == []
+    assert [path for path, _ in named if not code_location(path).is_file()] == []
+    missing = [
+        f"{path}:{symbol}"
+        for path, symbol in named
+        if symbol and not defines(ast.parse(code_location(path).read_text()).body, symbol)
+    ]
+    assert missing == []
+
+
+def test_a_symbol_that_is_not_there_is_noticed() -> None:
+    body = ast.parse("A: int = 1\nclass C:\n    x: int\n    def m(self): pass\n").body
+    assert [defines(body, name) for name in ("A", "C", "C.m", "C.x", "B", "m", "C.y", "A.x")] == [True] * 4 + [
+        False
+    ] * 4
+
+
+def test_the_page_on_the_architecture_has_the_packages_in_their_order() -> None:
+    part = ARCHITECTURE.read_text().split("\n## The packages")[1].split("\n## ")[0]
+    lines = re.findall(r"^    ([\w, ]+?)(?: {2,}.*)?$", part, re.MULTILINE)
+    assert [set(line.split(", ")) for line in lines] == [set(rooms) for rooms in reversed(ORDER)]
+
+
+def test_the_page_on_the_architecture_has_the_diagram_within_100_columns() -> None:
+    assert max(len(line) for line in ARCHITECTURE.read_text().splitlines() if line.startswith("    ")) <= 100
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in (README, *DOCS.glob("*.md")):
+    for page in (README, CONTRIBUTING, *DOCS.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.system.memory import keep_freed_memory
 assert keep_freed_memory()
 torch.set_num_threads(1)
 def work():

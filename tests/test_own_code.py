@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from one_thread import one_thread
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.errors import SharpenError
-from sharpen.run import start
+from sharpen.launch.run import start
 from tiny_runs import Raising, tiny_recipe, tiny_start_model
 
 __all__ = ["one_thread"]
@@ -40,7 +40,7 @@ def recipe_with(folder: Path, model: Path, source: str, **changes: Any) -> list[
 
 def in_process(folder: Path, arguments: list[str], **options: Any) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-c", "from sharpen.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from sharpen.cli.app import main; main()", *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -217,7 +217,7 @@ def test_a_logger_that_exits(model: Path, tmp_path: Path) -> None:
     ("ending", "said"),
     [
         ("sys.exit()", "f raised SystemExit: (own.py, line 4)"),
-        ("os._exit(0)", "f raised RuntimeError: named_function.py ended with status 0"),
+        ("os._exit(0)", "f raised RuntimeError: process_program.py ended with status 0"),
     ],
 )
 def test_in_a_process_of_its_own_nothing_ends_the_run(

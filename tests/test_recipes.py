@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 import sharpen
-from sharpen.config import Recipe, load_recipe, make_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.errors import RecipeError
+from sharpen.launch.reward_check import check_recipe
+from sharpen.launch.run import Run, start
 from sharpen.methods import METHODS
-from sharpen.models.embedded import create_embedded
-from sharpen.reward_check import check_recipe
-from sharpen.run import Run, start
+from sharpen.models.character_model import create_character_model
+from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.recipe.schema import Recipe
 from tiny_runs import merge
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
@@ -52,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which everything that recipes name is where they say, made by the recipes where one makes it."""
     folder = tmp_path_factory.mktemp("recipes")
     sizes: dict[str, Any] = {"layers": 1, "heads": 2}
-    untrained = create_embedded(folder / "untrained", alphabet=ALPHABET, hidden=32, intermediate=64, **sizes)
+    untrained = create_character_model(folder / "untrained", alphabet=ALPHABET, hidden=32, intermediate=64, **sizes)
     # Some of its guesses are right, so that there is something to imitate and to reward.
     sharpen.train(
         untrained,
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer={"learning_rate": 5e-3},
         training={"steps": 60, "prompts_per_step": 32},
     )
-    chat = create_embedded(
+    chat = create_character_model(
         folder / "models/SmolLM2-135M-Instruct", alphabet=string.printable, hidden=16, intermediate=32, **sizes
     )
     settings = json.loads((chat / "tokenizer_config.json").read_text())
@@ -143,7 +144,7 @@ def test_a_reward_model_is_checked_with_the_tokens_of_the_policy(folder: Path, m
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in REWARDED])
 def test_a_recipe_that_trains_a_reward_has_none_to_check(name: str) -> None:
-    with pytest.raises(RecipeError, match="trains a reward and follows none"):
+    with pytest.raises(RecipeError, match="trains a reward model, so there is no reward"):
         check_recipe(load_recipe(RECIPES[name]))
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sharpen.config import IN_MEMORY, make_recipe
 from sharpen.errors import DataError, ModelError, RecipeError, RewardError, SharpenError
-from sharpen.inputs import Given
+from sharpen.in_memory import IN_MEMORY
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
 from sharpen.methods import METHODS
-from sharpen.run import resume, start
+from sharpen.recipe.loading import make_recipe
 from tiny_models import tiny_folder
 from tiny_runs import digits, merge, tiny_start_model
 
@@ -138,11 +139,11 @@ def test_a_model_without_an_end(run: Path, tmp_path: Path) -> None:
         settings = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({k: v for k, v in settings.items() if not k.startswith("eos")}))
     message = refused(ModelError, run, folder)
-    assert message.startswith(f"{folder}: neither generation_config.json, config.json nor the tokenizer names")
+    assert message.startswith(f"{folder}: no end-of-sequence token (eos_token_id) in generation_config.json")
 
 
 def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
-    assert "not a model folder, there is no folder of this name" in refused(ModelError, run, tmp_path / "none")
+    assert "not a model folder: there is no such folder" in refused(ModelError, run, tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_a_run_that_exists_is_neither_overwritten_nor_mixed(run: Path, model: Pa
 
 
 def test_a_folder_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"not a run to resume, it has no recipe\.yaml"):
+    with pytest.raises(RecipeError, match=r"not a run, it has no recipe\.yaml"):
         resume(tmp_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sharpen
-from sharpen.worker import Worker, WorkerPool
+from sharpen.system.workers import Worker, WorkerPool
 
 ECHO = """
 import json, sys, time
@@ -194,7 +194,7 @@ def test_no_worker_outlives_a_process_that_was_killed(tmp_path: Path) -> None:
     script.write_text(ECHO)
     program = tmp_path / "trainer.py"
     program.write_text(
-        "import sys\nfrom pathlib import Path\nfrom sharpen.worker import WorkerPool\n"
+        "import sys\nfrom pathlib import Path\nfrom sharpen.system.workers import WorkerPool\n"
         "pool = WorkerPool(Path(sys.argv[1]))\npool.ask({}, 5)\nprint(*pool.pids(), flush=True)\nsys.stdin.read()\n"
     )
     trainer = subprocess.Popen(

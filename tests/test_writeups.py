@@ -9,12 +9,12 @@ import math
 import pytest
 import torch
 
-from sharpen.advantages import group_advantages, process_advantages
-from sharpen.losses import reduce
-from sharpen.losses.kl import k1, k3
-from sharpen.losses.policy import clipped_surrogate
-from sharpen.losses.value import value_loss
-from sharpen.returns import gae, td_targets
+from sharpen.functional.advantages import group_advantages, process_advantages
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.kl import k1, k3
+from sharpen.functional.losses.policy import clipped_surrogate
+from sharpen.functional.losses.value import value_loss
+from sharpen.functional.returns import gae, td_targets
 
 ONE_GROUP = torch.tensor([0, 0, 0])
 SYMMETRIC = {"eps_low": 0.2, "eps_high": 0.2}

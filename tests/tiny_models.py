@@ -15,9 +15,9 @@ from tokenizers.pre_tokenizers import Split
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.models.policy import Policy, load_policy
-from sharpen.models.quiet import without_progress_bars
+from sharpen.models.progress_bars import without_progress_bars
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.types import Batch, Prompt
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sharpen.config import Recipe, make_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.models.embedded import create_embedded
-from sharpen.training.run_folder import read_metrics
+from sharpen.models.character_model import create_character_model
+from sharpen.recipe.loading import make_recipe
+from sharpen.recipe.schema import Recipe
+from sharpen.runs.folder import read_metrics
 
 TASK = (
     "arithmetic?terms=2&digits=1&train_size=10&held_out_size=6&demonstration_size=14&preference_size=10"
@@ -39,7 +40,9 @@ def reward_file(path: Path, pause_s: float = 0.0) -> str:
 
 
 def tiny_start_model(path: Path) -> Path:
-    return create_embedded(path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3)
+    return create_character_model(
+        path, alphabet=ALPHABET, hidden=16, intermediate=24, layers=2, heads=2, context=32, seed=3
+    )
 
 
 SETTINGS: dict[str, Any] = {

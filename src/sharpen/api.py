@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sharpen.config import IN_MEMORY, DataSettings, make_recipe
+from sharpen.data.settings import DataSettings
 from sharpen.data.tasks import TASKS
 from sharpen.errors import RecipeError
-from sharpen.in_memory import paths_as_text, recorded
-from sharpen.inputs import Given
+from sharpen.in_memory import IN_MEMORY, paths_as_text, recorded
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, start
+from sharpen.launch.run import resume as resume_run
 from sharpen.methods import Method
+from sharpen.recipe.loading import load_recipe, make_recipe
 from sharpen.report.progress import Console
-from sharpen.run import Run, start
-from sharpen.run import resume as resume_run
-from sharpen.stopping import Stopped, pass_on
-from sharpen.training.run_folder import RunFolder
+from sharpen.runs.folder import RunFolder
+from sharpen.system.signals import Stopped, pass_on
 
 
 def train(
@@ -60,7 +61,7 @@ def train(
     reward = paths_as_text(reward)
     given = Given(reward=reward, **rows)
     if resume:
-        _, recipe = RunFolder.open(path)
+        recipe = load_recipe(RunFolder.open(path).recipe)
         if reward is not None and recorded(reward) != recorded(recipe.reward):
             raise RecipeError(
                 f"`reward` is not what {path} was started with, {recorded(recipe.reward)}; a resumed run needs the same"

@@ -1,8 +1,8 @@
-"""The errors a user can act on. Anything else that is raised is a bug of ours and keeps its traceback."""
+"""The errors that a user can act on. Any other exception is a bug in sharpen and keeps its traceback."""
 
 
 class SharpenError(Exception):
-    """Something the user gave cannot be used; the message names it and says what would be right."""
+    """Some input cannot be used; the message names it and the remedy."""
 
 
 class RecipeError(SharpenError):
@@ -18,11 +18,11 @@ class ModelError(SharpenError):
 
 
 class RewardError(SharpenError):
-    """A reward raised, returned something that is no finite number, or cannot be called with these rows."""
+    """A reward raised, returned something other than a finite number, or cannot be called with these rows."""
 
 
 class NonFiniteError(SharpenError):
-    """A loss, a gradient, or something that a model gave is NaN or infinite. ``step`` is the one that met it."""
+    """A loss, gradient or model output is NaN or infinite; ``step`` is the step in which it was found."""
 
     def __init__(self, message: str, step: int | None = None) -> None:
         super().__init__(message)

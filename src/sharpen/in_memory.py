@@ -1,4 +1,4 @@
-"""Python objects in a recipe's settings: what stands for them in the recipe that a run saves."""
+"""Python objects in a recipe's settings, and their placeholder in the saved recipe."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sharpen.config import IN_MEMORY
 from sharpen.settings import Settings
+
+IN_MEMORY = "<given in Python>"
+"""Placeholder, in a saved recipe, for rows or a reward given as Python objects."""
 
 
 def recorded(setting: Any) -> Any:
-    """A setting as a file can hold it: functions and other objects give way to `IN_MEMORY`, all the rest stays."""
+    """A setting as a file can hold it: functions and other objects become `IN_MEMORY`."""
     if isinstance(setting, Settings):
         return setting.model_dump(mode="json")
     if isinstance(setting, Mapping):
@@ -23,7 +25,7 @@ def recorded(setting: Any) -> Any:
 
 
 def in_memory(setting: Any, name: str = "") -> Iterator[str]:
-    """Where `IN_MEMORY` stands in a setting called ``name``, as in ``reward[1].name``."""
+    """The paths of `IN_MEMORY` within a setting called ``name``, such as ``reward[1].name``."""
     if isinstance(setting, Mapping):
         for key, value in setting.items():
             yield from in_memory(value, f"{name}.{key}")
@@ -35,7 +37,7 @@ def in_memory(setting: Any, name: str = "") -> Iterator[str]:
 
 
 def paths_as_text(setting: Any) -> Any:
-    """The same setting with every path in it as the text that a recipe has."""
+    """The same setting with paths as text, as in a recipe."""
     if isinstance(setting, os.PathLike):
         return os.fspath(setting)
     if isinstance(setting, Mapping):

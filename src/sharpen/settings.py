@@ -1,6 +1,14 @@
-"""The base of everything a user can set."""
+"""The base of everything a user can set, and what an error in it says."""
 
-from pydantic import BaseModel, ConfigDict
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sharpen.suggest import did_you_mean
 
 
 class Settings(BaseModel):
@@ -9,3 +17,42 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
     )
+
+
+def explain(error: ValidationError, settings: type[BaseModel], noun: str = "setting") -> Iterator[str]:
+    """What is wrong, one message per problem: the setting's name, the reason and the value given.
+
+    An unknown name is answered with the nearest known one, or with all known ones. ``noun`` is what messages call a
+    setting.
+    """
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            yield f"unknown {noun} `{'.'.join(path)}`.{_suggestion(path, settings)}"
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        key = f"`{'.'.join(path)}`: " if path else ""
+        given = "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"
+        yield f"{key}{message}{given}"
+
+
+def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:
+    known = _fields(settings)
+    for part in path[:-1]:
+        inner = _settings_of(known.get(part))
+        if inner is None:
+            return ""
+        known = _fields(inner)
+    hint = did_you_mean(path[-1], known, prefix="".join(f"{part}." for part in path[:-1]))
+    return hint or f" Known: {', '.join(known)}"
+
+
+def _fields(settings: type[BaseModel]) -> Mapping[str, Any]:
+    """The type of each field by the name that users write."""
+    return {field.alias or name: field.annotation for name, field in settings.model_fields.items()}
+
+
+def _settings_of(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((found for part in get_args(annotation) if (found := _settings_of(part)) is not None), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -5,8 +5,8 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """A sentence to go on with after an error message, beginning with a space; empty when nothing is near."""
+    """A sentence to append to an error message, beginning with a space; empty if no known name is near."""
     names = list(known)
-    # A swap of letters, the commonest slip of all, is no nearer to difflib than another letter in their place.
+    # Swapped letters, the most common slip, are no nearer to difflib than wrong ones.
     near = [name for name in names if sorted(name) == sorted(word)] or get_close_matches(word, names, n=1, cutoff=0.5)
     return f" Did you mean `{prefix}{near[0]}`?" if near else ""

@@ -1,4 +1,4 @@
-"""The domain. Read this page and you know what moves through the program.
+"""The data types that all parts of the program share.
 
 Axes, written as a suffix of tensor names:
 
@@ -6,10 +6,10 @@ Axes, written as a suffix of tensor names:
     B   sequences, B = sum of G      T   completion tokens, padded to the longest
     R   packed rows                  L   tokens of a packed row
     N   tokens that are trained on   V   vocabulary
-    K   rewards that are combined
+    K   combined rewards
 
-``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Numbers carry their units
-in their names (``timeout_s``, ``kl_nats``).
+``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Names carry units
+(``timeout_s``, ``kl_nats``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-
-from sharpen.rounding import rounding
 
 Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
@@ -38,10 +36,10 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is asked. ``row`` holds all columns of its data row; the reward gets them as keywords.
+    """A prompt. ``row`` holds all columns of its data row, which the reward gets as keywords.
 
-    ``messages`` is the conversation that ``text`` was rendered from, its system message included; empty where the
-    prompt is a plain text.
+    ``messages`` is the conversation that ``text`` was rendered from, including the system message; empty if the prompt
+    is plain text.
     """
 
     id: str
@@ -52,27 +50,17 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Tokens ``start`` to ``end`` (exclusive) of a completion, written by the model or by a tool it called."""
-
-    start: int
-    end: int
-    author: Literal["model", "tool"]
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
-    """What was answered, as token ids: text is never tokenised again for training.
+    """A completion, as token ids: its text is never tokenised again for training.
 
-    ``trained`` says per token whether it is trained on. ``sample_logprobs`` are the log-probabilities under which
-    the tokens were drawn and ``versions`` the policy versions that drew them; both are empty for data that no
-    policy of this run wrote. ``draw_id`` never repeats within a run.
+    ``loss_mask`` says per token whether it is trained on. ``sample_logprobs`` are the log-probabilities with which the
+    tokens were sampled and ``versions`` the policy versions that sampled them; both are empty for data that this run's
+    policy did not generate. ``draw_id`` is unique within a run.
     """
 
     token_ids: tuple[int, ...]
     text: str
-    trained: tuple[bool, ...]
-    segments: tuple[Segment, ...]
+    loss_mask: tuple[bool, ...]
     finish: Finish
     sample_logprobs: tuple[float, ...] = ()
     versions: tuple[int, ...] = ()
@@ -81,15 +69,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class StepValue:
-    """The reward of one step of a completion, which ends at token ``position``."""
+    """The reward of one step of a completion; the step ends at token ``position``."""
 
     position: int
     value: float
 
 
 @dataclass(frozen=True, slots=True)
-class Summand:
-    """One of the rewards that a total is the weighted sum of; ``value`` is None where it does not apply."""
+class WeightedReward:
+    """One term of a weighted sum of rewards; ``value`` is None if the reward does not apply."""
 
     weight: float
     value: float | None
@@ -97,12 +85,12 @@ class Summand:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a completion is worth.
+    """The reward of a completion.
 
-    ``total`` is None where the reward does not apply or failed; such a completion takes no part in the baseline and
-    is not trained on. ``parts`` are the named rewards that the total was made of. ``error`` says why it failed,
-    ``timed_out`` that it took too long, ``retries`` how many calls were repeated for it. Where the total is a weighted
-    sum, ``summands`` are what it is the sum of: Σ weight · value, the same rewards for all completions of a step.
+    ``total`` is None if the reward does not apply or failed; such a completion does not count in the baseline and is
+    not trained on. ``parts`` are the named rewards that make up the total. ``error`` says why the reward failed,
+    ``timed_out`` whether it took too long, ``retries`` how many calls were repeated. If the total is a weighted sum,
+    ``weighted_rewards`` are its terms, weight · value, of the same rewards for all completions of a step.
     """
 
     total: float | None
@@ -111,12 +99,12 @@ class Score:
     error: str | None = None
     timed_out: bool = False
     retries: int = 0
-    summands: tuple[Summand, ...] = ()
+    weighted_rewards: tuple[WeightedReward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt with its completions and, once they are known, one score for each."""
+    """A prompt with its completions and, once they are scored, one score for each."""
 
     prompt: Prompt
     completions: tuple[Completion, ...]
@@ -133,16 +121,19 @@ class Batch:
     """The sequences of a rollout or of one optimizer step as tensors, padded on the right to the longest.
 
     ``prompts`` are token ids, one tensor per group; ``group_B`` says which of them each sequence answers. ``mask_BT``
-    marks the tokens that are trained on: written by the model, within the completion, of a sequence that has a score
-    where scores are needed. ``rewards_B`` is NaN where there is none; ``step_rewards_BT`` holds the reward of each
-    step at its last token and NaN elsewhere, and is None where the reward gives no steps. ``rewards_BK`` has the K
-    rewards of which ``rewards_B`` is the sum weighted by ``reward_weights``, None where it is not made of several.
-    ``truncated_B`` marks completions that were cut off at ``completion_limit`` tokens, and ``lengths_B`` counts the
-    tokens of each, trained on or not. The rest is filled in on the way, each by the one who needs it: advantages, the
-    critic's targets, the weight of each term ([B, T] or [B]) and the present strength of each penalty by the method;
-    log-probabilities, values and the exact KL of the policy that sampled to the reference (``kl_BT``, nats) by the
-    models. ``values_BT`` are those before each token; ``final_values_B`` are those after the last token of completions
-    that were cut off, and 0 for all others.
+    is the loss mask: tokens of the model's own, sampled or marked in a demonstration, of a sequence with a score if
+    scores are needed; once the advantages are there, the method may narrow it. ``rewards_B`` is NaN without a reward;
+    ``step_rewards_BT`` holds the reward of each step at its last token and NaN elsewhere; None if the reward does not
+    score steps. ``rewards_BK`` holds the K rewards of which ``rewards_B`` is the sum weighted by ``reward_weights``,
+    None if there is only one. ``truncated_B`` marks completions that were cut off at
+    ``completion_limit`` tokens, and ``lengths_B`` counts the tokens of each, trained or not. ``sample_logprobs_BT`` are
+    the engine's log-probabilities.
+
+    The rest is filled in later. The method adds advantages, the critic's targets, the weight of each loss term ([B, T]
+    or [B]) and the current coefficients; the models add π_old (``old_logprobs_BT``), π_ref (``ref_logprobs_BT``),
+    values and the exact KL of the policy that sampled to the reference (``kl_BT``, nats). ``values_BT`` are the values
+    before each token; ``final_values_B`` are those after the last token of truncated completions, and 0 for all others;
+    None unless the method bootstraps.
     """
 
     prompts: tuple[Tensor, ...]
@@ -170,13 +161,6 @@ class Batch:
     def __len__(self) -> int:
         return self.tokens_BT.shape[0]
 
-    @property
-    def rounding_B(self) -> Tensor:
-        """How far rounding may have moved each reward: that of all it is the sum of, not only of what is left of it."""
-        if self.rewards_BK is None:
-            return rounding(self.rewards_B)
-        return rounding(self.rewards_BK * self.rewards_BK.new_tensor(self.reward_weights)).nansum(dim=1)
-
     def select(self, index_B: Tensor) -> Batch:
         """The sequences ``index_B``, in that order. Groups keep their numbers."""
         if len(index_B) == len(self) and torch.equal(index_B, torch.arange(len(self))):
@@ -198,16 +182,16 @@ Annotation = Literal["old_logprobs", "ref_logprobs", "kl", "values", "final_valu
 """What the models add to a batch before it is trained on."""
 
 Need = Literal["logprobs", "entropy", "exact_kl", "values", "scores"]
-"""What a loss asks of a model's forward pass; see ``Outputs``."""
+"""What a loss needs from a model's forward pass; see ``Outputs``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What one model says of the trained tokens of a batch, each [B, T] and 0 elsewhere; None where nobody asked.
+    """A model's outputs at the trained tokens of a batch, each [B, T] and 0 elsewhere; None if not requested.
 
-    ``logprobs_BT`` is log π of the token and ``entropy_BT`` the entropy of π there, in nats; ``kl_BT`` is the
-    KL(π ‖ π_ref) there over the whole vocabulary. ``values_BT`` is a value head's output *before* the token was
-    written, the value of the state in which it was chosen; ``scores_BT`` a reward head's output *at* the token.
+    ``logprobs_BT`` is log π of the token and ``entropy_BT`` the entropy of π there, in nats; ``kl_BT`` is
+    KL(π ‖ π_ref) there over the whole vocabulary. ``values_BT`` is a value head's output *before* the token, the value
+    of the state in which it was sampled; ``scores_BT`` is a reward head's output *at* the token.
     """
 
     logprobs_BT: Tensor | None = None

@@ -12,9 +12,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharpen.methods.grpo import GRPO
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.training.update import Limits, accumulate_gradient
+from sharpen.training.update import accumulate_gradient
 from sharpen.types import Batch
 from tiny_models import loaded_policy
 
@@ -72,7 +73,7 @@ def batch_of(policy: Policy, case, flat: int = 0) -> Batch:
 
 def trained(policy: Policy, batch: Batch, tokens: int = 10_000) -> Counted:
     (objective,) = GRPO(group_size=2).objectives()
-    limits = Limits(tokens, shared_prompt=True)
+    limits = MicrobatchLimits(tokens, shared_prompt=True)
     return count(lambda: accumulate_gradient(policy, objective, batch, 1.0, limits))
 
 

@@ -37,7 +37,7 @@ def test_only_what_the_assistant_wrote_is_trained_on(template):
     cut = format_.demonstration(TWO_TURNS, 1, "row 1")
     assert cut.prompt_ids == ids(r"<user> hi <eos> \n <assistant>")
     assert cut.completion_ids == ids(r"yes <eos> \n <user> why <eos> \n <assistant> no <eos>")
-    assert "".join("T" if trained else "." for trained in cut.trained) == "TT......TT"
+    assert "".join("T" if trained else "." for trained in cut.loss_mask) == "TT......TT"
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, GENERATION_TEMPLATE])
@@ -47,7 +47,7 @@ def test_turns_of_the_prompt_and_after_the_last_answer_are_not_trained_on(templa
     assert cut.prompt_ids == ids(
         r"<system> be <eos> \n <user> hi <eos> \n <assistant> yes <eos> \n <user> why <eos> \n <assistant>"
     )
-    assert (cut.completion_ids, cut.trained) == (ids("no <eos>"), (True, True))
+    assert (cut.completion_ids, cut.loss_mask) == (ids("no <eos>"), (True, True))
 
 
 def test_a_prefix_that_changes_is_refused():
@@ -69,5 +69,5 @@ def test_a_tokenizer_without_template_is_refused(plain):
 
 def test_what_the_template_refuses_names_the_row():
     tokenizer = make_tokenizer("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(DataError, match=r"row 7: the chat template refuses .* roles must alternate"):
+    with pytest.raises(DataError, match=r"row 7: the chat template rejects .* roles must alternate"):
         ChatFormat(tokenizer, {}).prompt_ids(turns(("u", "hi")), "row 7")

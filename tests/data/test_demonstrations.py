@@ -2,9 +2,10 @@ import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.demonstrations import load_demonstrations
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError
-from sharpen.types import Finish, Segment
+from sharpen.types import Finish
 
 
 def says(role, content):
@@ -15,7 +16,7 @@ HI, YES = says("user", "hi"), says("assistant", "yes")
 
 
 def load(rows, tokenizer, **options):
-    return load_demonstrations(read_rows(rows, name="d"), tokenizer, **{"context_length": 20} | options)
+    return load_demonstrations(read_rows(rows, name="d"), PromptFormat(tokenizer, **{"context_length": 20} | options))
 
 
 def only(rows, tokenizer, **options):
@@ -28,8 +29,7 @@ def test_text_is_tokenised_apart_and_ends_with_eos(plain):
     prompt, completion = only([{"prompt": "hi", "completion": "yes"}], plain)
     assert (prompt.id, prompt.token_ids) == ("d:1", ids("hi"))
     assert completion.token_ids == ids("yes <eos>")
-    assert completion.trained == (True, True)
-    assert completion.segments == (Segment(0, 2, "model"),)
+    assert completion.loss_mask == (True, True)
     assert (completion.text, completion.finish) == ("yes", Finish.EOS)
 
 
@@ -49,15 +49,15 @@ def test_eos_is_not_doubled(plain):
 def test_three_ways_to_write_a_chat(chat, row, chat_option):
     prompt, completion = only([row], chat, chat=chat_option)
     assert prompt.token_ids == ids(r"<user> hi <eos> \n <assistant>")
-    assert (completion.token_ids, completion.trained) == (ids("yes <eos>"), (True, True))
+    assert (completion.token_ids, completion.loss_mask) == (ids("yes <eos>"), (True, True))
     assert (completion.text, prompt.row) == ("yes", row)
 
 
-def test_segments_of_several_turns(chat):
+def test_the_loss_mask_of_several_turns(chat):
     messages = [HI, YES, says("user", "why"), says("assistant", "no")]
     _, completion = only([{"messages": messages}], chat)
     assert completion.token_ids == ids(r"yes <eos> \n <user> why <eos> \n <assistant> no <eos>")
-    assert completion.segments == (Segment(0, 2, "model"), Segment(2, 8, "tool"), Segment(8, 10, "model"))
+    assert completion.loss_mask == (True,) * 2 + (False,) * 6 + (True,) * 2
 
 
 def test_earlier_turns_in_the_prompt_are_not_imitated(chat):
@@ -82,12 +82,12 @@ def test_overlong_demonstrations(plain):
         ({"text": "hi"}, r"d: no column `prompt` or `messages`; it has `text`"),
         ({"prompt": "hi", "completion": ""}, r"d, row 1: column `completion` is empty"),
         ({"prompt": "hi", "completion": 1}, r"d, row 1: column `completion` must be a string, not int"),
-        ({"messages": [HI]}, r"d, row 1: column `messages` has no turn of the assistant"),
-        ({"messages": [YES]}, r"d, row 1: column `messages` begins with the assistant"),
+        ({"messages": [HI]}, r"d, row 1: column `messages` has no assistant turn"),
+        ({"messages": [YES]}, r"d, row 1: column `messages` begins with an assistant turn"),
         ({"prompt": [HI], "completion": "yes"}, r"d, row 1: column `completion` must be a list of messages"),
         (
             {"prompt": [HI], "completion": [HI]},
-            r"d, row 1: column `completion` must begin with .* not of 'user'",
+            r"d, row 1: column `completion` must begin with .* not one of 'user'",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every task of reasoning-gym: its own answer scores full, a wrong one less; and what its scorers get wrong."""
+"""Every task of reasoning-gym: the reference scores full, wrong answers less; and where its scorers are wrong."""
 
 import json
 import time
@@ -49,7 +49,7 @@ def example(entry):
 
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - set(NO_TASKS)))
-def test_the_own_answer_scores_full_and_a_wrong_one_less(name):
+def test_the_reference_scores_full_and_wrong_answers_less(name):
     task = resolve_task(f"reasoning_gym:{name}?train_size=1&held_out_size=1&seed=5")
     entries = list(task._dataset(seed=5, size=2))
     for entry, other in zip(entries, reversed(entries), strict=True):
@@ -69,7 +69,7 @@ def test_the_own_answer_scores_full_and_a_wrong_one_less(name):
         assert {answer: score for answer, score in scores.items() if not 0 <= score < 0.95} == {}
 
 
-def test_none_of_the_tables_names_a_task_that_does_not_exist():
+def test_the_tables_name_existing_tasks():
     assert {*DECIDED, *EXACT, *GUARDED, *NO_ANSWER, *NO_TASKS} <= set(DATASETS)
 
 
@@ -78,7 +78,7 @@ COIN = {"answer": "0.3125", "metadata": {}}
 GSM = {"answer": "1500", "metadata": {}}
 FOUR = {"answer": "10*(8 - 5) - 6", "metadata": {"numbers": [8, 5, 10, 6]}}
 COUNT = {"answer": "94*4 - 61 - 6", "metadata": {"numbers": [6, 61, 94, 4], "target": 309}}
-SORTED = {"answer": "['52.2', '30.0', '-49.0']", "metadata": {}}
+SORTED = {"answer": "['52.2', '30.0', '-49.0']", "metadata": {"direction": "descending"}}
 RARE = {"answer": "3.051757812e-05", "metadata": {}}
 DECISIONS = [
     ("game_of_life_halting", HALTING, ["False", "false"], ["True", "0", "no", "False or True"]),
@@ -107,15 +107,17 @@ DECISIONS = [
 
 
 @pytest.mark.parametrize(("name", "entry", "right", "wrong"), DECISIONS)
-def test_what_sharpen_decides_itself(name, entry, right, wrong):
+def test_the_checks_that_replace_a_scorer(name, entry, right, wrong):
     assert [DECIDED[name](answer, entry) for answer in right] == [True] * len(right)
     assert [answer for answer in wrong if DECIDED[name](answer, entry)] == []
 
 
-def test_every_task_that_sharpen_decides_is_tried():
+def test_every_replaced_scorer_is_tested():
     assert {name for name, *_ in DECISIONS} == set(DECIDED)
 
 
+FUNCTIONS = "6+61+94+4 + (floor(pi)*floor(E)*floor(E))**floor(E)"
+"""165 + 144 = 309, the target of `COUNT`, with more than the given numbers."""
 BOARD = "[[0,1],[1,0]]"
 FULL_SCORES = [
     ("complex_arithmetic", {"answer": "-15.0 + 3.0i", "metadata": {"result": (-15.0, 3.0)}}, "-15+3i", "nan"),
@@ -143,20 +145,28 @@ FULL_SCORES = [
     ("time_intervals", {"answer": "5 days", "metadata": {"task_type": "date"}}, "5 days", "5 weeks"),
     ("time_intervals", {"answer": "2 days, 03:04", "metadata": {"task_type": "datetime"}}, "2 days, 03:04",
      "2 days, 03:04, or 5"),
+    ("game_of_life_halting", HALTING, "False", "True"),
+    ("coin_flip", COIN, "0.3125", "0"),
+    ("coin_flip", RARE, "1/32768", "0.0001"),
+    ("gsm_symbolic", GSM, "1500", "-1500"),
+    ("gsm_symbolic", GSM, "1,500", "1500 or 1"),
+    ("puzzle24", FOUR, "10*(8 - 5) - 6", "6*4*1*1"),
+    ("countdown", COUNT, "94*4 - 61 - 6", FUNCTIONS),
+    ("number_sorting", SORTED, "['52.2', '30.0', '-49.0']", "['52.9', '30.9', '-48.1']"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "entry", "right", "wrong"), FULL_SCORES)
-def test_a_full_score_that_is_not_deserved_is_none(name, entry, right, wrong):
+def test_a_wrong_answer_with_a_full_score_gets_zero(name, entry, right, wrong):
     task = resolve_task(f"reasoning_gym:{name}?train_size=1&held_out_size=1")
     row = {"prompt": "?", **entry}
-    assert task._scored(wrong, {"question": "?", **entry}) > 0.99, "reasoning-gym no longer errs here"
+    assert task._scored(wrong, {"question": "?", **entry}) > 0.99, "reasoning-gym now scores this right"
     assert task.verify(right, **row) > gym.FULL_SCORE
     assert task.verify(wrong, **row) == 0
 
 
-def test_every_task_with_undeserved_full_scores_is_tried():
-    assert {name for name, *_ in FULL_SCORES} == set(EXACT)
+def test_every_check_of_a_score_is_needed():
+    assert {name for name, *_ in FULL_SCORES} == {*EXACT, *DECIDED}
 
 
 def test_every_scorer_that_executes_answers_is_guarded():
@@ -186,7 +196,7 @@ def test_nothing_in_an_answer_is_executed(name, tmp_path):
     assert not made.exists()
 
 
-def test_a_scorer_that_executes_answers_and_is_not_known_is_refused():
+def test_an_unknown_scorer_that_executes_answers_is_refused():
     from reasoning_gym.coaching import BaseCurriculum
     from reasoning_gym.games.n_queens import NQueensConfig, NQueensDataset
 
@@ -197,13 +207,13 @@ def test_a_scorer_that_executes_answers_and_is_not_known_is_refused():
     if "evaluating" not in DATASETS:
         register_dataset("evaluating", Evaluating, NQueensConfig, BaseCurriculum)
     try:
-        with pytest.raises(RecipeError, match="evaluating: its scorer executes what the model answers"):
+        with pytest.raises(RecipeError, match="evaluating: its scorer executes the model's answers"):
             resolve_task("reasoning_gym:evaluating?train_size=1&held_out_size=1")
     finally:
         del DATASETS["evaluating"]
 
 
-def test_an_answer_that_keeps_the_scorer_busy_is_given_up_and_the_next_one_scored(monkeypatch):
+def test_an_answer_that_hangs_the_scorer_times_out_and_the_next_one_is_scored(monkeypatch):
     task = resolve_task("reasoning_gym:rush_hour?train_size=1&held_out_size=1")
     row = row_of(task._dataset(seed=0, size=1)[0])
     assert task.verify("A+1", **row) == 0.01
@@ -216,12 +226,21 @@ def test_an_answer_that_keeps_the_scorer_busy_is_given_up_and_the_next_one_score
     assert task.verify("A+1", **row) == 0.01
 
 
-def test_a_scorer_that_raises_for_the_rows_own_answer_too_is_an_error():
+def test_a_scorer_that_raises_for_the_reference_too_is_an_error():
     task = resolve_task("reasoning_gym:prime_factorization?train_size=1&held_out_size=1")
-    with pytest.raises(ValueError, match="its scorer raises for the row's own answer too: ValueError: invalid literal"):
+    with pytest.raises(
+        ValueError, match="the scorer also raises for the row's reference answer: ValueError: invalid literal"
+    ):
         task.verify("2 × 3", prompt="?", answer="two times three", metadata={})
 
 
-def test_what_cannot_be_passed_to_the_scorers_process_is_named():
-    with pytest.raises(TypeError, match="a set cannot be passed to the process that scores"):
+@pytest.mark.parametrize(("raw", "score"), [(float("nan"), 0), (-0.5, 0), (0.25, 0.25), (1.5, 1)])
+def test_scores_are_finite_and_between_0_and_1(raw, score, monkeypatch):
+    task = resolve_task("reasoning_gym:rush_hour?train_size=1&held_out_size=1")
+    monkeypatch.setattr(task, "_scored", lambda given, entry: raw)
+    assert task.verify("A+1", prompt="?", answer=None, metadata={}) == score
+
+
+def test_an_unknown_type_in_an_entry_is_named():
+    with pytest.raises(TypeError, match="cannot send a set to the scoring process"):
         gym.plain({"metadata": [{1, 2}]})

@@ -2,10 +2,11 @@ import pytest
 from tiny_tokenizers import PLAIN_TEMPLATE
 
 from byte_tokenizer import byte_tokenizer
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.data.steps import load_steps
 from sharpen.errors import DataError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.types import StepValue
 
 
@@ -15,8 +16,9 @@ def characters():
     return character_tokenizer("abc123+-=;# ", context=64)
 
 
-def load(rows, tokenizer, **options):
-    return load_steps(read_rows(rows, name="d"), tokenizer, **{"separator": None, "context_length": 60} | options)
+def load(rows, tokenizer, separator=None, **options):
+    format = PromptFormat(tokenizer, **{"context_length": 60} | options)
+    return load_steps(read_rows(rows, name="d"), format, separator=separator)
 
 
 def only(row, tokenizer, **options):
@@ -107,8 +109,8 @@ PLACED = {"prompt": "a", "completion": "a;b", "positions": [2, 3], "labels": [1,
         ({**STEPS, "steps": "a;b"}, "d, row 1: column `steps` must be a list of strings, not str"),
         ({**STEPS, "steps": ["a;", "é"]}, "d, row 1: the tokenizer or the chat template changes the completion's text"),
         ({**STEPS, "prompt": ""}, "d, row 1: column `prompt` is empty"),
-        ({**PLACED, "positions": [2, 2]}, r"d, row 1: column `positions` must rise from above 0: \[2, 2\]"),
-        ({**PLACED, "positions": [0, 2]}, "d, row 1: column `positions` must rise"),
+        ({**PLACED, "positions": [2, 2]}, r"d, row 1: column `positions` must ascend from above 0: \[2, 2\]"),
+        ({**PLACED, "positions": [0, 2]}, "d, row 1: column `positions` must ascend"),
         ({**PLACED, "positions": [2, 4]}, "d, row 1: column `positions` goes to 4, but the completion has 3"),
         ({**PLACED, "positions": [1.5, 3]}, "d, row 1: column `positions` must hold whole numbers"),
         ({**PLACED, "completion": ""}, "d, row 1: column `completion` is empty"),

@@ -4,7 +4,7 @@ import pytest
 
 from byte_tokenizer import byte_tokenizer
 from sharpen.data.positions import step_ends, token_ends
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.preferences import load_preferences
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError, RecipeError
-from sharpen.types import Segment
 
 
 def says(role, content):
@@ -16,7 +16,7 @@ CHAT_PROMPT = ids(r"<user> hi <eos> \n <assistant>")
 
 
 def load(rows, tokenizer, **options):
-    return load_preferences(read_rows(rows, name="d"), tokenizer, **{"context_length": 30} | options)
+    return load_preferences(read_rows(rows, name="d"), PromptFormat(tokenizer, **{"context_length": 30} | options))
 
 
 def only(row, tokenizer, **options):
@@ -36,7 +36,7 @@ def test_a_pair_of_texts(plain):
     group = only({"prompt": "hi", "chosen": "yes", "rejected": "no<eos>"}, plain)
     assert (group.prompt.id, group.prompt.token_ids) == ("d:1", ids("hi"))
     assert tokens(group) == [ids("yes <eos>"), ids("no <eos>")]
-    assert [c.trained for c in group.completions] == [(True, True)] * 2
+    assert [c.loss_mask for c in group.completions] == [(True, True)] * 2
     assert grades(group) == [1.0, 0.0]
 
 
@@ -70,14 +70,14 @@ def test_the_common_beginning_goes_up_to_the_turn_in_which_they_differ(chat):
     group = only({"chosen": [*start, says("assistant", "ok"), HI, YES], "rejected": [*start, NO]}, chat)
     assert len(group.prompt.token_ids) == 13
     assert tokens(group) == [ids(r"ok <eos> \n <user> hi <eos> \n <assistant> yes <eos>"), ids("no <eos>")]
-    assert group.completions[0].segments == (Segment(0, 2, "model"), Segment(2, 8, "tool"), Segment(8, 10, "model"))
+    assert group.completions[0].loss_mask == (True,) * 2 + (False,) * 6 + (True,) * 2
 
 
 def test_a_difference_in_a_users_turn_is_part_of_the_answers(chat):
     rows = {"chosen": [HI, YES, WHY, YES], "rejected": [HI, YES, says("user", "be"), NO]}
     group = only(rows, chat)
     assert group.prompt.token_ids == CHAT_PROMPT
-    assert [sum(c.trained) for c in group.completions] == [4, 4]
+    assert [sum(c.loss_mask) for c in group.completions] == [4, 4]
 
 
 def test_a_system_message_before_the_prompt(chat):
@@ -143,14 +143,14 @@ RANKED = {**LIST, "ranks": [1, 2]}
         ({**LIST, "scores": [1, NAN]}, "d, row 1: column `scores`, entry 2 is nan"),
         ({**LIST, "ranks": [1, 1]}, "d, row 1: column `ranks` ties all completions"),
         ({**LIST, "ranks": 1}, "d, row 1: column `ranks` must be a list of numbers, not int"),
-        ({**LIST, "completions": ["yes"], "ranks": [1]}, "d, row 1: column `completions` has 1 of them"),
+        ({**LIST, "completions": ["yes"], "ranks": [1]}, "d, row 1: column `completions` has 1 completions"),
         ({**RANKED, "completions": ["yes", ""]}, "d, row 1: completion 2 of column `completions` is empty"),
         ({**RANKED, "completions": ["yes", [NO]]}, "completion 2 of column `completions` must be a string"),
         ({**RANKED, "completions": [[YES], "no"]}, "completion 2 of .* must be a list of messages, not str"),
         ({**RANKED, "completions": [[YES], [{"role": "x"}]]}, "message 1 of completion 2 of column `comp"),
         ({"prompt": [HI], "chosen": "yes", "rejected": "no"}, "column `chosen` must be a list of messages, as column"),
-        ({"prompt": [HI], "chosen": [YES], "rejected": [WHY]}, "column `chosen` must begin with the assistant"),
-        ({"prompt": "why", "chosen": [HI, YES], "rejected": [HI, NO]}, "does not begin with a message that says"),
+        ({"prompt": [HI], "chosen": [YES], "rejected": [WHY]}, "column `chosen` must begin with an assistant turn"),
+        ({"prompt": "why", "chosen": [HI, YES], "rejected": [HI, NO]}, "does not begin with a message of the text"),
         ({"chosen": [HI, YES], "rejected": [WHY, NO]}, "`chosen` and column `rejected` have no common beginning"),
         ({"chosen": [HI, YES], "rejected": [HI]}, "have no common beginning"),
         ({"chosen": [HI, YES], "rejected": [HI, YES]}, "column `chosen` and column `rejected` are the same"),

@@ -1,17 +1,18 @@
 import pytest
 from tiny_tokenizers import ids, make_tokenizer
 
+from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError, RecipeError
 
-ROOM = {"max_new_tokens": 4, "context_length": 10}
 HI = [{"role": "user", "content": "hi"}]
 YES = [{"role": "assistant", "content": "yes"}]
 
 
-def load(rows, tokenizer, **options):
-    return load_prompts(read_rows(rows, name="d.jsonl"), tokenizer, **ROOM | options)
+def load(rows, tokenizer, max_new_tokens=4, **options):
+    format = PromptFormat(tokenizer, **{"context_length": 10} | options)
+    return load_prompts(read_rows(rows, name="d.jsonl"), format, max_new_tokens=max_new_tokens)
 
 
 def test_plain_text(plain):
@@ -71,7 +72,7 @@ def test_bad_text_rows_are_named(plain, row, message):
     ("messages", "message"),
     [
         ([], r"row 2: column `messages` has no messages"),
-        ([*HI, *YES], r"row 2: column `messages` ends with the assistant's turn"),
+        ([*HI, *YES], r"row 2: column `messages` ends with an assistant turn"),
         ([{"content": "hi"}], r"row 2: message 1 of column `messages` must be an object like"),
         ([*HI, {"role": "user"}], r"row 2: message 2 of column `messages` has no `content`"),
         ("hi", r"row 2: column `messages` must be a list of messages, not str"),

@@ -89,7 +89,7 @@ def test_a_missing_file_names_the_nearest(files):
         ("bad.parquet", "PAR?", r"bad\.parquet: not a Parquet file"),
         ("empty.jsonl", "\n", r"empty\.jsonl: no rows in it"),
         ("empty.csv", "a,b\n", r"empty\.csv: no rows in it"),
-        ("bad.txt", "x", r"bad\.txt: files of type '\.txt' are not read; give one of \.jsonl"),
+        ("bad.txt", "x", r"bad\.txt: files of type '\.txt' cannot be read; give one of \.jsonl"),
     ],
 )
 def test_malformed_files_are_named_with_the_place(tmp_path, name, text, message):

@@ -15,7 +15,7 @@ CODE = (
     f"__import__('os').{TRACE}!",
     f"import os\nos.{TRACE}",
 )
-"""Each leaves a trace where it is run."""
+"""Each sets an environment variable when executed."""
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -55,8 +55,8 @@ class TestWithThePackage:
         task = resolve_task("reasoning_gym:countdown?train_size=3&held_out_size=3")
         assert [task.verify(task.reference(row), **row) for row in task.train_rows()] == [1, 1, 1]
 
-    def test_every_task_that_would_run_an_answer_is_known(self, monkeypatch):
-        """Of all tasks of the installed package, by trying each."""
+    def test_every_scorer_that_executes_answers_is_guarded(self, monkeypatch):
+        """Calls every scorer of the installed package directly."""
         from reasoning_gym.factory import DATASETS
 
         runs = set()
@@ -70,8 +70,8 @@ class TestWithThePackage:
                     problems.score_answer(code, problems[0])
                 if "TRACE" in os.environ:
                     runs.add(name)
-        assert runs <= {*GUARDED, *DECIDED}
-        assert {"countdown", "n_queens", "simple_integration"} <= runs
+        assert runs == {*GUARDED, "countdown", "puzzle24"}
+        assert {"countdown", "puzzle24"} <= set(DECIDED)
 
     def test_a_part_of_a_composite_is_guarded_too(self):
         parts = '[{"name":"countdown","weight":1,"config":{}}]'
@@ -104,5 +104,5 @@ class TestWithThePackage:
 
     def test_too_few_problems(self):
         task = resolve_task("reasoning_gym:chain_sum?terms=1&digits=1")
-        with pytest.raises(RecipeError, match=r"gave only \d+ different problems to train on and \d held out"):
+        with pytest.raises(RecipeError, match=r"contain only \d+ distinct training problems and \d held-out ones"):
             task.train_rows()

@@ -18,13 +18,13 @@ def test_parameters_reach_the_task():
             "arithmetics",
             r"unknown task 'arithmetics'\. Did you mean `arithmetic`\? Known: arithmetic, sums, words",
         ),
-        ("arithmetic?term=4", r"arithmetic\?term=4: unknown parameter 'term'\. Did you mean `terms`\?"),
-        ("arithmetic?terms=four", "terms: Input should be a valid integer"),
-        ("arithmetic?terms=1", "terms: Input should be greater than or equal to 2"),
-        ("arithmetic?wrong_step_share=nan", "wrong_step_share: Input should be a finite number"),
+        ("arithmetic?term=4", r"arithmetic\?term=4: unknown parameter `term`\. Did you mean `terms`\?"),
+        ("arithmetic?terms=four", "`terms`: Input should be a valid integer"),
+        ("arithmetic?terms=1", "`terms`: Input should be greater than or equal to 2"),
+        ("arithmetic?wrong_step_share=nan", "`wrong_step_share`: Input should be a finite number"),
         ("arithmetic?terms", r"parameters are written name\?key=value&key=value"),
         ("arithmetic?terms=3&terms=4", "the parameter 'terms' is given twice"),
-        ("words?answer=x", "unknown parameter 'answer'"),
+        ("words?answer=x", "unknown parameter `answer`"),
     ],
 )
 def test_bad_names_and_parameters(spec, message):

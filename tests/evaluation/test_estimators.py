@@ -8,15 +8,15 @@ from sharpen.evaluation.estimators import bootstrap_interval, estimate, majority
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_draw(n: int) -> None:
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_completion(n: int) -> None:
     for c in range(n + 1):
-        draws = [i < c for i in range(n)]
+        right = [i < c for i in range(n)]
         for k in range(1, n + 1):
-            share = np.mean([any(subset) for subset in combinations(draws, k)])
+            share = np.mean([any(subset) for subset in combinations(right, k)])
             assert pass_at_k(n, c, k) == pytest.approx(share, abs=1e-12)
 
 
-def test_pass_at_k_for_many_draws_and_prompts() -> None:
+def test_pass_at_k_for_many_completions_and_prompts() -> None:
     n, c = np.array([64, 10_000, 10_000]), np.array([32, 3, 10_000])
     expected = [1 - comb(32, 8) / comb(64, 8), 1 - comb(9_997, 8) / comb(10_000, 8), 1.0]
     np.testing.assert_allclose(pass_at_k(n, c, 8), expected, rtol=1e-10)
@@ -27,7 +27,7 @@ def test_pass_at_k_for_many_draws_and_prompts() -> None:
 @pytest.mark.parametrize(
     ("n", "c", "k", "message"),
     [
-        ([8, 4], [1, 1], 8, "at least 8 draws"),
+        ([8, 4], [1, 1], 8, "at least 8 completions"),
         (8, 9, 1, "between 0"),
         (8, -1, 1, "between 0"),
         (8, 1, 0, "at least 1"),
@@ -54,22 +54,22 @@ def test_majority_of_one_block(answers: list[str | None], right: str, expected: 
     assert majority_at_k([answers], [correct], 4).tolist() == pytest.approx([expected])
 
 
-def test_majority_is_the_mean_over_blocks_and_leaves_the_rest_out() -> None:
+def test_majority_is_the_mean_over_blocks_without_the_remainder() -> None:
     answers = [["1", "1", "2", "2", "2", "1", "1"], ["3", "4", "3", "4", "5", "6", "3"]]
     correct = [[a == "1" for a in answers[0]], [a == "3" for a in answers[1]]]
-    # Prompt 1: {1,1,2} right, {2,2,1} wrong. Prompt 2: {3,4,3} right, {4,5,6} wrong. The last draws are
-    # left over.
+    # Prompt 1: {1,1,2} right, {2,2,1} wrong. Prompt 2: {3,4,3} right, {4,5,6} wrong. The last
+    # completions are left over.
     assert majority_at_k(answers, correct, 3).tolist() == [0.5, 0.5]
-    # k = 1 is the mean of the marks.
+    # k = 1 is the mean of `correct`.
     np.testing.assert_allclose(majority_at_k(answers, correct, 1), [4 / 7, 3 / 7])
 
 
-def test_majority_counts_the_share_where_equal_answers_are_marked_differently() -> None:
+def test_majority_counts_the_share_that_is_right_among_equal_answers() -> None:
     assert majority_at_k([["a", "a", "b"]], [[True, False, True]], 3).tolist() == [0.5]
 
 
 def test_majority_refuses() -> None:
-    with pytest.raises(ValueError, match="at least 8 draws"):
+    with pytest.raises(ValueError, match="at least 8 completions"):
         majority_at_k([["1"]], [[True]], 8)
     with pytest.raises(ValueError, match="2 answers"):
         majority_at_k([["1", "2"]], [[True]], 1)
@@ -78,8 +78,8 @@ def test_majority_refuses() -> None:
 
 
 def test_bootstrap_of_two_values_is_exact() -> None:
-    # The mean of two draws from {0, 1} is 0, 1/2, 1 with chances 1/4, 1/2, 1/4: the 95 % interval is all of
-    # it, the middle 40 % is the one point 1/2.
+    # The mean of two draws from {0, 1} is 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4: the 95 % interval is the
+    # whole range, the middle 40 % is the single point 1/2.
     assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
     assert bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
 

@@ -1,4 +1,4 @@
-"""Measuring with an engine whose completions are known."""
+"""Evaluation with an engine whose completions are known."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Known:
 
     def _completion(self, text: str, draw_id: int) -> Completion:
         finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
-        return Completion((3,) * len(text), text, (True,) * len(text), (), finish, draw_id=draw_id)
+        return Completion((3,) * len(text), text, (True,) * len(text), finish, draw_id=draw_id)
 
     def publish(self) -> None:
         pass
@@ -82,7 +82,7 @@ def test_every_measure_worked_out() -> None:
     )
 
 
-def test_which_are_right_and_what_was_drawn() -> None:
+def test_the_groups_and_which_completions_are_right() -> None:
     evaluation = measured()
     assert evaluation.right == (
         (True, True, True, False),
@@ -101,7 +101,7 @@ def test_the_interval_is_the_bootstrap_of_the_mean_over_prompts() -> None:
     assert (estimate.low, estimate.high) == (means[0], means[-1]) == (0.0, 0.75)
 
 
-def test_draws_are_asked_for_once_with_ids_of_their_own_and_a_stream_of_their_own() -> None:
+def test_completions_are_requested_once_with_distinct_draw_ids_and_a_separate_seed() -> None:
     engine = Known(TEXTS)
     evaluate(engine, PROMPTS, ARITHMETIC, n=4, ks=(1,), sampling=SAMPLING, seed=5)
     [(names, ids, sampling, seed)] = engine.asked
@@ -121,7 +121,7 @@ def test_without_answers_there_is_no_majority() -> None:
     assert found["pass@1"].mean == pytest.approx((2 / 4 + 1 / 4) / 3)
 
 
-def test_the_threshold_says_what_is_right() -> None:
+def test_the_threshold_decides_which_are_right() -> None:
     def share(completion: str) -> float:
         return len(completion) / 4
 
@@ -131,7 +131,7 @@ def test_the_threshold_says_what_is_right() -> None:
         assert found.measures["pass@1"].mean == pytest.approx(sum(right) / 12)
 
 
-def test_several_rewards_are_measured_each_and_together() -> None:
+def test_several_rewards_are_measured_separately_and_together() -> None:
     def short(completion: str) -> float:
         return float(len(completion) < 3)
 

@@ -12,8 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ sys.path[:0] = [str(TREE / "tests"), str(TREE / "src")]
 from identity import renamed  # noqa: E402
 from identity.cases import REWARDS, cases, recipe  # noqa: E402
 from identity.contents import Renames, contents, differences  # noqa: E402
+from identity.work_tree import work_tree  # noqa: E402
 from sharpen.methods import METHODS  # noqa: E402
 from tiny_runs import tiny_start_model  # noqa: E402
 
@@ -40,7 +40,7 @@ def main() -> int:
     options.add_argument("--case", action="append", choices=known, help="only this one; may be repeated")
     asked = options.parse_args()
     names = asked.case or list(known)
-    with tempfile.TemporaryDirectory() as folder, _work_tree(asked.base) as base:
+    with tempfile.TemporaryDirectory() as folder, work_tree(asked.base) as base:
         place = Path(folder)
         model = tiny_start_model(place / "model")
         rewards = place / "rewards.py"
@@ -62,21 +62,6 @@ def main() -> int:
             differing += bool(lines)
         print(f"{len(names) - differing} of {len(names)} runs are the same, bit by bit, as with {asked.base}")
         return 1 if differing else 0
-
-
-@contextmanager
-def _work_tree(commit: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "base"
-        _git("worktree", "add", "--quiet", "--detach", str(path), commit)
-        try:
-            yield path
-        finally:
-            _git("worktree", "remove", "--force", str(path))
-
-
-def _git(*arguments: str) -> None:
-    subprocess.run(["git", "-C", str(TREE), *arguments], check=True, timeout=60)
 
 
 def _written(path: Path, tree: dict[str, Any], settings: Mapping[str, str]) -> Path:

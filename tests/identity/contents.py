@@ -43,7 +43,7 @@ def _contents(run: Path, renames: Renames) -> Iterator[tuple[str, Any]]:
                 yield f"{named}/{renames.tensors.get(name, name)}", _Bits(tensor)
         elif file.name == "state.json":
             for name, value in _leaves(json.loads(file.read_text(encoding="utf-8"))):
-                yield f"{named}/{renames.state.get(name, name)}", value
+                yield f"{named}/{_renamed(name, renames.state)}", value
         elif file.suffix == ".parquet":
             for column, values in pq.read_table(file).to_pydict().items():
                 yield f"{named}/{renames.columns.get(column, column)}", values
@@ -83,6 +83,14 @@ def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{above}/{name}" if above else name)
     else:
         yield above, tree
+
+
+def _renamed(name: str, renames: Mapping[str, str]) -> str:
+    """The name with its first parts as they are called now."""
+    for old, new in renames.items():
+        if name == old or name.startswith(f"{old}/"):
+            return new + name.removeprefix(old)
+    return name
 
 
 def differences(before: Contents, now: Contents) -> list[str]:

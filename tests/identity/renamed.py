@@ -11,14 +11,14 @@ SETTINGS: dict[str, str] = {}
 FILES: dict[str, str] = {}
 """Files of a run, relative to its folder."""
 
-METRICS: dict[str, str] = {}
+METRICS: dict[str, str] = {"score/centred_by": "score/shifted_by"}
 """Names in ``metrics.jsonl``."""
 
 COLUMNS: dict[str, str] = {}
 """Columns of samples and fields of kept completions."""
 
-STATE: dict[str, str] = {}
-"""Entries of a checkpoint's ``state.json``, such as ``world/draws``."""
+STATE: dict[str, str] = {"world": "collector", "identity": "fingerprint", "centred_by": "shifted_by"}
+"""Entries of a checkpoint's ``state.json``, with all that is below them."""
 
 TENSORS: dict[str, str] = {}
 """Tensors of weights and optimizer state."""

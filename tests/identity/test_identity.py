@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(tree))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, RUNNER, TREE, file], check=True, timeout=120, env=environment)
+        subprocess.run([sys.executable, RUNNER, TREE, file], check=True, timeout=300, env=environment)
         found.append(Path(tree["run"]))
     return found[0], found[1]
 

@@ -19,13 +19,13 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sharpen
 from sharpen.data.tasks import resolve_task
 from sharpen.data.tasks.arithmetic import ALPHABET, shows_work, step_rewards
+from sharpen.launch.run import Run
 from sharpen.methods import METHODS
-from sharpen.models.embedded import create_embedded
+from sharpen.models.character_model import create_character_model
 from sharpen.models.policy import load_policy
 from sharpen.rewards.steps import StepReward
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.run import Run
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Prompt
 
 TASK = "arithmetic?terms=3&digits=1&held_out_size=200&demonstration_size=20000"
@@ -48,7 +48,7 @@ def right_steps(completion: str, prompt: str, answer: str) -> Sequence[tuple[int
 def sft(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint that all start from."""
     folder = tmp_path_factory.mktemp("learning")
-    model = create_embedded(
+    model = create_character_model(
         folder / "model", alphabet=ALPHABET, hidden=64, intermediate=224, layers=3, heads=4, context=64
     )
     return sharpen.train(

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import Method
-from sharpen.training.update import weighed
-from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment
+from sharpen.rollout.sources import Collected
+from sharpen.training.update import with_weights
+from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score
 
 
 def completion(*token_ids: int, cut: bool = False) -> Completion:
@@ -21,7 +22,6 @@ def completion(*token_ids: int, cut: bool = False) -> Completion:
         token_ids,
         "".join(map(str, token_ids)),
         (True,) * length,
-        (Segment(0, length, "model"),),
         Finish.LENGTH if cut else Finish.EOS,
     )
 
@@ -47,7 +47,7 @@ def rollout(rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
         )
         for g, of_group in enumerate(zip(rewards, lengths, strict=True))
     ]
-    return assemble(groups, completion_limit=limit)
+    return collate(groups, completion_limit=limit)
 
 
 def rows(*values: Sequence[float]) -> Tensor:
@@ -58,15 +58,15 @@ def rows(*values: Sequence[float]) -> Tensor:
 
 def ready(method: Method, batch: Batch, **given: Any) -> Batch:
     """With advantages, targets, the tokens that are trained on, and weights, as the trainer makes them."""
-    start = {name: coefficient.start for name, coefficient in method.coefficients().items()}
+    start = {name: coefficient.initial for name, coefficient in method.coefficients().items()}
     batch = replace(batch, **{"coefficients": start, **given})
     batch = replace(
         batch,
         advantages_BT=method.advantages(batch),
         targets_BT=method.targets(batch),
-        mask_BT=method.trained(batch),
+        mask_BT=method.loss_mask(batch),
     )
-    return weighed(method, batch)
+    return with_weights(method, batch)
 
 
 def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
@@ -79,8 +79,8 @@ def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
     return result
 
 
-class ScriptedWorld:
-    """``answers[prompt]`` are the completions that are drawn, with their rewards; kept groups are remembered."""
+class ScriptedCollector:
+    """``answers[prompt]`` are its completions of each round, with their rewards. Records the kept groups."""
 
     def __init__(self, answers: Mapping[str, Sequence[Sequence[tuple[Completion, float | None]]]]) -> None:
         self.answers = {name: iter(rounds) for name, rounds in answers.items()}
@@ -99,14 +99,11 @@ class ScriptedWorld:
     def next_groups(self, count: int) -> list[Group]:
         return self.kept[:count]
 
-    def sample(self, prompts: list[Prompt], group_size: int) -> list[Group]:
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         self.asked.append(([p.id for p in prompts], group_size))
         drawn = [group(p.id, *next(self.answers[p.id])) for p in prompts]
         assert all(len(g.completions) == group_size for g in drawn)
-        return drawn
-
-    def score(self, groups: list[Group]) -> list[Group]:
-        return groups
+        return Collected(drawn)
 
     def keep(self, groups: list[Group]) -> None:
         self.kept = groups

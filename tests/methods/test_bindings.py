@@ -7,15 +7,15 @@ import pytest
 import torch
 from hand_made import completion, group, losses, ready, rollout, rows
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import METHODS, resolve_method
-from sharpen.sources import (
+from sharpen.rollout.sources import (
     CurrentPolicy,
     Demonstrations,
+    DynamicSampling,
     InitialPolicy,
     MarkedSteps,
     Preferences,
-    Refilled,
     Source,
 )
 from sharpen.types import Outputs, Score, StepValue
@@ -33,7 +33,7 @@ SOURCES: dict[str, Source] = {
     "ppo": CurrentPolicy(1),
     "grpo": CurrentPolicy(8),
     "dr_grpo": CurrentPolicy(8),
-    "dapo": Refilled(CurrentPolicy(8), 10),
+    "dapo": DynamicSampling(CurrentPolicy(8), 10),
     "gspo": CurrentPolicy(8),
     "cispo": CurrentPolicy(8),
 }
@@ -74,7 +74,7 @@ def test_which_models_are_trained_and_what_they_need(name: str) -> None:
 
 
 def test_sft_is_the_mean_over_tokens_or_over_demonstrations() -> None:
-    shown = assemble(
+    shown = collate(
         [replace(g, scores=()) for g in (group("a", (completion(3), 0)), group("b", (completion(4, 5, 6), 0)))]
     )
     logprobs = rows([-1.0], [-2.0, -3.0, -4.0])
@@ -85,7 +85,7 @@ def test_sft_is_the_mean_over_tokens_or_over_demonstrations() -> None:
 
 def test_online_rft_imitates_what_is_right_once_and_at_most_k_times() -> None:
     """Right are all but the third; the second is the first again; only two are kept per prompt."""
-    drawn = assemble(
+    drawn = collate(
         [
             group(
                 "a",
@@ -115,7 +115,7 @@ def ranking(*grades: float) -> tuple[object, ...]:
 
 def test_dpo_is_the_mean_over_the_pairs_of_each_prompt() -> None:
     """β = 0.5. First prompt: h = 1 beats h = −1. Second: h = 4, 0, 2 with grades 2, 1, 0: u = 2, 1 and −1."""
-    batch = assemble([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0))])
+    batch = collate([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0))])
     reference = rows([-1, -1], [-2, -2], [-3, -3], [-1, -1], [-2, -2])
     logprobs = reference + rows([0.5, 0.5], [-2, 1], [4, 0], [-1, 1], [1, 1])
     expected = (softplus(-1) + (softplus(-2) + softplus(-1) + softplus(1)) / 3) / 2
@@ -131,7 +131,7 @@ def test_dpo_is_the_mean_over_the_pairs_of_each_prompt() -> None:
 
 
 def test_a_dpo_step_says_how_many_pairs_are_the_right_way_round() -> None:
-    batch = assemble([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0))])
+    batch = collate([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0))])
     reference = torch.zeros(5, 2, dtype=torch.float64)
     method = resolve_method({"name": "dpo", "beta": 0.5})
     step = ready(method, batch, ref_logprobs_BT=reference)
@@ -143,7 +143,7 @@ def test_a_dpo_step_says_how_many_pairs_are_the_right_way_round() -> None:
 
 
 def test_a_reward_model_reads_the_last_token_and_averages_the_pairs_of_a_prompt() -> None:
-    batch = assemble([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0)), group("c", *ranking(1, 1, 0))])
+    batch = collate([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0)), group("c", *ranking(1, 1, 0))])
     scores = rows([9, 1], [9, 2], [9, 2], [9, 0], [9, 1], [9, 5], [9, 1], [9, 2])
     first = softplus(1)
     second = (softplus(-2) + softplus(-1) + softplus(1)) / 3
@@ -153,7 +153,7 @@ def test_a_reward_model_reads_the_last_token_and_averages_the_pairs_of_a_prompt(
     found = losses(method, ready(method, batch), scores_BT=scores)
     assert found == {"outcome_reward_model": pytest.approx((first + second + third) / 3)}
     margins = resolve_method({"name": "reward_model", "margin": True})
-    pair = assemble([group("a", (completion(3, 4), 3.0), (completion(5, 6), 0.5))])
+    pair = collate([group("a", (completion(3, 4), 3.0), (completion(5, 6), 0.5))])
     assert losses(margins, ready(margins, pair), scores_BT=rows([9, 4], [9, 1])) == {
         "outcome_reward_model": pytest.approx(softplus(-(3 - 2.5)))
     }
@@ -171,7 +171,7 @@ def test_a_process_reward_model_is_asked_at_the_end_of_each_step_only() -> None:
         replace(group("b", (completion(6, 7), 0.5)), scores=(Score(0.5, steps=(StepValue(1, 0.5),)),)),
     ]
     method = resolve_method("process_reward_model")
-    step = ready(method, assemble(marked))
+    step = ready(method, collate(marked))
     found = losses(method, step, scores_BT=rows([2, 99, 3], [99, 1]))
     half = (softplus(-1) + softplus(1)) / 2
     assert found == {"process_reward_model": pytest.approx((softplus(-2) + softplus(3) + half) / 3)}
@@ -317,7 +317,7 @@ def test_cispo_weighs_log_likelihoods_and_never_drops_one() -> None:
 def test_process_supervision_binds_the_pooled_z_score_to_go() -> None:
     """Steps 1, 3 of the first and 2 of the second: mean 2, std 1; to go 0, 1 and 0; of the own step −1, 1 and 0."""
     scores = (Score(4.0, steps=(StepValue(0, 1.0), StepValue(2, 3.0))), Score(2.0, steps=(StepValue(1, 2.0),)))
-    batch = assemble([replace(group("a", (completion(3, 4, 5), 4.0), (completion(6, 7), 2.0)), scores=scores)])
+    batch = collate([replace(group("a", (completion(3, 4, 5), 4.0), (completion(6, 7), 2.0)), scores=scores)])
     for supervision, expected in (("process", [[0, 1, 1], [0, 0, 0]]), ("own_step", [[-1, 1, 1], [0, 0, 0]])):
         step = ready(resolve_method({"name": "grpo", "supervision": supervision}), batch)
         assert step.advantages_BT is not None
@@ -361,16 +361,16 @@ def test_kl_in_the_reward_lowers_rewards_and_kl_in_the_loss_does_not() -> None:
     assert step.advantages_BT is not None
     assert step.advantages_BT.tolist() == [pytest.approx([-0.1, -0.1]), pytest.approx([0.1, 0.1])]
     assert losses(in_reward, step, logprobs_BT=old)["policy"] == pytest.approx(0.0)
-    assert in_reward.objectives()[0].compares == {"old_logprobs"}
-    assert in_reward.compares == {"old_logprobs", "ref_logprobs"}
+    assert in_reward.objectives()[0].annotations == {"old_logprobs"}
+    assert in_reward.annotations == {"old_logprobs", "ref_logprobs"}
     in_loss = resolve_method({"name": "grpo", "beta": 0.1, "std": "none", "kl": {"estimator": "k2"}})
     step = ready(in_loss, batch, old_logprobs_BT=old, ref_logprobs_BT=reference)
     assert step.advantages_BT is not None
     assert step.advantages_BT.abs().max() == 0
     assert losses(in_loss, step, logprobs_BT=old)["policy"] == pytest.approx(0.1 * (0.5 + 1) * 0.5 / 4)
-    assert in_loss.compares == frozenset()
+    assert in_loss.annotations == frozenset()
     exact = resolve_method({"name": "grpo", "beta": 0.1, "kl": {"placement": "reward", "estimator": "exact"}})
-    assert exact.compares == {"kl"}
+    assert exact.annotations == {"kl"}
 
 
 def test_the_present_strength_of_the_penalty_is_what_counts() -> None:

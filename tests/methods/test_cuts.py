@@ -16,16 +16,22 @@ from torch import Tensor
 from oracles.methods import LOSSES
 from sharpen.methods import DPO, GRPO, GSPO, METHODS, PPO, SFT, Method, OnlineRFT, Reinforce, RewardModel, Role
 from sharpen.methods.kl import KL
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
-from sharpen.training.update import Limits, accumulate_gradient, weighed
+from sharpen.training.update import accumulate_gradient, with_weights
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, loaded_scorer, ragged_batch, tiny_policy
 from whole_steps import forget_gradients, gradients_of, plain_step, said_by
 
 TEMPERATURE = 0.9
 TOLERANCE = 3e-6  # The weights, the advantages and the norms are float32; all else here is float64.
-CUTS = [Limits(1, True), Limits(40, True), Limits(64, False), Limits(100_000, True)]
+CUTS = [
+    MicrobatchLimits(1, True),
+    MicrobatchLimits(40, True),
+    MicrobatchLimits(64, False),
+    MicrobatchLimits(100_000, True),
+]
 
 Estimator = Literal["k1", "k2", "k3", "weighted_k3", "exact"]
 ESTIMATORS: tuple[Estimator, ...] = ("k1", "k2", "k3", "weighted_k3", "exact")
@@ -123,7 +129,7 @@ def drawn(method: Method) -> Batch:
         kl_BT=noise(1.0).abs(),
         values_BT=noise(1.0),
         final_values_B=noise(1.0)[:, 0],
-        coefficients={name: coefficient.start for name, coefficient in method.coefficients().items()},
+        coefficients={name: coefficient.initial for name, coefficient in method.coefficients().items()},
     )
 
 
@@ -133,9 +139,9 @@ def prepared(method: Method, batch: Batch) -> Batch:
         batch,
         advantages_BT=method.advantages(batch).float(),
         targets_BT=None if targets_BT is None else targets_BT.float(),
-        mask_BT=method.trained(batch),
+        mask_BT=method.loss_mask(batch),
     )
-    return weighed(method, batch)
+    return with_weights(method, batch)
 
 
 @dataclass
@@ -162,7 +168,7 @@ def example(name: str) -> Example:
     return Example(batch, {role: loss.item() for role, loss in losses.items()}, gradients)
 
 
-def assert_the_same(name: str, batch: Batch, limits: Limits) -> None:
+def assert_the_same(name: str, batch: Batch, limits: MicrobatchLimits) -> None:
     for objective in VARIANTS[name].objectives():
         model = models()[objective.model]
         forget_gradients(model)
@@ -187,11 +193,11 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str) -> None:
     number = torch.randperm(len(batch.prompts), generator=generator)
     prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
     shuffled = replace(shuffled, prompts=tuple(prompts), group_B=number[shuffled.group_B])
-    assert_the_same(name, prepared(VARIANTS[name], shuffled), Limits(40, True))
+    assert_the_same(name, prepared(VARIANTS[name], shuffled), MicrobatchLimits(40, True))
 
 
 def test_the_examples_have_what_makes_cuts_go_wrong() -> None:
-    """Terms on both sides of the clip, advantages of 0, completions without a reward and cut off."""
+    """LossTerms on both sides of the clip, advantages of 0, completions without a reward and cut off."""
     for name in ("grpo", "gspo", "gspo token", "ppo"):
         method: Any = VARIANTS[name]
         step = prepared(method, example(name).batch)
@@ -199,7 +205,7 @@ def test_the_examples_have_what_makes_cuts_go_wrong() -> None:
         assert step.truncated_B.any()
         with torch.no_grad():
             now_BT = torch.tensor(said_by(models()["policy"], step, TEMPERATURE).logprobs, dtype=torch.float64)
-        live_BT = method.surrogate(now_BT, step)[1]
-        assert 0 < live_BT[step.mask_BT].sum() < step.mask_BT.sum()
+        unclipped_BT = method.surrogate(now_BT, step)[1]
+        assert 0 < unclipped_BT[step.mask_BT].sum() < step.mask_BT.sum()
         assert step.advantages_BT is not None
         assert (step.advantages_BT[step.mask_BT] == 0).any() == (name != "ppo")

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from hand_made import ScriptedWorld, completion, group, prompt
+from hand_made import ScriptedCollector, completion, group, prompt
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import CISPO, DAPO, GRPO, GSPO, PPO, Method, resolve_method
 from sharpen.rewards import FunctionReward, Gate, WeightedSum
-from sharpen.sources import CurrentPolicy, Drawn, Refilled, World
-from sharpen.types import Batch, Group, Score, Summand
+from sharpen.rollout.sources import Collected, Collector, CurrentPolicy, DynamicSampling
+from sharpen.types import Batch, Group, Score, WeightedReward
 
 APART: dict[str, Any] = {"combine": "normalise_then_sum"}
 
@@ -29,7 +29,7 @@ def scored(values: dict[str, list[list[float | None]]], weights: dict[str, float
 
     placed = {list(values).index(name): gate for name, gate in gates.items()}
     total = WeightedSum([(reward(name), weights[name]) for name in values], gates=placed)
-    return assemble([g.scored(s) for g, s in zip(groups, total.score(groups), strict=True)])
+    return collate([g.scored(s) for g, s in zip(groups, total.score(groups), strict=True)])
 
 
 def per_sequence(method: Method, batch: Batch) -> list[float]:
@@ -45,7 +45,7 @@ CORRECT_AND_BRIEF: dict[str, list[list[float | None]]] = {
 }
 
 
-def test_each_reward_is_normalised_then_weighed_then_whitened() -> None:
+def test_each_reward_is_normalised_then_weighted_then_whitened() -> None:
     """Two values of a group have z-scores of ±1/√2 whatever their distance; equal ones of 0.
 
     S is (1 − ½)/√2 = 0.354 and −0.354 in the first group, ½/√2 = 0.354 and −0.354 in the second. Its standard
@@ -74,10 +74,10 @@ def test_what_does_not_apply_or_has_failed_takes_no_part() -> None:
     """
 
     def score(correct: float, brief: float | None) -> Score:
-        return Score(correct, summands=(Summand(1.0, correct), Summand(1.0, brief)))
+        return Score(correct, weighted_rewards=(WeightedReward(1.0, correct), WeightedReward(1.0, brief)))
 
     scores = (score(1.0, 0.0), score(0.0, 1.0), score(0.0, None), Score(None, {"correct": 1.0}, error="it raised"))
-    batch = assemble([Group(prompt("a"), tuple(completion(*range(3, 4 + i)) for i in range(4)), scores)])
+    batch = collate([Group(prompt("a"), tuple(completion(*range(3, 4 + i)) for i in range(4)), scores)])
     first, second, third = 2 / math.sqrt(3) - math.sqrt(0.5), -1 / math.sqrt(3) + math.sqrt(0.5), -1 / math.sqrt(3)
     spread = math.sqrt((first**2 + second**2 + third**2) / 2)
     found = per_sequence(GRPO(group_size=4, **APART), batch)
@@ -106,7 +106,7 @@ def test_what_a_gate_takes_off_is_normalised_as_one_more_reward() -> None:
 
 
 def test_a_single_reward_is_the_z_score_whitened() -> None:
-    batch = assemble([group("a", (completion(3), 3.0), (completion(4), 1.0))])
+    batch = collate([group("a", (completion(3), 3.0), (completion(4), 1.0))])
     assert batch.rewards_BK is None
     root = math.sqrt(0.5)
     assert per_sequence(GRPO(group_size=2, **APART), batch) == pytest.approx([root, -root])
@@ -123,20 +123,22 @@ def test_dynamic_sampling_keeps_groups_in_which_one_of_the_rewards_differs() -> 
     """In the first the sums are equal, and teach something only apart; in the second nothing differs."""
 
     def of(name: str, *pairs: tuple[float, float]) -> Group:
-        scores = tuple(Score(a + b, summands=(Summand(1.0, a), Summand(1.0, b))) for a, b in pairs)
+        scores = tuple(
+            Score(a + b, weighted_rewards=(WeightedReward(1.0, a), WeightedReward(1.0, b))) for a, b in pairs
+        )
         return Group(prompt(name), (completion(3), completion(4)), scores)
 
     groups = [of("differs", (1.0, 0.0), (0.0, 1.0)), of("flat", (1.0, 0.0), (1.0, 0.0))]
 
     class Given(CurrentPolicy):
-        def draw(self, world: World, prompts: int) -> Drawn:
-            return Drawn(groups)
+        def collect(self, collector: Collector, prompts: int) -> Collected:
+            return Collected(groups)
 
     method = DAPO(group_size=2, overlong_share=0.0, **APART)
     source = method.source()
-    assert isinstance(source, Refilled)
+    assert isinstance(source, DynamicSampling)
     found = {
-        differ: [g.prompt.id for g in Refilled(Given(2), 1, differ).draw(ScriptedWorld({}), 2).groups]
+        differ: [g.prompt.id for g in DynamicSampling(Given(2), 1, differ).collect(ScriptedCollector({}), 2).groups]
         for differ in (source.differ, "total")
     }
     assert found == {"parts": ["differs"], "total": ["differs", "flat"]}  # nothing differs: the step goes with these

@@ -79,8 +79,8 @@ def test_a_completion_that_was_cut_off_goes_on_with_the_value_after_its_last_tok
     td_method = plain(value_target="td", gamma=0.9, bootstrap_truncated=True)
     td = step_of(td_method, limit=2)
     assert counted(td.targets_BT, td) == pytest.approx([-0.05 + 0.9, 2.1 + 0.9 * 3, -1.2])
-    assert "final_values" in td_method.compares
-    assert "final_values" not in plain().compares
+    assert "final_values" in td_method.annotations
+    assert "final_values" not in plain().annotations
 
 
 @pytest.mark.parametrize(("gamma", "fixed"), [(1.0, 3.0 - 1.0), (0.5, 1.5 - 1.0)])
@@ -123,7 +123,7 @@ def test_a_shared_critic_is_a_term_of_the_policys_own_loss() -> None:
 def test_kl_form_penalises_the_way_from_the_policy_that_sampled() -> None:
     """ρA − β'(ρ − 1 − log ρ), no clip, with the present β' = 2."""
     method = plain(lam=1.0, form="kl", old_kl_coef=0.5)
-    assert method.coefficients()["old_kl"].start == 0.5
+    assert method.coefficients()["old_kl"].initial == 0.5
     step = step_of(method)
     assert step.coefficients == {"beta": 0.1, "old_kl": 0.5}
     now = OLD + rows([LOG(1.5), 0], [LOG(0.5)])
@@ -136,7 +136,7 @@ def test_a_value_beyond_its_bound_has_no_gradient() -> None:
     """From 0.5 to 0.9 towards 2.05 it has passed 0.5 + 0.2; the others have not moved."""
     method = plain(lam=1.0, value_clip=0.2)
     step = step_of(method)
-    assert method.objectives()[1].compares == {"values"}
+    assert method.objectives()[1].annotations == {"values"}
     values = rows([0.9, 1.0], [2.0]).requires_grad_()
     terms = method.objectives()[1].terms(Outputs(values_BT=values), step).loss
     assert terms[0, 0].item() == pytest.approx((2.05 - 0.7) ** 2 / 2)
@@ -155,12 +155,12 @@ def test_the_ratio_is_over_the_policy_that_sampled_not_over_the_reference() -> N
     assert (OLD - REFERENCE)[step.mask_BT].exp().max() > 1.2
     now = OLD.clone().requires_grad_()
     terms = method.objectives()[0].terms(Outputs(logprobs_BT=now), step)
-    assert terms.live_BT is not None
-    assert terms.live_BT[step.mask_BT].all()
+    assert terms.unclipped_BT is not None
+    assert terms.unclipped_BT[step.mask_BT].all()
     terms.loss[step.mask_BT].sum().backward()
     assert now.grad is not None
     assert (-now.grad[step.mask_BT]).tolist() == pytest.approx([1.55, 1.1, -3.2])
-    assert method.objectives()[0].compares == {"old_logprobs"}
+    assert method.objectives()[0].annotations == {"old_logprobs"}
 
 
 def test_the_kl_of_the_reward_is_of_the_policy_that_sampled_and_against_the_reference() -> None:

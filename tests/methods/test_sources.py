@@ -1,14 +1,14 @@
-"""Where completions come from: what is drawn again, set aside and kept, by a policy that answers by script."""
+"""Sources with a scripted policy: what they sample again, set aside and keep."""
 
 from dataclasses import replace
 
 import pytest
-from hand_made import ScriptedWorld, completion, group
+from hand_made import ScriptedCollector, completion, group
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RewardError
-from sharpen.sources import CurrentPolicy, Demonstrations, Drawn, InitialPolicy, Refilled, World
-from sharpen.types import Completion, Group, Score, StepValue, Summand
+from sharpen.rollout.sources import Collected, Collector, CurrentPolicy, Demonstrations, DynamicSampling, InitialPolicy
+from sharpen.types import Completion, Group, Score, StepValue, WeightedReward
 
 Answers = list[tuple[Completion, float | None]]
 
@@ -22,16 +22,16 @@ def prompts(groups: list[Group]) -> list[str]:
 
 
 def test_the_current_policy_answers_each_prompt_of_the_step() -> None:
-    world = ScriptedWorld({"a": [answers(1, 0)], "b": [answers(1, 1)], "c": [answers(0, 0)]})
-    drawn = CurrentPolicy(2).draw(world, 2)
-    assert prompts(drawn.groups) == ["a", "b"]
-    assert drawn.set_aside == []
-    assert world.asked == [(["a", "b"], 2)]
+    collector = ScriptedCollector({"a": [answers(1, 0)], "b": [answers(1, 1)], "c": [answers(0, 0)]})
+    collected = CurrentPolicy(2).collect(collector, 2)
+    assert prompts(collected.groups) == ["a", "b"]
+    assert collected.set_aside == []
+    assert collector.asked == [(["a", "b"], 2)]
 
 
-def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
-    """Round 1: a teaches, b is flat. Round 2: c is flat. Round 3: both teach, one more than is needed."""
-    world = ScriptedWorld(
+def test_dynamic_sampling_continues_until_every_group_has_spread() -> None:
+    """Round 1: a has spread, b is flat. Round 2: c and d are flat. Round 3: a and b have spread, but one is enough."""
+    collector = ScriptedCollector(
         {
             "a": [answers(1, 0), answers(1, 0)],
             "b": [answers(1, 1), answers(0, 1)],
@@ -39,49 +39,54 @@ def test_dynamic_sampling_draws_on_until_every_group_has_spread() -> None:
             "d": [answers(0, 0)],
         }
     )
-    drawn = Refilled(CurrentPolicy(2), max_rounds=10).draw(world, 2)
-    assert world.asked == [(["a", "b"], 2), (["c", "d"], 2), (["a", "b"], 2)]
-    assert prompts(drawn.groups) == ["a", "a"]
-    assert prompts(drawn.set_aside) == ["b", "c", "d", "b"]
-    assert [s.total for s in drawn.set_aside[-1].scores] == [0, 1]
+    collected = DynamicSampling(CurrentPolicy(2), max_rounds=10).collect(collector, 2)
+    assert collector.asked == [(["a", "b"], 2), (["c", "d"], 2), (["a", "b"], 2)]
+    assert prompts(collected.groups) == ["a", "a"]
+    assert prompts(collected.set_aside) == ["b", "c", "d", "b"]
+    assert [s.total for s in collected.set_aside[-1].scores] == [0, 1]
 
 
-def test_a_group_whose_rewards_differ_by_rounding_or_are_missing_but_for_one_is_flat() -> None:
-    world = ScriptedWorld({"a": [answers(0.3, 0.1 + 0.2)], "b": [answers(1, None)], "c": [answers(1, 0.5)]})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
-    assert prompts(drawn.groups) == ["c"]
-    assert prompts(drawn.set_aside) == ["a", "b"]
+def test_a_group_is_flat_if_its_rewards_differ_by_rounding_or_only_one_has_a_value() -> None:
+    collector = ScriptedCollector({"a": [answers(0.3, 0.1 + 0.2)], "b": [answers(1, None)], "c": [answers(1, 0.5)]})
+    collected = DynamicSampling(CurrentPolicy(2), max_rounds=1).collect(collector, 3)
+    assert prompts(collected.groups) == ["c"]
+    assert prompts(collected.set_aside) == ["a", "b"]
 
 
-def test_a_group_whose_rewards_differ_by_more_than_rounding_teaches_however_little_that_is() -> None:
+def test_a_group_has_spread_if_its_rewards_differ_by_more_than_rounding_however_little() -> None:
     """1000.1 − 1000 is 2·10⁻¹⁴ above 0.1: the rounding of 1000, but not that of 0.1."""
     difference = 1000.1 - 1000.0
-    world = ScriptedWorld({"a": [answers(1e6, 1e6 + 1)], "b": [answers(0.0, 1e-6)], "c": [answers(difference, 0.1)]})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=1).draw(world, 3)
-    assert prompts(drawn.groups) == ["a", "b", "c"]
-    summands = ((Summand(1.0, 1000.1), Summand(-1.0, 1000.0)), (Summand(1.0, 0.1), Summand(-1.0, 0.0)))
-    teaching, _, last = drawn.groups
-    totals = zip(last.scores, summands, strict=True)
-    summed = replace(last, scores=tuple(replace(score, summands=of) for score, of in totals))
+    collector = ScriptedCollector(
+        {"a": [answers(1e6, 1e6 + 1)], "b": [answers(0.0, 1e-6)], "c": [answers(difference, 0.1)]}
+    )
+    collected = DynamicSampling(CurrentPolicy(2), max_rounds=1).collect(collector, 3)
+    assert prompts(collected.groups) == ["a", "b", "c"]
+    weighted_rewards = (
+        (WeightedReward(1.0, 1000.1), WeightedReward(-1.0, 1000.0)),
+        (WeightedReward(1.0, 0.1), WeightedReward(-1.0, 0.0)),
+    )
+    first, _, last = collected.groups
+    totals = zip(last.scores, weighted_rewards, strict=True)
+    summed = replace(last, scores=tuple(replace(score, weighted_rewards=of) for score, of in totals))
 
     class Summed(CurrentPolicy):
-        def draw(self, world: World, prompts: int) -> Drawn:
-            return Drawn([summed, teaching])
+        def collect(self, collector: Collector, prompts: int) -> Collected:
+            return Collected([summed, first])
 
-    drawn = Refilled(Summed(2), max_rounds=1).draw(ScriptedWorld({}), 2)
-    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["c"])
+    collected = DynamicSampling(Summed(2), max_rounds=1).collect(ScriptedCollector({}), 2)
+    assert (prompts(collected.groups), prompts(collected.set_aside)) == (["a"], ["c"])
 
 
-def test_dynamic_sampling_gives_up_after_its_rounds_with_what_there_is() -> None:
+def test_dynamic_sampling_stops_after_max_rounds_with_the_groups_found() -> None:
     flat = [answers(1, 1)] * 2
-    world = ScriptedWorld({"a": [answers(1, 0), answers(0, 0)], "b": flat, "c": flat})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 3)
-    assert len(world.asked) == 2
-    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b", "c", "a", "b", "c"])
+    collector = ScriptedCollector({"a": [answers(1, 0), answers(0, 0)], "b": flat, "c": flat})
+    collected = DynamicSampling(CurrentPolicy(2), max_rounds=2).collect(collector, 3)
+    assert len(collector.asked) == 2
+    assert (prompts(collected.groups), prompts(collected.set_aside)) == (["a"], ["b", "c", "a", "b", "c"])
 
 
-def test_with_rewards_of_steps_a_group_teaches_where_these_differ() -> None:
-    """The totals are the least of the steps and equal; the steps are not. Then the other way round."""
+def test_with_step_rewards_a_group_has_spread_if_these_differ() -> None:
+    """In one group the totals are equal and the step rewards are not; in the other it is the other way round."""
     marked = [
         Group(a.prompt, a.completions, tuple(Score(t, steps=(StepValue(0, s),)) for t, s in values))
         for a, values in (
@@ -91,20 +96,20 @@ def test_with_rewards_of_steps_a_group_teaches_where_these_differ() -> None:
     ]
 
     class Marked(CurrentPolicy):
-        def draw(self, world: World, prompts: int) -> Drawn:
-            return Drawn(marked)
+        def collect(self, collector: Collector, prompts: int) -> Collected:
+            return Collected(marked)
 
-    drawn = Refilled(Marked(2), max_rounds=1, differ="steps").draw(ScriptedWorld({}), 2)
-    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a"], ["b"])
-    drawn = Refilled(Marked(2), max_rounds=1).draw(ScriptedWorld({}), 2)
-    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["b"], ["a"])
+    collected = DynamicSampling(Marked(2), max_rounds=1, differ="steps").collect(ScriptedCollector({}), 2)
+    assert (prompts(collected.groups), prompts(collected.set_aside)) == (["a"], ["b"])
+    collected = DynamicSampling(Marked(2), max_rounds=1).collect(ScriptedCollector({}), 2)
+    assert (prompts(collected.groups), prompts(collected.set_aside)) == (["b"], ["a"])
 
 
-def test_without_a_single_group_that_teaches_the_step_is_of_those_that_do_not() -> None:
+def test_if_no_group_has_spread_the_step_uses_flat_groups() -> None:
     flat = [answers(1, 1)] * 2
-    world = ScriptedWorld({"a": flat, "b": flat})
-    drawn = Refilled(CurrentPolicy(2), max_rounds=2).draw(world, 2)
-    assert (prompts(drawn.groups), prompts(drawn.set_aside)) == (["a", "b"], ["a", "b"])
+    collector = ScriptedCollector({"a": flat, "b": flat})
+    collected = DynamicSampling(CurrentPolicy(2), max_rounds=2).collect(collector, 2)
+    assert (prompts(collected.groups), prompts(collected.set_aside)) == (["a", "b"], ["a", "b"])
 
 
 # The initial policy, filtered
@@ -120,15 +125,15 @@ FIVE: Answers = [
 
 def kept(at_most: int | None, unique: bool, threshold: float = 1.0) -> list[tuple[str, tuple[int, ...]]]:
     wrong = [(c, 0.5) for c, _ in FIVE]
-    world = ScriptedWorld({"a": [FIVE], "b": [wrong], "c": [[*wrong[:4], (completion(5), 1.0)]]})
+    collector = ScriptedCollector({"a": [FIVE], "b": [wrong], "c": [[*wrong[:4], (completion(5), 1.0)]]})
     source = InitialPolicy(5, None, threshold, at_most, unique)
-    source.prepare(world)
-    assert world.asked == [(["a", "b", "c"], 5)]
-    assert all(not group.scores for group in world.kept)
-    return [(group.prompt.id, c.token_ids) for group in world.kept for c in group.completions]
+    source.prepare(collector)
+    assert collector.asked == [(["a", "b", "c"], 5)]
+    assert all(not group.scores for group in collector.kept)
+    return [(group.prompt.id, c.token_ids) for group in collector.kept for c in group.completions]
 
 
-def test_what_is_right_is_kept_once_and_at_most_k_times_per_prompt() -> None:
+def test_right_completions_are_kept_once_and_at_most_k_per_prompt() -> None:
     assert kept(None, True) == [("a", (5,)), ("a", (7,)), ("a", (8, 9)), ("c", (5,))]
     assert kept(2, True) == [("a", (5,)), ("a", (7,)), ("c", (5,))]
     assert kept(2, False) == [("a", (5,)), ("a", (5,)), ("c", (5,))]
@@ -136,26 +141,26 @@ def test_what_is_right_is_kept_once_and_at_most_k_times_per_prompt() -> None:
     assert len(kept(None, False, threshold=0.5)) == 4 + 5 + 5
 
 
-def test_only_the_first_prompts_are_answered_where_that_is_asked() -> None:
-    world = ScriptedWorld({"a": [answers(1)], "b": [answers(1)], "c": [answers(1)]})
+def test_the_number_of_prompts_can_be_limited() -> None:
+    collector = ScriptedCollector({"a": [answers(1)], "b": [answers(1)], "c": [answers(1)]})
     source = InitialPolicy(1, 2, 1.0, None, True)
-    source.prepare(world)
-    assert world.asked == [(["a", "b"], 1)]
-    assert prompts(source.draw(world, 5).groups) == ["a", "b"]
+    source.prepare(collector)
+    assert collector.asked == [(["a", "b"], 1)]
+    assert prompts(source.collect(collector, 5).groups) == ["a", "b"]
 
 
-def test_a_policy_that_is_never_right_has_nothing_to_imitate() -> None:
-    world = ScriptedWorld({"a": [answers(0.25, None, -1)]})
+def test_a_policy_that_is_never_right_is_an_error() -> None:
+    collector = ScriptedCollector({"a": [answers(0.25, None, -1)]})
     with pytest.raises(RewardError) as error:
-        InitialPolicy(3, None, 0.5, None, True).prepare(world)
+        InitialPolicy(3, None, 0.5, None, True).prepare(collector)
     assert str(error.value) == (
         "none of the 3 completions of the initial policy has a reward of 0.5 or more (the best has 0.25), so there is "
-        "nothing to imitate: lower method.threshold, or draw more with method.group_size"
+        "nothing to imitate: lower method.threshold, or sample more completions with method.group_size"
     )
 
 
-def test_data_is_taken_as_it_comes() -> None:
-    world = ScriptedWorld({})
-    world.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
-    assert Demonstrations().draw(world, 2).groups == world.kept[:2]
-    assert assemble(world.kept).rewards_B.tolist() == [1.0] * 3
+def test_data_is_taken_in_order() -> None:
+    collector = ScriptedCollector({})
+    collector.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
+    assert Demonstrations().collect(collector, 2).groups == collector.kept[:2]
+    assert collate(collector.kept).rewards_B.tolist() == [1.0] * 3

@@ -1,4 +1,4 @@
-"""Adapters in files: transformers and peft load what sharpen saves, and sharpen what peft saves, to the same model."""
+"""Saved adapters: transformers and peft load what sharpen saves, and sharpen loads what peft saves."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
-from sharpen.models.adapter_files import adapter_weights, find_adapter, read_adapter
-from sharpen.models.lora import adapted_layers, add_adapter
+from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.lora import add_adapter, read_adapter
 from sharpen.models.merge import merge
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
@@ -33,11 +34,11 @@ IDS = torch.tensor([[5, 9, 3, 12, 7], [4, 4, 8, 11, 2]])
 SETTINGS: dict[str, Any] = {"rank": 3, "alpha": 5, "targets": "all-linear", "seed": 1}
 
 
-def moved(model: Model, seed: int = 2) -> Model:
-    """The same with an adapter of random numbers, and a head of others where it is trained."""
+def randomised(model: Model, seed: int = 2) -> Model:
+    """Fill the adapter, and the head if it is trained, with random numbers."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in adapter_weights(model).values():
+        for parameter in adapter_weights(model.model, model.head_name).values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model
 
@@ -45,16 +46,16 @@ def moved(model: Model, seed: int = 2) -> Model:
 def adapted(folder: Path, architecture: str = "llama") -> Model:
     policy = loaded_policy(folder, architecture)
     add_adapter(policy, **SETTINGS)
-    return moved(policy)
+    return randomised(policy)
 
 
 @torch.no_grad()
-def said(model: Any) -> Tensor:
+def logits_of(model: Any) -> Tensor:
     logits: Tensor = model(input_ids=IDS).logits
     return logits
 
 
-def same(found: Tensor, expected: Tensor) -> None:
+def assert_close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
@@ -62,22 +63,22 @@ def same(found: Tensor, expected: Tensor) -> None:
 def test_every_way_to_load_an_adapter_gives_the_model_that_was_saved(architecture: str, tmp_path: Path) -> None:
     policy = adapted(tmp_path / "base", architecture)
     policy.save(tmp_path / "adapter")
-    expected = said(policy.model)
+    expected = logits_of(policy.model)
     names = {file.name for file in (tmp_path / "adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
     assert "config.json" not in names
     for auto in (AutoModelForCausalLM, AutoPeftModelForCausalLM):
-        same(said(auto.from_pretrained(tmp_path / "adapter", dtype=torch.float32)), expected)
+        assert_close(logits_of(auto.from_pretrained(tmp_path / "adapter", dtype=torch.float32)), expected)
     loaded = load_policy(tmp_path / "adapter", device="cpu")
-    same(said(loaded.model), expected)
-    assert (said(loaded_policy(tmp_path / "base", architecture).model) - expected).abs().max() > 0.1
-    # What is loaded is a whole model, all of which can be trained.
+    assert_close(logits_of(loaded.model), expected)
+    assert (logits_of(loaded_policy(tmp_path / "base", architecture).model) - expected).abs().max() > 0.1
+    # The adapter is merged: all weights of the loaded model are trainable.
     assert loaded.adapter is None
     assert not adapted_layers(loaded.model)
     assert len(loaded.parameters()) == len(list(loaded.model.parameters()))
     assert AutoTokenizer.from_pretrained(tmp_path / "adapter").get_vocab() == loaded.tokenizer.get_vocab()
     merge(tmp_path / "adapter", tmp_path / "merged")
-    same(said(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")), expected)
+    assert_close(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")), expected)
 
 
 def test_the_files_hold_the_adapter_and_the_absolute_path_of_its_base(
@@ -87,7 +88,7 @@ def test_the_files_hold_the_adapter_and_the_absolute_path_of_its_base(
     monkeypatch.chdir(tmp_path)
     policy = load_policy("base", device="cpu")
     add_adapter(policy, rank=3, alpha=5, targets=("v_proj",), seed=1)
-    moved(policy).save(tmp_path / "adapter")
+    randomised(policy).save(tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "base")
     assert (config["r"], config["lora_alpha"], config["target_modules"]) == (3, 5, ["v_proj"])
@@ -104,47 +105,45 @@ def test_the_files_hold_the_adapter_and_the_absolute_path_of_its_base(
 @pytest.mark.parametrize(
     ("kind", "auto"), [("sequence", AutoModelForSequenceClassification), ("token", AutoModelForTokenClassification)]
 )
-def test_a_scorer_saves_its_head_in_full(kind: Kind, auto: Any, tmp_path: Path) -> None:
+def test_a_scorers_adapter_includes_its_full_head(kind: Kind, auto: Any, tmp_path: Path) -> None:
     scorer = load_scorer(tiny_folder(tmp_path / "base"), kind=kind, device="cpu")
     add_adapter(scorer, **SETTINGS)
-    moved(scorer).save(tmp_path / "adapter")
-    expected = said(scorer.model)
+    randomised(scorer).save(tmp_path / "adapter")
+    expected = logits_of(scorer.model)
     assert expected.abs().max() > 0.1
     again = load_scorer(tmp_path / "adapter", kind=kind, device="cpu")
-    same(said(again.model), expected)
+    assert_close(logits_of(again.model), expected)
     assert torch.equal(again.head.weight, scorer.head.weight)
     # transformers 5.17 does not find a head where today's peft puts it.
     if Version(transformers.__version__) >= Version("5.18"):
         theirs = auto.from_pretrained(tmp_path / "adapter", num_labels=1)
         theirs.config.pad_token_id = scorer.pad_id
-        same(said(theirs), expected)
+        assert_close(logits_of(theirs), expected)
     merge(tmp_path / "adapter", tmp_path / "merged")
-    same(said(load_scorer(tmp_path / "merged", kind=kind, device="cpu").model), expected)
-    with pytest.raises(ModelError, match="an adapter that gives scores, such as a reward model's: it cannot write"):
+    assert_close(logits_of(load_scorer(tmp_path / "merged", kind=kind, device="cpu").model), expected)
+    with pytest.raises(ModelError, match=r"the adapter of a scorer, such as a reward model, .*: it cannot generate"):
         load_policy(tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_scorer_of_the_other_kind_takes_the_adapter_and_the_weight_of_the_head(
-    architecture: str, tmp_path: Path
-) -> None:
-    """GPT-2 calls the one head score and the other classifier; only the one of tokens has a bias."""
+def test_a_scorer_of_the_other_kind_loads_the_adapter_and_the_heads_weight(architecture: str, tmp_path: Path) -> None:
+    """GPT-2 names the heads ``score`` and ``classifier``; only the token classifier's has a bias."""
     scorer = load_scorer(tiny_folder(tmp_path / "base", architecture), kind="sequence", device="cpu")
     add_adapter(scorer, **SETTINGS)
-    moved(scorer).save(tmp_path / "adapter")
+    randomised(scorer).save(tmp_path / "adapter")
     critic = load_scorer(tmp_path / "adapter", kind="token", device="cpu")
     assert torch.equal(critic.head.weight, scorer.head.weight)
     assert critic.head.bias.tolist() == [0.0]
-    same(said(critic.model)[:, -1], said(scorer.model))
-    going_on = load_scorer(tmp_path / "base", kind="token", device="cpu")
-    add_adapter(going_on, **SETTINGS)
+    assert_close(logits_of(critic.model)[:, -1], logits_of(scorer.model))
+    continued = load_scorer(tmp_path / "base", kind="token", device="cpu")
+    add_adapter(continued, **SETTINGS)
     files = find_adapter(str(tmp_path / "adapter"))
     assert files is not None
-    read_adapter(going_on, files)
-    same(said(going_on.model), said(critic.model))
+    read_adapter(continued, files)
+    assert_close(logits_of(continued.model), logits_of(critic.model))
 
 
-def test_an_adapter_of_a_language_model_is_a_scorer_with_a_new_head(tmp_path: Path) -> None:
+def test_a_language_models_adapter_loads_as_a_scorer_with_a_new_head(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     critic = load_scorer(tmp_path / "adapter", kind="token", device="cpu")
     assert not critic.head.weight.any()
@@ -153,20 +152,20 @@ def test_an_adapter_of_a_language_model_is_a_scorer_with_a_new_head(tmp_path: Pa
         torch.testing.assert_close(dict(critic.model.named_parameters())[name], parameter, rtol=0, atol=1e-7)
 
 
-def test_an_adapter_on_a_reward_model_keeps_what_its_head_knew(tmp_path: Path) -> None:
+def test_an_adapter_on_a_reward_model_starts_from_its_head(tmp_path: Path) -> None:
     loaded_scorer(tmp_path / "base", "sequence").save(tmp_path / "judge")
     scorer = load_scorer(tmp_path / "judge", kind="sequence", device="cpu")
-    before = said(scorer.model)
+    before = logits_of(scorer.model)
     add_adapter(scorer, **SETTINGS)
     scorer.save(tmp_path / "adapter")
-    same(said(load_scorer(tmp_path / "adapter", kind="sequence", device="cpu").model), before)
+    assert_close(logits_of(load_scorer(tmp_path / "adapter", kind="sequence", device="cpu").model), before)
 
 
-# Adapters that peft made
+# Adapters made by peft
 
 
 def from_peft(folder: Path, base: Path, **settings: Any) -> Tensor:
-    """Saves an adapter of random numbers and gives what the model says with it."""
+    """Save an adapter of random numbers; returns the adapted model's logits."""
     model: Any = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], **settings}),
@@ -177,7 +176,7 @@ def from_peft(folder: Path, base: Path, **settings: Any) -> Tensor:
             if "lora_" in name or "modules_to_save" in name:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
-    return said(model.eval())
+    return logits_of(model.eval())
 
 
 @pytest.mark.parametrize(
@@ -190,10 +189,10 @@ def from_peft(folder: Path, base: Path, **settings: Any) -> Tensor:
         {"modules_to_save": ["lm_head"]},
     ],
 )
-def test_plain_lora_of_any_settings_is_read(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_plain_lora_with_any_settings_is_loaded(settings: dict[str, Any], tmp_path: Path) -> None:
     tiny_folder(tmp_path / "base")
     expected = from_peft(tmp_path / "adapter", tmp_path / "base", **settings)
-    same(said(load_policy(tmp_path / "adapter", device="cpu").model), expected)
+    assert_close(logits_of(load_policy(tmp_path / "adapter", device="cpu").model), expected)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +211,10 @@ def test_what_is_not_plain_lora_is_refused(settings: dict[str, Any], message: st
         with pytest.raises(ModelError, match=message):
             load_policy(tmp_path / "adapter")
     else:
-        same(said(load_policy(tmp_path / "adapter", device="cpu").model), expected)
+        assert_close(logits_of(load_policy(tmp_path / "adapter", device="cpu").model), expected)
 
 
-# What cannot be used
+# Errors
 
 
 def edited(folder: Path, **changes: Any) -> Path:
@@ -230,10 +229,10 @@ def refused(folder: Path) -> str:
     return str(error.value)
 
 
-def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_base_is_an_error(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     (tmp_path / "base").rename(tmp_path / "elsewhere")
-    message = f"an adapter of the model {tmp_path / 'base'}, which is not there: put it or a link there"
+    message = f"its base model, {tmp_path / 'base'}, does not exist: put the model or a link there"
     assert refused(tmp_path / "adapter") == f"{tmp_path / 'adapter'}: {message}"
     assert "names no base model" in refused(edited(tmp_path / "adapter", base_model_name_or_path=None))
 
@@ -243,20 +242,20 @@ def test_a_base_of_another_shape_is_an_error(tmp_path: Path) -> None:
     tiny_folder(tmp_path / "other", hidden_size=32)
     message = refused(edited(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "other")))
     assert "it has base_model.model.model.layers.0.mlp.down_proj.lora_B.weight" in message
-    assert "for which its base model has no place" in message
+    assert "which does not fit its base model" in message
     tiny_folder(tmp_path / "gpt2", "gpt2")
     message = refused(edited(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "gpt2")))
-    assert "cannot be put into its base model" in message
+    assert "does not match its base model" in message
 
 
 def test_an_adapter_of_an_adapter_is_refused_with_the_remedy(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     adapted(tmp_path / "base").save(tmp_path / "other")
     message = refused(edited(tmp_path / "other", base_model_name_or_path=str(tmp_path / "adapter")))
-    assert f"its base model, {tmp_path / 'adapter'}, is an adapter itself: `sharpen merge` it first" in message
+    assert f"its base model, {tmp_path / 'adapter'}, is itself an adapter: `sharpen merge` it first" in message
 
 
-def test_damaged_or_foreign_files_are_named(tmp_path: Path) -> None:
+def test_damaged_or_unsupported_files_are_errors(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     folder = tmp_path / "adapter"
     weights = load_file(folder / "adapter_model.safetensors")
@@ -264,18 +263,18 @@ def test_damaged_or_foreign_files_are_named(tmp_path: Path) -> None:
     save_file({n: t for n, t in weights.items() if n != name}, folder / "adapter_model.safetensors")
     assert "it lacks base_model.model.model.layers.0" in refused(folder)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    assert "an adapter without adapter_model.safetensors; only safetensors is read" in refused(folder)
-    assert "an adapter of type IA3; sharpen reads LORA" in refused(edited(folder, peft_type="IA3"))
+    assert "this adapter has no adapter_model.safetensors; only safetensors is supported" in refused(folder)
+    assert "the adapter has type IA3; only LORA is supported" in refused(edited(folder, peft_type="IA3"))
     (folder / "adapter_config.json").write_text("{")
-    assert "its adapter_config.json cannot be read" in refused(folder)
+    assert "cannot read its adapter_config.json" in refused(folder)
     (folder / "adapter_config.json").write_text("{}")
-    assert "its adapter_config.json cannot be read" in refused(folder)
+    assert "cannot read its adapter_config.json" in refused(folder)
     whole = tmp_path / "base"
     (whole / "adapter_config.json").write_text("{}")
-    assert "holds a whole model and an adapter; keep config.json or adapter_config.json" in refused(whole)
+    assert "holds both a full model and an adapter: remove config.json or adapter_config.json" in refused(whole)
 
 
-def test_a_merge_that_is_cut_off_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_merge_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     save = Policy.save
 
@@ -294,10 +293,10 @@ def test_a_merge_that_is_cut_off_leaves_no_folder(tmp_path: Path, monkeypatch: p
 
 def test_merging_needs_an_adapter_and_an_empty_folder(tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
-    with pytest.raises(ModelError, match="a whole model already, not an adapter"):
+    with pytest.raises(ModelError, match="already a full model, not an adapter"):
         merge(tmp_path / "base", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-    with pytest.raises(ModelError, match="base exists already: remove it or name another"):
+    with pytest.raises(ModelError, match="base already exists: remove it or choose another folder"):
         merge(tmp_path / "adapter", tmp_path / "base")
     assert merge(tmp_path / "adapter", tmp_path / "merged") == tmp_path / "merged"
 
@@ -310,11 +309,11 @@ def test_merging_needs_an_adapter_and_an_empty_folder(tmp_path: Path) -> None:
         ({"targets": ("q_proj",)}, "down_proj, gate_proj"),
     ],
 )
-def test_going_on_with_an_adapter_needs_its_own_settings(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_continuing_an_adapter_needs_its_settings(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     policy = load_policy(tmp_path / "base", device="cpu")
     add_adapter(policy, **SETTINGS | changes)
     files = find_adapter(str(tmp_path / "adapter"))
     assert files is not None
-    with pytest.raises(ModelError, match=f"an adapter of .*{words}.*, which model.lora does not say"):
+    with pytest.raises(ModelError, match=f"the adapter has .*{words}.*, unlike model.lora"):
         read_adapter(policy, files)

@@ -1,4 +1,4 @@
-"""Attention over segments against plain loops, by tiles and by FlexAttention."""
+"""Attention over segments, by tiles and by FlexAttention, against plain loops."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from oracles import attention as slow
-from sharpen.models import tiles
-from sharpen.models.attention import NAME, attention_over_segments
-from sharpen.models.flex import flex_over_segments, mask_of, visible
-from sharpen.models.segments import Segment, Segments
-from sharpen.models.tiles import make_tiles
+from sharpen.models.kernels.attention import NAME, attention_over_segments
+from sharpen.models.kernels.flex import flex_over_segments, mask_of, visible
+from sharpen.models.packing import attention_tiles as tiles
+from sharpen.models.packing.attention_tiles import make_tiles
+from sharpen.models.packing.segments import Segment, Segments
 from tiny_models import tiny_policy
 
 Attention = Callable[[Tensor, Tensor, Tensor, Segments, float], Tensor]
@@ -82,10 +82,8 @@ def test_tiles_give_the_values_and_gradients_of_plain_loops(
 
 @pytest.mark.parametrize("kept", [0, 4])
 @pytest.mark.parametrize("name", ROWS)
-def test_probabilities_computed_again_are_those_that_were_kept(
-    name: str, kept: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sharpen.models.attention.KEPT_COLUMNS", kept)
+def test_recomputed_probabilities_equal_saved_ones(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharpen.models.kernels.attention.SAVED_HEAD_SIZES", kept)
     segments = row(name)
     tensors = problem(segments.length, 4, 2)
     expected = values_and_gradients(by_loops, segments, tensors, 0.5)
@@ -96,7 +94,7 @@ def test_probabilities_computed_again_are_those_that_were_kept(
 
 
 def test_numbers_worked_out_by_hand() -> None:
-    """One head of size 1, keys log 1, log 2, log 3, queries 1: a token's weights are those of its keys' numbers."""
+    """One head of size 1, keys log 1, log 2, log 3, queries 1: weights are proportional to 1, 2, 3."""
     keys = torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64).log().view(1, 1, 4, 1)
     values = torch.tensor([12.0, 24.0, 36.0, 48.0], dtype=torch.float64).view(1, 1, 4, 1)
     segments = Segments((Segment(0, 2), Segment(2, 3, 0, 2), Segment(3, 4, 0, 2)), 4)
@@ -107,7 +105,7 @@ def test_numbers_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_who_sees_whom(name: str) -> None:
+def test_the_mask_of_a_row(name: str) -> None:
     segments = row(name)
     position = torch.arange(segments.length)
     none = torch.tensor(0)
@@ -119,7 +117,7 @@ def test_who_sees_whom(name: str) -> None:
 @pytest.mark.parametrize("heads", [(2, 2), (6, 2)])
 @pytest.mark.parametrize("name", ROWS)
 def test_flex_attention_gives_the_values_of_plain_loops(name: str, heads: tuple[int, int]) -> None:
-    """Its gradients exist on a GPU only."""
+    """Values only: its gradients need a GPU."""
     segments = row(name)
     *inputs, _ = (x.detach() for x in problem(segments.length, *heads))
     found, expected = (attention(*inputs, segments, 0.7) for attention in (by_flex, by_loops))
@@ -140,7 +138,7 @@ def test_bfloat16_values_differ_by_their_rounding_only() -> None:
 
 
 def test_a_group_in_tiles_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt of 3 and completions of 2 and 1: the prompt by itself, and two blocks that see it.
+    """A prompt of 3 and completions of 2 and 1: the prompt by itself, and two blocks that attend to it.
 
     The two pad 2 · 2 · (3 + 2) pairs − 2 · 5 − 1 · 4 = 6; with the prompt in the same tile it were far more.
     """
@@ -156,7 +154,7 @@ def test_a_group_in_tiles_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_query_stands_in_one_tile_with_the_keys_that_it_sees(seed: int) -> None:
+def test_every_query_is_in_one_tile_with_the_keys_it_attends_to(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     segments: list[Segment] = []
     end = 0
@@ -188,7 +186,7 @@ def test_every_query_stands_in_one_tile_with_the_keys_that_it_sees(seed: int) ->
     assert not found
 
 
-def test_padding_is_worth_no_more_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_costs_no_more_than_another_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences of 10, 9 and 3: one tile pads 19 + 91 pairs, a second one for the shortest saves 91 of them."""
     segments = (Segment(0, 10), Segment(10, 19), Segment(19, 22))
     for cost, widths in ((110, [10]), (109, [10, 3]), (18, [10, 9, 3])):
@@ -196,7 +194,7 @@ def test_padding_is_worth_no_more_than_a_tile(monkeypatch: pytest.MonkeyPatch) -
         assert [tile.query_Sc.shape[1] for tile in make_tiles(segments)] == widths
 
 
-def test_without_segments_a_model_of_this_attention_computes_as_with_sdpa() -> None:
+def test_without_segments_it_computes_the_same_as_sdpa() -> None:
     policy, own = tiny_policy(), tiny_policy()
     policy.model.config._attn_implementation = NAME
     ids = torch.tensor([[3, 4, 5, 6], [0, 0, 7, 8]])

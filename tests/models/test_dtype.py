@@ -1,4 +1,4 @@
-"""The type of matrix products: bfloat16 only where the device has it, or where it is asked for by name."""
+"""The type of matrix products: bfloat16 if the device supports it or if it is set explicitly."""
 
 import platform
 from pathlib import Path
@@ -15,9 +15,9 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 @pytest.mark.skipif(
-    not CPUINFO.is_file() or platform.machine() != "x86_64", reason="needs an x86 processor's own list of instructions"
+    not CPUINFO.is_file() or platform.machine() != "x86_64", reason="reads the flags of an x86 processor"
 )
-def test_a_processor_computes_bfloat16_where_it_lists_the_instructions() -> None:
+def test_a_cpu_computes_bfloat16_if_it_lists_the_instructions() -> None:
     flags = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")).split()
     listed = bool({"avx512_bf16", "amx_bf16"} & set(flags))
     assert computes_bfloat16(CPU) == listed
@@ -33,10 +33,10 @@ def test_auto_follows_the_processor(monkeypatch: pytest.MonkeyPatch, native: boo
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16"])
-def test_what_is_asked_for_by_name_is_obeyed(asked: str) -> None:
+def test_an_explicit_type_is_used(asked: str) -> None:
     assert resolve_dtype(asked, CPU) == asked  # type: ignore[arg-type]
 
 
-def test_a_loaded_model_has_the_type_that_auto_means_here(tmp_path: Path) -> None:
+def test_a_loaded_model_resolves_auto(tmp_path: Path) -> None:
     tiny_policy("llama").save(tmp_path)
     assert load_policy(tmp_path, compute_dtype="auto", device="cpu").compute_dtype == resolve_dtype("auto", CPU)

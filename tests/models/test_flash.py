@@ -1,4 +1,4 @@
-"""How two calls of FlashAttention become attention over segments, against plain loops, the calls being plain too."""
+"""Attention over segments from two FlashAttention calls, with slow calls in their place, against plain loops."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,9 +8,9 @@ import torch
 from test_attention import ROWS, by_loops, problem, row, values_and_gradients
 from torch import Tensor
 
-from sharpen.models import flash
-from sharpen.models.flash import flash_over_segments, spans_of
-from sharpen.models.segments import Segments
+from sharpen.models.kernels import flash
+from sharpen.models.kernels.flash import flash_over_segments, spans_of
+from sharpen.models.packing.segments import Segments
 
 
 def sequences(q_edges: Tensor, k_edges: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -19,7 +19,7 @@ def sequences(q_edges: Tensor, k_edges: Tensor) -> Iterator[tuple[slice, slice]]
 
 
 def scores(q: Tensor, k: Tensor, causal: bool, scale: float) -> Tensor:
-    """[H, queries, keys], a key head for several query heads."""
+    """[H, queries, keys], a KV head for several query heads."""
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     s = torch.einsum("qhd,khd->hqk", q, k) * scale
     return s + torch.full(s.shape[1:], -torch.inf).triu(1) if causal else s
@@ -38,7 +38,7 @@ def forward(q, k, v, q_edges, k_edges, longest_q, longest_k, causal, scale):  # 
 
 
 def backward(grad, q, k, v, mixed, lse, q_edges, k_edges, longest_q, longest_k, causal, scale):  # type: ignore[no-untyped-def]
-    """P = exp(S − lse); dV = Pᵀ dO, dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O)): what FlashAttention does with its arguments."""
+    """P = exp(S − lse); dV = Pᵀ dO, dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O)), as FlashAttention computes them."""
     grads = [torch.zeros_like(x) for x in (q, k, v)]
     share = q.shape[1] // k.shape[1]
     for at, seen in sequences(q_edges, k_edges):

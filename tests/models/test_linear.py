@@ -1,4 +1,4 @@
-"""Products through oneDNN against torch's own, and who gets them."""
+"""Matrix products through oneDNN against PyTorch's, and where they are used."""
 
 import copy
 from pathlib import Path
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
-from sharpen.models import linear
-from sharpen.models.linear import Linear, outer, product, switch_linears
+from sharpen.models.kernels import linear, private_torch
+from sharpen.models.kernels.linear import Linear, outer, product, switch_linears
 from tiny_models import loaded_policy
 
 has_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
-    reason="this torch is built without oneDNN",
+    not torch.backends.mkldnn.is_available() or not private_torch.HAS_ONEDNN_LINEAR,
+    reason="this PyTorch has no oneDNN",
 )
 
 
 @pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN on any processor and for any size."""
+def onednn_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use oneDNN on any processor and for any size."""
     monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(linear, "LEAST_OPERATIONS", 0.0)
 
@@ -44,11 +44,11 @@ INPUTS = {
 
 
 @has_onednn
-@pytest.mark.usefixtures("everywhere")
+@pytest.mark.usefixtures("onednn_everywhere")
 @pytest.mark.parametrize("outputs", [1, 5, 24, 100])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("name", INPUTS)
-def test_values_and_gradients_are_those_of_torch_in_float64(name: str, bias: bool, outputs: int) -> None:
+def test_values_and_gradients_equal_torch_in_float64(name: str, bias: bool, outputs: int) -> None:
     module = nn.Linear(24, outputs, bias=bias)
     switch_linears(module)
     assert type(module) is Linear
@@ -69,7 +69,7 @@ def test_values_and_gradients_are_those_of_torch_in_float64(name: str, bias: boo
 
 
 @has_onednn
-@pytest.mark.usefixtures("everywhere")
+@pytest.mark.usefixtures("onednn_everywhere")
 def test_numbers_worked_out_by_hand() -> None:
     a, b = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0], [0.0, 1.0]])
     assert product(a, b).tolist() == [[17.0, 23.0, 2.0], [39.0, 53.0, 4.0]]
@@ -80,7 +80,7 @@ def test_numbers_worked_out_by_hand() -> None:
 
 
 @has_onednn
-@pytest.mark.usefixtures("everywhere")
+@pytest.mark.usefixtures("onednn_everywhere")
 def test_a_frozen_weight_or_input_gets_no_gradient() -> None:
     module = nn.Linear(24, 5)
     switch_linears(module)
@@ -93,8 +93,8 @@ def test_a_frozen_weight_or_input_gets_no_gradient() -> None:
 
 
 @has_onednn
-@pytest.mark.usefixtures("everywhere")
-def test_float64_and_autocast_are_torchs_own() -> None:
+@pytest.mark.usefixtures("onednn_everywhere")
+def test_float64_and_autocast_use_torch() -> None:
     module = nn.Linear(24, 5)
     own = copy.deepcopy(module)
     switch_linears(module)
@@ -106,7 +106,7 @@ def test_float64_and_autocast_are_torchs_own() -> None:
 
 
 @has_onednn
-def test_a_machine_where_torch_is_as_fast_keeps_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_are_not_switched_where_torch_is_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
     module = nn.Sequential(nn.Linear(600, 600))
     switch_linears(module)
@@ -124,9 +124,7 @@ def test_a_machine_where_torch_is_as_fast_keeps_its_modules(monkeypatch: pytest.
         ("", "DEFAULT", False),
     ],
 )
-def test_which_machines_take_onednn(
-    vendor: str, capability: str, faster: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_which_machines_use_onednn(vendor: str, capability: str, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "_vendor", lambda: vendor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
@@ -138,8 +136,8 @@ def test_which_machines_take_onednn(
 
 
 @has_onednn
-@pytest.mark.usefixtures("everywhere")
-def test_a_loaded_model_keeps_its_names_and_every_linear_is_still_one(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("onednn_everywhere")
+def test_a_loaded_model_keeps_its_names_and_nn_linear_instances(tmp_path: Path) -> None:
     policy = loaded_policy(tmp_path / "model")
     linears = [name for name, module in policy.model.named_modules() if isinstance(module, nn.Linear)]
     # Two layers of q, k, v, o, gate, up, down, and the head.

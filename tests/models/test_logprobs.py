@@ -38,7 +38,7 @@ def test_value_entropy_and_gradients_equal_torch(rows_per_chunk: int, temperatur
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13)
 
 
-def test_worked_numbers() -> None:
+def test_numbers_worked_out_by_hand() -> None:
     """Logits log 1, log 2, log 5: probabilities 1/8, 2/8, 5/8; halved by temperature 2 they are 1, √2, √5."""
     weight = torch.tensor([[1.0], [2.0], [5.0]], dtype=torch.float64).log()
     hidden, targets = torch.ones(2, 1, dtype=torch.float64), torch.tensor([2, 0])
@@ -60,7 +60,7 @@ def test_a_frozen_part_gets_no_gradient_and_the_other_the_same() -> None:
     torch.testing.assert_close(torch.autograd.grad((upstream * alone).sum(), weight)[0], both[1], rtol=0, atol=0)
 
 
-def test_logits_far_apart_neither_overflow_nor_lose_the_rest() -> None:
+def test_logits_far_apart_neither_overflow_nor_underflow() -> None:
     weight = torch.tensor([[0.0], [1000.0], [999.0]])
     found, entropy, _ = selected_logprobs(torch.ones(1, 1), weight, torch.tensor([2]), 1.0)
     p = math.exp(-1) / (1 + math.exp(-1))
@@ -82,7 +82,7 @@ def test_bfloat16_products_differ_by_their_rounding_only() -> None:
 
 
 def both_heads(entropy_gradient, hidden, weight, targets, temperature, reference, rows_per_chunk):
-    """The chunked head and the one over logits that are there already."""
+    """The chunked head, and the function of given logits."""
     chunked = selected_logprobs(
         hidden,
         weight,
@@ -100,14 +100,14 @@ def both_heads(entropy_gradient, hidden, weight, targets, temperature, reference
 
 
 def ref_problem() -> tuple[Tensor, Tensor]:
-    """A reference of another width."""
+    """A reference with another hidden size."""
     generator = torch.Generator().manual_seed(9)
     return tuple(torch.randn(n, H + 2, generator=generator, dtype=torch.float64) for n in (N, V))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("rows_per_chunk", [1, 5, 13, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
-def test_each_value_is_that_of_the_formula(rows_per_chunk: int, temperature: float) -> None:
+def test_values_follow_the_formulas(rows_per_chunk: int, temperature: float) -> None:
     hidden, weight, targets, _ = problem()
     ref_hidden, ref_weight = ref_problem()
     logits = (hidden @ weight.T).tolist()
@@ -149,8 +149,8 @@ def test_the_gradients_of_entropy_and_exact_kl_equal_autograd_over_the_whole_voc
             torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
 
 
-def test_worked_numbers_of_entropy_and_kl() -> None:
-    """π = (1/2, 1/2) against π_ref = (1/4, 3/4), and its mirror, with the gradients by the logits."""
+def test_numbers_worked_out_by_hand_of_entropy_and_kl() -> None:
+    """π = (1/2, 1/2) against π_ref = (1/4, 3/4), and its mirror, with the gradients of the logits."""
     one = torch.ones(1, 1, dtype=torch.float64)
     even = torch.tensor([[0.0], [0.0]], dtype=torch.float64)
     odd = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
@@ -209,7 +209,7 @@ def test_no_gradient_reaches_the_reference() -> None:
 
 
 def test_no_tensor_of_all_tokens_and_the_vocabulary_exists() -> None:
-    """Neither forward nor backward makes more than a chunk of logits, also with entropy and KL."""
+    """Forward and backward allocate at most a chunk of logits, also with entropy and KL."""
     tokens, vocabulary, chunk = 64, 512, 8
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(tokens, H, generator=generator, requires_grad=True)
@@ -239,7 +239,7 @@ def test_no_tensor_of_all_tokens_and_the_vocabulary_exists() -> None:
 
 
 class Count(TorchDispatchMode):
-    """Products of matrices and the largest tensor that are made within."""
+    """Counts matrix products and records the largest tensor."""
 
     products = largest = 0
 
@@ -252,8 +252,8 @@ class Count(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("rows_per_chunk", "products"), [(13, 3), (100, 3), (7, 2 * 3 + 1), (5, 3 * 3 + 2)])
-def test_logits_that_fit_one_chunk_are_computed_once(rows_per_chunk: int, products: int) -> None:
-    """Forward, and two gradients, for each chunk; those behind the first compute their logits again."""
+def test_the_logits_of_the_first_chunk_are_computed_once(rows_per_chunk: int, products: int) -> None:
+    """One product forward and two backward per chunk; all but the first chunk recompute their logits."""
     hidden, weight, targets, upstream = problem()
     with Count() as count:
         found = selected_logprobs(hidden, weight, targets, 0.7, chunk_bytes=8 * V * rows_per_chunk)
@@ -262,8 +262,8 @@ def test_logits_that_fit_one_chunk_are_computed_once(rows_per_chunk: int, produc
     assert count.largest == max(min(N, rows_per_chunk) * V, V * H)
 
 
-def test_a_token_that_is_all_but_certain_keeps_the_precision_of_its_small_gradient() -> None:
-    """Logits 8 and 0: 1 − π = 1 / (1 + e⁸) = 0.0003, where bfloat16 numbers lie 0.004 apart beside 1."""
+def test_an_almost_certain_token_has_an_accurate_small_gradient() -> None:
+    """Logits 8 and 0: 1 − π = 1 / (1 + e⁸) = 0.0003, where bfloat16 numbers near 1 are 0.004 apart."""
     hidden = torch.tensor([[8.0]], requires_grad=True)
     weight = torch.tensor([[1.0], [0.0]], requires_grad=True)
     found = selected_logprobs(hidden, weight, torch.tensor([0]), 1.0, torch.bfloat16)
@@ -275,7 +275,7 @@ def test_a_token_that_is_all_but_certain_keeps_the_precision_of_its_small_gradie
 
 
 @pytest.mark.parametrize("blocks", [1, 4 * V, 3 * 8 * V, 2**22])
-def test_the_block_that_is_worked_on_at_a_time_changes_nothing(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_changes_nothing(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharpen.models.head.BLOCK_BYTES", blocks)
     hidden, weight, targets, _ = problem()
     all_logprobs = (hidden @ weight.T / 0.7).log_softmax(dim=-1)

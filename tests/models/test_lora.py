@@ -1,4 +1,4 @@
-"""LoRA: the gradient of an adapter is the dense one by the chain rule; with it off the model is its base."""
+"""LoRA: gradients follow from the dense ones by the chain rule; without its adapter the model equals its base."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from sharpen.errors import RecipeError
-from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.forward import MicrobatchLimits, all_outputs, microbatches
 from sharpen.models.load import prepare
-from sharpen.models.lora import adapted_layers, add_adapter, halve_frozen, merged_weight
+from sharpen.models.lora import add_adapter, merged_weight, store_frozen_in_bfloat16
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.training.update import Limits, _microbatches, all_outputs
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Batch
 from tiny_models import (
     assert_same_gradients,
@@ -32,7 +32,7 @@ from tiny_models import (
 )
 from tiny_models import gradients as gradients_of
 
-LIMITS = Limits(60, shared_prompt=True)
+LIMITS = MicrobatchLimits(60, shared_prompt=True)
 RANK, ALPHA = 3, 5
 SCALE = ALPHA / RANK
 
@@ -43,13 +43,13 @@ def adapted(architecture: str = "llama", *, targets: Any = "all-linear", **setti
     add_adapter(policy, rank=RANK, alpha=ALPHA, targets=targets, seed=4)
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
-        for parameter in adapter_weights(policy).values():
+        for parameter in adapter_weights(policy.model, policy.head_name).values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return policy
 
 
 def dense(policy: Policy, architecture: str, **settings: Any) -> nn.Module:
-    """The same model without peft, its weights W + (alpha / rank) · B A by plain arithmetic."""
+    """The same model without peft, with weights W + (alpha / rank) · B A."""
     model = tiny_model(architecture, **settings).to(next(policy.model.parameters()).dtype)
     parts = dict(policy.model.named_parameters())
     with torch.no_grad():
@@ -68,7 +68,7 @@ def loss_of(logprobs: Tensor, batch: Batch) -> Tensor:
 
 
 def backward(policy: Policy, batch: Batch) -> None:
-    for rows, _ in _microbatches(policy, batch, LIMITS, "sequence"):
+    for rows in microbatches(policy, batch, LIMITS):
         said_BT = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"})).logprobs_BT
         assert said_BT is not None
         loss_of(said_BT, batch).backward()
@@ -88,7 +88,7 @@ def backward(policy: Policy, batch: Batch) -> None:
 def test_the_gradient_is_that_of_the_dense_model_by_the_chain_rule(
     architecture: str, layers: int, dtype: torch.dtype, tolerance: float, checkpointing: bool
 ) -> None:
-    """G = dL/dW of the dense model, computed by its own forward: dL/dB = s G Aᵀ and dL/dA = s Bᵀ G."""
+    """G = dL/dW of the dense model, from its own forward: dL/dB = s G Aᵀ and dL/dA = s Bᵀ G."""
     policy = adapted(architecture, dtype=dtype)
     if checkpointing:
         prepare(policy.model, device="cpu", gradient_checkpointing=True)
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_dense_model_by_the_chain_rule(
     plain = dense(policy, architecture)
     loss_of(torch.stack(own_logprobs(plain, batch, 0.7)), batch).backward()
     gradients = gradients_of(plain)
-    found = adapter_weights(policy)
+    found = adapter_weights(policy.model, policy.head_name)
     names = {name.partition(".lora_")[0] for name in found}
     assert len(names) == layers
     expected: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ def test_at_the_start_the_model_is_its_base_bit_for_bit() -> None:
     again, other = tiny_policy(), tiny_policy()
     add_adapter(again, rank=4, alpha=8, targets="all-linear", seed=1)
     add_adapter(other, rank=4, alpha=8, targets="all-linear", seed=2)
-    mine, same, others = (adapter_weights(p) for p in (policy, again, other))
+    mine, same, others = (adapter_weights(p.model, p.head_name) for p in (policy, again, other))
     assert all(torch.equal(mine[name], same[name]) for name in mine)
     for name in mine:
         if ".lora_A." in name:
@@ -141,7 +141,7 @@ def test_at_the_start_the_model_is_its_base_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_with_the_adapter_off_it_says_what_the_base_says_bit_for_bit(architecture: str) -> None:
+def test_without_its_adapter_the_policy_equals_the_base_bit_for_bit(architecture: str) -> None:
     base, policy = tiny_policy(architecture), adapted(architecture)
     reference = base_policy(policy)
     batch = ragged_batch(len(policy.tokenizer))
@@ -156,12 +156,12 @@ def test_with_the_adapter_off_it_says_what_the_base_says_bit_for_bit(architectur
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> None:
-    """Σ π (log π − log π_ref) over the vocabulary, the two models computed apart."""
+    """Σ π (log π − log π_ref) over the vocabulary, computed from the two models separately."""
     policy = adapted(architecture, dtype=torch.float64)
     batch = ragged_batch(len(policy.tokenizer))
     other = copy_policy(policy)
     with torch.no_grad():
-        for parameter in adapter_weights(other).values():
+        for parameter in adapter_weights(other.model, other.head_name).values():
             parameter.mul_(-0.5)
     logits = own_logits(dense(policy, architecture), batch)
     plain = tiny_model(architecture).double()
@@ -174,13 +174,13 @@ def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> N
         assert found_BT.max() > 0.01
 
 
-def test_a_second_adapter_follows_or_trails_on_the_same_base() -> None:
-    """Of A and of B each: 0.9 · old + 0.1 · new."""
+def test_a_reference_adapter_is_synchronised_or_averaged_on_the_shared_base() -> None:
+    """A and B are averaged separately: 0.9 · old + 0.1 · new."""
     policy = adapted(dtype=torch.float64)
     before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
     reference = copy_policy(policy)
     with torch.no_grad():
-        for parameter in adapter_weights(policy).values():
+        for parameter in adapter_weights(policy.model, policy.head_name).values():
             parameter.add_(1.0)
     average(reference, policy, 0.9)
     for name, parameter in reference.model.named_parameters():
@@ -188,7 +188,10 @@ def test_a_second_adapter_follows_or_trails_on_the_same_base() -> None:
         torch.testing.assert_close(parameter.data, before[name] + 0.1 * moved, rtol=0, atol=1e-15)
         assert (parameter is dict(policy.model.named_parameters())[name]) is not moved
     follow(reference, policy)
-    mine, theirs = adapter_weights(reference), adapter_weights(policy)
+    mine, theirs = (
+        adapter_weights(reference.model, reference.head_name),
+        adapter_weights(policy.model, policy.head_name),
+    )
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert all(torch.equal(p, before[name]) for name, p in policy.model.named_parameters() if ".lora_" not in name)
     assert reference.parameters() == []
@@ -214,7 +217,7 @@ def test_a_merged_weight_by_hand() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_merged_weights_say_what_the_adapter_says(architecture: str) -> None:
+def test_merged_weights_give_the_same_outputs_as_the_adapter(architecture: str) -> None:
     policy = adapted(architecture)
     batch = ragged_batch(len(policy.tokenizer))
     merged = tiny_policy(architecture)
@@ -257,7 +260,7 @@ def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None
     assert (said_BT - all_outputs(base_policy(policy), batch, "logprobs", 1.0, LIMITS)).abs().max() > 3
 
 
-def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_changes() -> None:
+def test_frozen_matrices_are_stored_in_bfloat16_only_if_lossless() -> None:
     policy = adapted(compute_dtype="bfloat16")
     layers = adapted_layers(policy.model)
     with torch.no_grad():
@@ -267,7 +270,7 @@ def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_chang
     with torch.no_grad():
         first.base_layer.weight[0, 0] = 1 + 2**-20
     twin = copy.deepcopy(policy)
-    halve_frozen(policy)
+    store_frozen_in_bfloat16(policy)
     assert first.base_layer.weight.dtype == torch.float32
     assert {layer.base_layer.weight.dtype for layer in layers.values() if layer is not first} == {torch.bfloat16}
     assert policy.model.get_output_embeddings().weight.dtype == torch.float32
@@ -284,12 +287,12 @@ def test_frozen_matrices_that_are_bfloat16_numbers_are_held_so_and_nothing_chang
         assert torch.equal(merged_weight(mine), merged_weight(theirs))
 
 
-def test_where_the_model_computes_in_float32_nothing_is_halved() -> None:
+def test_a_float32_model_keeps_its_frozen_matrices_in_float32() -> None:
     policy = adapted()
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.copy_(parameter.bfloat16())
-    halve_frozen(policy)
+    store_frozen_in_bfloat16(policy)
     assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
 
 
@@ -320,13 +323,16 @@ def test_targets_by_the_end_of_their_names() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("q_porj", r"`q_porj` is no linear layer of this model. Did you mean `q_proj`\? LoRA can adapt: down_proj, ga"),
-        ("proj", "`proj` is no linear layer"),
-        ("mlp", "`mlp` is no linear layer"),
-        ("embed_tokens", "`embed_tokens` is no linear layer"),
+        (
+            "q_porj",
+            r"`q_porj` is not a linear layer of this model. Did you mean `q_proj`\? LoRA can adapt: down_proj",
+        ),
+        ("proj", "`proj` is not a linear layer"),
+        ("mlp", "`mlp` is not a linear layer"),
+        ("embed_tokens", "`embed_tokens` is not a linear layer"),
         ("lm_head", "`lm_head` is the head of this model. LoRA can adapt: down_proj, gate_proj"),
     ],
 )
-def test_what_cannot_be_adapted_is_named(target: str, message: str) -> None:
+def test_targets_that_cannot_be_adapted_are_errors(target: str, message: str) -> None:
     with pytest.raises(RecipeError, match=rf"model\.lora\.targets: {message}"):
         adapted(targets=("q_proj", target))

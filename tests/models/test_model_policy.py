@@ -1,4 +1,4 @@
-"""Loading a model and what is known of it. (Named so because tests/losses has a test_policy.py.)"""
+"""Loading a model and what is known of it. (tests/functional/losses has a test_policy.py.)"""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tiny_models import ALPHABET, loaded_policy, loaded_scorer, own_logprobs, ra
 
 
 def edit(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file; None takes a key out."""
+    """Change keys of a JSON file; None removes a key."""
     settings = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
 
@@ -35,7 +35,7 @@ def test_a_model_without_an_end_of_sequence_token_is_refused(tmp_path: Path) -> 
     # Left out, it would be Llama's own default.
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
     edit(folder / "tokenizer_config.json", eos_token=None)
-    with pytest.raises(ModelError, match="names an end-of-sequence token") as error:
+    with pytest.raises(ModelError, match="no end-of-sequence token") as error:
         load_policy(folder, device="cpu")
     assert str(folder) in str(error.value)
 
@@ -46,8 +46,8 @@ def test_a_model_without_a_pad_token_pads_with_an_end_token(tmp_path: Path) -> N
     assert load_policy(folder, device="cpu").pad_id == 1
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: not a model folder, there is no folder of this name"):
+def test_a_path_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere: not a model folder: there is no such folder"):
         load_policy(tmp_path / "nowhere")
     folder = tiny_folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()
@@ -106,14 +106,14 @@ def test_dropout_is_off_also_in_training_mode_which_gradient_checkpointing_needs
 
 
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
-def test_the_type_that_it_computes_in(compute_dtype: str, tmp_path: Path) -> None:
+def test_the_compute_dtype(compute_dtype: str, tmp_path: Path) -> None:
     policy = load_policy(tiny_folder(tmp_path / "model"), compute_dtype=compute_dtype, device="cpu")
     with policy.autocast():
         assert (policy.model.lm_head(torch.ones(1, 16))).dtype == getattr(torch, compute_dtype)
     assert policy.model.lm_head.weight.dtype == torch.float32
 
 
-def test_a_reward_model_is_no_language_model(tmp_path: Path) -> None:
+def test_a_reward_model_is_not_loaded_as_a_policy(tmp_path: Path) -> None:
     loaded_scorer(tmp_path / "causal", kind="sequence").save(tmp_path / "judge")
     with pytest.raises(ModelError, match="LlamaForSequenceClassification, such as a reward model"):
         load_policy(tmp_path / "judge", device="cpu")

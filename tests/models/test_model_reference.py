@@ -1,4 +1,4 @@
-"""Copies of a policy that serve as its reference."""
+"""The reference policy: copies, synchronised copies and moving averages."""
 
 import pytest
 import torch
@@ -55,15 +55,15 @@ def test_a_moving_average_by_hand() -> None:
     assert reference.parameters() == []
 
 
-def test_what_cannot_be_averaged_is_refused() -> None:
+def test_averaging_needs_a_valid_decay_and_equal_shapes() -> None:
     policy = tiny_policy()
     with pytest.raises(ValueError, match=r"decay is 1\.5"):
         average(copy_policy(policy), policy, 1.5)
-    with pytest.raises(ValueError, match="not of the same shape"):
+    with pytest.raises(ValueError, match="differ in shape"):
         follow(copy_policy(tiny_policy("gpt2")), policy)
 
 
-def test_a_copy_of_compiled_layers_is_compiled_in_its_turn() -> None:
+def test_a_copy_of_compiled_layers_is_compiled() -> None:
     policy = tiny_policy()
     layers = policy.model.get_decoder().layers
     layers[1].compile(backend="eager")

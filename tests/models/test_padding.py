@@ -1,4 +1,4 @@
-"""What a reward model pads with: transformers reads a score at the last token that is not padding."""
+"""The padding token of reward models: transformers reads a score at the last token that is not padding."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transformers import (
     AutoTokenizer,
 )
 
-from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.adapter import adapter_weights
 from sharpen.models.lora import add_adapter
 from sharpen.models.merge import merge
 from sharpen.models.padding import same_tokens
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Completion, Finish, Group, Prompt, Segment
+from sharpen.types import Completion, Finish, Group, Prompt
 from tiny_models import EOS, tiny_folder, without_padding
 
 PROMPT = "1+2="
@@ -59,7 +59,7 @@ def scored_here(folder: Path, policy: Any) -> list[float]:
     for text in TEXTS:
         ids = tuple(policy(text)["input_ids"])
         finish = Finish.EOS if text.endswith("<eos>") else Finish.LENGTH
-        completions.append(Completion(ids, text, (True,) * len(ids), (Segment(0, len(ids), "model"),), finish))
+        completions.append(Completion(ids, text, (True,) * len(ids), finish))
     prompt = Prompt(PROMPT, tuple(policy(PROMPT)["input_ids"]), PROMPT, {"prompt": PROMPT})
     (scores,) = reward.score([Group(prompt, tuple(completions))])
     totals = [score.total for score in scores]
@@ -69,7 +69,7 @@ def scored_here(folder: Path, policy: Any) -> list[float]:
 
 @torch.no_grad()
 def scored_by_transformers(folder: Path, side: str | None) -> list[float]:
-    """One text at a time where ``side`` is None, else all in one batch that is padded there."""
+    """One text at a time if ``side`` is None, else one batch padded on that side."""
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = [PROMPT + text for text in TEXTS]
@@ -97,7 +97,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, int, int]]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_transformers_gives_the_number_that_is_given_here(family: str, tmp_path: Path) -> None:
+def test_transformers_gives_the_same_score(family: str, tmp_path: Path) -> None:
     settings, (name, pad_id, rows) = FAMILIES[family]
     base = folder_of(tmp_path / "base", **settings)
     policy = AutoTokenizer.from_pretrained(base)
@@ -113,8 +113,8 @@ def test_transformers_gives_the_number_that_is_given_here(family: str, tmp_path:
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "gemma3_text", "mixtral"])
-def test_so_it_does_for_other_architectures(architecture: str, tmp_path: Path) -> None:
-    """GPT-2 numbers its positions, so that padding on the left would move them."""
+def test_transformers_gives_the_same_score_for_other_architectures(architecture: str, tmp_path: Path) -> None:
+    """GPT-2 has absolute positions, which padding on the left would shift."""
     base = folder_of(tmp_path / "base", architecture=architecture)
     with_head(load_scorer(base, kind="sequence", device="cpu")).save(tmp_path / "saved")
     here = scored_here(tmp_path / "saved", AutoTokenizer.from_pretrained(base))
@@ -123,7 +123,7 @@ def test_so_it_does_for_other_architectures(architecture: str, tmp_path: Path) -
 
 
 def test_a_token_that_ends_a_turn_or_a_completion_pads_nothing(tmp_path: Path) -> None:
-    """One that the chat template writes, and one that is among several end-of-sequence tokens of the generation."""
+    """A token of the chat template, and one of several end-of-sequence tokens of the generation configuration."""
     for case in ("template", "generation", "configuration"):
         base = folder_of(tmp_path / case, pad_token="<bos>", config_pad=0)
         if case == "template":
@@ -144,7 +144,7 @@ def test_a_reward_model_of_the_hub_keeps_its_padding(tmp_path: Path) -> None:
     assert load_scorer(base, kind="sequence", device="cpu").config.pad_token_id == 0
 
 
-def test_the_new_row_is_0_and_costs_no_random_number(tmp_path: Path) -> None:
+def test_the_new_embedding_is_0_and_uses_no_random_numbers(tmp_path: Path) -> None:
     base = folder_of(tmp_path / "base")
     state = torch.get_rng_state()
     scorer = load_scorer(base, kind="sequence", device="cpu")
@@ -156,7 +156,7 @@ def test_the_new_row_is_0_and_costs_no_random_number(tmp_path: Path) -> None:
     assert rows.requires_grad
 
 
-def test_what_was_saved_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_saved_scorer_loads_unchanged(tmp_path: Path) -> None:
     base = folder_of(tmp_path / "base")
     with_head(load_scorer(base, kind="sequence", device="cpu")).save(tmp_path / "first")
     again = load_scorer(tmp_path / "first", kind="sequence", device="cpu")
@@ -168,13 +168,13 @@ def test_what_was_saved_comes_back_as_it_was(tmp_path: Path) -> None:
     assert again.model.get_input_embeddings().padding_idx == again.pad_id == 20
 
 
-def test_an_adapter_merges_to_the_same_number(tmp_path: Path) -> None:
+def test_a_merged_adapter_gives_the_same_score(tmp_path: Path) -> None:
     base = folder_of(tmp_path / "base")
     scorer = load_scorer(base, kind="sequence", device="cpu")
     add_adapter(scorer, rank=3, alpha=5, targets="all-linear", seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in adapter_weights(scorer).values():
+        for parameter in adapter_weights(scorer.model, scorer.head_name).values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     scorer.save(tmp_path / "adapter")
     here = scored_here(tmp_path / "adapter", AutoTokenizer.from_pretrained(base))
@@ -194,7 +194,7 @@ def test_an_adapter_merges_to_the_same_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pad", ["<eos>", None])
 def test_a_scorer_of_tokens_pads_with_any_token(pad: str | None, tmp_path: Path) -> None:
-    """It has a score at each token, whatever it is padded with; its vocabulary and its configuration stay."""
+    """Scores do not depend on the padding token; vocabulary and configuration do not change."""
     base = folder_of(tmp_path / "base", pad_token=pad, config_pad=None)
     scorer = with_head(load_scorer(base, kind="token", device="cpu"))
     scorer.save(tmp_path / "saved")
@@ -214,7 +214,7 @@ def test_a_scorer_of_tokens_pads_with_any_token(pad: str | None, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("of", "kind"), [("sequence", "token"), ("token", "sequence")])
-def test_either_kind_begins_as_the_other(of: Kind, kind: Kind, tmp_path: Path) -> None:
+def test_either_kind_loads_from_the_other(of: Kind, kind: Kind, tmp_path: Path) -> None:
     base = folder_of(tmp_path / "base")
     first = with_head(load_scorer(base, kind=of, device="cpu"))
     first.save(tmp_path / "first")
@@ -223,7 +223,7 @@ def test_either_kind_begins_as_the_other(of: Kind, kind: Kind, tmp_path: Path) -
     assert second.tokenizer.pad_token == "<|pad|>"
 
 
-def test_a_padding_token_more_is_the_same_vocabulary(tmp_path: Path) -> None:
+def test_an_additional_padding_token_is_the_same_vocabulary(tmp_path: Path) -> None:
     policy = AutoTokenizer.from_pretrained(folder_of(tmp_path / "base"))
     scorer = load_scorer(tmp_path / "base", kind="sequence", device="cpu").tokenizer
     assert len(scorer) == len(policy) + 1

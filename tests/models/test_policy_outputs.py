@@ -1,4 +1,4 @@
-"""What a policy says of the tokens of a batch, against its own forward pass one sequence at a time."""
+"""A policy's outputs for a batch, against its own forward pass one sequence at a time."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oracles import distributions
 from sharpen.errors import ModelError
-from sharpen.models.plan import plan
+from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.policy import Policy, load_policy
 from sharpen.types import Batch
 from tiny_models import (
@@ -89,7 +89,7 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
     policy.model.zero_grad()
     policy.value_head.zero_grad()
     found = {n: torch.zeros(batch.tokens_BT.shape, dtype=torch.float64) for n in NAMES}
-    for rows in plan(
+    for rows in plan_microbatches(
         batch, tokens_per_microbatch=tokens, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     ):
         outputs = policy.outputs(batch, rows, TEMPERATURE, ALL, reference)
@@ -112,7 +112,9 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
 def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
     policy, reference = (tiny_policy(architecture, dtype=torch.float64, seed=seed) for seed in (0, 7))
     batch = ragged_batch(policy.config.vocab_size)
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=policy.plain, cost=policy.cost, padded=not policy.plain)
+    (rows,) = plan_microbatches(
+        batch, tokens_per_microbatch=10_000, shared=policy.plain, cost=policy.cost, padded=not policy.plain
+    )
     outputs = policy.outputs(batch, rows, TEMPERATURE, frozenset({"entropy", "exact_kl"}), reference)
     ours, theirs = own_logits(policy.model, batch)[5], own_logits(reference.model, batch)[5]
     assert batch.mask_BT[5, 1]
@@ -122,10 +124,12 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_only_what_is_needed_is_there_and_the_entropy_has_a_gradient_only_then(architecture: str) -> None:
+def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(architecture: str) -> None:
     policy = with_values(tiny_policy(architecture))
     batch = ragged_batch(policy.config.vocab_size)
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=policy.plain, cost=policy.cost, padded=not policy.plain)
+    (rows,) = plan_microbatches(
+        batch, tokens_per_microbatch=10_000, shared=policy.plain, cost=policy.cost, padded=not policy.plain
+    )
 
     def present(*needs: str) -> set[str]:
         outputs = policy.outputs(batch, rows, 1.0, frozenset(needs), policy)
@@ -144,17 +148,17 @@ def test_only_what_is_needed_is_there_and_the_entropy_has_a_gradient_only_then(a
     torch.testing.assert_close(shown.entropy_BT, trained.entropy_BT.detach())
 
 
-def test_what_cannot_be_answered_is_said() -> None:
+def test_outputs_that_are_not_available_are_errors() -> None:
     policy = tiny_policy()
     batch = ragged_batch(policy.config.vocab_size)
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
+    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
     with pytest.raises(ValueError, match="no value head"):
         policy.outputs(batch, rows, 1.0, frozenset({"values"}))
     with pytest.raises(ValueError, match="Scorer"):
         policy.outputs(batch, rows, 1.0, frozenset({"scores"}))
-    with pytest.raises(ValueError, match="needs a reference"):
+    with pytest.raises(ValueError, match="needs a Policy as its reference"):
         policy.outputs(batch, rows, 1.0, frozenset({"exact_kl"}))
-    with pytest.raises(ModelError, match="same architecture and vocabulary"):
+    with pytest.raises(ModelError, match="must have the architecture and vocabulary"):
         policy.outputs(batch, rows, 1.0, frozenset({"exact_kl"}), tiny_policy("gpt2"))
 
 
@@ -164,7 +168,9 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
     rounded = with_values(tiny_policy(architecture, compute_dtype="bfloat16"))
     reference = tiny_policy(architecture, seed=7)
     batch = ragged_batch(exact.config.vocab_size)
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=exact.plain, cost=exact.cost, padded=not exact.plain)
+    (rows,) = plan_microbatches(
+        batch, tokens_per_microbatch=10_000, shared=exact.plain, cost=exact.cost, padded=not exact.plain
+    )
     one, other = (p.outputs(batch, rows, 1.0, ALL, reference) for p in (exact, rounded))
     for field in NAMES.values():
         mine, theirs = getattr(other, field), getattr(one, field)
@@ -174,7 +180,7 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
         assert 0 < error_BT.max() < 8 * 2**-8 * theirs.abs().max()
 
 
-def test_a_new_value_head_says_0_and_is_trained_with_the_policy() -> None:
+def test_a_new_value_head_gives_0_and_is_trained_with_the_policy() -> None:
     policy = tiny_policy()
     before, state = len(policy.parameters()), torch.get_rng_state()
     policy.add_value_head()
@@ -209,7 +215,7 @@ def test_a_mixture_of_experts_loads_and_learns_what_it_is_trained_on(architectur
     assert not policy.plain
     batch = ragged_batch(policy.config.vocab_size)
     own_BT = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_BT
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=False, cost=policy.cost, padded=True)
+    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=False, cost=policy.cost, padded=True)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.01)
     losses = []
     for step in range(4):

@@ -1,4 +1,4 @@
-"""Reward models and critics: what they say, how they are loaded and saved."""
+"""Reward models and critics: scores, loading and saving."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from sharpen.errors import ModelError
-from sharpen.models.plan import Cost, plan
+from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, loaded_scorer, ragged_batch, tiny_folder, weighted
@@ -26,13 +26,13 @@ SETTINGS = {"gemma3_text": {"sliding_window": 4}}
 
 
 def batch_without_padding_tokens(seed: int = 0) -> Batch:
-    """transformers takes the last token that is not padding for the last of the sequence."""
+    """transformers reads the score at the last token that is not padding."""
     batch = ragged_batch(20, seed=seed)
     return replace(batch, tokens_BT=batch.tokens_BT.clamp(min=1))
 
 
 def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
-    """The score at each position by the model's own forward pass: for a whole sequence's score, one prefix each."""
+    """The score at each position by the model's own forward pass; of kind "sequence", one prefix at a time."""
     if scorer.kind == "token":
         return scorer.model(input_ids=ids[None]).logits[0, :, 0]
     return torch.stack([scorer.model(input_ids=ids[None, : k + 1]).logits[0, 0] for k in range(len(ids))])
@@ -41,7 +41,7 @@ def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
 def all_outputs(scorer: Scorer, batch: Batch, tokens: int = 10_000, shared: bool = True) -> tuple[Tensor, Tensor]:
     scores, values = torch.zeros(2, *batch.tokens_BT.shape, dtype=torch.float64)
     limits = {"tokens_per_microbatch": tokens, "shared": shared and scorer.plain, "padded": not scorer.plain}
-    for rows in plan(batch, cost=FREE_ATTENTION, **limits):
+    for rows in plan_microbatches(batch, cost=FREE_ATTENTION, **limits):
         outputs = scorer.outputs(batch, rows, 1.0, BOTH)
         scores, values = scores + outputs.scores_BT, values + outputs.values_BT
     return scores, values
@@ -81,9 +81,9 @@ def test_scores_and_values_equal_the_models_own_forward_packed_or_not(
         assert_same_gradients(gradients(scorer.model), expected, 5e-6)
 
 
-def test_only_what_is_needed_and_nothing_that_a_scorer_does_not_know(tmp_path: Path) -> None:
+def test_only_needed_outputs_and_none_that_a_scorer_lacks(tmp_path: Path) -> None:
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
+    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
     assert outputs.values_BT is not None
     assert outputs.scores_BT is outputs.logprobs_BT is outputs.entropy_BT is None
@@ -137,7 +137,7 @@ def test_plain_transformers_gives_the_same_score_at_each_token(architecture: str
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", ["sequence", "token"])
-def test_a_language_model_becomes_a_scorer_that_says_0(
+def test_a_language_model_loads_as_a_scorer_that_gives_0(
     kind: Kind, architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tiny_folder(tmp_path / "model", architecture, tie_word_embeddings=True)
@@ -158,7 +158,7 @@ def test_a_language_model_becomes_a_scorer_that_says_0(
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", ["sequence", "token"])
-def test_a_trained_scorer_comes_back(kind: Kind, architecture: str, tmp_path: Path) -> None:
+def test_a_saved_scorer_loads_unchanged(kind: Kind, architecture: str, tmp_path: Path) -> None:
     scorer = loaded_scorer(tmp_path / "model", kind, architecture)
     scorer.save(tmp_path / "saved")
     again = load_scorer(tmp_path / "saved", kind=kind, device="cpu")
@@ -170,10 +170,8 @@ def test_a_trained_scorer_comes_back(kind: Kind, architecture: str, tmp_path: Pa
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize(("of", "kind"), [("sequence", "token"), ("token", "sequence")])
-def test_a_scorer_of_one_kind_begins_as_one_of_the_other(
-    of: Kind, kind: Kind, architecture: str, tmp_path: Path
-) -> None:
-    """GPT-2 calls the head of one kind ``score`` and that of the other ``classifier``."""
+def test_a_scorer_of_one_kind_loads_as_the_other(of: Kind, kind: Kind, architecture: str, tmp_path: Path) -> None:
+    """GPT-2 names the two kinds' heads ``score`` and ``classifier``."""
     scorer = loaded_scorer(tmp_path / "model", of, architecture)
     scorer.save(tmp_path / "saved")
     other = load_scorer(tmp_path / "saved", kind=kind, device="cpu")
@@ -192,16 +190,16 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_what_cannot_become_a_scorer_is_named(tmp_path: Path) -> None:
+def test_models_that_cannot_become_a_scorer_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no ForTokenClassification for models of type olmo2"):
         load_scorer(tiny_folder(tmp_path / "olmo2", "olmo2"), kind="token")
-    with pytest.raises(ModelError, match="nowhere: not a model folder, there is no folder of this name"):
+    with pytest.raises(ModelError, match="nowhere: not a model folder: there is no such folder"):
         load_scorer(tmp_path / "nowhere", kind="token")
     folder = tmp_path / "llama"
     loaded_scorer(tmp_path / "model", "sequence").save(folder)
     config = (folder / "config.json").read_text()
     edit(folder / "config.json", id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
-    with pytest.raises(ModelError, match="gives 2 labels"):
+    with pytest.raises(ModelError, match="has 2 labels"):
         load_scorer(folder, kind="sequence")
     (folder / "config.json").write_text(config)
     weights = load_file(folder / "model.safetensors")

@@ -62,7 +62,7 @@ def whitened(rows, mask, *, centre=True):
 
 
 def decoupled(parts, groups, weights, *, ddof=1):
-    """GDPO: z-scores of each reward in its group, weighed and added, then whitened over the batch."""
+    """GDPO: z-scores of each reward in its group, weighted and added, then whitened over the batch."""
     scores = [outcome_advantages([row[k] for row in parts], groups, ddof=ddof) for k in range(len(weights))]
     summed = [math.fsum(w * s[i] for w, s in zip(weights, scores, strict=True)) for i in range(len(parts))]
     here = [not all(math.isnan(part) for part in row) for row in parts]

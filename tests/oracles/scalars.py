@@ -34,7 +34,7 @@ def constant_advantages(batch, seed):
 
 
 def assert_same_terms(batch, advantages, fast, slow, *, seed=0):
-    """The terms of tokens that count, and the gradient of a randomly weighed sum of them, in every token.
+    """The terms of tokens that count, and the gradient of a randomly weighted sum of them, in every token.
 
     ``fast(logprobs_BT, old_BT, ref_BT, advantages_BT, mask_BT)`` gives [B, T]; ``slow(logprobs, old, ref, advantages,
     mask)`` a list for one sequence, of scalars.

@@ -1,4 +1,4 @@
-"""Calls of reward functions: threads, time limits, further attempts. The limits are short, the waits for them long."""
+"""Calls of reward functions: threads, time limits, retries. Time limits are short, waits for events long."""
 
 import asyncio
 import subprocess
@@ -13,7 +13,8 @@ import typer
 
 from sharpen.errors import RewardError
 from sharpen.rewards import CallSettings, FunctionReward
-from sharpen.rewards import calls as calls_module
+from sharpen.rewards.execution import calls as calls_module
+from sharpen.rewards.execution import threads
 from sharpen.types import Score
 
 WAIT_S = 20.0
@@ -26,7 +27,7 @@ def released() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
-    for thread in list(calls_module._stuck):
+    for thread in list(threads._stuck):
         thread.join(WAIT_S)
 
 
@@ -37,13 +38,13 @@ def scores_of(function: Callable[..., Any], group: Any, **call: Any) -> tuple[Sc
 
 def test_calls_are_made_off_the_thread_that_asks_one_after_another_and_in_order(group: Any) -> None:
     seen: list[str] = []
-    threads: set[int] = set()
+    thread_ids: set[int] = set()
     running = threading.Lock()
 
     def reward(completion: str) -> float:
         assert running.acquire(blocking=False), "two calls at the same time"
         seen.append(completion)
-        threads.add(threading.get_ident())
+        thread_ids.add(threading.get_ident())
         time.sleep(0.001)
         running.release()
         return float(completion)
@@ -52,8 +53,8 @@ def test_calls_are_made_off_the_thread_that_asks_one_after_another_and_in_order(
     scores = scores_of(reward, group(texts))
     assert seen == texts
     assert [score.total for score in scores] == [float(i) for i in range(20)]
-    assert threading.get_ident() not in threads
-    assert len(threads) == 1
+    assert threading.get_ident() not in thread_ids
+    assert len(thread_ids) == 1
 
 
 @pytest.mark.parametrize("says", ["the recipe", "the function"])
@@ -114,7 +115,7 @@ def test_a_call_that_hangs_fails_alone_after_its_time_limit(group: Any, released
 
 def test_a_call_that_ends_too_late_has_failed_alike(group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where it held the interpreter's lock, so that nobody could look at the time: here nobody looks."""
-    monkeypatch.setattr(calls_module.Calls, "_abandon_late", lambda self: None)
+    monkeypatch.setattr(calls_module.Calls, "_abandon_overdue", lambda self: None)
     (score,) = scores_of(lambda completion: time.sleep(2 * LIMIT_S), group(["x"]), timeout_s=LIMIT_S)
     assert (score.total, score.timed_out) == (None, True)
     assert score.error == "<lambda> gave no value within 0.5 s"
@@ -134,7 +135,7 @@ def test_a_loop_that_nothing_can_end_is_left_behind(group: Any, released: thread
 def test_too_many_stuck_calls_stop_the_run_and_are_named(
     group: Any, released: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls_module, "MAX_STUCK", 2)
+    monkeypatch.setattr(threads, "MAX_STUCK", 2)
     seen: list[str] = []
 
     def judge(completion: str) -> float:
@@ -152,11 +153,11 @@ def test_too_many_stuck_calls_stop_the_run_and_are_named(
 
 
 def test_calls_that_came_to_an_end_are_not_counted_as_stuck(group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls_module, "MAX_STUCK", 1)
+    monkeypatch.setattr(threads, "MAX_STUCK", 1)
     for _ in range(3):
         (score,) = scores_of(lambda completion: time.sleep(0.1), group(["x"]), timeout_s=0.02)
         assert score.timed_out
-        for thread in list(calls_module._stuck):
+        for thread in list(threads._stuck):
             thread.join(WAIT_S)
 
 
@@ -271,7 +272,7 @@ def loops(completion):
     while True:
         pass
 
-completion = Completion((1,), "x", (True,), (), Finish.EOS)
+completion = Completion((1,), "x", (True,), Finish.EOS)
 group = Group(Prompt("p", (1,), "", {}), (completion,))
 reward = FunctionReward(loops, call=CallSettings(timeout_s=TIMEOUT_S))
 try:

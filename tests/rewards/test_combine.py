@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.rewards import FunctionReward, Gate, ModelReward, Reward, WeightedSum, resolve_reward
-from sharpen.rewards.model import ModelSettings
-from sharpen.rewards.verifiers import ExactAnswer
-from sharpen.types import Score, StepValue, Summand
+from sharpen.rewards.models.model_reward import RewardModelSettings
+from sharpen.rewards.text.verifiers import ExactAnswer
+from sharpen.types import Score, StepValue, WeightedReward
 
 
 def constant(value: float | None, name: str) -> FunctionReward:
@@ -39,8 +39,8 @@ class Steps(Reward):
 def test_the_total_is_the_weighted_sum_of_what_applies(group: Any) -> None:
     parts = [(constant(2.0, "a"), 0.5), (constant(None, "b"), 3.0), (constant(1.0, "c"), -0.25)]
     (scores,) = WeightedSum(parts).score([group(["x"])])
-    summands = (Summand(0.5, 2.0), Summand(3.0, None), Summand(-0.25, 1.0))
-    assert scores == (Score(0.75, {"a": 2.0, "b": None, "c": 1.0}, summands=summands),)
+    weighted_rewards = (WeightedReward(0.5, 2.0), WeightedReward(3.0, None), WeightedReward(-0.25, 1.0))
+    assert scores == (Score(0.75, {"a": 2.0, "b": None, "c": 1.0}, weighted_rewards=weighted_rewards),)
 
 
 def test_nothing_that_applies_is_no_total(group: Any) -> None:
@@ -55,7 +55,9 @@ def test_names_are_made_unique(group: Any) -> None:
 
 def test_a_failing_part_makes_the_sample_fail(group: Any) -> None:
     scores = WeightedSum([(constant(1.0, "a"), 1.0), (failing("f"), 1.0)]).score([group(["ok", "x"])])[0]
-    assert scores[0] == Score(2.0, {"a": 1.0, "f": 1.0}, summands=(Summand(1.0, 1.0), Summand(1.0, 1.0)))
+    assert scores[0] == Score(
+        2.0, {"a": 1.0, "f": 1.0}, weighted_rewards=(WeightedReward(1.0, 1.0), WeightedReward(1.0, 1.0))
+    )
     assert scores[1].total is None
     assert scores[1].parts == {"a": 1.0, "f": None}
     assert scores[1].error is not None
@@ -73,7 +75,7 @@ def test_sums_within_sums_keep_their_parts(group: Any) -> None:
     inner = WeightedSum([(constant(1.0, "a"), 1.0), (constant(2.0, "b"), 1.0)], name="inner")
     score = WeightedSum([(inner, 0.5), (constant(1.0, "c"), 1.0)]).score([group(["x"])])[0][0]
     parts = {"inner": 3.0, "inner/a": 1.0, "inner/b": 2.0, "c": 1.0}
-    assert score == Score(2.5, parts, summands=(Summand(0.5, 3.0), Summand(1.0, 1.0)))
+    assert score == Score(2.5, parts, weighted_rewards=(WeightedReward(0.5, 3.0), WeightedReward(1.0, 1.0)))
 
 
 def test_votes_are_counted_on_the_first_reward_with_an_answer() -> None:
@@ -130,9 +132,9 @@ def test_the_total_is_the_sum_of_its_summands_also_behind_a_gate(group: Any) -> 
     for gate in (Gate(), Gate(otherwise=-1.0)):
         (scores,) = gated(gate, weight=0.5).score([group(["good", "half", "bad", "other"])])
         for score in scores:
-            assert score.total == sum(s.weight * s.value for s in score.summands if s.value is not None)
-        assert len({tuple(s.weight for s in score.summands) for score in scores}) == 1
-    assert scores[2].summands == (Summand(0.5, 0.0), Summand(2.0, 0.0), Summand(1.0, -1.0))
+            assert score.total == sum(s.weight * s.value for s in score.weighted_rewards if s.value is not None)
+        assert len({tuple(s.weight for s in score.weighted_rewards) for score in scores}) == 1
+    assert scores[2].weighted_rewards == (WeightedReward(0.5, 0.0), WeightedReward(2.0, 0.0), WeightedReward(1.0, -1.0))
 
 
 def test_what_a_gate_skips_is_not_computed(group: Any) -> None:
@@ -209,10 +211,10 @@ def test_a_gate_may_be_turned_off_and_have_a_weight() -> None:
     assert (list(total.gates), total.weights) == ([1], (1.0, 0.5))
 
 
-# Side by side
+# Concurrency
 
 
-def test_the_rewards_of_a_list_run_side_by_side(group: Any) -> None:
+def test_the_rewards_of_a_list_run_concurrently(group: Any) -> None:
     meet = threading.Barrier(3, timeout=20)
 
     def meeting(name: str) -> FunctionReward:
@@ -223,25 +225,25 @@ def test_the_rewards_of_a_list_run_side_by_side(group: Any) -> None:
         return FunctionReward(reward, name)
 
     total = WeightedSum([(meeting(name), weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 0.5))])
-    (scores,) = total.score([group(["x", "xx"])])
+    (scores,), seconds = total.score_timed([group(["x", "xx"])])
     assert [score.total for score in scores] == [3.5, 7.0]
-    assert list(scores[0].parts) == list(total.seconds) == ["a", "b", "c"]
-    assert all(seconds > 0 for seconds in total.seconds.values())
+    assert list(scores[0].parts) == list(seconds) == ["a", "b", "c"]
+    assert all(of_part > 0 for of_part in seconds.values())
 
 
-def test_what_may_not_run_at_the_same_time_shares_a_lane() -> None:
+def test_what_must_not_run_concurrently_shares_a_group() -> None:
     def function(completion: str, scale: float = 1.0) -> float:
         return scale
 
-    settings = ModelSettings(path="some/model")
+    settings = RewardModelSettings(path="some/model")
     models = [ModelReward(settings), ModelReward(settings)]
     functions = [FunctionReward(function), FunctionReward(function, settings={"scale": 2.0})]
     judges = [resolve_reward({"name": function, "call": {"at_once": 2}}) for _ in range(2)]
-    laned = [resolve_reward({"name": "tags", "call": {"lane": lane}}) for lane in ("mine", "mine", "models")]
-    assert models[0].lane == models[1].lane == laned[2].lane
-    assert functions[0].lane == functions[1].lane
-    assert laned[0].lane == laned[1].lane
-    assert len({r.lane for r in (models[0], functions[0], *judges, laned[0])}) == 5
+    grouped = [resolve_reward({"name": "tags", "call": {"lane": lane}}) for lane in ("mine", "mine", "models")]
+    assert models[0].concurrency_group == models[1].concurrency_group == grouped[2].concurrency_group
+    assert functions[0].concurrency_group == functions[1].concurrency_group
+    assert grouped[0].concurrency_group == grouped[1].concurrency_group
+    assert len({r.concurrency_group for r in (models[0], functions[0], *judges, grouped[0])}) == 5
 
 
 def test_scores_do_not_depend_on_which_reward_ends_first(group: Any) -> None:
@@ -257,7 +259,7 @@ def test_scores_do_not_depend_on_which_reward_ends_first(group: Any) -> None:
     groups = [group([str(i) for i in range(6)]), group(["7", "8"], id="p1")]
     for pauses_s in ((0.01, 0.0), (0.0, 0.01)):
         scores = WeightedSum([(slow("a", pauses_s[0]), 0.3), (slow("b", pauses_s[1]), 0.7)]).score(groups)
-        batch = assemble([g.scored(s) for g, s in zip(groups, scores, strict=True)])
+        batch = collate([g.scored(s) for g, s in zip(groups, scores, strict=True)])
         assert [s.total for s in scores[1]] == [0.3 * (0.1 + i / 3) + 0.7 * (0.1 + i / 3) for i in (7, 8)]
         assert scores[0][5].error is not None
         assert scores[0][5].error.index("a raised") < scores[0][5].error.index("b raised")

@@ -17,13 +17,13 @@ from sharpen.data.tasks import TASKS, resolve_task
 from sharpen.data.tasks.arithmetic import shows_work, step_rewards
 from sharpen.data.tasks.gym import GymTask
 from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.report.table import printable
-from sharpen.rewards import json_schema, regex
-from sharpen.rewards.code import Code
-from sharpen.rewards.math import MOST_CHARACTERS, Math
+from sharpen.rewards.code.verifiers import Code
+from sharpen.rewards.math.verifier import MOST_CHARACTERS, Math
+from sharpen.rewards.models.rendering import Rendered, positions_of_ends
 from sharpen.rewards.registry import VERIFIERS
-from sharpen.rewards.rendering import Rendered, positions_of_ends
+from sharpen.rewards.text import json_schema, regex
 from sharpen.rewards.verifier import Verifier
 
 Reader = Callable[[str], object]
@@ -141,7 +141,7 @@ def test_whatever_else_reads_a_completion_takes_linear_time(name: str) -> None:
 
 def test_the_longest_answer_that_math_compares_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is longer is not read; up to there the patterns may take quadratic time. The algebra runs elsewhere."""
-    monkeypatch.setattr("sharpen.rewards.math._compare", lambda expected, answer, timeout_s: False)
+    monkeypatch.setattr("sharpen.rewards.math.verifier._compare", lambda expected, answer, timeout_s: False)
     for repeats, make in HOSTILE_TEXTS.items():
         for expected in ("5", "x=5", r"\{1,2\}", r"5 \text{ cm}"):
             answer = make(MOST_CHARACTERS - 10)[: MOST_CHARACTERS - 1]

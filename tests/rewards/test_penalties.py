@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from sharpen.errors import RewardError
 from sharpen.rewards import resolve_reward
-from sharpen.rewards.repetition import Repetition
-from sharpen.types import Completion, Finish, Group, Prompt, Segment
+from sharpen.rewards.text.repetition import Repetition
+from sharpen.types import Completion, Finish, Group, Prompt
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,7 @@ def test_repetition_settings_that_mean_nothing_are_refused(settings: dict[str, A
 
 
 def of_length(*lengths: int) -> Group:
-    completions = tuple(
-        Completion((1,) * n, "text", (True,) * n, (Segment(0, n, "model"),), Finish.EOS) for n in lengths
-    )
+    completions = tuple(Completion((1,) * n, "text", (True,) * n, Finish.EOS) for n in lengths)
     return Group(Prompt("p", (1,), "?", {}), completions)
 
 
@@ -57,8 +55,7 @@ def test_soft_overlong_counts_what_the_model_wrote() -> None:
     (completion,) = of_length(10).completions
     by_tool = replace(
         completion,
-        trained=(True,) * 4 + (False,) * 6,
-        segments=(Segment(0, 4, "model"), Segment(4, 10, "tool")),
+        loss_mask=(True,) * 4 + (False,) * 6,
     )
     reward = resolve_reward({"name": "soft_overlong", "l_max": 10, "l_cache": 10})
     (scores,) = reward.score([Group(Prompt("p", (1,), "?", {}), (completion, by_tool))])
@@ -68,10 +65,10 @@ def test_soft_overlong_counts_what_the_model_wrote() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "l_max: Field required"),
+        ({}, "`l_max`: Field required"),
         ({"l_max": 10, "l_cache": 11}, r"l_cache \(11\) is larger than l_max \(10\)"),
-        ({"l_max": 10, "l_cache": 0}, "l_cache: Input should be greater than 0"),
-        ({"l_max": 10, "l_cahe": 1}, "unknown setting 'l_cahe'. Did you mean `l_cache`"),
+        ({"l_max": 10, "l_cache": 0}, "`l_cache`: Input should be greater than 0"),
+        ({"l_max": 10, "l_cahe": 1}, "unknown setting `l_cahe`. Did you mean `l_cache`"),
     ],
 )
 def test_soft_overlong_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:

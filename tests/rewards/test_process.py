@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import Reward, resolve_reward
 from sharpen.types import Score
 
 MODULE = '''
-import os, re, signal, sys, time
+import asyncio, os, re, signal, sys, time
 
 def length(completion, unit=1, **row):
     return len(completion) * unit
@@ -64,6 +64,15 @@ def hangs(completion, path):
         file.write(str(os.getpid()))
     while True:
         pass
+
+seen = []
+
+async def judge(completion):
+    await asyncio.sleep(60 if completion == "hangs" else 0)
+    seen.append(asyncio.get_running_loop())
+    if completion == "breaks":
+        raise ConnectionError("down")
+    return float(len(completion)) if seen[0] is seen[-1] else -1.0
 
 def steps(completion, separator=";"):
     return [(1, 0.5), (len(completion), 1.0)]
@@ -152,6 +161,16 @@ def test_what_json_cannot_hold_is_named(file: Path, group: Any) -> None:
     assert "'picture' cannot be given to a function in another process" in score.error
 
 
+def test_an_async_function_is_awaited_there(file: Path, group: Any) -> None:
+    """On one event loop for all its calls; a call that hangs is killed with the process."""
+    reward = reward_of(file, "judge", timeout_s=5)
+    (scores,) = reward.score([group(["a", "bbb", "breaks", "hangs", "cc"])])
+    assert [score.total for score in scores] == [1.0, 3.0, None, None, 2.0]
+    assert scores[2].error is not None
+    assert scores[2].error.startswith("judge raised ConnectionError: down (my_rewards.py, line ")
+    assert [score.timed_out for score in scores] == [False, False, False, True, False]
+
+
 def test_step_verifiers_may_run_there_too(file: Path, written: Any) -> None:
     characters = character_tokenizer("12;", context=8)
     reward = resolve_reward({"name": "steps", "function": f"{file}:steps", "call": {"process": True}})
@@ -168,7 +187,7 @@ def test_step_verifiers_may_run_there_too(file: Path, written: Any) -> None:
     ],
 )
 def test_only_a_named_function_has_a_process(spec: Any) -> None:
-    with pytest.raises(RewardError, match=r"call\.process is for functions that are named"):
+    with pytest.raises(RewardError, match=r"call\.process requires a function given"):
         resolve_reward(spec)
 
 
@@ -178,7 +197,7 @@ from sharpen.rewards import resolve_reward
 from sharpen.types import Completion, Finish, Group, Prompt
 
 reward = resolve_reward({"name": sys.argv[1], "call": {"process": True, "timeout_s": 2}})
-completion = Completion((1,), "a", (True,), (), Finish.EOS)
+completion = Completion((1,), "a", (True,), Finish.EOS)
 ((score,),) = reward.score([Group(Prompt("p", (1,), "", {"path": sys.argv[2]}), (completion,))])
 print(int(score.total), flush=True)
 """

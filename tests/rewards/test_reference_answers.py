@@ -8,13 +8,13 @@ import pytest
 
 from sharpen.data.tasks import TASKS, resolve_task
 from sharpen.rewards import check
-from sharpen.rewards.checking import CHEATS
 from sharpen.rewards.checking.case import Case, off_by_one, wrong_answers
-from sharpen.rewards.extraction import Source
-from sharpen.rewards.math import Math
-from sharpen.rewards.regex import Regex
+from sharpen.rewards.checking.cheats import CHEATS
+from sharpen.rewards.math.verifier import Math
+from sharpen.rewards.text.extraction import Source
+from sharpen.rewards.text.regex import Regex
+from sharpen.rewards.text.verifiers import Contains, ExactAnswer, Tags
 from sharpen.rewards.verifier import Verifier
-from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
 from sharpen.types import Prompt
 
 ROW = {"prompt": "What is 6 times 7?", "answer": "42"}

@@ -5,8 +5,8 @@ import pytest
 
 from sharpen.errors import RewardError
 from sharpen.rewards import FunctionReward, WeightedSum, describe_rewards, resolve_reward
-from sharpen.rewards.math import Math
-from sharpen.rewards.verifiers import ExactAnswer
+from sharpen.rewards.math.verifier import Math
+from sharpen.rewards.text.verifiers import ExactAnswer
 
 MODULE = '''
 from sharpen.rewards.verifier import Verifier
@@ -100,10 +100,10 @@ def test_a_module_beside_the_user(file: Path, group: Any, monkeypatch: pytest.Mo
         ("exact_anwser", "there is no reward 'exact_anwser'. Did you mean `exact_answer`"),
         ("no.such.module:f", "importing 'no.such.module' failed with ModuleNotFoundError"),
         ("/no/such/file.py:f", "importing '/no/such/file.py' failed with FileNotFoundError"),
-        ({"name": "math", "colum": "a"}, "reward 'math': unknown setting 'colum'. Did you mean `column`"),
-        ({"name": "math", "timeout_s": -1}, "timeout_s: Input should be greater than 0"),
-        ({"name": "regex"}, "reward 'regex': pattern: Field required"),
-        ({"name": "math", "weight": "1"}, "reward 'math': weight: Input should be a valid number"),
+        ({"name": "math", "colum": "a"}, "reward 'math': unknown setting `colum`. Did you mean `column`"),
+        ({"name": "math", "timeout_s": -1}, "`timeout_s`: Input should be greater than 0"),
+        ({"name": "regex"}, "reward 'regex': `pattern`: Field required"),
+        ({"name": "math", "weight": "1"}, "reward 'math': `weight`: Input should be a valid number"),
         ({"weight": 1}, "a reward needs a name"),
         ([], "list of rewards is empty"),
         (3, "a reward is a function, a name"),
@@ -123,9 +123,9 @@ def test_errors_of_a_file(file: Path, tmp_path: Path) -> None:
         resolve_reward(f"{file}:NUMBER")
     with pytest.raises(RewardError, match="takes no setting 'limits'"):
         resolve_reward({"name": f"{file}:short", "limits": 2})
-    with pytest.raises(RewardError, match=r"'Starts' cannot be made with these settings: missing .* 'with_'"):
+    with pytest.raises(RewardError, match=r"'Starts' cannot be constructed with these settings: missing .* 'with_'"):
         resolve_reward(f"{file}:Starts")
-    with pytest.raises(RewardError, match=r"call\.process is for functions"):
+    with pytest.raises(RewardError, match=r"call\.process requires a function"):
         resolve_reward({"name": f"{file}:Starts", "with_": "a", "call": {"process": True}})
     broken = tmp_path / "broken.py"
     broken.write_text("def f(:")

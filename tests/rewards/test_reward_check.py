@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sharpen.errors import DataError, RewardError
-from sharpen.rewards import FunctionReward, Report, WeightedSum, check
-from sharpen.rewards.checking import CHEATS, Cheat, Result
+from sharpen.rewards import FunctionReward, RewardReport, WeightedSum, check
+from sharpen.rewards.checking.cheats import CHEATS, Cheat
 from sharpen.rewards.checking.probe import MOST_HANGS
+from sharpen.rewards.checking.report import CheatResult
 
 PRODUCTS = [
     {"prompt": f"Give {a}·{b}.", "answer": f"{a * b}", "said": f"<think>{a}·{b}</think><answer>{a * b}</answer>"}
@@ -21,11 +22,11 @@ PRODUCTS = [
 """Nine rows; no answer of one is that of another or next to it."""
 
 
-def result(report: Report, name: str) -> Result:
+def result(report: RewardReport, name: str) -> CheatResult:
     return next(found for found in report.results if found.cheat.name == name)
 
 
-def passing(report: Report) -> set[str]:
+def passing(report: RewardReport) -> set[str]:
     return {found.cheat.name for found in report.results if found.passes}
 
 
@@ -195,7 +196,7 @@ def test_a_reward_that_always_hangs_ends_the_check() -> None:
     report = check(never, PRODUCTS, timeout_s=0.1)
     assert time.monotonic() - started < 5
     assert len(report.stops) == MOST_HANGS
-    assert report.findings[0] == "the check ended early: gave up after 3 calls that gave no answer within 0.1 s"
+    assert report.findings[0] == "the check ended early: gave up after 3 calls without an answer within 0.1 s"
 
 
 @pytest.mark.parametrize("run", [exec, eval])
@@ -237,7 +238,7 @@ def test_luck_may_be_had_on_the_tolerated_share_of_rows_or_once(
     tolerated: float, accepted: int, tried: int, passes: bool
 ) -> None:
     cheat = Cheat("c", "", lambda case: {}, tolerated)
-    assert Result(cheat, None, accepted, tried, None, None, allowed=False).passes is passes
+    assert CheatResult(cheat, None, accepted, tried, None, None, allowed=False).passes is passes
 
 
 def test_rows_are_spaced_evenly_and_keep_their_names() -> None:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from byte_tokenizer import byte_tokenizer
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RewardError
-from sharpen.models.embedded import character_tokenizer
+from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import FunctionReward, StepReward, WeightedSum, resolve_reward
 from sharpen.types import Score, StepValue
 
@@ -79,7 +79,7 @@ def test_the_steps_reach_the_batch(written: Any) -> None:
     values = {"1;2": [0.25, 0.75], "1": [0.5]}
     reward = StepReward(lambda completion: values[completion], separator=";")
     reward.use_tokenizer(CHARACTERS)
-    batch = assemble([group.scored(reward.score([group])[0])])
+    batch = collate([group.scored(reward.score([group])[0])])
     assert batch.step_rewards_BT is not None
     nan = float("nan")
     np.testing.assert_equal(batch.step_rewards_BT.numpy(), [[nan, 0.25, nan, 0.75], [nan, 0.5, nan, nan]])
@@ -105,8 +105,8 @@ def test_none_does_not_apply_and_what_raises_is_recorded(written: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "separator", "message"),
     [
-        (1.0, None, "returned a float for prompt '1+1=', completion 0 ('1;2'); it must return a list with an"),
-        ("12", ";", "returned a str for prompt '1+1=', completion 0 ('1;2'); it must return a list with a value for"),
+        (1.0, None, "returned a float for prompt '1+1=', completion 0 ('1;2'); it must return a list with one (end"),
+        ("12", ";", "returned a str for prompt '1+1=', completion 0 ('1;2'); it must return a list with one value"),
         ([], None, "returned no steps for prompt '1+1='"),
         ([1, 0], None, "returned the step 1 for prompt '1+1='"),
         ([(1.5, 1)], None, "returned the step (1.5, 1)"),
@@ -115,10 +115,10 @@ def test_none_does_not_apply_and_what_raises_is_recorded(written: Any) -> None:
         ([1, float("inf")], ";", "returned inf for step 2 of"),
         ([1, None], ";", "returned a NoneType for step 2 of"),
         ([1], ";", "returned 1 values for the 2 steps of prompt '1+1='"),
-        ([(2, 1), (1, 1)], None, "returned ends of steps that do not rise, [2, 1], for prompt"),
-        ([(2, 1), (2, 1), (3, 1)], None, "do not rise, [2, 2, 3]"),
-        ([(0, 1), (3, 1)], None, "do not rise, [0, 3]"),
-        ([(2, 1), (4, 1)], None, "returned a step that ends at character 4 of the 3 of prompt '1+1='"),
+        ([(2, 1), (1, 1)], None, "returned step ends that do not increase, [2, 1], for prompt"),
+        ([(2, 1), (2, 1), (3, 1)], None, "do not increase, [2, 2, 3]"),
+        ([(0, 1), (3, 1)], None, "do not increase, [0, 3]"),
+        ([(2, 1), (4, 1)], None, "returned a step that ends at character 4, beyond the 3 characters of prompt '1+1='"),
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_steps_is_named(written: Any, value: Any, separator: Any, message: str) -> None:
@@ -143,8 +143,8 @@ def test_it_needs_the_tokenizer(written: Any) -> None:
     [
         ({}, "'steps' needs the setting `function`, a step verifier as module:function"),
         ({"function": "word"}, "not 'word'"),
-        ({"function": "math:sqrt", "total": "means"}, "there is no total 'means'. Did you mean `mean`"),
-        ({"function": "math:sqrt", "separator": ""}, "the separator of the steps is empty"),
+        ({"function": "math:sqrt", "total": "means"}, "unknown total 'means'. Did you mean `mean`"),
+        ({"function": "math:sqrt", "separator": ""}, "the separator is empty"),
         ({"function": "math:sqrt", "separator": 3}, "the separator must be a text, not 3"),
         ({"function": "math:sqr"}, "'math' has no 'sqr'. Did you mean `sqrt`"),
     ],
@@ -178,7 +178,7 @@ def test_an_outcome_beside_steps_stands_at_the_last_token(written: Any) -> None:
     assert scores[0].total == 2 * 0.5 - 3
     # Where the steps do not apply the outcome still counts, at the same place.
     assert scores[1].steps == (StepValue(0, -1.0),)
-    batch = assemble([group.scored(scores)])
+    batch = collate([group.scored(scores)])
     assert batch.step_rewards_BT is not None
     nan = float("nan")
     np.testing.assert_equal(batch.step_rewards_BT.numpy(), [[nan, 0.5, nan, -1.5], [-1.0, nan, nan, nan]])

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from oracles import sampling
-from sharpen.rollout.sampling import Truncation, choose, uniforms
+from sharpen.rollout.sampling import Truncation, sample, uniforms
 
 JUST_BELOW_ONE = 1 - 2**-53
 
 
 def assert_uniform(numbers, bins=100):
-    """χ² over equal bins and Kolmogorov–Smirnov, both with room for the luck of a fixed seed."""
+    """χ² over equal bins and Kolmogorov–Smirnov, with thresholds wide enough for a fixed seed."""
     numbers = numbers.flatten()
     expected = len(numbers) / bins
     counts = torch.bincount((numbers * bins).long(), minlength=bins).double()
@@ -83,7 +83,7 @@ def test_seeds_are_unrelated(other):
 
 
 def test_no_two_streams_overlap():
-    """A key such as seed + draw id would hand the same numbers out twice."""
+    """A key such as seed + draw id would repeat numbers across seeds."""
     seeds = [0, 1, 2, 3, 255, 256, 2**31, 2**32, 2**32 + 1]
     ids = [*range(40), 256, 2**16, 2**31, 2**32, 2**32 + 1, 2**40]
     numbers = torch.cat([uniforms(seed, ids, 500) for seed in seeds])
@@ -123,9 +123,9 @@ TRUNCATIONS = [
 
 
 def chosen(logits, numbers, **truncation):
-    """``choose`` for one distribution and many uniform numbers."""
+    """``sample`` for one distribution and many uniform numbers."""
     logits_BV = torch.tensor([logits], dtype=torch.float64).expand(len(numbers), -1)
-    return choose(logits_BV, torch.as_tensor(numbers, dtype=torch.float64), Truncation(**truncation))
+    return sample(logits_BV, torch.as_tensor(numbers, dtype=torch.float64), Truncation(**truncation))
 
 
 def kept(probabilities, **truncation):
@@ -155,7 +155,7 @@ def test_rows_of_their_own_against_the_plain_loop(truncation):
         vocabulary = rng.randint(1, 30)
         rows = [[rng.gauss(0, 3) for _ in range(vocabulary)] for _ in range(16)]
         numbers = [rng.random() for _ in rows]
-        tokens, logprobs = choose(
+        tokens, logprobs = sample(
             torch.tensor(rows, dtype=torch.float64),
             torch.tensor(numbers, dtype=torch.float64),
             Truncation(**truncation),
@@ -215,7 +215,7 @@ def test_a_token_without_probability_is_never_drawn(dtype, truncation):
             impossible[:, 0] = impossible[:, -1] = vocabulary > 2
             impossible[:, vocabulary // 2] = False
             logits[impossible] = -math.inf
-            tokens, logprobs = choose(logits, numbers, Truncation(**truncation))
+            tokens, logprobs = sample(logits, numbers, Truncation(**truncation))
             assert not impossible.gather(1, tokens[:, None]).any()
             assert logprobs.isfinite().all()
             assert (logprobs <= 1e-6).all()
@@ -231,7 +231,7 @@ def test_a_gap_behind_a_tiny_mass_is_never_drawn(dtype):
         logits[:, gap : gap + 40] = -math.inf
         edge = logits.double().softmax(1)[0, :gap].sum()
         numbers = edge * (1 + torch.linspace(-1e-5, 1e-5, 4001, dtype=torch.float64))
-        tokens, logprobs = choose(logits.expand(len(numbers), -1), numbers)
+        tokens, logprobs = sample(logits.expand(len(numbers), -1), numbers)
         assert ((tokens < gap) | (tokens >= gap + 40)).all()
         assert logprobs.isfinite().all()
         assert {*tokens.tolist()} == {gap - 1, gap + 40}
@@ -261,9 +261,9 @@ def test_a_row_does_not_depend_on_the_others():
     logits = 2 * torch.randn(12, 300, generator=generator)
     numbers = torch.rand(12, dtype=torch.float64, generator=generator)
     for truncation in (Truncation(), Truncation(top_k=20, top_p=0.9, min_p=0.01)):
-        tokens, logprobs = choose(logits, numbers, truncation)
+        tokens, logprobs = sample(logits, numbers, truncation)
         for row in range(12):
-            alone = choose(logits[row : row + 1], numbers[row : row + 1], truncation)
+            alone = sample(logits[row : row + 1], numbers[row : row + 1], truncation)
             assert alone[0].item() == tokens[row].item()
             assert alone[1].item() == pytest.approx(logprobs[row].item(), abs=1e-6)
 
@@ -276,7 +276,7 @@ def test_a_whole_vocabulary_in_float32(truncation):
     sharpness = torch.linspace(0, 5, rows)[:, None]
     logits = sharpness * torch.randn(rows, vocabulary, generator=generator)
     numbers = torch.rand(rows, dtype=torch.float64, generator=generator)
-    tokens, logprobs = choose(logits, numbers, Truncation(**truncation))
+    tokens, logprobs = sample(logits, numbers, Truncation(**truncation))
     for row in range(rows):
         probabilities = sampling.truncated(logits[row].tolist(), **truncation)
         start, end = sampling.interval(probabilities, tokens[row].item())
@@ -292,6 +292,6 @@ def test_the_tail_of_a_whole_vocabulary_keeps_its_share():
     logits[:, 0] = 0.0
     share = (vocabulary - 1) / (vocabulary - 1 + math.exp(16))
     tail = 1 - share * (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    tokens, _ = choose(logits, tail, Truncation())
+    tokens, _ = sample(logits, tail, Truncation())
     expected = [vocabulary - 1 - int((i + 0.5) / count * (vocabulary - 1)) for i in range(count)]
     assert max(abs(t - e) for t, e in zip(tokens.tolist(), expected, strict=True)) <= 60

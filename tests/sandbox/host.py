@@ -48,9 +48,14 @@ def copy_alone(folder: Path) -> Path:
     home = Path(sharpen.sandbox.__file__).parent
     shutil.copytree(home, folder / "sharpen" / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "sharpen" / "__init__.py").write_text("")
+    make_readable(folder)
+    return folder
+
+
+def make_readable(folder: Path) -> None:
+    """Let every user read a folder and all that is in it."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
 
 
 def run_as_nobody(python: str, folder: Path, source: str) -> subprocess.CompletedProcess[str]:

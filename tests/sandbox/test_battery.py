@@ -1,34 +1,39 @@
-"""The battery: it finds what gets through where nothing stops it, and nothing where the sandbox does."""
+"""The battery finds what gets through without isolation, and finds nothing where the sandbox holds."""
 
 import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from host import interpreter_for_nobody, run_as_nobody
+from battery import ALL, MORE
+from host import interpreter_for_nobody, make_readable, run_as_nobody
 
 from sharpen.sandbox import Limits, Sandbox
-from sharpen.sandbox.battery import ATTACKS, FORGED, Attack, check_sandbox
-from sharpen.sandbox.battery.attack import attacks
+from sharpen.sandbox.battery import PROGRAMS, Attack, attacks, check_sandbox
 from sharpen.sandbox.battery.grading import passes
 
+BATTERY = Path(__file__).with_name("battery")
 PATIENT = "running on"
 """The group whose programs all use their whole time."""
-SHORT = [
-    *[a for a in ATTACKS if a.group != PATIENT][::3],
-    *[a for a in ATTACKS if a.group == PATIENT][::9],
-    *FORGED[::4],
-]
+SAMPLE = [*PROGRAMS, *[a for a in MORE if a.group != PATIENT][::5], *[a for a in MORE if a.group == PATIENT][::9]]
+"""All programs of the package, and some of the others."""
 LIMITS = Limits(
     wall_s=1, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20, files_bytes=4 << 20, files=100, threads=16
 )
 
 
 def test_it_is_as_large_as_it_says() -> None:
-    assert len(ATTACKS) >= 200
-    assert len(FORGED) >= 70
-    names = Counter((attack.group, attack.name) for attack in (*ATTACKS, *FORGED))
+    assert len([a for a in ALL if not a.group.startswith("forged")]) >= 248
+    assert len([a for a in ALL if a.group.startswith("forged")]) >= 78
+    names = Counter((attack.group, attack.name) for attack in ALL)
     assert max(names.values()) == 1
+
+
+def test_the_package_has_programs_of_every_group() -> None:
+    assert {attack.group for attack in PROGRAMS} == {attack.group for attack in ALL}
 
 
 def test_every_program_of_a_text_becomes_an_attack() -> None:
@@ -39,15 +44,15 @@ def test_every_program_of_a_text_becomes_an_attack() -> None:
     ]
 
 
-@pytest.mark.parametrize("attack", [*ATTACKS, *FORGED], ids=lambda a: f"{a.group}: {a.name}")
+@pytest.mark.parametrize("attack", ALL, ids=lambda a: f"{a.group}: {a.name}")
 def test_every_hostile_program_is_python(attack: Attack) -> None:
     if attack.name != "source that does not compile":
         compile(attack.source, attack.name, "exec")
 
 
-def test_nothing_of_a_short_form_gets_through(sandbox: Sandbox) -> None:
-    report = check_sandbox(sandbox, SHORT, limits=LIMITS)
-    assert len(report.findings) == len(SHORT)
+def test_nothing_of_a_sample_gets_through(sandbox: Sandbox) -> None:
+    report = check_sandbox(sandbox, SAMPLE, limits=LIMITS)
+    assert len(report.findings) == len(SAMPLE)
     assert [(finding.attack.name, finding.through) for finding in report.got_through] == []
 
 
@@ -56,14 +61,17 @@ def test_nothing_of_it_gets_through_for_an_ordinary_user(level: str, alone: Path
     python = interpreter_for_nobody()
     if python is None or os.getuid() != 0:
         pytest.skip("needs root, and a Python that other users can start")
+    shutil.copytree(BATTERY, alone / "battery", ignore=shutil.ignore_patterns("__pycache__"))
+    make_readable(alone)
     done = run_as_nobody(
         python,
         alone,
         f"""
+        from battery import ALL
         from sharpen.sandbox import Sandbox
-        from sharpen.sandbox.battery import ATTACKS, FORGED, check_sandbox
+        from sharpen.sandbox.battery import check_sandbox
         with Sandbox({level!r}) as sandbox:
-            programs = [a for a in ATTACKS if a.group != {PATIENT!r}][1::4] + list(FORGED[1::6])
+            programs = [a for a in ALL if a.group != {PATIENT!r}][1::4]
             report = check_sandbox(sandbox, programs)
             print(len(report.findings) == len(programs), report.got_through)
         """,
@@ -89,7 +97,7 @@ THROUGH = {
 
 
 def test_without_isolation_the_battery_finds_what_gets_through() -> None:
-    chosen = [attack for attack in ATTACKS if attack.name in THROUGH]
+    chosen = [attack for attack in PROGRAMS if attack.name in THROUGH]
     with Sandbox("none", unsafe=True) as sandbox:
         report = check_sandbox(sandbox, chosen)
     assert {finding.attack.name: finding.through[0] for finding in report.got_through} == THROUGH
@@ -106,7 +114,7 @@ def test_what_outlives_its_job_is_found() -> None:
     assert [finding.through for finding in report.findings] == [("1 processes were left",)]
 
 
-def test_a_program_that_never_began_is_no_program_that_was_stopped(sandbox: Sandbox) -> None:
+def test_a_program_that_never_began_does_not_count_as_stopped(sandbox: Sandbox) -> None:
     (finding,) = check_sandbox(sandbox, [Attack("g", "typo", "def f(:\n", is_harmless=True)]).findings
     assert "never began" in finding.through[0]
 
@@ -116,3 +124,11 @@ def test_a_forged_solution_that_is_right_after_all_is_found(sandbox: Sandbox) ->
     assert passes(sandbox, right, LIMITS)
     (finding,) = check_sandbox(sandbox, [right]).findings
     assert finding.through == ("it was counted as right",)
+
+
+def test_the_command_for_all_programs_starts() -> None:
+    done = subprocess.run(
+        [sys.executable, str(BATTERY), "--isolation", "none"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "--unsafe" in done.stderr

@@ -112,7 +112,7 @@ def test_a_candidate_that_goes_on_does_not_hold_up_the_verdict(sandbox: Sandbox)
     [
         ("assert f(", "", "SyntaxError"),
         ("f()", "1 / 0", "ZeroDivisionError"),
-        ("f(lambda: 1)", "", "no plain data"),
+        ("f(lambda: 1)", "", "not plain data"),
     ],
 )
 def test_tests_that_cannot_be_used_are_no_failure_of_the_candidate(

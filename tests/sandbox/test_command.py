@@ -1,10 +1,13 @@
 """`sharpen sandbox check`, as a person uses it."""
 
+from functools import partial
+
 import pytest
 from typer.testing import CliRunner, Result
 
-from sharpen.cli import app
-from sharpen.sandbox.battery import ATTACKS, check
+from sharpen.cli import sandbox as command
+from sharpen.cli.app import app
+from sharpen.sandbox.battery import PROGRAMS
 
 
 def invoke(*arguments: str) -> Result:
@@ -12,9 +15,8 @@ def invoke(*arguments: str) -> Result:
 
 
 def test_the_command_names_what_got_through_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = tuple(attack for attack in ATTACKS if attack.name in ("a file that anyone may read", "TCP"))
-    monkeypatch.setattr(check, "ATTACKS", chosen)
-    monkeypatch.setattr(check, "FORGED", ())
+    chosen = tuple(attack for attack in PROGRAMS if attack.name in ("a file that anyone may read", "TCP"))
+    monkeypatch.setattr(command, "check", partial(command.check, programs=chosen))
 
     held = invoke()
     assert held.exit_code == 0

@@ -90,7 +90,7 @@ def test_without_user_namespaces_the_next_level_is_taken_and_logged_once(
         wait_until(lambda: sandbox._zygote is not None and not sandbox._zygote.is_alive)
         assert sandbox.run("print(1)").stdout == b"1\n"
     assert [record.message for record in caplog.records] == [
-        "programs run at the level landlock, for want of more: namespaces: namespaces is not allowed here"
+        "isolation level is landlock; not available: namespaces: namespaces is not allowed here"
     ]
 
 
@@ -104,7 +104,7 @@ def test_where_nothing_works_the_error_names_what_is_missing(monkeypatch: pytest
 
 def test_another_system_than_linux_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharpen.sandbox.zygote.sys.platform", "darwin")
-    with Sandbox() as sandbox, pytest.raises(SandboxError, match=r"namespaces: it needs Linux, and this is darwin"):
+    with Sandbox() as sandbox, pytest.raises(SandboxError, match=r"namespaces: needs Linux, and this is darwin"):
         sandbox.run("")
 
 
@@ -133,7 +133,7 @@ def test_a_kernel_that_refuses_user_namespaces_is_noticed(alone: Path) -> None:
         """,
     )
     assert done.stdout == "True\nlandlock b'1\\n'\n", done.stderr
-    assert done.stderr.count("programs run at the level landlock") == 1
+    assert done.stderr.count("isolation level is landlock") == 1
 
 
 def test_a_closed_sandbox_says_so_and_leaves_no_process() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from costly_values import LISTS, REFUSED, TABLES
 from growth import growth
-from sharpen.rewards.code_comparison import same_value
+from sharpen.rewards.code.comparison import same_value
 from sharpen.sandbox import Limits, NotPlain
 from sharpen.sandbox.inside.plain import decode
 

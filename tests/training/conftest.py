@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from one_thread import one_thread
-from sharpen.sources import Drawn
+from sharpen.rollout.sources import Collected
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 
@@ -22,8 +22,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[Group]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.source, name)
 
-        def draw(self, world: Any, prompts: int) -> Drawn:
-            drawn: Drawn = self.source.draw(world, prompts)
+        def collect(self, world: Any, prompts: int) -> Collected:
+            drawn: Collected = self.source.collect(world, prompts)
             kept.append(drawn.groups)
             return drawn
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.inputs import Given
-from sharpen.run import resume, start
-from sharpen.training.run_folder import read_metrics
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
+from sharpen.runs.folder import read_metrics
 from tiny_runs import Raising, assert_left_the_same, digits, left_behind, tiny_recipe, tiny_start_model
 
 REWARDS = """

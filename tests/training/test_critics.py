@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sharpen.errors import ModelError
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, start
 from sharpen.models.scorer import load_scorer
-from sharpen.run import Run, start
 from tiny_models import loaded_scorer
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 
@@ -168,5 +168,5 @@ def test_values_learn_what_the_reward_is(model: Path, tmp_path: Path) -> None:
 
 def test_a_scorer_for_another_vocabulary_is_no_critic(model: Path, tmp_path: Path) -> None:
     loaded_scorer(tmp_path / "other", "token").save(tmp_path / "scorer")
-    with pytest.raises(ModelError, match="a critic reads the policy's own tokens, and this model has others"):
+    with pytest.raises(ModelError, match="a critic reads the policy's tokens, but this model has others"):
         run_of(tmp_path / "run", model, steps=1, critic_path=str(tmp_path / "scorer"))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from oracles.methods import LOSSES, Said
-from sharpen.assemble import assemble
-from sharpen.inputs import Given
+from sharpen.data.collate import collate
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import start
 from sharpen.methods import METHODS, Role, resolve_method
 from sharpen.models.model import Model
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
-from sharpen.run import start
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 from tiny_runs import SETTINGS, digits, tiny_recipe, tiny_start_model
@@ -94,8 +94,8 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
     main, *others = (objective.model for objective in method.objectives())
     trained = {main: loaded(main, before), **{role: loaded(role, before / role) for role in others}}
     temperature = TEMPERATURE if method.source().on_policy else 1.0
-    batch = assemble(drawn[STEP - 1], completion_limit=8)
-    batch = replace(batch, coefficients={k: c.at(STEP, c.start) for k, c in method.coefficients().items()})
+    batch = collate(drawn[STEP - 1], completion_limit=8)
+    batch = replace(batch, coefficients={k: c.at(STEP, c.initial) for k, c in method.coefficients().items()})
     reference = load_policy(model, device="cpu")
     said = {role: said_by(of, batch, temperature, reference) for role, of in trained.items()}
     policy = said.get("policy", Said())
@@ -135,4 +135,4 @@ def test_a_method_loads_a_reference_only_where_it_compares_with_one(
     start(recipe, Given(reward=digits))
     [trainer] = seen
     # The GRPO of these runs has a β.
-    assert (trainer.annotator.reference is not None) is (name in ("reinforce_plus_plus", "ppo", "grpo", "dpo"))
+    assert (trainer.learner.annotator.reference is not None) is (name in ("reinforce_plus_plus", "ppo", "grpo", "dpo"))

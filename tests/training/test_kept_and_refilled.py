@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, start
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
-from sharpen.run import Run, start
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Group, Prompt
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 

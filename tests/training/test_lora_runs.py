@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oracles.methods import LOSSES
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import ModelError, RecipeError
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
-from sharpen.models.adapter_files import adapter_weights
-from sharpen.models.lora import adapted_layers, merged_weight
+from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.lora import merged_weight
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
-from sharpen.run import Run, resume, start
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 from tiny_runs import Raising, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model
@@ -102,16 +102,16 @@ def test_the_base_stays_bit_for_bit_and_the_adapter_alone_is_trained_and_saved(
     run = run_of(tmp_path / "run", model, name)
     [trainer] = trainers
     base = load_file(model / "model.safetensors")
-    for role, trained in trainer.models.items():
+    for role, trained in trainer.learner.models.items():
         frozen = {n.replace(".base_layer.", "."): p for n, p in trained.model.named_parameters() if not p.requires_grad}
         assert set(frozen) == set(base) - ({"lm_head.weight"} if role == "critic" else set())
         assert all(torch.equal(frozen[n], base[n]) for n in frozen)
         assert all(p.grad is None for p in frozen.values())
         # A and B of seven layers in two blocks; a critic's head as well.
         assert len(trained.parameters()) == 28 + 2 * (role == "critic")
-        state = trainer.optimizers[role].state
+        state = trainer.learner.optimizers[role].state
         assert {id(p) for p in state} == {id(p) for p in trained.parameters()}
-        assert all(p.any() for n, p in adapter_weights(trained).items() if ".lora_B." in n)
+        assert all(p.any() for n, p in adapter_weights(trained.model, trained.head_name).items() if ".lora_B." in n)
     files = {str(f.relative_to(run.model)) for f in run.model.rglob("*.safetensors")}
     critic = {"critic/adapter_model.safetensors", "trainer/optimizer_critic.safetensors"}
     assert files == {"adapter_model.safetensors", "trainer/optimizer.safetensors"} | (
@@ -142,7 +142,7 @@ def test_the_ratio_of_one_update_is_one(name: str, model: Path, tmp_path: Path) 
 
 def test_what_is_saved_says_what_the_run_said(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
     run = run_of(tmp_path / "run", model)
-    policy = trainers[0].models["policy"]
+    policy = trainers[0].learner.models["policy"]
     for name, layer in adapted_layers(policy.model).items():
         saved = load_policy(run.model, device="cpu").model.get_submodule(name).weight
         torch.testing.assert_close(saved, merged_weight(layer), rtol=0, atol=1e-6)
@@ -152,7 +152,10 @@ def test_two_seeds_begin_with_different_adapters(model: Path, tmp_path: Path, tr
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         run_of(tmp_path / name, model, "sft", seed=seed, optimizer={"learning_rate": 1e-12}, training={"steps": 1})
     a, b, c = (
-        adapter_weights(trainer.model)["model.layers.0.mlp.up_proj.lora_A.default.weight"] for trainer in trainers
+        adapter_weights(trainer.model.model, trainer.model.head_name)[
+            "model.layers.0.mlp.up_proj.lora_A.default.weight"
+        ]
+        for trainer in trainers
     )
     assert torch.equal(a, b)
     assert (a - c).abs().max() > 0.1
@@ -165,7 +168,7 @@ def test_the_reference_is_the_base_with_the_adapter_off_and_no_second_copy(
     model: Path, tmp_path: Path, trainers: list[Trainer]
 ) -> None:
     rows = run_of(tmp_path / "run", model).metrics()
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
     assert {p.data_ptr() for p in reference.policy.model.parameters()} <= own
@@ -194,8 +197,8 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
     run = run_of(tmp_path / "run", model, method["name"], **settings)
     policy = load_policy(run.path / "checkpoints" / "step_000001", device="cpu")
     base = load_policy(model, device="cpu")
-    batch = assemble(drawn[1], completion_limit=8)
-    batch = replace(batch, coefficients={k: c.at(2, c.start) for k, c in bound.coefficients().items()})
+    batch = collate(drawn[1], completion_limit=8)
+    batch = replace(batch, coefficients={k: c.at(2, c.initial) for k, c in bound.coefficients().items()})
     said = said_by(policy, batch, 1.0, base)
     step = plain_step(batch)
     step.old = [[x.item() for x in row] for row in said.logprobs]
@@ -209,7 +212,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
 def test_a_moving_average_is_a_second_adapter(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
     """A_ref ← 0.9 A_ref + 0.1 A after every step, and B likewise; B begins at 0."""
     run = run_of(tmp_path / "run", model, method={"kl": {"reference": "average", "decay": 0.9}})
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
     shared = [n for n, p in reference.policy.model.named_parameters() if p.data_ptr() in own]
@@ -239,10 +242,13 @@ def test_a_run_goes_on_with_the_adapter_of_another_and_holds_on_to_it(
 ) -> None:
     run = run_of(tmp_path / "run", begun)
     first = load_file(begun / "checkpoints/step_000004/adapter_model.safetensors")
-    reference = trainers[0].annotator.reference
+    reference = trainers[0].learner.annotator.reference
     assert reference is not None
     # As the files name it: of the same base, the adapter that the run began with.
-    held = {n.replace(".default.", "."): p for n, p in adapter_weights(reference.policy).items()}
+    held = {
+        n.replace(".default.", "."): p
+        for n, p in adapter_weights(reference.policy.model, reference.policy.head_name).items()
+    }
     assert all(torch.equal(held[name.removeprefix("base_model.model.")], t) for name, t in first.items())
     assert all(not torch.equal(t, first[name]) for name, t in weights(run, STEPS).items())
     config = json.loads((run.model / "adapter_config.json").read_text())
@@ -259,7 +265,7 @@ def test_without_lora_all_weights_of_the_merged_model_are_trained(begun: Path, t
 
 
 def test_another_rank_than_the_adapter_has_is_refused_with_the_remedy(begun: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"an adapter of rank 2 and alpha 4 on down_proj, .*`sharpen merge` it"):
+    with pytest.raises(ModelError, match=r"the adapter has rank 2 and alpha 4 on down_proj, .*`sharpen merge` it"):
         run_of(tmp_path / "run", begun, model={"lora": {"rank": 3, "alpha": 4}})
     assert not (tmp_path / "run").exists()
 
@@ -280,8 +286,11 @@ def test_a_reward_model_with_an_adapter_scores_and_its_critic_goes_on_with_it(
             optimizer={"learning_rate": 1e-9},
         )
     )
-    critic = trainers[1].models["critic"]
-    trained, first = adapter_weights(critic), load_file(judge.model / "adapter_model.safetensors")
+    critic = trainers[1].learner.models["critic"]
+    trained, first = (
+        adapter_weights(critic.model, critic.head_name),
+        load_file(judge.model / "adapter_model.safetensors"),
+    )
     for name, tensor in first.items():
         own = name.removeprefix("base_model.model.").replace("A.weight", "A.default.weight")
         own = own.replace("B.weight", "B.default.weight")
@@ -294,8 +303,8 @@ def test_what_model_lora_says_is_checked(model: Path, tmp_path: Path) -> None:
         ({"rnak": 4}, r"unknown setting `model\.lora\.rnak`\. Did you mean `model\.lora\.rank`"),
         ({"dropout": 0.1}, r"unknown setting `model\.lora\.dropout`"),
         ({"rank": 0}, r"`model\.lora\.rank`: Input should be greater than or equal to 1"),
-        ({"targets": []}, r"give at least one layer, or all-linear"),
-        ({"targets": ["q_porj"]}, r"model\.lora\.targets: `q_porj` is no linear layer of this model"),
+        ({"targets": []}, r"name at least one layer, or use all-linear"),
+        ({"targets": ["q_porj"]}, r"model\.lora\.targets: `q_porj` is not a linear layer of this model"),
     ):
         with pytest.raises(RecipeError, match=message):
             run_of(tmp_path / "run", model, model={"lora": lora})
@@ -372,9 +381,9 @@ def test_the_best_of_a_reward_model_is_centred_in_its_adapter(
         assert not (folder / "model.safetensors").exists()
         scorer = load_scorer(folder, kind="sequence", device="cpu")
         assert scorer.head.weight.any()
-        centring = trainers[0].centring
-        assert centring is not None
-        assert centring.centre(scorer)["score/centred_by"] == pytest.approx(0.0, abs=1e-5)
+        score_normalisation = trainers[0].score_normalisation
+        assert score_normalisation is not None
+        assert score_normalisation.centre(scorer)["score/shifted_by"] == pytest.approx(0.0, abs=1e-5)
 
 
 def changed(model: Path, folder: Path) -> Path:
@@ -399,7 +408,7 @@ def test_another_base_is_named_and_refused(beta: float, model: Path, reward: str
     with pytest.raises(ModelError, match=f"{other}: not the base model that this run was started with"):
         resume(path)
     written.write_text(text.replace("rank: 2", "rank: 3"))
-    with pytest.raises(ModelError, match=r"an adapter of rank 2 and alpha 4 on .*, which model\.lora does not say"):
+    with pytest.raises(ModelError, match=r"the adapter has rank 2 and alpha 4 on .*, unlike model\.lora"):
         resume(path)
     without = text[: text.index("  lora:")] + text[text.index("method:") :]
     written.write_text(without)
@@ -415,7 +424,7 @@ def test_lora_cannot_be_turned_on_in_the_middle(model: Path, reward: str, tmp_pa
         start(recipe_of(path, model, "grpo", reward=reward, model={}), loggers=[cut_off(2)])
     written = path / "recipe.yaml"
     written.write_text(written.read_text().replace("lora: null", "lora: {rank: 2, alpha: 4}"))
-    with pytest.raises(ModelError, match=r"step_000001: holds a whole model, where model\.lora needs an adapter"):
+    with pytest.raises(ModelError, match=r"step_000001: holds a whole model, but model\.lora needs an adapter"):
         resume(path)
 
 

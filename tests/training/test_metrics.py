@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from sharpen.assemble import assemble
-from sharpen.methods import GRPO, Terms
+from sharpen.data.collate import collate
+from sharpen.methods import GRPO, LossTerms
 from sharpen.training.metrics import TokenStats, rollout_metrics
-from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, Segment, StepValue
+from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, StepValue
 
 NAN = float("nan")
 
 
 def completion(length: int, finish: Finish = Finish.EOS) -> Completion:
-    return Completion((5,) * length, "", (True,) * length, (Segment(0, length, "model"),), finish)
+    return Completion((5,) * length, "", (True,) * length, finish)
 
 
 def group(name: str, *members: tuple[Completion, Score]) -> Group:
@@ -38,7 +38,7 @@ def test_what_is_said_of_a_rollout() -> None:
             (completion(10), Score(None, {"right": 1.0}, error="it took too long", timed_out=True)),
         ),
     ]
-    found = rollout_metrics(groups, assemble(groups))
+    found = rollout_metrics(groups, collate(groups))
     assert found == {
         "length/mean": 4.0,
         "length/max": 10.0,
@@ -57,7 +57,7 @@ def test_what_is_said_of_a_rollout() -> None:
 
 def test_without_a_reward_only_lengths_are_said() -> None:
     groups = [Group(Prompt("a", (1,), "", {}), (completion(3), completion(5, Finish.LENGTH)))]
-    assert rollout_metrics(groups, assemble(groups)) == {
+    assert rollout_metrics(groups, collate(groups)) == {
         "length/mean": 4.0,
         "length/max": 5.0,
         "truncated": 0.5,
@@ -113,27 +113,25 @@ def test_what_is_said_of_the_tokens() -> None:
     assert found == pytest.approx(expected)
     # Between rollout and trainer: |0.1 − 0.3 + 0| / 3 and 0.
     expected["ratio/noise"] = 0.1 / 3
-    assert measured(GRPO(beta=0.1), step, now, entropy, unmoved=False) == pytest.approx(expected)
+    assert measured(GRPO(beta=0.1), step, now, entropy, first_update=False) == pytest.approx(expected)
 
 
 def measured(
-    method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor, *, unmoved: bool = True
+    method: GRPO, step: Batch, now: torch.Tensor, entropy: torch.Tensor, *, first_update: bool = True
 ) -> dict[str, float]:
     """In two parts, a sequence each, as micro-batches come."""
     stats = TokenStats()
-    stats.unmoved = unmoved
     for b in range(len(step)):
         part = step.select(torch.tensor([b]))
         outputs = Outputs(logprobs_BT=now[[b]], entropy_BT=entropy[[b]])
-        stats.add(part, outputs, method.terms(outputs, part))
+        stats.add(part, outputs, method.terms(outputs, part), first_update=first_update)
     return stats.metrics()
 
 
 def test_once_the_weights_have_moved_a_ratio_is_no_noise() -> None:
     stats = TokenStats()
-    stats.unmoved = False
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), Terms(now))
+    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), LossTerms(now), first_update=False)
     assert stats.metrics()["ratio/mean"] == pytest.approx(math.exp(0.1))
     assert "ratio/noise" not in stats.metrics()
 
@@ -147,7 +145,7 @@ def test_what_is_said_of_a_critic() -> None:
     )
     outputs = Outputs(values_BT=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
     stats = TokenStats()
-    stats.add(step, outputs, Terms(torch.zeros(2, 3)))
+    stats.add(step, outputs, LossTerms(torch.zeros(2, 3)))
     assert stats.metrics() == pytest.approx({"value/mean": 5 / 3, "value/explained_variance": 1 - (2 / 9) / 2})
 
 
@@ -157,7 +155,7 @@ def test_the_exact_kl_and_figures_of_sequences() -> None:
     outputs = Outputs(kl_BT=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
     figures = {"pair_accuracy": torch.tensor([0.5, NAN]), "nothing": torch.tensor([NAN, NAN])}
     stats = TokenStats()
-    stats.add(step, outputs, Terms(torch.zeros(2), figures=figures))
+    stats.add(step, outputs, LossTerms(torch.zeros(2), figures=figures))
     assert stats.metrics() == pytest.approx({"kl": 0.3, "pair_accuracy": 0.5})
 
 
@@ -195,14 +193,14 @@ def test_what_was_not_computed_is_not_said() -> None:
 def test_completions_become_a_batch() -> None:
     """Padded on the right, what a tool wrote and what has no score not trained on."""
     tool = Completion(
-        (7, 8, 9), "", (True, False, True), (), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
+        (7, 8, 9), "", (True, False, True), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
     )
-    plain = Completion((6,), "", (True,), (), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
+    plain = Completion((6,), "", (True,), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
     groups = [
         Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
         Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),
     ]
-    found = assemble(groups)
+    found = collate(groups)
     assert [p.tolist() for p in found.prompts] == [[1, 2], [3]]
     assert found.group_B.tolist() == [0, 0, 1]
     assert found.tokens_BT.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
@@ -211,9 +209,9 @@ def test_completions_become_a_batch() -> None:
     assert found.sample_logprobs_BT is not None
     assert found.sample_logprobs_BT.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
     assert found.truncated_B.tolist() == [False, False, False]
-    assert (found.completion_limit, assemble(groups, completion_limit=9).completion_limit) == (3, 9)
+    assert (found.completion_limit, collate(groups, completion_limit=9).completion_limit) == (3, 9)
     assert found.step_rewards_BT is None
-    unscored = assemble([replace(group, scores=()) for group in groups])
+    unscored = collate([replace(group, scores=()) for group in groups])
     assert unscored.mask_BT.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert unscored.rewards_B.isnan().all()
 
@@ -229,7 +227,7 @@ def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
             (completion(3), Score(None, steps=steps[:1], error="no")),
         )
     ]
-    found = assemble(groups)
+    found = collate(groups)
     assert found.step_rewards_BT is not None
     expected = [[NAN, 0.5, NAN, -3.0], [NAN] * 4, [NAN] * 4]
     assert torch.equal(found.step_rewards_BT.isnan(), torch.tensor(expected).isnan())

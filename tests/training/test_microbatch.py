@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.layout import Packed, build
 from sharpen.models.model import hidden_states
-from sharpen.models.plan import plan
+from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.pack import PackedBatch, pack
 from sharpen.models.policy import Policy, load_policy
 from sharpen.training.microbatch import activation_bytes, usual_tokens
 from sharpen.types import Batch
@@ -27,7 +27,7 @@ SIZES: dict[str, Any] = {
 }
 
 
-def packed_groups(policy: Policy) -> Packed:
+def packed_groups(policy: Policy) -> PackedBatch:
     """Four prompts of 60 tokens, each with four completions of 31."""
     tokens_BT = torch.randint(2, 17, (16, 31), generator=torch.Generator().manual_seed(0))
     batch = Batch(
@@ -39,11 +39,11 @@ def packed_groups(policy: Policy) -> Packed:
         truncated_B=torch.zeros(16, dtype=torch.bool),
         completion_limit=31,
     )
-    (rows,) = plan(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
-    return build(batch, rows, policy.pad_id, padded=False, with_last=False)
+    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
+    return pack(batch, rows, policy.pad_id, padded=False, with_last=False)
 
 
-def kept_bytes(policy: Policy, packed: Packed) -> int:
+def kept_bytes(policy: Policy, packed: PackedBatch) -> int:
     """Bytes of all tensors, weights aside, that a forward pass of the body keeps for the backward pass."""
     weights = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
     kept: dict[int, int] = {}

@@ -11,11 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sharpen.cli import app
+from sharpen.cli.app import app
 from sharpen.errors import NonFiniteError
-from sharpen.inputs import Given
-from sharpen.run import resume, start
-from sharpen.training.run_folder import read_metrics
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import resume, start
+from sharpen.runs.folder import read_metrics
+from sharpen.training.learner import Learner
 from sharpen.training.trainer import Trainer
 from tiny_runs import TASK, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model
 
@@ -33,22 +34,28 @@ def reward(tmp_path_factory: pytest.TempPathFactory) -> str:
     return reward_file(tmp_path_factory.mktemp("reward") / "reward.py")
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[Trainer], None]) -> None:
-    """Something happens in this step, after its completions are drawn."""
-    prepared = Trainer._prepared
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[Learner], None]) -> None:
+    """Calls ``action`` in this step, after its completions are sampled."""
+    learn = Learner.learn
 
-    def acting(self: Trainer, groups: Any) -> Any:
-        if self.step == step:
+    def acting(self: Learner, groups: Any, now: int) -> Any:
+        if now == step:
             action(self)
-        return prepared(self, groups)
+        return learn(self, groups, now)
 
-    monkeypatch.setattr(Trainer, "_prepared", acting)
+    monkeypatch.setattr(Learner, "learn", acting)
 
 
 def stopped_at(path: Path, recipe: Any, step: int) -> dict[str, Any]:
     """What a run leaves that was stopped after this step."""
     with pytest.MonkeyPatch.context() as patched:
-        at_step(patched, step, lambda trainer: setattr(trainer, "stop_requested", True))
+        train_step = Trainer.train_step
+
+        def stopping(self: Trainer) -> Any:
+            self.stop_requested = self.step == step
+            return train_step(self)
+
+        patched.setattr(Trainer, "train_step", stopping)
         start(recipe)
     return left_behind(path, step)
 
@@ -57,7 +64,7 @@ def names(path: Path) -> list[str]:
     return sorted(c.name for c in (path / "checkpoints").iterdir())
 
 
-def enormous(at: int) -> Callable[..., float]:
+def extreme(at: int) -> Callable[..., float]:
     """``digits``, but from call ``at`` on so large that the sum of two is more than a float holds."""
     calls = 0
 
@@ -71,17 +78,17 @@ def enormous(at: int) -> Callable[..., float]:
 
 
 @pytest.mark.parametrize("changes", [ONE_UPDATE, {}], ids=["one update a step", "several"])
-def test_a_reward_of_enormous_size(changes: dict[str, Any], model: Path, reward: str, tmp_path: Path) -> None:
+def test_an_extremely_large_reward(changes: dict[str, Any], model: Path, reward: str, tmp_path: Path) -> None:
     """16 calls a step: it is so in step 4. The step before has no checkpoint of its own otherwise."""
     whole, stopped, path = tmp_path / "whole", tmp_path / "stopped", tmp_path / "run"
     start(tiny_recipe(whole, model, "grpo", reward=reward, **NO_BEST, **changes))
     expected = stopped_at(stopped, tiny_recipe(stopped, model, "grpo", reward=reward, **NO_BEST, **changes), 3)
     with pytest.raises(NonFiniteError) as raised:
-        start(tiny_recipe(path, model, "grpo", reward=reward, **NO_BEST, **changes), Given(reward=enormous(16 * 3 + 1)))
+        start(tiny_recipe(path, model, "grpo", reward=reward, **NO_BEST, **changes), Given(reward=extreme(16 * 3 + 1)))
     assert str(raised.value) == (
-        "step 4: the advantages, made of the rewards, are NaN or infinite. Lower optimizer.learning_rate, or look for "
-        f"rewards of enormous size; the latest checkpoint is {path / 'checkpoints' / 'step_000003'}; "
-        f"to go on: sharpen run --resume {path}"
+        "step 4: the advantages, computed from the rewards, are NaN or infinite. Lower optimizer.learning_rate, or "
+        f"look for extremely large rewards; the latest checkpoint is {path / 'checkpoints' / 'step_000003'}; "
+        f"to continue: sharpen run --resume {path}"
     )
     assert raised.value.step == 4
     assert_left_the_same(path, expected, 3)
@@ -90,16 +97,16 @@ def test_a_reward_of_enormous_size(changes: dict[str, Any], model: Path, reward:
     assert_left_the_same(path, left_behind(whole))
 
 
-def break_weights(role: Any) -> Callable[[Trainer], None]:
-    def breaking(trainer: Trainer) -> None:
-        next(iter(trainer.models[role].model.parameters())).data.fill_(torch.nan)
+def break_weights(role: Any) -> Callable[[Learner], None]:
+    def breaking(learner: Learner) -> None:
+        next(iter(learner.models[role].model.parameters())).data.fill_(torch.nan)
 
     return breaking
 
 
-def break_loss(trainer: Trainer) -> None:
+def break_loss(learner: Learner) -> None:
     """The terms of the loss are infinite, and NaN where their weight is 0; the gradient is neither."""
-    objective = trainer.objectives[0]
+    objective = learner.objectives[0]
     terms = objective.terms
 
     def infinite(*arguments: Any) -> Any:
@@ -117,19 +124,28 @@ def test_an_update_that_is_applied_before_the_loss_breaks_is_gone_back_behind(
     path, stopped = tmp_path / "run", tmp_path / "stopped"
     changes: dict[str, Any] = {"evaluation": {"every": 0}, "checkpoint": {"every": 0, "best": None}}
     expected = stopped_at(stopped, tiny_recipe(stopped, model, "grpo", reward=reward, **changes), 3)
-    update = Trainer._update
+    learn, update = Learner.learn, Learner._update
+    updates = 0
 
-    def breaking(self: Trainer, objective: Any, minibatch: Any, number: int, stats: Any) -> Any:
-        if self.step == 4 and number == 1:
+    def learning(self: Learner, groups: Any, step: int) -> Any:
+        nonlocal updates
+        updates = 0 if step == 4 else -100
+        return learn(self, groups, step)
+
+    def breaking(self: Learner, *arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == 2:
             break_weights("policy")(self)
-        return update(self, objective, minibatch, number, stats)
+        return update(self, *arguments)
 
     said: list[str] = []
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", breaking)
+        patched.setattr(Learner, "learn", learning)
+        patched.setattr(Learner, "_update", breaking)
         with pytest.raises(NonFiniteError, match=r"step 4: the policy's gradient norm is nan, its loss nan") as raised:
             start(tiny_recipe(path, model, "grpo", reward=reward, **changes), say=said.append)
-    assert "the weights of step 3 are gone: repeating what led there, to save them" in said
+    assert "the weights of step 3 are gone: repeating the steps since the latest checkpoint to save them" in said
     assert f"the latest checkpoint is {path / 'checkpoints' / 'step_000003'}" in str(raised.value)
     assert_left_the_same(path, expected, 3)
 
@@ -207,7 +223,7 @@ def test_an_evaluation_that_meets_it(
     def breaking(self: Trainer) -> Any:
         metrics = train_step(self)
         if self.step == step:
-            break_weights(self.main)(self)
+            break_weights(self.learner.main)(self.learner)
         return metrics
 
     with monkeypatch.context() as patched:

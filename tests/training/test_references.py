@@ -11,20 +11,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sharpen.assemble import assemble
-from sharpen.inputs import Given
+from sharpen.data.collate import collate
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, start
 from sharpen.methods.kl import KL
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
-from sharpen.run import Run, start
 from sharpen.training import reference as reference_module
 from sharpen.training.reference import Reference
-from sharpen.training.update import Limits
-from sharpen.types import Batch, Completion, Finish, Group, Score, Segment
+from sharpen.types import Batch, Completion, Finish, Group, Score
 from tiny_models import make_prompt, own_logprobs, tiny_policy
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 
-LIMITS = Limits(60, shared_prompt=True)
+LIMITS = MicrobatchLimits(60, shared_prompt=True)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_without_a_penalty_there_is_no_reference(model: Path, tmp_path: Path, mo
     def no_copy(policy: Policy) -> Policy:
         raise AssertionError("nothing is compared with a reference")
 
-    monkeypatch.setattr("sharpen.training.models.copy_policy", no_copy)
+    monkeypatch.setattr("sharpen.launch.models.copy_policy", no_copy)
     rows = run_of(tmp_path / "run", model, steps=2, method={"beta": 0.0}).metrics()
     assert all("kl" not in row and "beta" not in row for row in rows)
     with pytest.raises(AssertionError, match="nothing is compared"):
@@ -110,7 +110,7 @@ def ranked(policy: Policy) -> list[Group]:
         for answer in answers:
             ids = tuple(policy.tokenizer(answer)["input_ids"])
             end = len(ids)
-            completions.append(Completion(ids, answer, (True,) * end, (Segment(0, end, "model"),), Finish.EOS))
+            completions.append(Completion(ids, answer, (True,) * end, Finish.EOS))
         scores = tuple(Score(float(i)) for i in range(len(completions)))
         groups.append(Group(make_prompt(policy, text), tuple(completions), scores))
     return groups
@@ -139,7 +139,7 @@ def test_what_a_fixed_reference_says_of_data_is_its_own_and_computed_once(comput
     groups = ranked(policy)
     for order, asked in (([0], 2), ([1, 0], 3), ([0, 1], None)):
         chosen = [groups[i] for i in order]
-        batch = assemble(chosen)
+        batch = collate(chosen)
         before = len(computed)
         found_BT = reference.logprobs(chosen, batch, 0.7, LIMITS)
         own_BT = torch.stack(own_logprobs(reference.policy.model, batch, 0.7)).detach() * batch.mask_BT
@@ -152,11 +152,11 @@ def test_what_moves_or_was_sampled_is_never_remembered(computed: list[int]) -> N
     moving = Reference(copy_policy(policy), policy, KL(reference="average"))
     groups = ranked(policy)
     for _ in range(2):
-        moving.logprobs(groups, assemble(groups), 1.0, LIMITS)
+        moving.logprobs(groups, collate(groups), 1.0, LIMITS)
     fixed = Reference(copy_policy(policy), policy, KL())
     drawn = [replace(g, completions=tuple(replace(c, draw_id=5) for c in g.completions)) for g in groups]
     for _ in range(2):
-        fixed.logprobs(drawn, assemble(drawn), 1.0, LIMITS)
+        fixed.logprobs(drawn, collate(drawn), 1.0, LIMITS)
     assert computed == [5, 5, 5, 5]
 
 
@@ -216,7 +216,7 @@ def test_the_way_gone_is_measured_after_the_last_update(
     """KL(π_old ‖ π) by k3, between the policy that sampled and the one that was saved after the step."""
     method = {"form": "kl", "beta": 0.0, "updates_per_rollout": updates, "minibatches": minibatches}
     run = run_of(tmp_path / "run", model, "ppo", steps=1, method=method)
-    batch = assemble(drawn[0])
+    batch = collate(drawn[0])
     with torch.no_grad():
         old, new = (
             torch.stack(own_logprobs(load_policy(path, device="cpu").model, batch, 1.0))[batch.mask_BT].double()

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from sharpen.errors import CheckpointError, DataError, ModelError
+from sharpen.launch.run import Run, resume, start
 from sharpen.rewards import FunctionReward
-from sharpen.run import Run, resume, start
-from sharpen.training.run_folder import read_metrics
+from sharpen.runs.folder import read_metrics
 from sharpen.training.trainer import Trainer
 from tiny_runs import (
     Raising,
@@ -74,8 +74,8 @@ def test_the_uninterrupted_runs_did_something(whole: dict[str, dict[str, Any]]) 
     assert len({row["draw_id"] for rows in whole["grpo"]["samples"].values() for row in rows}) == 6 * 16
     assert whole["sft"]["samples"] == {}
     state = json.loads(whole["grpo"]["trainer/state.json"])
-    assert state["world"]["cursor"]["epoch"] == 2
-    assert state["world"]["next_draw"] == 96
+    assert state["collector"]["cursor"]["epoch"] == 2
+    assert state["collector"]["next_draw"] == 96
     assert state["versions"] == {"policy": 24}
 
 
@@ -200,8 +200,8 @@ def test_stop_requested_from_another_part_of_the_program(
 
 SCRIPT = """
 import sys
-from sharpen.config import load_recipe
-from sharpen.run import start
+from sharpen.recipe.loading import load_recipe
+from sharpen.launch.run import start
 start(load_recipe(sys.argv[1]))
 """
 
@@ -268,9 +268,9 @@ def test_a_damaged_checkpoint_is_passed_over_by_name_and_the_one_before_used(
     messages: list[str] = []
     with pytest.raises(PowerCut):
         resume(path, loggers=[cut_off(4)], say=messages.append)
-    assert any(line.startswith("passed over a checkpoint: ") and said in line for line in messages)
+    assert any(line.startswith("skipped a checkpoint: ") and said in line for line in messages)
     assert any("step_000004" in line for line in messages)
-    assert f"going on from {checkpoints / 'step_000002'}" in messages
+    assert f"continuing from {checkpoints / 'step_000002'}" in messages
     run = resume(path)
     assert run.model == checkpoints / "step_000006"
     assert_left_the_same(path, whole["grpo"])

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sharpen.errors import CheckpointError
-from sharpen.run import resume, start
-from sharpen.training.models import load_model
+from sharpen.launch.models import load_model
+from sharpen.launch.run import resume, start
 from tiny_runs import Raising, assert_left_the_same, left_behind, reward_file, tiny_recipe, tiny_start_model
 
 STEPS = 4
@@ -127,6 +127,6 @@ def test_where_weights_begin_does_not_depend_on_their_file(shift: int, model: Pa
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "shift": "-" * 8 * shift})
     recipe = recipe_of(tmp_path / "run", folder, "unused", "ppo")
     for role in ("policy", "critic"):
-        loaded = load_model(recipe, role, str(folder), trust_remote_code=False)
+        loaded = load_model(recipe.model, role, str(folder), seed=recipe.seed, trust_remote_code=False)
         assert {p.data_ptr() % 64 for p in loaded.model.parameters()} == {0}
         assert all(torch.equal(p, tensors[name]) for name, p in loaded.model.named_parameters() if name in tensors)

@@ -11,27 +11,27 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from sharpen.assemble import assemble
-from sharpen.config import IN_MEMORY
+from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError
-from sharpen.inputs import Given
+from sharpen.in_memory import IN_MEMORY
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.load import load_tokenizer
 from sharpen.models.model import Model
 from sharpen.models.reference import copy_policy
 from sharpen.models.scorer import Scorer
-from sharpen.run import Run, resume, start
+from sharpen.runs.checkpoint import load_state, problem
 from sharpen.training.annotate import Annotator
-from sharpen.training.centring import Centring
-from sharpen.training.checkpoint import load_state, problem
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
-from sharpen.training.update import Limits
-from sharpen.types import Completion, Finish, Group, Score, Segment, StepValue
+from sharpen.training.score_normalisation import ScoreNormalisation
+from sharpen.types import Completion, Finish, Group, Score, StepValue
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
 from tiny_runs import tiny_recipe, tiny_start_model
 
-LIMITS = Limits(40, shared_prompt=True)
+LIMITS = MicrobatchLimits(40, shared_prompt=True)
 PREFERENCES: list[dict[str, Any]] = [
     {"prompt": "1+2=", "completions": ["#3", "#4", "1+2=3#3"], "scores": [1, 0, 2]},
     {"prompt": "7-7=", "completions": ["#0", "#7"], "scores": [1, 0]},
@@ -47,7 +47,7 @@ def groups_of(model: Any, *, steps: bool = False) -> list[Group]:
         for answer, grade in zip(row["completions"], row["scores"], strict=True):
             ids = tuple(model.tokenizer(answer)["input_ids"])
             end = len(ids)
-            completions.append(Completion(ids, answer, (True,) * end, (Segment(0, end, "model"),), Finish.EOS))
+            completions.append(Completion(ids, answer, (True,) * end, Finish.EOS))
             marks = (StepValue(0, float(grade > 0)), StepValue(end - 1, 0.0)) if steps else ()
             scores.append(Score(float(grade), steps=marks))
         groups.append(Group(make_prompt(model, row["prompt"]), tuple(completions), tuple(scores)))
@@ -114,7 +114,7 @@ def test_held_out_rankings_of_dpo() -> None:
     found = measure_groups(resolve_method({"name": "dpo", "beta": 0.05}), annotator, groups)
     losses, margins, accuracies = [], [], []
     for group in groups:
-        batch = assemble([group])
+        batch = collate([group])
         h = []
         for b, completion in enumerate(group.completions):
             length = len(completion.token_ids)
@@ -155,7 +155,7 @@ def test_held_out_demonstrations_of_sft() -> None:
     policy = tiny_policy(seed=1)
     shown = [Group(g.prompt, g.completions[:1]) for g in groups_of(policy)]
     found = measure_groups(resolve_method("sft"), Annotator({"policy": policy}, None, 1.0, LIMITS), shown)
-    batch = assemble(shown)
+    batch = collate(shown)
     logprobs = torch.stack(own_logprobs(policy.model, batch, 1.0))[batch.mask_BT]
     assert found["loss"].mean == pytest.approx(-logprobs.mean().item(), rel=1e-5)
 
@@ -194,8 +194,8 @@ def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     assert mean([score(run.model, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
     rows = run.metrics()
-    assert rows[-1]["score/centred_by"] != 0.0
-    assert all("score/centred_by" not in row for row in rows[:-1])
+    assert rows[-1]["score/shifted_by"] != 0.0
+    assert all("score/shifted_by" not in row for row in rows[:-1])
     assert rows[-1]["loss"] < rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert rows[0]["score"] == 0.0
 
@@ -217,7 +217,7 @@ def best_before_the_last(path: Path, model: Path) -> Run:
 def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -> None:
     """Both checkpoints that are left, that of the last step and the best before it, which is then whole and sound."""
     run = best_before_the_last(tmp_path / "run", model)
-    assert ["score/centred_by" in row for row in run.metrics()] == [*[False] * 6, True]
+    assert ["score/shifted_by" in row for row in run.metrics()] == [*[False] * 6, True]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     saved = sorted((run.path / "checkpoints").iterdir())
     assert len(saved) == 2
@@ -226,14 +226,14 @@ def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -
         assert mean([score(checkpoint, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
 
 
-def test_what_a_checkpoint_was_centred_by_stands_in_its_state(model: Path, tmp_path: Path) -> None:
+def test_what_a_checkpoint_was_shifted_by_stands_in_its_state(model: Path, tmp_path: Path) -> None:
     """Both are, the last and the best; what is resumed when all is done is not centred a second time."""
     run = best_before_the_last(tmp_path / "run", model)
     last = load_state(run.model)
     best = load_state(run.path / "checkpoints" / f"step_{last['best']['step']:06d}")
     assert best["step"] == last["best"]["step"] < last["step"] == 6
-    assert last["centred_by"] == run.metrics()[-1]["score/centred_by"]
-    assert best["centred_by"] not in (None, 0.0, last["centred_by"])
+    assert last["shifted_by"] == run.metrics()[-1]["score/shifted_by"]
+    assert best["shifted_by"] not in (None, 0.0, last["shifted_by"])
     before = {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")}
     assert resume(run.path, Given(train=PREFERENCES, held_out=PREFERENCES)) == run
     assert {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")} == before
@@ -242,14 +242,14 @@ def test_what_a_checkpoint_was_centred_by_stands_in_its_state(model: Path, tmp_p
 def test_a_damaged_best_checkpoint_is_named_and_can_be_done_without(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    centre = Centring.centre_saved
+    centre = ScoreNormalisation.normalise_saved
 
-    def damaged(self: Centring, checkpoint: Path, like: Model) -> None:
+    def damaged(self: ScoreNormalisation, checkpoint: Path, like: Model) -> None:
         (checkpoint / "model.safetensors").write_bytes(b"damaged")
         centre(self, checkpoint, like)
 
-    monkeypatch.setattr(Centring, "centre_saved", damaged)
-    with pytest.raises(CheckpointError, match=r"damaged.*without this checkpoint, the best, remove .*step_") as raised:
+    monkeypatch.setattr(ScoreNormalisation, "normalise_saved", damaged)
+    with pytest.raises(CheckpointError, match=r"damaged.*without this best checkpoint, remove .*step_") as raised:
         best_before_the_last(tmp_path / "run", model)
     shutil.rmtree(Path(str(raised.value).rpartition("remove ")[2]))
     assert resume(tmp_path / "run").model.name == "step_000006"
@@ -270,11 +270,11 @@ def test_a_reward_model_that_is_not_to_be_centred_is_left_alone(model: Path, tmp
         run_of(tmp_path / str(centre), model, Given(train=PREFERENCES), method={"centre": centre}, **settings)
         for centre in (False, True)
     )
-    assert "score/centred_by" not in left.metrics()[-1]
+    assert "score/shifted_by" not in left.metrics()[-1]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     taken = mean([score(left.model, *pair) for pair in best])
-    assert centred.metrics()[-1]["score/centred_by"] == pytest.approx(taken, rel=1e-3)
-    # Training is the same; centring comes after it.
+    assert centred.metrics()[-1]["score/shifted_by"] == pytest.approx(taken, rel=1e-3)
+    # Training is the same; score_normalisation comes after it.
     assert [row["loss"] for row in left.metrics()] == [row["loss"] for row in centred.metrics()]
 
 
@@ -299,6 +299,6 @@ def test_a_process_reward_model_is_saved_as_a_token_classification(model: Path, 
     assert classifier.config.num_labels == 1
     assert classifier.score.weight.abs().max() > 0
     rows = run.metrics()
-    assert "score/centred_by" not in rows[-1]
+    assert "score/shifted_by" not in rows[-1]
     assert rows[-1]["loss"] < rows[1]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert 0 <= rows[-1]["held_out/step_accuracy"] <= 1

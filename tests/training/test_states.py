@@ -17,27 +17,32 @@ import torch
 from torch import Tensor
 
 from oracles import states as oracle
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.methods import PPO, ReinforcePlusPlus
 from sharpen.methods.kl import KL
 from sharpen.models.adapter_files import adapter_weights
+from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.lora import add_adapter
 from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
 from sharpen.training.annotate import Annotator
 from sharpen.training.reference import Reference
-from sharpen.training.update import Limits
 from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
 from tiny_models import loaded_scorer, tiny_policy
 
-LIMITS = [Limits(1, True), Limits(30, True), Limits(10_000, True), Limits(10_000, False)]
+LIMITS = [
+    MicrobatchLimits(1, True),
+    MicrobatchLimits(30, True),
+    MicrobatchLimits(10_000, True),
+    MicrobatchLimits(10_000, False),
+]
 SETTINGS = [(1.0, 0.95, 0.0), (1.0, 1.0, 0.3), (0.9, 0.5, 0.3), (0.7, 0.0, 0.0)]
 CRITICS = ["own", "own gpt2", "own lora", "shared", "shared gpt2", "shared lora"]
 
 
 def completion(ids: str, trained: str, finish: Finish) -> Completion:
     token_ids = tuple(int(c, 16) + 2 for c in ids)
-    return Completion(token_ids, ids, tuple(c == "x" for c in trained), (), finish)
+    return Completion(token_ids, ids, tuple(c == "x" for c in trained), finish)
 
 
 def group(name: str, *members: tuple[str, str, Finish, float | None]) -> Group:
@@ -72,7 +77,7 @@ def models(critic: str) -> dict[Any, Any]:
     policy = tiny_policy(architecture, dtype=torch.float64)
     if variant == "lora":
         add_adapter(policy, rank=3, alpha=5, targets="all-linear", seed=4)
-        filled(adapter_weights(policy).values(), 0.3)
+        filled(adapter_weights(policy.model, policy.head_name).values(), 0.3)
     if kind == "shared":
         policy.add_value_head()
         assert policy.value_head is not None
@@ -119,8 +124,8 @@ def costs(critic: str, beta: float) -> list[list[float]]:
     policy, other = models(critic)["policy"], reference(critic)
     found = []
     for prompt, c, _ in SEQUENCES:
-        *states, _ = oracle.states(prompt.token_ids, c.token_ids, c.trained)
-        chosen = [id for id, mine in zip(c.token_ids, c.trained, strict=True) if mine]
+        *states, _ = oracle.states(prompt.token_ids, c.token_ids, c.loss_mask)
+        chosen = [id for id, mine in zip(c.token_ids, c.loss_mask, strict=True) if mine]
         logs = [logprob_of(policy, s, id) - logprob_of(other, s, id) for s, id in zip(states, chosen, strict=True)]
         found.append([beta * log for log in logs])
     return found
@@ -136,7 +141,7 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
     model = models(critic).get("critic", models(critic)["policy"])
     found = []
     for (prompt, c, score), paid in zip(SEQUENCES, costs(critic, beta), strict=True):
-        values = [value_of(model, state) for state in oracle.states(prompt.token_ids, c.token_ids, c.trained)]
+        values = [value_of(model, state) for state in oracle.states(prompt.token_ids, c.token_ids, c.loss_mask)]
         rewards = [-x for x in paid]
         rewards[-1] += score.total or 0.0
         goes_on = bootstrap and c.finish is CUT
@@ -154,11 +159,11 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
     return found
 
 
-def annotated(critic: str, method: PPO, limits: Limits) -> Batch:
+def annotated(critic: str, method: PPO, limits: MicrobatchLimits) -> Batch:
     compared = Reference(reference(critic), models(critic)["policy"], KL()) if method.needs_reference else None
-    batch = assemble(GROUPS, completion_limit=6)
-    batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.compares, GROUPS)
-    return replace(batch, coefficients={name: c.start for name, c in method.coefficients().items()})
+    batch = collate(GROUPS, completion_limit=6)
+    batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.annotations, GROUPS)
+    return replace(batch, coefficients={name: c.initial for name, c in method.coefficients().items()})
 
 
 def ppo(critic: str, **settings: Any) -> PPO:
@@ -169,14 +174,14 @@ def ppo(critic: str, **settings: Any) -> PPO:
 def assert_of_the_chosen(found_BT: Tensor, wanted: list[list[float]]) -> None:
     """The numbers of the tokens that were chosen, in order; 0 at all others, and of a sequence without a score."""
     for row, numbers, (_, c, score) in zip(found_BT.tolist(), wanted, SEQUENCES, strict=True):
-        chosen = [t for t, mine in enumerate(c.trained) if mine and score.total is not None]
+        chosen = [t for t, mine in enumerate(c.loss_mask) if mine and score.total is not None]
         assert [row[t] for t in chosen] == pytest.approx(numbers[: len(chosen)], rel=1e-4, abs=2e-5)
         assert not any(x for t, x in enumerate(row) if t not in chosen)
 
 
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
 @pytest.mark.parametrize("critic", CRITICS)
-def test_values_before_each_token_and_after_what_was_cut_off(critic: str, limits: Limits) -> None:
+def test_values_before_each_token_and_after_what_was_cut_off(critic: str, limits: MicrobatchLimits) -> None:
     batch = annotated(critic, ppo(critic, bootstrap_truncated=True), limits)
     wanted = expected(critic, 1.0, 1.0, True, "lambda", 0.0)
     assert batch.values_BT is not None
@@ -197,7 +202,7 @@ def test_advantages_and_targets_are_the_lambda_returns_of_the_states(
     critic: str, gamma: float, lam: float, beta: float, bootstrap: bool, target: Any
 ) -> None:
     method = ppo(critic, gamma=gamma, lam=lam, beta=beta, bootstrap_truncated=bootstrap, value_target=target)
-    batch = annotated(critic, method, Limits(30, True))
+    batch = annotated(critic, method, MicrobatchLimits(30, True))
     assert (batch.final_values_B is not None) is bootstrap
     wanted = expected(critic, gamma, lam, bootstrap, target, beta)
     assert_of_the_chosen(method.advantages(batch), [e.advantages for e in wanted])
@@ -207,12 +212,12 @@ def test_advantages_and_targets_are_the_lambda_returns_of_the_states(
 def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
     """R = −1 and γ = 1: the last target is V(s_K) − 1, and does not move when the values become their targets."""
     cut = [group("a", ("12", "xx", CUT, -1.0), ("3", "x", CUT, -1.0)), group("bc", ("456", "x.x", EOS, -1.0))]
-    batch = assemble(cut, completion_limit=3)
+    batch = collate(cut, completion_limit=3)
     for gamma in (1.0, 0.5):
         method = ppo("own", gamma=gamma, lam=0.95, bootstrap_truncated=True)
-        after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.compares, cut)
+        after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.annotations, cut)
         ends = [
-            value_of(models("own")["critic"], oracle.states(g.prompt.token_ids, c.token_ids, c.trained)[-1])
+            value_of(models("own")["critic"], oracle.states(g.prompt.token_ids, c.token_ids, c.loss_mask)[-1])
             for g in cut
             for c in g.completions
         ]
@@ -235,15 +240,15 @@ def test_without_bootstrapping_nothing_more_is_computed(monkeypatch: pytest.Monk
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(body, "forward", counting)
-    annotated("own", ppo("own"), Limits(10_000, True))
-    annotated("own", ppo("own", bootstrap_truncated=True), Limits(10_000, True))
+    annotated("own", ppo("own"), MicrobatchLimits(10_000, True))
+    annotated("own", ppo("own", bootstrap_truncated=True), MicrobatchLimits(10_000, True))
     assert seen[1] - seen[0] == 1 + 1 + 1 + 3 + 3
 
 
 def test_the_reward_to_go_of_reinforce_plus_plus_has_each_tokens_own_kl() -> None:
     """A_t = R − β Σ_{i ≥ t} (log π − log π_ref), whitened."""
     method = ReinforcePlusPlus(beta=0.3)
-    batch = annotated("shared", method, Limits(30, True))  # type: ignore[arg-type]
+    batch = annotated("shared", method, MicrobatchLimits(30, True))  # type: ignore[arg-type]
     rows = [
         [(score.total or 0.0) - sum(paid[k:]) for k in range(len(paid))] if score.total is not None else []
         for (*_, score), paid in zip(SEQUENCES, costs("shared", 0.3), strict=True)

@@ -13,13 +13,13 @@ import torch
 from oracles import grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
-from sharpen.assemble import assemble
+from sharpen.data.collate import collate
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.inputs import Given
+from sharpen.launch.inputs import Given
+from sharpen.launch.run import start
 from sharpen.models.policy import load_policy
-from sharpen.run import start
-from sharpen.training.run_folder import read_metrics
+from sharpen.runs.folder import read_metrics
 from sharpen.types import Group
 from tiny_models import own_logprobs
 from tiny_runs import digits, left_behind, tiny_recipe, tiny_start_model, untimed
@@ -40,7 +40,7 @@ def algorithm_1(model: Path, groups: Sequence[Group], *, passes: int, parts: int
     rewards = [score.total for group in groups for score in group.scores]
     numbers = [i for i, group in enumerate(groups) for _ in group.completions]
     advantages = outcome_advantages(rewards, numbers)
-    batch = assemble(groups)
+    batch = collate(groups)
     with torch.no_grad():
         old = torch.stack(own_logprobs(policy.model, batch, 1.0)).tolist()
         ref = torch.stack(own_logprobs(reference.model, batch, 1.0)).tolist()
@@ -235,7 +235,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(
         value = next(scripted)
         return SimpleNamespace(measures={best: Estimate(value, value, value)})
 
-    monkeypatch.setattr("sharpen.training.held_out.evaluate", measured)
+    monkeypatch.setattr("sharpen.launch.held_out.evaluate", measured)
     recipe = tiny_recipe(
         tmp_path / "run",
         model,
@@ -302,7 +302,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     rewards = [s.total for g in kept for s in g.scores]
     numbers = [i for i, g in enumerate(kept) for _ in g.completions]
     assert row["reward/mean"] == pytest.approx(sum(rewards) / 15)
-    batch = assemble(kept)
+    batch = collate(kept)
     policy = load_policy(model, device="cpu")
     own = own_logprobs(policy.model, batch, 1.0)
     weights = reduction.weights(reduction.per_sequence, batch.mask_BT.tolist(), numbers)

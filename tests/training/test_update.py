@@ -11,18 +11,19 @@ from torch import Tensor
 
 from oracles import grpo, reduction, sft
 from oracles.ragged import Ragged
-from sharpen.config import OptimizerSettings
 from sharpen.errors import NonFiniteError
 from sharpen.methods import GRPO, SFT, Method
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.training.metrics import TokenStats
 from sharpen.training.optimizer import learning_rate, make_optimizer
-from sharpen.training.update import Limits, accumulate_gradient, all_outputs, optimizer_step, weighed
+from sharpen.training.settings import OptimizerSettings
+from sharpen.training.update import Observer, accumulate_gradient, optimizer_step, with_weights
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy
 
 TEMPERATURE = 0.9
-WHOLE = Limits(100_000, shared_prompt=True)
+WHOLE = MicrobatchLimits(100_000, shared_prompt=True)
 TOLERANCE = 3e-6  # The norms, the weights and the advantages are float32; all else here is float64.
 
 SFT_TERMS: dict[str, Callable[..., Any]] = {"tokens_of_batch": sft.token_mean, "per_sequence": sft.sequence_mean}
@@ -89,13 +90,13 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
 
 
 def accumulate(
-    model: Policy, method: Method, batch: Batch, limits: Limits, stats: TokenStats | None = None
+    model: Policy, method: Method, batch: Batch, limits: MicrobatchLimits, observe: Observer | None = None
 ) -> tuple[float, int]:
     [objective] = method.objectives()
-    return accumulate_gradient(model, objective, weighed(method, batch), TEMPERATURE, limits, stats)
+    return accumulate_gradient(model, objective, with_weights(method, batch), TEMPERATURE, limits, observe)
 
 
-def gradient_of(name: str, batch: Batch, limits: Limits) -> tuple[dict[str, Tensor], float]:
+def gradient_of(name: str, batch: Batch, limits: MicrobatchLimits) -> tuple[dict[str, Tensor], float]:
     policy().model.zero_grad()
     loss, tokens = accumulate(policy(), METHODS[name], batch, limits)
     assert tokens > 0
@@ -107,7 +108,7 @@ def gradient_of(name: str, batch: Batch, limits: Limits) -> tuple[dict[str, Tens
 @pytest.mark.parametrize("name", METHODS)
 def test_any_cut_gives_the_gradient_of_the_slow_reference(name: str, tokens: int, shared: bool) -> None:
     batch, expected, expected_loss = example(name)
-    found, loss = gradient_of(name, batch, Limits(tokens, shared))
+    found, loss = gradient_of(name, batch, MicrobatchLimits(tokens, shared))
     assert_same_gradients(found, expected, TOLERANCE)
     assert loss == pytest.approx(expected_loss, rel=1e-6, abs=1e-8)
 
@@ -121,7 +122,7 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str, seed: int)
     number = torch.randperm(len(batch.prompts), generator=generator)
     prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
     shuffled = replace(shuffled, prompts=tuple(prompts), group_B=number[shuffled.group_B])
-    for limits in (WHOLE, Limits(30, True)):
+    for limits in (WHOLE, MicrobatchLimits(30, True)):
         assert_same_gradients(gradient_of(name, shuffled, limits)[0], expected, TOLERANCE)
 
 
@@ -131,7 +132,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     checkpointed = tiny_policy("llama", dtype=torch.float64)
     checkpointed.model.gradient_checkpointing_enable({"use_reentrant": False})
     checkpointed.model.train()
-    accumulate(checkpointed, METHODS[name], batch, Limits(40, True))
+    accumulate(checkpointed, METHODS[name], batch, MicrobatchLimits(40, True))
     assert_same_gradients(gradients(checkpointed.model), expected, TOLERANCE)
 
 
@@ -145,7 +146,7 @@ def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
     expected = gradients(policy().model)
     stats = TokenStats()
     policy().model.zero_grad()
-    accumulate(policy(), GRPO(), batch, Limits(40, True), stats)
+    accumulate(policy(), GRPO(), batch, MicrobatchLimits(40, True), stats.add)
     assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
     measured = stats.metrics()
     assert (measured["ratio/mean"], measured["ratio/p99.9"], measured["clip_fraction"]) == (1.0, 1.0, 0.0)
@@ -160,7 +161,7 @@ def test_sequences_without_advantage_cost_nothing_and_change_nothing(shared: boo
     assert zero_B.sum() >= 2
     [objective] = GRPO().objectives()
     everything = replace(objective, without_advantage=True)
-    step, limits = weighed(GRPO(), batch), Limits(100_000, shared)
+    step, limits = with_weights(GRPO(), batch), MicrobatchLimits(100_000, shared)
     policy().model.zero_grad()
     _, all_tokens = accumulate_gradient(policy(), everything, step, TEMPERATURE, limits)
     assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
@@ -188,13 +189,13 @@ def test_without_advantage_the_penalty_still_has_a_gradient() -> None:
     policy().model.zero_grad()
     torch.stack(own).backward(torch.tensor(slopes, dtype=torch.float64))
     expected = gradients(policy().model)
-    assert_same_gradients(gradient_of("grpo per_sequence", flat, Limits(40, True))[0], expected, TOLERANCE)
+    assert_same_gradients(gradient_of("grpo per_sequence", flat, MicrobatchLimits(40, True))[0], expected, TOLERANCE)
 
 
 def step_of(model: Policy, optimizer: torch.optim.Optimizer, method: Method, batch: Batch, **settings: Any) -> Any:
     arguments = {"learning_rate": 0.01, "max_grad_norm": 1.0, "temperature": TEMPERATURE, "limits": WHOLE}
     [objective] = method.objectives()
-    return optimizer_step(model, optimizer, objective, weighed(method, batch), **{**arguments, **settings})
+    return optimizer_step(model, optimizer, objective, with_weights(method, batch), **{**arguments, **settings})
 
 
 def test_a_step_without_any_advantage_is_a_no_op_to_the_last_bit() -> None:
@@ -264,8 +265,8 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
     assert not optimizer.state_dict()["state"]
 
 
-@pytest.mark.parametrize("limits", [WHOLE, Limits(1, True), Limits(40, False)])
-def test_all_outputs_are_the_models_own_wherever_a_token_is_trained(limits: Limits) -> None:
+@pytest.mark.parametrize("limits", [WHOLE, MicrobatchLimits(1, True), MicrobatchLimits(40, False)])
+def test_all_outputs_are_the_models_own_wherever_a_token_is_trained(limits: MicrobatchLimits) -> None:
     batch = example("grpo per_sequence")[0]
     found = all_outputs(policy(), batch, "logprobs", TEMPERATURE, limits)
     own = torch.stack(own_logprobs(policy().model, batch, TEMPERATURE)).detach() * batch.mask_BT

@@ -1,4 +1,4 @@
-"""Data: rows → prompts and demonstrations; the order they are drawn in; tasks by name."""
+"""Data: rows → prompts and completions; the order in which they are used; tasks by name."""
 
 from sharpen.data.cursor import Cursor
 from sharpen.data.rows import Rows, read_rows

@@ -19,20 +19,19 @@ _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, slots=True)
 class RenderedDemonstration:
-    """A conversation cut in two. ``trained`` says which completion tokens the assistant wrote."""
+    """A conversation split into prompt and completion; ``loss_mask`` marks the tokens that the assistant wrote."""
 
     prompt_text: str
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
-    trained: tuple[bool, ...]
+    loss_mask: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """A tokenizer's chat template with the keyword arguments it is called with (``enable_thinking=False``,
-    say).
+    """A tokenizer's chat template and its keyword arguments, such as ``enable_thinking=False``.
 
-    ``system`` is put before conversations that do not begin with a system message of their own.
+    ``system`` is put before conversations that do not begin with a system message.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -47,21 +46,20 @@ class ChatFormat:
             )
 
     def prompt_text(self, messages: Sequence[Message], where: str = "messages") -> str:
-        """The conversation up to where the assistant begins to write (the generation prompt included)."""
+        """The conversation up to and including the generation prompt, after which the assistant writes."""
         return self._text(self.with_system(messages), where, add_generation_prompt=True)
 
     def prompt_ids(self, messages: Sequence[Message], where: str = "messages") -> tuple[int, ...]:
-        """Token ids of ``prompt_text``; special tokens are the template's, none are added."""
+        """Token ids of ``prompt_text``; the only special tokens are those of the template."""
         return self._tokenize(self.prompt_text(messages, where))
 
     def demonstration(self, messages: Sequence[Message], start: int, where: str) -> RenderedDemonstration:
-        """Cut a conversation before its assistant turn ``messages[start]``.
+        """Split a conversation before its assistant turn ``messages[start]``.
 
-        The prompt is what a rollout would feed, and the completion goes on to the last token by the
-        assistant. A token is trained on when the assistant wrote it: the content of its turns and the token
-        that ends each, but not the line break after that, nor the turns of others. The template's ``{%
-        generation %}`` block decides where there is one, else what each turn adds to the rendered
-        conversation.
+        The prompt is what a rollout would feed; the completion ends with the last token of an assistant turn. The loss
+        mask covers the content of each assistant turn and the token that ends it, but not the line break after that,
+        nor other turns. It comes from the template's ``{% generation %}`` block, or without one from the text that each
+        turn adds to the rendered conversation.
         """
         shift = len(self.with_system(messages)) - len(messages)
         messages, start = self.with_system(messages), start + shift
@@ -80,7 +78,7 @@ class ChatFormat:
         return RenderedDemonstration(prompt_text, prompt_ids, ids[len(prompt_ids) :][:end], tuple(trained[:end]))
 
     def with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """The conversation, with the system message before it if it has none of its own."""
+        """The conversation, with the system message before it unless it begins with one."""
         if self.system is None or messages[0]["role"] == "system":
             return messages
         return [{"role": "system", "content": self.system}, *messages]
@@ -93,7 +91,7 @@ class ChatFormat:
         try:
             return self.tokenizer.apply_chat_template(conversation, **options, **self.template_kwargs)
         except TemplateError as error:
-            raise DataError(f"{where}: the chat template refuses this conversation: {error}") from error
+            raise DataError(f"{where}: the chat template rejects this conversation: {error}") from error
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         encoded: Any = self.tokenizer(text, add_special_tokens=False, verbose=False)
@@ -118,7 +116,7 @@ class ChatFormat:
         return ids, mask
 
     def _end_of_turn(self, ids: tuple[int, ...], start: int) -> int:
-        """Where a turn that begins at ``start`` ends: after its last special token if blanks follow."""
+        """Where a turn that begins at ``start`` ends: after its last special token, if only whitespace follows."""
         special = set(self.tokenizer.all_special_ids) | {
             token_id for token_id, token in self.tokenizer.added_tokens_decoder.items() if token.special
         }
@@ -129,7 +127,7 @@ class ChatFormat:
 def _require_prefix(prefix: tuple[int, ...], whole: tuple[int, ...], what: str) -> None:
     if whole[: len(prefix)] != prefix:
         raise DataError(
-            f"{what} is rendered differently when the conversation goes on, so its tokens cannot be told "
-            "apart. Some chat templates drop the thinking of earlier turns: split such a conversation into a "
-            "row per assistant turn, or train with a template that keeps it"
+            f"{what} is rendered differently once the conversation continues, so its tokens cannot be identified. Some "
+            "chat templates drop the thinking of earlier turns: split such a conversation into one row per assistant "
+            "turn, or use a template that keeps it"
         )

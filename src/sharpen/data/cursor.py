@@ -1,4 +1,4 @@
-"""An endless order over the items of a data set that can be saved and gone on with."""
+"""An endless, resumable order over the items of a data set."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,7 @@ from sharpen.errors import CheckpointError
 class Cursor:
     """Endless, deterministic order over ``size`` items: a new permutation every epoch.
 
-    The permutation of an epoch depends on ``seed`` and the epoch's number only, so the state is two numbers.
-    No item comes twice within an epoch.
+    An epoch's permutation depends only on ``seed`` and the epoch's number, so the state is two numbers.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -25,7 +24,7 @@ class Cursor:
         self._order = self._permutation(0)
 
     def take(self, count: int) -> list[int]:
-        """The next ``count`` items; crosses into the next epoch where this one ends."""
+        """The next ``count`` items, across the end of an epoch if need be."""
         taken: list[int] = []
         while len(taken) < count:
             if self.position == self.size:
@@ -37,11 +36,11 @@ class Cursor:
         return taken
 
     def state(self) -> dict[str, int]:
-        """What ``load`` needs to go on from here; JSON."""
+        """What ``load`` needs to continue from here; JSON."""
         return {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``; raises CheckpointError when it was saved over other data or another seed."""
+        """Continue from ``state``; raises CheckpointError if it was saved with other data or another seed."""
         for field, ours in (("size", self.size), ("seed", self.seed)):
             if state[field] != ours:
                 raise CheckpointError(

@@ -1,38 +1,26 @@
-"""Rows → demonstrations: groups of one completion that supervised training imitates."""
+"""Rows → demonstrations: groups of one completion for supervised fine-tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Sequence
 
 from sharpen.data.chat import Message
-from sharpen.data.exchanges import Exchange, Reader
-from sharpen.data.loading import Loaded, Overlong, is_conversational, messages_column, missing_column, said_column
+from sharpen.data.columns import is_conversational, messages_column, missing_column, said_column
+from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
+from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.types import Group
 
 
-def load_demonstrations(
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    context_length: int,
-    chat: bool = False,
-    system: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-    overlong: Overlong = "error",
-) -> Loaded[Group]:
+def load_demonstrations(rows: Rows, format: PromptFormat) -> Loaded[Group]:
     """Make a group of one completion of every row.
 
-    Rows have ``prompt`` and ``completion``, both strings or both lists of messages, or else ``messages``,
-    whose prompt is all that comes before the first turn of the assistant. See `Reader` for what becomes of them;
-    ``system``, ``chat_template_kwargs`` and ``overlong`` are those of `load_prompts`.
+    Rows have ``prompt`` and ``completion``, both strings or both lists of messages, or else ``messages``, whose prompt
+    is everything before the first assistant turn. `make_groups` says how they are tokenised.
 
-    Raises DataError for a missing column, a value of the wrong type, an empty prompt or completion, and a row
-    longer than ``context_length``.
+    Raises DataError for a missing column, a value of the wrong type, an empty prompt or completion, and a row longer
+    than the context.
     """
     if {"prompt", "completion"} <= set(rows.columns):
         conversational = is_conversational(rows, "prompt")
@@ -45,8 +33,7 @@ def load_demonstrations(
         exchanges = [_cut(messages, rows.where(i)) for i, messages in enumerate(messages_column(rows, "messages"))]
     else:
         raise missing_column(rows, ("completion",) if "prompt" in rows.columns else ("prompt", "messages"))
-    reader = Reader(tokenizer, context_length, chat, system, chat_template_kwargs, overlong)
-    return reader.fitting(rows, reader.groups(rows, exchanges))
+    return fitting_groups(rows, make_groups(rows, exchanges, format), format)
 
 
 def _cut(messages: list[Message], where: str) -> Exchange:
@@ -58,6 +45,6 @@ def _first_assistant(messages: Sequence[Message], where: str) -> int:
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
             if index == 0:
-                raise DataError(f"{where}: column `messages` begins with the assistant; put what it answers before it")
+                raise DataError(f"{where}: column `messages` begins with an assistant turn; put a prompt before it")
             return index
-    raise DataError(f"{where}: column `messages` has no turn of the assistant, so there is nothing to imitate")
+    raise DataError(f"{where}: column `messages` has no assistant turn, so there is nothing to train on")

@@ -1,114 +1,99 @@
-"""Prompts with the completions that somebody wrote for them → groups."""
+"""Prompts and their given completions → groups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat import ChatFormat
-from sharpen.data.loading import Loaded, Overlong, Text, keep_fitting, tokenize
-from sharpen.data.prompts import as_user, require_chat
+from sharpen.data.columns import Text
+from sharpen.data.prompt_format import Loaded, PromptFormat
+from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Completion, Finish, Group, Prompt, Segment
+from sharpen.types import Completion, Finish, Group, Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A row's prompt and its completions, all texts or all messages, and what errors call each completion."""
+    """A row's prompt and completions, all texts or all messages; ``names`` are what errors call the completions."""
 
     prompt: Text
     completions: tuple[Text, ...]
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """How exchanges become token ids.
+def make_groups(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:
+    """One group per row, with its completions in order.
 
-    Texts are tokenised apart, so that the prompt's tokens are what a rollout would feed, and a completion ends with
-    the tokenizer's end-of-sequence token; with ``chat`` they become a user's and an assistant's message. Messages
-    go through the chat template, and only what the assistant wrote in the completion is trained on.
+    Plain texts are tokenised separately, so that the prompt's tokens are those a rollout would feed, and a completion
+    ends with the tokenizer's end-of-sequence token. Messages go through the chat template, and only what the assistant
+    wrote in the completion is trained on.
+
+    Raises DataError for an empty prompt or completion, and for a completion that does not begin with the assistant.
     """
+    # The first row decides whether the rows are conversations: they are all alike.
+    chat = format.chat_format(conversational=not isinstance(exchanges[0].prompt, str))
+    if chat is None:
+        return _from_texts(rows, exchanges, format)
+    return [_rendered(rows, index, exchange, chat) for index, exchange in enumerate(exchanges)]
 
-    tokenizer: PreTrainedTokenizerBase
-    context_length: int
-    chat: bool = False
-    system: str | None = None
-    chat_template_kwargs: Mapping[str, Any] | None = None
-    overlong: Overlong = "error"
 
-    def groups(self, rows: Rows, exchanges: Sequence[Exchange]) -> list[Group]:
-        """One group for each row, with its completions in their order.
+def fitting_groups(
+    rows: Rows, groups: Sequence[Group], format: PromptFormat, noun: str = "completion"
+) -> Loaded[Group]:
+    """The groups whose prompt and longest completion, called ``noun`` in errors, fit into the context."""
 
-        Raises DataError for an empty prompt or completion, and for a completion that does not begin with the
-        assistant.
-        """
-        # Whether rows are conversations is judged by the first of them, and they are alike.
-        conversational = not isinstance(exchanges[0].prompt, str)
-        require_chat(self.system, chat=self.chat or conversational)
-        if not self.chat and not conversational:
-            return self._from_texts(rows, exchanges)
-        format_ = ChatFormat(self.tokenizer, self.chat_template_kwargs or {}, self.system)
-        return [_rendered(rows, index, exchange, format_) for index, exchange in enumerate(exchanges)]
+    def longest(group: Group) -> int:
+        return max(len(completion.token_ids) for completion in group.completions)
 
-    def fitting(self, rows: Rows, groups: Sequence[Group], noun: str = "completion") -> Loaded[Group]:
-        """The groups whose prompt and longest completion fit into the context; see `keep_fitting`."""
-        longest: Callable[[Group], int] = lambda group: max(len(c.token_ids) for c in group.completions)  # noqa: E731
-        return keep_fitting(
-            rows,
-            groups,
-            lambda group: len(group.prompt.token_ids) + longest(group),
-            context_length=self.context_length,
-            overlong=self.overlong,
-            explain=lambda group: (
-                f"its prompt has {len(group.prompt.token_ids)} tokens and its {noun} {longest(group)}. Shorten it"
-            ),
+    return format.fitting(
+        rows,
+        groups,
+        lambda group: len(group.prompt.token_ids) + longest(group),
+        lambda group: (
+            f"its prompt has {len(group.prompt.token_ids)} tokens and its {noun} {longest(group)}. Shorten it"
+        ),
+    )
+
+
+def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:
+    eos = format.tokenizer.eos_token_id
+    if eos is None:
+        raise DataError(
+            f"the tokenizer of {format.tokenizer.name_or_path or 'this model'} has no end-of-sequence token, which "
+            "completions must end with: set its eos_token"
         )
-
-    def _from_texts(self, rows: Rows, exchanges: Sequence[Exchange]) -> list[Group]:
-        eos = self.tokenizer.eos_token_id
-        if eos is None:
-            raise DataError(
-                f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} has no end-of-sequence token, which "
-                "completions must end with: set its eos_token"
-            )
-        prompts = [str(exchange.prompt) for exchange in exchanges]
-        texts = [str(completion) for exchange in exchanges for completion in exchange.completions]
-        prompt_ids = tokenize(self.tokenizer, prompts, add_special_tokens=True)
-        completion_ids = iter(tokenize(self.tokenizer, texts, add_special_tokens=False))
-        groups = []
-        for index, exchange in enumerate(exchanges):
-            _require_tokens(prompt_ids[index], f"{rows.where(index)}: column `prompt`")
-            completions = []
-            for text, name in zip(exchange.completions, exchange.names, strict=True):
-                ids = next(completion_ids)
-                _require_tokens(ids, f"{rows.where(index)}: {name}")
-                if ids[-1] != eos:
-                    ids = (*ids, eos)
-                completions.append(_completion(ids, str(text), (True,) * len(ids)))
-            prompt = Prompt(rows.row_id(index), prompt_ids[index], prompts[index], rows[index])
-            groups.append(Group(prompt, tuple(completions)))
-        return groups
+    prompts = [str(exchange.prompt) for exchange in exchanges]
+    texts = [str(completion) for exchange in exchanges for completion in exchange.completions]
+    prompt_ids = format.tokenize(prompts, add_special_tokens=True)
+    completion_ids = iter(format.tokenize(texts, add_special_tokens=False))
+    groups = []
+    for index, exchange in enumerate(exchanges):
+        _require_tokens(prompt_ids[index], f"{rows.where(index)}: column `prompt`")
+        completions = []
+        for text, name in zip(exchange.completions, exchange.names, strict=True):
+            ids = next(completion_ids)
+            _require_tokens(ids, f"{rows.where(index)}: {name}")
+            if ids[-1] != eos:
+                ids = (*ids, eos)
+            completions.append(_completion(ids, str(text), (True,) * len(ids)))
+        prompt = Prompt(rows.row_id(index), prompt_ids[index], prompts[index], rows[index])
+        groups.append(Group(prompt, tuple(completions)))
+    return groups
 
 
-def _rendered(rows: Rows, index: int, exchange: Exchange, format_: ChatFormat) -> Group:
+def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> Group:
     where = rows.where(index)
     before = as_user(exchange.prompt) if isinstance(exchange.prompt, str) else exchange.prompt
     completions = []
     for completion, name in zip(exchange.completions, exchange.names, strict=True):
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
-            raise DataError(
-                f"{where}: {name} must begin with a message of the assistant, not of {messages[0]['role']!r}"
-            )
-        rendered = format_.demonstration([*before, *messages], len(before), where)
-        text = str(format_.tokenizer.decode(list(rendered.completion_ids), skip_special_tokens=True))
-        completions.append(_completion(rendered.completion_ids, text, rendered.trained))
+            raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
+        rendered = chat.demonstration([*before, *messages], len(before), where)
+        text = str(chat.tokenizer.decode(list(rendered.completion_ids), skip_special_tokens=True))
+        completions.append(_completion(rendered.completion_ids, text, rendered.loss_mask))
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])
     return Group(prompt, tuple(completions))
 
@@ -118,14 +103,5 @@ def _require_tokens(ids: tuple[int, ...], what: str) -> None:
         raise DataError(f"{what} is empty; write at least one token")
 
 
-def _completion(ids: tuple[int, ...], text: str, trained: tuple[bool, ...]) -> Completion:
-    return Completion(ids, text, trained, _segments(trained), Finish.EOS)
-
-
-def _segments(trained: tuple[bool, ...]) -> tuple[Segment, ...]:
-    """Runs of tokens by the model, and between them runs by others."""
-    segments: list[Segment] = []
-    for by_model, run in groupby(trained):
-        start = segments[-1].end if segments else 0
-        segments.append(Segment(start, start + len(list(run)), "model" if by_model else "tool"))
-    return tuple(segments)
+def _completion(ids: tuple[int, ...], text: str, loss_mask: tuple[bool, ...]) -> Completion:
+    return Completion(ids, text, loss_mask, Finish.EOS)

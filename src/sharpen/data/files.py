@@ -1,4 +1,4 @@
-"""Reading data files so that what is wrong with one is said with its line."""
+"""Reading data files, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Read = tuple["list[Any] | Dataset", tuple[int, ...] | None]
-"""The rows and, for a text file with a row a line, their line numbers."""
+"""The rows and, for a text file with one row per line, their line numbers."""
 
 
 def read_file(path: Path) -> Read:
-    """The rows of a data file, read by the reader of its suffix (one of READERS)."""
+    """The rows of a data file, whose suffix is one of READERS."""
     if not path.is_file():
         if not path.parent.is_dir():
             raise DataError(f"{path}: no such file; the folder {path.parent} does not exist either")
@@ -46,7 +46,7 @@ def _read_json(path: Path) -> Read:
     try:
         rows = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
-        hint = "; if every line is an object of its own, name it .jsonl" if error.msg == "Extra data" else ""
+        hint = "; if every line is an object, name it .jsonl" if error.msg == "Extra data" else ""
         raise DataError(
             f"{path}:{error.lineno}: not JSON: {error.msg} at character {error.colno} of the line{hint}"
         ) from error

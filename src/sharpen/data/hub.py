@@ -1,4 +1,4 @@
-"""Datasets of the hub, and folders in its formats, through `datasets.load_dataset`."""
+"""Data sets from the hub, and folders in its formats, through `datasets.load_dataset`."""
 
 from __future__ import annotations
 

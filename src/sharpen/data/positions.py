@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 def step_ends(text: str, separator: str) -> tuple[int, ...]:
     """The character offsets at which the steps of ``text`` end: each after its separator, the last with the text.
 
-    What stands blank between two separators is no step of its own; blanks after the last separator belong to
-    the last step. A text without a separator is one step.
+    Whitespace between two separators is not a step; whitespace after the last separator belongs to the last step. A
+    text without a separator is one step.
     """
     ends: list[int] = []
     start = 0
@@ -32,11 +32,11 @@ def token_ends(
 ) -> tuple[int, ...]:
     """For each character offset of the decoded text the index of the token that completes it.
 
-    It is the first token whose decoded prefix begins with the text up to the offset. A character of several tokens
-    (bytes) is complete with its last one, except U+FFFD, as which all incomplete ones are decoded. Special tokens are
-    no text. Offsets are in rising order.
+    It is the first token for which the decoded tokens up to it begin with the text up to the offset. A character of
+    several tokens (bytes) is complete with its last token, except U+FFFD, to which all incomplete characters decode.
+    Special tokens are not text. Offsets are in ascending order.
 
-    Raises ValueError for an offset that lies outside the text or is not above the one before.
+    Raises ValueError for an offset that is outside the text or not above the one before.
     """
     text = _decode(tokenizer, token_ids)
     if any(later <= earlier for earlier, later in pairwise((0, *char_ends))) or (
@@ -51,12 +51,11 @@ def token_ends(
 
 
 class _Prefixes:
-    """How far the first tokens of a text reach, from decoding a few of them: all of them each time would take
-    quadratic time.
+    """How many characters the first tokens of a text decode to, in linear time: only a window is decoded each time.
 
-    The tokens before ``_base`` are the first ``_before`` characters. What follows is decoded together with the tokens
-    from ``_context`` on, as some tokenizers drop a blank at the beginning, and the first ``_known`` characters of that
-    are dropped.
+    The tokens before ``_base`` are the first ``_before`` characters. Later tokens are decoded together with those from
+    ``_context`` on, because some tokenizers drop a leading space, and the first ``_known`` characters of the result are
+    dropped.
     """
 
     WINDOW = 32
@@ -89,11 +88,11 @@ class _Prefixes:
         return self._decoded(stop)[: end - self._before] == self._text[self._before : end]
 
     def _decoded(self, stop: int) -> str:
-        """What the tokens from ``_base`` up to ``stop`` are."""
+        """The text of the tokens from ``_base`` up to ``stop``."""
         return _decode(self._tokenizer, self._ids[self._context : stop])[self._known :]
 
     def _move(self, stop: int) -> None:
-        """Makes ``stop``, or a place a little before it, the new base where no character is cut there."""
+        """Makes ``stop``, or a position shortly before it, the new base, at which no character is split."""
         for base in range(stop, max(stop - self.LONGEST_CHARACTER, self._base), -1):
             piece = self._decoded(base)
             again = _decode(self._tokenizer, self._ids[self._base : base])

@@ -1,25 +1,23 @@
-"""Rows → preferences: groups of completions of one prompt that somebody has graded."""
+"""Rows → preferences: groups of graded completions of one prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from sharpen.data.chat import Message
-from sharpen.data.exchanges import Exchange, Reader
-from sharpen.data.loading import (
-    Loaded,
-    Overlong,
+from sharpen.data.columns import (
     Text,
     check_messages,
     is_conversational,
     missing_column,
+    number_of,
+    numbers_of,
     said_column,
     typed_column,
 )
-from sharpen.data.numbers import number_of, numbers_of
+from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
+from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.types import Group, Score
@@ -27,29 +25,19 @@ from sharpen.types import Group, Score
 PAIR = ("chosen", "rejected")
 
 
-def load_preferences(
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    context_length: int,
-    chat: bool = False,
-    system: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-    overlong: Overlong = "error",
-) -> Loaded[Group]:
+def load_preferences(rows: Rows, format: PromptFormat) -> Loaded[Group]:
     """Make a group of graded completions of every row: a score's ``total`` is the grade, higher is better.
 
     Rows have ``chosen`` and ``rejected``, and grades 1 and 0, or ``margin`` and 0 where there is that column; or
     ``completions``, two or more, with ``scores`` (higher is better) or ``ranks`` (1 is best; a rank's grade is how far
     it is above the worst). Ties are allowed unless all are tied. ``prompt`` and the completions are strings or lists of
     messages. Completions may also be whole conversations: these begin with the messages of ``prompt``, or with a user
-    who says its text, or have no ``prompt`` beside them; then the prompt is their common beginning, up to where the
-    assistant answers in each of them. See `Reader` for what becomes of all that; the settings are those of
-    `load_prompts`.
+    message of its text, or have no ``prompt`` beside them; then the prompt is their common beginning, up to an
+    assistant turn in each of them. `make_groups` says how they are tokenised.
 
     Raises DataError for a missing column, a value of the wrong type, an empty prompt or completion, completions that
-    are all the same, grades that are all the same or not finite, a margin that is not positive, as many grades as
-    there are not completions, and a row longer than ``context_length``.
+    are all the same, grades that are all the same or not finite, a margin that is not positive, a number of grades
+    other than the number of completions, and a row longer than the context.
     """
     columns = set(rows.columns)
     if columns >= set(PAIR):
@@ -63,8 +51,7 @@ def load_preferences(
     else:
         raise _missing(rows)
     exchanges = _exchanges(rows, answers, named)
-    reader = Reader(tokenizer, context_length, chat, system, chat_template_kwargs, overlong)
-    groups = reader.groups(rows, exchanges)
+    groups = make_groups(rows, exchanges, format)
     for index, group in enumerate(groups):
         if len({completion.token_ids for completion in group.completions}) == 1:
             what = " and ".join(named[index]) if len(group.completions) == 2 else "all completions"
@@ -73,7 +60,7 @@ def load_preferences(
         group.scored(tuple(Score(grade) for grade in row_grades))
         for group, row_grades in zip(groups, grades, strict=True)
     ]
-    return reader.fitting(rows, graded, noun="longest completion")
+    return fitting_groups(rows, graded, format, noun="longest completion")
 
 
 def _missing(rows: Rows) -> DataError:
@@ -94,7 +81,7 @@ def _ranked(rows: Rows) -> list[tuple[Text, ...]]:
     for index, answers in enumerate(lists):
         if len(answers) < 2:
             raise DataError(
-                f"{rows.where(index)}: column `completions` has {len(answers)} of them; a ranking needs at least two"
+                f"{rows.where(index)}: column `completions` has {len(answers)} completions; a ranking needs two or more"
             )
         for number, answer in enumerate(answers, start=1):
             name = f"completion {number} of column `completions`"
@@ -119,7 +106,7 @@ def _grades(rows: Rows, answers: Sequence[Sequence[Text]]) -> list[tuple[float, 
     if not given:
         raise missing_column(rows, ("scores", "ranks"))
     if len(given) > 1:
-        raise DataError(f"{rows.name}: has both `scores` and `ranks`; leave out the one that is not meant")
+        raise DataError(f"{rows.name}: has both `scores` and `ranks`; leave one of them out")
     (column,) = given
     grades = []
     for index, completions in enumerate(answers):
@@ -172,18 +159,18 @@ def _exchange(where: str, prompt: Text | None, answers: tuple[Text, ...], names:
         for conversation, name in zip(conversations, names, strict=True):
             if conversation[:start] != prompt or len(conversation) == start:
                 raise DataError(
-                    f"{where}: {name} must begin with the assistant, or with the messages of column `prompt` and go on"
+                    f"{where}: {name} must begin with an assistant turn, or with the messages of `prompt` and more"
                 )
     else:
         start = _common_beginning(where, conversations, names)
         asked = next(message for message in conversations[0] if message["role"] != "system")
         if prompt is not None and str(asked.get("content")).strip() != prompt.strip():
-            raise DataError(f"{where}: {names[0]} does not begin with a message that says column `prompt`")
+            raise DataError(f"{where}: {names[0]} does not begin with a message of the text in column `prompt`")
     return Exchange(conversations[0][:start], tuple(c[start:] for c in conversations), names)
 
 
 def _common_beginning(where: str, conversations: Sequence[list[Message]], names: Sequence[str]) -> int:
-    """How many messages come before the assistant's turn in which the conversations begin to differ."""
+    """How many messages come before the assistant turn in which the conversations first differ."""
     shortest = min(map(len, conversations))
     common = next(
         (i for i in range(shortest) if any(c[i] != conversations[0][i] for c in conversations[1:])), shortest - 1
@@ -193,4 +180,4 @@ def _common_beginning(where: str, conversations: Sequence[list[Message]], names:
             message["role"] != "system" for message in conversations[0][:start]
         ):
             return start
-    raise DataError(f"{where}: {names[0]} and {names[1]} have no common beginning that the assistant answers in both")
+    raise DataError(f"{where}: {names[0]} and {names[1]} have no common beginning before an assistant turn")

@@ -1,4 +1,4 @@
-"""Rows of data, wherever they come from: a list, a file, a `datasets` dataset or a hub id."""
+"""Rows of data from a list, a file, a `datasets` data set or a hub id."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ RowSequence = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that know their name.
+    """Rows with a name for error messages, such as a file's path, and a short ``key`` that row ids begin with.
 
-    ``name`` is what error messages call the rows (a file's path, say) and ``key`` the short name that row ids
-    begin with. ``lines`` are the rows' line numbers, where the source is a text file with a row a line.
+    ``lines`` are the rows' line numbers, if the source is a text file with one row per line.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Rows:
         return (self[i] for i in range(len(self)))
 
     def where(self, index: int) -> str:
-        """How an error message calls row ``index``: ``train.jsonl:7`` or ``train.parquet, row 7``, from 1."""
+        """What error messages call row ``index``: ``train.jsonl:7`` or ``train.parquet, row 7``, counted from 1."""
         return f"{self.name}:{self.lines[index]}" if self.lines else f"{self.name}, row {index + 1}"
 
     def row_id(self, index: int) -> str:
@@ -56,13 +55,11 @@ def read_rows(source: Any, *, name: str | None = None) -> Rows:
     """Read rows from any source of data.
 
     ``source`` is a sequence of mappings, or of prompts as plain texts; the path of a ``.jsonl``, ``.json``,
-    ``.parquet`` or ``.csv`` file;
-    a ``datasets.Dataset``; a folder that ``datasets.load_dataset`` reads; or a dataset of the hub with its
-    configuration and split, as in ``openai/gsm8k?name=main&split=train``. ``name`` replaces the name that
-    error messages use.
+    ``.parquet`` or ``.csv`` file; a ``datasets.Dataset``; a folder that ``datasets.load_dataset`` reads; or a data set
+    on the hub with its configuration and split, such as ``openai/gsm8k?name=main&split=train``. ``name`` replaces the
+    name in error messages.
 
-    Raises DataError when the source is missing, empty, or malformed, and RecipeError for an unknown query
-    key.
+    Raises DataError if the source is missing, empty or malformed, and RecipeError for an unknown query key.
     """
     if isinstance(source, Rows):
         return source
@@ -70,7 +67,7 @@ def read_rows(source: Any, *, name: str | None = None) -> Rows:
         return _read_location(source, name)
     if isinstance(source, Sequence):
         return _from_list(source, name or "rows given as a list", key=name or "row")
-    # datasets takes a second to import, which the other sources need not pay.
+    # Imported here: datasets takes a second to import, and other sources do not need it.
     from sharpen.data.hub import one_split
 
     label = name or "the given dataset"
@@ -86,7 +83,7 @@ def _read_location(source: str | Path, name: str | None) -> Rows:
             return _from_list(data, label, key=name or path.name, lines=lines)
         return _from_dataset(data, label, key=name or path.name)
     if path.is_file():
-        raise DataError(f"{path}: files of type {path.suffix!r} are not read; give one of {', '.join(READERS)}")
+        raise DataError(f"{path}: files of type {path.suffix!r} cannot be read; give one of {', '.join(READERS)}")
 
     from sharpen.data.hub import load
 

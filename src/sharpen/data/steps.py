@@ -1,41 +1,29 @@
-"""Rows → marked steps: groups of one completion, each step of which somebody has called right or wrong."""
+"""Rows → labelled steps: groups of one completion, each step of which has a label."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.exchanges import Exchange, Reader
-from sharpen.data.loading import (
-    Loaded,
-    Overlong,
+from sharpen.data.columns import (
     is_conversational,
     missing_column,
+    numbers_of,
     said_column,
     text_column,
     typed_column,
 )
-from sharpen.data.numbers import numbers_of
+from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
 from sharpen.data.positions import step_ends, token_ends
+from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.types import Completion, Group, Score, StepValue
 
 
-def load_steps(
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    separator: str | None,
-    context_length: int,
-    chat: bool = False,
-    system: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-    overlong: Overlong = "error",
-) -> Loaded[Group]:
+def load_steps(rows: Rows, format: PromptFormat, *, separator: str | None) -> Loaded[Group]:
     """Make a group of one completion of every row, its score's ``steps`` the labels and its ``total`` the least.
 
     Rows have ``prompt`` (a string or messages), ``labels`` (a list of booleans, or of numbers from 0 to 1) and one of:
@@ -44,12 +32,12 @@ def load_steps(
     ``completion`` alone, cut after each ``separator`` (see `sharpen.data.positions.step_ends`).
 
     A label stands at the token that completes its step, that of the last step at the end-of-sequence token. Steps
-    that end within one token become one, with the lowest of their labels. See `Reader` for what becomes of prompt
-    and completion; the other settings are those of `load_prompts`.
+    that end within one token become one, with the lowest of their labels. `make_groups` says how prompt and completion
+    are tokenised.
 
-    Raises DataError for a missing column, a value of the wrong type, an empty prompt or step, as many labels as there
-    are not steps, positions that do not rise or lie beyond the text, a text that tokenizer or chat template change, and
-    a row longer than ``context_length``.
+    Raises DataError for a missing column, a value of the wrong type, an empty prompt or step, a number of labels other
+    than the number of steps, positions that do not rise or lie beyond the text, a text that the tokenizer or chat
+    template changes, and a row longer than the context.
     """
     if "prompt" not in rows.columns or "labels" not in rows.columns:
         raise missing_column(rows, ("labels",) if "prompt" in rows.columns else ("prompt",))
@@ -61,17 +49,16 @@ def load_steps(
         Exchange(prompt, ([{"role": "assistant", "content": text}] if conversational else text,), ("its completion",))
         for prompt, text in zip(prompts, texts, strict=True)
     ]
-    reader = Reader(tokenizer, context_length, chat, system, chat_template_kwargs, overlong)
     groups = []
-    for index, group in enumerate(reader.groups(rows, exchanges)):
+    for index, group in enumerate(make_groups(rows, exchanges, format)):
         (completion,) = group.completions
-        places = _positions(rows.where(index), completion, texts[index], ends[index], tokenizer)
+        places = _positions(rows.where(index), completion, texts[index], ends[index], format.tokenizer)
         steps: dict[int, float] = {}
         for place, label in zip(places, labels[index], strict=True):
             steps[place] = min(label, steps.get(place, label))
         values = tuple(StepValue(place, label) for place, label in steps.items())
         groups.append(group.scored((Score(min(labels[index]), steps=values),)))
-    return reader.fitting(rows, groups)
+    return fitting_groups(rows, groups, format)
 
 
 def _texts_and_ends(rows: Rows, separator: str | None) -> tuple[list[str], list[tuple[int, ...]]]:
@@ -92,7 +79,7 @@ def _texts_and_ends(rows: Rows, separator: str | None) -> tuple[list[str], list[
     if separator is None:
         raise DataError(
             f"{rows.name}: where do the steps of column `completion` end? Give a separator, or a column `positions` of "
-            "the character offsets at which they do, or a column `steps` in place of `completion`"
+            "their end offsets in characters, or a column `steps` instead of `completion`"
         )
     return texts, [step_ends(text, separator) for text in texts]
 
@@ -104,7 +91,7 @@ def _joined(what: str, steps: list[Any], separator: str | None) -> list[str]:
         if not isinstance(step, str):
             raise DataError(f"{what}, entry {number} must be a string, not {type(step).__name__} ({repr(step)[:60]})")
         if not step.strip():
-            raise DataError(f"{what}, entry {number} is empty; write what the step says")
+            raise DataError(f"{what}, entry {number} is empty; write the text of the step")
     if separator is None:
         return list(steps)
     return [*(s if s.endswith(separator) else s + separator for s in steps[:-1]), steps[-1]]
@@ -116,7 +103,7 @@ def _given_ends(rows: Rows, index: int, text: str) -> tuple[int, ...]:
     if ends != numbers_of(rows, index, "positions"):
         raise DataError(f"{where} must hold whole numbers, character offsets")
     if any(later <= earlier for earlier, later in pairwise((0, *ends))):
-        raise DataError(f"{where} must rise from above 0: {list(ends)}")
+        raise DataError(f"{where} must ascend from above 0: {list(ends)}")
     if ends and ends[-1] > len(text):
         raise DataError(f"{where} goes to {ends[-1]}, but the completion has {len(text)} characters")
     return ends
@@ -137,7 +124,7 @@ def _labels(rows: Rows, index: int, steps: int) -> tuple[float, ...]:
 def _positions(
     where: str, completion: Completion, text: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    """The token at which each step ends. A chat template may put text before what was written, and strip blanks."""
+    """The last token of each step. A chat template may add text before the completion and strip whitespace."""
     decoded = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
     found = decoded.find(text.strip())
     if found < 0:

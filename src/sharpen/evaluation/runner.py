@@ -1,4 +1,4 @@
-"""Draws completions of held-out prompts and measures them."""
+"""Samples completions of held-out prompts and measures them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sharpen.types import Finish, Group, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured, each a mean over prompts with its 95 % bootstrap interval, and on which completions.
+    """The measures, each a mean over prompts with its 95 % bootstrap interval, and the completions behind them.
 
-    ``right`` says of completions that were drawn which are right; it is empty where the data's own were measured.
+    ``right`` marks the sampled completions that are right; it is empty where completions of the data were measured.
     """
 
     measures: dict[str, Estimate]
@@ -29,7 +29,7 @@ class Evaluation:
     right: tuple[tuple[bool, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Means and intervals; None where a single prompt gives no interval."""
+        """Means and intervals; the ends are None where there is a single prompt and thus no interval."""
         return {
             name: {
                 "mean": e.mean,
@@ -41,7 +41,7 @@ class Evaluation:
 
 
 def stream_seed(seed: int, purpose: str) -> int:
-    """A seed for draws of another purpose, so that evaluating never changes what training draws."""
+    """A separate seed for each purpose, so that evaluation never changes what training samples."""
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
@@ -60,13 +60,15 @@ def evaluate(
 ) -> Evaluation:
     """Measure a policy: ``n`` completions per prompt, right where the reward is at least ``threshold``.
 
-    Gives ``pass@k`` and, where the reward reads answers, ``maj@k`` for each k; ``reward``, each of its parts where
-    there are several; ``length`` in tokens and ``truncated``. The draws depend on the seed alone, so two policies
-    are measured with the same random numbers.
+    Measures ``pass@k`` and, if the reward extracts answers, ``maj@k`` for each k; ``reward``, and its parts if there
+    are several; ``length`` in tokens and ``truncated``. The random numbers depend on the seed alone, so two policies
+    are measured with the same ones.
+
+    Raises RewardError if the reward applies to no prompt.
     """
     draw_ids = [range(i * n, (i + 1) * n) for i in range(len(prompts))]
-    drawn = engine.generate(prompts, draw_ids, sampling, stream_seed(seed, "evaluation"))
-    groups = [Group(p, completions) for p, completions in zip(prompts, drawn, strict=True)]
+    completions = engine.generate(prompts, draw_ids, sampling, stream_seed(seed, "evaluation"))
+    groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
     groups, _ = score_groups(reward, groups, max_failure_rate=max_reward_failures)
     right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]
 
@@ -97,6 +99,6 @@ def evaluate(
 
 
 def estimate(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:
-    """The mean over prompts with its 95 % bootstrap interval; the same measure is always resampled alike."""
+    """The mean over prompts with its 95 % bootstrap interval, resampled with a seed that depends on the measure."""
     low, high = bootstrap_interval(values_P, seed=stream_seed(seed, name) % 2**32)
     return Estimate(float(values_P.mean()), low, high)

@@ -1,4 +1,4 @@
-"""The methods by name. Each is one sentence: source × reward × advantage × loss."""
+"""All methods by name. Each is one sentence: source × reward × advantage × loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,13 @@ from sharpen.methods.dpo import DPO
 from sharpen.methods.dr_grpo import DrGRPO
 from sharpen.methods.grpo import GRPO
 from sharpen.methods.gspo import GSPO
-from sharpen.methods.method import Method, Objective, Role, Sentence, Terms
+from sharpen.methods.method import LossTerms, Method, Objective, Role, UnifiedView
 from sharpen.methods.ppo import PPO
 from sharpen.methods.reinforce import RLOO, Reinforce, ReinforcePlusPlus
 from sharpen.methods.reward_model import ProcessRewardModel, RewardModel
 from sharpen.methods.rft import RFT, OnlineRFT
 from sharpen.methods.sft import SFT
+from sharpen.settings import explain
 from sharpen.suggest import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
@@ -61,16 +62,7 @@ def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
     try:
         return method(**settings)
     except ValidationError as error:
-        raise ValueError("; ".join(_explain(method, dict(e)) for e in error.errors())) from error
-
-
-def _explain(method: type[Method], error: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        hint = did_you_mean(key, method.model_fields) or f" Known: {', '.join(method.model_fields)}"
-        return f"method {method.name} has no setting `{key}`.{hint}"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"method {method.name}: {f'`{key}`: ' if key else ''}{message} (given: {error['input']!r})"
+        raise ValueError(f"method {name}: {'; '.join(explain(error, method))}") from error
 
 
 __all__ = [
@@ -85,6 +77,7 @@ __all__ = [
     "RLOO",
     "SFT",
     "DrGRPO",
+    "LossTerms",
     "Method",
     "Objective",
     "OnlineRFT",
@@ -93,7 +86,6 @@ __all__ = [
     "ReinforcePlusPlus",
     "RewardModel",
     "Role",
-    "Sentence",
-    "Terms",
+    "UnifiedView",
     "resolve_method",
 ]

@@ -3,10 +3,10 @@
 from pydantic import Field
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_weight_surrogate
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_weight_surrogate
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.types import Batch
 
 
@@ -19,11 +19,11 @@ class CISPO(GroupMethod):
     """
 
     name = "cispo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="group z-score",
-        loss="log-likelihood weighed by Â and the clipped ratio, mean over the group's tokens",
+        loss="log-likelihood weighted by Â and the clipped ratio, mean over the group's tokens",
         gradient_coefficient="min(ρ, 1 + ε_high) · Â",
         paper="MiniMax-M1, 2025, arXiv 2506.13585",
     )

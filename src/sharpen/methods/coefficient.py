@@ -1,4 +1,4 @@
-"""A strength that changes while training: warmed up, or adapted so that what it holds back stays near a target."""
+"""A coefficient that changes during training: warmed up linearly, or adapted to keep a metric near a target."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,30 +7,30 @@ Rule = Literal["proportional", "double"]
 
 
 @dataclass(frozen=True, slots=True)
-class Coefficient:
-    """Begins at ``start``, after rising linearly over ``warmup_steps``.
+class AdaptiveCoefficient:
+    """Has the value ``initial``, reached by a linear rise over ``warmup_steps``.
 
-    Where there is a ``target``, it is adapted after every step to the metric ``measured_by``.
+    With a ``target``, its value is adapted after every step to the metric ``measured_by``.
     """
 
-    start: float
+    initial: float
     warmup_steps: int = 0
     target: float | None = None
     rule: Rule = "proportional"
     horizon: int = 10_000
     measured_by: str = "kl"
 
-    def at(self, step: int, level: float) -> float:
-        """The strength at ``step``, counted from 1, when adapting has brought it to ``level``."""
-        return level * min(1.0, step / self.warmup_steps) if self.warmup_steps else level
+    def at(self, step: int, value: float) -> float:
+        """The coefficient at ``step``, counted from 1: the adapted ``value``, scaled by the warmup."""
+        return value * min(1.0, step / self.warmup_steps) if self.warmup_steps else value
 
-    def adapted(self, level: float, measured: float, samples: int) -> float:
-        """The next level, after a step with ``samples`` completions."""
+    def adapted(self, value: float, measured: float, samples: int) -> float:
+        """The next value, after a step with ``samples`` completions."""
         if self.target is None:
-            return level
+            return value
         if self.rule == "double":
-            return doubled_or_halved(level, measured, self.target)
-        return proportional(level, measured, self.target, samples=samples, horizon=self.horizon)
+            return doubled_or_halved(value, measured, self.target)
+        return proportional(value, measured, self.target, samples=samples, horizon=self.horizon)
 
 
 def doubled_or_halved(beta: float, measured: float, target: float) -> float:
@@ -49,5 +49,5 @@ def proportional(beta: float, measured: float, target: float, *, samples: int, h
     .. math:: β ← β \left(1 + \mathrm{clip}\left(\frac{d - d_{targ}}{d_{targ}}, -0.2, 0.2\right) \frac{n}{h}\right)
     """
     error = min(max((measured - target) / target, -0.2), 0.2)
-    # More samples than the horizon would take more than all of β away, and turn the penalty into a reward.
+    # Beyond the horizon, the factor could become negative and turn the penalty into a reward.
     return beta * (1 + error * min(samples / horizon, 1.0))

@@ -1,4 +1,4 @@
-"""The methods in words and tables, read off the classes: for the command line, for programs and for the docs."""
+"""Descriptions of the methods, derived from their classes, for the command line, for programs and for the docs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 class Setting:
     """One setting of a method.
 
-    ``schema`` is the JSON Schema of its values. ``owner`` is the class whose default holds, and ``instead_of`` the
-    default that it takes the place of; the same as ``default`` where it takes the place of none.
+    ``schema`` is the JSON Schema of its values. ``owner`` is the class that sets the default, and ``instead_of`` the
+    default that it overrides, or ``default`` itself if it overrides none.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Setting:
 
     @property
     def values(self) -> str:
-        """What may be given, in words."""
+        """The values that may be given, in words."""
         return " or ".join(_values(part) for part in self.schema.get("anyOf", [self.schema]))
 
     @property
@@ -47,24 +47,24 @@ class Setting:
 
 
 def objective(method: type[Settings]) -> str:
-    """What the class says of itself."""
+    """The docstring of the class."""
     return inspect.cleandoc(method.__doc__ or "")
 
 
 def parent(method: type[Method]) -> type[Method] | None:
-    """The method whose defaults this one changes."""
+    """The method that this one is a variant of, if any."""
     return next((base for base in method.__mro__[1:] if base in METHODS.values()), None)
 
 
 def settings(method: type[Method]) -> tuple[Setting, ...]:
-    """Every setting of a method, nested ones by their path, its own first."""
-    # What stands before a class in the order of resolution is nearer to the method; sections come last.
+    """Every setting of a method, its own first; settings of a section are named by their path."""
+    # The earlier an owner comes in the method resolution order, the closer it is to the method; sections come last.
     order = [*method.__mro__]
     return tuple(sorted(_settings(method), key=lambda s: order.index(s.owner) if s.owner in order else len(order)))
 
 
 def by_owner(found: Iterable[Setting]) -> dict[type[Settings], list[Setting]]:
-    """The settings by the class that they come from, in the order in which they are given."""
+    """The settings by owner, in the given order."""
     parts: dict[type[Settings], list[Setting]] = {}
     for setting in found:
         parts.setdefault(setting.owner, []).append(setting)
@@ -80,17 +80,17 @@ def called(owner: type[Settings]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as a recipe has it."""
+    """A value as written in a recipe."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def row(method: type[Method]) -> dict[str, str]:
-    """The method's line of the unified table."""
-    return {"name": method.name, **asdict(method.sentence)}
+    """The method's row of the unified table."""
+    return {"name": method.name, **asdict(method.unified_view)}
 
 
 def to_json(method: type[Method]) -> dict[str, Any]:
-    """Everything that is known of a method."""
+    """The full description of a method, as JSON."""
     above = parent(method)
     return {
         **row(method),
@@ -123,7 +123,7 @@ def _settings(method: type[Method]) -> Iterator[Setting]:
 
 
 def _declared(method: type[Method], name: str) -> tuple[type[Method], type[Method]]:
-    """The class that sets a field, and the next one above that does; the same twice where there is none."""
+    """The class that sets a field's default, and the one whose default it overrides, or the same twice."""
     classes = [c for c in method.__mro__ if issubclass(c, Method) and name in inspect.get_annotations(c)]
     return classes[0], classes[min(1, len(classes) - 1)]
 

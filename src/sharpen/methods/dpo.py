@@ -1,14 +1,14 @@
-"""DPO: ranked completions × no reward × better or worse × log-sigmoid of the log-ratio's difference."""
+"""DPO: ranked completions × no reward × better or worse × log-sigmoid of the difference of the log-ratios."""
 
 from __future__ import annotations
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
-from sharpen.methods.method import Method, Objective, Sentence, Terms
-from sharpen.sources import Preferences, Source
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
+from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
+from sharpen.rollout.sources import Preferences, Source
 from sharpen.types import Annotation, Batch, Outputs
 
 
@@ -16,11 +16,11 @@ class DPO(Method):
     """Direct Preference Optimization.
 
     J = E log σ(β (h(o⁺) − h(o⁻))), h(o) = Σ_t log π(o_t | q, o_<t) − log π_ref(o_t | q, o_<t). Of K ranked completions,
-    the mean over all pairs that are not tied. The reference's log-probabilities are computed once for each completion.
+    the mean over all pairs that are not tied. The reference's log-probabilities are computed once per completion.
     """
 
     name = "dpo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="ranked completions",
         reward="none",
         advantage="better or worse",
@@ -30,16 +30,16 @@ class DPO(Method):
     )
 
     beta: float = Field(0.1, gt=0)
-    """Strength of the tie to the reference, which is the initial policy."""
+    """Coefficient of the implicit KL penalty to the reference, which is the initial policy."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of the preferences that are taken to be the wrong way round (conservative DPO)."""
+    """Share of the preferences assumed to be the wrong way round (conservative DPO)."""
     form: DPOForm = "sigmoid"
     """sigmoid, or ipo: (h⁺ − h⁻ − 1/(2β))², which does not drive the difference to infinity."""
 
     @model_validator(mode="after")
-    def _possible(self) -> DPO:
+    def _check_settings(self) -> DPO:
         if self.form == "ipo" and self.label_smoothing:
-            raise ValueError("label_smoothing belongs to form sigmoid")
+            raise ValueError("label_smoothing is for form sigmoid")
         return self
 
     def source(self) -> Source:
@@ -54,10 +54,10 @@ class DPO(Method):
         return reduce.groups_mean(ranked_groups(batch.rewards_B, batch.group_B))[batch.group_B]
 
     def objectives(self) -> tuple[Objective, ...]:
-        compares: frozenset[Annotation] = frozenset({"ref_logprobs"})
-        return (Objective("policy", self.terms, compares=compares, atom="group", without_advantage=True),)
+        annotations: frozenset[Annotation] = frozenset({"ref_logprobs"})
+        return (Objective("policy", self.terms, annotations=annotations, atom="group", without_advantage=True),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.logprobs_BT is not None
         assert batch.ref_logprobs_BT is not None
         logratio_B = ((outputs.logprobs_BT - batch.ref_logprobs_BT) * batch.mask_BT).sum(dim=1)
@@ -74,4 +74,4 @@ class DPO(Method):
         pairs_P = batch.group_B[winner_M].bincount(minlength=groups)
         loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M) / pairs_P[batch.group_B].clamp(min=1)
         implicit_B = self.beta * logratio_B.detach()
-        return Terms(loss_B, figures=pair_figures(implicit_B, beats_BB))
+        return LossTerms(loss_B, figures=pair_figures(implicit_B, beats_BB))

@@ -1,4 +1,4 @@
-"""What GRPO and its kin share: several completions per prompt, and advantages relative to the group."""
+"""What GRPO and its variants share: several completions per prompt, and advantages relative to the group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import (
+from sharpen.functional.advantages import (
     Spread,
     decoupled_advantages,
     group_advantages,
@@ -15,72 +15,74 @@ from sharpen.advantages import (
     soft_overlong,
     zero_spread,
 )
-from sharpen.losses import reduce
+from sharpen.functional.losses import reduce
+from sharpen.functional.rounding import rounding, rounding_of_sum
+from sharpen.methods.fields import GroupSize
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.rounding import rounding
-from sharpen.sources import CurrentPolicy, Differing, Refilled, Source
+from sharpen.rollout.sources import CurrentPolicy, Differing, DynamicSampling, Source
 from sharpen.types import Batch
 
 
 class GroupMethod(PolicyMethod):
-    """A method whose advantage is a completion's reward relative to its group's."""
+    """A method whose advantages are rewards relative to the other completions of the prompt."""
 
-    group_size: int = Field(8, ge=1)
-    """G, completions drawn per prompt."""
+    group_size: GroupSize = 8
     supervision: Literal["outcome", "process", "own_step"] = "outcome"
-    """outcome: a reward per completion. process: a reward per step; all steps of a group are pooled, and a token's
-    advantage is the sum over the steps that end at or after it. own_step: that of the token's own step alone."""
+    """outcome: one reward per completion. process: one reward per step, normalised over all steps of the group; a
+    token's advantage is the sum over the steps that end at or after it. own_step: that of the token's own step."""
     combine: Literal["sum_then_normalise", "normalise_then_sum"] = "sum_then_normalise"
-    """Of several rewards. sum_then_normalise: their weighted sum is what is compared with the group's.
-    normalise_then_sum: each is, on its own; the weighted sum of the results is divided by its spread in the batch
-    (GDPO, arXiv 2601.05242)."""
+    """How several rewards are combined. sum_then_normalise: their weighted sum is normalised within the group.
+    normalise_then_sum: each reward is normalised within the group; their weighted sum is then divided by its standard
+    deviation over the batch (GDPO, arXiv 2601.05242)."""
     std: Spread = "group"
-    """Spread that the centred reward is divided by: of the group, of the batch, or none."""
+    """Standard deviation that the centred reward is divided by: of the group, of the batch, or none."""
     ddof: Literal[0, 1] = 1
-    """Degrees of freedom taken off in that spread; the paper leaves it open."""
+    """Degrees of freedom subtracted in that standard deviation; the paper leaves it open."""
     std_eps: float = Field(0.0, ge=0)
-    """Added to the spread."""
+    """Added to the standard deviation."""
     dynamic_sampling: bool = False
-    """Set groups whose rewards are all equal aside, and sample on until the step is full."""
+    """Set aside groups whose rewards are all equal, and keep sampling until the step is full."""
     max_rounds: int = Field(10, ge=1)
-    """Rounds of dynamic sampling before a step goes with the groups that there are."""
+    """Rounds of dynamic sampling after which the step trains on the groups that it has."""
     overlong_share: float = Field(0.0, ge=0, le=1)
     """Soft overlong punishment over this last share of rollout.max_new_tokens; 0: none."""
 
     @model_validator(mode="after")
-    def _possible(self) -> GroupMethod:
+    def _check_group_settings(self) -> GroupMethod:
         if self.group_size == 1:
             raise ValueError("group_size 1 leaves every advantage at 0; use at least 2")
         if self.supervision != "outcome":
             if self.std == "batch":
-                raise ValueError(f"supervision {self.supervision} knows the spread of the group's steps, or none")
+                raise ValueError(f"supervision {self.supervision} needs std group or none, not batch")
             if self.beta and self.kl.placement == "reward":
                 raise ValueError(f"with supervision {self.supervision}, kl.placement must be loss")
             if self.overlong_share:
-                raise ValueError(f"with supervision {self.supervision} there is no overlong punishment")
+                raise ValueError(f"with supervision {self.supervision}, overlong_share must be 0")
         if self.decoupled:
-            self._decouplable()
+            self._check_decoupled_settings()
         return self
 
     @property
     def decoupled(self) -> bool:
-        """Whether each of several rewards is normalised before they are added."""
+        """Whether each of several rewards is normalised before they are summed."""
         return self.combine == "normalise_then_sum"
 
-    def _decouplable(self) -> None:
+    def _check_decoupled_settings(self) -> None:
         wanted = {"supervision": "outcome", "std": "group", "std_eps": 0.0, "overlong_share": 0.0}
         for name, value in wanted.items():
             if (given := getattr(self, name)) != value:
                 raise ValueError(f"combine normalise_then_sum needs {name} {value}, not {given}")
         if self.beta and self.kl.placement == "reward":
-            raise ValueError("combine normalise_then_sum needs kl.placement loss: a KL in the reward has no group")
+            raise ValueError(
+                "combine normalise_then_sum needs kl.placement loss: it cannot normalise a KL in the reward"
+            )
 
     def source(self) -> Source:
-        drawn = CurrentPolicy(self.group_size)
+        source = CurrentPolicy(self.group_size)
         if not self.dynamic_sampling:
-            return drawn
+            return source
         differ: Differing = "steps" if self.needs_steps else "parts" if self.decoupled else "total"
-        return Refilled(drawn, self.max_rounds, differ)
+        return DynamicSampling(source, self.max_rounds, differ)
 
     @property
     def needs_steps(self) -> bool:
@@ -101,9 +103,11 @@ class GroupMethod(PolicyMethod):
             rewards_B, batch.group_B, std=self.std, ddof=self.ddof, eps=self.std_eps, rounding_B=rounding_B
         )
         if self.dynamic_sampling:
-            # Where sampling gave up, groups of equal rewards are left; their lengths alone are not to be learned from.
-            flat_P = zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B)
-            advantages_B = advantages_B.masked_fill(flat_P[batch.group_B], 0.0)
+            # After the last round, groups of equal rewards may be left; do not learn from their length penalties alone.
+            equal_P = zero_spread(
+                batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+            )
+            advantages_B = advantages_B.masked_fill(equal_P[batch.group_B], 0.0)
         return advantages_B[:, None] * batch.mask_BT
 
     def _decoupled_advantages(self, batch: Batch) -> Tensor:
@@ -115,7 +119,7 @@ class GroupMethod(PolicyMethod):
 
     def _process_advantages(self, batch: Batch) -> Tensor:
         if batch.step_rewards_BT is None:
-            # The reward gives steps, but it applied to no completion of this rollout.
+            # The reward scores steps, but it applied to no completion of this rollout.
             return batch.mask_BT * 0.0
         return process_advantages(
             batch.step_rewards_BT,

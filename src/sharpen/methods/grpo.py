@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_surrogate
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_surrogate
+from sharpen.methods.fields import DualClip, EpsHigh, EpsLow, Reduction
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.types import Batch
 
 
@@ -24,30 +23,27 @@ class GRPO(GroupMethod):
     """
 
     name = "grpo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any, per completion or per step",
         advantage="group z-score",
         loss="clipped surrogate, mean per completion, + β KL",
-        gradient_coefficient="live · ρ · Â + β(π_ref/π − 1)",
+        gradient_coefficient="unclipped · ρ · Â + β(π_ref/π − 1)",
         paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
     )
 
     beta: float = Field(0.0, ge=0)
-    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded. DeepSeekMath: 0.04."""
-    eps_low: float = Field(0.2, gt=0)
-    """The ratio is clipped at 1 − eps_low where the advantage is negative."""
-    eps_high: float = Field(0.2, gt=0)
-    """The ratio is clipped at 1 + eps_high where the advantage is positive."""
-    dual_clip: float | None = Field(None, gt=1)
-    """Where the advantage is negative, a term is never below this times the advantage (Ye et al. 2020: 3)."""
-    reduction: Literal["per_sequence", "tokens_of_group", "tokens_of_batch", "constant"] = "per_sequence"
-    """How tokens are averaged. per_sequence is the paper's 1/|o_i|, which favours long wrong answers."""
+    """Coefficient of the KL penalty to the reference; with 0 no reference is loaded. DeepSeekMath: 0.04."""
+    eps_low: EpsLow = 0.2
+    eps_high: EpsHigh = 0.2
+    dual_clip: DualClip = None
+    reduction: Reduction = "per_sequence"
+    """How token losses are averaged. per_sequence is the paper's 1/|o_i|, which favours long wrong answers."""
     constant_length: int | None = Field(None, ge=1)
     """L of reduction constant; null: rollout.max_new_tokens."""
 
     @model_validator(mode="after")
-    def _length_is_used(self) -> GRPO:
+    def _check_constant_length(self) -> GRPO:
         if self.constant_length is not None and self.reduction != "constant":
             raise ValueError(f"constant_length has no effect with reduction {self.reduction}")
         return self

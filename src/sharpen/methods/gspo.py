@@ -8,9 +8,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.losses.policy import sequence_surrogate, sequence_token_surrogate
+from sharpen.functional.losses.policy import sequence_surrogate, sequence_token_surrogate
+from sharpen.methods.fields import DualClip, EpsHigh, EpsLow
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.types import Batch
 
 
@@ -22,30 +23,27 @@ class GSPO(GroupMethod):
     """
 
     name = "gspo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="group z-score",
         loss="clipped surrogate with the completion's length-normalised ratio s",
-        gradient_coefficient="live · s · Â",
+        gradient_coefficient="unclipped · s · Â",
         paper="GSPO, Zheng et al. 2025, arXiv 2507.18071",
     )
 
-    eps_low: float = Field(3e-4, gt=0)
-    """The ratio is clipped at 1 − eps_low where the advantage is negative."""
-    eps_high: float = Field(4e-4, gt=0)
-    """The ratio is clipped at 1 + eps_high where the advantage is positive."""
-    dual_clip: float | None = Field(None, gt=1)
-    """Where the advantage is negative, a term is never below this times the advantage."""
+    eps_low: EpsLow = 3e-4
+    eps_high: EpsHigh = 4e-4
+    dual_clip: DualClip = None
     form: Literal["sequence", "token"] = "sequence"
-    """token lets the advantage vary along the completion, as process supervision makes it."""
+    """token allows advantages that vary along the completion, as with process supervision."""
     minibatches: int = Field(4, ge=1)
-    """Optimizer steps that each pass is divided into, by prompts; the paper's is 4."""
+    """Optimizer steps per pass; each takes a share of the prompts. The paper takes 4."""
 
     @model_validator(mode="after")
-    def _form_fits(self) -> GSPO:
+    def _check_form(self) -> GSPO:
         if self.form == "sequence" and self.needs_steps:
-            raise ValueError(f"supervision {self.supervision} needs form token: one ratio has one advantage")
+            raise ValueError(f"supervision {self.supervision} needs form token: form sequence has one advantage")
         return self
 
     def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -68,7 +66,7 @@ class GSPO(GroupMethod):
             return super().warnings(metrics)
         return [
             *super().warnings(metrics),
-            f"computing the same policy twice moves the log of the completions' ratio by {noise:.1e} on average, and "
-            f"it is clipped at {bound:.1e}, so that rounding decides what is clipped: compute in float32, use longer "
-            "completions, or raise method.eps_low and method.eps_high",
+            f"rounding alone changes the log of a completion's ratio by {noise:.1e} on average, and the clip range is "
+            f"{bound:.1e}, so rounding decides what is clipped: compute in float32, use longer completions, or raise "
+            "method.eps_low and method.eps_high",
         ]

@@ -1,4 +1,4 @@
-"""The settings of the penalty on the KL to the reference, and of the reference itself."""
+"""Settings of the KL penalty and of the reference."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from sharpen.settings import Settings
 
 
 class KL(Settings):
-    """How far the policy may go from the reference: how that is estimated, where it acts, what the reference is."""
+    """The KL penalty: its estimator, where it is applied, how beta changes, and what the reference is."""
 
     estimator: Literal["k1", "k2", "k3", "weighted_k3", "exact"] = "k3"
-    """Per token; exact sums over the whole vocabulary, weighted_k3 is π/π_old · k3."""
+    """Estimator per token. exact sums over the whole vocabulary; weighted_k3 is π/π_old · k3."""
     placement: Literal["loss", "reward"] = "loss"
-    """Whether it is a term of the loss, or taken off the reward of the policy that sampled."""
+    """loss: a term of the loss. reward: subtracted from the reward, computed with the policy that sampled."""
     warmup_steps: int = Field(0, ge=0)
     """Training steps over which beta rises linearly from 0."""
     target: float | None = Field(None, gt=0)
-    """The KL, in nats per token, that beta is adapted to; null: beta stays."""
+    """KL in nats per token that beta is adapted to; null: beta is constant."""
     rule: Rule = "proportional"
-    """How it is adapted: proportional (Ziegler et al. 2019), or double (and halve; Schulman et al. 2017)."""
+    """How beta is adapted: proportional (Ziegler et al. 2019), or double (or halve; Schulman et al. 2017)."""
     horizon: int = Field(10_000, ge=1)
-    """Completions over which the proportional rule acts."""
+    """Horizon of the proportional rule, in completions."""
     reference: Literal["fixed", "reset", "average"] = "fixed"
-    """The initial policy; the policy as it was at the last multiple of reset_every; or a moving average of it."""
+    """fixed: the initial policy. reset: the policy at the last multiple of reset_every. average: its moving average."""
     reset_every: int = Field(400, ge=1)
-    """Steps between resets."""
+    """Training steps between resets."""
     decay: float = Field(0.992, ge=0, lt=1)
-    """Share of the moving average that each step keeps."""
+    """Share of the moving average kept at each step."""
 
     @model_validator(mode="after")
-    def _possible(self) -> KL:
+    def _check_settings(self) -> KL:
         if self.estimator == "weighted_k3" and self.placement == "reward":
-            raise ValueError("weighted_k3 is for the loss: where the reward is given the ratio is 1, so use k3")
+            raise ValueError("weighted_k3 is for the loss: in the reward its ratio is always 1, so use k3")
         return self

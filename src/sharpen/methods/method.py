@@ -10,47 +10,50 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_serializer
 from torch import Tensor
 
-from sharpen.methods.coefficient import Coefficient
+from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.kl import KL
+from sharpen.rollout.sources import Source
 from sharpen.settings import Settings
-from sharpen.sources import Source
 from sharpen.types import Annotation, Batch, Need, Outputs
 
 Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model"]
-"""The models that can be trained: a language model, or one that gives scores."""
+"""The models that can be trained: the policy, a critic, or a reward model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """The loss before it is weighed and summed, [B, T] or [B]; which of its terms carry a gradient; and figures of
-    each sequence for people to read, [B], NaN where one does not apply."""
+class LossTerms:
+    """The loss terms before they are weighted and summed, [B, T] or [B].
+
+    ``unclipped_BT`` marks the terms that carry a gradient. ``figures`` are metrics of each sequence, [B], NaN where one
+    does not apply.
+    """
 
     loss: Tensor
-    live_BT: Tensor | None = None
+    unclipped_BT: Tensor | None = None
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A loss over what one model says of the completions.
+    """A loss on the outputs of one model.
 
-    ``needs`` is what the model's forward pass has to give, ``compares`` what must have been added to the batch
-    before. ``atom`` is what no cut into micro-batches goes through. Where ``without_advantage``, a token with
-    advantage 0 still has a gradient; else it costs no compute.
+    ``needs`` is what the model's forward pass must return, ``annotations`` what the batch must already hold. ``atom``
+    is the unit that is never split between micro-batches. With ``without_advantage``, tokens with advantage 0 still
+    have a gradient; otherwise sequences of such tokens are not computed.
     """
 
     model: Role
-    terms: Callable[[Outputs, Batch], Terms]
+    terms: Callable[[Outputs, Batch], LossTerms]
     needs: frozenset[Need] = frozenset({"logprobs"})
-    compares: frozenset[Annotation] = frozenset()
+    annotations: frozenset[Annotation] = frozenset()
     atom: Literal["sequence", "group"] = "sequence"
     without_advantage: bool = False
     learning_rate_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """The method in the words of DeepSeekMath's unified view; formulas are maximised."""
+class UnifiedView:
+    """The method in the terms of DeepSeekMath's unified view; objectives are maximised."""
 
     source: str
     reward: str
@@ -61,10 +64,10 @@ class Sentence:
 
 
 class Method(Settings, ABC):
-    """One method. Its settings are its fields; the trainer calls the parts in the order in which they stand here."""
+    """One method. Its fields are its settings; the trainer calls its members in the order in which they stand here."""
 
     name: ClassVar[str]
-    sentence: ClassVar[Sentence]
+    unified_view: ClassVar[UnifiedView]
 
     @abstractmethod
     def source(self) -> Source:
@@ -72,77 +75,77 @@ class Method(Settings, ABC):
 
     @property
     def needs_reward(self) -> bool:
-        """Whether somebody has to say what completions are worth."""
+        """Whether completions have to be scored."""
         return self.source().reads == "prompts"
 
     @property
     def needs_steps(self) -> bool:
-        """Whether the reward has to say what each step of a completion is worth."""
+        """Whether the reward has to score each step of a completion."""
         return False
 
     @property
     def makes_a_policy(self) -> bool:
-        """Whether what comes out writes tokens, or gives scores."""
+        """Whether the trained model generates tokens; otherwise it gives scores."""
         return self.objectives()[0].model == "policy"
 
     @property
     def passes_and_minibatches(self) -> tuple[int, int]:
-        """Passes over each rollout, and the optimizer steps that each pass is divided into."""
+        """Passes over each rollout, and optimizer steps per pass."""
         return 1, 1
 
-    def coefficients(self) -> Mapping[str, Coefficient]:
-        """Strengths that change while training, by name; their present values come with the batch."""
+    def coefficients(self) -> Mapping[str, AdaptiveCoefficient]:
+        """Coefficients that change during training, by name; the batch holds their current values."""
         return {}
 
     @property
-    def compares(self) -> frozenset[Annotation]:
-        """What the advantages need to be added to the batch first."""
+    def annotations(self) -> frozenset[Annotation]:
+        """What the batch must hold before advantages are computed."""
         return frozenset()
 
     @abstractmethod
     def advantages(self, batch: Batch) -> Tensor:
-        """What the rewards mean for each token, [B, T], from the whole rollout."""
+        """The advantage of each token, [B, T], computed over the whole rollout."""
 
     def targets(self, batch: Batch) -> Tensor | None:
-        """What a critic is to predict before each token, [B, T]."""
+        """The critic's targets, one per token, [B, T]; None without a critic."""
         return None
 
-    def trained(self, batch: Batch) -> Tensor:
-        """The tokens that are trained on, [B, T], where not all that count for the baseline are."""
+    def loss_mask(self, batch: Batch) -> Tensor:
+        """The tokens that are trained on, [B, T]; by default all that count in the baseline."""
         return batch.mask_BT
 
     @abstractmethod
     def weights(self, batch: Batch) -> Tensor:
-        """The weight of each term of the loss, [B, T] or [B], from the whole optimizer step."""
+        """The weight of each loss term, [B, T] or [B], computed over the whole optimizer step."""
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:
-        """The losses, the run's own model first. Each takes any part of the step."""
+        """The losses, the main model's first. Each accepts any micro-batch of the step."""
 
     @property
-    def centres_scores(self) -> bool:
-        """Whether the scores of the model that comes out are shifted, at the end, to average 0 on demonstrations."""
+    def normalises_scores(self) -> bool:
+        """Whether the trained model's scores are finally shifted to average 0 on demonstrations."""
         return False
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """What in a step's figures says that the method cannot work as it is set."""
+        """Problems with the method's settings that the metrics of a step reveal."""
         return []
 
     @property
     def needs_reference(self) -> bool:
-        """Whether anything is compared with a reference, which is then loaded."""
-        wanted = self.compares.union(*(o.compares for o in self.objectives()))
+        """Whether the method uses a reference, which is then loaded."""
+        wanted = self.annotations.union(*(o.annotations for o in self.objectives()))
         exact = any("exact_kl" in o.needs for o in self.objectives())
         return exact or not wanted.isdisjoint(("ref_logprobs", "kl"))
 
     @property
     def kl_settings(self) -> KL:
-        """What the reference is, where there is one."""
+        """Settings of the reference, if there is one."""
         return KL()
 
     @property
     def critic_start(self) -> str | None:
-        """The model that a critic begins as, where the settings name one."""
+        """The model that the critic starts from, if the settings name one."""
         return None
 
     @model_serializer(mode="wrap")

@@ -1,4 +1,4 @@
-"""The page of the methods, ``docs/methods.md``, as Markdown."""
+"""The reference page of the methods, ``docs/methods.md``, as Markdown."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from sharpen.methods.method import Method
 from sharpen.settings import Settings
 
 LEGEND = (
-    ("ρ", "π/π_old of a token, 1 while the policy is the one that sampled; beyond e²⁰ it is linear, like π_ref/π"),
-    ("s", "the same of a whole completion, to the power of 1/|o|"),
-    ("A, Â", "the advantage of a token, of a completion relative to its group"),
-    ("live", "0 where clipping stops the gradient, else 1"),
+    ("ρ", "π/π_old of a token, 1 while the policy is the one that sampled; linear beyond e²⁰, as is π_ref/π"),
+    ("s", "the same ratio of a whole completion, to the power of 1/|o|"),
+    ("A, Â", "the advantage of a token; of a completion relative to its group"),
+    ("unclipped", "0 where clipping stops the gradient, else 1"),
     ("|o|", "the completion's length in tokens"),
-    ("sg", "a value whose gradient is stopped"),
+    ("sg", "stop-gradient"),
 )
-"""The signs of the formulas."""
+"""The symbols of the formulas."""
 
 _BAR = r"\|"
 
 _BEGINNING = """\
 # Methods
 
-Every method is one sentence: source × reward × advantage × loss. The gradient coefficient is what ∇ log π of a token is
-multiplied by, before lengths are averaged over (DeepSeekMath's unified view). Formulas are maximised.
+Every method is one sentence: source × reward × advantage × loss. The gradient coefficient is the factor of
+∇ log π of each token, before averaging over lengths (DeepSeekMath's unified view). Objectives are maximised.
 
-This page is printed by `sharpen methods --markdown`, from the code. `sharpen methods NAME` shows one method,
-`--json` gives the same to programs. In a recipe:
+This page is generated from the code by `sharpen methods --markdown`. `sharpen methods NAME` shows one method, and
+`--json` prints the same for programs. In a recipe:
 
     method:
       name: grpo
@@ -41,8 +41,8 @@ This page is printed by `sharpen methods --markdown`, from the code. `sharpen me
 
 
 def methods_page() -> str:
-    """The unified table, a section for each method, and one for the settings that several share."""
-    parts = [_BEGINNING, _unified(), _table(("sign", "meaning"), LEGEND)]
+    """The unified table, a section for each method, and one for each set of shared settings."""
+    parts = [_BEGINNING, _unified(), _table(("symbol", "meaning"), LEGEND)]
     parts += [_section(method) for method in METHODS.values()]
     owners = [owner for method in METHODS.values() for owner in by_owner(settings(method))]
     parts += [_shared(owner) for owner in dict.fromkeys(owners) if owner not in METHODS.values()]
@@ -58,7 +58,7 @@ def _unified() -> str:
 def _section(method: type[Method]) -> str:
     above, others = parent(method), by_owner(settings(method))
     own = others.pop(method, [])
-    origin = f"{_with_links(method.sentence.paper)}.{f' A form of {_link(above.name)}.' if above else ''}"
+    origin = f"{_with_links(method.unified_view.paper)}.{f' A form of {_link(above.name)}.' if above else ''}"
     parts = [f"## `{method.name}`", textwrap.indent(objective(method), "    "), origin]
     if own:
         parts.append(_settings_table(own))
@@ -69,7 +69,7 @@ def _section(method: type[Method]) -> str:
 
 
 def _shared(owner: type[Settings]) -> str:
-    # A method that changes some of them has these among its own, so one that changes none has them all.
+    # A method that overrides some of them lists these as its own; one that overrides none has them all.
     found = max((by_owner(settings(method)).get(owner, []) for method in METHODS.values()), key=len)
     users = ", ".join(_link(method.name) for method in METHODS.values() if owner in by_owner(settings(method)))
     about = objective(owner).partition("\n")[0]
@@ -85,7 +85,7 @@ def _settings_table(found: Sequence[Setting]) -> str:
 
 
 def default_text(setting: Setting) -> str:
-    """The default and, where it takes the place of another, that one."""
+    """The default and, if it overrides another, that one."""
     text = as_text(setting.default)
     return f"{text} instead of {as_text(setting.instead_of)}" if setting.changed else text
 

@@ -1,4 +1,4 @@
-"""What all methods that follow a reward share: the KL to a reference, the entropy bonus, which tokens count."""
+"""What all policy-gradient methods share: KL penalty, entropy bonus, loss mask, updates per rollout."""
 
 from __future__ import annotations
 
@@ -9,69 +9,69 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from sharpen.losses.kl import k1, k2, k3, weighted_k3
-from sharpen.losses.policy import truncated_importance_weights
-from sharpen.methods.coefficient import Coefficient
+from sharpen.functional.losses.kl import k1, k2, k3, weighted_k3
+from sharpen.functional.losses.policy import truncated_importance_weights
+from sharpen.functional.rounding import rounding, rounding_of_sum
+from sharpen.methods.coefficient import AdaptiveCoefficient
+from sharpen.methods.fields import Minibatches
 from sharpen.methods.kl import KL
-from sharpen.methods.method import Method, Objective, Terms
-from sharpen.rounding import rounding
+from sharpen.methods.method import LossTerms, Method, Objective
 from sharpen.types import Annotation, Batch, Need, Outputs
 
 SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
 
 
 class PolicyMethod(Method):
-    """A method whose loss follows advantages of sampled completions."""
+    """A policy-gradient method on sampled completions."""
 
     beta: float = Field(0.0, ge=0)
-    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded."""
+    """Coefficient of the KL penalty to the reference; with 0 no reference is loaded."""
     kl: KL = KL()
-    """How that penalty works. What is not given stays as the method has it."""
+    """Settings of the KL penalty; those not given keep the method's defaults."""
     entropy_coef: float = Field(0.0, ge=0)
-    """Strength of the entropy bonus, per token."""
+    """Coefficient of the entropy bonus, per token."""
     mask_truncated: bool = False
-    """Leave completions that were cut off at the limit out of the loss; their rewards still count in the baseline."""
+    """Leave truncated completions out of the loss; their rewards still count in the baseline."""
     tis_cap: float | None = Field(None, ge=1)
-    """Truncated importance sampling: terms are weighed by min(π_old / π_rollout, cap), for other engines' rollouts."""
+    """Truncated importance sampling: weight tokens by min(π_old / π_rollout, cap), for engines with other numerics."""
     updates_per_rollout: int = Field(1, ge=1)
     """μ, passes over each rollout."""
-    minibatches: int = Field(1, ge=1)
-    """Optimizer steps that each pass is divided into, by prompts."""
+    minibatches: Minibatches = 1
 
     @field_validator("kl", mode="before")
     @classmethod
-    def _over_the_default(cls, given: Any) -> Any:
-        """A method's own estimator and placement hold where only something else of the section is given."""
+    def _with_method_defaults(cls, given: Any) -> Any:
+        """Settings of the section that are not given keep the method's defaults, such as estimator and placement."""
         return {**cls.model_fields["kl"].default.model_dump(), **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
-    def _has_effect(self) -> PolicyMethod:
+    def _kl_has_effect(self) -> PolicyMethod:
         if not self.beta and self.kl != type(self).model_fields["kl"].default:
-            raise ValueError("kl has no effect while beta is 0: give beta a strength, or leave kl out")
+            raise ValueError("kl has no effect while beta is 0: set beta above 0, or leave kl out")
         return self
 
     @property
     def passes_and_minibatches(self) -> tuple[int, int]:
         return self.updates_per_rollout, self.minibatches
 
-    def coefficients(self) -> Mapping[str, Coefficient]:
+    def coefficients(self) -> Mapping[str, AdaptiveCoefficient]:
         if not self.beta:
             return {}
         kl = self.kl
-        return {"beta": Coefficient(self.beta, kl.warmup_steps, kl.target, kl.rule, kl.horizon)}
+        return {"beta": AdaptiveCoefficient(self.beta, kl.warmup_steps, kl.target, kl.rule, kl.horizon)}
 
     @property
     def kl_settings(self) -> KL:
         return self.kl
 
     @property
-    def compares(self) -> frozenset[Annotation]:
+    def annotations(self) -> frozenset[Annotation]:
         if not self.beta or self.kl.placement == "loss":
             return frozenset()
         return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
 
     def kl_cost(self, batch: Batch) -> Tensor:
-        """β times the KL of each token, [B, T], where it is taken off the reward; of the policy that sampled."""
+        """β times the KL of each token, [B, T], of the policy that sampled; 0 unless the reward is reduced by it."""
         if not self.beta or self.kl.placement == "loss":
             return batch.mask_BT.double() * 0.0
         if self.kl.estimator == "exact":
@@ -84,32 +84,34 @@ class PolicyMethod(Method):
         return batch.coefficients["beta"] * kl_BT.double() * batch.mask_BT
 
     def reward_rounding(self, batch: Batch) -> Tensor:
-        """How far rounding may have moved the reward of each completion, its KL taken off, [B]."""
+        """Bound on the rounding error of each completion's reward, from which the KL is subtracted, [B]."""
         if not self.beta or self.kl.placement == "loss":
-            return batch.rounding_B
+            return rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
         if self.kl.estimator == "exact":
             assert batch.kl_BT is not None
-            # A difference of log-probabilities, which are of the size of a nat.
+            # A difference of log-probabilities, which are of the order of 1 nat.
             kl_BT = rounding(1.0 + batch.kl_BT)
         else:
             assert batch.old_logprobs_BT is not None
             assert batch.ref_logprobs_BT is not None
             kl_BT = rounding(batch.old_logprobs_BT) + rounding(batch.ref_logprobs_BT)
-        return batch.rounding_B + batch.coefficients["beta"] * (kl_BT.double() * batch.mask_BT).sum(dim=1)
+        return rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights) + batch.coefficients["beta"] * (
+            kl_BT.double() * batch.mask_BT
+        ).sum(dim=1)
 
-    def trained(self, batch: Batch) -> Tensor:
+    def loss_mask(self, batch: Batch) -> Tensor:
         return batch.mask_BT & ~batch.truncated_B[:, None] if self.mask_truncated else batch.mask_BT
 
     @abstractmethod
     def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The loss that follows the advantages, per token, and which terms are live."""
+        """The policy-gradient loss per token, and which terms are unclipped; None if the loss does not clip."""
 
     def objectives(self) -> tuple[Objective, ...]:
         return (self.policy_objective(),)
 
     def policy_objective(self) -> Objective:
         needs: set[Need] = {"logprobs"}
-        compares: set[Annotation] = {"old_logprobs"}
+        annotations: set[Annotation] = {"old_logprobs"}
         if self.entropy_coef:
             needs.add("entropy")
         in_loss = self.beta > 0 and self.kl.placement == "loss"
@@ -117,27 +119,27 @@ class PolicyMethod(Method):
             if self.kl.estimator == "exact":
                 needs.add("exact_kl")
             else:
-                compares.add("ref_logprobs")
+                annotations.add("ref_logprobs")
         return Objective(
             "policy",
             self.terms,
             frozenset(needs),
-            frozenset(compares),
+            frozenset(annotations),
             without_advantage=in_loss or self.entropy_coef > 0,
         )
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         if self.beta and self.kl.placement == "loss" and self.kl.estimator == "k1":
             return [
-                "the gradient of k1 in the loss is zero on average, so it holds nothing back: use estimator k2 or "
+                "the expected gradient of k1 in the loss is zero, so it constrains nothing: use estimator k2 or "
                 "weighted_k3 (reverse KL), k3 (forward KL) or exact, or placement reward"
             ]
         return []
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         logprobs_BT = outputs.logprobs_BT
         assert logprobs_BT is not None
-        loss_BT, live_BT = self.surrogate(logprobs_BT, batch)
+        loss_BT, unclipped_BT = self.surrogate(logprobs_BT, batch)
         if self.tis_cap is not None:
             assert batch.old_logprobs_BT is not None
             assert batch.sample_logprobs_BT is not None
@@ -149,7 +151,7 @@ class PolicyMethod(Method):
         if self.entropy_coef:
             assert outputs.entropy_BT is not None
             loss_BT = loss_BT - self.entropy_coef * outputs.entropy_BT
-        return Terms(loss_BT, live_BT)
+        return LossTerms(loss_BT, unclipped_BT)
 
     def _kl_term(self, logprobs_BT: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         if self.kl.estimator == "exact":

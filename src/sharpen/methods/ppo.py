@@ -9,82 +9,78 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import whiten
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_surrogate, kl_penalised_surrogate
-from sharpen.losses.value import value_loss
-from sharpen.methods.coefficient import Coefficient
+from sharpen.functional.advantages import whiten
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_surrogate, kl_penalised_surrogate
+from sharpen.functional.losses.value import value_loss
+from sharpen.functional.returns import at_last_token, gae, td_targets
+from sharpen.functional.rounding import rounding
+from sharpen.methods.coefficient import AdaptiveCoefficient
+from sharpen.methods.fields import DualClip, EpsHigh, EpsLow, GroupSize, Minibatches
 from sharpen.methods.kl import KL
-from sharpen.methods.method import Objective, Sentence, Terms
+from sharpen.methods.method import LossTerms, Objective, UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.returns import at_last_token, gae, td_targets
-from sharpen.rounding import rounding
-from sharpen.sources import CurrentPolicy, Source
+from sharpen.rollout.sources import CurrentPolicy, Source
 from sharpen.types import Annotation, Batch, Outputs
 
 
 class PPO(PolicyMethod):
-    """Proximal Policy Optimization with a critic, as RLHF has it.
+    """Proximal Policy Optimization with a critic, as in RLHF.
 
     R_t = −β (log π_old − log π_ref), plus the completion's reward at its last token; δ_t = R_t + γ V_{t+1} − V_t;
     A_t = δ_t + γλ A_{t+1}. J = E min[ρ A, clip(ρ, 1 − ε_low, 1 + ε_high) A] − c (V − y)²/2, mean over the batch's
-    tokens; y = A_t + V_t, stopped. Or, in place of the clip, ρ A − β' KL(π_old ‖ π) with β' adapted to a target.
+    tokens; y = A_t + V_t without gradient. Form kl: ρ A − β' KL(π_old ‖ π) in place of the clip, with adaptive β'.
     """
 
     name = "ppo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy",
         reward="any, at the last token − β KL per token",
         advantage="GAE with a critic",
         loss="clipped surrogate + value loss, mean over the batch's tokens",
-        gradient_coefficient="live · ρ · A_t",
+        gradient_coefficient="unclipped · ρ · A_t",
         paper="Schulman et al. 2017, arXiv 1707.06347; InstructGPT, arXiv 2203.02155",
     )
 
     beta: float = Field(0.02, ge=0)
-    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded. InstructGPT: 0.02."""
+    """Coefficient of the KL penalty to the reference; with 0 no reference is loaded. InstructGPT: 0.02."""
     kl: KL = KL(estimator="k1", placement="reward")
-    """How that penalty works."""
-    minibatches: int = Field(4, ge=1)
-    """Optimizer steps that each pass is divided into, by prompts."""
-    group_size: int = Field(1, ge=1)
-    """G, completions drawn per prompt."""
+    """Settings of the KL penalty."""
+    minibatches: Minibatches = 4
+    group_size: GroupSize = 1
     gamma: float = Field(1.0, gt=0, le=1)
     """Discount per token."""
     lam: float = Field(0.95, ge=0, le=1)
-    """λ of GAE. DeepSeek-R1 found 1 to be much better for long reasoning."""
+    """λ of GAE. DeepSeek-R1 found 1 much better for long reasoning."""
     whiten_advantages: bool = True
-    """Subtract the mean and divide by the spread of the batch's tokens."""
+    """Subtract the mean and divide by the standard deviation over the batch's tokens."""
     form: Literal["clip", "kl"] = "clip"
-    """Stay near the policy that sampled by the clip, or by a penalty on KL(π_old ‖ π)."""
-    eps_low: float = Field(0.2, gt=0)
-    """The ratio is clipped at 1 − eps_low where the advantage is negative."""
-    eps_high: float = Field(0.2, gt=0)
-    """The ratio is clipped at 1 + eps_high where the advantage is positive."""
-    dual_clip: float | None = Field(None, gt=1)
-    """Where the advantage is negative, a term is never below this times the advantage."""
+    """Keep the policy near the one that sampled by clipping, or by a penalty on KL(π_old ‖ π)."""
+    eps_low: EpsLow = 0.2
+    eps_high: EpsHigh = 0.2
+    dual_clip: DualClip = None
     old_kl_coef: float = Field(1.0, gt=0)
-    """Form kl: the penalty's first strength."""
+    """Form kl: initial coefficient of the penalty."""
     old_kl_target: float = Field(0.01, gt=0)
-    """Form kl: nats per token; below 1/1.5 of it the strength is halved after a step, above 1.5 of it doubled."""
+    """Form kl: target in nats per token. Below target / 1.5 the coefficient is halved after a step, above 1.5 · target
+    doubled."""
     critic: Literal["own", "shared"] = "own"
-    """A model of its own, or a head on the policy's backbone."""
+    """own: a separate model. shared: a value head on the policy's backbone."""
     critic_path: str | None = None
-    """What an own critic begins as; null: the reward model where that is the reward, else the initial policy."""
+    """Model that a separate critic starts from; null: the reward model if there is one, else the initial policy."""
     critic_learning_rate_ratio: float = Field(1.0, gt=0)
-    """The own critic's learning rate is this times the policy's."""
+    """Learning rate of a separate critic, as a multiple of the policy's."""
     value_coef: float = Field(0.1, gt=0)
-    """Strength of the value loss beside the policy's, where the backbone is shared."""
+    """Coefficient of the value loss, if the backbone is shared."""
     value_target: Literal["lambda", "td"] = "lambda"
-    """lambda: A_t + V_t. td: R_t + γ V_{t+1}."""
+    """Target of the critic. lambda: A_t + V_t. td: R_t + γ V_{t+1}."""
     value_clip: float | None = Field(None, gt=0)
-    """The value may move this far from the rollout's before its gradient stops."""
+    """How far a value may move from its value at the rollout before its gradient stops."""
     bootstrap_truncated: bool = False
-    """Let a completion that was cut off go on with the critic's value of the state after its last token, V_{T+1},
-    instead of ending with 0."""
+    """For truncated completions, take the critic's value of the state after the last token as V_{T+1}, instead of 0."""
 
     @model_validator(mode="after")
-    def _possible(self) -> PPO:
+    def _check_settings(self) -> PPO:
         if self.critic == "shared" and self.critic_path is not None:
             raise ValueError("critic_path is for critic own; a shared critic is a head on the policy")
         if self.critic == "shared" and self.critic_learning_rate_ratio != 1.0:
@@ -96,10 +92,10 @@ class PPO(PolicyMethod):
     def source(self) -> Source:
         return CurrentPolicy(self.group_size)
 
-    def coefficients(self) -> Mapping[str, Coefficient]:
+    def coefficients(self) -> Mapping[str, AdaptiveCoefficient]:
         adapted = dict(super().coefficients())
         if self.form == "kl":
-            adapted["old_kl"] = Coefficient(
+            adapted["old_kl"] = AdaptiveCoefficient(
                 self.old_kl_coef, target=self.old_kl_target, rule="double", measured_by="kl_old"
             )
         return adapted
@@ -109,11 +105,11 @@ class PPO(PolicyMethod):
         return self.critic_path
 
     @property
-    def compares(self) -> frozenset[Annotation]:
-        # KL(π_old ‖ π) is measured after the last update, against what was there before the first.
+    def annotations(self) -> frozenset[Annotation]:
+        # KL(π_old ‖ π) is measured after the last update, against log-probabilities from before the first.
         measured: frozenset[Annotation] = frozenset({"old_logprobs"} if self.form == "kl" else ())
         after: frozenset[Annotation] = frozenset({"final_values"} if self.bootstrap_truncated else ())
-        return super().compares | measured | after | {"values"}
+        return super().annotations | measured | after | {"values"}
 
     def advantages(self, batch: Batch) -> Tensor:
         rewards_BT, values_BT, bootstrap_B = self._returns(batch)
@@ -123,8 +119,8 @@ class PPO(PolicyMethod):
         if not self.whiten_advantages:
             return advantages_BT
         assert batch.values_BT is not None
-        moved = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch.values_BT).max()
-        return whiten(advantages_BT, batch.mask_BT, moved=moved)
+        input_rounding = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch.values_BT).max()
+        return whiten(advantages_BT, batch.mask_BT, input_rounding=input_rounding)
 
     def targets(self, batch: Batch) -> Tensor:
         rewards_BT, values_BT, bootstrap_B = self._returns(batch)
@@ -136,7 +132,7 @@ class PPO(PolicyMethod):
         return advantages_BT + values_BT * batch.mask_BT
 
     def _returns(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The reward of each token, the values before each, and V_{T+1} of completions that were cut off, else 0."""
+        """The reward of each token, the value before each, and V_{T+1}: 0 unless the completion was truncated."""
         assert batch.values_BT is not None
         values_BT = batch.values_BT.double()
         rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - self.kl_cost(batch)
@@ -166,13 +162,13 @@ class PPO(PolicyMethod):
 
     def objectives(self) -> tuple[Objective, ...]:
         policy = self.policy_objective()
-        compares: frozenset[Annotation] = frozenset({"values"} if self.value_clip is not None else ())
+        annotations: frozenset[Annotation] = frozenset({"values"} if self.value_clip is not None else ())
         if self.critic == "own":
             critic = Objective(
                 "critic",
                 self.critic_terms,
                 frozenset({"values"}),
-                compares,
+                annotations,
                 without_advantage=True,
                 learning_rate_ratio=self.critic_learning_rate_ratio,
             )
@@ -182,17 +178,19 @@ class PPO(PolicyMethod):
                 "policy",
                 self.shared_terms,
                 policy.needs | {"values"},
-                policy.compares | compares,
+                policy.annotations | annotations,
                 without_advantage=True,
             ),
         )
 
-    def critic_terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def critic_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.values_BT is not None
         assert batch.targets_BT is not None
         old_values_BT = batch.values_BT if self.value_clip is not None else None
-        return Terms(value_loss(outputs.values_BT, batch.targets_BT, old_values_BT=old_values_BT, clip=self.value_clip))
+        return LossTerms(
+            value_loss(outputs.values_BT, batch.targets_BT, old_values_BT=old_values_BT, clip=self.value_clip)
+        )
 
-    def shared_terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def shared_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         policy, critic = self.terms(outputs, batch), self.critic_terms(outputs, batch)
-        return Terms(policy.loss + self.value_coef * critic.loss, policy.live_BT)
+        return LossTerms(policy.loss + self.value_coef * critic.loss, policy.unclipped_BT)

@@ -7,55 +7,58 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.advantages import group_advantages, leave_one_out, whiten
-from sharpen.losses import reduce
-from sharpen.losses.policy import clipped_surrogate, policy_gradient
+from sharpen.functional.advantages import group_advantages, leave_one_out, whiten
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import clipped_surrogate, policy_gradient
+from sharpen.functional.returns import at_last_token, reward_to_go
+from sharpen.methods.fields import GroupSize
 from sharpen.methods.kl import KL
-from sharpen.methods.method import Sentence
+from sharpen.methods.method import UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
-from sharpen.returns import at_last_token, reward_to_go
-from sharpen.sources import CurrentPolicy, Source
+from sharpen.rollout.sources import CurrentPolicy, Source
 from sharpen.types import Batch
+
+Baseline = Literal["none", "group_mean", "leave_one_out", "whitened"]
+ReinforceReduction = Literal["sum", "per_sequence", "tokens_of_batch"]
 
 
 class Reinforce(PolicyMethod):
-    """The policy gradient itself, with a baseline.
+    """The plain policy gradient with a baseline.
 
     J = E 1/G Σ_i Σ_t A_{i,t} log π(o_{i,t}). Baselines: none, A = R; group_mean, A = R_i − mean R; leave_one_out,
     A = R_i − mean of the others' R (RLOO); whitened, the reward to go, whitened over the batch's tokens (REINFORCE++).
     """
 
     name = "reinforce"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − baseline",
-        loss="log-likelihood weighed by the advantage, sum over tokens",
+        loss="log-likelihood weighted by the advantage, sum over tokens",
         gradient_coefficient="A",
         paper="Williams 1992; RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
     )
 
-    group_size: int = Field(4, ge=1)
-    """G, completions drawn per prompt."""
-    baseline: Literal["none", "group_mean", "leave_one_out", "whitened"] = "leave_one_out"
-    """What a reward is compared with."""
-    reduction: Literal["sum", "per_sequence", "tokens_of_batch"] = "sum"
-    """How tokens are put together: summed over a completion, or averaged over it or over all tokens of the step."""
+    group_size: GroupSize = 4
+    baseline: Baseline = "leave_one_out"
+    """Baseline that is subtracted from the reward; whitened also divides by the standard deviation."""
+    reduction: ReinforceReduction = "sum"
+    """How token losses are reduced: summed per completion, averaged per completion, or averaged over all tokens."""
     clip: float | None = Field(None, gt=0)
-    """Follow PPO's clipped surrogate at 1 ± clip, which several updates per rollout need."""
+    """Use PPO's surrogate, clipped at 1 ± clip; several updates per rollout require it."""
     dual_clip: float | None = Field(None, gt=1)
-    """With clip: where the advantage is negative, a term is never below this times the advantage."""
+    """With clip: where the advantage is negative, a term of the objective is never below this times the advantage."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Reinforce:
+    def _check_settings(self) -> Reinforce:
         if self.group_size == 1 and self.baseline in ("group_mean", "leave_one_out"):
             raise ValueError(f"baseline {self.baseline} compares completions of a prompt: group_size must be 2 or more")
         if self.clip is None and self.dual_clip is not None:
             raise ValueError("dual_clip has no effect without clip")
         if self.clip is None and self.passes_and_minibatches != (1, 1):
             raise ValueError(
-                "with several updates per rollout the policy is no longer the one that sampled, and log π no longer "
-                "follows its gradient: give `clip` (0.2, say), which compares the two"
+                "with several updates per rollout the policy is no longer the one that sampled, which plain log π "
+                "ignores: set `clip` (0.2, say) to use the clipped ratio"
             )
         return self
 
@@ -69,7 +72,9 @@ class Reinforce(PolicyMethod):
             advantages_BT = reward_to_go(rewards_BT, batch.mask_BT)
             if self.baseline == "none":
                 return advantages_BT
-            return whiten(advantages_BT, batch.mask_BT, moved=self.reward_rounding(batch).nan_to_num(nan=0.0).max())
+            return whiten(
+                advantages_BT, batch.mask_BT, input_rounding=self.reward_rounding(batch).nan_to_num(nan=0.0).max()
+            )
         rewards_B, rounding_B = batch.rewards_B - cost_BT.sum(dim=1), self.reward_rounding(batch)
         if self.baseline == "leave_one_out":
             advantages_B = leave_one_out(rewards_B, batch.group_B, rounding_B=rounding_B)
@@ -103,11 +108,11 @@ class RLOO(Reinforce):
     """REINFORCE with the leave-one-out baseline: A = R_i − mean of the others' R = G/(G − 1) · (R_i − mean R)."""
 
     name = "rloo"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt",
         reward="any",
         advantage="reward − mean of the others'",
-        loss="log-likelihood weighed by the advantage, sum over tokens",
+        loss="log-likelihood weighted by the advantage, sum over tokens",
         gradient_coefficient="A",
         paper="RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
     )
@@ -120,24 +125,23 @@ class ReinforcePlusPlus(Reinforce):
     """
 
     name = "reinforce_plus_plus"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy",
         reward="any − β KL per token",
         advantage="reward to go, whitened over the batch",
         loss="clipped surrogate, mean over the batch's tokens",
-        gradient_coefficient="live · ρ · A",
+        gradient_coefficient="unclipped · ρ · A",
         paper="REINFORCE++, Hu et al. 2025, arXiv 2501.03262",
     )
 
     beta: float = Field(0.01, ge=0)
-    """Strength of the penalty on the KL to the reference; with 0 no reference is loaded."""
+    """Coefficient of the KL penalty to the reference; with 0 no reference is loaded."""
     kl: KL = KL(estimator="k1", placement="reward")
-    """How that penalty works."""
-    group_size: int = Field(1, ge=1)
-    """G, completions drawn per prompt."""
-    baseline: Literal["none", "group_mean", "leave_one_out", "whitened"] = "whitened"
-    """What a reward is compared with."""
-    reduction: Literal["sum", "per_sequence", "tokens_of_batch"] = "tokens_of_batch"
-    """How tokens are put together."""
+    """Settings of the KL penalty."""
+    group_size: GroupSize = 1
+    baseline: Baseline = "whitened"
+    """Baseline that is subtracted from the reward; whitened also divides by the standard deviation."""
+    reduction: ReinforceReduction = "tokens_of_batch"
+    """How token losses are reduced."""
     clip: float | None = Field(0.2, gt=0)
-    """Follow PPO's clipped surrogate at 1 ± clip."""
+    """Use PPO's surrogate, clipped at 1 ± clip."""

@@ -1,27 +1,27 @@
-"""Reward models: ranked completions, or marked steps × no reward × a score that agrees with people."""
+"""Reward models: ranked completions, or marked steps × no reward × a score that agrees with the labels."""
 
 from __future__ import annotations
 
 from pydantic import Field
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
-from sharpen.methods.method import Method, Objective, Sentence, Terms
-from sharpen.returns import at_last
-from sharpen.sources import MarkedSteps, Preferences, Source
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
+from sharpen.functional.returns import at_last
+from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
+from sharpen.rollout.sources import MarkedSteps, Preferences, Source
 from sharpen.types import Batch, Outputs
 
 
 class RewardModel(Method):
     """An outcome reward model, trained on ranked completions.
 
-    J = 1/C(K,2) Σ log σ(s(o⁺) − s(o⁻)) over all pairs of a prompt's K completions, ties left out. The score s stands
-    at the last token. Saved as an `AutoModelForSequenceClassification` with one label.
+    J = 1/C(K,2) Σ log σ(s(o⁺) − s(o⁻)) over all pairs of a prompt's K completions, ties left out. The score s is
+    read at the last token. Saved as an `AutoModelForSequenceClassification` with one label.
     """
 
     name = "reward_model"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="ranked completions",
         reward="none",
         advantage="none",
@@ -31,11 +31,11 @@ class RewardModel(Method):
     )
 
     margin: bool = False
-    """Ask for a difference of scores that is larger by the difference of the grades (Llama 2)."""
+    """Require a score difference that is larger by the difference of the grades (Llama 2)."""
     noise: float = Field(0.0, ge=0, lt=1)
-    """Share of the rankings that are taken to be random (Christiano et al. 2017: 0.1)."""
+    """Share of the rankings assumed to be random (Christiano et al. 2017: 0.1)."""
     centre: bool = True
-    """At the end, shift the scores so that demonstrations (the best of each group, where there are none) average 0."""
+    """After training, shift the scores to average 0 on demonstrations (without any: on the best of each group)."""
 
     def source(self) -> Source:
         return Preferences()
@@ -49,16 +49,16 @@ class RewardModel(Method):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group"),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.scores_BT is not None
         scores_B = at_last(outputs.scores_BT, batch.mask_BT)
         grades_B, group_B = batch.rewards_B, batch.group_B
         loss_B = bradley_terry(scores_B, grades_B, group_B, margin=self.margin, noise=self.noise)
         figures = {"score": scores_B.detach(), **pair_figures(scores_B.detach(), beats(grades_B, group_B))}
-        return Terms(loss_B, figures=figures)
+        return LossTerms(loss_B, figures=figures)
 
     @property
-    def centres_scores(self) -> bool:
+    def normalises_scores(self) -> bool:
         return self.centre
 
 
@@ -70,7 +70,7 @@ class ProcessRewardModel(Method):
     """
 
     name = "process_reward_model"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="completions with marked steps",
         reward="none",
         advantage="none",
@@ -91,14 +91,14 @@ class ProcessRewardModel(Method):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         scores_BT, labels_BT = outputs.scores_BT, batch.step_rewards_BT
         assert scores_BT is not None
         assert labels_BT is not None
         ends_BT = self._ends(batch)
         right_BT = ((scores_BT.detach() > 0) == (labels_BT > 0.5)) & ends_BT
         accuracy_B = right_BT.sum(dim=1) / ends_BT.sum(dim=1)
-        return Terms(step_loss(scores_BT, labels_BT), figures={"step_accuracy": accuracy_B})
+        return LossTerms(step_loss(scores_BT, labels_BT), figures={"step_accuracy": accuracy_B})
 
     @staticmethod
     def _ends(batch: Batch) -> Tensor:

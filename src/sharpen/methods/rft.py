@@ -1,23 +1,24 @@
-"""Rejection-sampling fine-tuning: a policy imitates those of its own answers that are right."""
+"""Rejection-sampling fine-tuning: a policy is fine-tuned on those of its own answers that are right."""
 
 from pydantic import Field
 from torch import Tensor
 
-from sharpen.advantages import accepted
-from sharpen.methods.method import Sentence
+from sharpen.functional.advantages import accepted
+from sharpen.methods.fields import GroupSize
+from sharpen.methods.method import UnifiedView
 from sharpen.methods.sft import SFT
-from sharpen.sources import CurrentPolicy, InitialPolicy, Source
+from sharpen.rollout.sources import CurrentPolicy, InitialPolicy, Source
 from sharpen.types import Batch
 
 
 class RFT(SFT):
-    """The initial policy answers every prompt once and for all, and its right answers are the demonstrations of SFT.
+    """SFT on the right answers of the initial policy, which are sampled once, before the first step.
 
     J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π_initial.
     """
 
     name = "rft"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="initial policy, G per prompt, kept if right",
         reward="any",
         advantage="1 if right, else 0",
@@ -26,29 +27,28 @@ class RFT(SFT):
         paper="Yuan et al. 2023, arXiv 2308.01825",
     )
 
-    group_size: int = Field(8, ge=1)
-    """G, completions drawn per prompt."""
+    group_size: GroupSize = 8
     threshold: float = 1.0
     """A completion is right when its reward is at least this."""
     at_most: int | None = Field(4, ge=1)
     """Right completions kept per prompt; null: all."""
     unique: bool = True
-    """Keep the same completion of a prompt only once."""
+    """Keep identical completions of a prompt only once."""
     prompts: int | None = Field(None, ge=1)
-    """Answer the first so many prompts; null: all."""
+    """Number of prompts to sample for, from the first on; null: all."""
 
     def source(self) -> Source:
         return InitialPolicy(self.group_size, self.prompts, self.threshold, self.at_most, self.unique)
 
 
 class OnlineRFT(SFT):
-    """Every step the current policy answers anew, and its right answers are the demonstrations of that step.
+    """SFT on the right answers of the current policy, which are sampled anew at every step.
 
     J = the mean of I(o is right) · log π(o_t | q, o_<t), o ~ π.
     """
 
     name = "online_rft"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="current policy, G per prompt, kept if right",
         reward="any",
         advantage="1 if right, else 0",
@@ -57,14 +57,13 @@ class OnlineRFT(SFT):
         paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
     )
 
-    group_size: int = Field(8, ge=1)
-    """G, completions drawn per prompt."""
+    group_size: GroupSize = 8
     threshold: float = 1.0
     """A completion is right when its reward is at least this."""
     at_most: int | None = Field(None, ge=1)
     """Right completions kept per prompt; null: all."""
     unique: bool = True
-    """Keep the same completion of a prompt only once."""
+    """Keep identical completions of a prompt only once."""
 
     def source(self) -> Source:
         return CurrentPolicy(self.group_size)

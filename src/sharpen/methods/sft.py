@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from sharpen.losses import reduce
-from sharpen.losses.policy import policy_gradient
-from sharpen.methods.method import Method, Objective, Sentence, Terms
-from sharpen.sources import Demonstrations, Source
+from sharpen.functional.losses import reduce
+from sharpen.functional.losses.policy import policy_gradient
+from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
+from sharpen.rollout.sources import Demonstrations, Source
 from sharpen.types import Batch, Outputs
 
 
@@ -15,7 +15,7 @@ class SFT(Method):
     """Supervised fine-tuning: J = the mean of log π(o_t | q, o_<t) over the tokens that the demonstrator wrote."""
 
     name = "sft"
-    sentence = Sentence(
+    unified_view = UnifiedView(
         source="demonstrations",
         reward="none",
         advantage="1",
@@ -25,7 +25,7 @@ class SFT(Method):
     )
 
     reduction: Literal["tokens_of_batch", "per_sequence"] = "tokens_of_batch"
-    """Whether every token weighs the same; or every prompt, and every demonstration of a prompt."""
+    """Which losses count equally: those of all tokens, or of all prompts and of all demonstrations of a prompt."""
 
     def source(self) -> Source:
         return Demonstrations()
@@ -35,15 +35,15 @@ class SFT(Method):
 
     def weights(self, batch: Batch) -> Tensor:
         assert batch.advantages_BT is not None
-        imitated_BT = batch.mask_BT & (batch.advantages_BT != 0)
+        trained_BT = batch.mask_BT & (batch.advantages_BT != 0)
         if self.reduction == "per_sequence":
-            return reduce.per_sequence(imitated_BT, batch.group_B)
-        return reduce.tokens_of_batch(imitated_BT)
+            return reduce.per_sequence(trained_BT, batch.group_B)
+        return reduce.tokens_of_batch(trained_BT)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("policy", self.terms),)
 
-    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         assert outputs.logprobs_BT is not None
         assert batch.advantages_BT is not None
-        return Terms(policy_gradient(outputs.logprobs_BT, batch.advantages_BT))
+        return LossTerms(policy_gradient(outputs.logprobs_BT, batch.advantages_BT))

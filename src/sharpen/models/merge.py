@@ -1,4 +1,4 @@
-"""An adapter and its base → one ordinary model folder."""
+"""Merges an adapter into its base model, as an ordinary model folder."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import ModelError
-from sharpen.files import new_folder
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import located
 from sharpen.models.model import Model
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, load_scorer
+from sharpen.system.files import new_folder
 
 
 def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = False) -> Path:
-    """Write the model that the adapter at ``path`` makes of its base to ``folder``, in float32; returns that folder.
+    """Merge the adapter at ``path`` into its base and write the model to ``folder`` in float32; returns ``folder``.
 
-    The folder appears complete or not at all.
+    The folder is written atomically.
 
-    Raises ModelError if there is no adapter, or ``folder`` is not empty.
+    Raises ModelError if there is no adapter at ``path`` or if ``folder`` is not empty.
     """
     folder = Path(folder)
     adapter = find_adapter(located(path))
     if adapter is None:
-        raise ModelError(f"{path}: a whole model already, not an adapter")
+        raise ModelError(f"{path}: already a full model, not an adapter")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError(f"{folder} exists already: remove it or name another")
+        raise ModelError(f"{folder} already exists: remove it or choose another folder")
     settings: dict[str, Any] = {"device": "cpu", "trust_remote_code": trust_remote_code}
     if adapter.scores:
         kind: Kind = "sequence" if adapter.config["task_type"] == "SEQ_CLS" else "token"

@@ -1,4 +1,4 @@
-"""A model that says a number for a token: a reward model or a critic."""
+"""Models that give a score for a token: reward models and critics."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from transformers import (
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
-from sharpen.models.layout import Packed, Row, build
+from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
-from sharpen.models.model import Model, hidden_states, read_head, spread
+from sharpen.models.model import Model, hidden_states, read_head, scatter_to_batch
+from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.padding import pad_sequences, pad_tokens
-from sharpen.models.plan import plan
-from sharpen.models.quiet import without_load_report
+from sharpen.models.progress_bars import without_load_report
 from sharpen.types import Batch, Need, Outputs
 
 Kind = Literal["sequence", "token"]
@@ -44,9 +44,9 @@ _CLASSES: dict[Kind, tuple[str, Any, Any]] = {
 class Scorer(Model):
     """A backbone with a linear head H → 1.
 
-    ``kind`` says where its scores count: at the last token of a sequence (an outcome reward model, saved as an
-    ordinary sequence classification of one label), or at any token (a process reward model or a critic, saved as a
-    token classification of one label).
+    ``kind`` is where its scores are read: at the last token of a sequence (an outcome reward model, saved as a sequence
+    classifier with one label) or at any token (a process reward model or a critic, saved as a token classifier with one
+    label).
     """
 
     kind: Kind
@@ -66,24 +66,24 @@ class Scorer(Model):
     def outputs(
         self,
         batch: Batch,
-        rows: Sequence[Row],
+        rows: Sequence[PackedRow],
         temperature: float,
         needs: frozenset[Need],
         reference: Model | None = None,
     ) -> Outputs:
-        """Scores are the head's output at the token, values that at the token before; temperature plays no part."""
+        """A score is the head's output at the token, a value that at the token before. ``temperature`` is ignored."""
         if not needs <= {"scores", "values"}:
-            raise ValueError(f"a scorer gives scores and values only, not {', '.join(sorted(needs))}")
-        packed = build(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
+            raise ValueError(f"a scorer has only scores and values, not {', '.join(sorted(needs))}")
+        packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
         hidden_PH = self._hidden(packed)
         scores_BT = values_BT = None
         if packed.place_N is not None:
-            scores_BT = spread(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
+            scores_BT = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
         if "values" in needs:
-            values_BT = spread(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
+            values_BT = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
         return Outputs(values_BT=values_BT, scores_BT=scores_BT)
 
-    def _hidden(self, packed: Packed) -> Tensor:
+    def _hidden(self, packed: PackedBatch) -> Tensor:
         with self.autocast():
             return hidden_states(self.model.base_model, packed)
 
@@ -98,16 +98,16 @@ def load_scorer(
     compiled: bool = True,
     trust_remote_code: bool = False,
 ) -> Scorer:
-    """Load a scorer of either kind, or make one of a causal language model, from a local folder or a hub id.
+    """Load a scorer of either kind, or make one from a causal language model, from a local folder or a hub id.
 
-    A new head is 0. From a scorer of the other kind the head's weight is taken over; a bias that it has not begins
-    at 0, and one that the new head has no place for is dropped: a constant, which no comparison sees. Otherwise as
-    ``load_policy``. What the scorer saves, plain transformers loads, and its forward gives the same scores: the
-    padding token is one that ends no text (`sharpen.models.padding`). An adapter is added to its base model's weights.
+    A new head is initialised to 0. From a scorer of the other kind, the head's weight is reused; a missing bias is 0,
+    and a bias that the new head lacks is dropped: a constant shift, which no comparison depends on. Otherwise like
+    ``load_policy``. transformers loads a saved scorer and computes the same scores, because the padding token ends no
+    text (`sharpen.models.padding`). An adapter is merged into its base model.
 
     Raises:
-        ModelError: no such model, no safetensors, missing weights, more than one label, for tokens nothing to pad
-            with, or an architecture that has no such classification or whose head is not one linear map.
+        ModelError: no such model, no safetensors, missing weights, more than one label, no special token to pad with
+            (kind "token"), or an architecture without such a classifier or whose head is not a single linear layer.
     """
     named = located(path)
     adapter = find_adapter(named)
@@ -122,7 +122,7 @@ def load_scorer(
         raise ModelError(f"{path}: transformers has no {ending} for models of type {config.model_type}")
     found = _kind(config)
     if found is not None and config.num_labels != 1:
-        raise ModelError(f"{path}: gives {config.num_labels} labels, where a scorer has one")
+        raise ModelError(f"{path}: has {config.num_labels} labels; a scorer has one")
     with without_load_report():
         model, missing = load_weights(auto, path, trust_remote_code=trust_remote_code, num_labels=1)
     name, head = _named_head(model)
@@ -130,7 +130,7 @@ def load_scorer(
     refuse_missing(path, missing - parts)
     if found == kind:
         refuse_missing(path, missing)
-    _begin(head, missing=missing, name=name)
+    _zero_missing(head, missing=missing, name=name)
     if found is not None and f"{name}.weight" in missing:
         with without_load_report(), torch.no_grad():
             other, missing = load_weights(_CLASSES[found][1], path, trust_remote_code=trust_remote_code)
@@ -152,17 +152,17 @@ def load_scorer(
 
 
 @torch.no_grad()
-def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: bool) -> float:
-    """Shift the scores so that those at the last trained tokens of ``batch``, demonstrations, are 0 on average.
+def normalise_scores(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> float:
+    """Shift the scores to a mean of 0 at the last trained tokens of ``batch``, the demonstrations.
 
-    Reward models are only determined up to a constant (InstructGPT, 2203.02155). A head with a bias gives up the
-    mean score m. One without gets w + δ with δ·h̄ = −m, h̄ being the mean of the B last hidden states, where δ is the
-    one that spreads the scores least: argmin δᵀΣδ = −m Σ⁻¹h̄ / (h̄ᵀΣ⁻¹h̄), Σ being their covariance plus a hundredth
-    of its mean variance on the diagonal, for directions that B states do not show.
+    Reward models are only determined up to a constant (InstructGPT, arXiv 2203.02155). The mean score m is subtracted
+    from the head's bias. Without a bias, the weight becomes w + δ with δ·h̄ = −m, where h̄ is the mean of the B last
+    hidden states and δ changes the differences between scores least: argmin δᵀΣδ = −m Σ⁻¹h̄ / (h̄ᵀΣ⁻¹h̄). Σ is the
+    states' covariance plus 1 % of its mean variance on the diagonal, for directions that B states do not span.
 
     Returns m. Raises ValueError if no token of the batch is trained.
     """
-    hidden_BH = _last_hidden(scorer, batch, tokens_per_microbatch, shared)
+    hidden_BH = _last_hidden_states(scorer, batch, limits)
     head = scorer.head
     weight_H = head.weight[0].double().cpu()
     mean_H = hidden_BH.mean(dim=0)
@@ -170,36 +170,30 @@ def centre(scorer: Scorer, batch: Batch, *, tokens_per_microbatch: int, shared: 
     if head.bias is not None:
         head.bias.sub_(mean)
         return mean
-    away_BH = hidden_BH - mean_H
-    covariance_HH = away_BH.T @ away_BH / len(hidden_BH)
+    centred_BH = hidden_BH - mean_H
+    covariance_HH = centred_BH.T @ centred_BH / len(hidden_BH)
     ridge = 0.01 * covariance_HH.diagonal().mean().item() or 1.0
     solved_H = torch.linalg.solve(covariance_HH + ridge * torch.eye(len(mean_H), dtype=torch.float64), mean_H)
     head.weight[0].sub_((mean / (mean_H @ solved_H) * solved_H).to(head.weight))
     return mean
 
 
-def _last_hidden(scorer: Scorer, batch: Batch, tokens_per_microbatch: int, shared: bool) -> Tensor:
-    """The hidden states at the last trained token of each sequence that has one, [B, H], float64 on the CPU."""
+def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> Tensor:
+    """Hidden states at the last trained token of each sequence that has one: [B, H], float64 on the CPU."""
     if not batch.mask_BT.any():
-        raise ValueError("there is no token in this batch to centre the scores on")
+        raise ValueError("the batch has no trained token to normalise the scores on")
     last: list[Tensor] = []
-    for rows in plan(
-        batch,
-        tokens_per_microbatch=tokens_per_microbatch,
-        shared=shared and scorer.plain,
-        cost=scorer.cost,
-        padded=not scorer.plain,
-    ):
-        packed = build(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
+    for rows in microbatches(scorer, batch, limits):
+        packed = pack(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
         hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
-        # The tokens come sequence by sequence, each in its own order.
+        # Tokens are ordered by sequence, then by position.
         b_N = packed.b_N.cpu()
         last.append(hidden_NH[torch.cat([b_N[1:] != b_N[:-1], torch.tensor([True])])])
     return torch.cat(last)
 
 
 def _kind(config: Any) -> Kind | None:
-    """Which kind of scorer a folder holds by the architectures that its configuration names, if any."""
+    """The kind of scorer, if any, by the architectures in the configuration."""
     for kind, (ending, _, _) in _CLASSES.items():
         if any(name.endswith(ending) for name in config.architectures or ()):
             return kind
@@ -207,19 +201,19 @@ def _kind(config: Any) -> Kind | None:
 
 
 def _named_head(model: Any) -> tuple[str, nn.Linear]:
-    """The one module beside the backbone that has weights, with its name."""
+    """The only module besides the backbone that has weights, and its name."""
     heads = [
         (name, module)
         for name, module in model.named_children()
         if name != model.base_model_prefix and any(True for _ in module.parameters())
     ]
     if len(heads) != 1 or not isinstance(heads[0][1], nn.Linear) or heads[0][1].out_features != 1:
-        raise ModelError(f"the head of {type(model).__name__} is not one linear map to one number")
+        raise ModelError(f"the head of {type(model).__name__} is not a single linear layer with one output")
     return heads[0]
 
 
-def _begin(head: nn.Linear, *, missing: set[str], name: str) -> None:
-    """0 in place of the random numbers that transformers gave what is new in the head."""
+def _zero_missing(head: nn.Linear, *, missing: set[str], name: str) -> None:
+    """Zero the parts of the head that transformers initialised at random."""
     with torch.no_grad():
         for part, tensor in head.named_parameters():
             if f"{name}.{part}" in missing:

@@ -16,19 +16,20 @@ from pathlib import Path
 import torch
 from rich.console import Console as RichConsole
 
-from sharpen.config import Recipe, load_recipe
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation
-from sharpen.files import write_text
-from sharpen.inputs import Say, read_held_out
-from sharpen.models.embedded import create_embedded
+from sharpen.launch.inputs import Say, read_held_out
+from sharpen.launch.run import Run, measure, start
+from sharpen.models.character_model import create_character_model
+from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.schema import Recipe
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
-from sharpen.run import Run, measure, start
-from sharpen.stopping import Stopped
-from sharpen.training.run_lock import run_lock
+from sharpen.runs.lock import run_lock
+from sharpen.system.files import write_text
+from sharpen.system.signals import Stopped
 
 SHOWN = {
     "pass@1": "pass@1",
@@ -111,7 +112,7 @@ def _demo(folder: Path, size: Size, out: RichConsole) -> None:
         "[bold]A small language model learns arithmetic.[/bold] It first imitates demonstrations of which some guess "
         "and some have slips, then improves by reinforcement learning against a verifier.\n"
     )
-    model = create_embedded(folder / "model", alphabet=ALPHABET)
+    model = create_character_model(folder / "model", alphabet=ALPHABET)
     recipe = _recipe("demo_sft.yaml", folder / "sft", model, size.sft_steps, size.problems // 2)
     sft, seconds["sft"] = _stage("1/4 SFT ", recipe)
     before, seconds["measure_before"] = _measured("2/4 measure", recipe, sft, size, out)

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sharpen.evaluation.estimators import Estimate
-from sharpen.files import replacing
 from sharpen.report.series import Series, Track, series, smooth
 from sharpen.report.table import NO_SHARES
+from sharpen.system.files import replacing
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8C8C8C"

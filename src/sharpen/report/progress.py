@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sharpen.streams import lasting
+from sharpen.system.streams import lasting
 
 PLAIN_EVERY_S = 10.0
 

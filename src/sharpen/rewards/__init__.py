@@ -1,16 +1,22 @@
 """Rewards: functions, verifiers, trained models, their sum, and the registry of names."""
 
-from sharpen.rewards.calls import CallSettings
-from sharpen.rewards.checking import Report, check
-from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.function import FunctionReward
-from sharpen.rewards.gate import Gate
-from sharpen.rewards.model import ModelReward, ProcessModelReward
-from sharpen.rewards.registry import RewardSpec, describe_rewards, resolve_reward
-from sharpen.rewards.reward import Reward
-from sharpen.rewards.scoring import check_failures, score_groups
-from sharpen.rewards.steps import StepReward
-from sharpen.rewards.verifier import Verifier
+from typing import TYPE_CHECKING
+
+from sharpen.system.lazy_imports import lazily
+
+if TYPE_CHECKING:
+    from sharpen.rewards.checking.checker import check
+    from sharpen.rewards.checking.report import RewardReport
+    from sharpen.rewards.combine import WeightedSum
+    from sharpen.rewards.execution.settings import CallSettings
+    from sharpen.rewards.function import FunctionReward
+    from sharpen.rewards.gate import Gate
+    from sharpen.rewards.models.model_reward import ModelReward, ProcessModelReward
+    from sharpen.rewards.registry import RewardSpec, describe_rewards, resolve_reward
+    from sharpen.rewards.reward import Reward
+    from sharpen.rewards.scoring import check_failures, score_groups
+    from sharpen.rewards.steps import StepReward
+    from sharpen.rewards.verifier import Verifier
 
 __all__ = [
     "CallSettings",
@@ -18,8 +24,8 @@ __all__ = [
     "Gate",
     "ModelReward",
     "ProcessModelReward",
-    "Report",
     "Reward",
+    "RewardReport",
     "RewardSpec",
     "StepReward",
     "Verifier",
@@ -30,3 +36,25 @@ __all__ = [
     "resolve_reward",
     "score_groups",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "CallSettings": "sharpen.rewards.execution.settings",
+        "FunctionReward": "sharpen.rewards.function",
+        "Gate": "sharpen.rewards.gate",
+        "ModelReward": "sharpen.rewards.models.model_reward",
+        "ProcessModelReward": "sharpen.rewards.models.model_reward",
+        "RewardReport": "sharpen.rewards.checking.report",
+        "Reward": "sharpen.rewards.reward",
+        "RewardSpec": "sharpen.rewards.registry",
+        "StepReward": "sharpen.rewards.steps",
+        "Verifier": "sharpen.rewards.verifier",
+        "WeightedSum": "sharpen.rewards.combine",
+        "check": "sharpen.rewards.checking.checker",
+        "check_failures": "sharpen.rewards.scoring",
+        "describe_rewards": "sharpen.rewards.registry",
+        "resolve_reward": "sharpen.rewards.registry",
+        "score_groups": "sharpen.rewards.scoring",
+    },
+)

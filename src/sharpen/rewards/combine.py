@@ -1,4 +1,4 @@
-"""Several rewards as one."""
+"""The weighted sum of several rewards."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from functools import partial
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
+from sharpen.rewards.execution.concurrency import run_concurrently
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, last_position
-from sharpen.rewards.threads import side_by_side
-from sharpen.types import Group, Score, StepValue, Summand
+from sharpen.types import Group, Score, StepValue, WeightedReward
 
 
 class WeightedSum(Reward):
     """``total = Σ weight · reward`` over the rewards that apply to a completion.
 
-    A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one
-    fails, the total is None too and the error is kept. A weight of 0 only logs a reward: it adds nothing,
-    and is no reason for a total where nothing else applies. Parts carry the rewards' names, with ``_2``,
-    ``_3``, … where two are called the same. The rewards run side by side, see `Reward.lane`.
+    A reward that does not apply (None) is left out of the sum; if none applies, the total is None. If one fails, the
+    total is None and the error is kept. A reward of weight 0 is only logged: it adds nothing, and does not make a total
+    where no other reward applies. Parts have the rewards' names, with ``_2``, ``_3``, … for duplicates. Rewards run
+    concurrently, see `Reward.concurrency_group`.
 
-    ``gates`` are rewards by their place, without which the others do not count: where one is closed, the total is what
-    the gate says, and each summand is 0. Of several that are closed, the first counts.
+    ``gates`` maps positions in ``weighted`` to gates. If a gate is closed, the total is its ``otherwise`` and each
+    weighted reward is 0. If several are closed, the first counts.
 
-    Step values are weighted alike. Where one reward has steps, the value of one that has none stands at the last
-    token the model wrote and is added to the last step's: the sum of the step rewards from any token on
-    (DeepSeekMath 4.1.3, 2402.03300) then holds it. So does the total where a gate is closed, which is then the only
-    step.
+    Step values are weighted alike. If any reward has steps, the total of a reward without steps becomes a step at the
+    last token that the model generated, so that the sum of the step rewards from any token on (DeepSeekMath 4.1.3,
+    2402.03300) includes it. If a gate is closed, the total is the only step.
 
-    Raises `RewardError` for a weight that is not finite, and if no weight is different from 0.
+    Raises `RewardError` for a weight that is not finite, and if all weights are 0.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class WeightedSum(Reward):
         self.weights = tuple(float(weight) for _, weight in weighted)
         self.names = _unique([reward.name for reward in self.rewards])
         self.gates = dict(sorted((gates or {}).items()))
-        # Votes are counted on the answer of the first reward that reads one.
+        # Majority voting uses the answers of the first reward that has them.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
         self.gives_steps = any(reward.gives_steps and weight for reward, weight in weighted)
@@ -68,39 +67,35 @@ class WeightedSum(Reward):
         return tuple(leaf for reward in self.rewards for leaf in reward.leaves())
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        return self.score_timed(groups)[0]
+
+    def score_timed(self, groups: Sequence[Group]) -> tuple[list[tuple[Score, ...]], Mapping[str, float]]:
         everything = [(True,) * len(group.completions) for group in groups]
         skipping = {place: gate for place, gate in self.gates.items() if gate.skip}
         others = [place for place in range(len(self.rewards)) if place not in skipping]
-        self.seconds = {}
-        found = self._each(list(skipping), groups, everything)
-        found |= self._each(others, groups, _open(everything, skipping, found))
-        by_reward = [found[place] for place in range(len(self.rewards))]
-        return [
+        timed = self._each(list(skipping), groups, everything)
+        opened = _open(everything, skipping, {place: scores for place, (scores, _) in timed.items()})
+        timed |= self._each(others, groups, opened)
+        by_reward = [timed[place][0] for place in range(len(self.rewards))]
+        combined = [
             tuple(
                 self._combine(scores, last_position(completion) if self.gives_steps else None)
                 for completion, *scores in zip(group.completions, *group_scores, strict=True)
             )
             for group, *group_scores in zip(groups, *by_reward, strict=True)
         ]
+        return combined, {self.names[place]: seconds for place, (_, seconds) in timed.items()}
 
     def _each(
         self, places: Sequence[int], groups: Sequence[Group], wanted: Wanted
-    ) -> dict[int, list[tuple[Score, ...]]]:
-        """What these rewards say, side by side."""
-        jobs = [(self.rewards[place].lane, partial(self._timed, place, groups, wanted)) for place in places]
-        timed = side_by_side(jobs)
-        self.seconds = {**self.seconds, **{self.names[p]: s for p, (_, s) in zip(places, timed, strict=True)}}
-        return {place: scores for place, (scores, _) in zip(places, timed, strict=True)}
-
-    def _timed(self, place: int, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
-        started = time.perf_counter()
-        reward = self.rewards[place]
-        whole = all(map(all, wanted))
-        scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
-        return scores, time.perf_counter() - started
+    ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
+        """The scores of these rewards, which run concurrently, and the seconds that each took."""
+        rewards = [self.rewards[place] for place in places]
+        jobs = [(reward.concurrency_group, partial(_timed, reward, groups, wanted)) for reward in rewards]
+        return dict(zip(places, run_concurrently(jobs), strict=True))
 
     def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
-        """One score of several; ``last`` is where values without steps stand, None where there are no steps at all."""
+        """Combines the scores; ``last`` is the position for totals without steps, None if no reward has steps."""
         parts: dict[str, float | None] = {}
         for reward, name, score in zip(self.rewards, self.names, scores, strict=True):
             parts[name] = score.total
@@ -117,19 +112,26 @@ class WeightedSum(Reward):
         elif not weighted:
             return Score(None, parts, retries=retries)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
-        summands = self._summands(scores, closed)
-        return Score(total, parts, _steps(weighted, last), retries=retries, summands=summands)
+        weighted_rewards = self._weighted_rewards(scores, closed)
+        return Score(total, parts, _steps(weighted, last), retries=retries, weighted_rewards=weighted_rewards)
 
-    def _summands(self, scores: Sequence[Score], closed: Gate | None) -> tuple[Summand, ...]:
-        """What the total is the sum of; with gates that give another total than 0, that total is one of them."""
-        summands = [
-            Summand(weight, score.total if closed is None else 0.0)
+    def _weighted_rewards(self, scores: Sequence[Score], closed: Gate | None) -> tuple[WeightedReward, ...]:
+        """The terms of the total; a gate's ``otherwise`` is a term of its own if any gate has one other than 0."""
+        weighted_rewards = [
+            WeightedReward(weight, score.total if closed is None else 0.0)
             for weight, score in zip(self.weights, scores, strict=True)
             if weight
         ]
         if any(gate.otherwise for gate in self.gates.values()):
-            summands.append(Summand(1.0, 0.0 if closed is None else closed.otherwise))
-        return tuple(summands)
+            weighted_rewards.append(WeightedReward(1.0, 0.0 if closed is None else closed.otherwise))
+        return tuple(weighted_rewards)
+
+
+def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
+    started = time.perf_counter()
+    whole = all(map(all, wanted))
+    scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
+    return scores, time.perf_counter() - started
 
 
 def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[StepValue, ...]:
@@ -144,7 +146,7 @@ def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[S
 
 
 def _open(wanted: Wanted, gates: Mapping[int, Gate], found: Mapping[int, Sequence[Sequence[Score]]]) -> Wanted:
-    """Those of the completions that none of the gates is closed for."""
+    """The wanted completions for which no gate is closed."""
     if not gates:
         return wanted
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter
@@ -12,13 +12,18 @@ from numbers import Real
 from typing import Any
 
 from sharpen.errors import RewardError
-from sharpen.rewards.calls import Called, Calls, CallSettings
+from sharpen.rewards.execution.calls import CallResult, Calls
+from sharpen.rewards.execution.event_loop import run_coroutine
+from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
 from sharpen.rewards.verifier import Verifier
 from sharpen.suggest import did_you_mean
 from sharpen.types import Group, Row, Score
 
-RewardFunction = Callable[..., float | None]
+RewardFunction = Callable[..., float | Awaitable[float | None] | None]
+
+ASYNC_AT_ONCE = 16
+"""Concurrent calls of an async function that does not say how many."""
 
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
@@ -29,8 +34,10 @@ class FunctionReward(Reward):
     ``completion`` is the text, passed to the parameter of that name, or to the first one if there is none.
     Columns of the row are passed as keywords: those that the signature names, or all of them if it has
     ``**kwargs``. A column called like the completion's own parameter is not passed. ``settings`` are passed
-    always and win over columns. ``call`` says how it is called: in another thread, one call after another unless the
-    function has an attribute ``at_once``, with a time limit; see `CallSettings`.
+    always and win over columns. ``call`` says how it is called, see `CallSettings`: with a time limit, in another
+    thread, one call after another unless the function has an attribute ``at_once``. An ``async def`` function, or an
+    object with such a ``__call__``, is awaited on an event loop that all async rewards share, `ASYNC_AT_ONCE` calls
+    concurrently by default.
 
     The function returns a number (bool, int, float, a numpy scalar, a tensor of one element) or None where
     the reward does not apply. Raises `RewardError` at construction if it cannot be called so, and while
@@ -69,7 +76,8 @@ class FunctionReward(Reward):
         else:
             self.required = tuple(p.name for p in named if p.default is Parameter.empty and p.name not in self.settings)
         self.call = call or CallSettings()
-        self.at_once = self.call.at_once or _at_once(function, self.name)
+        self._is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        self.at_once = self.call.at_once or _at_once(function, self.name, ASYNC_AT_ONCE if self._is_async else 1)
         answer = getattr(function, "answer", None)
         self._answer: Callable[[str], str | None] | None = answer if callable(answer) else None
         reference = getattr(function, "reference", None)
@@ -95,8 +103,8 @@ class FunctionReward(Reward):
         return column != self._completion.name and (self._takes_all or column in self._taken)
 
     @property
-    def lane(self) -> Hashable:
-        # A function that takes one call at a time must not get another one by a second entry of a list.
+    def concurrency_group(self) -> Hashable:
+        # A function that takes one call at a time must not get a second one from another entry of a list.
         return self.call.lane or (id(self.function) if self.at_once == 1 else id(self))
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
@@ -110,21 +118,22 @@ class FunctionReward(Reward):
             lambda i: self._call(samples[i][0].completions[samples[i][1]].text, samples[i][0].prompt.row),
             self.call,
             at_once=self.at_once,
+            limit_s=math.inf if self.call.process or self._is_async else self.call.timeout_s,
             sample=lambda i: sample_name(*samples[i]),
         )
-        called = calls.all(asked)
+        results = calls.run(asked)
         scores = iter(
-            self._score_one(called[i], group, index) if i in called else NOT_COMPUTED
+            self._score_one(results[i], group, index) if i in results else NOT_COMPUTED
             for i, (group, index) in enumerate(samples)
         )
         return [tuple(next(scores) for _ in group.completions) for group in groups]
 
-    def _score_one(self, called: Called, group: Group, index: int) -> Score:
-        if called.error is not None:
+    def _score_one(self, result: CallResult, group: Group, index: int) -> Score:
+        if result.error is not None:
             parts = {self.name: None}
-            return Score(None, parts, error=called.error, timed_out=called.timed_out, retries=called.retries)
-        score = self._judge(called.value, group, index)
-        return replace(score, retries=called.retries) if called.retries else score
+            return Score(None, parts, error=result.error, timed_out=result.timed_out, retries=result.retries)
+        score = self._judge(result.value, group, index)
+        return replace(score, retries=result.retries) if result.retries else score
 
     def _judge(self, value: object, group: Group, index: int) -> Score:
         """The score that a returned value is."""
@@ -138,8 +147,10 @@ class FunctionReward(Reward):
         keywords.pop(self._completion.name, None)
         # By name, the parameter may stand anywhere: (prompt, completion) is a common order.
         if self._completion.kind in _NAMED and self._completion.name == "completion":
-            return self.function(**keywords, completion=text)
-        return self.function(text, **keywords)
+            value = self.function(**keywords, completion=text)
+        else:
+            value = self.function(text, **keywords)
+        return run_coroutine(value, self.call.timeout_s) if inspect.iscoroutine(value) and self._is_async else value
 
     def _number(self, value: object, sample: Callable[[], str], otherwise: str = "") -> float:
         """A returned value as a finite number; messages call it that of ``sample`` and end with ``otherwise``."""
@@ -190,8 +201,8 @@ def _completion_parameter(parameters: Sequence[Parameter], name: str) -> Paramet
     raise RewardError(f"reward {name!r} has no parameter for the completion: (completion, **row) -> float")
 
 
-def _at_once(function: RewardFunction, name: str) -> int:
-    value = getattr(function, "at_once", 1)
+def _at_once(function: RewardFunction, name: str, default: int) -> int:
+    value = getattr(function, "at_once", default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RewardError(f"reward {name!r}: the attribute at_once must be a whole number of 1 or more, not {value!r}")
     return value

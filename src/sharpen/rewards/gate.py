@@ -1,4 +1,4 @@
-"""No format, no points: a reward without which the others do not count."""
+"""Gates: a reward that decides whether the others count."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sharpen.settings import Settings
 
 
 class Gate(Settings):
-    """Closed where the reward is less than ``at_least``: the total is then ``otherwise``, whatever the others say.
+    """Closed if the reward is less than ``at_least``: the total is then ``otherwise``, regardless of the other rewards.
 
-    In a recipe also ``true``, which is the gate as it is by default, or a number, which is ``at_least``.
+    A recipe may also give ``true`` for the defaults, or a number for ``at_least``.
     """
 
     at_least: float = 1.0
-    """The least value of the reward with which the others count."""
+    """Minimum value of the reward for the others to count."""
     otherwise: float = 0.0
-    """The total where the gate is closed."""
+    """The total if the gate is closed."""
     skip: bool = False
-    """Do not compute the other rewards where the gate is closed; they are then not logged for these completions."""
+    """Do not compute, nor log, the other rewards for completions with a closed gate."""
 
     @model_validator(mode="before")
     @classmethod
@@ -32,5 +32,5 @@ class Gate(Settings):
         return given
 
     def closed(self, value: float | None) -> bool:
-        """A reward that does not apply closes nothing."""
+        """Whether the gate is closed; a reward that does not apply (None) leaves it open."""
         return value is not None and value < self.at_least

@@ -1,12 +1,14 @@
-"""A penalty for length, in tokens."""
+"""A penalty for long completions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Self
 
+import torch
 from pydantic import PositiveInt, model_validator
 
+from sharpen.functional.advantages import soft_overlong
 from sharpen.rewards.reward import Reward
 from sharpen.settings import Settings
 from sharpen.types import Group, Score
@@ -16,9 +18,9 @@ class OverlongSettings(Settings):
     """Settings of `SoftOverlong`."""
 
     l_max: PositiveInt
-    """Tokens of a completion from which on the penalty is whole; that of DAPO is the longest that is sampled."""
+    """Length in tokens at which the penalty reaches −1; DAPO uses the maximum generation length."""
     l_cache: PositiveInt
-    """Tokens before ``l_max`` over which the penalty grows."""
+    """Number of tokens before ``l_max`` over which the penalty grows from 0 to −1."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -28,15 +30,10 @@ class OverlongSettings(Settings):
 
 
 class SoftOverlong(Reward):
-    """DAPO's soft overlong punishment (2503.14476, equation 13), from 0 to −1, of a completion of |y| tokens.
+    """DAPO's soft overlong punishment (2503.14476, equation 13), from 0 to −1.
 
-    ::
-
-        0                               if |y| ≤ L_max − L_cache
-        ((L_max − L_cache) − |y|) / L_cache   if L_max − L_cache < |y| ≤ L_max
-        −1                              if L_max < |y|
-
-    |y| counts the tokens that the model wrote, its end-of-sequence token included, and no tool's.
+    See `sharpen.functional.advantages.soft_overlong`, with limit ``l_max`` and cache ``l_cache``. The length of a
+    completion counts the tokens that the model generated, including the end-of-sequence token, and no tool output.
     """
 
     name = "soft_overlong"
@@ -45,9 +42,9 @@ class SoftOverlong(Reward):
         self.settings = settings
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        return [tuple(self._score_one(sum(completion.trained)) for completion in group.completions) for group in groups]
+        return [self._score_group(group) for group in groups]
 
-    def _score_one(self, length: int) -> Score:
-        begins = self.settings.l_max - self.settings.l_cache
-        value = max(min((begins - length) / self.settings.l_cache, 0.0), -1.0)
-        return Score(value, {self.name: value})
+    def _score_group(self, group: Group) -> tuple[Score, ...]:
+        lengths_B = torch.tensor([sum(completion.loss_mask) for completion in group.completions], dtype=torch.float64)
+        values_B = soft_overlong(lengths_B, limit=self.settings.l_max, cache=self.settings.l_cache)
+        return tuple(Score(value, {self.name: value}) for value in values_B.tolist())

@@ -1,4 +1,4 @@
-"""From what a recipe says about a reward to the reward."""
+"""Builds rewards from their specification in a recipe."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from sharpen.config import IN_MEMORY
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
-from sharpen.rewards.calls import CallSettings, describe
-from sharpen.rewards.code import CodeCompiles, CodeTests
-from sharpen.rewards.code_asserts import CodeAsserts, CodeCheck
-from sharpen.rewards.code_lint import CodeLint
+from sharpen.in_memory import IN_MEMORY
+from sharpen.rewards.code.asserts import CodeAsserts, CodeCheck
+from sharpen.rewards.code.lint import CodeLint
+from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.function import FunctionReward
+from sharpen.rewards.execution.process import ProcessFunction
+from sharpen.rewards.execution.settings import CallSettings
+from sharpen.rewards.execution.user_code import describe, ends_program, load_source, undisturbed
+from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
-from sharpen.rewards.json_schema import JsonSchema
-from sharpen.rewards.language import Language
-from sharpen.rewards.math import Math
-from sharpen.rewards.model import ModelReward, ModelSettings, ProcessModelReward, StepModelSettings
-from sharpen.rewards.named_function import load_source
+from sharpen.rewards.math.verifier import Math
+from sharpen.rewards.models.model_reward import (
+    ModelReward,
+    ProcessModelReward,
+    ProcessRewardModelSettings,
+    RewardModelSettings,
+)
 from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
-from sharpen.rewards.own_code import ends_program, undisturbed
-from sharpen.rewards.process import ProcessFunction
-from sharpen.rewards.regex import Regex
-from sharpen.rewards.repetition import Repetition
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.steps import StepReward
 from sharpen.rewards.task import TaskReward
+from sharpen.rewards.text.json_schema import JsonSchema
+from sharpen.rewards.text.language import Language
+from sharpen.rewards.text.regex import Regex
+from sharpen.rewards.text.repetition import Repetition
+from sharpen.rewards.text.verifiers import Contains, ExactAnswer, Tags
 from sharpen.rewards.verifier import Verifier
-from sharpen.rewards.verifiers import Contains, ExactAnswer, Tags
-from sharpen.settings import Settings
+from sharpen.settings import Settings, explain
 from sharpen.suggest import did_you_mean
 
-RewardSpec: TypeAlias = Reward | Callable[..., float | None] | str | Mapping[str, Any] | Sequence[Any]
+RewardSpec: TypeAlias = Reward | RewardFunction | str | Mapping[str, Any] | Sequence[Any]
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -46,20 +50,20 @@ _CODE: tuple[type[Verifier], ...] = (CodeTests, CodeCheck, CodeAsserts, CodeComp
 
 VERIFIERS: dict[str, type[Verifier]] = {verifier.name: verifier for verifier in (*_TEXT, *_CODE)}
 
-MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any], Reward]]] = {
-    ModelReward.name: (ModelSettings, ModelReward),
-    ProcessModelReward.name: (StepModelSettings, ProcessModelReward),
+MODELS: dict[str, tuple[type[RewardModelSettings], Callable[[Any], Reward]]] = {
+    ModelReward.name: (RewardModelSettings, ModelReward),
+    ProcessModelReward.name: (ProcessRewardModelSettings, ProcessModelReward),
 }
 OF_TOKENS: dict[str, tuple[type[BaseModel], Callable[[Any], Reward]]] = {
     SoftOverlong.name: (OverlongSettings, SoftOverlong),
 }
-"""Rewards that read a completion's tokens and not its text."""
+"""Rewards that depend on a completion's tokens, not its text."""
 STEPS = "steps"
-"""The name of a step verifier as a reward; the setting ``function`` says which."""
+"""The name of step verifiers; the setting ``function`` selects one."""
 
 
 def describe_rewards() -> dict[str, str]:
-    """The rewards known by name, each with the first line of its description."""
+    """The known rewards by name, each with the first line of its description."""
     kinds = {**VERIFIERS, STEPS: StepReward, **{name: kind for name, (_, kind) in MODELS.items()}}
     kinds |= {name: kind for name, (_, kind) in OF_TOKENS.items()}
     return {name: (kind.__doc__ or "").strip().partition("\n")[0] for name, kind in kinds.items()}
@@ -68,11 +72,10 @@ def describe_rewards() -> dict[str, str]:
 def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     """The reward that ``spec`` describes.
 
-    ``spec`` is one of: a reward; a function or an object that is called as ``(completion, **row) -> float | None``; a
-    class of either, which is made with the settings; a name (`describe_rewards`); ``module:function`` or
+    ``spec`` is one of: a reward; a callable ``(completion, **row) -> float | None``, which may be async; a class of
+    either, which is constructed with the settings; a name (see `describe_rewards`); ``module:function`` or
     ``path/to/file.py:function``; a mapping of ``name`` (any of these), ``weight`` (1), ``gate``, ``call`` and settings;
-    or a list of these, which is their weighted sum. The name ``task`` stands for the verifier of ``task``, where there
-    is one.
+    or a list of these, for their weighted sum. The name ``task`` is the verifier of ``task``, if given.
 
     Raises `RewardError` for an unknown name or setting, with the nearest known one, and if the import fails.
     """
@@ -84,12 +87,12 @@ def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     if entry.gate is None:
         return entry.reward if entry.weight == 1.0 else _combined([entry], name=entry.reward.name)
     if not entry.weight:
-        raise RewardError(f"reward {entry.reward.name!r}: gate: there is no other reward to open or close; give a list")
+        raise RewardError(f"reward {entry.reward.name!r}: gate: there is no other reward to gate; give a list")
     return _combined([entry], name=entry.reward.name)
 
 
 class Weighting(Settings):
-    """What an entry says of its reward's part in the whole, whatever the reward."""
+    """Settings common to all entries of a list of rewards."""
 
     weight: float | None = Field(None, strict=True)
     gate: Gate | None = None
@@ -103,7 +106,7 @@ class Weighting(Settings):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A reward within a list."""
+    """A reward in a list."""
 
     reward: Reward
     weight: float = 1.0
@@ -120,18 +123,18 @@ def _entry(spec: RewardSpec, task: Task | None) -> _Entry:
         settings = {str(key): value for key, value in spec.items()}
         name = settings.pop("name", None)
         if name is None:
-            raise RewardError(f"a reward needs a name, this one has none: {dict(spec)}")
-        name = _usable(name)
+            raise RewardError(f"a reward needs a name: {dict(spec)}")
+        name = _checked_name(name)
         common = {key: settings.pop(key) for key in Weighting.model_fields if settings.get(key) is not None}
-        weighting = _build(Weighting, name if isinstance(name, str) else _called(name), common)
+        weighting = _build(Weighting, name if isinstance(name, str) else _display_name(name), common)
         reward = _named(name, settings, weighting.call, task)
-        # Who passes a gate has what the other rewards give, unless the recipe says that it is worth something.
+        # A gate only adds to the total if the recipe gives it a weight.
         usual = 1.0 if weighting.gate is None else 0.0
         return _Entry(reward, usual if weighting.weight is None else weighting.weight, weighting.gate)
-    return _Entry(_named(_usable(spec), {}, None, task))
+    return _Entry(_named(_checked_name(spec), {}, None, task))
 
 
-def _usable(name: object) -> str | Reward | Callable[..., Any]:
+def _checked_name(name: object) -> str | Reward | Callable[..., Any]:
     if isinstance(name, str | Reward) or callable(name):
         return name
     raise RewardError(f"a reward is a function, a name, a mapping or a list of these, not {name!r}")
@@ -146,17 +149,17 @@ def _named(
     if isinstance(name, str) and name in VERIFIERS:
         return FunctionReward(_build(VERIFIERS[name], name, settings), call=_in_threads(name, call))
     if isinstance(name, str) and name in MODELS:
-        _not_called(name, call)
+        _not_display_name(name, call)
         of_model, kind = MODELS[name]
         return kind(_build(of_model, name, settings))
     if isinstance(name, str) and name in OF_TOKENS:
-        _not_called(name, call)
+        _not_display_name(name, call)
         of_tokens, kind = OF_TOKENS[name]
         return kind(_build(of_tokens, name, settings))
     if name == STEPS:
         return _step_reward(settings, call)
     if name == IN_MEMORY:
-        raise RewardError("a reward of this recipe was given in Python, where alone it can be used")
+        raise RewardError("a reward of this recipe was given in Python and can only be used from there")
     if isinstance(name, str) and ":" not in name:
         known = [*VERIFIERS, STEPS, *MODELS, *OF_TOKENS]
         raise RewardError(
@@ -167,14 +170,14 @@ def _named(
     if isinstance(target, type) and issubclass(target, Verifier):
         return FunctionReward(_build(target, target.name, settings), call=_in_threads(target.name, call))
     if isinstance(target, type) and _makes_rewards(target):
-        _in_threads(_called(name), call)
+        _in_threads(_display_name(name), call)
         target, settings = _made(target, settings), {}
     if isinstance(target, Reward):
-        _no_settings(_called(name), settings)
-        _not_called(_called(name), call)
+        _no_settings(_display_name(name), settings)
+        _not_display_name(_display_name(name), call)
         return target
     if isinstance(target, Verifier):
-        _no_settings(_called(name), settings)
+        _no_settings(_display_name(name), settings)
         return FunctionReward(target, call=_in_threads(target.name, call))
     if not callable(target):
         raise RewardError(f"reward {name!r} is a {type(target).__name__}, not a function")
@@ -182,7 +185,7 @@ def _named(
 
 
 def _makes_rewards(kind: type) -> bool:
-    """Whether the objects of a class are rewards, or can be called as one."""
+    """Whether instances of a class are rewards or callable."""
     return issubclass(kind, Reward) or any("__call__" in vars(base) for base in kind.__mro__)
 
 
@@ -190,36 +193,36 @@ def _made(kind: type, settings: Mapping[str, Any]) -> Any:
     try:
         inspect.signature(kind).bind(**settings)
     except TypeError as error:
-        raise RewardError(f"reward {kind.__name__!r} cannot be made with these settings: {error}") from error
+        raise RewardError(f"reward {kind.__name__!r} cannot be constructed with these settings: {error}") from error
     return kind(**settings)
 
 
-def _called(name: object) -> str:
+def _display_name(name: object) -> str:
     return name if isinstance(name, str) else str(getattr(name, "name", None) or getattr(name, "__name__", name))
 
 
 def _no_settings(name: str, settings: Mapping[str, Any]) -> None:
     if settings:
-        raise RewardError(f"reward {name!r} is already set up and takes no settings: {', '.join(settings)}")
+        raise RewardError(f"reward {name!r} is already constructed and takes no settings: {', '.join(settings)}")
 
 
-def _not_called(name: str, call: CallSettings | None) -> None:
+def _not_display_name(name: str, call: CallSettings | None) -> None:
     if call is not None:
-        raise RewardError(f"reward {name!r}: call: it is no function that is called once for each completion")
+        raise RewardError(f"reward {name!r}: call: only applies to functions that are called once per completion")
 
 
 def _in_threads(name: str, call: CallSettings | None) -> CallSettings | None:
     if call is not None and call.process:
-        raise RewardError(f"reward {name!r}: call.process is for functions that are named as module:function")
+        raise RewardError(f"reward {name!r}: call.process requires a function given as module:function")
     return call
 
 
 def _placed(name: object, function: Callable[..., Any], call: CallSettings | None) -> Callable[..., Any]:
-    """The function, in a process of its own where that is asked for."""
+    """The function, wrapped to run in its own process if ``call`` says so."""
     if call is None or not call.process:
         return function
     if not isinstance(name, str):
-        _in_threads(_called(name), call)
+        _in_threads(_display_name(name), call)
     return ProcessFunction(str(name), function, call.timeout_s)
 
 
@@ -242,15 +245,7 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
     try:
         return kind(**settings)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                known = [field.alias or name for name, field in kind.model_fields.items()]
-                problems.append(f"unknown setting {field!r}.{did_you_mean(field, known)} Known: {', '.join(known)}")
-            else:
-                problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
-        raise RewardError(f"reward {name!r}: {'; '.join(problems)}") from error
+        raise RewardError(f"reward {name!r}: {'; '.join(explain(error, kind))}") from error
 
 
 def _load(name: str) -> Any:
@@ -266,8 +261,8 @@ def _load(name: str) -> Any:
         if not ends_program(error):
             raise
         raise RewardError(
-            f"reward {name!r}: importing {source!r} ends the program with {describe(error)}; what a script does "
-            'belongs under `if __name__ == "__main__":`'
+            f"reward {name!r}: importing {source!r} ends the program with {describe(error)}; put what a script "
+            'does under `if __name__ == "__main__":`'
         ) from error
     found: Any = module
     for part in attribute.split("."):

@@ -1,4 +1,4 @@
-"""What every reward is to the rest of the program."""
+"""The interface of all rewards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.rewards.threads import HERE
+from sharpen.rewards.execution.concurrency import CALLING_THREAD
 from sharpen.types import Completion, Group, Row, Score
 
 Wanted: TypeAlias = Sequence[Sequence[bool]]
@@ -21,35 +21,37 @@ NOT_COMPUTED = Score(None)
 class Reward(ABC):
     """Gives each completion of each group a score.
 
-    ``name`` is what the reward is called in metrics and messages. ``has_answer`` says whether `answer` means
-    something here; where it is False, majority voting (maj@k) is undefined and must not be reported. ``gives_steps``
-    says whether a score has a value for each step, and ``reads_tokens`` whether scores may depend on the tokens of
-    prompt and completion, and not on the completion's text and the row alone. Several rewards run side by side, but for
-    those of the same ``lane``, which run one after another; unless a reward says otherwise, it is one of those that run
-    in the thread that asks. ``seconds`` are those that each part of the last `score` took, where there are parts.
+    ``name`` is the reward's name in metrics and messages. ``has_answer`` says whether `answer` is defined; if not,
+    majority voting (maj@k) is undefined and must not be reported. ``gives_steps`` says whether scores have a value for
+    each step, and ``reads_tokens`` whether scores may depend on the tokens of prompt and completion, not just on the
+    completion's text and the row. Rewards run concurrently, except those of the same ``concurrency_group``, which
+    run one after another; the default group is the calling thread.
     """
 
     name: str
     has_answer: bool = False
     gives_steps: bool = False
     reads_tokens: bool = True
-    seconds: Mapping[str, float] = {}
 
     @property
-    def lane(self) -> Hashable:
-        return HERE
+    def concurrency_group(self) -> Hashable:
+        """Rewards of the same group never run concurrently."""
+        return CALLING_THREAD
 
     @abstractmethod
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One tuple per group, in its order, with one score per completion.
 
-        Raises `RewardError` for a value that is no finite number. An exception of the user's own code is
-        recorded in the score of its sample (``total`` None, ``error`` set); see
-        `sharpen.rewards.scoring.check_failures`.
+        Raises `RewardError` for a value that is not a finite number. An exception in user code is recorded in the
+        score of its sample (``total`` None, ``error`` set); see `sharpen.rewards.scoring.check_failures`.
         """
 
+    def score_timed(self, groups: Sequence[Group]) -> tuple[list[tuple[Score, ...]], Mapping[str, float]]:
+        """The scores, and the seconds by name of each part, if the reward has parts."""
+        return self.score(groups), {}
+
     def score_where(self, groups: Sequence[Group], wanted: Wanted) -> list[tuple[Score, ...]]:
-        """The same for completions that are ``wanted``; all others get `NOT_COMPUTED`."""
+        """Scores only the ``wanted`` completions; all others get `NOT_COMPUTED`."""
         chosen = [
             replace(group, completions=tuple(c for c, want in zip(group.completions, of_group, strict=True) if want))
             for group, of_group in zip(groups, wanted, strict=True)
@@ -63,32 +65,32 @@ class Reward(ABC):
         return result
 
     def check_columns(self, columns: Collection[str], where: str) -> None:
-        """Raises `RewardError` if a column that the reward needs is not among ``columns``.
+        """Raises `RewardError` if ``columns`` lacks a column that the reward needs.
 
-        ``where`` names the data in the message, for example a file or a task. Call it before the first step.
+        ``where`` names the data in the message, for example a file or a task. To be called before the first step.
         """
         return
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Learn the tokenizer of the policy that writes the completions. Call it before the first `score`."""
+        """Sets the policy's tokenizer. To be called before the first `score`."""
         return
 
     def reference(self, row: Row) -> str | None:
-        """A completion that gives the row's own answer, in the form that the reward reads; None if none is known."""
+        """A completion with the row's reference answer, in the form that the reward parses; None if none is known."""
         return None
 
     def leaves(self) -> tuple[Reward, ...]:
-        """The rewards that this one is made of, itself if it is made of no others."""
+        """The innermost rewards that this one combines; itself if it combines none."""
         return (self,)
 
     def answer(self, completion: str) -> str | None:
-        """The answer that ``completion`` gives, as majority voting compares it; None if it gives none."""
+        """The answer in ``completion`` for majority voting; None if it has none."""
         return None
 
 
 def last_position(completion: Completion) -> int:
-    """The last token that the model wrote: where a reward of the whole completion stands."""
-    written = [position for position, trained in enumerate(completion.trained) if trained]
+    """The last token that the model generated: the position of a reward for the whole completion."""
+    written = [position for position, trained in enumerate(completion.loss_mask) if trained]
     return written[-1] if written else len(completion.token_ids) - 1
 
 

@@ -1,4 +1,4 @@
-"""Groups with their scores, and the limit on failures."""
+"""Scores groups and limits the rate of failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from sharpen.errors import RewardError
-from sharpen.rewards.own_code import undisturbed
+from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rewards.reward import Reward, sample_name
 from sharpen.types import Group
 
@@ -14,23 +14,33 @@ from sharpen.types import Group
 def score_groups(
     reward: Reward, groups: Sequence[Group], *, max_failure_rate: float
 ) -> tuple[list[Group], dict[str, float]]:
-    """The groups with the reward's scores; and the seconds it took, as ``reward``, and of each part ``reward/<name>``.
+    """The scored groups; and the seconds taken, in total as ``reward`` and for each part as ``reward/<name>``.
 
-    Raises `RewardError` where the reward gave something that is no number, and where too many failed.
+    Raises `RewardError` if the reward returns something that is not a number, or if too many completions fail.
     """
     started = time.perf_counter()
     with undisturbed():
-        scores = reward.score(groups)
+        scores, parts = reward.score_timed(groups)
     scored = [group.scored(of_group) for group, of_group in zip(groups, scores, strict=True)]
     seconds = {"reward": time.perf_counter() - started}
     check_failures(scored, max_failure_rate)
-    return scored, seconds | {f"reward/{name}": of_part for name, of_part in reward.seconds.items()}
+    return scored, seconds | {f"reward/{name}": of_part for name, of_part in parts.items()}
+
+
+def score_step(
+    reward: Reward, groups: Sequence[Group], *, max_failure_rate: float
+) -> tuple[list[Group], dict[str, float]]:
+    """Like `score_groups`, for a training step: also raises `RewardError` if the reward applies to no completion."""
+    scored, seconds = score_groups(reward, groups, max_failure_rate=max_failure_rate)
+    if all(s.total is None for g in scored for s in g.scores):
+        raise RewardError(f"reward {reward.name!r} applied to none of the completions of a step")
+    return scored, seconds
 
 
 def check_failures(groups: Sequence[Group], max_failure_rate: float) -> None:
     """Raises `RewardError` if more than this share of the scored completions failed.
 
-    The message names the function, the first sample that failed and what was raised.
+    The message names the function, the first sample that failed and its exception.
     """
     failed = [
         (group, index, score) for group in groups for index, score in enumerate(group.scores) if score.error is not None

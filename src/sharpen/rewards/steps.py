@@ -1,4 +1,4 @@
-"""A step verifier as a reward: one value for each step of a completion."""
+"""Step verifiers: rewards with a value for each step of a completion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.positions import step_ends, token_ends
 from sharpen.errors import RewardError
-from sharpen.rewards.calls import CallSettings
+from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import last_position, sample_name
 from sharpen.suggest import did_you_mean
@@ -34,16 +34,16 @@ _TOTALS: dict[Total, Callable[[Sequence[float]], float]] = {
 class StepReward(FunctionReward):
     """A value for each step of the completion, from a function.
 
-    Calls ``function(completion, **row)`` as `FunctionReward` does. It returns one (end, value) for each step, the end
-    being the character offset at which the step ends; or, with ``separator``, one value for each step of the
-    completion cut after each separator (see `sharpen.data.positions.step_ends`); or None where the reward does
-    not apply. A step's value stands at the token that completes it. The last step's stands at the last token that the
-    model wrote, the end-of-sequence token if it ended, so that no token comes after the last step. ``total`` says what
-    the whole completion is worth: the mean, the least, the last or the product of the values.
+    Calls ``function(completion, **row)`` as `FunctionReward` does. It returns one (end, value) for each step, where end
+    is the character offset of the step's end; or, with ``separator``, one value for each step of the completion split
+    after each separator (see `sharpen.data.positions.step_ends`); or None if the reward does not apply. A step's value
+    is placed at the token that completes it, the last step's at the last token that the model generated (including the
+    end-of-sequence token), so that no token follows the last step. ``total`` aggregates the values to the completion's
+    reward: mean, min, last or product.
 
-    Raises `RewardError` at construction for a function or total that cannot be used, and while scoring if the function
-    returns anything else, no steps at all, ends that do not rise or lie beyond the text (the last one may equal the one
-    before), or if `use_tokenizer` was not called. What the function itself raises is recorded with the sample.
+    Raises `RewardError` at construction for an invalid function or total, and while scoring if the function returns
+    anything else, no steps, ends that do not increase (the last one may equal the one before) or lie beyond the text,
+    or if `use_tokenizer` was not called. An exception in the function is recorded with the sample.
     """
 
     gives_steps = True
@@ -63,11 +63,11 @@ class StepReward(FunctionReward):
         if total not in _TOTALS:
             known = get_args(Total)
             raise RewardError(
-                f"reward {self.name!r}: there is no total {total!r}.{did_you_mean(str(total), known)} "
+                f"reward {self.name!r}: unknown total {total!r}.{did_you_mean(str(total), known)} "
                 f"Known: {', '.join(known)}"
             )
         if separator == "":
-            raise RewardError(f"reward {self.name!r}: the separator of the steps is empty")
+            raise RewardError(f"reward {self.name!r}: the separator is empty")
         self.total: Total = total
         self.separator = separator
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -85,13 +85,13 @@ class StepReward(FunctionReward):
         return Score(total, {self.name: total}, tuple(map(StepValue, positions, values)))
 
     def _steps(self, value: object, group: Group, index: int) -> tuple[tuple[int, ...], list[float]]:
-        """The character offsets at which the steps end, and their values."""
+        """The character offsets of the steps' ends, and their values."""
         sample = sample_name(group, index)
         text = group.completions[index].text
         if hasattr(value, "tolist"):
             value = value.tolist()
         if not isinstance(value, Sequence) or isinstance(value, str):
-            wanted = "a value for each step" if self.separator else "an (end, value) for each step"
+            wanted = "one value per step" if self.separator else "one (end, value) per step"
             raise RewardError(
                 f"reward {self.name!r} returned a {type(value).__name__} for {sample}; "
                 f"it must return a list with {wanted}"
@@ -109,12 +109,12 @@ class StepReward(FunctionReward):
                 raise RewardError(f"reward {self.name!r} returned no steps for {sample}; it must return at least one")
             if any(b <= a for a, b in pairwise((0, *ends[:-1]))) or ends[-1] < max((0, *ends[:-1])):
                 raise RewardError(
-                    f"reward {self.name!r} returned ends of steps that do not rise, {list(ends)}, for {sample}"
+                    f"reward {self.name!r} returned step ends that do not increase, {list(ends)}, for {sample}"
                 )
             if ends[-1] > len(text):
                 raise RewardError(
-                    f"reward {self.name!r} returned a step that ends at character {ends[-1]} of the {len(text)} of "
-                    f"{sample}"
+                    f"reward {self.name!r} returned a step that ends at character {ends[-1]}, beyond the {len(text)} "
+                    f"characters of {sample}"
                 )
         return ends, [self._number(v, partial("step {} of {}".format, i, sample)) for i, v in enumerate(given, start=1)]
 
@@ -123,26 +123,26 @@ class StepReward(FunctionReward):
             if not isinstance(step, Sequence) or len(step) != 2 or not isinstance(step[0], Integral):
                 raise RewardError(
                     f"reward {self.name!r} returned the step {step!r} for {sample}; a step is (end, value), "
-                    "the end being a character offset. For values alone give a separator"
+                    "where end is a character offset. To return values only, set a separator"
                 )
         return tuple(int(end) for end, _ in value), [v for _, v in value]
 
 
 def total_of(values: Sequence[float], total: Total) -> float:
-    """What a completion is worth whose steps have these values."""
+    """The reward of a completion with these step values."""
     return float(_TOTALS[total](values))
 
 
 def step_positions(completion: Completion, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens at which the steps end whose characters end at ``ends``; the last one at the last token written."""
+    """The tokens at which steps with these character ends end; the last step ends at the last generated token."""
     return (*token_ends(completion.token_ids, ends[:-1], tokenizer), last_position(completion))
 
 
 def required_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
-    """Raises `RewardError` where no tokenizer was given."""
+    """The tokenizer. Raises `RewardError` if it is None."""
     if tokenizer is None:
         raise RewardError(
-            f"reward {name!r} finds the tokens of the completions and needs the policy's tokenizer: call "
+            f"reward {name!r} reads the completions' tokens and needs the policy's tokenizer: call "
             "reward.use_tokenizer(tokenizer) before the first score"
         )
     return tokenizer

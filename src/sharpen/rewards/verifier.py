@@ -1,4 +1,4 @@
-"""The base of the rewards that check a completion by rule."""
+"""The base class of rule-based rewards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sharpen.types import Row
 
 
 class Verifier(BaseModel):
-    """Settings and the check that they describe; ``verifier(completion, **row)`` gives the reward.
+    """Settings and a check: ``verifier(completion, **row)`` returns the reward.
 
-    An unknown setting is a `pydantic.ValidationError`.
+    An unknown setting raises `pydantic.ValidationError`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -21,7 +21,7 @@ class Verifier(BaseModel):
     name: ClassVar[str]
     has_answer: ClassVar[bool] = False
     at_once: ClassVar[int] = 1
-    """Calls that may run at the same time, and gain by it: those that wait for another process or machine."""
+    """Number of concurrent calls that pay off, as calls wait for another process or machine."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -29,14 +29,11 @@ class Verifier(BaseModel):
         return ()
 
     def answer(self, completion: str) -> str | None:
-        """The answer that majority voting compares; None if the completion gives none."""
+        """The answer for majority voting; None if the completion has none."""
         return None
 
     def reference(self, row: Row) -> str | None:
-        """A completion that gives the row's own answer, as `sharpen reward check` tries it.
-
-        None if the row has none.
-        """
+        """A completion with the row's reference answer, for `sharpen reward check`; None if the row has none."""
         return None
 
     @abstractmethod
@@ -53,6 +50,6 @@ def reference_text(row: Row, column: str) -> str:
 
 
 def text_of(row: Row, column: str) -> str | None:
-    """What stands in ``column`` as text, None where nothing does."""
+    """The content of ``column`` as text; None if it is missing or blank."""
     value = row.get(column)
     return None if value is None or not str(value).strip() else str(value)

@@ -1,1 +1,1 @@
-"""Drawing completions from a policy."""
+"""Sampling completions from a policy, and the sources that training data comes from."""

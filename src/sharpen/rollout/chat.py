@@ -1,4 +1,4 @@
-"""A conversation with a policy, turn by turn."""
+"""A chat with a policy, turn by turn."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sharpen.data.chat import ChatFormat, Message
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local import LocalEngine
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Completion, Prompt
 
 
 @dataclass(slots=True)
 class Conversation:
-    """Remembers what was said. A policy without a chat template completes each text by itself and remembers nothing.
+    """Keeps the history. A policy without a chat template completes each text on its own and keeps none.
 
-    An answer is no longer than what the context leaves. The same ``seed`` and texts give the same answers.
+    Replies end where the context is full. The same ``seed`` and texts give the same replies.
     """
 
     policy: Policy
@@ -41,30 +41,30 @@ class Conversation:
         return self.policy.tokenizer.chat_template is not None
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Clear the history."""
         self.messages.clear()
 
     def reply(self, text: str) -> Completion:
-        """The policy's answer.
+        """The policy's reply.
 
-        Raises DataError if what was said leaves no room in the context, or the text has no token.
+        Raises DataError if the conversation fills the context, or if the text has no tokens.
         """
-        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        history: list[Message] = [*self.messages, {"role": "user", "content": text}]
         if self._format is not None:
-            ids = self._format.prompt_ids(asked)
+            ids = self._format.prompt_ids(history)
         else:
             ids = tuple(self.policy.tokenizer(text)["input_ids"])
         room = self.policy.context_length - len(ids)
         if not ids or room < 1:
             raise DataError(
-                "this text has no token"
+                "this text has no tokens"
                 if not ids
-                else f"the conversation has {len(ids)} tokens and the model's context {self.policy.context_length}"
+                else f"the conversation has {len(ids)} tokens and the model's context only {self.policy.context_length}"
             )
         sampling = replace(self.sampling, max_new_tokens=min(self.sampling.max_new_tokens, room))
         prompt = Prompt(f"turn {self._turns + 1}", ids, text, {})
         [(completion,)] = self._engine.generate([prompt], [[self._turns]], sampling, self.seed)
         self._turns += 1
         if self._format is not None:
-            self.messages = [*asked, {"role": "assistant", "content": completion.text}]
+            self.messages = [*history, {"role": "assistant", "content": completion.text}]
         return completion

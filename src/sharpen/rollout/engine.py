@@ -1,10 +1,8 @@
-"""What the trainer and the evaluation ask of something that draws completions."""
+"""The interface of a rollout engine, as the trainer and the evaluation use it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from torch import Tensor
 
 from sharpen.rollout.sampling import FULL, Truncation
 from sharpen.types import Completion, Prompt
@@ -12,7 +10,7 @@ from sharpen.types import Completion, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn and where they end."""
+    """Sampling parameters of a call. ``max_sequences`` limits the completions that are decoded at once."""
 
     max_new_tokens: int
     truncation: Truncation = FULL
@@ -28,33 +26,5 @@ class Engine(Protocol):
         ...
 
     def publish(self) -> None:
-        """Take over the policy's present weights."""
-        ...
-
-
-class Decoding(Protocol):
-    """Sequences that are continued side by side, a token at a time."""
-
-    refills: bool
-    """Whether sequences may be admitted beside others, or only once all others have left."""
-
-    @property
-    def arrangement(self) -> int:
-        """Changes whenever a step would compute with other tensors or shapes than the one before."""
-        ...
-
-    def admit(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
-        """Add ``copies[p]`` rows that begin with prompt p; the logits of their first tokens, [new rows, V]."""
-        ...
-
-    def make_room(self) -> None:
-        """Be ready for one more token in every row."""
-        ...
-
-    def advance(self, token_B: Tensor) -> Tensor:
-        """Append a token to every row, after ``make_room``; the logits of the one that follows, [B, V]."""
-        ...
-
-    def keep(self, index_B: Tensor) -> None:
-        """Let go of all rows but these, which take this order."""
+        """Load the policy's current weights."""
         ...

@@ -1,4 +1,4 @@
-"""Runs Python programs that nobody trusts. Usable alone: it imports nothing of the rest of the package."""
+"""Runs untrusted Python programs. Stands alone: imports nothing from the rest of the package."""
 
 from .inside.limits import Limits
 from .inside.plain import NotPlain

@@ -1,4 +1,4 @@
-"""What came of a job."""
+"""The results of jobs."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any
 
 
 class SandboxError(RuntimeError):
-    """The sandbox itself failed, or cannot work here. It says nothing about the program."""
+    """The sandbox itself failed, or cannot work on this machine. Says nothing about the program."""
 
 
 class TestsError(ValueError):
-    """The tests themselves cannot be used, whatever the candidate: they do not compile, or pass no plain data."""
+    """The tests are unusable with any candidate: they do not compile, or pass arguments that are not plain data."""
 
-    __test__ = False  # no test case, whatever the name says to pytest
+    __test__ = False  # tells pytest that this is not a test case
 
 
 class Status(enum.StrEnum):
     """How a program ended."""
 
     OK = "ok"
-    """By itself, with exit code 0."""
+    """It exited with code 0."""
     ERROR = "error"
-    """By itself, with another exit code: 1 after an exception."""
+    """It exited with another code: 1 after an exception."""
     TIMEOUT = "timeout"
-    """Out of time, on the wall clock or on the processor."""
+    """It exceeded its wall-clock or processor time."""
     MEMORY = "memory"
-    """By a MemoryError that it did not catch."""
+    """It ended with an uncaught MemoryError."""
     OUTPUT = "output"
-    """It wrote more than it may."""
+    """It wrote more than its limit."""
     KILLED = "killed"
-    """By a signal, such as SIGSEGV after a stack overflow, or by the kernel's filter."""
+    """A signal killed it, such as SIGSEGV after a stack overflow, or the system call filter did."""
     CANCELLED = "cancelled"
-    """By whoever waited for it."""
+    """The caller cancelled it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a program ended and what it wrote. All of it but the times is the program's own word."""
+    """How a program ended and what it wrote. The program controls everything in it but the times."""
 
     status: Status
     exit_code: int | None
@@ -48,19 +48,19 @@ class Result:
     wall_s: float
     cpu_s: float
     peak_memory_bytes: int
-    """Of its resident set, the interpreter's shared pages included."""
+    """Peak resident set, including the interpreter's shared pages."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Returned:
-    """A call gave back a value: plain data of builtin types."""
+    """A call returned a value: plain data of builtin types."""
 
     value: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Raised:
-    """A call raised, or gave back what is no plain data or would take long to decode (then `type` is NotPlain)."""
+    """A call raised, or returned a value that is not plain data or too slow to decode (then `type` is NotPlain)."""
 
     type: str
     message: str
@@ -71,22 +71,22 @@ Outcome = Returned | Raised
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """What came of the calls of one function."""
+    """The outcomes of calling one function."""
 
     result: Result
     """Of the program as a whole."""
     outcomes: tuple[Outcome, ...]
-    """One for each call that was made, in order: fewer than were asked for if the program ended before its last."""
+    """One per completed call, in order: fewer than requested if the program ended early."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the tests say of a candidate."""
+    """The tests' verdict on a candidate."""
 
     passed: bool
     """The tests ran to their last line."""
     reason: str
-    """Why they did not; empty if they passed."""
+    """Why they did not; empty if they did."""
     tests: Result
     """Of the process of the tests."""
     candidate: Result

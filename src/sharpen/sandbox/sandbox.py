@@ -1,4 +1,4 @@
-"""Running programs that nobody trusts."""
+"""Running untrusted programs."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ Arguments = Sequence[Any] | Mapping[str, Any]
 
 
 class Isolation(enum.StrEnum):
-    """What stands between a program and the machine."""
+    """How a program is isolated from the machine."""
 
     AUTO = "auto"
-    """The first of the next two that this machine can give."""
+    """The first of the next two that this machine supports."""
     NAMESPACES = "namespaces"
-    """Namespaces, a root folder of its own, Landlock, a filter of system calls, limits of resources."""
+    """Namespaces, a private root folder, Landlock, a system call filter, resource limits."""
     LANDLOCK = "landlock"
-    """Landlock, the filter, the limits. For machines that forbid user namespaces. A program cannot write files."""
+    """Landlock, the filter and the limits, for machines that forbid user namespaces. Programs cannot write files."""
     NONE = "none"
-    """The limits only, and only with `unsafe=True`."""
+    """Resource limits only. Requires `unsafe=True`."""
 
 
 class Sandbox:
     """Runs untrusted Python, several programs at once, from any thread. Starts with the first program.
 
-    A context manager; or call `close`.
+    Use it as a context manager, or call `close`.
     """
 
     def __init__(self, isolation: Isolation | str = Isolation.AUTO, *, unsafe: bool = False) -> None:
         """
         Args:
             isolation: the level.
-            unsafe: run programs without isolation where the machine has none of the level asked for.
+            unsafe: run programs without isolation if the machine does not support the level.
 
         Raises:
-            ValueError: an unknown level, or no isolation without `unsafe`.
+            ValueError: the level is unknown, or is "none" without `unsafe`.
         """
         self._asked = Isolation(isolation)
         self._unsafe = unsafe
         if self._asked is Isolation.NONE and not unsafe:
             raise ValueError(
-                "isolation='none' runs programs with all your rights: add unsafe=True (--unsafe) if that is wanted"
+                "isolation='none' runs programs with all your rights: add unsafe=True (--unsafe) if you want that"
             )
         self._lock = threading.Lock()
         self._zygote: Zygote | None = None
@@ -79,10 +79,10 @@ class Sandbox:
 
     @property
     def isolation(self) -> Isolation:
-        """The level that programs run at; starts the sandbox.
+        """The level that programs run at. Starts the sandbox.
 
         Raises:
-            SandboxError: this machine cannot give the level that was asked for.
+            SandboxError: this machine does not support the requested level.
         """
         self._alive()
         assert self._level is not None
@@ -99,12 +99,12 @@ class Sandbox:
         return result
 
     def call(self, source: str, function: str, calls: Sequence[Arguments], *, limits: Limits = DEFAULT_LIMITS) -> Calls:
-        """Run a program once, then call a function of it (or ``Class.method``) with each of the given arguments.
+        """Run a program once, then call its function (or ``Class.method``) with each of the given arguments.
 
-        Its module is called ``solution``, so what stands under ``if __name__ == "__main__"`` does not run.
+        Its module is named ``solution``, so code under ``if __name__ == "__main__"`` does not run.
 
         Raises:
-            NotPlain: arguments that are no plain data.
+            NotPlain: the arguments are not plain data.
             SandboxError: the sandbox failed, not the program.
         """
         split = [([], dict(a)) if isinstance(a, Mapping) else (list(a), {}) for a in calls]
@@ -121,21 +121,21 @@ class Sandbox:
         preamble: str = "",
         limits: Limits = DEFAULT_LIMITS,
     ) -> Verdict:
-        """Run tests written as code, such as asserts, on a candidate in a process of its own.
+        """Run tests written as code, such as asserts, on a candidate in a separate process.
 
-        Where the tests call a function of the candidate, its process is asked, by a message of plain data. It has no
-        other way to the tests: it cannot see, change or end them. They pass if they run to their last line.
+        When the tests call a function of the candidate, they send its process a message of plain data. The candidate
+        has no other access to the tests: it cannot see, change or end them. They pass if they run to their last line.
 
         Args:
-            tests: trusted code. What it raises fails the candidate, an exit with code 0 as well.
-            candidate: the program that nobody trusts.
-            entry_point: the function, or functions, that the tests find under their names; of ``Class.method`` the
-                class, whose every call is made on a new instance.
-            preamble: trusted code that both processes run before, such as helpers that the tests call too.
-            limits: for each of the two processes.
+            tests: trusted code. Any exception fails the candidate, and so does an exit, even with code 0.
+            candidate: the untrusted program.
+            entry_point: the function or functions that the tests may call by name. For ``Class.method`` the tests get
+                the class, and every call runs on a new instance.
+            preamble: trusted code that both processes run first, such as helpers that the tests also call.
+            limits: of each of the two processes.
 
         Raises:
-            TestsError: the preamble raises, the tests do not compile, or they pass what is no plain data.
+            TestsError: the preamble raises, the tests do not compile, or they pass arguments that are not plain data.
             SandboxError: the sandbox failed, not the program.
         """
         functions = [entry_point] if isinstance(entry_point, str) else list(entry_point)
@@ -162,7 +162,7 @@ class Sandbox:
         return self._alive().submit(kind, payload, stdin, limits, fds)
 
     def _alive(self) -> Zygote:
-        """The zygote; started if there is none, or it died, or belongs to the process that this one was forked from."""
+        """The zygote. Starts a new one if there is none, it died, or it belongs to the parent of a fork."""
         with self._lock:
             if self._is_closed:
                 raise SandboxError("the sandbox is closed")
@@ -186,7 +186,7 @@ class Sandbox:
                 missing.append(f"{level}: {error}")
                 continue
             if self._level is None and missing:
-                _log.warning("programs run at the level %s, for want of more: %s", level, "; ".join(missing))
+                _log.warning("isolation level is %s; not available: %s", level, "; ".join(missing))
             self._level = level
             return zygote
         raise SandboxError(
@@ -197,10 +197,10 @@ class Sandbox:
 
 
 def _proven(level: Isolation) -> Zygote:
-    """A zygote that has run an empty program.
+    """A zygote that has successfully run an empty program.
 
     Raises:
-        Missing: it could not.
+        Missing: it failed to.
     """
     zygote = Zygote(level.value)
     try:
@@ -212,7 +212,7 @@ def _proven(level: Isolation) -> Zygote:
 
 
 def _outcomes(results: bytes, count: int) -> list[Outcome]:
-    """What the program says came of its calls. What is no outcome ends the list: the program wrote it itself."""
+    """The outcomes that the program reports. The first invalid one ends the list: the program wrote it itself."""
     outcomes: list[Outcome] = []
     for frame in wire.frames(results):
         if len(outcomes) == count:
@@ -238,7 +238,7 @@ def _verdict(tests: Result, results: bytes, candidate: Result) -> Verdict:
     said = [plain.decode(frame) for frame in wire.frames(results)]
     if not said:
         reason = "the candidate" if candidate.status in (Status.TIMEOUT, Status.OUTPUT) else "the tests"
-        return Verdict(False, f"{reason} came to no end: {tests.status}", tests, candidate)
+        return Verdict(False, f"{reason} did not finish: {tests.status}", tests, candidate)
     word, reason = said[-1]
     if word == UNUSABLE:
         raise TestsError(f"the tests cannot be used: {reason}")

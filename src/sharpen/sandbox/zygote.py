@@ -1,4 +1,4 @@
-"""The trainer's handle on a zygote: starting it, handing it jobs, noticing its death."""
+"""The trainer's handle on a zygote: starts it, submits jobs, notices its death."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from .result import Result, SandboxError, Status
 _START = Path(__file__).parent / "inside" / "start.py"
 _START_TIMEOUT_S = 60.0
 _GRACE_S = 30.0
-"""How long a supervisor may take beyond its job's time before it counts as lost."""
+"""How long a supervisor may exceed its job's time limit before it counts as lost."""
 _SIGKILL, _SIGXCPU = 9, 24
 
 
 class Missing(SandboxError):
-    """This machine lacks what a level of isolation needs."""
+    """This machine does not support a level of isolation."""
 
 
 class Job:
-    """One job under way."""
+    """A running job."""
 
     def __init__(self, parent: socket.socket, limits: Limits) -> None:
         self._socket = parent
         self._limits = limits
 
     def cancel(self) -> None:
-        """End it; `wait` then gives what it wrote so far."""
+        """End it. `wait` then returns what it wrote so far."""
         with contextlib.suppress(OSError):  # it has ended
             self._socket.shutdown(socket.SHUT_WR)
 
     def wait(self) -> tuple[Result, bytes]:
-        """How it ended, and what it wrote into the pipe of results.
+        """How it ended, and what it wrote to the results pipe.
 
         Raises:
             SandboxError: the machinery failed.
@@ -61,17 +61,17 @@ class Job:
 
 
 class Zygote:
-    """A process that forks jobs, of one level of isolation."""
+    """A process that forks jobs at one level of isolation."""
 
     def __init__(self, level: str) -> None:
-        """Start it and see it ready.
+        """Start it and wait until it is ready.
 
         Raises:
-            Missing: this machine cannot give this level.
+            Missing: this machine does not support the level.
             SandboxError: it did not start.
         """
         if level != "none" and sys.platform != "linux":
-            raise Missing(f"it needs Linux, and this is {sys.platform}")
+            raise Missing(f"needs Linux, and this is {sys.platform}")
         self._control, inner = socket.socketpair()
         self._lock = threading.Lock()
         self.pid_of_owner = os.getpid()
@@ -84,7 +84,7 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[inner.fileno()],
-                start_new_session=True,  # Ctrl-C in the terminal is the trainer's affair
+                start_new_session=True,  # only the trainer handles Ctrl-C
             )
         self._control.settimeout(_START_TIMEOUT_S)
         try:
@@ -102,11 +102,11 @@ class Zygote:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take jobs, seen from the process that started it."""
+        """Whether it can take jobs. Valid only in the process that started it."""
         return self._process.poll() is None
 
     def submit(self, kind: str, payload: bytes, stdin: bytes, limits: Limits, fds: tuple[int, ...] = ()) -> Job:
-        """Begin a job.
+        """Start a job.
 
         Raises:
             SandboxError: the zygote is dead.
@@ -123,7 +123,7 @@ class Zygote:
         return Job(parent, limits)
 
     def close(self) -> None:
-        """End it, and with it every job under way."""
+        """End it and every running job."""
         self._control.close()
         if self._process.stderr is not None:
             self._process.stderr.close()
@@ -134,12 +134,12 @@ class Zygote:
     def _last_words(self) -> str:
         self._process.kill()
         _, said = self._process.communicate()
-        return (said or b"").decode(errors="replace")[-2000:] or "it ended without a word"
+        return (said or b"").decode(errors="replace")[-2000:] or "it ended without any output"
 
 
 def _result(report: dict[str, Any], stdout: bytes, stderr: bytes, results: bytes, limits: Limits) -> Result:
     cause, code, signal = report["cause"], report["exit_code"], report["signal"]
-    # The kernel ends a program at this limit by another count of its time than the one that it reports.
+    # The kernel enforces RLIMIT_CPU on another clock than the one it reports in rusage.
     is_out_of_cpu = signal in (_SIGKILL, _SIGXCPU) and report["cpu_s"] > 0.5 * math.ceil(limits.cpu_s)
     if cause == "wall" or (cause is None and is_out_of_cpu):
         status = Status.TIMEOUT

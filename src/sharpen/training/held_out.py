@@ -1,106 +1,36 @@
-"""What is measured on held-out rows, by a run as it goes and by ``sharpen eval`` afterwards: the same numbers."""
+"""Measures a model on held-out completions: the loss and the method's own metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 
-from sharpen.assemble import assemble
-from sharpen.config import Recipe
+from sharpen.data.collate import collate
 from sharpen.errors import NonFiniteError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.evaluation.runner import Evaluation, estimate, evaluate
-from sharpen.inputs import HeldOut, Say, groups_of, prompts_of
+from sharpen.evaluation.runner import estimate
 from sharpen.methods import Method
-from sharpen.models.model import Model
-from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.sampling import Truncation
 from sharpen.training.annotate import Annotator
-from sharpen.training.microbatch import usual_tokens
-from sharpen.training.reference import Reference
-from sharpen.training.update import Limits, each_part, weighed
+from sharpen.training.update import forward_microbatches, with_weights
 from sharpen.types import Group
-
-Measurement = Callable[[], Evaluation]
-"""Measures a model as it is now."""
-
-
-def held_out_measurement(
-    recipe: Recipe, held_out: HeldOut, model: Model, engine: Engine | None, reference: Reference | None, say: Say
-) -> Measurement:
-    """The measurement that a recipe asks for: of answers to held-out prompts, or of held-out completions.
-
-    ``engine`` draws the answers of ``model``; ``reference`` is what completions are compared with, where the method
-    does that. The rows are read into tokens here, once; a row too long for the context is left out or refused, as
-    ``data.overlong`` says. The same weights give the same numbers, bit for bit on the CPU of the same machine.
-    """
-    if held_out.reads == "prompts":
-        assert engine is not None
-        return _of_answers(recipe, held_out, model, engine, say)
-    return _of_completions(recipe, held_out, model, reference, say)
-
-
-def _of_answers(recipe: Recipe, held_out: HeldOut, model: Model, engine: Engine, say: Say) -> Measurement:
-    assert held_out.reward is not None
-    rollout, settings = recipe.rollout, recipe.evaluation
-    prompts = prompts_of(
-        held_out.rows,
-        model.tokenizer,
-        recipe.data,
-        max_new_tokens=rollout.max_new_tokens,
-        context_length=model.context_length,
-        say=say,
-    )
-    truncation = Truncation(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    return partial(
-        evaluate,
-        engine,
-        prompts[: settings.prompts],
-        held_out.reward,
-        n=settings.n,
-        ks=settings.k,
-        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop, rollout.max_sequences),
-        seed=recipe.seed,
-        threshold=settings.threshold,
-        max_reward_failures=rollout.max_reward_failures,
-    )
-
-
-def _of_completions(
-    recipe: Recipe, held_out: HeldOut, model: Model, reference: Reference | None, say: Say
-) -> Measurement:
-    method = recipe.method
-    groups = groups_of(
-        held_out.reads, held_out.rows, model.tokenizer, recipe.data, context_length=model.context_length, say=say
-    )[: recipe.evaluation.prompts]
-    tokens = recipe.training.tokens_per_microbatch
-    if tokens is None:
-        # By the held-out rows alone: how the work is cut decides the last bits of a sum.
-        tokens = usual_tokens(model, max(len(group.prompt.token_ids) for group in groups))
-    # Data was sampled by nobody, so there is no temperature that it was sampled at.
-    annotator = Annotator(
-        {method.objectives()[0].model: model}, reference, 1.0, Limits(tokens, recipe.training.shared_prompt)
-    )
-    return lambda: Evaluation(measure_groups(method, annotator, groups), groups)
 
 
 @torch.no_grad()
 def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]) -> dict[str, Estimate]:
-    """``loss`` and the figures of the method's first objective, each a mean over groups with its interval."""
+    """``loss`` and the metrics of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
-    batch = assemble(groups)
-    batch = annotator.annotate(batch, objective.compares, groups)
+    batch = collate(groups)
+    batch = annotator.annotate(batch, objective.annotations, groups)
     batch = replace(batch, advantages_BT=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    parts = each_part(
+    parts = forward_microbatches(
         annotator.models[objective.model],
         objective,
-        weighed(method, batch),
+        with_weights(method, batch),
         annotator.temperature,
         annotator.limits,
         None if annotator.reference is None else annotator.reference.policy,

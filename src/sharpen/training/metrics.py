@@ -1,34 +1,38 @@
-"""The numbers of a step, under names that people know. All of them are of this step alone."""
+"""The metrics of a step, under the names of the field. Each describes this step alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from sharpen.advantages import zero_spread
-from sharpen.losses.kl import k3
-from sharpen.losses.ratio import log_ratio, ratio
-from sharpen.methods import Terms
+from sharpen.data.collate import collate
+from sharpen.functional.advantages import zero_spread
+from sharpen.functional.losses.kl import k3
+from sharpen.functional.losses.ratio import log_ratio, ratio
+from sharpen.functional.rounding import rounding_of_sum
+from sharpen.methods import LossTerms, Role
+from sharpen.rollout.sources import Collected
+from sharpen.training.update import Updated
 from sharpen.types import Batch, Finish, Group, Outputs
 
 Metrics = dict[str, float]
 
 
 class TokenStats:
-    """Gathers figures of tokens and of sequences over the micro-batches of a step.
-
-    ``unmoved`` is to be True as long as the weights are those that the rollout began with: the policy's ratio to
-    itself is then 1 but for rounding, which ``ratio/noise`` measures, as it does between the rollout and the trainer.
-    """
+    """Collects the statistics of tokens and sequences over the micro-batches of a step."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
-        self.unmoved = True
 
-    def add(self, batch: Batch, outputs: Outputs, terms: Terms) -> None:
+    def add(self, batch: Batch, outputs: Outputs, terms: LossTerms, *, first_update: bool = True) -> None:
+        """Add a micro-batch.
+
+        During the ``first_update`` after a rollout the weights are those that sampled, and the policy's ratio to itself
+        is 1 up to rounding. ``ratio/noise`` measures that rounding, and that between rollout and trainer.
+        """
         mask = batch.mask_BT
 
         def keep(name: str, value_BT: Tensor) -> None:
@@ -39,14 +43,14 @@ class TokenStats:
             if batch.old_logprobs_BT is not None:
                 log_ratio_BT = log_ratio(outputs.logprobs_BT.detach(), batch.old_logprobs_BT) * mask
                 keep("ratio", ratio(log_ratio_BT))
-                if self.unmoved:
-                    self._add("noise/trainer", _log_of_sequences(log_ratio_BT, mask).abs())
+                if first_update:
+                    self._add("noise/trainer", _log_sequence_ratio(log_ratio_BT, mask).abs())
                 if batch.advantages_BT is not None:
                     keep("advantage", batch.advantages_BT)
                 if batch.sample_logprobs_BT is not None:
                     mismatch_BT = (batch.old_logprobs_BT - batch.sample_logprobs_BT) * mask
                     keep("mismatch", mismatch_BT.abs())
-                    self._add("noise/rollout", _log_of_sequences(mismatch_BT, mask).abs())
+                    self._add("noise/rollout", _log_sequence_ratio(mismatch_BT, mask).abs())
             if batch.ref_logprobs_BT is not None:
                 keep("kl", k3(outputs.logprobs_BT, batch.ref_logprobs_BT))
         exact_BT = outputs.kl_BT if outputs.kl_BT is not None else batch.kl_BT
@@ -57,8 +61,8 @@ class TokenStats:
         if outputs.values_BT is not None and batch.targets_BT is not None:
             keep("value", outputs.values_BT)
             keep("target", batch.targets_BT)
-        if terms.live_BT is not None:
-            keep("clipped", ~terms.live_BT)
+        if terms.unclipped_BT is not None:
+            keep("clipped", ~terms.unclipped_BT)
         for name, figure_B in terms.figures.items():
             self._add(f"figure/{name}", figure_B[~figure_B.isnan()])
 
@@ -80,7 +84,7 @@ class TokenStats:
         mean("clipped", "clip_fraction")
         if "ratio" in values:
             result["ratio/mean"] = values["ratio"].mean().item()
-            # The value of that rank; torch.quantile takes no more than 16 million tokens.
+            # kthvalue, because torch.quantile is limited to 16 million elements.
             rank = math.ceil(0.999 * (len(values["ratio"]) - 1)) + 1
             result["ratio/p99.9"] = values["ratio"].kthvalue(rank).values.item()
         if "advantage" in values:
@@ -104,14 +108,38 @@ class TokenStats:
         return result
 
 
-def _log_of_sequences(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean over each sequence's tokens, of the sequences that have any: the log of GSPO's ratio."""
+def update_metrics(updates: Mapping[Role, Sequence[Updated]], main: Role) -> Metrics:
+    """Losses and gradient norms, averaged over the updates of a step, and how many of the main model's were applied."""
+    metrics: Metrics = {}
+    for role, done in updates.items():
+        prefix = "" if role == main else f"{role}/"
+        metrics[f"{prefix}loss"] = sum(u.loss for u in done) / len(done)
+        metrics[f"{prefix}grad_norm"] = sum(u.grad_norm for u in done) / len(done)
+    metrics["updates/applied"] = sum(u.applied for u in updates[main])
+    metrics["updates/skipped"] = sum(not u.applied for u in updates[main])
+    return metrics
+
+
+def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
+    """`rollout_metrics` over all groups of a step, including those that were set aside; ``batch`` holds the others."""
+    if not drawn.set_aside:
+        return rollout_metrics(drawn.groups, batch)
+    groups = [*drawn.groups, *drawn.set_aside]
+    return {
+        **rollout_metrics(groups, collate(groups)),
+        "groups/set_aside": len(drawn.set_aside) / len(groups),
+        "groups/trained": len(drawn.groups),
+    }
+
+
+def _log_sequence_ratio(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The log of GSPO's ratio, the mean over each sequence's tokens, of the sequences that have any."""
     lengths_B = mask_BT.sum(dim=1)
     return (log_ratio_BT.sum(dim=1) / lengths_B)[lengths_B > 0]
 
 
 def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
-    """Lengths, endings and rewards of the completions of a step."""
+    """Lengths, truncation and rewards of the completions of a step."""
     completions = [c for group in groups for c in group.completions]
     lengths = torch.tensor([len(c.token_ids) for c in completions], dtype=torch.float64)
     result = {
@@ -126,7 +154,9 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
     if len(rewards):
         result["reward/mean"] = rewards.mean().item()
         result["reward/std"] = rewards.std(correction=0).item()
-        flat = zero_spread(batch.rewards_B, batch.group_B, batch.rounding_B)
+        flat = zero_spread(
+            batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+        )
         result["groups/zero_spread"] = flat.double().mean().item()
     result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)
     result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(scores)

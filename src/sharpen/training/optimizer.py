@@ -1,4 +1,4 @@
-"""AdamW over float32 weights, and the learning rate as a pure function of the step."""
+"""AdamW over float32 weights, and the learning rate schedule as a pure function of the step."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from sharpen.config import OptimizerSettings
+from sharpen.training.settings import OptimizerSettings
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -28,7 +28,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettin
 def learning_rate(update: int, total: int, settings: OptimizerSettings) -> float:
     """The learning rate of optimizer step ``update``, counted from 0, of ``total``.
 
-    Rises linearly over ``warmup_steps``, then stays, or falls to ``min_ratio`` of its height at the last step.
+    Rises linearly over ``warmup_steps``, then stays constant or decays to ``min_ratio`` of the peak at the last step.
     """
     if update < settings.warmup_steps:
         return settings.learning_rate * (update + 1) / settings.warmup_steps

@@ -1,4 +1,4 @@
-"""The reference that the policy is compared with: fixed, reset, or a moving average; and what it said already."""
+"""The reference policy: fixed, reset, or a moving average, with a cache of its log-probabilities of data."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 from torch import Tensor
 
 from sharpen.methods.kl import KL
+from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, follow
-from sharpen.training.update import Limits, all_outputs
 from sharpen.types import Batch, Completion, Group
 
 
 class Reference:
-    """A frozen policy that ``followed`` may be moved to; what a fixed one says of data is computed once and kept."""
+    """A frozen policy that may be moved towards ``followed``. A fixed one computes its log-probabilities once."""
 
     def __init__(self, policy: Policy, followed: Policy, kl: KL) -> None:
         self.policy = policy
         self.followed = followed
         self.kl = kl
-        self._known: dict[int, tuple[Completion, Tensor]] = {}
+        self._cache: dict[int, tuple[Completion, Tensor]] = {}
 
     @property
     def moves(self) -> bool:
         return self.kl.reference != "fixed"
 
-    def logprobs(self, groups: Sequence[Group], batch: Batch, temperature: float, limits: Limits) -> Tensor:
-        """log π_ref of every trained token of the batch, which was made of ``groups``: [B, T], on the CPU."""
+    def logprobs(self, groups: Sequence[Group], batch: Batch, temperature: float, limits: MicrobatchLimits) -> Tensor:
+        """log π_ref of every trained token of the batch, collated from ``groups``: [B, T], on the CPU."""
         completions = [c for group in groups for c in group.completions]
-        # Data comes again as the same objects; what a policy wrote never does.
-        kept = not self.moves and all(c.draw_id is None for c in completions)
-        known = [kept and id(c) in self._known for c in completions]
+        # Data rows recur as the same objects; sampled completions never do.
+        cached = not self.moves and all(c.draw_id is None for c in completions)
+        known = [cached and id(c) in self._cache for c in completions]
         result_BT = torch.zeros(batch.tokens_BT.shape)
         fresh_B = ~torch.tensor(known)
         if fresh_B.any():
@@ -41,13 +41,13 @@ class Reference:
         for b, completion in enumerate(completions):
             length = len(completion.token_ids)
             if known[b]:
-                result_BT[b, :length] = self._known[id(completion)][1]
-            elif kept:
-                self._known[id(completion)] = (completion, result_BT[b, :length].clone())
+                result_BT[b, :length] = self._cache[id(completion)][1]
+            elif cached:
+                self._cache[id(completion)] = (completion, result_BT[b, :length].clone())
         return result_BT
 
     def move(self, step: int) -> None:
-        """Follow the policy after ``step``, as the settings say."""
+        """Reset or average after ``step``, as the settings say."""
         if self.kl.reference == "average":
             average(self.policy, self.followed, self.kl.decay)
         elif self.kl.reference == "reset" and step % self.kl.reset_every == 0:

@@ -1,34 +1,30 @@
-"""One optimizer step: weights over the whole step, then micro-batches, then the optimizer."""
+"""One optimizer step: weight the loss over the whole step, accumulate gradients over micro-batches, update."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sharpen.errors import NonFiniteError
-from sharpen.methods import Method, Objective, Terms
-from sharpen.models.layout import Row
+from sharpen.methods import LossTerms, Method, Objective
+from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.model import Model
-from sharpen.models.plan import plan
-from sharpen.training.metrics import TokenStats
-from sharpen.types import Batch, Need, Outputs
+from sharpen.types import Batch, Outputs
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How a step is cut into micro-batches. None of this changes a gradient."""
-
-    tokens_per_microbatch: int
-    shared_prompt: bool
+Observer = Callable[[Batch, Outputs, LossTerms], None]
+"""Is shown every micro-batch with the model's outputs and its loss terms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """What one optimizer step did. ``applied`` is False where nothing had a gradient and nothing was changed."""
+    """What one optimizer step did. ``applied`` is False if nothing had a gradient, so that nothing changed.
+
+    ``tokens`` counts the tokens computed, prompts included.
+    """
 
     loss: float
     grad_norm: float
@@ -36,8 +32,8 @@ class Updated:
     tokens: int
 
 
-def weighed(method: Method, batch: Batch) -> Batch:
-    """The batch of a whole optimizer step with the weight of each of its terms."""
+def with_weights(method: Method, batch: Batch) -> Batch:
+    """The batch of a whole optimizer step, with the weight of each loss term filled in."""
     return replace(batch, weights=method.weights(batch))
 
 
@@ -46,52 +42,53 @@ def accumulate_gradient(
     objective: Objective,
     batch: Batch,
     temperature: float,
-    limits: Limits,
-    stats: TokenStats | None = None,
+    limits: MicrobatchLimits,
+    observe: Observer | None = None,
     reference: Model | None = None,
 ) -> tuple[float, int]:
     """Add the gradient of the step's loss to the parameters; returns the loss and the number of tokens computed.
 
-    ``loss = Σ weight × term`` over the step, with the weights of `weighed`, made from the whole step; this only sums.
-    Sequences that can have no gradient are left out of the computation, not of the weights.
+    ``loss = Σ weight × term`` over the step. The weights come from the whole step (`with_weights`); this only sums.
+    Sequences that cannot have a gradient are not computed, but they count in the weights.
     """
-    # Read at the end: a device goes on while the next micro-batch is made ready.
+    # The losses are read at the end, so that the device never waits while the next micro-batch is prepared.
     losses: list[Tensor] = []
     tokens = 0
-    for part, outputs, terms, computed in each_part(model, objective, batch, temperature, limits, reference):
+    for part, outputs, terms, computed in forward_microbatches(model, objective, batch, temperature, limits, reference):
         assert part.weights is not None
         total = (part.weights * terms.loss).sum()
         total.backward()
         losses.append(total.detach())
         tokens += computed
-        if stats is not None:
-            stats.add(part, outputs, terms)
+        if observe is not None:
+            observe(part, outputs, terms)
     return (torch.stack(losses).double().sum().item() if losses else 0.0), tokens
 
 
-def each_part(
+def forward_microbatches(
     model: Model,
     objective: Objective,
     batch: Batch,
     temperature: float,
-    limits: Limits,
+    limits: MicrobatchLimits,
     reference: Model | None = None,
-) -> Iterator[tuple[Batch, Outputs, Terms, int]]:
-    """The micro-batches of a step, what the model says of each, the terms of its loss, and its number of tokens."""
-    batch = taught(objective, batch)
-    for rows, index_B in _microbatches(model, batch, limits, objective.atom):
-        # All that goes to the device does so first: what comes later would wait there for the forward pass.
+) -> Iterator[tuple[Batch, Outputs, LossTerms, int]]:
+    """Each micro-batch of a step, with the model's outputs, its loss terms, and the number of tokens computed."""
+    batch = with_gradient(objective, batch)
+    for rows in microbatches(model, batch, limits, objective.atom):
+        index_B = torch.tensor([b for row in rows for b in row.sequences])
+        # Copy everything to the device before the forward pass is queued; a later copy would wait for it.
         part, on_device_B = batch.select(index_B).to(model.device), index_B.to(model.device)
         outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), on_device_B)
-        if "old_logprobs" in objective.compares and part.old_logprobs_BT is None:
-            # One update per rollout: the policy still is the one that the rollout began with.
+        if "old_logprobs" in objective.annotations and part.old_logprobs_BT is None:
+            # With one update per rollout, the policy is still the one that sampled.
             assert outputs.logprobs_BT is not None
             part = replace(part, old_logprobs_BT=outputs.logprobs_BT.detach())
         yield part, outputs, objective.terms(outputs, part), sum(row.tokens for row in rows)
 
 
-def taught(objective: Objective, batch: Batch) -> Batch:
-    """The sequences of a batch that can have a gradient."""
+def with_gradient(objective: Objective, batch: Batch) -> Batch:
+    """The sequences that can have a gradient."""
     if objective.without_advantage:
         return batch
     assert batch.advantages_BT is not None
@@ -107,17 +104,16 @@ def optimizer_step(
     learning_rate: float,
     max_grad_norm: float | None,
     temperature: float,
-    limits: Limits,
-    stats: TokenStats | None = None,
+    limits: MicrobatchLimits,
+    observe: Observer | None = None,
     reference: Model | None = None,
 ) -> Updated:
-    """Accumulate, clip and apply. A step without any gradient is a no-op, optimizer state included.
+    """Accumulate, clip and apply. A step without any gradient changes nothing, not even optimizer state.
 
-    Raises `NonFiniteError` where the loss or the gradient is NaN or infinite; weights and optimizer state are then as
-    they were.
+    Raises `NonFiniteError` if the loss or the gradient is NaN or infinite, before weights or optimizer state change.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss, tokens = accumulate_gradient(model, objective, batch, temperature, limits, stats, reference)
+    loss, tokens = accumulate_gradient(model, objective, batch, temperature, limits, observe, reference)
     if tokens == 0:
         return Updated(0.0, 0.0, applied=False, tokens=0)
     trained = [p for p in model.parameters() if p.grad is not None]
@@ -125,7 +121,7 @@ def optimizer_step(
     if not (norm.isfinite() and math.isfinite(loss)):
         raise NonFiniteError(
             f"the {objective.model}'s gradient norm is {norm.item():g}, its loss {loss:g}. Lower "
-            "optimizer.learning_rate or optimizer.max_grad_norm, or look for rewards of enormous size"
+            "optimizer.learning_rate or optimizer.max_grad_norm, or look for extremely large rewards"
         )
     if max_grad_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
@@ -134,41 +130,6 @@ def optimizer_step(
     optimizer.step()
     model.version += 1
     return Updated(loss, norm.item(), applied=True, tokens=tokens)
-
-
-@torch.no_grad()
-def all_outputs(
-    model: Model, batch: Batch, need: Need, temperature: float, limits: Limits, reference: Model | None = None
-) -> Tensor:
-    """One of a model's outputs at every trained token of the batch, without gradient, [B, T], on the CPU."""
-    total_BT = torch.zeros(batch.tokens_BT.shape)
-    for rows, _ in _microbatches(model, batch, limits, "sequence"):
-        outputs = model.outputs(batch, rows, temperature, frozenset({need}), reference)
-        part_BT = {
-            "logprobs": outputs.logprobs_BT,
-            "entropy": outputs.entropy_BT,
-            "exact_kl": outputs.kl_BT,
-            "values": outputs.values_BT,
-            "scores": outputs.scores_BT,
-        }[need]
-        assert part_BT is not None
-        total_BT += part_BT.cpu()
-    return total_BT
-
-
-def _microbatches(model: Model, batch: Batch, limits: Limits, atom: str) -> Iterator[tuple[list[Row], Tensor]]:
-    """The rows of each micro-batch, with the sequences that they hold."""
-    if not batch.mask_BT.any():
-        return
-    for rows in plan(
-        batch,
-        tokens_per_microbatch=limits.tokens_per_microbatch,
-        shared=limits.shared_prompt and model.plain,
-        cost=model.cost,
-        padded=not model.plain,
-        atom="group" if atom == "group" else "sequence",
-    ):
-        yield rows, torch.tensor([b for row in rows for b in row.sequences])
 
 
 def _selected(outputs: Outputs, index_B: Tensor) -> Outputs:

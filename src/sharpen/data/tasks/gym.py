@@ -1,7 +1,7 @@
-"""Any task of the optional package reasoning-gym, with its parameters.
+"""Tasks of the optional package reasoning-gym.
 
-Its scorers run in worker processes, with a limit on time and memory: an answer such as ``1e999999999`` or ten million
-moves keeps some of them busy for ever. What else is wrong with them stands in `sharpen.data.tasks.gym_checks`.
+Its scorers run in worker processes with a time and memory limit: an answer such as ``1e999999999`` or ten million moves
+makes some of them hang. `sharpen.data.tasks.gym_checks` corrects those that accept wrong answers or execute answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED, executes_answ
 from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
+from sharpen.system.workers import WorkerPool
 from sharpen.types import Row
-from sharpen.worker import WorkerPool
 
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
@@ -30,7 +30,7 @@ OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
 _MOST_CHUNKS = 20
 
 SCORE_TIMEOUT_S = 10.0
-"""The longest that a scorer may take for one answer."""
+"""Time limit for scoring one answer."""
 FULL_SCORE = 1 - 1e-6
 
 _workers = WorkerPool(Path(__file__).with_name("gym_worker.py"))
@@ -39,12 +39,12 @@ _workers = WorkerPool(Path(__file__).with_name("gym_worker.py"))
 class GymTask(PromptsOnly):
     """A task of reasoning-gym.
 
-    Its problems are drawn from ``seed`` on, each text once, and a problem is held out by its text alone, so
-    the two parts have none in common whatever the seed and the sizes. The reward is the task's own
-    ``score_answer``, from 0 to 1, where that can be trusted, see `sharpen.data.tasks.gym_checks`; many tasks give part
-    of it for an answer that is right but wrapped in more text. An answer that the scorer cannot read scores 0.
+    Problems are generated starting from ``seed``, without duplicates. Whether a problem is held out depends only on its
+    text, so the two splits are disjoint for every seed and size. The reward is the task's own ``score_answer``, from 0
+    to 1, corrected by `sharpen.data.tasks.gym_checks`; many tasks give partial credit to a right answer wrapped in more
+    text. An answer that the scorer cannot parse scores 0.
 
-    Raises RecipeError if the scorer would execute answers and no check of them is known.
+    Raises RecipeError if the scorer executes answers and there is no check for it.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class GymTask(PromptsOnly):
         self._dataset(seed=self._seed, size=1)
         if executes_answers(kind) and not {*GUARDED, *DECIDED} & {name.rpartition(":")[2]}:
             raise RecipeError(
-                f"{name}: its scorer executes what the model answers, and sharpen has no check of the answers of this "
-                "task: it cannot be used"
+                f"{name}: its scorer executes the model's answers, and sharpen has no check for them, so this task "
+                "cannot be used"
             )
 
     def train_rows(self) -> Rows:
@@ -70,14 +70,14 @@ class GymTask(PromptsOnly):
     def verify(self, completion: str, *, prompt: str, answer: Any, metadata: Mapping[str, Any], **_: Any) -> float:
         """The score of the completion's answer.
 
-        Raises TimeoutError where the scorer takes longer than `SCORE_TIMEOUT_S`, and ValueError where it raises even
-        for the row's own answer.
+        Raises TimeoutError if the scorer takes longer than `SCORE_TIMEOUT_S`, and ValueError if it raises for the
+        reference answer too.
         """
         given = self.answer(completion)
         if given is None:
             return 0.0
         entry = {"question": prompt, "answer": answer, "metadata": metadata}
-        # A task that is composed of others says which of them an entry is of.
+        # In a composite task each entry names the task it comes from.
         source = metadata.get("source_dataset", self.name.rpartition(":")[2])
         if source in DECIDED:
             return float(DECIDED[source](given, entry))
@@ -100,16 +100,16 @@ class GymTask(PromptsOnly):
         }
         reply = _workers.ask(question, SCORE_TIMEOUT_S)
         if reply.get("own_raised"):
-            raise ValueError(f"{self.name}: its scorer raises for the row's own answer too: {reply['raised']}")
+            raise ValueError(f"{self.name}: the scorer also raises for the row's reference answer: {reply['raised']}")
         return float(reply.get("score", 0.0))
 
     def answer(self, completion: str) -> str | None:
-        """What stands in the last ``<answer>`` tags, or the whole completion where there are none."""
+        """The content of the last ``<answer>`` tags, or the whole completion if there are none."""
         tagged = _last_tagged(completion)
         return (completion if tagged is None else tagged).strip() or None
 
     def reference(self, row: Row) -> str | None:
-        """The task's own answer; some tasks of reasoning-gym have none."""
+        """The task's reference answer; some tasks have none."""
         return None if row["answer"] is None else str(row["answer"])
 
     @cached_property
@@ -118,7 +118,7 @@ class GymTask(PromptsOnly):
         held_out: dict[str, dict[str, Any]] = {}
         size = self._train_size + self._held_out_size
         for chunk in range(_MOST_CHUNKS):
-            # Problem i of a data set comes from seed + i, so data sets of near seeds would overlap.
+            # Problem i of a dataset uses seed + i, so nearby seeds would overlap.
             for entry in self._dataset(seed=self._seed + chunk * size, size=size):
                 question = entry["question"]
                 part = held_out if is_held_out(question, HELD_OUT_SHARE) else train
@@ -133,9 +133,9 @@ class GymTask(PromptsOnly):
                     task_rows(self.name, "held out", list(held_out.values())[: self._held_out_size]),
                 )
         raise RecipeError(
-            f"{self.name}: {_MOST_CHUNKS * size} draws gave only {len(train)} different problems to train on "
-            f"and {len(held_out)} held out; make train_size ({self._train_size}) and held_out_size "
-            f"({self._held_out_size}) no larger than that, or choose parameters with more problems"
+            f"{self.name}: {_MOST_CHUNKS * size} generated problems contain only {len(train)} distinct training "
+            f"problems and {len(held_out)} held-out ones; lower train_size ({self._train_size}) and held_out_size "
+            f"({self._held_out_size}), or choose parameters with more distinct problems"
         )
 
     def _dataset(self, *, seed: int, size: int) -> Any:
@@ -143,7 +143,7 @@ class GymTask(PromptsOnly):
 
 
 def _last_tagged(text: str) -> str | None:
-    """What stands in the last ``<answer>…</answer>``, each from the first opening that follows the one before."""
+    """The content of the last ``<answer>…</answer>``; a pair starts at the first opening after the previous one."""
     last, position = None, 0
     while (start := text.find("<answer>", position)) >= 0:
         start += len("<answer>")
@@ -155,9 +155,9 @@ def _last_tagged(text: str) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """A value of a task as data that JSON keeps: tuples are marked, and mappings are lists of pairs.
+    """A task's value in a form that survives JSON: tuples are tagged, and mappings become lists of pairs.
 
-    Raises TypeError for what is none of the types that tasks are known to have.
+    Raises TypeError for any other type.
     """
     if isinstance(value, Mapping):
         return {"dict": [[plain(key), plain(item)] for key, item in value.items()]}
@@ -169,17 +169,17 @@ def plain(value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    raise TypeError(f"a {type(value).__name__} cannot be passed to the process that scores: {value!r}")
+    raise TypeError(f"cannot send a {type(value).__name__} to the scoring process: {value!r}")
 
 
 def gym_task(name: str, parameters: Mapping[str, str], spec: str) -> GymTask:
     """The reasoning-gym task ``name``.
 
-    Its parameters are the fields of its configuration, written as JSON (``ops=["+","-"]``; strings may go
-    without quotes), and ``train_size``, ``held_out_size`` and ``seed``. Where the configuration has
-    ``min_terms`` and ``max_terms``, ``terms`` or ``num_terms`` sets both.
+    Its parameters are the fields of its configuration, written as JSON (``ops=["+","-"]``; quotes around strings are
+    optional), plus ``train_size``, ``held_out_size`` and ``seed``. If the configuration has ``min_terms`` and
+    ``max_terms``, ``terms`` or ``num_terms`` sets both.
 
-    Raises RecipeError when the package is missing, for an unknown name or parameter, and for a bad value.
+    Raises RecipeError if the package is missing, for an unknown name or parameter, and for an invalid value.
     """
     try:
         from reasoning_gym.factory import DATASETS
@@ -190,7 +190,7 @@ def gym_task(name: str, parameters: Mapping[str, str], spec: str) -> GymTask:
     if name not in DATASETS:
         raise RecipeError(
             f"{spec}: reasoning-gym has no task {name!r}.{did_you_mean(name, DATASETS)} "
-            f"Some of its {len(DATASETS)}: {', '.join(sorted(DATASETS)[:8])}"
+            f"Some of its {len(DATASETS)} tasks: {', '.join(sorted(DATASETS)[:8])}"
         )
     kind, settings = DATASETS[name]
     sizes = dict(OUR_PARAMETERS)
@@ -203,7 +203,7 @@ def gym_task(name: str, parameters: Mapping[str, str], spec: str) -> GymTask:
             if sizes[key] < (key != "seed"):
                 raise RecipeError(f"{spec}: {key} must be {'0' if key == 'seed' else '1'} or more, not {text}")
             continue
-        for field in _fields_meant(key, fields, spec):
+        for field in _matching_fields(key, fields, spec):
             given[field] = _parse(spec, key, text, types[field])
     try:
         return GymTask(f"reasoning_gym:{name}", kind, settings, given, sizes)
@@ -211,7 +211,7 @@ def gym_task(name: str, parameters: Mapping[str, str], spec: str) -> GymTask:
         raise RecipeError(f"{spec}: {error}") from error
 
 
-def _fields_meant(key: str, fields: list[str], spec: str) -> list[str]:
+def _matching_fields(key: str, fields: list[str], spec: str) -> list[str]:
     if key in fields:
         return [key]
     quantity = key.removeprefix("num_")

@@ -1,8 +1,8 @@
-"""Where the scorers of reasoning-gym are not to be trusted alone: what they accept wrongly, and what they execute.
+"""Corrections of reasoning-gym's scorers (0.1.25): wrong answers that they accept, and answers that they execute.
 
-`DECIDED` tasks are scored here, 1 or 0. For those of `EXACT` a full score stands only if the check here agrees; what
-their scorers give for a part of the answer is kept. Those of `GUARDED` have scorers that call ``eval``, or sympy's
-``parse_expr``, which does, on the answer: it reaches them only if it is plain data or a plain formula.
+`DECIDED` tasks are scored here, 1 or 0. For `EXACT` tasks, a full score counts only if the check here agrees; partial
+credit is kept. `GUARDED` scorers call ``eval`` on the answer, or sympy's ``parse_expr``, which calls it: they only get
+answers that are plain data or a plain formula.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
-from sharpen.parsing import PARSING
+from sharpen.system.python_parser import PARSER_LOCK
 
 Check = Callable[[str, Mapping[str, Any]], bool]
-"""(answer, entry of the task) → whether the answer is right."""
+"""(answer, dataset entry) → whether the answer is right."""
 
 MOST_CHARACTERS = 2000
-"""Answers to be parsed as Python are no longer than this."""
+"""Maximum length of an answer that is parsed as Python."""
 MOST_DIGITS = 30
 LARGEST_NUMBER = 10**12
 LARGEST_POWER = 100
-"""The largest numbers of a formula, and in its powers."""
+"""Largest exponent in a formula; `LARGEST_NUMBER` is the largest number elsewhere."""
 
 _EXECUTES = re.compile(r"\b(?:eval|exec|parse_expr|sympify|parse_latex|compile|loads?)\s*\(")
 _HARMLESS = re.compile(r"\bjson\.loads?\(|\bnp\.loadtxt\(|\bre\.compile\(|\beval\(entry\[")
@@ -48,18 +48,18 @@ def _fraction(text: str) -> Fraction | None:
 
 
 def _parsed(text: str) -> ast.expr | None:
-    """The answer as a Python expression, not evaluated; None if it is none."""
+    """The answer parsed as a Python expression, not evaluated; None if it is not one."""
     if len(text) > MOST_CHARACTERS:
         return None
     try:
-        with PARSING:
+        with PARSER_LOCK:
             return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
 
 def _value(node: ast.expr, used: list[int]) -> Fraction | None:
-    """The value of whole numbers combined by + - * /, which are added to ``used``; None if it is anything else."""
+    """The value of an expression of integers and + - * /, None for anything else. Appends its integers to ``used``."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         used.append(node.value)
         return Fraction(node.value)
@@ -81,7 +81,7 @@ def _value(node: ast.expr, used: list[int]) -> Fraction | None:
 
 
 def _makes(answer: str, numbers: list[int], target: int) -> bool:
-    """Whether the answer is an expression of these numbers, each once, that has this value."""
+    """Whether the answer is an expression that uses each of the numbers once and equals the target."""
     used: list[int] = []
     node = _parsed(answer)
     try:
@@ -104,7 +104,7 @@ def _same_letters(answer: str, entry: Mapping[str, Any]) -> bool:
 
 def _same_json(answer: str, entry: Mapping[str, Any]) -> bool:
     try:
-        # Compared as texts: to Python, true is 1.
+        # Compared as text, since True == 1 in Python.
         return json.dumps(json.loads(answer)) == json.dumps(json.loads(entry["answer"]))
     except (ValueError, RecursionError):
         return False
@@ -116,7 +116,7 @@ def _near(answer: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _only_number(answer: str, entry: Mapping[str, Any]) -> bool:
-    """One number in the text, in digits and with its sign, and it is the expected one."""
+    """Whether the text contains exactly one number, sign included, and it is the expected one."""
     numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
     given = _fraction(numbers[0].replace(",", "")) if len(numbers) == 1 else None
     return given is not None and given == _fraction(str(entry["answer"]))
@@ -150,45 +150,46 @@ def _of_these(pattern: str) -> Check:
 
 
 DECIDED: dict[str, Check] = {
-    # Any answer that is not empty scored 1.
+    # The original gives 1 to any non-empty answer.
     "game_of_life_halting": _same_text,
-    # "0" scored 1 for 0.3125: what the shorter of the two begins with.
+    # Partial credit is the matching prefix over the shorter text: "0" scores 1 for 0.3125.
     "coin_flip": _near,
-    # The first number of the text decided, without its sign: -5, 5/2 and "5 or 6" scored as 5.
+    # Only the first number counts, without its sign: -5, 5/2 and "5 or 6" score as 5.
     "gsm_symbolic": _only_number,
-    # Any four numbers in range were allowed, and 24.9 was 24; besides, the answer was evaluated.
+    # Accepts any four numbers in range, rounds 24.9 to 24, and evaluates the answer.
     "puzzle24": lambda answer, entry: _makes(answer, entry["metadata"]["numbers"], 24),
+    # Accepts further numbers written without digits, such as floor(pi), and evaluates the answer.
     "countdown": lambda answer, entry: _makes(answer, entry["metadata"]["numbers"], entry["metadata"]["target"]),
-    # Numbers could be off by 1.
+    # Numbers may be off by up to 1.
     "number_sorting": _sorted_numbers,
 }
 EXACT: dict[str, Check] = {
-    # "nan" scored 1.
+    # "nan" scores 1.
     "complex_arithmetic": _of_these(r"[-+\d.eij() ]+"),
-    # The nearness to a negative number was more than 1.
+    # For a negative reference, wrong numbers score above 1.
     "calendar_arithmetic": _calendar,
-    # The word with anything after it scored 1, from ten letters on.
+    # With ten or more letters, the word followed by anything scores 1.
     "figlet_font": _same_letters,
-    # A larger board with the right one in its corner scored 1, and so did true for 1.
+    # A larger board that contains the right one in its corner scores 1, and so does true for 1.
     "game_of_life": _same_json,
-    # The right words with further ones after them scored 1.
+    # The right words followed by more words score 1.
     "letter_jumble": _same_words,
     "word_sorting": lambda answer, entry: (
         [word.strip() for word in answer.split(",")] == list(entry["metadata"]["sorted_words"])
     ),
-    # The right letters with further ones after them scored nearly 1.
+    # The right letters followed by more letters score nearly 1.
     "spell_backward": _same_text,
-    # What is no number was ignored; where there is no solution, anything without numbers scored 1.
+    # Anything that is not a number is ignored; without a real solution, any text without numbers scores 1.
     "polynomial_equations": _solutions,
-    # The A, B and C of any text were taken for buttons.
+    # Every A, B and C in the text counts as a button.
     "quantum_lock": _of_these(r"[A-Ca-c](?:(?:\s++(?:(?:→|->|,)\s*+)?|(?:→|->|,)\s*+)[A-Ca-c])*"),
-    # "5 weeks" scored as 5 days.
+    # "5 weeks" scores as 5 days.
     "time_intervals": _of_these(r"-?\d++(?: days?)?(?:,? ?\d+:\d+(?::\d+)?(?:\.\d+)?)?|-?\d+:\d+(?::\d+)?(?:\.\d+)?"),
 }
 
 
 def _plain_data(answer: str) -> bool:
-    """Whether evaluating the answer cannot do more than build lists of constants, or fails before it does anything."""
+    """Whether evaluating the answer only builds lists of constants, or fails with a syntax error."""
     node = _parsed(answer)
     if node is None:
         return len(answer) <= MOST_CHARACTERS
@@ -196,7 +197,7 @@ def _plain_data(answer: str) -> bool:
 
 
 def _plain_formula(answer: str) -> bool:
-    """Whether the answer is a formula of numbers, names, + - * / ** and calls of known functions, and no more."""
+    """Whether the answer consists only of numbers, one-letter names, + - * / ** and calls of known functions."""
     node = _parsed(answer)
     if node is None:
         return False
@@ -208,13 +209,13 @@ def _is_formula(part: ast.AST, called: bool) -> bool:
     if isinstance(part, ast.Constant):
         return _is_number(part, LARGEST_NUMBER)
     if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Pow):
-        # 9**9**9 would be computed before anything is compared.
+        # 9**9**9 would be computed in full.
         return all(
             not isinstance(power, ast.Pow) and (not isinstance(power, ast.Constant) or _is_number(power, LARGEST_POWER))
             for power in ast.walk(part.right)
         )
     if isinstance(part, ast.Name):
-        # E and pi are numbers; longer names would be classes and functions of sympy.
+        # E and pi are numbers; other long names would be classes and functions of sympy.
         return part.id in _FUNCTIONS if called else len(part.id) == 1 or part.id == "pi"
     if isinstance(part, ast.Call):
         return isinstance(part.func, ast.Name) and len(part.args) == 1 and not part.keywords
@@ -241,7 +242,7 @@ GUARDED: dict[str, Callable[[str], bool]] = {
 
 
 def executes_answers(kind: type) -> bool:
-    """Whether the source of a task's scorer calls what may execute the answer. Where there is no source: no."""
+    """Whether the source of a task's scorer calls a function that may execute the answer; False without source."""
     try:
         source = inspect.getsource(kind.score_answer)  # type: ignore[attr-defined]
     except (OSError, TypeError):

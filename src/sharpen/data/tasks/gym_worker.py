@@ -1,9 +1,9 @@
-"""The program that `sharpen.data.tasks.gym` runs beside the training process, as a script and not as a module.
+"""Worker process of `sharpen.data.tasks.gym`, run as a script.
 
-Reads one JSON line after another from standard input, ``{"module", "kind", "settings_kind", "parameters", "answer",
-"entry", "timeout_s"}``, and writes one line each: ``{"score": number}`` from the task's own scorer, or ``{"raised":
-text, "own_raised": bool}``, which says whether it raises for the task's own answer too. Parameters and entry are as
-`sharpen.data.tasks.gym.plain` makes them.
+Reads JSON lines ``{"module", "kind", "settings_kind", "parameters", "answer", "entry", "timeout_s"}`` from standard
+input and writes one line for each: ``{"score": number}`` from the task's scorer, or ``{"raised": text, "own_raised":
+bool}``, where ``own_raised`` says whether the scorer also raises for the reference answer. Parameters and entry are
+encoded by `sharpen.data.tasks.gym.plain`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import importlib
 import json
 from typing import Any
 
-from sharpen.worker_program import serve
+from sharpen.system.worker_program import serve
 
 
 def restored(value: Any) -> Any:
-    """What `sharpen.data.tasks.gym.plain` made plain data of."""
+    """The inverse of `sharpen.data.tasks.gym.plain`."""
     if isinstance(value, list):
         return [restored(item) for item in value]
     if isinstance(value, dict):
@@ -27,7 +27,7 @@ def restored(value: Any) -> Any:
 
 
 class Scorers:
-    """The scorers of the tasks asked for so far."""
+    """Scorers by task, created on first use."""
 
     def __init__(self) -> None:
         importlib.import_module("reasoning_gym")
@@ -39,14 +39,14 @@ class Scorers:
             return {"score": float(scorer.score_answer(request["answer"], restored(request["entry"])))}
         except MemoryError:
             raise
-        # How a scorer refuses an answer of the wrong form is any exception; whether it was the answer is looked at.
+        # Scorers reject malformed answers with any exception; own_raised tells this from a broken scorer.
         except Exception as error:  # noqa: BLE001
             return {"raised": f"{type(error).__name__}: {error}", "own_raised": self._raises(scorer, request)}
 
     def _scorer(self, request: dict[str, Any]) -> Any:
         key = json.dumps([request[name] for name in ("module", "kind", "settings_kind", "parameters")])
         if key not in self._known:
-            # The names are those of a class that the asking process has loaded; no model wrote them.
+            # These names come from a class loaded in the parent process, never from model output.
             module = importlib.import_module(request["module"])
             settings = getattr(importlib.import_module(request["settings_kind"][0]), request["settings_kind"][1])
             self._known[key] = getattr(module, request["kind"])(settings(**restored(request["parameters"])))

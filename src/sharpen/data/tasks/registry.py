@@ -14,7 +14,7 @@ from sharpen.data.tasks.sums import Sums
 from sharpen.data.tasks.task import Task
 from sharpen.data.tasks.words import Words
 from sharpen.errors import RecipeError
-from sharpen.settings import Settings
+from sharpen.settings import Settings, explain
 from sharpen.suggest import did_you_mean
 
 GYM_PREFIX = "reasoning_gym:"
@@ -49,17 +49,10 @@ def _describe(kind: type[Settings]) -> str:
 
 
 def _build(kind: type[Kind], parameters: Mapping[str, str], spec: str) -> Kind:
-    for key in parameters:
-        if key not in kind.model_fields:
-            known = ", ".join(kind.model_fields)
-            raise RecipeError(
-                f"{spec}: unknown parameter {key!r}.{did_you_mean(key, kind.model_fields)} Known: {known}"
-            )
     try:
         return kind.model_validate(parameters)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"{spec}: {problems}") from error
+        raise RecipeError(f"{spec}: {'; '.join(explain(error, kind, 'parameter'))}") from error
 
 
 _KINDS: dict[str, type[Arithmetic] | type[Sums] | type[Words]] = {

@@ -1,4 +1,4 @@
-"""A row of the data as the check sees it: what is asked, what is right, what is wrong."""
+"""A row of the data for the check: the question, right answers and wrong answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.rewards.extraction import normalise
+from sharpen.rewards.text.extraction import normalise
 from sharpen.types import Prompt
 
 _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """How a completion holds an answer: ``\\boxed{…}``, say. The answer stands between ``before`` and ``after``."""
+class AnswerForm:
+    """The form of an answer in a completion, such as ``\\boxed{…}``: the text ``before`` and ``after`` it."""
 
     before: str
     after: str = ""
@@ -26,28 +26,28 @@ class Form:
         return f"{self.before}{answer}{self.after}"
 
 
-PLAIN = Form("")
+PLAIN = AnswerForm("")
 
 FORMS = (
     PLAIN,
-    Form("\\boxed{", "}"),
-    Form("#### "),
-    Form("#"),
-    Form("<answer>", "</answer>"),
-    Form("<think>\nLet me think about it.\n</think>\n<answer>\n", "\n</answer>"),
-    Form("The answer is ", "."),
-    Form("```\n", "\n```"),
+    AnswerForm("\\boxed{", "}"),
+    AnswerForm("#### "),
+    AnswerForm("#"),
+    AnswerForm("<answer>", "</answer>"),
+    AnswerForm("<think>\nLet me think about it.\n</think>\n<answer>\n", "\n</answer>"),
+    AnswerForm("The answer is ", "."),
+    AnswerForm("```\n", "\n```"),
 )
-"""The usual ones, tried where the reward does not say in which form it reads answers."""
+"""Common forms, tried if the reward does not tell the form that it parses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``where`` is how messages call the row and ``question`` what the user asks, without a chat template.
+    """A row: ``where`` is its name in messages, ``question`` the user's text without a chat template.
 
-    ``reference`` is a completion that is right and ``answer`` the bare answer in it, each None where it is not known.
-    ``form`` is a form in which the reward reads a bare answer, None where it reads none. ``others`` are the
-    references of rows with another answer, ``wrong`` bare answers that are not this row's.
+    ``reference`` is a right completion and ``answer`` the bare answer in it; None if not known. ``form`` is a form in
+    which the reward parses a bare answer, None if there is none. ``others`` are the references of rows with other
+    answers, ``wrong`` are wrong bare answers.
     """
 
     where: str
@@ -55,24 +55,24 @@ class Case:
     question: str
     reference: str | None = None
     answer: str | None = None
-    form: Form | None = None
+    form: AnswerForm | None = None
     others: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
 
-    def told(self, text: str) -> dict[str, tuple[str, ...]]:
-        """A text as the whole completion and, where there is one, in the form in which answers are read."""
+    def variants(self, text: str) -> dict[str, tuple[str, ...]]:
+        """A text as the whole completion and, if there is one, in the form that the reward parses."""
         if self.form is None or self.form == PLAIN:
             return {"plain": (text,)}
         return {"plain": (text,), f"as {str(self.form)!r}": (self.form.around(text),)}
 
-    def told_in_every_order(self, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """The same of texts that differ in the order of what they say, and must all be accepted."""
-        each = [self.told(text) for text in texts]
-        return {label: tuple(told[label][0] for told in each) for label in each[0]} if each else {}
+    def variants_in_every_order(self, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """`variants` of texts that say the same in different orders, and must all be accepted."""
+        each = [self.variants(text) for text in texts]
+        return {label: tuple(variants[label][0] for variants in each) for label in each[0]} if each else {}
 
 
 def off_by_one(text: str, by: int = 1) -> str | None:
-    """The text with its last whole number changed by so much; None if there is none, or it would be below zero."""
+    """The text with ``by`` added to its last integer; None if there is none, or if it would be negative."""
     found = list(_DIGITS.finditer(text))
     if not found:
         return None
@@ -84,7 +84,7 @@ def off_by_one(text: str, by: int = 1) -> str | None:
 
 
 def wrong_answers(answer: str, others: Sequence[str], at_most: int = 20) -> tuple[str, ...]:
-    """Bare answers that are not ``answer``: its neighbours where it is a number, then those of other rows."""
+    """Wrong bare answers: neighbours of ``answer`` if it has a number, then the answers of other rows."""
     near = [off_by_one(answer, by) for by in (1, -1, 2, 3)] if _DIGITS.search(answer) else []
     found: dict[str, str] = {}
     for other in [*near, *others]:

@@ -1,4 +1,4 @@
-"""Rows → cases: their references, the form of their answers, and what is wrong for each."""
+"""Rows → cases: references, the form of answers, and wrong answers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sharpen.data.rows import Rows
-from sharpen.rewards.checking.case import FORMS, Case, Form, wrong_answers
+from sharpen.rewards.checking.case import FORMS, AnswerForm, Case, wrong_answers
 from sharpen.rewards.checking.probe import Probe
-from sharpen.rewards.checking.references import Origin, Reference, origins
+from sharpen.rewards.checking.references import Origin, ReferenceCompletion, origins
 from sharpen.rewards.checking.report import References
-from sharpen.rewards.extraction import normalise
+from sharpen.rewards.text.extraction import normalise
 from sharpen.types import Row
 
 TRIED_FOR_A_CHOICE = 20
-"""Rows on which the origins of references, and the forms of answers, are compared."""
+"""Number of rows on which origins of references, and forms of answers, are compared."""
 
 SHORT_CHARACTERS = 200
-"""A completion of one line and no more characters is its own answer, where the reward reads none in it."""
+"""A single-line completion up to this length is its own answer if the reward parses none in it."""
 
 PLACEHOLDER = "answer"
 
@@ -26,7 +26,7 @@ Choice = TypeVar("Choice")
 
 
 def spaced(rows: Rows, at_most: int) -> tuple[Rows, list[str]]:
-    """So many rows, evenly spaced, and how messages call each of them."""
+    """At most ``at_most`` rows, evenly spaced, and the names of these rows in messages."""
     count = min(len(rows), at_most)
     indices = [i * len(rows) // count for i in range(count)]
     lines = None if rows.lines is None else tuple(rows.lines[i] for i in indices)
@@ -36,7 +36,7 @@ def spaced(rows: Rows, at_most: int) -> tuple[Rows, list[str]]:
 def with_references(
     probe: Probe, cases: Sequence[Case], columns: Sequence[str], given: str | Callable[[Row], str | None] | None
 ) -> tuple[list[Case], References]:
-    """The cases with references of the origin whose completions are accepted most often, and how these fare."""
+    """The cases with references from the origin that is accepted most often, and the results for these."""
     origin = _best(probe, origins(probe.reward, columns, given), cases, _completion_of)
     if origin is None:
         return list(cases), References(None, 0)
@@ -51,7 +51,7 @@ def with_references(
 
 
 def with_wrong_answers(probe: Probe, cases: Sequence[Case]) -> list[Case]:
-    """The cases with answers of other rows, and with the form in which the reward reads a bare answer."""
+    """The cases with answers of other rows, and with the form in which the reward parses a bare answer."""
     form = _form(probe, [case for case in cases if case.answer is not None])
     answers = list(dict.fromkeys(case.answer for case in cases if case.answer is not None))
     changed = []
@@ -66,7 +66,7 @@ def with_wrong_answers(probe: Probe, cases: Sequence[Case]) -> list[Case]:
 def _best(
     probe: Probe, choices: Sequence[Choice], cases: Sequence[Case], completion: Callable[[Choice, Case], str | None]
 ) -> Choice | None:
-    """The choice whose completions are accepted on most rows, the first of equals; None if none gives a completion."""
+    """The choice that is accepted on most rows, the first of equals; None if none gives a completion."""
     best, most = None, -1
     some = cases[:: max(1, len(cases) // TRIED_FOR_A_CHOICE)][:TRIED_FOR_A_CHOICE]
     for choice in choices:
@@ -89,8 +89,8 @@ def _with_reference(probe: Probe, case: Case, origin: Origin) -> Case:
     return case if found is None else replace(case, reference=found.completion, answer=_answer(probe, found))
 
 
-def _answer(probe: Probe, reference: Reference) -> str | None:
-    """The bare answer in a reference, as it stands there."""
+def _answer(probe: Probe, reference: ReferenceCompletion) -> str | None:
+    """The bare answer in a reference, verbatim."""
     if reference.answer is not None:
         return reference.answer
     text, read = reference.completion, probe.reward.answer(reference.completion)
@@ -100,10 +100,10 @@ def _answer(probe: Probe, reference: Reference) -> str | None:
     return text if len(text) <= SHORT_CHARACTERS and "\n" not in text else None
 
 
-def _form(probe: Probe, cases: Sequence[Case]) -> Form | None:
-    """A form in which answers are read: that of the references, or a usual one.
+def _form(probe: Probe, cases: Sequence[Case]) -> AnswerForm | None:
+    """A form in which the reward parses answers: that of the references, or a common one.
 
-    None if none is ever accepted, and if any content is: whatever is said in that form then says no more than the form.
+    None if no form is ever accepted, or if the reward accepts any content in it.
     """
     derived = [form for case in cases[:1] if (form := _form_of(case)) is not None]
     form = _best(probe, [*derived, *FORMS], cases, lambda form, case: form.around(case.answer or ""))
@@ -113,12 +113,12 @@ def _form(probe: Probe, cases: Sequence[Case]) -> Form | None:
     return None if blind else form
 
 
-def _form_of(case: Case) -> Form | None:
-    """What is around the answer in a reference, unless the answer stands there as well: working shows it."""
+def _form_of(case: Case) -> AnswerForm | None:
+    """The text around the answer in a reference; None if that contains the answer too, as worked solutions do."""
     if case.reference is None or case.answer is None:
         return None
     before, found, after = case.reference.rpartition(case.answer)
-    return Form(before, after) if found and case.answer not in before else None
+    return AnswerForm(before, after) if found and case.answer not in before else None
 
 
 def _differs(case: Case, other: Case) -> bool:

@@ -1,4 +1,4 @@
-"""Looks for what a reward accepts before a policy does."""
+"""Checks what a reward accepts, before training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.rows import Rows, read_rows
-from sharpen.errors import DataError, RewardError
+from sharpen.errors import DataError
+from sharpen.rewards.checking.allowed import NO_REFERENCE, refuse_unknown
 from sharpen.rewards.checking.case import Case
 from sharpen.rewards.checking.cases import spaced, with_references, with_wrong_answers
 from sharpen.rewards.checking.cheats import CHEATS, Cheat
 from sharpen.rewards.checking.cheats.code import CHEATS as CODE_CHEATS
 from sharpen.rewards.checking.cheats.wrong import CHEATS as WRONG_ANSWERS
-from sharpen.rewards.checking.findings import NO_REFERENCE, findings_of
+from sharpen.rewards.checking.findings import findings_of
 from sharpen.rewards.checking.probe import HangsError, Probe, Trial
 from sharpen.rewards.checking.prompts import asked, questions
-from sharpen.rewards.checking.report import References, Report, Result, timing_of
+from sharpen.rewards.checking.report import CheatResult, References, RewardReport, timing_of
 from sharpen.rewards.registry import RewardSpec, resolve_reward
 from sharpen.suggest import did_you_mean
 from sharpen.types import Prompt, Row
-
-ALLOWED = (*CHEATS, NO_REFERENCE)
-"""What a recipe may allow."""
 
 
 def check(
@@ -39,24 +37,24 @@ def check(
     tokenizer: PreTrainedTokenizerBase | None = None,
     prompts: Callable[[Rows], Sequence[Prompt]] = questions,
     say: Callable[[str], None] = lambda text: None,
-) -> Report:
-    """Ask a reward what right answers, wrong answers and cheats are worth.
+) -> RewardReport:
+    """Scores right answers, wrong answers and cheats with a reward.
 
-    Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the cheats, which are many, on
-    ``cheat_at_most`` of these.
+    Right and wrong answers are tried on ``at_most`` rows, evenly spaced, and the many cheats on ``cheat_at_most`` of
+    these.
 
-    A completion is accepted if its reward is at least ``threshold``. ``reference`` is the column of completions that
-    ought to be accepted, or a function that gives such a completion for a row; without it the references are those that
-    the reward or the data have (see `sharpen.rewards.checking.references.origins`). ``allow`` names cheats that may
-    pass. ``tokenizer`` is that of the policy, which rewards that read tokens need; ``prompts`` makes prompts of rows,
-    where they are more than their texts. A call of the reward is ended after ``timeout_s``, in the main thread only;
-    after three such calls the check ends with what it has. ``say`` is told what comes next.
+    A completion is accepted if its reward is at least ``threshold``. ``reference`` is a column of completions that
+    should be accepted, or a function that returns one for a row; by default references come from the reward or the data
+    (see `sharpen.rewards.checking.references.origins`). ``allow`` names cheats that may pass. ``tokenizer`` is the
+    policy's, for rewards that read tokens; ``prompts`` makes prompts from rows, by default of their text only. A call
+    of the reward times out after ``timeout_s``, in the main thread only; after three timeouts the check ends with the
+    results so far. ``say`` receives progress messages.
 
     The report has findings if a reference is not accepted, if a cheat passes that is not allowed, or if a completion
     would stop a run.
 
     Raises:
-        SharpenError: the reward or the rows cannot be used, or a name in ``allow`` is not known.
+        SharpenError: the reward or the rows are invalid, or ``allow`` has an unknown name.
     """
     refuse_unknown(allow)
     reward = resolve_reward(reward)
@@ -72,7 +70,7 @@ def check(
     probe = Probe(reward, threshold=threshold, tokenizer=tokenizer, timeout_s=timeout_s)
     cases = [Case(where, prompt, asked(prompt.row)) for where, prompt in zip(names, prompts(part), strict=True)]
     references = References(None, 0)
-    results: list[Result] = []
+    results: list[CheatResult] = []
     gave_up: list[str] = []
     say("references: the data's own answers")
     try:
@@ -83,10 +81,10 @@ def check(
             results.append(result)
     except HangsError as error:
         gave_up.append(f"the check ended early: {error}")
-        allow = {*allow, NO_REFERENCE}  # there may be some, none were looked at
+        allow = {*allow, NO_REFERENCE}  # not all rows were searched for references
     trials = list(probe.trials.values())
     stops = tuple(trial for trial in trials if trial.stops is not None)
-    return Report(
+    return RewardReport(
         reward=reward.name,
         data=part.name,
         rows=len(cases),
@@ -100,16 +98,9 @@ def check(
     )
 
 
-def refuse_unknown(allow: Collection[str]) -> None:
-    """Raises RewardError for a name that cannot be allowed, with the nearest one that can."""
-    for name in allow:
-        if name not in ALLOWED:
-            raise RewardError(f"there is no cheat {name!r} to allow.{did_you_mean(name, ALLOWED)}")
-
-
 def _results(
     probe: Probe, cases: Sequence[Case], some: Sequence[Case], allow: Collection[str], say: Callable[[str], None]
-) -> Iterator[Result]:
+) -> Iterator[CheatResult]:
     too_dangerous: set[str] = set()
     for cheat in CHEATS.values():
         if cheat.name in too_dangerous:
@@ -117,12 +108,12 @@ def _results(
         say(f"{cheat.name}: {cheat.why}")
         result = _result(probe, cases if cheat in WRONG_ANSWERS else some, cheat, allowed=cheat.name in allow)
         if cheat.effect is not None and result.passes:
-            # A program that runs in this process could end it.
+            # Code that runs in this process could end it.
             too_dangerous = {other.name for other in CODE_CHEATS}
         yield result
 
 
-def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool) -> Result:
+def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool) -> CheatResult:
     tried: dict[str, int] = {}
     accepted: dict[str, list[Trial]] = {}
     totals: list[float] = []
@@ -130,13 +121,13 @@ def _result(probe: Probe, cases: Sequence[Case], cheat: Cheat, *, allowed: bool)
         for label, texts in cheat.attempts(case).items():
             trials = [probe(case.where, case.prompt, text) for text in texts]
             if not all(trial.exact for trial in trials):
-                continue  # the policy cannot write it
+                continue  # the policy cannot generate it
             totals += [trial.score.total for trial in trials if trial.score.total is not None]
             tried[label] = tried.get(label, 0) + 1
             if cheat.effect() if cheat.effect is not None else all(trial.full for trial in trials):
                 accepted.setdefault(label, []).append(trials[0])
     best = max(accepted, key=lambda label: len(accepted[label]) / tried[label], default=None)
-    return Result(
+    return CheatResult(
         cheat=cheat,
         attempt=best,
         accepted=0 if best is None else len(accepted[best]),

@@ -1,19 +1,17 @@
-"""Why a reward is not sound, a line for each reason."""
+"""The reasons why a reward is not sound, one line each."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from sharpen.rewards.checking.allowed import NO_REFERENCE
 from sharpen.rewards.checking.probe import Trial
-from sharpen.rewards.checking.report import References, Result
+from sharpen.rewards.checking.report import CheatResult, References
 from sharpen.rewards.reward import excerpt
-
-NO_REFERENCE = "no_reference"
-"""What is allowed for a reward whose right answers nobody can name."""
 
 
 def findings_of(
-    references: References, results: Sequence[Result], stops: Sequence[Trial], allow: Collection[str]
+    references: References, results: Sequence[CheatResult], stops: Sequence[Trial], allow: Collection[str]
 ) -> Iterator[str]:
     if references.failed:
         first = references.failed[0]
@@ -24,8 +22,8 @@ def findings_of(
     if NO_REFERENCE not in allow:
         if references.origin is None:
             yield (
-                "no reference completions are known, so nothing shows that right answers are rewarded: name a column "
-                f"of them with reward_check.reference (--reference), or allow {NO_REFERENCE}"
+                "no reference completions are known, so nothing shows that right answers are rewarded: set "
+                f"reward_check.reference (--reference) to a column of them, or allow {NO_REFERENCE}"
             )
         elif references.missing:
             yield (
@@ -42,7 +40,7 @@ def findings_of(
 
 
 def worth(trial: Trial) -> str:
-    """What a completion is worth, or why that is not known."""
+    """The reward of a completion, or why it has none."""
     if trial.stops is not None or trial.score.error is not None:
         return trial.stops or str(trial.score.error)
     return "the reward does not apply" if trial.score.total is None else f"reward {trial.score.total:.17g}"

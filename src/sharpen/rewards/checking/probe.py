@@ -1,4 +1,4 @@
-"""Asks a reward what one completion is worth, with a limit on its time."""
+"""Scores single completions with a time limit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from types import FrameType
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
+from sharpen.rewards.execution.concurrency import run_sequentially
 from sharpen.rewards.reward import Reward
-from sharpen.rewards.threads import in_this_thread
-from sharpen.types import Completion, Finish, Group, Prompt, Score, Segment
+from sharpen.types import Completion, Finish, Group, Prompt, Score
 
 MOST_HANGS = 3
-"""A reward that hangs so often is not asked any more."""
+"""Number of timeouts after which the check gives up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One completion, what it is worth, and how long that took to find out.
+    """One completion, its score, and the seconds that scoring took.
 
-    ``full`` says whether that is a full reward. ``stops`` is why a run would stop here, None where it would not.
-    ``exact`` says whether ``text`` is what was asked for, blanks aside, and not what the policy's tokens make of it.
+    ``full`` says whether the reward is full. ``stops`` is why a run would stop here, None if it would not. ``exact``
+    says whether ``text`` is the requested text, blanks aside, rather than an approximation in the policy's tokens.
     """
 
     where: str
@@ -40,19 +40,19 @@ class Trial:
 
 
 class HangsError(RewardError):
-    """The reward hangs so often that the check cannot go on."""
+    """The reward timed out too often to continue the check."""
 
 
 class _TimeUp(KeyboardInterrupt):
-    """Not an Exception: a reward's own ``except Exception`` must not keep it."""
+    """Not an Exception, so that ``except Exception`` in a reward does not swallow it."""
 
 
 class Probe:
-    """Scores one completion at a time and remembers each.
+    """Scores one completion at a time and caches the results.
 
-    A completion is worth a full reward from ``threshold`` on. Its tokens are those of the tokenizer, or its bytes where
-    there is none, and the end of the sequence. Where no answer comes within ``timeout_s`` the call is ended. That is
-    possible in the main thread only; elsewhere there is no limit. Raises `HangsError` at the third such call.
+    A reward of at least ``threshold`` is full. A completion's tokens are the tokenizer's, or its bytes without one,
+    followed by the end-of-sequence token. Calls time out after ``timeout_s``, in the main thread only; elsewhere there
+    is no limit. Raises `HangsError` at the third timeout.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Probe:
             trial = self._ask(where, Group(prompt, (self._completion(text),)))
             known = self.trials[prompt.id, text] = replace(trial, exact=trial.text.split() == text.split())
         if self._hangs == MOST_HANGS:
-            raise HangsError(f"gave up after {self._hangs} calls that gave no answer within {self.timeout_s:g} s")
+            raise HangsError(f"gave up after {self._hangs} calls without an answer within {self.timeout_s:g} s")
         return known
 
     def _completion(self, text: str) -> Completion:
@@ -78,17 +78,17 @@ class Probe:
         else:
             ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
             end = self.tokenizer.eos_token_id
-            # What the policy can write: characters that have no token are lost.
+            # What the policy can generate: characters without a token are lost.
             text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         ids = ids if end is None else (*ids, end)
-        return Completion(ids, text, (True,) * len(ids), (Segment(0, len(ids), "model"),), Finish.EOS)
+        return Completion(ids, text, (True,) * len(ids), Finish.EOS)
 
     def _ask(self, where: str, group: Group) -> Trial:
         started = time.perf_counter()
         score, stops = Score(None), None
         try:
-            # A signal ends what runs in the main thread, and there alone.
-            with _time_limit(self.timeout_s), in_this_thread():
+            # The signal only interrupts the main thread.
+            with _time_limit(self.timeout_s), run_sequentially():
                 ((score,),) = self.reward.score([group])
         except _TimeUp:
             self._hangs += 1
@@ -97,7 +97,7 @@ class Probe:
             stops = str(error)
         except KeyboardInterrupt:
             raise
-        # A reward may be anybody's, and what the completion says may be run in it: SystemExit is no Exception.
+        # User rewards may execute the completion, and SystemExit is not an Exception.
         except BaseException as error:  # noqa: BLE001
             stops = f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started

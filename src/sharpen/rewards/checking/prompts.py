@@ -1,4 +1,4 @@
-"""Rows → what is asked, as far as that needs no tokenizer."""
+"""Rows → prompts, without a tokenizer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sharpen.types import Prompt, Row
 
 
 def questions(rows: Rows) -> list[Prompt]:
-    """Prompts of which only the text is known; its bytes stand for the tokens."""
+    """Prompts with the bytes of their text for tokens."""
     return [Prompt(rows.row_id(i), tuple(asked(row).encode()) or (0,), asked(row), row) for i, row in enumerate(rows)]
 
 
 def asked(row: Row) -> str:
-    """What the user says last: column ``prompt`` or ``messages``, a text or a conversation; else nothing."""
+    """The user's last message, from column ``prompt`` or ``messages`` (text or conversation); else empty."""
     value = row.get("prompt", row.get("messages"))
     if isinstance(value, str):
         return value

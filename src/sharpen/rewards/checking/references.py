@@ -1,4 +1,4 @@
-"""Which completions ought to get a full reward: the data's own answers, in a form that the reward reads."""
+"""Reference completions, which should get a full reward, from the data's answers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharpen.rewards.checking.case import FORMS, Form
+from sharpen.rewards.checking.case import FORMS, AnswerForm
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import Reward
-from sharpen.rewards.verifiers import Tags
+from sharpen.rewards.text.verifiers import Tags
 from sharpen.types import Row
 
 ANSWER_COLUMNS = ("solution", "completion", "reference", "answer")
-"""Where a function's data is looked through for references, in this order, if the function takes the column."""
+"""Columns searched for references, in this order, if a reward function takes them."""
 
 DEMONSTRATION_COLUMNS = ("completion", "chosen", "messages")
-"""Columns that hold whole completions, whatever the reward."""
+"""Columns that hold whole completions for any reward."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """A completion that ought to get a full reward, and the bare answer in it where that is known."""
+class ReferenceCompletion:
+    """A completion that should get a full reward, and the bare answer in it if known."""
 
     completion: str
     answer: str | None = None
@@ -29,83 +29,83 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One way to find the reference of a row. ``name`` says where it comes from and in what form."""
+    """A source of references. ``name`` says where they come from and in what form."""
 
     name: str
-    of: Callable[[Row], Reference | None]
+    of: Callable[[Row], ReferenceCompletion | None]
 
 
 def origins(
     reward: Reward, columns: Sequence[str], given: str | Callable[[Row], str | None] | None = None
 ) -> list[Origin]:
-    """The ways to find references, the likeliest first.
+    """The sources of references, the likeliest first.
 
-    ``given`` is a column, which is then the only way; or a function, which is tried after the reward's own. Each is
-    also tried within the tags that the reward asks for, if it asks for some.
+    ``given`` is a column, which is then the only source, or a function, which is tried after the reward's own. If the
+    reward requires tags, each source is also tried inside them.
     """
     if isinstance(given, str):
         return [Origin(f"column `{given}`", lambda row: _from(_text(row.get(given))))]
     leaves = reward.leaves()
-    found = [Origin(f"the answer that {leaf.name} expects", _asking(leaf.reference)) for leaf in leaves]
+    found = [Origin(f"the answer that {leaf.name} expects", _from_function(leaf.reference)) for leaf in leaves]
     if given is not None:
-        found.append(Origin("the task's reference", _asking(given)))
+        found.append(Origin("the task's reference", _from_function(given)))
     found += [
         Origin(f"column `{column}`", _column(column, None)) for column in DEMONSTRATION_COLUMNS if column in columns
     ]
     functions = [leaf for leaf in leaves if isinstance(leaf, FunctionReward)]
     for column in ANSWER_COLUMNS:
         if column in columns and any(leaf.takes(column) for leaf in functions):
-            found += [Origin(_called(column, form), _column(column, form)) for form in FORMS]
+            found += [Origin(_origin_name(column, form), _column(column, form)) for form in FORMS]
     tags = [leaf.function for leaf in functions if isinstance(leaf.function, Tags)]
     return [wrapped for origin in found for wrapped in (origin, *(_within(tag, origin) for tag in tags))]
 
 
 def said_by_assistant(value: Any) -> str | None:
-    """The last message of a conversation, if the assistant wrote it."""
+    """The last message of a conversation, if it is the assistant's."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         return None
     last = value[-1]
     return _text(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else None
 
 
-def _called(column: str, form: Form) -> str:
+def _origin_name(column: str, form: AnswerForm) -> str:
     return f"column `{column}`" if str(form) == "…" else f"column `{column}`, as {str(form)!r}"
 
 
-def _column(column: str, form: Form | None) -> Callable[[Row], Reference | None]:
-    def of(row: Row) -> Reference | None:
+def _column(column: str, form: AnswerForm | None) -> Callable[[Row], ReferenceCompletion | None]:
+    def of(row: Row) -> ReferenceCompletion | None:
         text = said_by_assistant(row.get(column)) or _text(row.get(column))
         if text is None or form is None:
             return _from(text)
-        return Reference(form.around(text), text)
+        return ReferenceCompletion(form.around(text), text)
 
     return of
 
 
-def _asking(function: Callable[[Row], str | None]) -> Callable[[Row], Reference | None]:
+def _from_function(function: Callable[[Row], str | None]) -> Callable[[Row], ReferenceCompletion | None]:
     return lambda row: _from(function(row))
 
 
 def _within(tags: Tags, origin: Origin) -> Origin:
-    """The same within tags, the answer in the last of them. What stands in that tag already is not put there twice."""
+    """The same inside tags, with the answer in the last of them; an answer already in that tag is unwrapped first."""
     last = tags.tags[-1]
 
-    def of(row: Row) -> Reference | None:
+    def of(row: Row) -> ReferenceCompletion | None:
         found = origin.of(row)
         if found is None:
             return None
         inner = found.completion.removeprefix(f"<{last}>").removesuffix(f"</{last}>")
-        return Reference(tags.around(inner), found.answer)
+        return ReferenceCompletion(tags.around(inner), found.answer)
 
     return Origin(f"{origin.name}, within the tags {', '.join(f'<{tag}>' for tag in tags.tags)}", of)
 
 
-def _from(text: str | None) -> Reference | None:
-    return None if text is None else Reference(text)
+def _from(text: str | None) -> ReferenceCompletion | None:
+    return None if text is None else ReferenceCompletion(text)
 
 
 def _text(value: Any) -> str | None:
-    """A column's value as text: numbers and the like as Python writes them, nothing for lists and objects."""
+    """A column's value as text, by ``str``; None if it is blank, a list or an object."""
     if value is None or isinstance(value, (list, tuple, dict)):
         return None
     return str(value) if str(value).strip() else None

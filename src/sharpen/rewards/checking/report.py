@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The report of a check."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sharpen.rewards.checking.cheats import Cheat
 from sharpen.rewards.checking.probe import Trial
 
 SLOW_S = 1.0
-"""A completion that takes longer to score is pointed out."""
+"""A completion that takes longer to score is reported as slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The data's own answers. ``origin`` says where they come from and in what form, None where there are none.
+    """Results for the references. ``origin`` says where they come from and in what form, None if there are none.
 
     ``full`` of ``tried`` got a full reward; ``failed`` are the others, ``missing`` the rows without a reference.
     """
@@ -31,11 +31,11 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """How one cheat went. ``attempt`` is the way that was accepted on most rows, ``accepted`` of ``tried``; ``example``
-    is a completion that got a full reward (or did what the cheat is meant to do), None where none did. ``highest`` is
-    the highest reward that any attempt got, None where none got one. ``tried`` is 0 where the cheat cannot be made for
-    this data, or has no tokens that the policy could write."""
+class CheatResult:
+    """The result of one cheat. ``attempt`` is the variant that was accepted on most rows, ``accepted`` of ``tried``;
+    ``example`` is a completion that got a full reward (or had the cheat's effect), None if none did. ``highest`` is the
+    highest reward of all attempts, None if there is none. ``tried`` is 0 if the cheat does not apply to this data, or
+    if the policy's tokens cannot express it."""
 
     cheat: Cheat
     attempt: str | None
@@ -47,14 +47,14 @@ class Result:
 
     @property
     def passes(self) -> bool:
-        """Whether it was accepted more often than by luck. What may be right by luck may be so once."""
-        lucky = max(self.cheat.tolerated * self.tried, 1 if self.tried > 1 else 0) if self.cheat.tolerated else 0
-        return self.accepted > lucky
+        """Whether it was accepted more often than tolerated; if chance is tolerated at all, one row always is."""
+        by_chance = max(self.cheat.tolerated * self.tried, 1 if self.tried > 1 else 0) if self.cheat.tolerated else 0
+        return self.accepted > by_chance
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds for one completion; ``slowest`` is the completion that took longest."""
+    """Scoring time per completion; ``slowest`` is the completion that took longest."""
 
     completions: int
     median_s: float
@@ -67,17 +67,17 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a check found. ``errors`` are completions for which the reward raised: they would be recorded and left out.
-    ``stops`` are those at which a run would stop or hang. ``findings`` are the reasons why the reward is not sound,
-    a line each."""
+class RewardReport:
+    """The result of a check. ``errors`` are completions for which the reward raised: a run would record and skip them.
+    ``stops`` are those at which a run would stop or hang. ``findings`` are the reasons why the reward is not sound, one
+    line each."""
 
     reward: str
     data: str
     rows: int
     threshold: float
     references: References
-    results: tuple[Result, ...]
+    results: tuple[CheatResult, ...]
     timing: Timing
     errors: tuple[Trial, ...]
     stops: tuple[Trial, ...]

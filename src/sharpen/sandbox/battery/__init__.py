@@ -1,8 +1,6 @@
-"""Hostile programs and forged solutions, to see what a sandbox lets through on the machine at hand."""
+"""Hostile programs and forged solutions, and the harness that runs them and sees what a sandbox lets through."""
 
-from .attack import Attack
-from .check import LIMITS, Finding, Report, check_sandbox
-from .forgeries import FORGED
-from .hostile import ATTACKS
+from .attack import Attack, attacks
+from .check import LIMITS, PROGRAMS, BatteryReport, Finding, check_sandbox
 
-__all__ = ["ATTACKS", "FORGED", "LIMITS", "Attack", "Finding", "Report", "check_sandbox"]
+__all__ = ["LIMITS", "PROGRAMS", "Attack", "BatteryReport", "Finding", "attacks", "check_sandbox"]

@@ -1,4 +1,4 @@
-"""Hostile programs as data."""
+"""Hostile programs as data, and the text format they are written in."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _HEAD = re.compile(r"^#: (?P<name>.+?)(?P<harmless> \(harmless\))?$", re.MULTILI
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """A program that tries one thing a program must not do. `through(...)` is how it says that it could."""
+    """A program that tries one thing that programs must not do. It calls `through(...)` to report that it could."""
 
     group: str
     name: str
     source: str
     is_harmless: bool
-    """What it does to a machine that does not stop it, nobody would notice: it may run without isolation."""
+    """Does no damage even if nothing stops it, so it may run without isolation."""
 
 
 def attacks(group: str, text: str) -> Iterator[Attack]:
-    """The programs of a text, each under a line ``#: its name``, with ``(harmless)`` at the end where that is so."""
+    """Parse programs from a text: each starts with a line ``#: its name``, or ``#: its name (harmless)``."""
     heads = list(_HEAD.finditer(text))
     for head, end in zip(heads, [*(h.start() for h in heads[1:]), len(text)], strict=True):
         yield Attack(group, head["name"], text[head.end() : end].strip() + "\n", head["harmless"] is not None)

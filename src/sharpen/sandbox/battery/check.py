@@ -13,8 +13,8 @@ from sharpen.sandbox.sandbox import Isolation, Sandbox
 
 from . import grading
 from .attack import Attack
-from .forgeries import FORGED
-from .hostile import ATTACKS
+from .forged import FORGED
+from .hostile import HOSTILE
 from .prelude import prelude
 from .witness import Witness
 
@@ -22,34 +22,37 @@ LIMITS = Limits(
     wall_s=1.5, cpu_s=2, memory_bytes=512 << 20, output_bytes=1 << 20, files_bytes=4 << 20, files=100, threads=16
 )
 _SLACK_S = 10.0
-"""How much longer than its limits a program may take to go away, on a busy machine."""
+"""How long a program may take to disappear after its time limit, on a busy machine."""
+
+PROGRAMS: tuple[Attack, ...] = (*HOSTILE, *FORGED)
+"""What `check_sandbox` runs by default. ``tests/sandbox/battery`` has many more."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What one program came to."""
+    """The outcome of one program."""
 
     attack: Attack
     through: tuple[str, ...]
-    """What got through, in words; nothing, if the sandbox held."""
+    """What got through, in words; empty if the sandbox held."""
     result: Result | None
-    """How a hostile program ended; None for a forged solution, or where the sandbox failed."""
+    """How a hostile program ended; None for a forged solution, or if the sandbox failed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """What the battery found."""
+class BatteryReport:
+    """The outcome of the battery."""
 
     isolation: Isolation
     findings: tuple[Finding, ...]
 
     @property
     def got_through(self) -> tuple[Finding, ...]:
-        """Those that did what they must not."""
+        """The findings of programs that got through."""
         return tuple(finding for finding in self.findings if finding.through)
 
     def groups(self) -> dict[str, tuple[int, int]]:
-        """Group → programs, and how many of them got through."""
+        """Group → number of programs, and how many of them got through."""
         through = Counter(finding.attack.group for finding in self.got_through)
         return {
             group: (count, through[group])
@@ -59,43 +62,41 @@ class Report:
 
 def check_sandbox(
     sandbox: Sandbox,
-    programs: Sequence[Attack] | None = None,
+    programs: Sequence[Attack] = PROGRAMS,
     *,
     limits: Limits = LIMITS,
-    told: Callable[[Finding], None] | None = None,
-) -> Report:
-    """Run hostile programs and forged solutions, and see whether anything happened that must not.
+    on_finding: Callable[[Finding], None] | None = None,
+) -> BatteryReport:
+    """Run hostile programs and forged solutions, and report everything that got through.
 
-    Without isolation only the harmless ones are run, which show what the sandbox is for.
+    Without isolation only the harmless ones run, to show what the sandbox is for.
 
     Args:
-        programs: all of them by default.
-        told: called with each finding as it comes.
+        on_finding: called after each program.
 
     Raises:
-        SandboxError: this machine cannot give the level asked for, or an honest solution does not pass.
+        SandboxError: the isolation level is not available on this machine, or an honest solution does not pass.
     """
-    chosen: Sequence[Attack] = (*ATTACKS, *FORGED) if programs is None else programs
     if sandbox.isolation is Isolation.NONE:
-        chosen = [attack for attack in chosen if attack.is_harmless]
+        programs = [attack for attack in programs if attack.is_harmless]
     _check_honest(sandbox)
     findings: list[Finding] = []
     with Witness() as witness:
         lines = prelude(witness.targets)
-        for attack in chosen:
+        for attack in programs:
             if attack.group.startswith("forged"):
                 finding = _try_forged(sandbox, attack, limits)
             else:
                 finding = _try_hostile(sandbox, attack, lines, witness, limits)
-                lines = prelude(witness.targets)  # a victim that was ended has been replaced
+                lines = prelude(witness.targets)  # a killed victim has been replaced
             findings.append(finding)
-            if told is not None:
-                told(finding)
-    return Report(sandbox.isolation, tuple(findings))
+            if on_finding is not None:
+                on_finding(finding)
+    return BatteryReport(sandbox.isolation, tuple(findings))
 
 
 def _try_hostile(sandbox: Sandbox, attack: Attack, lines: str, witness: Witness, limits: Limits) -> Finding:
-    witness.look()
+    witness.snapshot()
     started = time.monotonic()
     try:
         result = sandbox.run(lines + attack.source, limits=limits)
@@ -103,7 +104,7 @@ def _try_hostile(sandbox: Sandbox, attack: Attack, lines: str, witness: Witness,
         return Finding(attack, (f"the sandbox failed: {error}", *witness.effects()), None)
     took_s = time.monotonic() - started
     through = witness.effects(result.stdout, result.stderr)
-    through += list(_said(result.stdout))
+    through += _claims(result.stdout)
     if not result.stdout.startswith(b"begun"):
         through.append(f"it never began: {result.stderr[-200:]!r}")
     if took_s > limits.wall_s + _SLACK_S:
@@ -123,8 +124,8 @@ def _try_forged(sandbox: Sandbox, attack: Attack, limits: Limits) -> Finding:
     return Finding(attack, ("it was counted as right",) if passed else (), None)
 
 
-def _said(stdout: bytes) -> list[str]:
-    """What the program says that it could do."""
+def _claims(stdout: bytes) -> list[str]:
+    """What the program reports that it could do."""
     return [
         "it says: " + line.removeprefix(b"THROUGH").strip().decode(errors="replace")[:100]
         for line in stdout.split(b"\n")
@@ -133,7 +134,7 @@ def _said(stdout: bytes) -> list[str]:
 
 
 def _check_honest(sandbox: Sandbox) -> None:
-    """A sandbox that lets nothing pass would look safe."""
+    """Honest solutions must pass: a sandbox in which nothing passes would look safe."""
     for group, source in (
         ("forged tests", grading.HONEST),
         ("forged calls", grading.HONEST),

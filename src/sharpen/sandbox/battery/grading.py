@@ -1,4 +1,4 @@
-"""How solutions are graded: the questions, the right answers, and whether a solution is counted as right."""
+"""How forged solutions are graded: the task, its expected answers, and whether a solution passes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HONEST_PROGRAM = "input()\nprint(sum(map(int, input().split())))\n"
 
 
 def passes(sandbox: Sandbox, attack: Attack, limits: Limits) -> bool:
-    """Whether the solution is counted as right, in the way of its group."""
+    """Whether the solution passes, tested in the way of its group: `check`, `call` or `run`."""
     if attack.group == "forged tests":
         return sandbox.check(TESTS, attack.source, entry_point="total", limits=limits).passed
     if attack.group == "forged calls":

@@ -1,4 +1,4 @@
-"""What stands before every hostile program: where the things are that it must not reach, and raw system calls."""
+"""Code prepended to every hostile program: the addresses of its targets, and helpers for raw system calls."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sharpen.sandbox.inside.syscalls import MACHINES
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What hostile programs aim at. All of it is on this machine, and made for them."""
+    """What hostile programs aim at. All of it is on this machine and was created for them."""
 
     canary: str
-    """A file that anyone may read, with a secret in it."""
+    """A world-readable file with a secret in it."""
     outside: str
-    """A folder where anyone may write."""
+    """A world-writable folder."""
     tcp_port: int
     udp_port: int
     unix_path: str
@@ -37,7 +37,7 @@ def through(what=""):
     os.write(1, ("\\nTHROUGH " + str(what) + "\\n").encode())
 
 def raw(name, *arguments):
-    """A system call past the C library: (result, errno). None is there on every machine."""
+    """A system call by number: (result, errno). ENOSYS if this architecture does not have it."""
     if name not in NUMBERS:
         return -1, 38
     libc = ctypes.CDLL(None, use_errno=True)
@@ -47,13 +47,13 @@ def raw(name, *arguments):
     return result, ctypes.get_errno()
 
 def refused(name, *arguments):
-    """Nobody but the filter answers EPERM (or, as if there were no such call, ENOSYS) to these arguments."""
+    """Only the seccomp filter answers EPERM or ENOSYS to these arguments; anything else got through."""
     result, error = raw(name, *arguments)
     if result >= 0 or error not in (1, 38):
         through(f"{{name}}: {{result}}, errno {{error}}")
 
 def not_made(name, *arguments):
-    """The kernel fails with these arguments, and the filter answers with success instead of making the call."""
+    """The kernel would fail with these arguments; the filter reports success without making the call."""
     result, error = raw(name, *arguments)
     if result != 0:
         through(f"{{name}}: {{result}}, errno {{error}}")
@@ -89,7 +89,7 @@ pwritev2 328 287 | madvise 28 233 | mmap 9 222 | membarrier 324 283 | close_rang
 
 
 def prelude(targets: Targets) -> str:
-    """The lines to put before a program."""
+    """The code to prepend to a program."""
     column = 1 + MACHINES.index(os.uname().machine)
     entries = [entry.split() for entry in _NUMBERS.replace("\n", "|").split("|") if entry.strip()]
     numbers = {entry[0]: int(entry[column]) for entry in entries if entry[column] != "-"}

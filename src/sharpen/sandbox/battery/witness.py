@@ -1,4 +1,4 @@
-"""What hostile programs aim at, and whether anything happened to it."""
+"""The targets of hostile programs, and what happened to them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sharpen.sandbox.inside import linux
 from .prelude import Targets
 
 _ENVIRONMENT_NAME = "SHARPEN_SANDBOX_CANARY"
-_SUBREAPER = 36  # prctl: orphans among our descendants become our children, so that none can hide
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphaned descendants become our children, so that none can hide
 _LEAVING_S = 5.0
 
 
 class Witness:
-    """Canaries, listeners and a victim, for one hostile program after another. A context manager."""
+    """Canary files, listening sockets and a victim process, for hostile programs run in turn. A context manager."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_hex(16)
@@ -57,7 +57,7 @@ class Witness:
 
     @property
     def targets(self) -> Targets:
-        """Where everything is, for the programs."""
+        """The addresses of everything, for the programs."""
         return Targets(
             canary=str(self._folder / "canary"),
             outside=str(self._outside),
@@ -69,15 +69,15 @@ class Witness:
             trainer_pid=os.getpid(),
         )
 
-    def look(self) -> None:
-        """Take what is there now as the state before a program."""
+    def snapshot(self) -> None:
+        """Record the processes that exist before a program."""
         self._known = _descendants()
 
     def effects(self, *written: bytes) -> list[str]:
-        """What happened since `look`, in words; then everything is as before.
+        """What happened since `snapshot`, in words. Restores everything.
 
         Args:
-            written: what came out of the program.
+            written: the output of the program.
         """
         found = [f"the secret came out of the {where}" for where in self._secrets(written)]
         found += self._visitors()
@@ -157,7 +157,7 @@ class Witness:
         return [f"outside its folder it changed {', '.join(changed)}"] if changed else []
 
     def _leftovers(self) -> list[str]:
-        """Processes of the program that do not go away; they are ended here."""
+        """Processes of the program that do not end by themselves; kills them."""
         until = time.monotonic() + _LEAVING_S
         while left := _descendants() - self._known - {self._victim.pid}:
             if time.monotonic() > until:
@@ -177,7 +177,7 @@ class Witness:
 
 
 def _picture(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Each file: mode, owner, size, time of the last change of anything, content."""
+    """Name → mode, owner, size, ctime and content of each file."""
     seen: dict[str, tuple[object, ...]] = {}
     for path in folder.iterdir():
         stat = path.lstat()
@@ -187,7 +187,7 @@ def _picture(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def _state(pid: int) -> str:
-    """The state of a process once it has met every signal that was sent to it."""
+    """The state of a process after all its pending signals were delivered."""
     try:
         while True:
             status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

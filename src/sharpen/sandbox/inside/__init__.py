@@ -1,4 +1,4 @@
-"""What runs inside: the zygote, the supervisors and the jobs. Standard library only.
+"""The code that runs inside: the zygote, the supervisors and the jobs. Standard library only.
 
-`start.py` loads this folder under a name of its own, so nothing here may import the package it lies in.
+`start.py` loads this folder under another name, so nothing here may import the package that contains it.
 """

@@ -1,6 +1,6 @@
-"""Tests written as code, with the functions that they test in another process.
+"""Tests written as code, with the functions under test in another process.
 
-The tests see of the candidate what it answers, as plain data, and what it raises, as an exception of a builtin class.
+The tests see only the candidate's return values, as plain data, and its exceptions, as builtin exception classes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .programs import REPLIES_FD, REQUESTS_FD, RESULTS_FD, describe, execute, op
 PASSED, FAILED, UNUSABLE = "passed", "failed", "unusable"
 
 _CALLED_OFF = (StopIteration, StopAsyncIteration)
-"""These would end a loop of the tests, as in `for x in map(candidate, ...)`, without failing it."""
+"""These would silently end a loop of the tests, such as `for x in map(candidate, ...)`."""
 
 
 class CandidateError(Exception):
-    """The candidate raised an exception of its own class, or answered with what is no plain data."""
+    """The candidate raised an exception of its own class, or returned a value that is not plain data."""
 
 
 class CandidateEnded(BaseException):
-    """There is no candidate any more to call. Not even a bare `except` of the tests saves the verdict."""
+    """The candidate is gone. The verdict is a failure even if a bare `except` in the tests catches this."""
 
 
 class Link:
@@ -36,12 +36,12 @@ class Link:
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self.ended: str | None = None
-        """Why the candidate cannot pass any more."""
+        """Why the candidate can no longer pass."""
         self.unusable: str | None = None
         """Why these tests cannot be run here."""
 
     def function(self, name: str) -> Callable[..., Any]:
-        """A function that asks the candidate."""
+        """A function that calls the candidate's function of that name."""
 
         def ask(*arguments: Any, **keywords: Any) -> Any:
             with self._lock:
@@ -57,7 +57,7 @@ class Link:
         try:
             request = plain.encode([name, list(arguments), keywords])
         except plain.NotPlain as error:
-            self.unusable = f"they call {name} with an argument that is no plain data: {error}"
+            self.unusable = f"they call {name} with an argument that is not plain data: {error}"
             raise CandidateEnded from None
         if self.ended is not None:
             raise CandidateEnded
@@ -70,14 +70,14 @@ class Link:
         except plain.TooCostly as error:
             return False, refusal(error)
         except (ValueError, TypeError) as error:  # NotPlain is a ValueError
-            self._end(f"the candidate's process sent no answer: {error}")
+            self._end(f"the candidate's process sent no valid answer: {error}")
         return is_value, what
 
     def _exception(self, said: Any) -> BaseException:
         try:
             message, arguments, classes = str(said["message"]), list(said["arguments"]), list(said["classes"])
         except (TypeError, KeyError, ValueError):
-            self._end("the candidate's process sent no answer")
+            self._end("the candidate's process sent no valid answer")
         known = [kind for name in classes if isinstance(kind := vars(builtins).get(str(name)), type)]
         kinds = [kind for kind in known if issubclass(kind, BaseException)]
         if not kinds or not issubclass(kinds[0], Exception):
@@ -98,7 +98,7 @@ class Link:
 
 
 def run_tests(payload: bytes, limits: Limits) -> NoReturn:
-    """Run the tests and send the verdict: [passed or failed or unusable, why]."""
+    """Run the tests and send the verdict: [PASSED, FAILED or UNUSABLE, reason]."""
     open_standard_streams()
     request = plain.decode(payload)
     link = Link(limits.output_bytes)
@@ -111,7 +111,7 @@ def _verdict(request: dict[str, Any], link: Link) -> tuple[str, str]:
     try:
         execute(request["preamble"].encode("utf-8", "surrogatepass"), namespace, "preamble.py")
         tests = compile(request["tests"], "tests.py", "exec", dont_inherit=True)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the candidate has no part in it
+    except BaseException as error:  # noqa: BLE001 - any exception here is not the candidate's fault
         return UNUSABLE, _told(error)
     for name in request["functions"]:
         first, *rest = name.split(".")
@@ -119,7 +119,7 @@ def _verdict(request: dict[str, Any], link: Link) -> tuple[str, str]:
         namespace[first] = type(first, (), {rest[0]: staticmethod(function)}) if rest else function
     try:
         exec(tests, namespace)
-    except BaseException as error:  # noqa: BLE001 - every end but the last line's is a failure
+    except BaseException as error:  # noqa: BLE001 - anything but reaching the last line is a failure
         verdict = FAILED, _told(error)
     else:
         verdict = PASSED, ""

@@ -1,4 +1,4 @@
-"""Python's collector of cyclic garbage, held still while there is much that is no garbage."""
+"""Pauses Python's cyclic garbage collector while many live objects are created."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _was_enabled = False
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """No automatic collection in the whole process until the last of the threads that are here leaves.
+    """Disable automatic collection in the whole process until the last thread leaves this context.
 
-    It otherwise goes through a million new lists, none of them garbage, again and again.
+    The collector would otherwise scan a million new lists, none of them garbage, again and again.
     """
     global _paused, _was_enabled
     with _lock:

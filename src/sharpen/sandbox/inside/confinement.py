@@ -1,4 +1,4 @@
-"""The three levels of isolation: what the zygote gives up once, and what each job gives up before its program runs."""
+"""The three levels of isolation: what the zygote drops once, and what each job drops before its program runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from . import landlock, linux, root, seccomp, visible
 from .limits import Limits
 
 FIRST_LEVEL_FD, LAST_LEVEL_FD = 40, 44
-"""Where a level keeps its descriptors, so that a job's own can lie below."""
+"""A level's descriptors are kept here, above those of a job."""
 
 _USERS = range(1_879_048_192, 1_879_048_192 + (1 << 16))
-"""At the level landlock, root makes every job a user of its own."""
-_STACK_BYTES = 64 << 20  # of the first thread; programs that recurse deep need more than the usual 8 MiB
+"""User ids: at the level landlock, root runs every job as a different user."""
+_STACK_BYTES = 64 << 20  # of the main thread; deep recursion needs more than the usual 8 MiB
 _FIRST_TO_GO = "1000"
-"""Where the machine runs out of memory, the kernel ends a job and not its supervisor, or the trainer."""
+"""oom_score_adj: when the machine runs out of memory, the kernel kills a job, not its supervisor or the trainer."""
 
 _HEADROOM = 64  # threads that an ordinary user's other processes may start while a job is counted as one of them
 
 
 class Unconfined:
-    """No isolation at all: limits of resources only. For programs that one would run anyway."""
+    """No isolation, only resource limits. For programs that you would run anyway."""
 
     def enter(self) -> None:
         """Called once, in the zygote."""
@@ -37,16 +37,16 @@ class Unconfined:
         """Called in a job's supervisor, before it forks the job."""
 
     def threads_limit(self, limits: Limits) -> int | None:
-        """RLIMIT_NPROC of the job, or None where the kernel counts others with it."""
+        """RLIMIT_NPROC of the job, or None if the kernel would count other processes too."""
         return None
 
     def close_job(self, job: int) -> Callable[[], None]:
-        """Called in the job itself as its last act but one; what it returns is the last."""
+        """Called in the job itself, last but one before the program. The returned function is called last."""
         return lambda: None
 
 
 class Namespaces(Unconfined):
-    """Everything the kernel has: namespaces, a root of its own, Landlock, the filter."""
+    """Full isolation: namespaces, a private root, Landlock, the filter."""
 
     def __init__(self) -> None:
         self._proc_fd = -1
@@ -56,7 +56,7 @@ class Namespaces(Unconfined):
     def enter(self) -> None:
         self._proc_fd = _lift(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         root.enter(self._proc_fd)
-        self._filter = seccomp.program(1, own_files=True)  # a job is the first process of its own id space
+        self._filter = seccomp.program(1, own_files=True)  # a job has PID 1 in its own namespace
 
     def open_job(self, limits: Limits) -> None:
         uid, gid = os.getuid(), os.getgid()
@@ -66,7 +66,7 @@ class Namespaces(Unconfined):
         linux.mount("work", root.WORK, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, options)
 
     def threads_limit(self, limits: Limits) -> int | None:
-        return limits.threads + 2  # counted in the job's own user namespace: the supervisor, and the first thread
+        return limits.threads + 2  # in the job's user namespace, plus the supervisor and the main thread
 
     def close_job(self, job: int) -> Callable[[], None]:
         root.write(self._proc_fd, "self/oom_score_adj", _FIRST_TO_GO)
@@ -76,7 +76,7 @@ class Namespaces(Unconfined):
         _forbid_huge_pages()
 
         def confine() -> None:
-            if self._has_landlock:  # a second wall: the root holds nothing else
+            if self._has_landlock:  # a second barrier: the root contains nothing else
                 landlock.restrict_to([("/", landlock.READ), (root.WORK, landlock.WORK), ("/dev", landlock.DEVICE)])
             seccomp.install(self._filter)
 
@@ -84,7 +84,7 @@ class Namespaces(Unconfined):
 
 
 class Landlock(Unconfined):
-    """Where user namespaces are not allowed: Landlock and the filter. Nothing can be written, not even in /tmp."""
+    """For machines without user namespaces: Landlock and the filter. Nothing is writable, not even /tmp."""
 
     def __init__(self) -> None:
         self._rules_fd = -1
@@ -137,7 +137,7 @@ LEVELS: dict[str, type[Unconfined]] = {"namespaces": Namespaces, "landlock": Lan
 
 
 def set_limits(limits: Limits, threads: int | None) -> None:
-    """The kernel's limits of resources, which cannot be raised again."""
+    """Set the kernel's resource limits, which cannot be raised again."""
     cpu_s = -int(-limits.cpu_s // 1)
     wanted = {
         "RLIMIT_CPU": cpu_s,
@@ -160,15 +160,15 @@ def set_limits(limits: Limits, threads: int | None) -> None:
 
 
 def _forbid_huge_pages() -> None:
-    """Of a huge page the whole stays in memory while any part is mapped, and the limit counts that part only."""
+    """A huge page stays in memory as a whole while any part is mapped, but the limit counts only that part."""
     linux.prctl(linux.PR_SET_THP_DISABLE, 1)
 
 
 def _users_to_become() -> range:
-    """The ids that root gives to jobs; none for an ordinary user, nor for the root of a container that is one outside.
+    """The user ids for jobs. Empty for an ordinary user, and for container root that is an ordinary user outside.
 
     Raises:
-        OSError: real root, but without the right to become somebody else.
+        OSError: real root, but without the right to become another user.
     """
     if os.getuid() != 0:
         return range(0)

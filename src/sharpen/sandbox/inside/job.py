@@ -1,4 +1,4 @@
-"""The job's own process, up to the point where the program that nobody trusts takes over."""
+"""The job's own process, up to the point where the untrusted program takes over."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Pipes:
 def run_job(
     level: Unconfined, job: int, limits: Limits, pipes: Pipes, kind: str, payload: bytes, extra_fds: list[int]
 ) -> NoReturn:
-    """Give everything up, then run the program. Does not return."""
+    """Drop all privileges, then run the program. Does not return."""
     setup_fd = pipes.setup_write
     try:
         setup_fd = _arrange_descriptors(pipes, extra_fds)
@@ -67,7 +67,7 @@ def run_job(
         gone.register(setup_fd, 0)
         if gone.poll(0):  # the supervisor died before its death could be noticed
             os._exit(1)
-    except Exception:  # noqa: BLE001 - whatever it is, the parent must learn that the program never ran
+    except Exception:  # noqa: BLE001 - report any error: the parent must learn that the program never ran
         os.write(setup_fd, traceback.format_exc().encode()[-4000:])
         os._exit(1)
     os.close(setup_fd)
@@ -75,7 +75,7 @@ def run_job(
 
 
 def _arrange_descriptors(pipes: Pipes, extra_fds: list[int]) -> int:
-    """0, 1, 2, the results, what was given besides, the pipe for errors; nothing else is left but the level's own."""
+    """Keep 0, 1, 2, the results, the extra ones, the setup pipe (returned), and the level's own; close all others."""
     inner = (*pipes.inner[:4], *extra_fds, pipes.setup_write)
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LAST_LEVEL_FD + 1) for fd in inner]
     for number, fd in enumerate(moved):

@@ -1,4 +1,4 @@
-"""Landlock: which files a process may open, given up for good."""
+"""Landlock: irrevocably restricts which files a process may open."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _LOG_SAME_EXEC_OFF = 1
 
 
 def version() -> int:
-    """Landlock's version in this kernel.
+    """This kernel's Landlock ABI version.
 
     Raises:
-        OSError: there is none, or it is off.
+        OSError: Landlock is missing or off.
     """
     return syscall("landlock_create_ruleset", None, 0, _VERSION)
 
 
 def is_there() -> bool:
-    """Whether this kernel has it, and it is on."""
+    """Whether this kernel has Landlock switched on."""
     try:
         return version() >= 1
     except OSError:
@@ -38,7 +38,7 @@ def is_there() -> bool:
 
 
 def ruleset(rules: Iterable[tuple[str, int]]) -> int:
-    """A descriptor of rules: all that the kernel can govern is refused, but for (path, rights) given.
+    """Descriptor of a ruleset that refuses everything Landlock can govern except the given (path, rights).
 
     Files from version 1 on; TCP from 4; signals to other processes and abstract sockets from 6.
     """
@@ -61,15 +61,15 @@ def ruleset(rules: Iterable[tuple[str, int]]) -> int:
 
 
 def restrict(rules_fd: int) -> None:
-    """Give up all that the rules do not allow; needs no_new_privs.
+    """Apply the ruleset to this process. Needs no_new_privs.
 
-    What is refused is not written to the machine's audit log, which a program could fill (from version 7).
+    From version 7 on, refusals are not written to the machine's audit log, which a program could fill.
     """
     syscall("landlock_restrict_self", rules_fd, _LOG_SAME_EXEC_OFF if version() >= 7 else 0)
 
 
 def restrict_to(rules: Iterable[tuple[str, int]]) -> None:
-    """Make rules and live by them."""
+    """Make a ruleset and apply it."""
     rules_fd = ruleset(rules)
     restrict(rules_fd)
     os.close(rules_fd)

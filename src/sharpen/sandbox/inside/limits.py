@@ -1,4 +1,4 @@
-"""What one job may use."""
+"""The resource limits of a job."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one job may use; going beyond a limit ends the job, or fails the call that asked for more."""
+    """Resource limits of one job. Exceeding one ends the job, or fails the call that asked for more."""
 
     wall_s: float = 10.0
-    """Seconds from the start of the program to its end."""
+    """Wall-clock seconds from the start of the program to its end."""
     cpu_s: float = 10.0
-    """Seconds of processor time of all its threads together, counted in whole seconds, rounded up."""
+    """Processor seconds of all threads together, rounded up to whole seconds."""
     memory_bytes: int = 1 << 30
-    """Address space, the interpreter's own (about 40 MB) included."""
+    """Address space, including the interpreter's own (about 40 MB)."""
     output_bytes: int = 4 << 20
-    """The most that each of standard output, standard error and the results may hold."""
+    """Limit for each of standard output, standard error and the results."""
     files_bytes: int = 16 << 20
-    """What all files of the working folder may hold; each 4096 bytes begun count whole."""
+    """Total size of all files in the working folder, each rounded up to 4096 bytes."""
     files: int = 256
     """Files and folders in the working folder."""
     threads: int = 16
     """Threads besides the first."""
     call_s: float | None = None
-    """The longest wait for the result of one call of `Sandbox.call`; none but `wall_s` by default."""
+    """Longest wait for the result of one call in `Sandbox.call`, in seconds. By default only `wall_s` applies."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -1,4 +1,4 @@
-"""The calls of Linux that Python's `os` lacks."""
+"""Linux system calls that Python's `os` lacks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def syscall(name: str, *arguments: Argument) -> int:
     """Make a system call by name.
 
     Raises:
-        OSError: it failed, or this machine's number of it is not known; the message names it.
+        OSError: it failed, or its number on this machine is unknown. The message names the call.
     """
     if name not in _numbers:
         raise OSError(errno.ENOSYS, f"{name}: not known on {sys.platform}, {os.uname().machine}")
@@ -54,12 +54,12 @@ def syscall(name: str, *arguments: Argument) -> int:
 
 
 def prctl(option: int, value: int) -> None:
-    """Set one attribute of the process."""
+    """Set a process attribute."""
     syscall("prctl", option, value, 0, 0, 0)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    """Mount a file system; the message of the `OSError` names the target."""
+    """Mount a file system. The `OSError` names the target."""
     try:
         syscall("mount", source.encode(), os.fsencode(target), kind.encode(), flags, options.encode())
     except OSError as error:
@@ -67,7 +67,7 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def restrict_mount(target: str, attributes: int, *, recursive: bool) -> None:
-    """Add attributes to a mount; none is taken away."""
+    """Add attributes to a mount, keeping those it has."""
     wanted = attributes.to_bytes(8, "little") + bytes(24)
     flags = AT_RECURSIVE if recursive else 0
     try:
@@ -77,7 +77,7 @@ def restrict_mount(target: str, attributes: int, *, recursive: bool) -> None:
 
 
 def set_capabilities(*kept: int) -> None:
-    """Keep these capabilities, permitted and in effect, and no other."""
+    """Keep only these capabilities, permitted and effective."""
     mask = sum(1 << capability for capability in kept).to_bytes(8, "little")
     low, high = mask[:4], mask[4:]
     header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)

@@ -1,10 +1,10 @@
-"""Plain data as JSON: all that passes between a program that nobody trusts and everybody else.
+"""Plain data as JSON: the only data exchanged with untrusted programs.
 
-What JSON lacks is an object with one key, the name of the type. A value comes out as exactly a builtin type,
-whatever class it was of, so that no method of its own comes with it.
+Types that JSON lacks become an object with one key, the type's name. Values are decoded to exactly a builtin type,
+whatever their class was, so that none of their own methods come along.
 
-Decoding takes time in proportion to the bytes, and so does comparing what was decoded with values of the same types.
-Refused is what would take longer:
+Decoding takes time linear in the bytes, and so does comparing the result with values of the same types. Values that
+would take longer are refused:
 
 - an integer in more decimal digits than `encode` writes: to read them takes quadratic time;
 - long numbers in a `Fraction`, which is reduced, and in a `range`, whose length is a quotient; a very long `Decimal`;
@@ -33,34 +33,32 @@ from . import collector
 MAX_ITEMS_OF_AN_ITERATOR = 100_000
 _MAX_ALIKE = 64
 _MAX_BITS = 80_000
-"""Of the numbers that make a fraction or a range."""
+"""Of the numbers in a fraction or a range."""
 _MAX_BITS_BESIDE_DECIMALS = 4_000
-"""Of the numbers in a set, or in the keys of a dict, that also holds a `Decimal`."""
+"""Of the numbers in a set, or among the keys of a dict, that also contains a `Decimal`."""
 _MAX_DIGITS = 10_000
 """Of a `Decimal`."""
 _MAX_STEPS = 200_000_000
-"""Steps along such paths in all tables of a message together: most of a second."""
+"""Probe steps in all hash tables of a message together: most of a second."""
 _SMALL = 1 << 20
-"""There are too few integers below this to make such a path of."""
+"""There are too few integers below this to build such a path."""
 _JSON_INTEGER = 1 << 62
 _JSON_INTEGER_CHARACTERS = len(str(-_JSON_INTEGER))
 
 
 class NotPlain(ValueError):
-    """The value, or what claims to be one, is not plain data."""
+    """A value, or the encoding of one, is not plain data."""
 
 
 class TooCostly(NotPlain):
-    """It would be plain data, but would take far more time than in proportion to its bytes."""
+    """Plain data that would take far more than linear time to decode or compare."""
 
 
 def encode(value: Any) -> bytes:
-    """The value as bytes.
-
-    An iterator is read to its end, and comes out as an iterator.
+    """Encode a value as bytes. An iterator is read to its end, and decoded as an iterator.
 
     Raises:
-        NotPlain: something in it is of no type that is known here, or it is nested too deep.
+        NotPlain: it contains an unsupported type, or is nested too deep.
     """
     try:
         return json.dumps(_write(value), separators=(",", ":"), allow_nan=False).encode()
@@ -69,11 +67,11 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """What was encoded, from a source that may be hostile.
+    """Decode a value from a source that may be hostile.
 
     Raises:
-        NotPlain: the bytes are nothing that `encode` writes.
-        TooCostly: they are one of the few values that are refused, see above.
+        NotPlain: `encode` does not write such bytes.
+        TooCostly: the value is one of those refused, see above.
     """
     try:
         with collector.paused():
@@ -134,10 +132,10 @@ _WRITERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 
 @dataclasses.dataclass(slots=True)
 class _Held:
-    """What makes it costly to compare items of sets, or keys, with others of the same hash."""
+    """What makes items of sets, or keys, costly to compare with others of the same hash."""
 
     alike: int = 1
-    """How many items of one frozenset have the same hash, times as many of a frozenset among these items, and so on."""
+    """How many items of a frozenset share a hash, times the same number of a frozenset among them, and so on."""
     bits: int = 0
     """Of the longest integer."""
     decimals: bool = False
@@ -149,7 +147,7 @@ class _Held:
 
 
 class _Reader:
-    """Makes values of JSON's objects, the inner ones first."""
+    """Builds values from JSON objects, inner ones first."""
 
     def __init__(self) -> None:
         self._held_by: dict[int, _Held] = {}
@@ -157,7 +155,7 @@ class _Reader:
         self._steps = 0
 
     def read(self, pairs: list[tuple[str, Any]]) -> Any:
-        """What an object of JSON stands for."""
+        """The value that a JSON object encodes."""
         ((name, inner),) = pairs
         kind, make = _READERS[name]
         _require(kind, inner)
@@ -179,17 +177,17 @@ class _Reader:
         return dict(made)
 
     def _table_of(self, items: list[Any]) -> _Held:
-        """What the items hold, if a table of them can be made in linear time, and compared with another."""
+        """Check that a table of the items can be built and compared in linear time; return what they hold."""
         self._steps += len(items) * sum(map(_has_a_chosen_hash, items))
         if self._steps > _MAX_STEPS:
-            raise TooCostly("very many items of sets, or keys, other than text and small integers")
+            raise TooCostly("very many items of sets, or dict keys, other than text and small integers")
         held = self._held(items)
-        # Sorted and not counted in a table: one of these hashes is what they may be made for.
+        # Sorted, not counted in a dict: an attacker may have chosen these hashes to collide in one.
         held.alike *= max((len(list(same)) for _, same in groupby(sorted(map(hash, items)))), default=1)
         if held.alike > _MAX_ALIKE:
-            raise TooCostly("many items of a set, or keys, with the same hash")
+            raise TooCostly("many items of a set, or dict keys, with the same hash")
         if held.decimals and held.bits > _MAX_BITS_BESIDE_DECIMALS:
-            raise TooCostly("a set, or keys, with both a decimal and a number that is very large")
+            raise TooCostly("a set, or dict keys, with both a decimal and a very large number")
         return held
 
     def _held(self, items: Iterable[Any]) -> _Held:
@@ -209,7 +207,7 @@ class _Reader:
 
 
 def _has_a_chosen_hash(item: Any) -> bool:
-    """Whether a program can give an item any hash. That of text and bytes is made with a secret."""
+    """Whether a program can choose the item's hash. Text and bytes are hashed with a secret."""
     kind = type(item)
     return kind is not str and kind is not bytes and not (kind is int and -_SMALL < item < _SMALL)
 
@@ -227,7 +225,7 @@ def _read_complex(parts: list[Any]) -> complex:
 
 
 def _integers(numbers: list[Any]) -> list[int]:
-    """Those that are computed with."""
+    """Check integers that are computed with."""
     for number in numbers:
         _require(int, number)
         if number.bit_length() > _MAX_BITS:
@@ -243,7 +241,7 @@ def _json_integer(digits: str) -> int:
 
 def _require(kind: type, value: Any) -> None:
     if type(value) is not kind:
-        raise NotPlain(f"a value of type {type(value).__name__} where {kind.__name__} should be")
+        raise NotPlain(f"expected {kind.__name__}, not {type(value).__name__}")
 
 
 _READERS: dict[str, tuple[type, Callable[[_Reader, Any], Any]]] = {

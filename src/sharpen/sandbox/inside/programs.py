@@ -1,4 +1,4 @@
-"""The kinds of job: what runs in a job's process once it is confined. Each ends the process."""
+"""The kinds of job: what runs in a job's process once it is confined. Each one ends the process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .limits import Limits
 
 RESULTS_FD = 3
 REQUESTS_FD, REPLIES_FD = 4, 5
-"""Between the tests' process and the candidate's: calls one way, what came of them the other."""
+"""Between the tests' and the candidate's process: calls one way, outcomes the other."""
 
 FILE_NAME = "program.py"
 MODULE_NAME = "solution"
@@ -34,7 +34,7 @@ def run_program(source: bytes, limits: Limits) -> NoReturn:
 
 
 def call_function(payload: bytes, limits: Limits) -> NoReturn:
-    """Run the source, then call its function once for each list of arguments; results go out one by one."""
+    """Run the source, then call its function for each list of arguments, sending results one by one."""
     open_standard_streams()
     request = plain.decode(payload)
 
@@ -69,24 +69,24 @@ def serve_candidate(payload: bytes, limits: Limits) -> NoReturn:
 
 
 def outcome(function: Callable[[], Any]) -> bytes:
-    """What came of a call: [true, value] or [false, what was raised]."""
+    """The outcome of a call: [true, value] or [false, description of the exception]."""
     try:
         value = function()
         try:
             return plain.encode([True, value])
         except plain.NotPlain as error:
             return plain.encode([False, refusal(error)])
-    except BaseException as error:  # noqa: BLE001 - whatever a program raises is its result
+    except BaseException as error:  # noqa: BLE001 - anything a program raises is its result
         return plain.encode([False, describe(error)])
 
 
 def refusal(error: plain.NotPlain) -> dict[str, Any]:
-    """As `describe`, but not as the ValueError that it is here: tests may expect one of the candidate."""
+    """As `describe`, but hiding that it is a ValueError: tests may expect one from the candidate."""
     return {"message": str(error), "arguments": [], "classes": ["NotPlain", "Exception"]}
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as plain data: its message, its arguments, the names of its classes, the nearest first."""
+    """An exception as plain data: its message, its arguments, and its class names in MRO order."""
     try:
         message = str(error)[:_MESSAGE_CHARACTERS]
     except Exception:  # noqa: BLE001 - a program's own exception may do anything here
@@ -102,7 +102,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def execute(source: bytes, namespace: dict[str, Any], file_name: str) -> None:
-    """Run a source in a namespace; tracebacks show its lines."""
+    """Run source code in a namespace. Tracebacks show its lines."""
     text = source.decode("utf-8", "surrogatepass")
     linecache.cache[file_name] = (len(text), None, text.splitlines(keepends=True), file_name)
     exec(compile(text, file_name, "exec", dont_inherit=True), namespace)
@@ -117,7 +117,7 @@ def _execute(source: bytes, module_name: str) -> dict[str, Any]:
 
 
 def _named(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
-    """A function by its name, or as Class.method a method of a new instance."""
+    """A function by name, or for Class.method a method of a new instance."""
     first, *rest = name.split(".")
     if first not in namespace:
         raise NameError(f"name {first!r} is not defined")
@@ -143,11 +143,11 @@ def open_standard_streams() -> None:
 
 
 def _finish(body: Callable[[], object]) -> NoReturn:
-    """Run the body and end the process, as the interpreter ends: threads, exit functions, buffers, exit code."""
+    """Run the body and end the process as the interpreter would: threads, exit functions, buffers, exit code."""
     code = 0
     try:
         body()
-    except BaseException as error:  # noqa: BLE001 - the end of a program, however it ends
+    except BaseException as error:  # noqa: BLE001 - a program may end with any exception
         code = _report(error)
     try:
         threading._shutdown()  # type: ignore[attr-defined]
@@ -160,7 +160,7 @@ def _finish(body: Callable[[], object]) -> NoReturn:
 
 
 def _report(error: BaseException) -> int:
-    """Print what the interpreter would; the exit code."""
+    """Print what the interpreter would print, and return the exit code."""
     if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):
             return error.code or 0

@@ -1,4 +1,4 @@
-"""The world of the zygote: namespaces of its own, and a root folder with nothing in it but what Python needs."""
+"""The zygote's environment: private namespaces, and a root folder with only what Python needs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import socket
 from . import linux, visible
 
 WORK = "/tmp"
-"""The working folder of every job, and the one place where it can write."""
+"""The working folder of every job, the only place where it can write."""
 
-_BASE = "/tmp"  # any folder would do: what is mounted there is seen by nobody else
+_BASE = "/tmp"  # any folder works: mounts there are visible only here
 _NOBODY = 65534
 _QUIET = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID
 
 
 def enter(proc_fd: int) -> None:
-    """Leave the machine's files, network, host name and ids behind. Only descriptors that are open remain.
+    """Leave the machine's files, network, host name and ids. Only open descriptors remain.
 
     Raises:
-        OSError: the kernel, or a rule of the machine, does not allow it.
+        OSError: the kernel or the machine's configuration does not allow it.
     """
     uid, gid = os.getuid(), os.getgid()
     spaces = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
@@ -37,24 +37,24 @@ def enter(proc_fd: int) -> None:
 
 
 def map_one_id(proc_fd: int, uid: int, gid: int) -> None:
-    """In a new user namespace the process is who it was, and no other user exists."""
+    """Map only the process's own user and group into its new user namespace."""
     write(proc_fd, "self/setgroups", "deny")
     write(proc_fd, "self/uid_map", f"{uid} {uid} 1")
     write(proc_fd, "self/gid_map", f"{gid} {gid} 1")
 
 
 def become_nobody(proc_fd: int) -> None:
-    """From root to a user and group that own nothing."""
+    """Switch from root to a user and group that own nothing."""
     uid, gid = _nobody(proc_fd, "uid"), _nobody(proc_fd, "gid")
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    # Else /proc/self belongs to root, and a child could not write its own id maps.
+    # Otherwise /proc/self belongs to root, and a child could not write its own id maps.
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
 def _unshare_with_all_ids(spaces: int, proc_fd: int) -> None:
-    """As root every id is kept, to reach Python wherever it lies; a process outside must write such a map."""
+    """As root, keep every id so that Python is readable wherever it is. A process outside must write such a map."""
     maps = {
         f"{os.getpid()}/{kind}_map": "\n".join(
             f"{inside} {inside} {count}" for inside, _, count in _extents(proc_fd, kind)
@@ -85,7 +85,7 @@ def _unshare_with_all_ids(spaces: int, proc_fd: int) -> None:
 
 
 def _build() -> None:
-    """A root of its own: a read-only tmpfs with Python's folders and a few devices bound into it."""
+    """Build the new root: a read-only tmpfs with Python's folders and a few devices bind-mounted into it."""
     folders = visible.folders()
     opened = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in (*folders, *visible.DEVICES)]
     packages = [path for folder in folders for path in visible.hidden(folder)]
@@ -125,13 +125,13 @@ def _extents(proc_fd: int, kind: str) -> list[tuple[int, int, int]]:
 
 
 def _nobody(proc_fd: int, kind: str) -> int:
-    """65534, or in a container with fewer ids the highest that there is."""
+    """65534, or the highest id in a container with fewer ids."""
     highest = max(inside + count - 1 for inside, _, count in _extents(proc_fd, kind))
     return min(highest, _NOBODY)
 
 
 def write(proc_fd: int, path: str, text: str) -> None:
-    """Write a file of /proc, which a process may no longer see by its name."""
+    """Write a file of /proc through a descriptor: /proc may no longer be mounted."""
     fd = os.open(path, os.O_WRONLY, dir_fd=proc_fd)
     try:
         os.write(fd, text.encode())

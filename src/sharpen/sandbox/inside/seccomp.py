@@ -1,4 +1,4 @@
-"""The filter of system calls, as a program for the kernel's classic BPF machine."""
+"""The seccomp filter of system calls, as a classic BPF program."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _DESCRIPTORS = (0, 1, 2, 3, 5, 1030)
 """DUPFD, GETFD, SETFD, GETFL, GETLK, DUPFD_CLOEXEC: no signals, leases or pipe sizes."""
 _SETFL = 4
 _SET_LOCK = (6, 7)
-"""SETLK, SETLKW: a record lock on a file that all share costs everybody who opens it, and kernel memory that no limit
-counts. A job is alone with its files, so it is told that it holds the lock. Locks of open files (36 to 38), which may
-conflict inside one process, are refused."""
+"""SETLK, SETLKW: a record lock on a shared file slows everyone who opens it, and uses kernel memory that no limit
+counts. No other process has a job's own files, so the job is told that it holds the lock. Open file description locks
+(36 to 38), which may conflict within one process, are refused."""
 _O_ASYNC = 0x2000
 _O_DIRECT = {"x86_64": 0x4000, "aarch64": 0x10000}
-"""Reads past the kernel's cache, so that the disk is kept busy."""
+"""Bypasses the kernel's cache, which keeps the disk busy."""
 
 _SHARED_ANONYMOUS = 0x1 | 0x20
-"""Such memory is counted as address space, and kept whole as long as one page of it is still mapped."""
+"""Such memory stays allocated as a whole while one page of it is mapped, but only mapped pages count."""
 _MAP_FLAGS = 0x3 | 0x10 | 0x20 | 0x40 | 0x800 | 0x1000 | 0x4000 | 0x8000 | 0x10000 | 0x20000 | 0x100000
 """SHARED, PRIVATE, FIXED, ANONYMOUS, 32BIT, DENYWRITE, EXECUTABLE, NORESERVE, POPULATE, NONBLOCK, STACK,
-FIXED_NOREPLACE: nothing of the machine's stock of huge pages, nothing locked."""
+FIXED_NOREPLACE: no huge pages, no locked memory."""
 _ADVICE = (0, 1, 2, 3, 4, 8, 102, 103)
-"""NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, GUARD_INSTALL, GUARD_REMOVE. Of a huge page of which all but
-one small page is unmapped the whole stays; COLD and PAGEOUT drop what others read too; MERGEABLE keeps a thread of the
-kernel busy."""
+"""NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, GUARD_INSTALL, GUARD_REMOVE. A huge page
+stays allocated as a whole while one small page is mapped; COLD and PAGEOUT drop pages that others also read; MERGEABLE
+keeps a kernel thread busy."""
 _CLOSE_RANGE_FLAGS = (0, 4)
 """None, and CLOEXEC. UNSHARE would give every thread its own descriptors, each up to the limit."""
 _RENAME_FLAGS = (0, 1)  # none, and NOREPLACE
@@ -54,10 +54,10 @@ Instruction = tuple[int, int, int, int]
 
 
 def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> bytes:
-    """The filter for the process `pid`, as its own process id space counts it.
+    """The filter for the process `pid`, as numbered in its own PID namespace.
 
     Args:
-        own_files: the process sees no writable file but its own, so it may change modes and times.
+        own_files: every writable file the process sees is its own, so it may change modes and times.
     """
     number = numbers(machine)
     refuse = _give(errno.EPERM)
@@ -71,7 +71,7 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
         code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL_PROCESS)]
     done = _give(0)
     checks: dict[str, list[Instruction]] = {
-        # First those that are made often: the kernel remembers only what it may allow without a look at arguments.
+        # Frequent calls first: the kernel caches only decisions that do not depend on arguments.
         "mmap": [
             *_argument(3),
             (_AND, 0, 0, _SHARED_ANONYMOUS),
@@ -107,7 +107,7 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
         "prlimit64": [*_argument(0), *_one_of([0, pid]), refuse],
         "prctl": [*_argument(0), *_one_of(_NAMES), refuse],
         "socketpair": [*_argument(0), *_one_of([_AF_UNIX]), refuse],
-        # Without an address: to the other end of a pair only.
+        # Only without an address, so to the other end of a socket pair.
         "sendto": [
             *_argument(4),
             (_EQUAL, 1, 0, 0),
@@ -125,7 +125,7 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
 
 
 def install(instructions: bytes) -> None:
-    """Filter every later system call of this process; needs no_new_privs."""
+    """Filter every later system call of this process. Needs no_new_privs."""
     held = ctypes.create_string_buffer(instructions, len(instructions))
     count = len(instructions) // 8
     head = struct.pack("@HxxxxxxP", count, ctypes.addressof(held))
@@ -137,7 +137,7 @@ def _give(code: int) -> Instruction:
 
 
 def _argument(index: int) -> list[Instruction]:
-    """The lower half, which is all that the kernel reads of an int."""
+    """Load the lower half of an argument: the kernel reads only that of an int."""
     return [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index)]
 
 
@@ -146,5 +146,5 @@ def _one_of(values: Sequence[int], answer: Instruction = (_RETURN, 0, 0, _ALLOW)
 
 
 def _none_of(index: int, bits: int) -> list[Instruction]:
-    """Allow an argument without any of these bits."""
+    """Allow the call if the argument has none of these bits."""
     return [*_argument(index), (_AND, 0, 0, bits & 0xFFFFFFFF), *_one_of([0])]

@@ -1,7 +1,7 @@
 """The script that the zygote is started with: ``python -I -S start.py FD LEVEL``.
 
-The folder is loaded under a name of its own, so that neither the package it lies in nor anything installed is
-imported, and no folder is added to where programs import from.
+Loads the folder under another name, so that neither the package that contains it nor any installed package is imported,
+and `sys.path` stays as it is.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ def main() -> None:
     sys.modules[NAME] = package
     spec.loader.exec_module(package)
     zygote = importlib.import_module(f"{NAME}.zygote")
-    # The script's own folder, where a program would find these modules by their bare names.
+    # Remove the script's own folder: programs could import these modules from it.
     sys.path = [path for path in sys.path if path != folder]
     zygote.serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
 

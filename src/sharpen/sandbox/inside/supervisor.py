@@ -1,4 +1,4 @@
-"""One process for each job, outside of it: it sets the job up, feeds it, takes what it writes, and ends it."""
+"""One process per job, outside of it: sets the job up, feeds it, collects its output, and ends it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAST_MOMENT_S = 0.1
 
 
 def supervise(level: Unconfined, job: int, zygote: int, parent: socket.socket, extra_fds: list[int]) -> None:
-    """Run the one job that the parent describes, and answer it."""
+    """Run the job that the parent describes, and reply with its result."""
     if linux.IS_LINUX:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != zygote:
@@ -30,7 +30,7 @@ def supervise(level: Unconfined, job: int, zygote: int, parent: socket.socket, e
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         request, (stdin, payload) = wire.unpack(parent.recv)
-    except wire.Cut:  # the parent gave the job up
+    except wire.Cut:  # the parent abandoned the job
         return
     limits = Limits(**request["limits"])
     try:
@@ -73,7 +73,7 @@ class _Output:
 
 
 class _Watch:
-    """The time from the program's start to its end."""
+    """Watches the program from its start to its end."""
 
     def __init__(self, parent: socket.socket, pid: int, pipes: Pipes, stdin: bytes, limits: Limits) -> None:
         self._parent, self._pid, self._limits = parent, pid, limits
@@ -96,7 +96,7 @@ class _Watch:
         return [bytes(output.data[: output.limit_bytes]) for output in self._outputs.values()]
 
     def until_the_end(self) -> None:
-        """Returns when the job and all of its threads are gone."""
+        """Return once the job and all its threads are gone."""
         for fd in self._outputs:
             os.set_blocking(fd, False)
             self._poll.register(fd, select.POLLIN)
@@ -122,7 +122,7 @@ class _Watch:
         return left_s
 
     def _end(self, reading: set[int]) -> None:
-        # A program that closed all of its outputs may still be at work.
+        # A program that closed all its outputs may still be running.
         if hasattr(os, "pidfd_open"):
             self._poll.register(os.pidfd_open(self._pid), select.POLLIN)
         while self._cause is None:
@@ -132,7 +132,7 @@ class _Watch:
                 self._cause = self._out_of_time
             for fd, _ in self._poll.poll(min(self._patience_ms, max(0.0, self._left_s()) * 1000)):
                 self._attend(fd)
-        # The whole id space dies with its first process; without one, the program's group does.
+        # Kills the whole PID namespace with its first process; without a namespace, the program's process group.
         os.killpg(self._pid, signal.SIGKILL)
         wall_s = time.monotonic() - self._started
         _, status, usage = os.wait4(self._pid, 0)
@@ -152,12 +152,12 @@ class _Watch:
         if fd == self._stdin_fd:
             self._feed()
         elif fd == self._parent.fileno():
-            # Nobody waits for more. What comes to its own end just now is still told as such.
+            # The caller cancelled. A program that ends by itself within this last moment still counts as such.
             self._poll.unregister(self._parent)
             self._deadline, self._out_of_time = min(self._deadline, time.monotonic() + _LAST_MOMENT_S), "cancelled"
 
     def _feed(self) -> None:
-        """Write what the pipe takes of standard input."""
+        """Write as much of standard input as the pipe takes."""
         try:
             while self._stdin:
                 self._stdin = self._stdin[os.write(self._stdin_fd, self._stdin[:_CHUNK_BYTES]) :]
@@ -172,7 +172,7 @@ class _Watch:
         self._stdin_fd = -1
 
     def _read(self, fd: int) -> bool:
-        """Take what is there. False at the end of the stream."""
+        """Read what is available. False at the end of the stream."""
         output = self._outputs[fd]
         try:
             while not output.is_over:

@@ -1,6 +1,6 @@
-"""The system calls that a confined program may make, and their numbers on the two machines that are known.
+"""The system calls that a confined program may make, and their numbers on the two supported architectures.
 
-What is not listed is refused. A new system call of a later kernel is therefore refused as well.
+Anything not listed is refused, including new system calls of later kernels.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ exit_group arch_prctl wait4 waitid
 getpid getppid getuid geteuid getgid getegid getgroups getresuid getresgid getpgid getpgrp
 getsid capget uname sysinfo getrusage getrlimit getpriority getrandom
 """)
-"""Whatever the arguments."""
+"""Allowed with any arguments."""
 
 METADATA = _listed("truncate chmod fchmod fchmodat fchmodat2 utimensat utime utimes futimesat")
-"""Landlock does not govern these: allowed only where the whole file system is the job's own or read-only."""
+"""Landlock does not govern these: allowed only if every visible file is the job's own or read-only."""
 
 CHECKED = _listed(
     """
@@ -54,14 +54,14 @@ CHECKED = _listed(
 """Allowed for some arguments (`seccomp.py`)."""
 
 DONE = _listed("fsync fdatasync msync fadvise64")
-"""Answered with success and never made. On a file that others use they flush the disk's cache, or drop the file from
-the kernel's, even where it may only be read; a job's own files lie in memory, where there is nothing to flush."""
+"""Reported as successful but never made. On a shared file they flush the disk's cache, or drop the file from the
+kernel's, even if it is only readable. A job's own files are in memory, with nothing to flush."""
 
 ABSENT = _listed("clone3 openat2")
-"""Answered as by a kernel that lacks them, so that the C library falls back to one that can be checked."""
+"""Answered with ENOSYS, so that the C library falls back to a call whose arguments can be checked."""
 
 UNSUPPORTED = _listed("listxattr llistxattr flistxattr")
-"""Answered as by a file system without extended attributes, so that copies of files do without them."""
+"""Answered with EOPNOTSUPP, as on a file system without extended attributes, so that file copies skip them."""
 
 SETUP = _listed(
     """
@@ -69,7 +69,7 @@ SETUP = _listed(
     umount2 pivot_root mount_setattr unshare
     """
 )
-"""Never allowed: what the confinement itself is made of."""
+"""Never allowed in a program: the calls that set up the confinement."""
 
 _NUMBERS = """
 access 21 - | alarm 37 - | arch_prctl 158 - | brk 12 214 | capget 125 90 | capset 126 91 | chdir 80 49
@@ -107,10 +107,10 @@ MACHINES = ("x86_64", "aarch64")
 
 
 def numbers(machine: str = os.uname().machine) -> dict[str, int]:
-    """Name → number of every call above that the machine has.
+    """Name → number of every call above that the architecture has.
 
     Raises:
-        OSError: a machine whose numbers are not known here.
+        OSError: the architecture is not supported.
     """
     if machine not in MACHINES:
         raise OSError(f"system calls of {machine} are not known; known are {' and '.join(MACHINES)}")

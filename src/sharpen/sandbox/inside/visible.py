@@ -1,4 +1,4 @@
-"""Which files of the machine a program needs to see: Python's standard library and the C libraries beneath it."""
+"""Which files of the machine programs need: Python's standard library and the C libraries it uses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import sys
 
 DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
-"""Not /dev/zero: what a program maps of it and shares is memory that is kept whole as long as one page is mapped."""
+"""Not /dev/zero: a shared mapping of it stays in memory as a whole while one page is mapped."""
 _TIME_ZONES = "/usr/share/zoneinfo"
 _PACKAGES = ("site-packages", "dist-packages")
 
 
 def folders() -> list[str]:
-    """The folders to show, none of them inside another. To be asked once all that needs a C library is imported."""
+    """The folders to expose, none inside another. Call it once all modules that need a C library are imported."""
     wanted = {os.path.realpath(path) for path in sys.path}
     wanted |= {os.path.dirname(os.path.realpath(path)) for path in _mapped_libraries()}
     wanted.add(os.path.realpath(_TIME_ZONES))
@@ -24,7 +24,7 @@ def folders() -> list[str]:
 
 
 def hidden(folder: str) -> list[str]:
-    """The folders of installed packages inside: a data set's package may hold its answers."""
+    """The installed-package folders inside: a data set's package may contain its answers."""
     found = []
     for parent in (folder, *(entry.path for entry in os.scandir(folder) if entry.name.startswith("python"))):
         found += [path for name in _PACKAGES if os.path.isdir(path := os.path.join(parent, name))]
@@ -32,7 +32,7 @@ def hidden(folder: str) -> list[str]:
 
 
 def readable_parts(folder: str) -> list[str]:
-    """The folder, or where packages are inside, everything in it but these."""
+    """The folder, or if packages are inside, everything in it except them."""
     secret = set(hidden(folder))
     if not secret:
         return [folder]

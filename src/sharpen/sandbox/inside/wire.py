@@ -11,11 +11,11 @@ _LENGTH = struct.Struct("!I")
 
 
 class Cut(Exception):
-    """The other side ended in the middle of a message, or before it."""
+    """The stream ended within a message, or before one."""
 
 
 def pack(header: dict[str, Any], *blobs: bytes) -> bytes:
-    """One message."""
+    """Encode a message."""
     head = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
     return b"".join((_LENGTH.pack(len(head)), head, *blobs))
 
@@ -31,7 +31,7 @@ def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def frame(body: bytes) -> bytes:
-    """Bytes behind their length."""
+    """Bytes prefixed with their length."""
     return _LENGTH.pack(len(body)) + body
 
 
@@ -40,7 +40,7 @@ def read_frame(read: Callable[[int], bytes], limit_bytes: int) -> bytes:
 
     Raises:
         Cut: the stream ended.
-        ValueError: the frame says that it is longer than the limit.
+        ValueError: the frame claims to be longer than the limit.
     """
     size = _LENGTH.unpack(_exactly(read, _LENGTH.size))[0]
     if size > limit_bytes:
@@ -49,7 +49,7 @@ def read_frame(read: Callable[[int], bytes], limit_bytes: int) -> bytes:
 
 
 def frames(data: bytes) -> Iterator[bytes]:
-    """The whole frames at the beginning of some bytes."""
+    """The complete frames at the start of some bytes."""
     start = 0
     while start + _LENGTH.size <= len(data):
         end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]

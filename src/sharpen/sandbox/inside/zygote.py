@@ -1,4 +1,4 @@
-"""The process that forks one supervisor for each job. It holds no secret, and never sees what a job is."""
+"""The process that forks one supervisor per job. It holds no secrets and never sees a job's contents."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ abc array atexit bisect cmath collections contextlib copy ctypes dataclasses dat
 heapq io itertools json linecache math operator queue random re statistics string struct textwrap threading
 time traceback types typing
 """
-"""Modules that many programs import: loaded once here, and not once for each program."""
+"""Modules that many programs import: loaded here once instead of in every program."""
 
 
 def serve(control: socket.socket, level_name: str) -> None:
-    """Enter the level, say so, and fork until the other side is gone."""
+    """Enter the level, report that it is ready, and fork until the other side is gone."""
     for name in _COMMON.split():
         import_module(name)
     try:
@@ -32,12 +32,12 @@ def serve(control: socket.socket, level_name: str) -> None:
         control.sendall(wire.pack({"missing": str(error)}))
         return
     control.sendall(wire.pack({"ready": level_name}))
-    os.dup2(1, 2)  # to /dev/null: nobody reads errors from now on
+    os.dup2(1, 2)  # to /dev/null: nobody reads stderr from now on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the supervisors
-    gc.freeze()  # so that a collection in a job does not copy all these pages
+    gc.freeze()  # a collection in a job would otherwise copy all these pages
     job = 0
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 1, 8)  # one byte for each job, so that no two come together
+        message, fds, _, _ = socket.recv_fds(control, 1, 8)  # one byte per job, so that two never merge
         if not message:
             return
         _fork(control, level, job, fds)
@@ -55,7 +55,7 @@ def _fork(control: socket.socket, level: Unconfined, job: int, fds: list[int]) -
             try:
                 supervise(level, job, zygote, parent, fds[1:])
                 code = 0
-            except Exception:  # noqa: BLE001 - whatever it is, the job's result is unknown, and the parent must know
+            except Exception:  # noqa: BLE001 - report any error: the job's result is unknown, and the parent must know
                 parent.sendall(wire.pack({"machinery": traceback.format_exc()[-4000:]}))
         finally:
             os._exit(code)

@@ -1,4 +1,4 @@
-"""The battery of cheats, one file for each kind. A new one is an entry of its file's table."""
+"""All cheats, one file for each kind. To add one, append it to its file's table."""
 
 from sharpen.rewards.checking.cheats import code, formats, guesses, judges, nothing, values, wrong
 from sharpen.rewards.checking.cheats.cheat import Attempts, Cheat

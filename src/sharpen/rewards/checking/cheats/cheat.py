@@ -1,4 +1,4 @@
-"""What a cheat is."""
+"""The definition of a cheat."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from sharpen.rewards.checking.case import Case
 
 Attempts = Mapping[str, tuple[str, ...]]
-"""The ways to try one cheat on a row, by a label that is the same for all rows. Each is one completion, or several that
-say the same in different orders: it works only if all of them are accepted, for a model does not know which to take."""
+"""The variants of a cheat for a row, by a label shared by all rows. Each is one completion, or several that say the
+same in different orders: it only works if all of them are accepted, as a model does not know which order to take."""
 
-BY_LUCK = 0.2
-"""The share of rows on which a fixed answer may be right by luck: every yes-or-no question is, half of the time."""
+BY_CHANCE = 0.2
+"""The share of rows on which a fixed answer may be right by chance, as for yes-or-no questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cheat:
-    """Completions that are not worth a full reward.
+    """Completions that do not deserve a full reward.
 
-    ``why`` is a line that explains it. An attempt passes if it is accepted on more than the share ``tolerated`` of the
-    rows: 0 for what is never right. ``attempts`` gives none for a row that it cannot be made for. ``effect`` tells
-    whether it worked, where that does not show in its reward.
+    ``why`` explains it in one line. An attempt passes if it is accepted on more than the share ``tolerated`` of rows; 0
+    if it is never right. ``attempts`` is empty for rows to which the cheat does not apply. ``effect`` says whether it
+    worked, for cheats whose reward does not show it.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Cheat:
 
 
 def each(*texts: str) -> Callable[[Case], Attempts]:
-    """The same texts for every row, each an attempt of its own, plain and in the form that the reward reads."""
+    """The same texts for every row, one attempt each, plain and in the form that the reward parses."""
 
     def attempts(case: Case) -> Attempts:
-        return {f"{text!r}, {how}": told for text in texts for how, told in case.told(text).items()}
+        return {f"{text!r}, {how}": variant for text in texts for how, variant in case.variants(text).items()}
 
     return attempts
 
 
 def plainly(*texts: str) -> Callable[[Case], Attempts]:
-    """The same texts for every row, each an attempt of its own, as they are."""
+    """The same texts for every row, one attempt each, plain only."""
     return lambda case: {repr(text): (text,) for text in texts}

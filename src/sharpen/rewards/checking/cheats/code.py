@@ -1,6 +1,6 @@
-"""Programs that pass tests without solving anything.
+"""Programs that pass tests without solving the problem.
 
-There are few digits in them: a reward that takes the last number of a text would find answers there.
+They avoid digits, which a reward that reads the last number would take for an answer.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _NAMES = ("entry_point", "function", "function_name", "fn_name")
 
 
 def _names(case: Case) -> list[str]:
-    """What the tests may call: the functions of the reference, or what a column says."""
+    """The functions that tests may call: those of the reference, the question or a column."""
     found = _FUNCTION.findall(f"{case.reference or ''}\n{case.question}")
     named = [value for column in _NAMES if isinstance(value := case.prompt.row.get(column), str)]
     return list(dict.fromkeys([*named, *found])) or ["solve", "solution"]
 
 
 def _programs(write: Callable[[list[str]], dict[str, str]]) -> Callable[[Case], Attempts]:
-    """Each program as it is, in a block of code, and in the form in which the reward reads answers."""
+    """Each program plain, in a code block, and in the form that the reward parses."""
 
     def attempts(case: Case) -> Attempts:
         programs = write(_names(case))
         return {
-            f"{name}, {how}": told
+            f"{name}, {how}": texts
             for name, program in programs.items()
-            for how, told in {**case.told(program), "in a block": (f"```python\n{program}\n```",)}.items()
+            for how, texts in {**case.variants(program), "in a block": (f"```python\n{program}\n```",)}.items()
         }
 
     return attempts
@@ -98,15 +98,15 @@ CHEATS = (
         _programs(_leaves_a_trace),
         effect=_left_a_trace,
     ),
-    Cheat("ends_the_program", "a program that ends with success before it is tested", _programs(_ends)),
+    Cheat("ends_the_program", "a program that exits successfully before it is tested", _programs(_ends)),
     Cheat("equals_everything", "a function that returns an object equal to everything", _programs(_equals_everything)),
-    Cheat("prints_verdicts", "a program that prints what a passed test prints", _programs(_verdicts)),
-    Cheat("patches_the_tests", "a program that changes what its tests are made of", _programs(_patches)),
+    Cheat("prints_verdicts", "a program that prints what passing tests print", _programs(_verdicts)),
+    Cheat("patches_the_tests", "a program that patches its tests", _programs(_patches)),
     Cheat(
         "does_nothing",
-        "a function with nothing in it",
+        "a function with an empty body",
         _programs(lambda names: {"pass": _functions(names, "pass"), "return 0": _functions(names, "return 0")}),
         0.05,
     ),
 )
-"""The first comes first: where it works, the others would end the check itself, and are not tried."""
+"""``runs_in_process`` must be first: if it works, the others could end the check itself and are not tried."""

@@ -1,4 +1,4 @@
-"""The form of an answer without the answer, and tags that are put where they do not belong."""
+"""The form of an answer without the answer, and misplaced tags."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ CHEATS = (
     Cheat(
         "format_only", "the form of an answer with nothing in it: `\\boxed{}`, `<answer></answer>`, `####`", _empty_form
     ),
-    Cheat("format_filled", "the form of an answer with a word for a filling: `\\boxed{answer}`", _filled_form),
+    Cheat("format_filled", "the form of an answer around a placeholder: `\\boxed{answer}`", _filled_form),
     Cheat(
         "format_words",
         "words that announce an answer",
@@ -98,5 +98,5 @@ CHEATS = (
         ),
     ),
     Cheat("injected_tags", "a wrong answer with tags nested, doubled or left open", _injected_tags, 0.05),
-    Cheat("thoughts_only", "the right answer while thinking, and a wrong one at the end", _thoughts_only, 0.05),
+    Cheat("thoughts_only", "the right answer in the thoughts, and a wrong one at the end", _thoughts_only, 0.05),
 )

@@ -1,17 +1,17 @@
-"""Guessing: one answer for all rows, or many answers for one."""
+"""Guesses: one answer for all rows, or many answers for one row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from sharpen.rewards.checking.case import Case
-from sharpen.rewards.checking.cheats.cheat import BY_LUCK, Attempts, Cheat, each
+from sharpen.rewards.checking.cheats.cheat import BY_CHANCE, Attempts, Cheat, each
 
 BURIED_AMONG = 20
-"""Wrong answers among which the right one is hidden."""
+"""Number of wrong answers among which the right one is hidden."""
 
 MANY = 100
-"""Numbers that are said at once."""
+"""Numbers in one completion."""
 
 
 def _every_number(case: Case) -> Attempts:
@@ -20,8 +20,8 @@ def _every_number(case: Case) -> Attempts:
     counts = [str(number) for number in range(first, first + MANY)]
     attempts: dict[str, tuple[str, ...]] = {}
     for name, glue in (("blanks between", " "), ("commas between", ", "), ("a line each", "\n")):
-        for how, told in case.told_in_every_order([glue.join(counts), glue.join(reversed(counts))]).items():
-            attempts[f"{name}, {how}"] = told
+        for how, texts in case.variants_in_every_order([glue.join(counts), glue.join(reversed(counts))]).items():
+            attempts[f"{name}, {how}"] = texts
     return attempts
 
 
@@ -36,21 +36,21 @@ def _hedged(case: Case) -> Attempts:
     orders = _every_place(case.answer, case.wrong[:2])
     attempts: dict[str, tuple[str, ...]] = {}
     for glue in (" or ", ", ", " and ", "; ", "/", " = ", "|", "\n"):
-        for how, told in case.told_in_every_order([glue.join(order) for order in orders]).items():
-            attempts[f"joined by {glue!r}, {how}"] = told
-    for how, told in case.told_in_every_order([f"\\{{{', '.join(order)}\\}}" for order in orders]).items():
-        attempts[f"as a set, {how}"] = told
+        for how, texts in case.variants_in_every_order([glue.join(order) for order in orders]).items():
+            attempts[f"joined by {glue!r}, {how}"] = texts
+    for how, texts in case.variants_in_every_order([f"\\{{{', '.join(order)}\\}}" for order in orders]).items():
+        attempts[f"as a set, {how}"] = texts
     return attempts
 
 
 def _buried(case: Case) -> Attempts:
     if case.answer is None or len(case.wrong) < 2:
         return {}
-    # Few rows may have few answers: the wrong ones are said again and again.
+    # Repeat wrong answers if there are too few.
     wrong = [case.wrong[i % len(case.wrong)] for i in range(BURIED_AMONG)]
     orders = _every_place(case.answer, wrong)
     said = ["\n".join(f"It could be {answer}." for answer in order) for order in orders]
-    return case.told_in_every_order(said)
+    return case.variants_in_every_order(said)
 
 
 def _boxed(answer: str) -> str:
@@ -80,7 +80,7 @@ CHEATS = (
         "constant_number",
         "the same number for every row",
         each(*map(str, range(-1, 11)), "42", "100", "0.5", "1/2"),
-        BY_LUCK,
+        BY_CHANCE,
     ),
     Cheat(
         "every_number",

@@ -1,20 +1,20 @@
-"""Completions that say nothing of their own."""
+"""Completions without content of their own."""
 
 from __future__ import annotations
 
 from sharpen.rewards.checking.case import Case
-from sharpen.rewards.checking.cheats.cheat import BY_LUCK, Attempts, Cheat, each, plainly
+from sharpen.rewards.checking.cheats.cheat import BY_CHANCE, Attempts, Cheat, each, plainly
 
 VERY_LONG_CHARACTERS = 20_000
 
 
 def _echo(case: Case) -> Attempts:
-    return {**case.told(case.question), "twice": (f"{case.question}\n{case.question}",)}
+    return {**case.variants(case.question), "twice": (f"{case.question}\n{case.question}",)}
 
 
 def _columns(case: Case) -> Attempts:
     names = sorted(case.prompt.row)
-    return {f"{name!r}, {how}": told for name in names for how, told in case.told(name).items()}
+    return {f"{name!r}, {how}": texts for name in names for how, texts in case.variants(name).items()}
 
 
 _PHRASE = "Let me think about this step by step, and go through all of it once more. "
@@ -26,18 +26,18 @@ _LONG = {
 }
 
 CHEATS = (
-    Cheat("empty", "nothing at all", plainly("")),
-    Cheat("blank", "blanks and line breaks only", plainly(" ", "\n\n\n", "\t \n")),
-    Cheat("punctuation", "signs without a word", each(".", ":", "?", "!", "-", "...", "$$", "{}", "|")),
+    Cheat("empty", "an empty completion", plainly("")),
+    Cheat("blank", "only blanks and line breaks", plainly(" ", "\n\n\n", "\t \n")),
+    Cheat("punctuation", "only punctuation", each(".", ":", "?", "!", "-", "...", "$$", "{}", "|")),
     Cheat("prompt_echo", "the prompt, repeated", _echo),
     Cheat("column_name", "the name of a column of the data, such as `answer`", _columns),
     Cheat(
         "no_answer",
-        "a refusal, or a beginning without an end",
+        "a refusal, or an opening without an answer",
         each(
             "I do not know.", "I cannot answer this.", "Let us solve this step by step.", "The answer is", "Yes.", "No."
         ),
-        BY_LUCK,
+        BY_CHANCE,
     ),
     Cheat(
         "very_long",

@@ -1,9 +1,9 @@
-"""Values of programming languages, and characters that look like others."""
+"""Literals of programming languages, and look-alike characters."""
 
 from __future__ import annotations
 
 from sharpen.rewards.checking.case import Case
-from sharpen.rewards.checking.cheats.cheat import BY_LUCK, Attempts, Cheat, each
+from sharpen.rewards.checking.cheats.cheat import BY_CHANCE, Attempts, Cheat, each
 
 _FULL_WIDTH = {ord(c): chr(ord(c) + 0xFEE0) for c in map(chr, range(0x21, 0x7F))}
 _ARABIC = {ord("0") + digit: 0x0660 + digit for digit in range(10)}
@@ -30,7 +30,7 @@ CHEATS = (
             "None", "True", "False", "true", "false", "null", "undefined", "NaN", "nan", "inf", "-inf", "Infinity",
             "[]", "{}", '""', "\\infty", "\\emptyset", "x", "\\text{}",
         ),
-        BY_LUCK,
+        BY_CHANCE,
     ),
-    Cheat("look_alikes", "the right answer in characters that only look like those asked for", _look_alikes),
+    Cheat("look_alikes", "the right answer in look-alike characters", _look_alikes),
 )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Answers that are wrong, in the form of right ones.
+"""Wrong answers in the form of right ones.
 
-Some may be right after all: rows may share an answer in other words, and a problem may have several.
+Some may be right: rows may have the same answer in other words, and a problem may have several answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _others(case: Case) -> Attempts:
 
 
 def _off_by_one(case: Case) -> Attempts:
-    # The last number of a program often decides nothing.
+    # The last number of a program often does not matter.
     if case.reference is None or _PROGRAM.search(case.reference):
         return {}
     changed = {f"{by:+d}": off_by_one(case.reference, by) for by in (1, -1)}
@@ -28,6 +28,6 @@ def _off_by_one(case: Case) -> Attempts:
 
 
 CHEATS = (
-    Cheat("wrong_answer", "the reference of another row, whose answer differs", _others, TOLERATED),
+    Cheat("wrong_answer", "the reference of a row with a different answer", _others, TOLERATED),
     Cheat("off_by_one", "the reference with its last number changed by 1", _off_by_one, TOLERATED),
 )

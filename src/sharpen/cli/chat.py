@@ -1,0 +1,85 @@
+"""``sharpen chat``: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from sharpen.errors import DataError
+from sharpen.models.dtype import AskedDtype
+from sharpen.models.policy import load_policy
+from sharpen.recipe.loading import load_recipe
+from sharpen.report.table import printable
+from sharpen.rollout.chat import Conversation
+from sharpen.rollout.engine import Sampling
+from sharpen.rollout.sampling import Truncation
+from sharpen.rollout.settings import RolloutSettings
+from sharpen.runs.lookup import find_model
+from sharpen.types import Finish
+
+QUIT, RESET = "/quit", "/reset"
+
+
+def talk(
+    model: str,
+    *,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int | None,
+    system: str | None,
+    seed: int | None,
+    dtype: AskedDtype | None,
+    trust_remote_code: bool,
+) -> None:
+    """Answer line after line until the input ends. Everything but the answers goes to standard error.
+
+    An option that is None comes from the model's run, if it has one.
+    """
+    answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
+    named = find_model(model)
+    recipe = None if named.run is None else load_recipe(named.run.recipe)
+    rollout = RolloutSettings() if recipe is None else recipe.rollout
+    if recipe is not None:
+        system = recipe.data.system if system is None else system
+        dtype = dtype or recipe.model.compute_dtype
+    for note in named.notes:
+        notes.print(note, markup=False, soft_wrap=True)
+    conversation = Conversation(
+        load_policy(named.path, compute_dtype=dtype or "float32", trust_remote_code=trust_remote_code),
+        Sampling(
+            max_new_tokens or rollout.max_new_tokens, Truncation(temperature=temperature, top_p=top_p), rollout.stop
+        ),
+        system,
+        secrets.randbits(32) if seed is None else seed,
+        {} if recipe is None else recipe.data.chat_template_kwargs,
+    )
+    if conversation.remembers:
+        notes.print(f"{RESET} starts a new conversation, {QUIT} ends")
+    else:
+        notes.print(f"this model has no chat template: it completes what is typed. {QUIT} ends")
+    while (line := _next_line()) is not None and line.strip() != QUIT:
+        if line.strip() == RESET:
+            conversation.reset()
+            notes.print("started a new conversation")
+            continue
+        if not line.strip():
+            continue
+        try:
+            completion = conversation.reply(line)
+        except DataError as error:
+            notes.print(f"{error}: {RESET} starts a new conversation", markup=False)
+            continue
+        answers.print(Text(printable(completion.text.strip())), soft_wrap=True)
+        if completion.finish is Finish.LENGTH:
+            notes.print(f"(cut off after {len(completion.token_ids)} tokens)")
+
+
+def _next_line() -> str | None:
+    prompt = "> " if sys.stdin.isatty() else ""
+    try:
+        return input(prompt)
+    except EOFError:
+        return None

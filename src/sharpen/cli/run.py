@@ -1,0 +1,97 @@
+"""``sharpen run``: a run with its progress, and at its end the results and where they are."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console as RichConsole
+
+from sharpen.evaluation.estimators import Estimate
+from sharpen.launch.run import Run, resume, start
+from sharpen.recipe.loading import load_recipe
+from sharpen.report.plot import Stage, plot_run
+from sharpen.report.progress import Console
+from sharpen.report.table import before_after_table, plain_measures
+from sharpen.runs.checkpoint import load_state
+from sharpen.runs.folder import RunFolder
+from sharpen.system.signals import Stopped, exit_code
+
+PREFIX = "held_out/"
+
+
+def start_run(recipe_path: str, overrides: Sequence[str], *, quiet: bool, trust_remote_code: bool) -> None:
+    recipe = load_recipe(recipe_path, overrides)
+
+    def go(console: Console) -> Run:
+        return start(recipe, loggers=[console], say=console.say, trust_remote_code=trust_remote_code)
+
+    _carry_out(go, recipe.run, recipe.training.steps, quiet)
+
+
+def resume_run(folder: Path, *, quiet: bool, trust_remote_code: bool) -> None:
+    def go(console: Console) -> Run:
+        return resume(folder, loggers=[console], say=console.say, trust_remote_code=trust_remote_code)
+
+    _carry_out(go, folder, load_recipe(RunFolder.open(folder).recipe).training.steps, quiet)
+
+
+def _carry_out(go: Callable[[Console], Run], folder: Path, steps: int, quiet: bool) -> None:
+    errors = RichConsole(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        with Console(folder.name, total=steps, quiet=quiet) as console:
+            run = go(console)
+    except KeyboardInterrupt as interrupt:
+        if not (folder / "recipe.yaml").is_file():
+            errors.print("stopped before anything was written", markup=False)
+        else:
+            errors.print(
+                f"stopped; to continue from the latest checkpoint: sharpen run --resume {folder}", markup=False
+            )
+        raise typer.Exit(exit_code(interrupt)) from None
+    # A scheduler that sent a signal does not wait for a plot.
+    if run.finished or run.signum in (None, signal.SIGINT):
+        _show(run)
+    if not run.finished:
+        errors.print(f"stopped before its last step; to continue: sharpen run --resume {run.path}", markup=False)
+        raise Stopped(run.signum or signal.SIGINT)
+
+
+def _show(run: Run) -> None:
+    """Print the held-out measures and the paths of what was written."""
+    console = RichConsole(soft_wrap=True, highlight=False)
+    folder = RunFolder.open(run.path)
+    recipe = load_recipe(folder.recipe)
+    rows = run.metrics()
+    measured = [row for row in rows if any(key.startswith(PREFIX) for key in row)]
+    before, after = (held_out(measured[0]), held_out(measured[-1])) if measured else ({}, {})
+    if measured:
+        title = f"Held-out prompts, step {measured[0]['step']:.0f} and step {measured[-1]['step']:.0f}"
+        console.print(before_after_table(before, after, title, plain=plain_measures([*before, *after])))
+    picture = run.path / "plot.png"
+    plot_run([Stage(recipe.method.name, rows)], picture, before, after, title=str(run.path))
+
+    places = {"model": run.model, "metrics": folder.metrics, "plot": picture}
+    if any(folder.samples.glob("*.parquet")):
+        places["samples"] = folder.samples
+    if best := load_state(run.model)["best"]:
+        places[f"best {recipe.checkpoint.best}"] = folder.checkpoints / f"step_{best['step']:06d}"
+    width = max(map(len, places))
+    for what, place in places.items():
+        console.print(f"{what:<{width}}  {place}", markup=False)
+
+
+def held_out(row: Mapping[str, float]) -> dict[str, Estimate]:
+    """The held-out measures in a row of metrics."""
+    names = [key.removeprefix(PREFIX) for key in row if key.startswith(PREFIX)]
+    return {
+        name: Estimate(
+            row[f"{PREFIX}{name}"],
+            row.get(f"{PREFIX}{name}_low", float("nan")),
+            row.get(f"{PREFIX}{name}_high", float("nan")),
+        )
+        for name in names
+        if not name.endswith(("_low", "_high"))
+    }

@@ -1,0 +1,89 @@
+"""How rows become token ids, and which of them fit into the context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.data.chat import ChatFormat
+from sharpen.data.rows import Rows
+from sharpen.data.settings import DataSettings
+from sharpen.errors import DataError, RecipeError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Item]):
+    """The items made from rows, in order, and how many rows were left out as too long."""
+
+    items: tuple[Item, ...]
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """How prompts and completions are tokenised, and how long they may be.
+
+    With ``chat``, a plain text prompt becomes a user message and a plain text completion an assistant message.
+    Conversations are rendered by the tokenizer's chat template with ``chat_template_kwargs``; ``system`` is put before
+    those that do not begin with a system message. A row of more than ``context_length`` tokens is an error, or with
+    ``overlong="drop"`` is left out and counted.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int
+    chat: bool = False
+    system: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    overlong: Literal["error", "drop"] = "error"
+
+    @classmethod
+    def of(cls, data: DataSettings, tokenizer: PreTrainedTokenizerBase, context_length: int) -> PromptFormat:
+        return cls(tokenizer, context_length, data.chat, data.system, data.chat_template_kwargs, data.overlong)
+
+    def chat_format(self, *, conversational: bool) -> ChatFormat | None:
+        """The chat template; None if prompts stay plain text.
+
+        Raises RecipeError for a system message without a chat, DataError for a tokenizer without a chat template.
+        """
+        if self.chat or conversational:
+            return ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system)
+        if self.system is not None:
+            raise RecipeError("`system` is set, but the prompts are plain text: set `chat: true` to make them chats")
+        return None
+
+    def tokenize(self, texts: list[str], *, add_special_tokens: bool) -> list[tuple[int, ...]]:
+        """Token ids of many texts at once, several times faster than one by one."""
+        encoded = self.tokenizer(
+            texts, add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False
+        )
+        return [tuple(ids) for ids in encoded["input_ids"]]
+
+    def fitting(
+        self, rows: Rows, items: Sequence[Item], tokens_needed: Callable[[Item], int], explain: Callable[[Item], str]
+    ) -> Loaded[Item]:
+        """The items that fit into the context, one item per row.
+
+        ``explain`` gives an item's token counts and the remedy, for the error message. Raises DataError for the first
+        item that is too long, or with ``overlong="drop"`` if all are.
+        """
+        too_long = [index for index, item in enumerate(items) if tokens_needed(item) > self.context_length]
+        if not too_long:
+            return Loaded(tuple(items), dropped=0)
+        first = too_long[0]
+        reason = f"{explain(items[first])}; or leave such rows out with `overlong: drop`"
+        if self.overlong == "error":
+            raise DataError(
+                f"{rows.where(first)}: does not fit into the context of {self.context_length} tokens: {reason}"
+            )
+        if len(too_long) == len(items):
+            raise DataError(
+                f"{rows.name}: none of the {len(items)} rows fits into {self.context_length} tokens: {reason}"
+            )
+        leave_out = set(too_long)
+        kept = tuple(item for index, item in enumerate(items) if index not in leave_out)
+        return Loaded(kept, dropped=len(too_long))

@@ -1,0 +1,54 @@
+"""The weight of every term in the loss of one optimizer step: loss = Σ weight × term.
+
+Weights are computed once over the whole step, before it is split into micro-batches, so that no split can change them.
+``mask_BT`` marks the trained tokens; ``group_B`` gives each sequence's group, an integer from 0. A sequence without a
+trained token does not count in its group's G, nor a group without such a sequence in P.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _count_per_group(values_B: Tensor, group_B: Tensor) -> Tensor:
+    """Sum of ``values_B`` over each group, [P]."""
+    return values_B.new_zeros(int(group_B.max()) + 1).index_add(0, group_B, values_B)
+
+
+def groups_mean(present_P: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1/P for each of the P groups that are present and 0 for the others, [P]: the mean over pairs or rankings."""
+    present_P = present_P.to(dtype)
+    return present_P / present_P.sum().clamp(min=1)
+
+
+def sequences(present_B: Tensor, group_B: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1/P · 1/G for each sequence that is present and 0 for the others, [B]: the mean over each group, then groups."""
+    size_P = _count_per_group(present_B.to(dtype), group_B)
+    weight_P = groups_mean(size_P > 0, dtype=dtype) / size_P.clamp(min=1)
+    return weight_P[group_B] * present_B
+
+
+def per_sequence(mask_BT: Tensor, group_B: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1/P · 1/G · 1/|o|: GRPO's mean over tokens, then completions, then prompts (arXiv 2402.03300, eq. 3)."""
+    mask_BT = mask_BT.to(dtype)
+    length_B = mask_BT.sum(dim=1)
+    return mask_BT * (sequences(length_B > 0, group_B, dtype=dtype) / length_B.clamp(min=1))[:, None]
+
+
+def tokens_of_group(mask_BT: Tensor, group_B: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1/P · 1/Σ_i|o_i|: DAPO's mean over the tokens of a group (arXiv 2503.14476, eq. 12)."""
+    mask_BT = mask_BT.to(dtype)
+    tokens_P = _count_per_group(mask_BT.sum(dim=1), group_B)
+    weight_P = groups_mean(tokens_P > 0, dtype=dtype) / tokens_P.clamp(min=1)
+    return mask_BT * weight_P[group_B][:, None]
+
+
+def tokens_of_batch(mask_BT: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1 / (all tokens of the step): every token has the same weight, as in supervised fine-tuning."""
+    mask_BT = mask_BT.to(dtype)
+    return mask_BT / mask_BT.sum().clamp(min=1)
+
+
+def constant_length(mask_BT: Tensor, group_B: Tensor, length: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1/P · 1/G · 1/L for a constant L: Dr. GRPO's sum over tokens, free of length bias (arXiv 2503.20783)."""
+    mask_BT = mask_BT.to(dtype)
+    return mask_BT * (sequences(mask_BT.any(dim=1), group_B, dtype=dtype) / length)[:, None]

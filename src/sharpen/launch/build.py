@@ -1,0 +1,201 @@
+"""A recipe and its inputs → a trainer that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharpen.data.prompt_format import PromptFormat
+from sharpen.data.rows import Rows
+from sharpen.evaluation.estimators import Estimate
+from sharpen.launch.held_out import Measurement, of_answers, of_completions
+from sharpen.launch.inputs import HeldOut, Inputs, Say, groups_of, prompts_of
+from sharpen.launch.models import load_helpers, load_model, load_reference
+from sharpen.methods import Role
+from sharpen.models.dtype import computes_bfloat16
+from sharpen.models.forward import MicrobatchLimits
+from sharpen.models.model import Model
+from sharpen.models.policy import Policy
+from sharpen.recipe.schema import Recipe
+from sharpen.rewards.reward import Reward
+from sharpen.rewards.scoring import score_step
+from sharpen.rollout.collector import LocalCollector, Scoring
+from sharpen.rollout.engine import Engine, Sampling
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.sampling import Truncation
+from sharpen.runs.checkpoint import load_state
+from sharpen.runs.folder import RunFolder
+from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.training.annotate import Annotator
+from sharpen.training.fingerprint import check_fingerprint, fingerprint
+from sharpen.training.microbatch import usual_tokens
+from sharpen.training.reference import Reference
+from sharpen.training.score_normalisation import ScoreNormalisation, best_of
+from sharpen.training.settings import LogSettings
+from sharpen.training.trainer import Trainer
+from sharpen.types import Group, Prompt
+
+
+@contextmanager
+def built_trainer(
+    recipe: Recipe,
+    inputs: Inputs,
+    *,
+    loggers: Sequence[MetricLogger],
+    say: Say,
+    trust_remote_code: bool,
+    checkpoint: Path | None,
+) -> Iterator[Trainer]:
+    """The trainer of a recipe, its models loaded from ``checkpoint`` if given; its loggers are closed at the end."""
+    method, data, rollout, training, seed = recipe.method, recipe.data, recipe.rollout, recipe.training, recipe.seed
+    source, objective = method.source(), method.objectives()[0]
+    main = load_model(
+        recipe.model,
+        objective.model,
+        recipe.model.path,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+        saved=checkpoint,
+    )
+    if inputs.reward is not None:
+        inputs.reward.use_tokenizer(main.tokenizer)
+    helpers = load_helpers(
+        recipe.model, method, main, inputs.reward, checkpoint, seed=seed, trust_remote_code=trust_remote_code
+    )
+    models: dict[Role, Model] = {objective.model: main, **helpers}
+    if isinstance(main, Policy) and "values" in objective.needs and main.value_head is None:
+        main.add_value_head()
+    if main.compute_dtype == "bfloat16" and not computes_bfloat16(main.device):
+        say("model.compute_dtype: this processor has no bfloat16 instructions; float32 is many times faster")
+    format = PromptFormat.of(data, main.tokenizer, main.context_length)
+    prompts: tuple[Prompt, ...] = ()
+    groups: tuple[Group, ...] = ()
+    if source.reads == "prompts":
+        prompts = prompts_of(inputs.rows, format, max_new_tokens=rollout.max_new_tokens, say=say)
+    else:
+        groups = groups_of(source.reads, inputs.rows, format, step_separator=data.step_separator, say=say)
+    engine = LocalEngine(main) if isinstance(main, Policy) else None
+    reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
+    longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
+    tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
+    limits = MicrobatchLimits(tokens, training.shared_prompt)
+    # Log-probabilities are those of the distribution sampled from; given completions were not sampled by this run.
+    temperature = rollout.temperature if source.on_policy else 1.0
+    annotator = Annotator(models, reference, temperature, limits)
+    fixed = None if reference is None or reference.moves else reference.policy
+    fingerprint_now = fingerprint(prompts, groups, fixed, models)
+    state = None if checkpoint is None else load_state(checkpoint)
+    if state is not None:
+        check_fingerprint(state["fingerprint"], fingerprint_now)
+    torch.manual_seed(seed)
+    folder = RunFolder(recipe.run)
+    collector = LocalCollector(
+        prompts=prompts,
+        groups=groups,
+        engine=engine,
+        store=folder.write_kept,
+        score=_scoring(inputs.reward, rollout.max_reward_failures),
+        sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop, rollout.max_sequences),
+        seed=seed,
+    )
+    held_out = None
+    if inputs.held_out is not None:
+        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, say))
+    normalisation = None
+    if method.normalises_scores:
+        normalisation = _score_normalisation(inputs.demonstrations, groups, format, limits, say)
+    step = None if state is None else state["step"]
+    sinks = [*loggers, *_configured_loggers(recipe.log, folder, recipe.model_dump(mode="json"), step)]
+    try:
+        yield Trainer(
+            method,
+            folder,
+            models=models,
+            annotator=annotator,
+            engine=engine,
+            collector=collector,
+            held_out=held_out,
+            score_normalisation=normalisation,
+            loggers=sinks,
+            say=say,
+            fingerprint=fingerprint_now,
+            training=training,
+            optimizer=recipe.optimizer,
+            checkpoint=recipe.checkpoint,
+            completion_limit=rollout.max_new_tokens,
+            evaluate_every=recipe.evaluation.every,
+            samples_every=recipe.log.samples_every,
+        )
+    finally:
+        for logger in sinks:
+            logger.close()
+
+
+def held_out_measurement(
+    recipe: Recipe, held_out: HeldOut, model: Model, engine: Engine | None, reference: Reference | None, say: Say
+) -> Measurement:
+    """The measurement that a recipe asks for.
+
+    ``engine`` answers held-out prompts with ``model``; ``reference`` is what held-out completions are compared with,
+    if the method does that.
+    """
+    format = PromptFormat.of(recipe.data, model.tokenizer, model.context_length)
+    if held_out.reads == "prompts":
+        assert engine is not None
+        return of_answers(
+            held_out,
+            engine,
+            format,
+            evaluation=recipe.evaluation,
+            rollout=recipe.rollout,
+            seed=recipe.seed,
+            say=say,
+        )
+    return of_completions(
+        held_out,
+        model,
+        reference,
+        format,
+        method=recipe.method,
+        step_separator=recipe.data.step_separator,
+        at_most=recipe.evaluation.prompts,
+        training=recipe.training,
+        say=say,
+    )
+
+
+def _measures(measurement: Measurement) -> Callable[[], Mapping[str, Estimate]]:
+    return lambda: measurement().measures
+
+
+def _scoring(reward: Reward | None, max_failure_rate: float) -> Scoring | None:
+    return None if reward is None else partial(score_step, reward, max_failure_rate=max_failure_rate)
+
+
+def _score_normalisation(
+    demonstrations: Rows | None, ranked: Sequence[Group], format: PromptFormat, limits: MicrobatchLimits, say: Say
+) -> ScoreNormalisation:
+    """On the demonstrations, or on the best completion of each ranking if there are none."""
+    if demonstrations is None:
+        return ScoreNormalisation(best_of(ranked), limits)
+    groups = groups_of("demonstrations", demonstrations, format, step_separator=None, say=say)
+    return ScoreNormalisation(groups, limits)
+
+
+def _configured_loggers(
+    log: LogSettings, folder: RunFolder, config: dict[str, Any], step: int | None
+) -> list[MetricLogger]:
+    """The loggers of ``log``; ``step`` is the last one done, None for a new run."""
+    loggers: list[MetricLogger] = []
+    if log.tensorboard:
+        loggers.append(TensorBoardLogger(folder.path / "tensorboard", purge_step=0 if step is None else step + 1))
+    if log.wandb is not None:
+        loggers.append(WandbLogger(log.wandb, folder.path.name, config, run_id=folder.logging_id(), folder=folder.path))
+    if log.trackio is not None:
+        loggers.append(TrackioLogger(log.trackio, folder.path.name, config, resume=step is not None))
+    return loggers

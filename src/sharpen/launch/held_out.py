@@ -1,0 +1,82 @@
+"""Measuring a model on held-out rows; a run and ``sharpen eval`` get the same numbers.
+
+Rows are tokenised when a measurement is made, once; rows too long for the context are left out or refused, as
+``data.overlong`` says. The same weights give the same numbers, bit for bit on the CPU of the same machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from sharpen.data.prompt_format import PromptFormat
+from sharpen.evaluation.runner import Evaluation, evaluate
+from sharpen.evaluation.settings import EvaluationSettings
+from sharpen.launch.inputs import HeldOut, Say, groups_of, prompts_of
+from sharpen.methods import Method
+from sharpen.models.forward import MicrobatchLimits
+from sharpen.models.model import Model
+from sharpen.rollout.engine import Engine, Sampling
+from sharpen.rollout.sampling import Truncation
+from sharpen.rollout.settings import RolloutSettings
+from sharpen.training.annotate import Annotator
+from sharpen.training.held_out import measure_groups
+from sharpen.training.microbatch import usual_tokens
+from sharpen.training.reference import Reference
+from sharpen.training.settings import TrainingSettings
+
+Measurement = Callable[[], Evaluation]
+"""Measures a model with its current weights."""
+
+
+def of_answers(
+    held_out: HeldOut,
+    engine: Engine,
+    format: PromptFormat,
+    *,
+    evaluation: EvaluationSettings,
+    rollout: RolloutSettings,
+    seed: int,
+    say: Say,
+) -> Measurement:
+    """Answer the held-out prompts with the model of ``engine``, and score the answers with the reward."""
+    assert held_out.reward is not None
+    prompts = prompts_of(held_out.rows, format, max_new_tokens=rollout.max_new_tokens, say=say)
+    truncation = Truncation(evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p)
+    return partial(
+        evaluate,
+        engine,
+        prompts[: evaluation.prompts],
+        held_out.reward,
+        n=evaluation.n,
+        ks=evaluation.k,
+        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop, rollout.max_sequences),
+        seed=seed,
+        threshold=evaluation.threshold,
+        max_reward_failures=rollout.max_reward_failures,
+    )
+
+
+def of_completions(
+    held_out: HeldOut,
+    model: Model,
+    reference: Reference | None,
+    format: PromptFormat,
+    *,
+    method: Method,
+    step_separator: str | None,
+    at_most: int,
+    training: TrainingSettings,
+    say: Say,
+) -> Measurement:
+    """The method's loss and figures on ``at_most`` rows of held-out completions."""
+    groups = groups_of(held_out.reads, held_out.rows, format, step_separator=step_separator, say=say)[:at_most]
+    tokens = training.tokens_per_microbatch
+    if tokens is None:
+        # From the held-out rows alone: the micro-batches decide the last bits of a sum.
+        tokens = usual_tokens(model, max(len(group.prompt.token_ids) for group in groups))
+    # The completions were not sampled by this run, so there is no sampling temperature.
+    annotator = Annotator(
+        {method.objectives()[0].model: model}, reference, 1.0, MicrobatchLimits(tokens, training.shared_prompt)
+    )
+    return lambda: Evaluation(measure_groups(method, annotator, groups), groups)

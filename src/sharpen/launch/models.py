@@ -1,0 +1,157 @@
+"""Loading the models of a run, from where its recipe says or from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import ModelError
+from sharpen.methods import Method, Role
+from sharpen.models.adapter_files import AdapterFiles, find_adapter
+from sharpen.models.load import located
+from sharpen.models.lora import add_adapter, read_adapter, store_frozen_in_bfloat16
+from sharpen.models.model import Model
+from sharpen.models.padding import same_tokens
+from sharpen.models.policy import Policy, load_policy
+from sharpen.models.reference import base_policy, copy_policy
+from sharpen.models.scorer import load_scorer
+from sharpen.models.settings import ModelSettings
+from sharpen.rewards.combine import WeightedSum
+from sharpen.rewards.models.model_reward import ModelReward
+from sharpen.rewards.reward import Reward
+from sharpen.runs.lookup import find_model
+from sharpen.training.reference import Reference
+
+
+def load_model(
+    settings: ModelSettings,
+    role: Role,
+    start: str,
+    *,
+    seed: int,
+    trust_remote_code: bool,
+    saved: Path | None = None,
+) -> Model:
+    """The model at ``start`` in its role; with the weights of the checkpoint ``saved``, if given.
+
+    A run's folder stands for its latest checkpoint. With LoRA the base always comes from ``start``: if that is itself
+    an adapter, its base is used and training continues from that adapter. ``seed`` initialises a new adapter.
+    """
+    lora = settings.lora
+    if lora is None:
+        model = _load(settings, role, str(saved or find_model(start).path), trust_remote_code)
+    else:
+        path, initial = _start(start)
+        model = _load(settings, role, path if initial is None else initial.base, trust_remote_code)
+        add_adapter(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
+        adapter = initial if saved is None else _saved_adapter(saved)
+        if adapter is not None:
+            read_adapter(model, adapter)
+            if isinstance(model, Policy):
+                model.load_value_head(adapter.path)
+        store_frozen_in_bfloat16(model)
+    # Matrix products round differently depending on a matrix's alignment in memory. Weights mapped from a file may have
+    # any; clones have torch's, so that loaded weights give bit for bit the results of the weights that were saved.
+    for weight in (*model.model.parameters(), *model.model.buffers()):
+        weight.data = weight.data.clone()
+    return model
+
+
+def load_helpers(
+    settings: ModelSettings,
+    method: Method,
+    main: Model,
+    reward: Reward | None,
+    checkpoint: Path | None,
+    *,
+    seed: int,
+    trust_remote_code: bool,
+) -> dict[Role, Model]:
+    """The models trained beside the main one: a critic, initialised from the one the method names, or from the reward
+    model, or from the policy."""
+    start = method.critic_start or _reward_model(reward) or settings.path
+    helpers: dict[Role, Model] = {}
+    for objective in method.objectives()[1:]:
+        role = objective.model
+        saved = checkpoint and checkpoint / role
+        helper = load_model(settings, role, start, seed=seed, trust_remote_code=trust_remote_code, saved=saved)
+        if not same_tokens(helper.tokenizer, main.tokenizer):
+            raise ModelError(f"{start}: a {role} reads the policy's tokens, but this model has others")
+        helpers[role] = helper
+    return helpers
+
+
+def load_reference(
+    settings: ModelSettings,
+    method: Method,
+    models: Mapping[Role, Model],
+    checkpoint: Path | None,
+    *,
+    seed: int,
+    trust_remote_code: bool,
+) -> Reference | None:
+    """The frozen initial policy, or the checkpoint's copy if the reference moves; None for a method without one.
+
+    With LoRA it is the base with the adapter off, or an adapter of its own on the same base.
+    """
+    if not method.needs_reference:
+        return None
+    kl = method.kl_settings
+    policy = models["policy"]
+    assert isinstance(policy, Policy)
+    moves = kl.reference != "fixed"
+    if policy.adapter is not None:
+        return Reference(_adapted_reference(policy, settings.path, checkpoint, moves=moves), policy, kl)
+    if checkpoint is None:
+        return Reference(copy_policy(policy), policy, kl)
+    saved = checkpoint / "reference" if moves else None
+    loaded = load_model(settings, "policy", settings.path, seed=seed, trust_remote_code=trust_remote_code, saved=saved)
+    assert isinstance(loaded, Policy)
+    loaded.model.requires_grad_(False)
+    return Reference(loaded, policy, kl)
+
+
+def _load(settings: ModelSettings, role: Role, path: str, trust_remote_code: bool) -> Model:
+    options: dict[str, Any] = {
+        "compute_dtype": settings.compute_dtype,
+        "device": settings.device,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "compiled": settings.compiled,
+        "trust_remote_code": trust_remote_code,
+    }
+    if role == "policy":
+        return load_policy(path, **options)
+    return load_scorer(path, kind="sequence" if role == "outcome_reward_model" else "token", **options)
+
+
+def _adapted_reference(policy: Policy, start: str, checkpoint: Path | None, *, moves: bool) -> Policy:
+    initial = _start(start)[1]
+    if initial is None and not moves:
+        return base_policy(policy)
+    reference = copy_policy(policy)
+    if checkpoint is not None:
+        saved = _saved_adapter(checkpoint / "reference") if moves else initial
+        assert saved is not None
+        read_adapter(reference, saved)
+    return reference
+
+
+def _start(name: str) -> tuple[str, AdapterFiles | None]:
+    path = located(find_model(name).path)
+    return path, find_adapter(path)
+
+
+def _saved_adapter(folder: Path) -> AdapterFiles:
+    adapter = find_adapter(str(folder))
+    if adapter is None:
+        raise ModelError(f"{folder}: holds a whole model, but model.lora needs an adapter")
+    return adapter
+
+
+def _reward_model(reward: Reward | None) -> str | None:
+    """The reward model that scores the completions, if it reads the policy's tokens."""
+    weighted = zip(reward.rewards, reward.weights, strict=True) if isinstance(reward, WeightedSum) else [(reward, 1.0)]
+    return next(
+        (r.scorer.source for r, weight in weighted if weight and isinstance(r, ModelReward) and r.same_tokens), None
+    )

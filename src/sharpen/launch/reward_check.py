@@ -1,0 +1,106 @@
+"""What the reward of a recipe accepts, before anything is trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.data.prompt_format import PromptFormat
+from sharpen.data.prompts import load_prompts
+from sharpen.data.rows import Rows
+from sharpen.data.tasks import resolve_task
+from sharpen.errors import RecipeError
+from sharpen.in_memory import in_memory
+from sharpen.launch.inputs import NOTHING_GIVEN, read_inputs, task_reward
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.load import load_tokenizer, located
+from sharpen.recipe.schema import Recipe
+from sharpen.rewards.checking.checker import check
+from sharpen.rewards.checking.prompts import questions
+from sharpen.rewards.checking.references import said_by_assistant
+from sharpen.rewards.checking.report import RewardReport
+from sharpen.rewards.reward import Reward
+from sharpen.runs.lookup import find_model
+from sharpen.types import Prompt, Row
+
+
+def check_recipe(
+    recipe: Recipe, *, trust_remote_code: bool = False, say: Callable[[str], None] = lambda text: None
+) -> RewardReport:
+    """Check the reward of a recipe on its prompts; see `sharpen.rewards.check`.
+
+    A completion is accepted if its reward is at least ``evaluation.threshold``. The policy is not loaded, and its
+    tokenizer only if the reward reads tokens.
+
+    Raises:
+        SharpenError: the recipe has no reward, or something in it cannot be used.
+    """
+    rows, reward, of_task = _rows_and_reward(recipe)
+    tokenizer = None
+    if any(leaf.reads_tokens for leaf in reward.leaves()):
+        tokenizer = _tokenizer(recipe.model.path, trust_remote_code)
+    settings = recipe.reward_check
+    return check(
+        reward,
+        rows,
+        reference=settings.reference or of_task,
+        allow=settings.allow,
+        at_most=settings.rows,
+        cheat_at_most=settings.cheat_rows,
+        threshold=recipe.evaluation.threshold,
+        timeout_s=settings.timeout_s,
+        tokenizer=tokenizer,
+        prompts=questions if tokenizer is None else _prompts(PromptFormat.of(recipe.data, tokenizer, sys.maxsize)),
+        say=say,
+    )
+
+
+def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str | None] | None]:
+    """The rows to answer, the reward, and a task's function from a row to a reference completion."""
+    if any(in_memory([recipe.data.train, recipe.data.held_out, recipe.reward])):
+        raise RecipeError(
+            "the rows or the reward of this recipe were given in Python; check them there: "
+            "sharpen.rewards.check(reward, rows)"
+        )
+    if not recipe.method.makes_a_policy:
+        raise RecipeError(f"method {recipe.method.name} trains a reward model, so there is no reward to check")
+    if recipe.data.task is not None:
+        task = resolve_task(recipe.data.task)
+        return task.train_rows(), task_reward(task, recipe.reward), task.reference
+    inputs = read_inputs(recipe, NOTHING_GIVEN)
+    if inputs.reward is None:
+        raise RecipeError("this recipe has no reward to check")
+    answered_rows = inputs.rows
+    if recipe.method.source().reads != "prompts" and inputs.held_out is not None:
+        answered_rows = inputs.held_out.rows
+    return answered_rows, inputs.reward, None
+
+
+def _tokenizer(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    path = located(find_model(model).path)
+    adapter = find_adapter(path)
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(
+        path if adapter is None else adapter.base, trust_remote_code=trust_remote_code
+    )
+    return tokenizer
+
+
+def _prompts(format: PromptFormat) -> Callable[[Rows], tuple[Prompt, ...]]:
+    """Makes the prompts of rows as a run does."""
+
+    def prompts(rows: Rows) -> tuple[Prompt, ...]:
+        loaded = load_prompts(replace(rows, data=[_without_answer(row) for row in rows]), format, max_new_tokens=0)
+        return tuple(replace(prompt, row=row) for prompt, row in zip(loaded.items, rows, strict=True))
+
+    return prompts
+
+
+def _without_answer(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A demonstration in ``messages`` becomes the prompt that it answers."""
+    if said_by_assistant(row.get("messages")) is None:
+        return row
+    return {**row, "messages": row["messages"][:-1]}

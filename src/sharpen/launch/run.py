@@ -1,0 +1,251 @@
+"""Starting, resuming and measuring: everything is checked before anything is written, then the trainer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
+from sharpen.evaluation.runner import Evaluation
+from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
+from sharpen.launch.models import load_model, load_reference
+from sharpen.models.policy import Policy
+from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.schema import Recipe
+from sharpen.rewards.execution.user_code import describe, ends_program
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.runs.checkpoint import (
+    checkpoint_path,
+    checkpoints,
+    load_state,
+    prune,
+    recover,
+    set_aside,
+    sound_checkpoints,
+)
+from sharpen.runs.folder import RunFolder, read_metrics
+from sharpen.runs.lock import run_lock
+from sharpen.runs.loggers import MetricLogger
+from sharpen.runs.lookup import find_model
+from sharpen.system.signals import stopped_after_step, stopped_at_once
+from sharpen.system.streams import lasting_streams
+from sharpen.training.fingerprint import check_models, fingerprint
+from sharpen.training.score_normalisation import best_to_normalise
+from sharpen.training.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that has ended. ``finished`` is False if it was stopped before its last step.
+
+    ``signum`` is the signal that stopped it, if any; it may have come during the last step.
+    """
+
+    path: Path
+    model: Path
+    finished: bool
+    signum: int | None = field(default=None, compare=False)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.jsonl``."""
+        return read_metrics(self.path)
+
+
+def _silent(text: str) -> None:
+    return
+
+
+def start(
+    recipe: Recipe,
+    given: Given = NOTHING_GIVEN,
+    *,
+    loggers: Sequence[MetricLogger] = (),
+    say: Say = _silent,
+    trust_remote_code: bool = False,
+) -> Run:
+    """Do a run from the beginning. ``trust_remote_code`` allows code from the model's folder to run.
+
+    Raises:
+        RunInUseError: another process or thread is writing to that folder.
+        SharpenError: something cannot be used; raised before the first step and before anything is written if it can
+            be known by then.
+    """
+    command = partial(_start, recipe, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    return _safely(command, recipe.run, given, say, trust_remote_code)
+
+
+def resume(
+    path: Path,
+    given: Given = NOTHING_GIVEN,
+    *,
+    loggers: Sequence[MetricLogger] = (),
+    say: Say = _silent,
+    trust_remote_code: bool = False,
+) -> Run:
+    """Continue a run from its latest sound checkpoint, or from the beginning if it has none.
+
+    Ends with the weights and metrics of a run that was never stopped, except timings (same machine, same threads).
+
+    Raises:
+        RunInUseError: another process or thread is writing this run.
+        SharpenError: something cannot be used, as in ``start``; the run stays as it is.
+    """
+    command = partial(_resume, path, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    return _safely(command, path, given, say, trust_remote_code)
+
+
+def _safely(command: Callable[[], Run], path: Path, given: Given, say: Say, trust_remote_code: bool) -> Run:
+    """Run a command; no signal, closed terminal, `sys.exit` in a reward, or NaN loses a finished step."""
+    with lasting_streams(), stopped_at_once(), _no_exit_from_user_code():
+        try:
+            return command()
+        except NonFiniteError as error:
+            # Do not keep the error: its frames hold the models, and there may be no room to load them again.
+            step, message = error.step, str(error)
+        if step is not None:
+            _save_step(path, step - 1, given, say, trust_remote_code)
+            message = f"{message}; {how_to_continue(path)}"
+        raise NonFiniteError(message, step)
+
+
+def _save_step(path: Path, step: int, given: Given, say: Say, trust_remote_code: bool) -> None:
+    """Make sure that there is a checkpoint of ``step``: if not, repeat the steps since the latest checkpoint.
+
+    The trainer has saved one if the step after it had not yet changed the weights.
+    """
+    if step < 1 or checkpoint_path(RunFolder(path).checkpoints, step).exists():
+        return
+    say(f"the weights of step {step} are gone: repeating the steps since the latest checkpoint to save them")
+    try:
+        _resume(path, given, loggers=(), say=say, trust_remote_code=trust_remote_code, until=step)
+    # Only reported: the error to raise is the one that led here.
+    except SharpenError as error:
+        say(f"that failed: {error}")
+
+
+@contextmanager
+def _no_exit_from_user_code() -> Iterator[None]:
+    """Turns a `sys.exit` or the like in a user's reward or logger into an error: it must not choose the exit code."""
+    try:
+        yield
+    except BaseException as error:
+        if not ends_program(error):
+            raise
+        raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
+
+
+def _start(recipe: Recipe, given: Given, *, loggers: Sequence[MetricLogger], say: Say, trust_remote_code: bool) -> Run:
+    with run_lock(recipe.run, say):
+        RunFolder.refuse_existing(recipe.run)
+        inputs = read_inputs(recipe, given)
+        with built_trainer(
+            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
+        ) as trainer:
+            trainer.folder.initialise(recipe.to_yaml())
+            return _train(trainer, say)
+
+
+def _resume(
+    path: Path,
+    given: Given,
+    *,
+    loggers: Sequence[MetricLogger],
+    say: Say,
+    trust_remote_code: bool,
+    until: int | None = None,
+) -> Run:
+    """``until``: stop after this step, save a checkpoint and remove none."""
+    folder = RunFolder.open(path)
+    recipe = load_recipe(folder.recipe)
+    recipe = recipe.model_copy(update={"run": path})
+    with run_lock(path, say):
+        recover(folder.checkpoints)
+        checkpoint, damaged = None, []
+        for candidate, problem in sound_checkpoints(folder.checkpoints):
+            if problem is None:
+                checkpoint = candidate
+                break
+            say(f"skipped a checkpoint: {problem}")
+            damaged.append(candidate)
+        if checkpoint is None and damaged:
+            raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it again")
+        if checkpoint is not None and (state := load_state(checkpoint))["step"] >= recipe.training.steps:
+            if not damaged:
+                # A run that was killed in its last step may have one too many.
+                prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
+            if best_to_normalise(folder.checkpoints, state) is None:
+                say(f"{path} is finished: {recipe.training.steps} steps are done")
+                return Run(path, checkpoint, finished=True)
+        say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
+        inputs = read_inputs(recipe, given)
+        with built_trainer(
+            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+        ) as trainer:
+            if checkpoint is not None:
+                trainer.load(checkpoint)
+            for unsound in damaged:
+                set_aside(unsound)
+            folder.cut_back(trainer.step if checkpoint else -1)
+            trainer.stop_at = until
+            return _train(trainer, say)
+
+
+@_no_exit_from_user_code()
+def measure(
+    recipe: Recipe,
+    held_out: HeldOut,
+    model: str | Path,
+    *,
+    say: Say = _silent,
+    trust_remote_code: bool = False,
+) -> Evaluation:
+    """Measure a model on held-out rows (`read_held_out`), as a run of this recipe measures it.
+
+    For a checkpoint of that run these are the run's own numbers, bit for bit on the CPU of the same machine. ``model``
+    is anything that a recipe may name as a model.
+
+    Raises:
+        SharpenError: something cannot be used, or the model that a checkpoint builds on has changed since.
+    """
+    named = find_model(str(model))
+    path = Path(named.path)
+    role = recipe.method.objectives()[0].model
+    main = load_model(recipe.model, role, named.path, seed=recipe.seed, trust_remote_code=trust_remote_code)
+    reference = None
+    if held_out.reads != "prompts":
+        reference = load_reference(
+            recipe.model,
+            recipe.method,
+            {role: main},
+            path,
+            seed=recipe.seed,
+            trust_remote_code=trust_remote_code,
+        )
+    if named.run is not None and (reference is not None or main.adapter is not None):
+        fixed = None if reference is None or reference.moves else reference.policy
+        check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}))
+    if held_out.reward is not None:
+        held_out.reward.use_tokenizer(main.tokenizer)
+    engine = LocalEngine(main) if isinstance(main, Policy) else None
+    return held_out_measurement(recipe, held_out, main, engine, reference, say)()
+
+
+def _train(trainer: Trainer, say: Say) -> Run:
+    path, grace_s = trainer.folder.path, trainer.checkpoint.grace_s
+    with stopped_after_step(
+        trainer, grace_s=grace_s, say=say, how_to_continue=lambda: how_to_continue(path)
+    ) as request:
+        trainer.run()
+    finished = trainer.step >= trainer.training.steps
+    return Run(path, checkpoints(trainer.folder.checkpoints)[-1], finished, request.signum)
+
+
+def how_to_continue(path: Path) -> str:
+    """The checkpoint and the command that continue an interrupted run."""
+    done = checkpoints(RunFolder(path).checkpoints)
+    latest = f"the latest checkpoint is {done[-1]}" if done else "there is no checkpoint yet"
+    return f"{latest}; to continue: sharpen run --resume {path}"

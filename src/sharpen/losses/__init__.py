@@ -1,1 +1,0 @@
-"""What a model follows: pure functions of tensors, one term per token, sequence or pair, never reduced here."""

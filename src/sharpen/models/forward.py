@@ -1,0 +1,59 @@
+"""Runs a model over a batch, one micro-batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sharpen.models.model import Model
+from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.pack import PackedRow
+from sharpen.types import Batch, Need
+
+
+@dataclass(frozen=True, slots=True)
+class MicrobatchLimits:
+    """How a batch is split into micro-batches. Never changes a gradient."""
+
+    tokens_per_microbatch: int
+    shared_prompt: bool
+
+
+def microbatches(
+    model: Model, batch: Batch, limits: MicrobatchLimits, atom: Literal["sequence", "group"] = "sequence"
+) -> Iterator[list[PackedRow]]:
+    """The rows of each micro-batch; none if the batch has no trained token."""
+    if not batch.mask_BT.any():
+        return
+    yield from plan_microbatches(
+        batch,
+        tokens_per_microbatch=limits.tokens_per_microbatch,
+        shared=limits.shared_prompt and model.plain,
+        cost=model.cost,
+        padded=not model.plain,
+        atom=atom,
+    )
+
+
+@torch.no_grad()
+def all_outputs(
+    model: Model, batch: Batch, need: Need, temperature: float, limits: MicrobatchLimits, reference: Model | None = None
+) -> Tensor:
+    """One of a model's outputs at every trained token of the batch, without gradient, [B, T], on the CPU."""
+    total_BT = torch.zeros(batch.tokens_BT.shape)
+    for rows in microbatches(model, batch, limits):
+        outputs = model.outputs(batch, rows, temperature, frozenset({need}), reference)
+        part_BT = {
+            "logprobs": outputs.logprobs_BT,
+            "entropy": outputs.entropy_BT,
+            "exact_kl": outputs.kl_BT,
+            "values": outputs.values_BT,
+            "scores": outputs.scores_BT,
+        }[need]
+        assert part_BT is not None
+        total_BT += part_BT.cpu()
+    return total_BT

@@ -1,0 +1,1 @@
+"""Faster or more memory-efficient parts of a model's forward pass."""

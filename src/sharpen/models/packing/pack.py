@@ -1,0 +1,114 @@
+"""Packs sequences into the tensors of a micro-batch. The layout never changes a loss or a gradient.
+
+Supported architectures get one row without padding, in which each prompt precedes its completions once:
+
+    prompt 1 | completion | completion | prompt 2 | completion | ...
+    0 .. p-1 |    p ..    |    p ..    | 0 .. q-1 |    q ..    | ...      positions
+
+All others get padded rows of a prompt and one completion each, for the model's own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharpen.models.packing.segments import Segment, Segments
+from sharpen.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """A group's prompt with some of its sequences, by their indices in the batch, and the total of their tokens."""
+
+    group: int
+    sequences: tuple[int, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """The tensors of one micro-batch of R rows of L tokens.
+
+    Trained token n of N has the id ``target_N[n]``, is predicted at the flattened position ``source_N[n]`` of the rows,
+    and is token ``t_N[n]`` of sequence ``b_N[n]`` of the batch. ``place_N[n]`` is its own flattened position;
+    ``place_N`` is None if the last tokens, which predict nothing, are left out. ``segments`` is the attention mask of a
+    packed row; None for padded rows, where causal attention is already exact.
+    """
+
+    input_ids_RL: Tensor
+    position_ids_RL: Tensor
+    segments: Segments | None
+    source_N: Tensor
+    place_N: Tensor | None
+    target_N: Tensor
+    b_N: Tensor
+    t_N: Tensor
+
+    def to(self, device: torch.device) -> PackedBatch:
+        return PackedBatch(
+            self.input_ids_RL.to(device, non_blocking=True),
+            self.position_ids_RL.to(device, non_blocking=True),
+            None if self.segments is None else self.segments.to(device),
+            self.source_N.to(device, non_blocking=True),
+            None if self.place_N is None else self.place_N.to(device, non_blocking=True),
+            *(x.to(device, non_blocking=True) for x in (self.target_N, self.b_N, self.t_N)),
+        )
+
+
+def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, with_last: bool) -> PackedBatch:
+    """Build a micro-batch's tensors: ``rows`` concatenated into a single row, or each padded to the longest.
+
+    ``with_last``: include each completion's last token, from which nothing is predicted.
+    """
+    trained = {b: batch.mask_BT[b].nonzero().squeeze(1) for row in rows for b in row.sequences}
+    counts = {b: int(t_n[-1]) + with_last for b, t_n in trained.items()}
+    sizes = [len(batch.prompts[row.group]) + sum(counts[b] for b in row.sequences) for row in rows]
+    width = max(sizes) if padded else sum(sizes)
+    height = len(rows) if padded else 1
+    input_ids = torch.full((height * width,), pad_id, dtype=torch.long)
+    # Positions run on through the padding: transformers takes a restart for a further packed sequence.
+    positions = torch.arange(width).repeat(height)
+    segments: list[Segment] = []
+    source, place, sequence, step = [], [], [], []
+    end = 0
+    for r, row in enumerate(rows):
+        start = r * width if padded else end
+        prompt = batch.prompts[row.group]
+        p = len(prompt)
+        end = start + p
+        input_ids[start:end] = prompt
+        positions[start:end] = torch.arange(p)
+        # A prompt with a single completion forms one segment with it.
+        alone = len(row.sequences) == 1
+        if not alone:
+            segments.append(Segment(start, end))
+        for b in row.sequences:
+            n = counts[b]
+            input_ids[end : end + n] = batch.tokens_BT[b, :n]
+            positions[end : end + n] = torch.arange(p, p + n)
+            if alone:
+                segments.append(Segment(start, end + n))
+            elif n:
+                segments.append(Segment(end, end + n, start, start + p))
+            before = end + trained[b] - 1
+            before[trained[b] == 0] = start + p - 1
+            source.append(before)
+            place.append(end + trained[b])
+            sequence.append(torch.full_like(trained[b], b))
+            step.append(trained[b])
+            end += n
+    b_N, t_N = torch.cat(sequence), torch.cat(step)
+    return PackedBatch(
+        input_ids_RL=input_ids.view(height, width),
+        position_ids_RL=positions.view(height, width),
+        segments=None if padded else Segments(tuple(segments), width),
+        source_N=torch.cat(source),
+        place_N=torch.cat(place) if with_last else None,
+        target_N=batch.tokens_BT[b_N, t_N],
+        b_N=b_N,
+        t_N=t_N,
+    )

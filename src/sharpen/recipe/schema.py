@@ -1,0 +1,88 @@
+"""The settings of a run. A recipe is a YAML file of exactly these names; an unknown one is an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from sharpen.data.settings import DataSettings
+from sharpen.evaluation.settings import EvaluationSettings
+from sharpen.methods import Method, resolve_method
+from sharpen.models.settings import ModelSettings
+from sharpen.rewards.checking.settings import RewardCheckSettings
+from sharpen.rollout.settings import RolloutSettings
+from sharpen.settings import Settings
+from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
+
+NamedReward = str | dict[str, Any]
+
+
+class Recipe(Settings):
+    """Everything that decides what a run does."""
+
+    run: Path = Field(description="the folder that the run writes")
+    seed: int = Field(0, ge=0, lt=2**63)
+    model: ModelSettings
+    method: SerializeAsAny[Method]
+    data: DataSettings
+    reward: NamedReward | tuple[NamedReward, ...] | None = None
+    reward_check: RewardCheckSettings = RewardCheckSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_by_name(cls, value: Any) -> Any:
+        return resolve_method(value)
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _reward_entries(cls, value: Any) -> Any:
+        for entry in value if isinstance(value, list | tuple) else () if value is None else (value,):
+            if not isinstance(entry, str | Mapping):
+                raise ValueError(
+                    "a reward is a name, a mapping with a `name` or a list of these, and in Python also a function, "
+                    f"not {entry!r}"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.evaluation.every and self.data.task is None and self.data.held_out is None:
+            raise ValueError("evaluation.every needs held-out prompts: give data.held_out")
+        if self.checkpoint.best is not None and not self.evaluation.every:
+            raise ValueError("checkpoint.best needs evaluation.every")
+        minibatches = self.method.passes_and_minibatches[1]
+        if self.training.prompts_per_step < minibatches:
+            raise ValueError(
+                f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
+            )
+        if self.data.task is None and self.method.needs_reward and self.reward is None:
+            raise ValueError(f"method {self.method.name} needs a reward: give `reward`")
+        return self
+
+    def to_yaml(self) -> str:
+        return OmegaConf.to_yaml(OmegaConf.create(_literal(self.model_dump(mode="json"))))
+
+
+def _literal(value: Any) -> Any:
+    """Texts so that ``${``, and what stands before it, is not taken for a reference when they are read again."""
+    if isinstance(value, dict):
+        return {key: _literal(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_literal(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

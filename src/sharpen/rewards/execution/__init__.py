@@ -1,0 +1,1 @@
+"""How reward functions are called: concurrently, with time limits and retries, in threads or processes."""

@@ -1,0 +1,85 @@
+"""The event loop that awaits async reward functions, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from threading import Event, Lock, Thread
+from typing import Any
+
+from sharpen.rewards.execution.threads import start_thread
+
+BLOCKED_AFTER_S = 1.0
+"""A loop that has not run a callback for this long is blocked by a coroutine that computes or waits without `await`."""
+
+
+class CoroutineTimeoutError(TimeoutError):
+    """A coroutine exceeded its time limit and was cancelled. ``stuck`` is the loop's thread if it was blocked."""
+
+    def __init__(self, stuck: Thread | None) -> None:
+        super().__init__()
+        self.stuck = stuck
+
+
+class _EventLoop:
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = start_thread(self.loop.run_forever, "async rewards")
+
+    def blocked(self) -> bool:
+        answered = Event()
+        self.loop.call_soon_threadsafe(answered.set)
+        return not answered.wait(BLOCKED_AFTER_S)
+
+
+_lock = Lock()
+_current: _EventLoop | None = None
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, object], timeout_s: float) -> object:
+    """The result of ``coroutine``, awaited on the event loop; usable from several threads, which wait meanwhile.
+
+    All coroutines share one loop for the life of the process, so that a client may keep its connections open from one
+    call to the next. Raises what the coroutine raises, and `CoroutineTimeoutError` after ``timeout_s``. If a coroutine
+    blocks the loop, a new one takes its place.
+    """
+    loop = _running_loop()
+    future = asyncio.run_coroutine_threadsafe(_outcome(coroutine), loop.loop)
+    try:
+        value, error = future.result(timeout_s)
+    except TimeoutError:
+        future.cancel()
+        raise CoroutineTimeoutError(loop.thread if loop.blocked() and _replace(loop) else None) from None
+    except BaseException:
+        future.cancel()
+        raise
+    if error is not None:
+        raise error
+    return value
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, object]) -> tuple[object, BaseException | None]:
+    try:
+        return await coroutine, None
+    # SystemExit and KeyboardInterrupt would end the loop, and CancelledError would look like a cancelled call.
+    except BaseException as error:  # noqa: BLE001
+        return None, error
+
+
+def _running_loop() -> _EventLoop:
+    global _current
+    with _lock:
+        # A forked process has the object without its thread.
+        if _current is None or not _current.thread.is_alive():
+            _current = _EventLoop()
+        return _current
+
+
+def _replace(loop: _EventLoop) -> bool:
+    """Has the next call start a new loop. False if another thread has already done so."""
+    global _current
+    with _lock:
+        if _current is not loop:
+            return False
+        _current = None
+        return True

@@ -1,0 +1,103 @@
+"""Mathematical equality, by math-verify."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from sharpen.rewards.math.forms import same
+from sharpen.rewards.math.text import clean, nesting
+from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, normalise
+from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.system.workers import WorkerPool
+from sharpen.types import Row
+
+MOST_CHARACTERS = 1000
+MOST_NESTED = 30
+"""Longer answers, and deeper nested brackets, only equal the same text."""
+
+# One pool per process, started on first use. math-verify's own timeout uses a signal, which only works in the main
+# thread and does not interrupt C code.
+_workers = WorkerPool(Path(__file__).with_name("worker.py"))
+
+
+class Math(Verifier):
+    """1 if the completion's answer is mathematically equal to the expected one, else 0.
+
+    ``answer_from`` says where the completion's answer is, see `sharpen.rewards.text.extraction.extract`.
+    ``column`` holds the expected answer, bare or as a solution that ends in ``\\boxed{…}`` or, as in GSM8K, after
+    ``####``.
+
+    Answers are equal if they evaluate to the same value: ``2+3`` and ``x=5`` equal ``5``. If the problem itself is such
+    an expression, repeating it would be right; use ``exact_answer`` instead. Decimals are exact, so ``0.333`` is not
+    ``1/3``; ``50\\%`` is ``0.5`` and not ``50``; a unit may be omitted, but not differ; order and brackets matter in
+    tuples and intervals, but not in sets and lists. What cannot be parsed as mathematics is compared as text.
+    docs/rewards.md lists known misses. A comparison that takes longer than ``timeout_s`` raises TimeoutError, which is
+    recorded with the sample.
+
+    ``answer`` is the text for majority voting: ``1/2`` and ``0.5`` are two answers there.
+    """
+
+    name: ClassVar[str] = "math"
+    has_answer: ClassVar[bool] = True
+    at_once: ClassVar[int] = _workers.size
+
+    column: str = "answer"
+    answer_from: Literal["boxed", "marker", "tags", "last_number", "whole"] = "boxed"
+    marker: str = Field("####", min_length=1)
+    tag: str = Field("answer", min_length=1)
+    timeout_s: float = Field(5.0, gt=0)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def answer(self, completion: str) -> str | None:
+        found = extract(completion, self.answer_from, self.marker, self.tag)
+        return None if found is None else normalise(found, case_sensitive=True) or None
+
+    def reference(self, row: Row) -> str | None:
+        text = text_of(row, self.column)
+        return None if text is None else given(self._bare(text), self.answer_from, self.marker, self.tag)
+
+    def __call__(self, completion: str, **row: Any) -> float:
+        expected = self._bare(reference_text(row, self.column))
+        found = extract(completion, self.answer_from, self.marker, self.tag)
+        return 0.0 if found is None else float(equal(expected, found, self.timeout_s))
+
+    def _bare(self, expected: str) -> str:
+        return (boxed(expected) or after_marker(expected, self.marker) or expected).strip()
+
+
+def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
+    """Whether two answers, in LaTeX or plain text, are mathematically equal; thread-safe.
+
+    An answer beyond `MOST_CHARACTERS` (or twice the expected answer's length) or `MOST_NESTED` is not parsed. Raises
+    TimeoutError after ``timeout_s``, and ValueError if ``expected`` is empty.
+    """
+    if not expected.strip():
+        raise ValueError("the expected answer is empty")
+    if expected.strip() == answer.strip():
+        return True
+    if len(answer) > max(MOST_CHARACTERS, 2 * len(expected)) or nesting(answer) > max(MOST_NESTED, nesting(expected)):
+        return False
+    expected, answer = clean(expected), clean(answer)
+    deadline = time.monotonic() + timeout_s
+
+    def compare(one: str, other: str) -> bool:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        return _compare(one, other, timeout_s)
+
+    return bool(answer) and same(expected, answer, compare)
+
+
+# Completions of a group often have the same answer.
+@lru_cache(maxsize=10_000)
+def _compare(expected: str, answer: str, timeout_s: float) -> bool:
+    question = {"expected": expected, "answer": answer, "timeout_s": timeout_s}
+    return bool(_workers.ask(question, timeout_s)["equal"])

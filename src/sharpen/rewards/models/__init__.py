@@ -1,0 +1,1 @@
+"""Rewards from trained reward models."""

@@ -1,0 +1,78 @@
+"""Rendering of a conversation with the scorer's chat template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from sharpen.errors import RewardError
+from sharpen.types import Completion, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The tokens of a conversation that ends with the completion.
+
+    ``starts`` is the character at which the completion begins, None if the template changed it; ``offsets`` are the
+    (start, end) characters of each token, empty if the tokenizer does not provide them.
+    """
+
+    token_ids: tuple[int, ...]
+    starts: int | None
+    offsets: tuple[tuple[int, int], ...]
+
+
+def render(prompt: Prompt, completion: Completion, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """The prompt's messages and the completion as the assistant's turn.
+
+    Templates may strip a turn. Raises `RewardError` if the template rejects the conversation.
+    """
+    conversation = [*map(dict, prompt.messages), {"role": "assistant", "content": completion.text}]
+    try:
+        text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
+    except TemplateError as error:
+        raise RewardError(
+            f"prompt {prompt.id!r}: the scorer's chat template rejects its conversation: {error}. "
+            "Set template: policy to score the text that the policy read"
+        ) from error
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
+    spoken = completion.text.strip()
+    found = text.rfind(spoken)
+    blanks = len(completion.text) - len(completion.text.lstrip())
+    return Rendered(
+        tuple(encoded["input_ids"]),
+        None if found < 0 else found - blanks,
+        tuple(map(tuple, encoded.get("offset_mapping", ()))),
+    )
+
+
+def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> tuple[int, ...] | None:
+    """The tokens at which the steps end, for steps that end at characters ``ends`` of the completion ``text``.
+
+    A step ends at the token that completes it, the last one at the first token after the completion, which ends the
+    turn. None if the template changed the completion.
+    """
+    if rendered.starts is None:
+        return None
+    closing = rendered.starts + len(text.rstrip())
+    last = next((i for i, (start, _) in enumerate(rendered.offsets) if start >= closing), len(rendered.offsets) - 1)
+    inner = []
+    token = 0
+    for end in ends[:-1]:
+        # Ends increase, so the search continues from the last token found.
+        while rendered.offsets[token][1] < min(rendered.starts + end, closing):
+            token += 1
+        inner.append(token)
+    return (*inner, last)
+
+
+def common_start(sequences: list[tuple[int, ...]]) -> int:
+    """The length of the sequences' common prefix."""
+    length = 0
+    for tokens in zip(*sequences, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        length += 1
+    return length

@@ -1,0 +1,1 @@
+"""Rewards that check the text of a completion by rule."""

@@ -1,0 +1,50 @@
+"""A reward by a regular expression, matched in worker processes so that it can time out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from sharpen.rewards.verifier import Verifier
+from sharpen.system.workers import WorkerPool
+
+# One pool per process, started on first use. re holds the GIL while it matches, so neither a thread nor a signal of
+# this process could interrupt it.
+_workers = WorkerPool(Path(__file__).with_name("regex_worker.py"))
+
+
+class Regex(Verifier):
+    """``value`` if the pattern matches the completion, else 0.
+
+    With ``mode`` "fullmatch" the pattern must match the whole stripped completion, with "search" any part of it. Flags
+    go into the pattern, as in ``(?is)``.
+
+    Patterns run in worker processes: Python's ``re`` takes quadratic time to search a long line for ``.*;.*``, and
+    exponential time with nested repetitions such as ``(a+)+b``. A match that takes longer than ``timeout_s`` raises
+    TimeoutError, which is recorded with the sample.
+    """
+
+    name: ClassVar[str] = "regex"
+    at_once: ClassVar[int] = _workers.size
+
+    pattern: str
+    mode: Literal["fullmatch", "search"] = "fullmatch"
+    value: float = Field(1.0, allow_inf_nan=False)
+    timeout_s: float = Field(5.0, gt=0)
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"invalid regular expression: {error}") from error
+        return pattern
+
+    def __call__(self, completion: str, **row: Any) -> float:
+        text = completion.strip() if self.mode == "fullmatch" else completion
+        question = {"mode": self.mode, "pattern": self.pattern, "text": text, "timeout_s": self.timeout_s}
+        return self.value if _workers.ask(question, self.timeout_s)["matches"] else 0.0

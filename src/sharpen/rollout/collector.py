@@ -1,0 +1,83 @@
+"""Collects scored groups in this process: takes prompts from the data, samples completions, scores them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sharpen.data.cursor import Cursor
+from sharpen.rollout.engine import Engine, Sampling
+from sharpen.rollout.sources import Collected
+from sharpen.types import Group, Prompt
+
+Scoring = Callable[[Sequence[Group]], tuple[list[Group], dict[str, float]]]
+"""Returns the groups with scores, and the seconds that each part of scoring took."""
+
+
+class LocalCollector:
+    """Implements ``sources.Collector``. Its state is the data cursor and the next draw id."""
+
+    def __init__(
+        self,
+        *,
+        prompts: Sequence[Prompt] = (),
+        groups: Sequence[Group] = (),
+        engine: Engine | None,
+        store: Callable[[Sequence[Group]], Sequence[Group]],
+        score: Scoring | None,
+        sampling: Sampling,
+        seed: int,
+    ) -> None:
+        self._prompts = prompts
+        self._groups = groups
+        self._cursor = Cursor(len(prompts) or len(groups), seed)
+        self._store = store
+        self._engine = engine
+        self._score = score
+        self._sampling = sampling
+        self._seed = seed
+        self._next_draw = 0
+
+    def next_prompts(self, count: int) -> list[Prompt]:
+        return [self._prompts[i] for i in self._cursor.take(count)]
+
+    def all_prompts(self) -> list[Prompt]:
+        return list(self._prompts)
+
+    def next_groups(self, count: int) -> list[Group]:
+        return [self._groups[i] for i in self._cursor.take(count)]
+
+    @property
+    def groups(self) -> int:
+        """The number of groups in the data, or of those kept."""
+        return len(self._groups)
+
+    def keep(self, groups: Sequence[Group]) -> None:
+        self._use(self._store(groups))
+
+    def _use(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._cursor = Cursor(len(groups), self._seed)
+
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
+        assert self._engine is not None
+        assert self._score is not None
+        started = time.perf_counter()
+        first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
+        draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]
+        completions = self._engine.generate(prompts, draw_ids, self._sampling, self._seed)
+        rollout_s = time.perf_counter() - started
+        groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
+        scored, seconds = self._score(groups)
+        return Collected(scored, seconds={"rollout": rollout_s, **seconds})
+
+    def state(self) -> dict[str, Any]:
+        return {"cursor": self._cursor.state(), "next_draw": self._next_draw}
+
+    def load(self, state: dict[str, Any], kept: Sequence[Group] | None) -> None:
+        """Resume from ``state``, with the groups that were kept, if any."""
+        if kept is not None:
+            self._use(kept)
+        self._cursor.load(state["cursor"])
+        self._next_draw = state["next_draw"]

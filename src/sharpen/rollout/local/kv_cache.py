@@ -1,0 +1,142 @@
+"""The KV cache of the running batch: a prompt is stored once for its group, generated tokens are stored per row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class KVCache(ABC):
+    """Axes: P prompts, B rows, K key–value heads, L tokens, D head dimension."""
+
+    def __init__(
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        *,
+        scale: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_new_tokens: int,
+        block_size: int,
+    ) -> None:
+        """``max_new_tokens``: per row, besides its prompt. Capacities are multiples of ``block_size``."""
+        self._kv_heads, self._head_dim, self._scale = kv_heads, head_dim, scale
+        self._max_new_tokens, self._block_size = max_new_tokens, block_size
+        self._layout_version = 0
+
+        def empty_layers() -> list[Tensor]:
+            return [torch.empty(0, kv_heads, 0, head_dim, dtype=dtype, device=device) for _ in range(layers)]
+
+        self._prompt_keys, self._prompt_values = empty_layers(), empty_layers()
+        self._keys, self._values = empty_layers(), empty_layers()
+        self._prompt_lengths: list[int] = []
+        self._prompt_of_row: list[int] = []
+        self._device = device
+        # Counts on after a row has finished.
+        self._length_B = torch.empty(0, dtype=torch.long, device=device)
+        # An upper bound of the generated tokens of any row.
+        self._max_length = 0
+        self._update_layout()
+
+    @property
+    def layout_version(self) -> int:
+        """Changes whenever the next step would use other tensors or shapes than the last."""
+        return self._layout_version
+
+    @property
+    def position_B(self) -> Tensor:
+        """The position of each row's next token, counted from the start of its prompt."""
+        return self._prompt_length_B + self._length_B
+
+    def add_prompts(
+        self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
+    ) -> None:
+        """Add prompts, given the keys and values [P, K, L, D] of every layer, and ``copies[p]`` rows for each."""
+        for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
+            for layer, added in enumerate(new):
+                old[layer] = _cat_prompts(old[layer], added.to(old[layer].dtype), self._block_size)
+        first = len(self._prompt_lengths)
+        self._prompt_lengths += lengths
+        new_rows = [first + p for p, n in enumerate(copies) for _ in range(n)]
+        self._prompt_of_row += new_rows
+        self._length_B = torch.cat([self._length_B, self._length_B.new_zeros(len(new_rows))])
+        for cache in (self._keys, self._values):
+            for layer, tensor in enumerate(cache):
+                cache[layer] = torch.cat([tensor, tensor.new_zeros(len(new_rows), *tensor.shape[1:])])
+        self._update_layout()
+
+    def select_rows(self, index_B: Tensor) -> None:
+        """Keep only the rows ``index_B``, in that order, and the prompts that they use."""
+        rows = index_B.tolist()
+        kept = sorted({self._prompt_of_row[b] for b in rows})
+        if len(kept) < len(self._prompt_lengths):
+            index_P = torch.tensor(kept, device=self._device)
+            self._prompt_lengths = [self._prompt_lengths[p] for p in kept]
+            longest = rounded_up(max(self._prompt_lengths, default=0), self._block_size)
+            for prompt_cache in (self._prompt_keys, self._prompt_values):
+                for layer, tensor in enumerate(prompt_cache):
+                    prompt_cache[layer] = tensor[:, :, :longest].index_select(0, index_P)
+        new_index = {p: i for i, p in enumerate(kept)}
+        self._prompt_of_row = [new_index[self._prompt_of_row[b]] for b in rows]
+        self._length_B = self._length_B[index_B]
+        self._max_length = min(int(self._length_B.max()), self._max_new_tokens) if rows else 0
+        for cache in (self._keys, self._values):
+            for layer, tensor in enumerate(cache):
+                cache[layer] = tensor.index_select(0, index_B)
+        self._update_layout()
+
+    def reserve(self) -> None:
+        """Make room for one more token per row. Call it before each step."""
+        self._max_length = min(self._max_length + 1, self._max_new_tokens)
+        needed = rounded_up(self._max_length, self._block_size)
+        if needed > self._keys[0].shape[2]:
+            capacity = min(rounded_up(self._max_new_tokens, self._block_size), self._grown_capacity(needed))
+            for cache in (self._keys, self._values):
+                for layer, tensor in enumerate(cache):
+                    cache[layer] = _padded(tensor, capacity)
+            self._layout_version += 1
+
+    def begin_step(self) -> None:
+        """Compute, once for all layers of a step, the slot that each row writes to."""
+        # Finished rows are decoded along with the others; they overwrite their own last slot.
+        torch.clamp(self._length_B, max=self._max_new_tokens - 1, out=self._slot_B)
+        self._length_B += 1
+
+    @abstractmethod
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store each row's new key and value [B, K, D], then attend with its queries [B, heads, D]: [B, heads · D]."""
+
+    @abstractmethod
+    def _grown_capacity(self, needed: int) -> int:
+        """The slots per row to allocate when ``needed`` are needed."""
+
+    def _update_layout(self) -> None:
+        """Recompute what depends on the rows and their prompts."""
+        self._layout_version += 1
+        self._slot_B = torch.empty_like(self._length_B)
+        self._prompt_B = torch.tensor(self._prompt_of_row, dtype=torch.long, device=self._device)
+        self._prompt_length_P = torch.tensor(self._prompt_lengths, dtype=torch.long, device=self._device)
+        self._prompt_length_B = self._prompt_length_P[self._prompt_B]
+
+
+def _cat_prompts(old: Tensor, new: Tensor, block_size: int) -> Tensor:
+    """Concatenate along the prompts, padding the shorter ones on the right."""
+    length = max(old.shape[2], rounded_up(new.shape[2], block_size))
+    return torch.cat([_padded(x, length) for x in (old, new) if len(x)] or [new])
+
+
+def rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    if x.shape[2] == length:
+        return x
+    padded = x.new_zeros(*x.shape[:2], length, x.shape[3])
+    padded[:, :, : x.shape[2]] = x
+    return padded

@@ -1,0 +1,88 @@
+"""A transformers cache for decoding: it grows in large steps, and its rows can be repeated and removed."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+_MIN_HEADROOM = 64
+
+
+class _GrowingLayer(DynamicLayer):
+    """A full-attention layer that writes to buffers with spare capacity, instead of reallocating for every token."""
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dtype = dtype
+        self._length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = self._dtype or key_states.dtype, key_states.device
+        self.keys, self.values = (
+            x.new_empty((*x.shape[:2], 0, x.shape[3]), dtype=self.dtype) for x in (key_states, value_states)
+        )
+        self._key_buffer, self._value_buffer = self.keys, self.values
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self._length = self._length, self._length + key_states.shape[2]
+        if self._length > self._key_buffer.shape[2]:
+            self._grow(max(self._length + _MIN_HEADROOM, self._length * 5 // 4))
+        self._key_buffer[:, :, start : self._length] = key_states
+        self._value_buffer[:, :, start : self._length] = value_states
+        return self._view()
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._key_buffer = self._key_buffer.index_select(0, indices)
+        self._value_buffer = self._value_buffer.index_select(0, indices)
+        self._view()
+
+    def _grow(self, capacity: int) -> None:
+        for name in ("_key_buffer", "_value_buffer"):
+            old = getattr(self, name)
+            grown = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+            grown[:, :, : old.shape[2]] = old
+            setattr(self, name, grown)
+
+    def _view(self) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, : self._length] for buffer in (self._key_buffer, self._value_buffer))
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def cache_argument(model: nn.Module) -> str | None:
+    """The name of the forward's argument for a key–value cache; None without one, or with only a recurrent state.
+
+    transformers names it ``past_key_values`` before 5.24 and ``cache`` since; ``cache`` may also be a recurrent state.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if "past_key_values" in parameters:
+        return "past_key_values"
+    if "cache" in parameters and any(
+        isinstance(layer, DynamicLayer) for layer in make_cache(model.config, None).layers
+    ):
+        return "cache"
+    return None
+
+
+def make_cache(config: Any, dtype: torch.dtype | None) -> Any:
+    """An empty cache for any architecture. Full-attention layers store ``dtype``, or the dtype of the first keys."""
+    cache: Any = DynamicCache(config=config)
+    cache.layers = [_GrowingLayer(dtype) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if not cache.layers:
+        cache.layer_class_to_replicate = lambda: _GrowingLayer(dtype)
+    return cache
+
+
+def select_cache_rows(cache: Any, index_B: Tensor) -> None:
+    """Keep or repeat the rows ``index_B`` of every layer, in that order."""
+    for layer in cache.layers:
+        select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
+        select(index_B)

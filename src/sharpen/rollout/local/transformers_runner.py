@@ -1,0 +1,94 @@
+"""A model runner for any architecture of transformers, with the model's own forward and a transformers cache."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharpen.models.policy import Policy
+from sharpen.rollout.local.transformers_cache import make_cache, select_cache_rows
+from sharpen.types import Prompt
+
+
+class TransformersRunner:
+    """All rows start together. Each has its own copy of its prompt's cache; prompts are padded on the left."""
+
+    continuous_batching = False
+
+    def __init__(self, policy: Policy, model: nn.Module, cache_argument: str) -> None:
+        """``cache_argument``: the name of the cache argument of the model's forward."""
+        self._policy, self._model = policy, model
+        self._cache_argument = cache_argument
+        self.layout_version = 0
+        self._cache: Any = None
+        self._position_B = self._visible_BL = torch.empty(0)
+
+    def prefill(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
+        policy, device = self._policy, self._policy.device
+        lengths = torch.tensor([len(p.token_ids) for p in prompts])
+        width = int(lengths.max())
+        input_PL = torch.full((len(prompts), width), policy.pad_id)
+        visible_PL = torch.arange(width) >= (width - lengths)[:, None]
+        for p, prompt in enumerate(prompts):
+            # On the left, so that all rows write to the same slot.
+            input_PL[p, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
+        position_PL = (visible_PL.cumsum(dim=1) - 1).clamp(min=0)
+        self._cache = make_cache(policy.config, torch.bfloat16 if policy.compute_dtype == "bfloat16" else None)
+        input_PL, visible_PL, position_PL = (x.to(device) for x in (input_PL, visible_PL, position_PL))
+        logits_PV = self._forward(input_PL, position_PL, visible_PL)
+        prompt_B = torch.repeat_interleave(torch.tensor(list(copies))).to(device)
+        select_cache_rows(self._cache, prompt_B)
+        self._visible_BL, self._position_B = visible_PL[prompt_B], lengths.to(device)[prompt_B]
+        return logits_PV[prompt_B]
+
+    def reserve(self) -> None:
+        # The cache grows with every token, so every step uses new tensors.
+        self.layout_version += 1
+
+    def decode(self, token_B: Tensor) -> Tensor:
+        self._visible_BL = nn.functional.pad(self._visible_BL, (0, 1), value=True)
+        logits_BV = self._forward(token_B[:, None], self._position_B[:, None], self._visible_BL)
+        self._position_B = self._position_B + 1
+        return logits_BV
+
+    def select_rows(self, index_B: Tensor) -> None:
+        select_cache_rows(self._cache, index_B)
+        self._visible_BL, self._position_B = self._visible_BL[index_B], self._position_B[index_B]
+
+    def _forward(self, input_ids: Tensor, position_ids: Tensor, visible: Tensor) -> Tensor:
+        """Logits of the next token, [B, V]."""
+        with self._policy.autocast():
+            output = self._model(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=visible,
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_argument: self._cache},
+            )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def with_bfloat16_linears(model: nn.Module) -> nn.Module:
+    """A copy of the model whose linear layers have their own weights in bfloat16; everything else is shared."""
+    rounded = copy.deepcopy(model, memo={id(t): t for t in (*model.parameters(), *model.buffers())})
+    for module in rounded.modules():
+        if isinstance(module, nn.Linear):
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                weight = parameter.detach().to(torch.bfloat16)
+                module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+    return rounded
+
+
+@torch.no_grad()
+def update_bfloat16_linears(model: nn.Module, rounded: nn.Module) -> None:
+    """Copy the model's current linear weights into ``rounded``, made by `with_bfloat16_linears`."""
+    for module, other in zip(model.modules(), rounded.modules(), strict=True):
+        if isinstance(module, nn.Linear):
+            for source, target in zip(module.parameters(recurse=False), other.parameters(recurse=False), strict=True):
+                target.copy_(source)

@@ -1,0 +1,202 @@
+"""Sources of training groups: the data, the current policy, or the initial policy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+
+from sharpen.data.collate import collate
+from sharpen.errors import RewardError
+from sharpen.functional.advantages import accepted, zero_spread
+from sharpen.functional.rounding import rounding_of_sum
+from sharpen.types import Group, Prompt
+
+Reads = Literal["prompts", "demonstrations", "preferences", "steps"]
+"""What a source needs from the data: prompts only, demonstrations, preferences, or completions with step labels."""
+
+Differing = Literal["total", "steps", "parts"]
+"""Which rewards must differ within a group to give a gradient: the totals, those of steps, or any one of several."""
+
+
+class Collector(Protocol):
+    """Gives a source its prompts and groups."""
+
+    def all_prompts(self) -> list[Prompt]: ...
+
+    def next_prompts(self, count: int) -> list[Prompt]: ...
+
+    def next_groups(self, count: int) -> list[Group]:
+        """The next groups of the data, or of the kept groups."""
+        ...
+
+    def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
+        """``group_size`` completions of the current policy for each prompt, scored."""
+        ...
+
+    def keep(self, groups: list[Group]) -> None:
+        """Store these groups on disk. From now on `next_groups` returns them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The groups of one step, and groups that were sampled but are not trained on.
+
+    ``seconds`` is the time of sampling and scoring by part: ``rollout``, ``reward``, ``reward/<name>``.
+    """
+
+    groups: list[Group]
+    set_aside: list[Group] = field(default_factory=list)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Source(ABC):
+    """Where the groups of a step come from."""
+
+    reads: ClassVar[Reads]
+    on_policy: ClassVar[bool] = False
+    """Whether a step's completions are sampled from the policy that the step updates."""
+
+    def prepare(self, collector: Collector) -> list[Group]:
+        """Runs once, before the first step. Returns the groups that it sampled."""
+        return []
+
+    @abstractmethod
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        """The groups of one step."""
+
+
+class _Data(Source):
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return Collected(collector.next_groups(prompts))
+
+
+class Demonstrations(_Data):
+    """Completions of the data, to be imitated."""
+
+    reads = "demonstrations"
+
+
+class Preferences(_Data):
+    """Ranked completions of the same prompt."""
+
+    reads = "preferences"
+
+
+class MarkedSteps(_Data):
+    """Completions whose steps are labelled as right or wrong."""
+
+    reads = "steps"
+
+
+@dataclass(frozen=True)
+class CurrentPolicy(Source):
+    """``group_size`` completions of the current policy for each prompt, scored."""
+
+    reads = "prompts"
+    on_policy = True
+
+    group_size: int
+
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return collector.collect(collector.next_prompts(prompts), self.group_size)
+
+
+@dataclass(frozen=True)
+class DynamicSampling(Source):
+    """DAPO's dynamic sampling: collects from another source until enough groups have rewards that differ.
+
+    Groups with equal rewards give no gradient and are set aside, and so are surplus groups of the last round. After
+    ``max_rounds`` the step trains on the groups found so far. ``differ`` says which rewards must differ.
+    """
+
+    reads = "prompts"
+    on_policy = True
+
+    source: CurrentPolicy
+    max_rounds: int
+    differ: Differing = "total"
+
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        kept: list[Group] = []
+        set_aside: list[Group] = []
+        seconds: Counter[str] = Counter()
+        for _ in range(self.max_rounds):
+            collected = self.source.collect(collector, prompts)
+            seconds.update(collected.seconds)
+            for group in collected.groups:
+                keep = len(kept) < prompts and _has_spread(group, self.differ)
+                (kept if keep else set_aside).append(group)
+            if len(kept) == prompts:
+                return Collected(kept, set_aside, seconds)
+        if not kept:
+            # The step runs on groups without a gradient and leaves the weights unchanged.
+            kept, set_aside = set_aside[:prompts], set_aside[prompts:]
+        return Collected(kept, set_aside, seconds)
+
+
+@dataclass(frozen=True)
+class InitialPolicy(Source):
+    """Rejection sampling: correct completions of the initial policy are collected once, then imitated.
+
+    Samples ``group_size`` completions for each of the first ``prompts`` prompts (None: all) and keeps those whose
+    reward is at least ``threshold``, at most ``at_most`` per prompt (None: all); with ``unique``, no two equal.
+    """
+
+    reads = "prompts"
+
+    group_size: int
+    prompts: int | None
+    threshold: float
+    at_most: int | None
+    unique: bool
+
+    def prepare(self, collector: Collector) -> list[Group]:
+        groups = collector.collect(collector.all_prompts()[: self.prompts], self.group_size).groups
+        batch = collate(groups)
+        accepted_B = accepted(
+            batch.rewards_B,
+            batch.group_B,
+            batch.tokens_BT,
+            batch.mask_BT,
+            threshold=self.threshold,
+            at_most=self.at_most,
+            unique=self.unique,
+        )
+        sampled = [(group.prompt, completion) for group in groups for completion in group.completions]
+        kept = [Group(prompt, (c,)) for (prompt, c), keep in zip(sampled, accepted_B.tolist(), strict=True) if keep]
+        if not kept:
+            raise RewardError(
+                f"none of the {len(sampled)} completions of the initial policy has a reward of {self.threshold:g} or "
+                f"more (the best has {max(batch.rewards_B.nan_to_num(-torch.inf).tolist()):g}), so there is nothing to "
+                "imitate: lower method.threshold, or sample more completions with method.group_size"
+            )
+        collector.keep(kept)
+        return groups
+
+    def collect(self, collector: Collector, prompts: int) -> Collected:
+        return Collected(collector.next_groups(prompts))
+
+
+def _has_spread(group: Group, of: Differing) -> bool:
+    batch = collate([group])
+    if of == "total":
+        return not bool(
+            zero_spread(
+                batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+            ).all()
+        )
+    rewards_NK = batch.rewards_B[:, None]
+    if of == "steps":
+        if batch.step_rewards_BT is None:
+            return False
+        rewards_NK = batch.step_rewards_BT[~batch.step_rewards_BT.isnan()][:, None]
+    elif of == "parts" and batch.rewards_BK is not None:
+        rewards_NK = batch.rewards_BK
+    together_N = torch.zeros(len(rewards_NK), dtype=torch.long)
+    return not all(bool(zero_spread(rewards_N, together_N).all()) for rewards_N in rewards_NK.unbind(1))

@@ -1,0 +1,118 @@
+"""The folder of a run: its recipe, its metrics, its samples, its checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import RecipeError
+from sharpen.runs.samples import sample_rows, write_parquet
+from sharpen.system.files import write_text
+from sharpen.types import Completion, Finish, Group, Prompt
+
+
+class RunFolder:
+    """``recipe.yaml``, ``metrics.jsonl``, ``samples/step_*.parquet`` and ``checkpoints/`` under one path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.kept = path / "kept.jsonl"
+
+    @staticmethod
+    def refuse_existing(path: Path) -> None:
+        """Raises RecipeError if the folder holds a run already: it is neither overwritten nor mixed with another."""
+        if (path / "recipe.yaml").exists():
+            raise RecipeError(
+                f"{path} already holds a run; continue it (`sharpen run --resume {path}`), remove it, "
+                "or give another folder (`run=...`)"
+            )
+
+    def initialise(self, recipe: str) -> None:
+        """Make the folder of a new run; ``recipe`` is YAML."""
+        self.samples.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        write_text(self.recipe, recipe)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The folder of an existing run. Raises RecipeError if there is none."""
+        folder = cls(path)
+        if not folder.recipe.is_file():
+            raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
+        folder.samples.mkdir(exist_ok=True)
+        folder.checkpoints.mkdir(exist_ok=True)
+        return folder
+
+    def logging_id(self) -> str:
+        """The run's id in logging services; made once and kept, so that a resumed run continues under it."""
+        file = self.path / "logging_id"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, uuid.uuid4().hex[:12])
+        return file.read_text(encoding="utf-8")
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut_back(self, step: int) -> None:
+        """Remove metrics and samples of steps after ``step``, so that a resumed run does not write them twice."""
+        if self.metrics.exists():
+            # A killed run may leave its last line incomplete; that line is always of a later step.
+            whole = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in whole if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(self.metrics, "".join(kept))
+        for file in self.samples.glob("step_*.parquet"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+
+    def write_samples(self, step: int, groups: Sequence[Group]) -> None:
+        """The completions of a step with their rewards."""
+        rows = [{"step": step, **row} for row in sample_rows(groups)]
+        write_parquet(self.samples / f"step_{step:06d}.parquet", rows)
+
+    def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
+        """Write the completions to train on from now on, and return them as `read_kept` will."""
+        lines = [
+            {
+                "prompt": group.prompt.text,
+                "completion": completion.text,
+                "prompt_id": group.prompt.id,
+                "prompt_token_ids": group.prompt.token_ids,
+                "token_ids": completion.token_ids,
+                "finish": completion.finish.value,
+            }
+            for group in groups
+            for completion in group.completions
+        ]
+        write_text(self.kept, "".join(json.dumps(line) + "\n" for line in lines))
+        return self.read_kept()
+
+    def read_kept(self) -> tuple[Group, ...]:
+        with self.kept.open(encoding="utf-8") as file:
+            return tuple(_kept_group(json.loads(line)) for line in file)
+
+    def kept_digest(self) -> str | None:
+        """The hash of the kept completions, for checkpoints; None if there are none."""
+        return hashlib.sha256(self.kept.read_bytes()).hexdigest() if self.kept.exists() else None
+
+
+def _kept_group(line: Mapping[str, Any]) -> Group:
+    prompt = Prompt(line["prompt_id"], tuple(line["prompt_token_ids"]), line["prompt"], {"prompt": line["prompt"]})
+    ids, length = tuple(line["token_ids"]), len(line["token_ids"])
+    completion = Completion(ids, line["completion"], (True,) * length, Finish(line["finish"]))
+    return Group(prompt, (completion,))
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``metrics.jsonl``."""
+    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

@@ -1,0 +1,115 @@
+"""One process at a time writes a run: it holds a kernel lock on the file ``lock``, released when the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from sharpen.errors import RunInUseError
+
+WAIT_S = 2.0
+"""A holder that was just killed keeps the lock until the system has freed its memory."""
+_POLL_S = 0.05
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_held: set[int] = set()
+
+
+def _close_in_child() -> None:
+    # A forked process shares the lock and would keep it after the run's process has ended.
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+@contextmanager
+def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Lock a run's folder, made if missing, against other threads and processes.
+
+    Files and folders made for the lock are removed at the end if no run was begun. On a file system without locks, this
+    tells ``say`` and locks nothing.
+
+    Raises RunInUseError, naming the holder, if the folder is locked.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    file = folder / "lock"
+    descriptor = _locked(file, say)
+    _held.add(descriptor)
+    try:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        if descriptor in _held:
+            if (folder / "recipe.yaml").exists():
+                os.truncate(descriptor, 0)
+            else:
+                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # something else is in it
+                    for path in made:
+                        path.rmdir()
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _locked(file: Path, say: Callable[[str], None]) -> int:
+    """An open descriptor of the locked file."""
+    patience = time.monotonic() + WAIT_S
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            # Its last holder has just removed the folder.
+            if time.monotonic() > patience:
+                raise
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > patience:
+                refusal = _refusal(file.parent, os.pread(descriptor, 1000, 0))
+                os.close(descriptor)
+                raise refusal from None
+            time.sleep(_POLL_S)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                os.close(descriptor)
+                raise
+            say(f"{file}: this file system has no locks ({error.strerror}); make sure that only one process uses it")
+            return descriptor
+        else:
+            if _is_still(file, descriptor):
+                return descriptor
+        os.close(descriptor)
+
+
+def _is_still(file: Path, descriptor: int) -> bool:
+    """Whether the opened file still has its name: its last holder may have removed it meanwhile."""
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _refusal(folder: Path, content: bytes) -> RunInUseError:
+    try:
+        holder = json.loads(content)
+        who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        # Edited by hand, or not written yet.
+        who = "another process"
+    return RunInUseError(f"{folder} is in use by {who}: wait until it ends, or stop it")

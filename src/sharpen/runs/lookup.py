@@ -1,0 +1,43 @@
+"""Finding a model by what a user names: a run, one of its checkpoints, a folder, or a hub id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharpen.errors import CheckpointError
+from sharpen.runs.checkpoint import sound_checkpoints
+from sharpen.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """The folder or hub id to load from and, for a checkpoint, its run. ``notes`` say which checkpoint was chosen."""
+
+    path: str
+    run: RunFolder | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_model(name: str) -> NamedModel:
+    """A run's folder stands for its latest sound checkpoint; any other name is left to the loader.
+
+    Raises CheckpointError for a run without a sound checkpoint.
+    """
+    path = Path(name).expanduser()
+    run = RunFolder(path)
+    if not run.recipe.is_file():
+        return NamedModel(name, _run_of(path))
+    notes: list[str] = []
+    for checkpoint, problem in sound_checkpoints(run.checkpoints):
+        if problem is None:
+            return NamedModel(str(checkpoint), run, (*notes, f"model: {checkpoint}"))
+        notes.append(f"skipped a checkpoint: {problem}")
+    raise CheckpointError("\n".join([f"{path}: this run has no sound checkpoint yet", *notes]))
+
+
+def _run_of(checkpoint: Path) -> RunFolder | None:
+    """The run that a folder is a checkpoint of, if it is one."""
+    folder = checkpoint.resolve().parent
+    run = RunFolder(folder.parent)
+    return run if folder.name == run.checkpoints.name and checkpoint.is_dir() and run.recipe.is_file() else None

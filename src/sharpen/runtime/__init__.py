@@ -1,1 +1,0 @@
-"""What the machine gives and how it is used."""

@@ -1,0 +1,189 @@
+"""Signals that ask a run to end: Ctrl-C, a scheduler's SIGTERM, the SIGHUP of a terminal that was closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any, Protocol
+
+Handler = Callable[[int, FrameType | None], Any]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+SAY_WITHIN_S = 2.0
+"""A terminal that takes longer to show a message is not waited for."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the run; ``exit_code`` is what shells have for it, 128 and the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """What shells have for the end by this signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + (interrupt.signum if isinstance(interrupt, Stopped) else signal.SIGINT)
+
+
+def pass_on(signum: int) -> None:
+    """Give a signal that has ended a run to whoever handled it before; end the program where nobody did."""
+    if signum == signal.SIGINT:
+        return
+    if callable(signal.getsignal(signum)):
+        signal.raise_signal(signum)
+    else:
+        raise SystemExit(128 + signum)
+
+
+class Stoppable(Protocol):
+    """A run that looks after each step whether it is to stop. While it is ``saving`` it is not cut off."""
+
+    stop_requested: bool
+    saving: bool
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """Here a signal raises `Stopped`: nothing has been done yet that could be lost."""
+    stopping = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        # `timeout`, shells and schedulers send the same signal twice; the second must not disturb the clearing up.
+        if stopping and signum != signal.SIGINT:
+            return
+        stopping = True
+        raise Stopped(signum)
+
+    with _handled(dict.fromkeys(ENDING, stop)):
+        yield
+
+
+@contextmanager
+def stopped_after_step(
+    run: Stoppable, *, grace_s: float | None, say: Callable[[str], None], how_to_continue: Callable[[], str]
+) -> Iterator[Request]:
+    """In this context a signal stops ``run`` after its current step.
+
+    After SIGTERM or SIGHUP the step has ``grace_s`` seconds to end, or the process ends at once; repeating these
+    signals changes nothing. A second Ctrl-C raises `Stopped`. ``how_to_continue`` says from where an interrupted run
+    continues.
+    """
+    request = Request(run, grace_s, say, how_to_continue)
+    with _handled({**dict.fromkeys(ENDING, request.receive), signal.SIGALRM: request.note_alarm}):
+        watching = threading.Thread(target=request.watch, name="signals", daemon=True)
+        watching.start()
+        try:
+            yield request
+        finally:
+            request.notes.put(None)
+            watching.join(2 * SAY_WITHIN_S)
+
+
+class Request:
+    """The first signal that asked the run to end, and the time that is left.
+
+    A handler may interrupt anything, a write to the terminal included, so that it only leaves a note; a thread, which
+    also runs while the main thread computes, says what there is to say and ends the process when the time is up.
+    """
+
+    def __init__(
+        self, run: Stoppable, grace_s: float | None, say: Callable[[str], None], how_to_continue: Callable[[], str]
+    ) -> None:
+        self.signum: int | None = None
+        # The one queue whose `put` a handler may call while another one does.
+        self.notes: SimpleQueue[int | None] = SimpleQueue()
+        self._run, self._grace_s, self._say, self._how_to_continue = run, grace_s, say, how_to_continue
+
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self._run.stop_requested:
+            raise Stopped(signum)
+        self.signum = self.signum or signum
+        self._run.stop_requested = True
+        self.notes.put(signum)
+
+    def note_alarm(self, signum: int, frame: FrameType | None) -> None:
+        # Its default is to end the process.
+        self.notes.put(signum)
+
+    def watch(self) -> None:
+        heard: set[int] = set()
+        ends_s: float | None = None
+        while True:
+            try:
+                signum = self.notes.get(timeout=None if ends_s is None else max(0.0, ends_s - time.monotonic()))
+            except Empty:
+                if not self._run.saving:
+                    self._end()
+                ends_s = None
+                continue
+            if signum is None:
+                return
+            if signum in heard:
+                continue
+            heard.add(signum)
+            if signum in (signal.SIGTERM, signal.SIGHUP) and ends_s is None and self._grace_s is not None:
+                ends_s = time.monotonic() + self._grace_s
+            self._tell(self._answer(signum))
+
+    def _answer(self, signum: int) -> str:
+        if signum == signal.SIGALRM:
+            return (
+                "a reward set an alarm (signal.alarm), which is not answered in the training process: its time limit "
+                "is call.timeout_s, and with call.process it has a process of its own"
+            )
+        if signum == signal.SIGINT:
+            return "stopping after this step, with a checkpoint; Ctrl-C again stops at once"
+        within = "" if self._grace_s is None else f", if it ends within {self._grace_s:g} s (checkpoint.grace_s)"
+        return f"{signal.Signals(signum).name}: stopping after this step, with a checkpoint{within}"
+
+    def _end(self) -> None:
+        assert self.signum is not None
+        self._tell(
+            f"{signal.Signals(self.signum).name}: this step did not end within {self._grace_s:g} s "
+            f"(checkpoint.grace_s), stopped at once; {self._how_to_continue()}"
+        )
+        os._exit(128 + self.signum)
+
+    def _tell(self, text: str) -> None:
+        # A terminal that is held up (Ctrl-S), or a pipe that nobody reads, would block this thread.
+        saying = threading.Thread(target=self._say, args=(text,), daemon=True)
+        saying.start()
+        saying.join(SAY_WITHIN_S)
+
+
+@contextmanager
+def _handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Signals with these handlers, then with their former ones again. Only the main thread may handle signals.
+
+    Those that are ignored stay ignored, as ``nohup`` wants it for SIGHUP; Ctrl-C alone is always answered. An alarm
+    stays with whoever has a handler for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in handlers}
+    taken = [signum for signum in handlers if _may_take(signum, before[signum])]
+    for signum in taken:
+        signal.signal(signum, handlers[signum])
+    try:
+        yield
+    finally:
+        for signum in taken:
+            signal.signal(signum, before[signum])
+
+
+def _may_take(signum: signal.Signals, before: Any) -> bool:
+    if before is None:  # a handler that is not Python's, and cannot be put back
+        return False
+    if signum == signal.SIGALRM:
+        return bool(before == signal.SIG_DFL)
+    return signum == signal.SIGINT or bool(before != signal.SIG_IGN)

@@ -1,0 +1,87 @@
+"""Fingerprints by which a resumed run checks that its data, reference and frozen weights are unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharpen.errors import DataError, ModelError
+from sharpen.methods import Role
+from sharpen.models.adapter import adapter_weights
+from sharpen.models.model import Model
+from sharpen.models.policy import Policy
+from sharpen.types import Group, Prompt
+
+
+def fingerprint(
+    prompts: Sequence[Prompt], groups: Sequence[Group], reference: Policy | None, models: Mapping[Role, Model]
+) -> dict[str, Any]:
+    """Hashes of the data, of the reference and of the base models of adapters, for a checkpoint's state."""
+    result: dict[str, Any] = {"data": _of_data(prompts, groups)}
+    if reference is not None:
+        result["reference"] = _of_reference(reference, models["policy"])
+    for role, model in models.items():
+        if model.adapter is not None:
+            frozen = {n: p for n, p in model.model.named_parameters() if not p.requires_grad}
+            result.setdefault("bases", {})[role] = {"path": model.adapter.base, "sha256": _of_weights(frozen)}
+    return result
+
+
+def check_fingerprint(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises DataError or ModelError if a run would resume with other data or models than it was started with."""
+    if saved["data"] != now["data"]:
+        raise DataError("the training data is not what this run was started with; a resumed run needs the same")
+    before, after = saved.get("bases", {}), now.get("bases", {})
+    for role in before | after:
+        if role not in before or role not in after:
+            raise ModelError(
+                f"model.lora is not what this run was started with: it decides which weights of the {role} are trained"
+            )
+        if before[role]["sha256"] != after[role]["sha256"]:
+            raise ModelError(
+                f"{after[role]['path']}: not the base model that this run was started with; the adapter of its {role} "
+                f"belongs to {before[role]['path']} as it was then"
+            )
+    if saved.get("reference") != now.get("reference"):
+        raise ModelError("the reference model is not the one that this run was started with")
+
+
+def check_models(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """`check_fingerprint` for a model that is measured, not trained: checks only the models in ``now``."""
+    bases = {role: base for role, base in saved.get("bases", {}).items() if role in now.get("bases", {})}
+    part = {"data": now["data"], "bases": bases}
+    if "reference" in now:
+        part["reference"] = saved.get("reference")
+    check_fingerprint(part, now)
+
+
+def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
+    digest = hashlib.sha256()
+    for ids in (
+        *(p.token_ids for p in prompts),
+        *(g.prompt.token_ids + c.token_ids for g in groups for c in g.completions),
+    ):
+        digest.update(np.asarray((len(ids), *ids), dtype=np.int64).tobytes())
+    for score in (s for g in groups for s in g.scores):
+        digest.update(repr((score.total, [(step.position, step.value) for step in score.steps])).encode())
+    return digest.hexdigest()
+
+
+def _of_reference(reference: Policy, policy: Model) -> str | None:
+    """Of the adapter only, if it shares a base model, which has a fingerprint of its own."""
+    if policy.adapter is None:
+        return _of_weights(reference.model.state_dict())
+    return None if reference.adapter is None else _of_weights(adapter_weights(reference.model, reference.head_name))
+
+
+def _of_weights(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
