@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BASE = "main"
+BASE = "d7d78dd"
 """The commit that is compared with where none is given."""
 
 SETTINGS: dict[str, str] = {}
