@@ -1,3 +1,5 @@
+import random
+import re
 import time
 from decimal import Decimal
 from fractions import Fraction
@@ -5,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sharpen.rewards.code.comparison import same_output, same_value
+from growth import growth
+from sharpen.rewards.code.comparison import _NUMBER, same_output, same_value
 
 
 @pytest.mark.parametrize(
@@ -169,3 +172,24 @@ def test_members_of_one_hash_take_no_longer_than_others() -> None:
     assert same_value(members, members)
     assert not same_value(members, others)
     assert time.thread_time() - started < 0.3  # looked up, each is compared with some 3,000 others
+
+
+def test_words_that_are_nearly_numbers_take_linear_time() -> None:
+    """With a tolerance every pair of words is tried as numbers, until one is none."""
+
+    def nearly(digits: int) -> str:
+        return "1" * (digits - 1) + "x"
+
+    def match(word: str) -> None:
+        for _ in range(2000):
+            assert _NUMBER.fullmatch(word) is None
+
+    assert growth(nearly, match, 1000) <= 6
+
+
+def test_the_same_words_are_numbers_as_before() -> None:
+    old = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+    random_words = random.Random(0)
+    for _ in range(20_000):
+        word = "".join(random_words.choices("019.eE+-x", k=random_words.randrange(1, 9)))
+        assert bool(_NUMBER.fullmatch(word)) is bool(old.fullmatch(word)), word
