@@ -1,4 +1,4 @@
-"""The same from Python: a model, a method, data, a reward."""
+"""The Python API: train a model with a method, data and a reward."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def train(
     """Train a model with a method on data.
 
     Args:
-        model: a local Hugging Face folder or a hub id; or a mapping of a recipe's model settings, with its ``path``.
+        model: a local Hugging Face folder, a hub id, or a mapping of a recipe's model settings including ``path``.
         method: a name (``"grpo"``), a name with settings, or a method such as ``GRPO(group_size=16)``.
         train_dataset: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task's name.
         reward: a function ``(completion, **row) -> float``, a reward's name, a mapping of ``name`` (one of these),
             ``weight``, ``gate``, ``call`` and settings, or a list of these. A task has its own.
-        held_out: prompts to measure on, given like ``train_dataset``.
-        run: the folder to write.
-        resume: go on with the run in that folder; the model, method and settings are the ones it was started with.
-        settings: the other settings of a recipe by their names: ``seed=1``, and sections as mappings,
+        held_out: prompts to evaluate on, in any form that ``train_dataset`` takes.
+        run: the run folder to write.
+        resume: resume the run in that folder, with the model, method and settings it was started with.
+        settings: a recipe's other settings by name: ``seed=1``, and sections as mappings,
             ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out`` and
             ``demonstrations`` may be rows as well.
 
-    Ctrl-C ends the run after its present step, with a checkpoint, and the call returns. So do SIGTERM and SIGHUP, which
-    then go to the handler that was there before; where there was none, the program ends by `SystemExit`.
+    Ctrl-C stops the run after its current step, saves a checkpoint, and the call returns. SIGTERM and SIGHUP do the
+    same, and are then passed to the previous handler; without one, the program exits with `SystemExit`.
 
     Raises:
         SharpenError: something cannot be used; the message names it.
@@ -89,7 +89,7 @@ def train(
 
 
 def _data(train_dataset: Any, held_out: Any, section: Any) -> dict[str, Any]:
-    """The section ``data``, rows among its settings."""
+    """The ``data`` section, with any rows given in Python among its settings."""
     if not isinstance(section, Mapping | None):
         raise RecipeError(
             f"train(): `data` is a mapping of settings such as {{'chat': True}}, not {type(section).__name__}; what to "

@@ -1,4 +1,4 @@
-"""Python objects in a recipe's settings, and their placeholder in the saved recipe."""
+"""Placeholders, in a saved recipe, for rows and rewards given as Python objects."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from sharpen.settings import Settings
 
 IN_MEMORY = "<given in Python>"
-"""Placeholder, in a saved recipe, for rows or a reward given as Python objects."""
+"""Saved in a recipe in place of rows or a reward given as Python objects."""
 
 
 def recorded(setting: Any) -> Any:
-    """A setting as a file can hold it: functions and other objects become `IN_MEMORY`."""
+    """A setting in serialisable form: functions and other objects become `IN_MEMORY`."""
     if isinstance(setting, Settings):
         return setting.model_dump(mode="json")
     if isinstance(setting, Mapping):
@@ -25,7 +25,7 @@ def recorded(setting: Any) -> Any:
 
 
 def in_memory(setting: Any, name: str = "") -> Iterator[str]:
-    """The paths of `IN_MEMORY` within a setting called ``name``, such as ``reward[1].name``."""
+    """Paths of each `IN_MEMORY` in the setting ``name``, such as ``reward[1].name``."""
     if isinstance(setting, Mapping):
         for key, value in setting.items():
             yield from in_memory(value, f"{name}.{key}")
@@ -37,7 +37,7 @@ def in_memory(setting: Any, name: str = "") -> Iterator[str]:
 
 
 def paths_as_text(setting: Any) -> Any:
-    """The same setting with paths as text, as in a recipe."""
+    """The setting with path objects as strings, as in a recipe."""
     if isinstance(setting, os.PathLike):
         return os.fspath(setting)
     if isinstance(setting, Mapping):

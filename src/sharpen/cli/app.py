@@ -1,7 +1,6 @@
 """The command line: every command with its options.
 
-The larger commands are implemented in the modules of their names, which are imported when they are called: PyTorch and
-transformers take seconds to import.
+Larger commands live in modules of the same name, imported when called: PyTorch and transformers take seconds to import.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ Check what its reward accepts, before you train on it:
 
 
 class Commands(TyperGroup):
-    """Prints a user's mistake without a traceback; a bug keeps its traceback."""
+    """Prints user errors without a traceback; bugs keep theirs."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -85,7 +84,7 @@ TrustRemoteCode = Annotated[
 
 
 def main() -> None:
-    # Until the process ends: Python then flushes both, and changes the exit code if that fails.
+    # Lasting until exit: Python flushes both streams then, and changes the exit code if a flush fails.
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     app()
 
@@ -107,7 +106,7 @@ def settings(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    # Read when the libraries are imported. Values set by the user win.
+    # The libraries read these on import. Values set by the user take precedence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 

@@ -34,9 +34,9 @@ def talk(
     dtype: AskedDtype | None,
     trust_remote_code: bool,
 ) -> None:
-    """Answer line after line until the input ends. Everything but the answers goes to standard error.
+    """Answer each input line until the input ends. Only the answers go to standard output.
 
-    An option that is None comes from the model's run, if it has one.
+    Options that are None come from the model's run, if it has one.
     """
     answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
     named = find_model(model)

@@ -25,7 +25,7 @@ from sharpen.runs.lookup import NamedModel, find_model
 from sharpen.runs.samples import sample_rows, write_parquet
 
 USUAL_N, USUAL_K, USUAL_PROMPTS = 8, (1, 8, 64), 200
-"""For a model that does not come from a run; the other settings then have a recipe's defaults."""
+"""Defaults for a model without a run; other settings take the recipe defaults."""
 
 SETTINGS = {
     "prompts": "evaluation.prompts",
@@ -49,10 +49,10 @@ SETTINGS = {
     "device": "model.device",
     "reward": "reward",
 }
-"""The settings that affect the measures, and where a recipe has them."""
+"""Settings that affect the measures, with their path in a recipe."""
 
 OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
-"""Those that matter if no answers are generated."""
+"""Settings that still matter when no completions are generated."""
 
 
 def measure_model(
@@ -119,7 +119,7 @@ def _write_answers(evaluation: Evaluation, path: Path) -> None:
 
 
 def _parsed(options: Mapping[str, Any], reward: Sequence[str]) -> dict[str, Any]:
-    """The given options, as a recipe has them."""
+    """The given options, parsed to recipe values."""
     given = {name: value for name, value in options.items() if value is not None}
     if "k" in given:
         try:
@@ -142,7 +142,7 @@ def _yaml(option: str, text: str) -> Any:
 
 
 def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data: str | None) -> Recipe:
-    """The run's recipe with the given options; for another model, a recipe that measures just this."""
+    """The run's recipe with the given options; for a model without a run, a recipe for this evaluation only."""
     if task is not None and data is not None:
         raise RecipeError("give --task or --data, not both")
     of_run = None if named.run is None else load_recipe(named.run.recipe)
@@ -171,14 +171,14 @@ def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": ".",
         "model": {"path": named.path},
-        # Nothing is trained; SFT makes a policy, which is measured by its answers if there is a reward.
+        # Nothing is trained. With SFT the model counts as a policy, evaluated on its completions if there is a reward.
         "method": "sft",
         "evaluation": {"prompts": USUAL_PROMPTS, "n": n, "k": [k for k in USUAL_K if k <= n]},
     }
 
 
 def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str]) -> None:
-    """Raises RecipeError for options that would change nothing."""
+    """Raises RecipeError for options that would have no effect."""
     if held_out.reads != "prompts":
         idle = [name for name in given if name not in OF_COMPLETIONS]
         why = f"{recipe.method.name} is measured by its loss on held-out completions, and generates no answers"
@@ -203,5 +203,5 @@ def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(settings: Mapping[str, Any]) -> list[str]:
-    """``name=value`` of each that is not empty."""
+    """``name=value`` for each non-empty setting."""
     return [f"{name}={json.dumps(value)}" for name, value in settings.items() if value not in (None, {}, [])]

@@ -1,4 +1,4 @@
-"""``sharpen run``: a run with its progress, and at its end the results and where they are."""
+"""``sharpen run``: train with progress, then print the results and their paths."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _carry_out(go: Callable[[Console], Run], folder: Path, steps: int, quiet: bo
                 f"stopped; to continue from the latest checkpoint: sharpen run --resume {folder}", markup=False
             )
         raise typer.Exit(exit_code(interrupt)) from None
-    # A scheduler that sent a signal does not wait for a plot.
+    # After a scheduler's signal there is no time for a plot.
     if run.finished or run.signum in (None, signal.SIGINT):
         _show(run)
     if not run.finished:

@@ -1,4 +1,4 @@
-"""The demo: a small model learns arithmetic from flawed demonstrations, and then gets better than they are."""
+"""The demo: SFT of a small model on flawed arithmetic demonstrations, then GRPO to do better than they do."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SHOWN = {
     "reward/shows_work": "shows its work",
     "length": "length",
 }
-"""The measures that are shown, and what they are called there."""
+"""The measures shown, and their display names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much the demo does: steps of each stage, held-out problems and answers drawn for each."""
+    """Size of the demo: steps per stage, held-out problems, and completions sampled per problem."""
 
     sft_steps: int
     grpo_steps: int
@@ -57,16 +57,16 @@ QUICK = Size(sft_steps=8, grpo_steps=2, problems=8, n=64)
 
 
 WRITTEN = ("model", "sft", "grpo", "plot.png", "summary.json")
-"""What a demo leaves, in the order in which it is written."""
+"""The demo's outputs, in the order they are written."""
 
 
 def demo(folder: Path, *, quick: bool = False) -> None:
-    """SFT, measure, GRPO, measure; writes ``summary.json`` and ``plot.png``. What an earlier demo wrote is replaced.
+    """SFT, evaluate, GRPO, evaluate; writes ``summary.json`` and ``plot.png``, replacing an earlier demo's output.
 
-    It stays in ``earlier`` until this one is through. ``quick`` goes through all of it in seconds, with a model that
-    learns nothing.
+    The earlier output stays in ``earlier`` until this demo has finished. ``quick`` runs every stage in seconds, with a
+    model that learns nothing.
 
-    Raises RunInUseError if another process is at it, or goes on with one of its runs.
+    Raises RunInUseError if another process is running this demo or resuming one of its runs.
     """
     out = RichConsole()
 
@@ -80,9 +80,9 @@ def demo(folder: Path, *, quick: bool = False) -> None:
 
 
 def _set_aside(folder: Path, say: Say) -> None:
-    """Move what an earlier demo wrote to ``earlier``; remove what it did not finish."""
+    """Move a finished demo's output to ``earlier``; remove an unfinished one's."""
     there = [folder / name for name in WRITTEN if (folder / name).exists()]
-    # Moved last: until then a demo that is killed here leaves the rest to the next one.
+    # summary.json is moved last: if this demo is killed before that, the next one moves the rest.
     whole = (folder / "summary.json").exists()
     with ExitStack() as held:
         for path in there:

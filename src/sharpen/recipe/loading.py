@@ -29,7 +29,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise RecipeError(f"{path}: a recipe is a mapping of settings, this is a list")
-        # So that an override finds a section to go to: `method: grpo` and method.group_size=4.
+        # Expand the short form so that overrides have a section: `method: grpo` with method.group_size=4.
         for section, named in (("method", "name"), ("model", "path")):
             if isinstance(loaded.get(section), str):
                 loaded[section] = {named: loaded[section]}
@@ -41,7 +41,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Validate a tree of settings; see ``load_recipe``."""
+    """Validate a tree of settings; raises as ``load_recipe`` does."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

@@ -80,7 +80,7 @@ class Recipe(Settings):
 
 
 def _literal(value: Any) -> Any:
-    """Texts so that ``${``, and what stands before it, is not taken for a reference when they are read again."""
+    """Escape ``${`` and any backslashes before it, so that OmegaConf does not interpolate it on reload."""
     if isinstance(value, dict):
         return {key: _literal(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""A run for people: tables in the terminal and pictures."""
+"""Reports on a run: terminal tables, progress and plots."""

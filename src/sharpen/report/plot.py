@@ -1,4 +1,4 @@
-"""A run as one picture: what rose, what it cost, and the measures before and after."""
+"""One plot per run: training curves, and the measures before and after."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sharpen.report.series import Series, Track, series, smooth
 from sharpen.report.table import NO_SHARES
 from sharpen.system.files import replacing
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's palette, safe for colour-blind readers.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8C8C8C"
 
 _WIDTH_IN, _DPI = 10.0, 160
@@ -27,7 +27,7 @@ _WIDTH_IN, _DPI = 10.0, 160
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a run: its name and the rows of its ``metrics.jsonl``, whose ``step`` counts within it."""
+    """One stage of a run: its name and the rows of its ``metrics.jsonl``; ``step`` counts within the stage."""
 
     name: str
     rows: Sequence[Mapping[str, Any]]
@@ -35,7 +35,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class _Small:
-    """A small panel: the metric it shows, over the stages that have it."""
+    """A small panel: one metric over the stages that log it."""
 
     title: str
     key: str
@@ -58,15 +58,15 @@ def plot_run(
     after: Mapping[str, Estimate] | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws a run into the PNG file ``path``, 1600 pixels wide.
+    """Plot a run to the PNG file ``path``, 1600 pixels wide.
 
-    Above: the training reward (``reward/mean``) and the held-out measure (``held_out/pass@1``, with a band
-    between ``held_out/pass@1_low`` and ``_high``) over the stages, which get equal widths; beside it the
-    measures of ``before`` and ``after`` that are shares (0 to 1), with intervals. Below: the loss of the
-    stages without a reward (elsewhere it says little), lengths, the share truncated, entropy and KL. What
-    no row has is not drawn.
+    Top row: training reward (``reward/mean``) and held-out pass@1 (``held_out/pass@1``, with a band from
+    ``held_out/pass@1_low`` to ``_high``) over the stages, each of equal width; beside it, the measures in both
+    ``before`` and ``after`` that are shares (0 to 1), with intervals. Bottom row: loss for stages without a reward
+    (with one it says little), completion length, share truncated, entropy and KL. Metrics that no row has are
+    left out.
 
-    Raises ValueError if there is nothing to draw.
+    Raises ValueError if there is nothing to plot.
     """
     measures = _shares(before or {}, after or {})
     main = _has(stages, "reward/mean") or _has(stages, "held_out/pass@1")
@@ -102,7 +102,7 @@ def plot_run(
 
 
 def _shares(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> list[str]:
-    # Lengths, losses and rewards beyond 1 have no place on an axis of percent.
+    # Lengths, losses and rewards above 1 do not fit a percentage axis.
     both = [measure for measure in before if measure in after and measure not in NO_SHARES]
     return [m for m in both if 0 <= before[m].mean <= 1 and 0 <= after[m].mean <= 1]
 
@@ -196,7 +196,7 @@ def _finish_track(axis: Axes, track: Track, small: bool = False) -> None:
     for edge in range(1, len(track.stages)):
         axis.axvline(edge, color="#BBBBBB", linewidth=1, linestyle=(0, (4, 3)))
     middles = [index + 0.5 for index in range(len(track.stages))]
-    # The middle of a stage may be a numbered step too; by default the name would give way to the number.
+    # A step tick may fall on the middle of a stage; by default matplotlib would then drop the stage name there.
     axis.xaxis.remove_overlapping_locs = False
     axis.set_xticks(middles, [f"{name} steps" for name, _ in track.stages], minor=True)
     axis.tick_params(axis="x", which="minor", length=0, pad=17 if small else 20)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Terminal progress of a run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NEAR_ZERO_LOSS = (
 
 
 class Console:
-    """A metric logger for the terminal: a progress bar where there is one, else a line every ten seconds."""
+    """Metric logger for the terminal: a progress bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False) -> None:
         self.stage = stage
-        # Without emoji: rich loads their table at first use, and a Ctrl-C that comes meanwhile has a message to show.
-        # Kept: a reward may put another stream in its place.
+        # No emoji: rich loads the emoji table on first use, and a Ctrl-C during that import has a message to print.
+        # The stream is kept, because a reward may replace sys.stderr.
         self._console = RichConsole(file=lasting(sys.stderr), quiet=quiet, emoji=False)
         self._live = self._console.is_terminal and not quiet
         self._progress = Progress(
@@ -50,7 +50,7 @@ class Console:
         self._task = self._progress.add_task(stage, total=total, numbers="")
         self._total = total
         self._started = time.monotonic()
-        # A resumed run begins at a later step: time is counted from the first that is seen.
+        # A resumed run starts at a later step, so time per step is measured from the first logged step.
         self._first: tuple[int, float] | None = None
         self._last_line = -PLAIN_EVERY_S
         self._held_out = ""

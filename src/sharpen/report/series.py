@@ -1,4 +1,4 @@
-"""What is drawn of a run's metrics: one metric over its steps, and stages side by side on one axis."""
+"""Metrics prepared for plotting: one metric over steps, and stages side by side on one axis."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The finite values of one metric and the steps they belong to."""
+    """The finite values of one metric, with their steps."""
 
     steps: Floats
     values: Floats
 
 
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series | None:
-    """The metric ``key`` over ``step``; None if no row has a finite value of it."""
+    """The metric ``key`` over ``step``; None if no row has a finite value for it."""
     points = [
         (float(row["step"]), float(row[key]))
         for row in rows
@@ -35,10 +35,10 @@ def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series | None:
 
 
 def smooth(values: Floats) -> Floats:
-    """The running mean over about a tenth of the values, centred: narrower towards the ends."""
+    """Centred running mean over about a tenth of the values, with a narrower window towards the ends."""
     count, widest = len(values), len(values) // 20
     index = np.arange(count)
-    # A wide window cut on one side would bend a rising curve at its ends; too narrow a one shows the noise.
+    # A wide window truncated on one side bends a rising curve at its ends; one that is too narrow shows the noise.
     half = np.clip(np.minimum(index, index[::-1]), widest // 3, widest)
     first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, count)
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -46,14 +46,14 @@ def smooth(values: Floats) -> Floats:
 
 
 class Track:
-    """Stages side by side on one axis, stage i between i and i + 1 whatever its number of steps."""
+    """Stages side by side on one axis: stage i spans i to i + 1, whatever its number of steps."""
 
     def __init__(self, stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> None:
         self.stages = tuple(stages)
         self._lengths = [self._length(rows) for _, rows in self.stages]
 
     def x(self, stage: int, steps: Floats) -> Floats:
-        """Where the steps of a stage stand on the axis."""
+        """Axis positions of a stage's steps."""
         return np.asarray(stage + steps / self._lengths[stage])
 
     def ticks(self, per_stage: int) -> tuple[list[float], list[str]]:
@@ -62,7 +62,7 @@ class Track:
         labels: list[str] = []
         for index, length in enumerate(self._lengths):
             every = _round_number(length / per_stage)
-            # The next stage begins where this one ends: a label there would be covered by its 0.
+            # The next stage starts where this one ends, and its 0 would overlap a label there.
             last = length * (1.0 if index == len(self._lengths) - 1 else 0.93)
             inside = np.arange(0, last + 1e-9, every)
             positions += [index + float(s) / length for s in inside]

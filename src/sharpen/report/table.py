@@ -1,6 +1,6 @@
-"""Results for the terminal: the measures before and after, and examples of what the model answers.
+"""Terminal tables of measures before and after training, and example completions.
 
-The functions return what `rich.console.Console.print` draws.
+The functions return renderables for `rich.console.Console.print`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MISSING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One completion and whether it is right."""
+    """A completion and whether it is right."""
 
     text: str
     right: bool
@@ -30,7 +30,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A problem with answers from before and after training; ``expected`` is None without a single answer."""
+    """A problem with completions from before and after training; ``expected`` is None if no single answer exists."""
 
     prompt: str
     expected: str | None
@@ -46,8 +46,8 @@ def before_after_table(
 ) -> Table:
     """One row per measure, with its interval and the change.
 
-    Measures are shares, shown in percent and their change in percentage points; those named in ``plain`` are
-    shown as they are. The order is that of ``before``, then of ``after``.
+    Measures are shares, shown in percent with the change in percentage points; those in ``plain`` are shown
+    unscaled. Rows follow the order of ``before``, then ``after``.
     """
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
     table.add_column("measure")
@@ -82,7 +82,7 @@ NO_SHARES = ("length", "loss", "score", "pair_margin")
 
 
 def plain_measures(measures: Iterable[str]) -> frozenset[str]:
-    """Those of an evaluation's measures that are no shares: rewards, lengths, losses, scores."""
+    """The measures of an evaluation that are not shares: rewards, lengths, losses, scores."""
     return frozenset(m for m in measures if m in NO_SHARES or m.partition("/")[0] == "reward")
 
 
@@ -91,18 +91,18 @@ def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:
     if estimate is None or math.isnan(estimate.mean):
         return _MISSING
     scale, unit = (100.0, " %") if percent else (1.0, "")
-    # A reward between 0 and 1 says nothing with one decimal.
+    # One decimal is too coarse for a reward between 0 and 1.
     digits = 1 if percent or abs(estimate.mean) >= 10 else 3
     text = f"{estimate.mean * scale:.{digits}f}{unit}"
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return text
-    # Numbers of equal width keep the columns straight.
+    # Equal widths keep the columns aligned.
     low, high = f"{estimate.low * scale:.{digits}f}", f"{estimate.high * scale:.{digits}f}"
     return f"{text}  \\[{low:>5}, {high:>5}]"
 
 
 def examples_panel(examples: Sequence[Example], title: str = "Examples", max_chars: int = 200) -> Panel:
-    """Each problem with its answers before and after side by side, the right ones marked ✓, the others ✗."""
+    """Each problem with its completions before and after side by side; ✓ marks the right ones, ✗ the others."""
     parts: list[RenderableType] = []
     for number, example in enumerate(examples):
         if number:
@@ -125,7 +125,7 @@ def _change(old: Estimate | None, new: Estimate | None, percent: bool) -> Text:
     digits = 1 if percent or abs(new.mean) >= 10 else 3
     change = round((new.mean - old.mean) * (100.0 if percent else 1.0), digits)
     style = "green" if change > 0 else "red" if change < 0 else ""
-    # Of a plain number, such as a length, more is neither good nor bad.
+    # For an unscaled measure such as length, higher is neither better nor worse.
     return Text(f"{change:+.{digits}f}" if change else "0.0", style=style if percent else "")
 
 
@@ -139,7 +139,7 @@ def _answer(answers: Sequence[Answer], row: int, max_chars: int) -> Text:
 
 
 def printable(text: str) -> str:
-    """The text without escape sequences, which a model may write and a terminal would obey."""
+    """The text with non-printable characters replaced: a model may write escape sequences, which a terminal obeys."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 

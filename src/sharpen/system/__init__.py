@@ -1,1 +1,1 @@
-"""What the operating system gives: files, signals, streams, worker processes, memory."""
+"""Operating-system helpers: files, signals, streams, worker processes, memory."""

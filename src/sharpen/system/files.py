@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whenever the process is killed."""
+"""Atomic writes: a file or folder appears whole or not at all, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write a file that then takes the name ``path``: a reader finds the old content or the new."""
+    """Yield a temporary path that is renamed to ``path`` on success: readers see the old content or the new."""
     partial = path.with_name(path.name + ".partial")
     yield partial
     os.replace(partial, path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, and have it on the disk before the old one is gone."""
+    """Replace a file atomically; the new content is flushed to disk before the old is gone."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
         flush(partial)
@@ -26,9 +26,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Where to make a folder that then takes the name ``path``, at which there is nothing or an empty folder.
+    """Yield a path for a new folder, renamed to ``path`` on success; ``path`` must be free or an empty folder.
 
-    The folder around it is a temporary one, for whatever the making needs.
+    The caller creates the folder. Its parent is a temporary folder, which may hold intermediate files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as work:
@@ -38,7 +38,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Force a file or folder to the disk, so that a rename never outlives what it names."""
+    """Fsync a file or folder, so that after a crash no renamed path lacks its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

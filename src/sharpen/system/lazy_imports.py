@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for: PyTorch and transformers take seconds."""
+"""Lazy imports of a package's public names: PyTorch and transformers take seconds to import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package whose public names stand in the modules ``homes``."""
+    """A module-level ``__getattr__`` for ``package``; ``homes`` maps each public name to its module."""
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -12,8 +12,8 @@ _MiB = 2**20
 def keep_freed_memory() -> bool:
     """Make glibc's allocator serve all allocations from a single heap that never shrinks; False without glibc.
 
-    By default a block of more than 32 MiB, and at first smaller ones, is mapped and unmapped at every use, so that
-    every step faults in freshly zeroed pages. Call this before starting threads: existing threads keep their heaps.
+    By default glibc maps and unmaps blocks of more than 32 MiB (at first also smaller ones) at every use, so every step
+    page-faults on freshly zeroed memory. Call this before starting threads: existing threads keep their heaps.
     """
     if not sys.platform.startswith("linux"):
         return False

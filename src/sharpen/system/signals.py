@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: Ctrl-C, a scheduler's SIGTERM, the SIGHUP of a terminal that was closed."""
+"""Signals that stop a run: Ctrl-C, SIGTERM from a scheduler, SIGHUP from a closed terminal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Handler = Callable[[int, FrameType | None], Any]
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SAY_WITHIN_S = 2.0
-"""A terminal that takes longer to show a message is not waited for."""
+"""How long to wait for the terminal to show a message."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the run; ``exit_code`` is what shells have for it, 128 and the signal's number."""
+    """A signal stopped the run; `exit_code` gives the shell's code for it, 128 plus the signal number."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -29,12 +29,12 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """What shells have for the end by this signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """The shell's exit code for this signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + (interrupt.signum if isinstance(interrupt, Stopped) else signal.SIGINT)
 
 
 def pass_on(signum: int) -> None:
-    """Give a signal that has ended a run to whoever handled it before; end the program where nobody did."""
+    """Re-raise a signal that stopped a run for its previous handler; without one, exit. SIGINT is not passed on."""
     if signum == signal.SIGINT:
         return
     if callable(signal.getsignal(signum)):
@@ -44,7 +44,7 @@ def pass_on(signum: int) -> None:
 
 
 class Stoppable(Protocol):
-    """A run that looks after each step whether it is to stop. While it is ``saving`` it is not cut off."""
+    """A run that checks ``stop_requested`` after each step. While ``saving``, it is not killed."""
 
     stop_requested: bool
     saving: bool
@@ -52,12 +52,12 @@ class Stoppable(Protocol):
 
 @contextmanager
 def stopped_at_once() -> Iterator[None]:
-    """Here a signal raises `Stopped`: nothing has been done yet that could be lost."""
+    """In this context a signal raises `Stopped` at once: there is no work to lose yet."""
     stopping = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        # `timeout`, shells and schedulers send the same signal twice; the second must not disturb the clearing up.
+        # `timeout`, shells and schedulers may send a signal twice; the second must not interrupt the clean-up.
         if stopping and signum != signal.SIGINT:
             return
         stopping = True
@@ -73,9 +73,9 @@ def stopped_after_step(
 ) -> Iterator[Request]:
     """In this context a signal stops ``run`` after its current step.
 
-    After SIGTERM or SIGHUP the step has ``grace_s`` seconds to end, or the process ends at once; repeating these
-    signals changes nothing. A second Ctrl-C raises `Stopped`. ``how_to_continue`` says from where an interrupted run
-    continues.
+    After SIGTERM or SIGHUP the step has ``grace_s`` seconds to finish, then the process exits; repeating these signals
+    has no effect. A second Ctrl-C raises `Stopped`. ``how_to_continue`` returns the message that says where an
+    interrupted run resumes from.
     """
     request = Request(run, grace_s, say, how_to_continue)
     with _handled({**dict.fromkeys(ENDING, request.receive), signal.SIGALRM: request.note_alarm}):
@@ -89,17 +89,17 @@ def stopped_after_step(
 
 
 class Request:
-    """The first signal that asked the run to end, and the time that is left.
+    """The first signal that requested a stop, and the grace period.
 
-    A handler may interrupt anything, a write to the terminal included, so that it only leaves a note; a thread, which
-    also runs while the main thread computes, says what there is to say and ends the process when the time is up.
+    A handler may interrupt anything, even a write to the terminal, so it only queues the signal. A thread, which also
+    runs while the main thread computes, prints the messages and exits the process when the grace period is over.
     """
 
     def __init__(
         self, run: Stoppable, grace_s: float | None, say: Callable[[str], None], how_to_continue: Callable[[], str]
     ) -> None:
         self.signum: int | None = None
-        # The one queue whose `put` a handler may call while another one does.
+        # SimpleQueue is the only queue with a reentrant `put`, so a handler may interrupt another `put`.
         self.notes: SimpleQueue[int | None] = SimpleQueue()
         self._run, self._grace_s, self._say, self._how_to_continue = run, grace_s, say, how_to_continue
 
@@ -111,7 +111,7 @@ class Request:
         self.notes.put(signum)
 
     def note_alarm(self, signum: int, frame: FrameType | None) -> None:
-        # Its default is to end the process.
+        # The default action of SIGALRM kills the process.
         self.notes.put(signum)
 
     def watch(self) -> None:
@@ -154,7 +154,7 @@ class Request:
         os._exit(128 + self.signum)
 
     def _tell(self, text: str) -> None:
-        # A terminal that is held up (Ctrl-S), or a pipe that nobody reads, would block this thread.
+        # A paused terminal (Ctrl-S) or a pipe without a reader would block this thread.
         saying = threading.Thread(target=self._say, args=(text,), daemon=True)
         saying.start()
         saying.join(SAY_WITHIN_S)
@@ -162,10 +162,10 @@ class Request:
 
 @contextmanager
 def _handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Signals with these handlers, then with their former ones again. Only the main thread may handle signals.
+    """Install these handlers, and restore the previous ones on exit. A no-op outside the main thread.
 
-    Those that are ignored stay ignored, as ``nohup`` wants it for SIGHUP; Ctrl-C alone is always answered. An alarm
-    stays with whoever has a handler for it.
+    Ignored signals stay ignored, as ``nohup`` needs for SIGHUP, except SIGINT, which is always handled. SIGALRM is
+    handled only if it has no handler yet.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -182,7 +182,7 @@ def _handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
 
 
 def _may_take(signum: signal.Signals, before: Any) -> bool:
-    if before is None:  # a handler that is not Python's, and cannot be put back
+    if before is None:  # not installed from Python, so it cannot be restored
         return False
     if signum == signal.SIGALRM:
         return bool(before == signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Standard output and error that outlive their reader: what cannot be written is dropped."""
+"""Standard output and error that survive the loss of their reader: failed writes are dropped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TextIO, cast
 
 
 class LastingStream:
-    """Writes to ``stream`` as long as that works, and drops what is written after.
+    """Writes to ``stream``, and drops whatever cannot be written.
 
-    A terminal that was closed gives EIO, a pipe that nobody reads EPIPE; neither may end a run before its checkpoint.
-    Closing does nothing, so that no reward can close the stream for everybody else.
+    A closed terminal gives EIO, a pipe without a reader EPIPE; neither may end a run before its checkpoint. ``close``
+    does nothing, so that no reward can close the stream for the rest of the process.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -37,13 +37,13 @@ class LastingStream:
 
 
 def lasting(stream: TextIO) -> TextIO:
-    """The stream as a `LastingStream`; one that is so already, or None where a process has no such stream, stays."""
+    """Wrap ``stream`` in a `LastingStream`, unless it is one already or None (the process has no such stream)."""
     return stream if stream is None or isinstance(stream, LastingStream) else cast(TextIO, LastingStream(stream))
 
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Makes ``sys.stdout`` and ``sys.stderr`` lasting, and puts back what they were."""
+    """Make ``sys.stdout`` and ``sys.stderr`` lasting, and restore them on exit."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     try:

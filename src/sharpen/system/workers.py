@@ -1,4 +1,4 @@
-"""Helper processes that answer questions and are ended when an answer takes too long."""
+"""Worker processes that answer JSON requests, and are killed when an answer takes too long."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import IO, Any
 START_TIMEOUT_S = 60.0
 MOST_WORKERS = 8
 
-# The program finds sharpen where this process has it, but after Python's own modules.
+# The worker imports sharpen from where this process does, but after the standard library on sys.path.
 _START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
 _HOME = str(Path(__file__).parents[2])
 
-# What a program needs to start, and none of the secrets that people keep in the environment.
+# What a program needs to start, and no secrets that users keep in the environment.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
 
 class WorkerPool:
-    """Several `Worker`s for one script, so that questions are answered side by side and one that hangs stops no other.
+    """A pool of `Worker`s for one script: requests run in parallel, and one that hangs does not block the others.
 
-    A question goes to a worker that is free, else a further one is started, up to ``size``: by default one for each
-    processor that this process may use, at least 2 and at most `MOST_WORKERS`. Where all are busy it waits for one;
-    that wait does not count towards its time-out. Usable from any thread, and after a fork. The processes end with the
-    interpreter at the latest.
+    A request goes to an idle worker; if there is none, a new one is started, up to ``size``: by default one per
+    processor available to this process, at least 2 and at most `MOST_WORKERS`. If all are busy it waits; the wait does
+    not count towards its time-out. Safe to use from any thread, and after a fork. The processes are killed at
+    interpreter exit at the latest.
     """
 
     def __init__(self, script: Path, size: int | None = None) -> None:
@@ -47,9 +47,9 @@ class WorkerPool:
         self._all: list[Worker] = []
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The script's answer. Raises as `Worker.ask` does."""
+        """Return the script's answer. Raises as `Worker.ask` does."""
         if self._owner != os.getpid():
-            # The lock may have been held, and the workers are the parent's.
+            # After a fork: the lock may have been copied while held, and the workers belong to the parent.
             self._begin()
         worker = self._take()
         try:
@@ -60,14 +60,14 @@ class WorkerPool:
                 self._free_or_closed.notify()
 
     def close(self) -> None:
-        """Ends the processes. A question asked later starts new ones; one that is being answered ends with an error."""
+        """Kill the processes. A request in progress raises; a later one starts new processes."""
         if self._owner != os.getpid():
             return
         for worker in self._all:
             worker.end()
 
     def pids(self) -> list[int]:
-        """The processes that run now."""
+        """The pids of the running processes."""
         return [pid for worker in self._all if (pid := worker.pid) is not None]
 
     def _take(self) -> Worker:
@@ -77,19 +77,19 @@ class WorkerPool:
                     self._all.append(Worker(self.script))
                     return self._all[-1]
                 self._free_or_closed.wait()
-            # The one that was free last: the others need not be started.
+            # Most recently used first, so that no more workers than needed are started.
             return self._free.pop()
 
 
 class Worker:
-    """Runs ``script`` and exchanges JSON lines with it; usable from any thread.
+    """Runs ``script`` and exchanges JSON lines with it; safe to use from any thread.
 
-    The script first writes a line to say that it is ready, then one line for each line that it reads, and
-    ends when its input does. It is started at the first question, and again after it was ended or died.
+    The script writes one line when it is ready, then one line for each line it reads, and exits at the end of its
+    input. It is started at the first request, and restarted after it was killed or died.
     """
 
     def __init__(self, script: Path, *, whole_environment: bool = False) -> None:
-        """``whole_environment``: for the user's own code, which may need keys that stand there; others get none."""
+        """``whole_environment`` passes every variable, for user code that may need keys; else `_ENVIRONMENT` only."""
         self.script = script
         self._whole_environment = whole_environment
         self._lock = Lock()
@@ -97,55 +97,54 @@ class Worker:
         self._owner = 0
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The script's answer.
+        """Return the script's answer.
 
-        Raises TimeoutError if there is none within ``timeout_s``, RuntimeError if the script ended without
-        one.
+        Raises TimeoutError without an answer within ``timeout_s``, RuntimeError if the script exits without one.
         """
         with self._lock:
             try:
                 process = self._running()
                 return self._exchange(process, json.dumps(question), timeout_s)
             except BaseException:
-                # An answer that is still on its way would be taken for that of the next question.
+                # A late answer would be read as the answer to the next request.
                 self._stop()
                 raise
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now, if one does."""
+        """The pid of the running process, or None."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     def close(self) -> None:
-        """Ends the process, if there is one, once it has answered."""
+        """Kill the process, if any, after the request in progress."""
         with self._lock:
             self._stop()
 
     def end(self) -> None:
-        """Ends the process, if there is one, at once: whoever waits for its answer gets an error."""
+        """Kill the process, if any, at once: a request in progress raises."""
         process = self._process
         if process is not None and self._owner == os.getpid():
             process.kill()
         self.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        # After a fork the pipes are shared with the parent process: each needs its own.
+        # After a fork the pipes are shared with the parent, so the child needs its own process.
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
         self._stop()
         self._process = subprocess.Popen(
-            # -P: a file beside the script, such as a math.py, must not hide Python's own.
+            # -P: a file beside the script, such as a math.py, must not shadow the standard library.
             [sys.executable, "-P", "-c", _START, str(self.script), _HOME],
             env={name: text for name, text in os.environ.items() if self._whole_environment or name in _ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C is for the trainer
+            start_new_session=True,  # Ctrl-C goes to the trainer only
         )
         assert self._process.stdin is not None
-        # A program that does not read must not hold up who writes.
+        # A worker that does not read its input must not block the writer.
         os.set_blocking(self._process.stdin.fileno(), False)
         self._owner = os.getpid()
         self._exchange(self._process, None, START_TIMEOUT_S)
@@ -157,7 +156,7 @@ class Worker:
         ends_s = time.monotonic() + timeout_s
         answer = b""
         try:
-            # What a program that has ended did not read shows by its missing answer.
+            # The worker has exited; the missing answer below shows it.
             with contextlib.suppress(BrokenPipeError):
                 if line is not None:
                     _write(process.stdin, line.encode() + b"\n", ends_s)
@@ -188,7 +187,7 @@ def _write(pipe: IO[bytes], data: bytes, ends_s: float) -> None:
 
 
 def _read_line(pipe: IO[bytes], ends_s: float) -> bytes:
-    """What comes up to the end of a line, or of the pipe."""
+    """Read up to the end of the line or of the pipe."""
     parts: list[bytes] = []
     while not parts or not parts[-1].endswith(b"\n"):
         _wait(pipe, select.POLLIN, ends_s)
@@ -199,7 +198,7 @@ def _read_line(pipe: IO[bytes], ends_s: float) -> bytes:
 
 
 def _wait(pipe: IO[bytes], event: int, ends_s: float) -> None:
-    """Raises TimeoutError where the event does not come until then."""
+    """Wait for ``event``; raises TimeoutError if it has not come by ``ends_s`` (monotonic clock)."""
     waiting = select.poll()
     waiting.register(pipe, event)
     if not waiting.poll(max(0.0, ends_s - time.monotonic()) * 1000):
@@ -207,5 +206,5 @@ def _wait(pipe: IO[bytes], event: int, ends_s: float) -> None:
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
