@@ -1,6 +1,6 @@
-"""The other side of `sharpen.system.workers`: the loop of a program that answers the questions it is sent.
+"""The worker side of `sharpen.system.workers`: the loop of a program that serves requests.
 
-For scorers of libraries, which may print, take memory without end, or hang.
+For third-party scorers, which may print, use unbounded memory, or hang.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def serve(prepare: Callable[[], Answer]) -> None:
-    """Answer one JSON line of standard input after another, each a question with its ``timeout_s``, by one line.
+    """Reply to each JSON line of standard input, a request with its ``timeout_s``, with one JSON line.
 
-    ``prepare`` makes what answers; it may print, as the answers may.
+    ``prepare`` returns the function that serves requests; both may print.
     """
     answers = redirected_output()
     logging.disable(logging.CRITICAL)
     with contextlib.suppress(ValueError, OSError):  # not every system lets the address space be limited
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    # By default SIGALRM ends the process: a scorer that hangs must not outlive a trainer that was killed.
+    # By default SIGALRM ends the process: a scorer that hangs must not outlive a killed trainer.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     answer = prepare()
     print(json.dumps({"ready": True}), file=answers)
@@ -43,7 +43,7 @@ def serve(prepare: Callable[[], Answer]) -> None:
 
 
 def redirected_output() -> TextIO:
-    """A copy of standard output for the answers. Whatever else is printed goes to standard error from now on."""
+    """A duplicate of standard output for the replies. All other output goes to standard error from now on."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

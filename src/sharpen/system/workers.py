@@ -1,4 +1,4 @@
-"""Helper processes that answer questions and are ended when an answer takes too long."""
+"""Worker processes that serve requests and are killed when a reply takes too long."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from typing import IO, Any
 START_TIMEOUT_S = 60.0
 MOST_WORKERS = 8
 
-# The program finds sharpen where this process has it, but after Python's own modules.
+# The program imports the same sharpen as this process, searched after Python's own modules.
 _START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
 _HOME = str(Path(__file__).parents[2])
 
-# What a program needs to start, and none of the secrets that people keep in the environment.
+# What a program needs to start, without the secrets that users keep in the environment.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
 
 class WorkerPool:
-    """Several `Worker`s for one script, so that questions are answered side by side and one that hangs stops no other.
+    """A pool of `Worker`s for one script: requests run in parallel, and one that hangs does not block the others.
 
-    A question goes to a worker that is free, else a further one is started, up to ``size``: by default one for each
-    processor that this process may use, at least 2 and at most `MOST_WORKERS`. Where all are busy it waits for one;
-    that wait does not count towards its time-out. Usable from any thread, and after a fork. The processes end with the
-    interpreter at the latest.
+    A request goes to an idle worker, or starts a new one, up to ``size``: by default one per processor that this
+    process may use, at least 2 and at most `MOST_WORKERS`. If all are busy it waits for one; the wait does not count
+    towards its time-out. Thread-safe and fork-safe. The processes end with the interpreter at the latest.
     """
 
     def __init__(self, script: Path, size: int | None = None) -> None:
@@ -47,9 +46,9 @@ class WorkerPool:
         self._all: list[Worker] = []
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The script's answer. Raises as `Worker.ask` does."""
+        """The script's reply. Raises as `Worker.ask` does."""
         if self._owner != os.getpid():
-            # The lock may have been held, and the workers are the parent's.
+            # Forked: the lock may have been held, and the workers belong to the parent.
             self._begin()
         worker = self._take()
         try:
@@ -60,14 +59,14 @@ class WorkerPool:
                 self._free_or_closed.notify()
 
     def close(self) -> None:
-        """Ends the processes. A question asked later starts new ones; one that is being answered ends with an error."""
+        """Kill the processes. Pending requests fail; later requests start new processes."""
         if self._owner != os.getpid():
             return
         for worker in self._all:
             worker.end()
 
     def pids(self) -> list[int]:
-        """The processes that run now."""
+        """Ids of the running processes."""
         return [pid for worker in self._all if (pid := worker.pid) is not None]
 
     def _take(self) -> Worker:
@@ -77,19 +76,19 @@ class WorkerPool:
                     self._all.append(Worker(self.script))
                     return self._all[-1]
                 self._free_or_closed.wait()
-            # The one that was free last: the others need not be started.
+            # The most recently used worker: the others may not have to be started.
             return self._free.pop()
 
 
 class Worker:
-    """Runs ``script`` and exchanges JSON lines with it; usable from any thread.
+    """Runs ``script`` in a process and exchanges JSON lines with it. Thread-safe.
 
-    The script first writes a line to say that it is ready, then one line for each line that it reads, and
-    ends when its input does. It is started at the first question, and again after it was ended or died.
+    The script first writes a line when it is ready, then one line per line that it reads, and exits at the end of its
+    input. It starts at the first request, and restarts after it was ended or died.
     """
 
     def __init__(self, script: Path, *, whole_environment: bool = False) -> None:
-        """``whole_environment``: for the user's own code, which may need keys that stand there; others get none."""
+        """``whole_environment``: pass every variable, for user code that may need its keys; else no keys are passed."""
         self.script = script
         self._whole_environment = whole_environment
         self._lock = Lock()
@@ -97,40 +96,39 @@ class Worker:
         self._owner = 0
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The script's answer.
+        """The script's reply.
 
-        Raises TimeoutError if there is none within ``timeout_s``, RuntimeError if the script ended without
-        one.
+        Raises TimeoutError if there is none within ``timeout_s``, RuntimeError if the script ended without one.
         """
         with self._lock:
             try:
                 process = self._running()
                 return self._exchange(process, json.dumps(question), timeout_s)
             except BaseException:
-                # An answer that is still on its way would be taken for that of the next question.
+                # A reply still in flight would be taken for the reply to the next request.
                 self._stop()
                 raise
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now, if one does."""
+        """Id of the running process, or None."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     def close(self) -> None:
-        """Ends the process, if there is one, once it has answered."""
+        """End the process, if there is one, after it has replied to the pending request."""
         with self._lock:
             self._stop()
 
     def end(self) -> None:
-        """Ends the process, if there is one, at once: whoever waits for its answer gets an error."""
+        """Kill the process, if there is one, at once: a pending request fails."""
         process = self._process
         if process is not None and self._owner == os.getpid():
             process.kill()
         self.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        # After a fork the pipes are shared with the parent process: each needs its own.
+        # After a fork the pipes are shared with the parent process: the child needs its own.
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
         self._stop()
@@ -145,7 +143,7 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for the trainer
         )
         assert self._process.stdin is not None
-        # A program that does not read must not hold up who writes.
+        # A program that does not read must not block the writer.
         os.set_blocking(self._process.stdin.fileno(), False)
         self._owner = os.getpid()
         self._exchange(self._process, None, START_TIMEOUT_S)
@@ -157,7 +155,7 @@ class Worker:
         ends_s = time.monotonic() + timeout_s
         answer = b""
         try:
-            # What a program that has ended did not read shows by its missing answer.
+            # If the program has exited, the missing reply reports it.
             with contextlib.suppress(BrokenPipeError):
                 if line is not None:
                     _write(process.stdin, line.encode() + b"\n", ends_s)
@@ -188,7 +186,7 @@ def _write(pipe: IO[bytes], data: bytes, ends_s: float) -> None:
 
 
 def _read_line(pipe: IO[bytes], ends_s: float) -> bytes:
-    """What comes up to the end of a line, or of the pipe."""
+    """Read up to the end of a line or of the pipe."""
     parts: list[bytes] = []
     while not parts or not parts[-1].endswith(b"\n"):
         _wait(pipe, select.POLLIN, ends_s)
@@ -199,7 +197,7 @@ def _read_line(pipe: IO[bytes], ends_s: float) -> bytes:
 
 
 def _wait(pipe: IO[bytes], event: int, ends_s: float) -> None:
-    """Raises TimeoutError where the event does not come until then."""
+    """Wait for ``event``. Raises TimeoutError if it does not occur by ``ends_s``."""
     waiting = select.poll()
     waiting.register(pipe, event)
     if not waiting.poll(max(0.0, ends_s - time.monotonic()) * 1000):
