@@ -89,7 +89,7 @@ def same_value(
 
 
 def _name(member: Any, int_is_float: bool) -> str:
-    """A canonical name of a set member or dict key: equal exactly if `same_value` holds for the values.
+    """A canonical name of a set member or dict key: equal for two members exactly if they are the same value.
 
     Members are compared by name, since looking one up in a set may take very long: Python compares it with every member
     of the same hash, and a program can choose many such members. The hash of a string cannot be predicted.
