@@ -1,13 +1,11 @@
 """Sums of a few numbers, small enough for a character-level transformer of a million parameters.
 
-A problem is ``47+85-36=``. It can be answered by a guess, ``#96``, or by writing out the steps, each going on
-from the result of the one before: ``47+85=132;132-36=96#96``. Running totals never go below zero in a correct
-answer.
+A prompt is ``47+85-36=``. The completion either guesses, ``#96``, or writes out the steps, each continuing from the
+previous result: ``47+85=132;132-36=96#96``. Running totals never go below zero in a correct answer.
 
-The demonstrations teach both ways, and writing out badly: some steps have a wrong result, and what follows
-goes on from that. A model that imitates them guesses about as often as it writes out, and cannot guess well.
-What is left to reinforcement learning is to always show the work, and to make fewer slips than the teacher
-did.
+The demonstrations mix guesses with written-out answers, some of whose steps have a wrong result that the later steps
+continue from. A model fine-tuned on them guesses about as often as it writes out, and cannot guess well.
+Reinforcement learning has to teach it to always show its work and to make fewer slips than the demonstrations.
 """
 
 import re
@@ -33,7 +31,7 @@ _NUMBER = re.compile(r"[+-]?\d+")
 _STEPS = re.compile(r"(?:-?\d+[+-]\d+=-?\d+;)*-?\d+[+-]\d+=-?\d+#-?\d+")
 
 Problem = tuple[int, ...]
-"""The first number, then the numbers added to it, those taken away being negative."""
+"""The first number, then the numbers added to it; subtracted numbers are negative."""
 
 
 class Arithmetic(Settings):
@@ -64,7 +62,7 @@ class Arithmetic(Settings):
         return task_rows(self.name, "train", [_row(problem) for problem in problems])
 
     def held_out_rows(self) -> Rows:
-        """Rows of problems that are all different."""
+        """Rows of distinct problems."""
         return task_rows(self.name, "held out", [_row(problem) for problem in self._held_out])
 
     def demonstrations(self) -> Rows:
@@ -83,19 +81,19 @@ class Arithmetic(Settings):
         return task_rows(self.name, "demonstrations", rows)
 
     def preferences(self) -> Rows:
-        """Pairs of which the chosen answer is written out without a slip, and the rejected one is wrong."""
+        """Pairs of a chosen answer, written out without a slip, and a rejected answer with a wrong result."""
         return self._pairs("preferences", self._draw(self.preference_size, "preferences", held_out=False))
 
     def held_out_preferences(self) -> Rows:
-        """A pair for every held-out problem."""
+        """One pair per held-out problem."""
         return self._pairs("held out preferences", self._held_out)
 
     def step_labels(self) -> Rows:
-        """Answers as in the demonstrations, in steps: label 1 up to the first wrong one, and 0 from there on."""
+        """Answers split into steps, as in the demonstrations: label 1 before the first wrong step, 0 from it on."""
         return self._labelled("step labels", self._draw(self.step_label_size, "step labels", held_out=False))
 
     def held_out_step_labels(self) -> Rows:
-        """An answer to every held-out problem."""
+        """One answer per held-out problem."""
         return self._labelled("held out step labels", self._held_out)
 
     def verify(self, completion: str, *, answer: str, **_: Any) -> float:
@@ -103,7 +101,7 @@ class Arithmetic(Settings):
         return float(self.answer(completion) == answer)
 
     def answer(self, completion: str) -> str | None:
-        """What stands after the only ``#``, if that is a number and the end."""
+        """The number after the only ``#`` if it ends the completion, else None."""
         found = _ANSWER.fullmatch(completion)
         return found[1] if found else None
 
@@ -113,7 +111,7 @@ class Arithmetic(Settings):
 
     @cached_property
     def _held_out(self) -> list[Problem]:
-        # Twenty times as many draws as are wanted find all of them unless there are hardly that many.
+        # 20 samples per wanted problem find enough distinct ones unless hardly that many exist.
         drawn = dict.fromkeys(self._draw(20 * self.held_out_size, "held out", held_out=True))
         if len(drawn) < self.held_out_size:
             raise RecipeError(
@@ -153,7 +151,7 @@ class Arithmetic(Settings):
         return f"#{_result(slipped)}" if guess else slipped
 
     def _slipped(self, problem: Problem, rng: np.random.Generator) -> str:
-        """Written out with one slip or more that lead to a wrong result."""
+        """An answer written out with one or more slips and a wrong result."""
         while True:
             slips = self._slips(problem, rng)
             slips[rng.integers(len(slips))] = rng.random()
@@ -176,7 +174,7 @@ class Arithmetic(Settings):
         return found[:count]
 
     def _random_problems(self, rng: np.random.Generator, count: int) -> list[Problem]:
-        """Numbers of ``digits`` digits; a coin decides on a minus where the total then stays above −1."""
+        """Numbers of ``digits`` digits, each subtracted with probability 0.5 if the total then stays non-negative."""
         numbers = rng.integers(10 ** (self.digits - 1), 10**self.digits, size=(count, self.terms))
         minus = rng.random((count, self.terms)) < 0.5
         totals = numbers[:, 0].copy()
@@ -197,7 +195,7 @@ def problem_text(problem: Problem) -> str:
 
 
 def write_out(problem: Problem, slips: list[float]) -> str:
-    """The answer with its steps. A slip in [0, 1) picks the wrong result of its step; NaN is no slip."""
+    """The answer with its steps. A slip in [0, 1) selects the wrong result of its step; NaN means no slip."""
     total, *others = problem
     steps = []
     for number, slip in zip(others, slips, strict=True):
@@ -211,12 +209,12 @@ def write_out(problem: Problem, slips: list[float]) -> str:
 
 
 def step_rewards(completion: str, *, prompt: str, answer: str, **_: Any) -> list[tuple[int, float]]:
-    """The character at which each step of a completion ends, and 1 if the step is right, else 0.
+    """(end, reward) of each step of a completion: its end as a character offset, and 1 if it is correct, else 0.
 
-    A step ends after its ``;``, the last one with the completion. Step k is right if it adds the problem's next number
-    to the right total of the numbers before, ``132-36=96;`` as the second of ``47+85-36=``; the last one must also
-    answer rightly, ``132-36=96#96``, and may be the bare answer ``#96``. Whatever else stands in a step's place,
-    nothing included, is wrong.
+    A step ends after its ``;``, the last one at the end of the completion. Step k is correct if it adds the problem's
+    next number to the correct total so far, such as ``132-36=96;`` for step 2 of ``47+85-36=``. The last step must also
+    give the correct answer, ``132-36=96#96``, or be that answer alone, ``#96``. Any other text, including none, is
+    wrong.
     """
     first, *others = map(int, _NUMBER.findall(prompt))
     total, right = first, []
@@ -234,7 +232,7 @@ def step_rewards(completion: str, *, prompt: str, answer: str, **_: Any) -> list
 
 
 def wrong_results(total: int, number: int) -> list[int]:
-    """Slips a person makes in ``total + number``: one off, ten off, or all carries dropped."""
+    """Typical human slips in ``total + number``: off by one, off by ten, or all carries dropped."""
     right = total + number
     wrong = [right - 1, right + 1, right - 10, right + 10]
     without_carry = _without_carry(total, number)
@@ -244,7 +242,7 @@ def wrong_results(total: int, number: int) -> list[int]:
 
 
 def shows_work(completion: str) -> bool:
-    """Whether the completion writes out a step or more and answers with the last one's result."""
+    """Whether the completion writes out at least one step and answers with the result of the last."""
     if not _STEPS.fullmatch(completion):
         return False
     steps, answer = completion.split("#")

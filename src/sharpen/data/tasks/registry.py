@@ -23,10 +23,10 @@ Kind = TypeVar("Kind", bound=Settings)
 
 
 def resolve_task(spec: str) -> Task:
-    """The task that ``name?key=value&key=value`` names.
+    """The task that ``name?key=value&key=value`` specifies.
 
-    Raises RecipeError for an unknown name or parameter, naming the nearest known one, and for a parameter
-    whose value cannot be used.
+    Raises RecipeError for an unknown name or parameter, with the nearest known one, and for an invalid parameter
+    value.
     """
     name, parameters = parse_query(spec)
     if name.startswith(GYM_PREFIX):
@@ -38,7 +38,7 @@ def resolve_task(spec: str) -> Task:
 
 
 def describe_tasks() -> dict[str, str]:
-    """The tasks known by name, each with one line and its parameters with their defaults."""
+    """Task name → one-line description, and parameters with their defaults."""
     return {name: _describe(kind) for name, kind in _KINDS.items()}
 
 

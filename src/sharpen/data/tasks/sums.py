@@ -45,8 +45,8 @@ class Sums(PromptsOnly, Settings):
     def verify(self, completion: str, *, answer: int, **_: Any) -> float:
         """1 if the last number of the completion is the answer in digits.
 
-        Working that comes before it is welcome. Numbers in words do not count, since the question asks for
-        digits; neither do 8.5, 08 or -8 for 8.
+        Working before it is allowed. Number words score 0, since the prompt requires digits; so do 8.5, 08 and
+        -8 for 8.
         """
         return float(self.answer(completion) == str(answer))
 
@@ -77,7 +77,7 @@ class Sums(PromptsOnly, Settings):
 
 
 def question(a: int, b: int) -> dict[str, str]:
-    """The sum of two numbers as a user's message."""
+    """The user message that poses a sum of two numbers."""
     words = f"{NUMBER_WORDS[a]} plus {NUMBER_WORDS[b]}"
     return {"role": "user", "content": f"What is {words}? Answer with the number only, in digits."}
 

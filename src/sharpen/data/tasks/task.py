@@ -1,4 +1,4 @@
-"""What a task is: problems to train and to measure on, and a verifier of answers."""
+"""The task interface: training problems, held-out problems, and a verifier."""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -16,39 +16,39 @@ class Task(Protocol):
 
     @property
     def answer(self) -> Callable[[str], str | None] | None:
-        """Completion → what majority voting compares, None where there is none; None for tasks without."""
+        """Extracts the answer that majority voting compares, None if there is none; None if the task has no answers."""
 
     def train_rows(self) -> Rows:
-        """Rows with a ``prompt`` and the columns that ``verify`` takes."""
+        """Training rows: ``prompt`` and the columns that ``verify`` takes."""
 
     def held_out_rows(self) -> Rows:
-        """Rows like those of ``train_rows``, of problems that are never trained on."""
+        """Rows like those of ``train_rows``, for held-out problems."""
 
     def demonstrations(self) -> Rows | None:
-        """Rows with ``prompt`` and ``completion`` for supervised training, where the task has some."""
+        """Rows with ``prompt`` and ``completion`` for supervised fine-tuning; None if the task has none."""
 
     def preferences(self) -> Rows | None:
-        """Rows with ``prompt``, ``chosen`` and ``rejected`` of training problems, where the task has some."""
+        """Rows with ``prompt``, ``chosen`` and ``rejected`` for training problems; None if the task has none."""
 
     def held_out_preferences(self) -> Rows | None:
-        """The same of held-out problems."""
+        """The same for held-out problems."""
 
     def step_labels(self) -> Rows | None:
-        """Rows with ``prompt``, ``steps`` and ``labels`` of training problems, where the task has some."""
+        """Rows with ``prompt``, ``steps`` and ``labels`` for training problems; None if the task has none."""
 
     def held_out_step_labels(self) -> Rows | None:
-        """The same of held-out problems."""
+        """The same for held-out problems."""
 
     def reference(self, row: Row) -> str | None:
-        """A completion of the row that ``verify`` accepts; None if none is known."""
+        """A completion of the row that ``verify`` accepts, or None."""
 
     @property
     def verify(self) -> Callable[..., float]:
-        """The task's reward, ``verify(completion, **row)``: 1 for right, 0 for wrong."""
+        """The task's reward, ``verify(completion, **row)``: 1 for correct, 0 for wrong."""
 
 
 class PromptsOnly:
-    """The base of a task that brings no completions to learn from."""
+    """Base class of tasks without demonstrations, preferences or step labels."""
 
     def demonstrations(self) -> None:
         return None
@@ -67,11 +67,11 @@ class PromptsOnly:
 
 
 def task_rows(task: str, part: str, rows: RowSequence) -> Rows:
-    """A task's rows under the name that errors and ids call them by."""
+    """A task's rows, with the name used in error messages and the prefix of row ids."""
     return Rows(f"{task} ({part})", f"{task}/{part.replace(' ', '_')}", tuple(rows[0]), rows)
 
 
 def is_held_out(problem: str, share: float) -> bool:
-    """Whether a problem belongs to the held-out part: its text alone decides, whatever else is drawn."""
+    """Whether a problem is in the held-out split. Depends only on its text, not on what else is sampled."""
     digest = blake2b(problem.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64

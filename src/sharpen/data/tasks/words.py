@@ -46,7 +46,7 @@ class Words(PromptsOnly, Settings):
 
     @property
     def answer(self) -> None:
-        """Sentences cannot be put to the vote."""
+        """None: sentences have no answer to take a majority vote on."""
         return None
 
     def train_rows(self) -> Rows:
@@ -56,13 +56,13 @@ class Words(PromptsOnly, Settings):
         return task_rows(self.name, "held out", self._shuffled()[: self.held_out_size])
 
     def verify(self, completion: str, *, words: list[str], **_: Any) -> float:
-        """1 if the completion is one sentence with all of ``words``; blanks and quotation marks around it are
-        free.
+        """1 if the completion is one sentence that contains all of ``words``. Surrounding white space and quotation
+        marks are ignored.
 
-        A sentence is a single line that begins with a capital letter, has just one of ``. ! ?``, at its end,
-        no more than ``max_words`` words, and at least two besides the words asked for, so that a list of
-        these two is no sentence. Each word must occur as it is: "dogs" is not "dog", "Dog" is. The request is
-        such a sentence itself: what says "the words dog and cat", as it does, repeats it and counts for nothing.
+        A sentence is a single line that starts with a capital letter, has exactly one of ``. ! ?``, at its end, at most
+        ``max_words`` words, and at least two words besides ``words``, so a mere list of these is not a sentence. Each
+        word must match exactly except for case: "dogs" is not "dog", "Dog" is. A completion that contains "the words
+        dog and cat" scores 0: the prompt contains it, and repeating the prompt would otherwise pass.
         """
         sentence = completion.strip().strip(_QUOTES)
         said = _WORD.findall(sentence.lower())

@@ -89,10 +89,10 @@ def same_value(
 
 
 def _name(member: Any, int_is_float: bool) -> str:
-    """What members of sets, or keys, have in common exactly if they are the same value.
+    """A canonical name of a set member or dict key: equal for two members exactly if they are the same value.
 
-    Members are compared by their names, since to look one up in a set of others may take very long: Python compares it
-    with each that has the same hash, and many may have been given one. The hash of a text nobody can foresee.
+    Members are compared by name, since looking one up in a set may take very long: Python compares it with every member
+    of the same hash, and a program can choose many such members. The hash of a string cannot be predicted.
     """
     kind = type(member)
     if kind is float and int_is_float and member.is_integer():
@@ -113,7 +113,7 @@ def _name(member: Any, int_is_float: bool) -> str:
         parts = [_name(part, int_is_float) for part in member]
         if kind is frozenset:
             parts.sort()
-        # In place of the parts, so that names do not grow from level to level.
+        # A digest instead of the parts, so that names do not grow with nesting.
         return f"{kind.__name__} {hashlib.blake2b(ascii(parts).encode()).hexdigest()}"
     return f"{kind.__name__} {member!r}"
 

@@ -17,13 +17,13 @@ from sharpen.rewards.execution.threads import note_stuck, start_thread
 from sharpen.rewards.execution.user_code import describe, kinds_of
 
 MORE_WORKERS_AFTER_S = 0.005
-"""Calls that one thread finishes within this time are not worth further threads."""
+"""If one thread finishes all calls within this time, no further threads are started."""
 
 LONGEST_WAIT_S = 3600.0
 
 
 class CallResult(NamedTuple):
-    """The value of a call, or why there is none; and the number of retries."""
+    """The value of a call or the error it failed with, and the number of retries."""
 
     value: object = None
     error: str | None = None
@@ -32,12 +32,11 @@ class CallResult(NamedTuple):
 
 
 class Calls:
-    """One call of a function per sample, by up to ``at_once`` worker threads that take one sample after another.
+    """Calls a function once per sample in up to ``at_once`` worker threads, which share a queue of samples.
 
-    A call that exceeds ``limit_s`` is abandoned: its sample has failed, and a new thread takes the place of the one it
-    keeps, which cannot be killed. A call that returns late has failed too. ``limit_s`` is infinite if the call has its
-    own way to stop at ``timeout_s``. Whatever the function raises is recorded, `SystemExit` and `KeyboardInterrupt`
-    included.
+    A call that exceeds ``limit_s`` is abandoned: its sample fails, and a new thread replaces the blocked one, which
+    cannot be killed. A call that returns late fails too. ``limit_s`` is infinite if the call enforces ``timeout_s``
+    itself. Any exception of the function is recorded, including `SystemExit` and `KeyboardInterrupt`.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Calls:
                     self._changed.wait(self._until_next_deadline_s())
                     self._abandon_overdue()
             finally:
-                # After an interrupt too, no further call begins.
+                # Start no further calls, also after an interrupt.
                 self._queue.clear()
         if self._fatal is not None:
             raise self._fatal
@@ -151,7 +150,7 @@ class Calls:
             return not worker.abandoned and not self._cancelled.is_set()
 
     def _until_next_deadline_s(self) -> float:
-        """The time until a call can be overdue; a call that starts from now on cannot be so within `limit_s`."""
+        """Time until a call may be overdue: the next deadline, or `limit_s` for calls that have yet to start."""
         now_s = time.monotonic()
         return max(0.0, min(LONGEST_WAIT_S, self._limit_s, *(w.deadline_s - now_s for w in self._workers)))
 
@@ -174,7 +173,7 @@ class Calls:
 
 @dataclass(eq=False, slots=True)
 class _Worker:
-    """A thread that makes calls. ``deadline_s`` is that of the current attempt, infinite between attempts."""
+    """A thread that makes calls. ``deadline_s`` applies to the current attempt and is infinite between attempts."""
 
     thread: Thread | None = None
     sample: int | None = None

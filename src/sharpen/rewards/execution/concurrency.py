@@ -18,14 +18,14 @@ CALLING_THREAD = "models"
 """The concurrency group whose jobs run in the calling thread."""
 
 cancelled: ContextVar[Event] = ContextVar("cancelled", default=Event())  # noqa: B039  the default is never set
-"""Set once nobody waits for the result: nothing new is started then."""
+"""Set once the results are no longer needed: no new job or call starts after that."""
 
 sequential: ContextVar[bool] = ContextVar("sequential", default=False)
 
 
 @contextmanager
 def run_sequentially() -> Iterator[None]:
-    """Within this context jobs and calls run one by one in the calling thread, which has its own time limit."""
+    """Within this context jobs and calls run sequentially in the calling thread, which has its own time limit."""
     token = sequential.set(True)
     try:
         yield
@@ -34,12 +34,12 @@ def run_sequentially() -> Iterator[None]:
 
 
 def run_concurrently(jobs: Sequence[tuple[Hashable, Callable[[], Result]]]) -> list[Result]:
-    """The results of (concurrency group, job) pairs. The jobs of a group run one by one, in order.
+    """The results of (concurrency group, job) pairs. Jobs of the same group run sequentially, in order.
 
-    The group `CALLING_THREAD`, or the first one if there is none of that name, runs in the calling thread, each other
-    group in a thread of its own. An `Exception` ends its group; once all groups have ended, that of the first job in
-    ``jobs`` is raised, whichever came first in time. Any other exception, such as an interrupt, is raised at once, and
-    the groups that still run start nothing new.
+    The group `CALLING_THREAD`, or the first group if there is none of that name, runs in the calling thread, every
+    other group in its own thread. An `Exception` ends its group; once all groups have ended, the exception of the job
+    that comes first in ``jobs`` is raised, regardless of timing. Any other exception, such as an interrupt, is raised
+    at once, and the groups still running start no new jobs.
     """
     if sequential.get():
         return [job() for _, job in jobs]

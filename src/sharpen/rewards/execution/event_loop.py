@@ -1,4 +1,4 @@
-"""The event loop that awaits async reward functions, in a thread of its own."""
+"""The event loop for async reward functions, in its own thread."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _current: _EventLoop | None = None
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, object], timeout_s: float) -> object:
-    """The result of ``coroutine``, awaited on the event loop; usable from several threads, which wait meanwhile.
+    """Run ``coroutine`` on the event loop and block until its result is ready. Thread-safe.
 
-    All coroutines share one loop for the life of the process, so that a client may keep its connections open from one
-    call to the next. Raises what the coroutine raises, and `CoroutineTimeoutError` after ``timeout_s``. If a coroutine
-    blocks the loop, a new one takes its place.
+    All coroutines share one loop for the lifetime of the process, so clients can keep connections open between calls.
+    Raises what the coroutine raises, and `CoroutineTimeoutError` after ``timeout_s``. A loop that a coroutine blocks is
+    replaced by a new one.
     """
     loop = _running_loop()
     future = asyncio.run_coroutine_threadsafe(_outcome(coroutine), loop.loop)
@@ -69,14 +69,14 @@ async def _outcome(coroutine: Coroutine[Any, Any, object]) -> tuple[object, Base
 def _running_loop() -> _EventLoop:
     global _current
     with _lock:
-        # A forked process has the object without its thread.
+        # A fork copies the object but not its thread.
         if _current is None or not _current.thread.is_alive():
             _current = _EventLoop()
         return _current
 
 
 def _replace(loop: _EventLoop) -> bool:
-    """Has the next call start a new loop. False if another thread has already done so."""
+    """Make the next call start a new loop. False if another thread has already done so."""
     global _current
     with _lock:
         if _current is not loop:

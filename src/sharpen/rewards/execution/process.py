@@ -1,4 +1,4 @@
-"""A user's function called in separate processes, which can be killed."""
+"""Calls a user's function in separate processes, which can be killed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SCRIPT = Path(__file__).with_name("process_program.py")
 
 
 class ProcessFunction:
-    """Calls the function that ``module:function`` names in another process; usable from several threads.
+    """Calls the function ``module:function`` in another process. Thread-safe.
 
-    Each concurrent call has a process, which starts at its first call and serves one call after another. Arguments
-    travel as JSON. To `inspect.signature` and `getattr` this looks like the function itself.
+    Each concurrent call uses its own process, which starts at its first call and is reused for later ones. Arguments
+    are sent as JSON. `inspect.signature` and `getattr` see the function itself.
 
-    Raises `TimeoutError` and kills the process if a call takes longer than ``timeout_s``; `RemoteError` for what the
-    function raises; `RewardError` for an argument that JSON cannot hold.
+    Raises `TimeoutError` and kills the process if a call takes longer than ``timeout_s``; `RemoteError` if the function
+    raises; `RewardError` for an argument that JSON cannot represent.
     """
 
     def __init__(self, named: str, function: Callable[..., Any], timeout_s: float) -> None:
@@ -55,7 +55,7 @@ class ProcessFunction:
         if "raised" in reply:
             raise RemoteError(reply["raised"], frozenset(reply["kinds"]))
         if "unusable" in reply:
-            # A value of a class of that name, which is rejected as it would be in this process.
+            # An instance of a class of that name: rejected just as the original value would be in this process.
             return type(reply["unusable"], (), {})()
         return reply["value"]
 

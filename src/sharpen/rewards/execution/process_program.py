@@ -1,8 +1,8 @@
-"""The program that a `sharpen.rewards.execution.process.ProcessFunction` runs: it calls functions by their names.
+"""The worker program of `sharpen.rewards.execution.process.ProcessFunction`: calls functions by name.
 
-Reads one JSON line ``{"function", "arguments", "keywords", "timeout_s"}`` after another from standard input and writes
-one line each: ``{"value"}``; ``{"unusable"}`` with the type of a value that is not a number, None or a list of these;
-or ``{"raised", "kinds"}`` for an exception.
+Reads JSON lines ``{"function", "arguments", "keywords", "timeout_s"}`` from standard input and answers each with one
+line: ``{"value"}``; ``{"unusable"}`` with the type of a value that is not a number, None or a list of these; or
+``{"raised", "kinds"}`` for an exception.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _named(function: str) -> Any:
 
 @lru_cache
 def _runner() -> Any:
-    """One event loop for all calls, so that a client may keep its connections open."""
+    """One event loop for all calls, so that clients can keep connections open."""
     import asyncio
 
     return asyncio.Runner()
@@ -70,14 +70,14 @@ def _plain(value: Any) -> Any:
 def main() -> None:
     requests = os.fdopen(os.dup(sys.stdin.fileno()))
     replies = redirected_output()
-    # A function that reads standard input must not take requests away.
+    # A function that reads standard input must not consume requests.
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     print(json.dumps({"ready": True}), file=replies)
     for line in requests:
         request = json.loads(line)
-        # A call that hangs must not outlive a trainer that was killed. This needs neither a signal, which the function
-        # may use, nor the interpreter's lock, which it may hold.
+        # A call that hangs must not outlive a killed trainer. This watchdog needs neither a signal, which the function
+        # may use, nor the GIL, which it may hold.
         faulthandler.dump_traceback_later(request["timeout_s"] + 1, file=sys.stderr, exit=True)
         reply = _reply(request)
         faulthandler.cancel_dump_traceback_later()

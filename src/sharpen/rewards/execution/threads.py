@@ -1,4 +1,4 @@
-"""Daemon threads, which do not delay the end of the process, and the limit on those that are stuck."""
+"""Daemon threads, which do not delay process exit, and the limit on stuck ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _stuck_lock = Lock()
 
 
 def start_thread(work: Callable[[], None], name: str) -> Thread:
-    """Runs ``work`` in a daemon thread with the context variables and the gradient mode of the current thread.
+    """Run ``work`` in a daemon thread with the context variables and gradient mode of the current thread.
 
     torch's gradient mode is per thread; its default dtype and number of threads are global.
     """
@@ -34,7 +34,7 @@ def start_thread(work: Callable[[], None], name: str) -> Thread:
 
 
 def note_stuck(thread: Thread, call: str) -> None:
-    """Counts a thread stuck in ``call``. Raises `RewardError` if more than `MAX_STUCK` of them still run."""
+    """Count a thread stuck in ``call``. Raises `RewardError` if more than `MAX_STUCK` stuck threads are alive."""
     with _stuck_lock:
         _stuck[:] = [t for t in _stuck if t.is_alive()]
         _stuck.append(thread)

@@ -1,6 +1,6 @@
-"""User code: how it is imported, what it raises, and what it may change in the process that calls it.
+"""User code: importing it, describing its exceptions, and undoing its side effects on the calling process.
 
-Imports nothing heavy: a process that calls a user's function must start fast.
+No heavy imports: a process that calls a user's function must start fast.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sharpen.system.signals import ENDING
 
 
 def load_source(source: str) -> ModuleType:
-    """The module of that name, or the file if the name ends with ``.py``. Raises what importing it raises."""
+    """Import a module by name, or a file if ``source`` ends with ``.py``. Raises what the import raises."""
     if source.endswith(".py"):
         return _load_file(Path(source))
-    # The installed command does not search the working directory, where people keep their functions.
+    # sys.path of the installed command lacks the working directory, where users keep their functions.
     with _importable(Path.cwd()):
         return importlib.import_module(source)
 
@@ -80,9 +80,9 @@ def describe(error: BaseException) -> str:
 
 
 def ends_program(error: BaseException) -> bool:
-    """Whether this exception, uncaught, ends a command without a traceback and with an exit code of its own.
+    """Whether this exception, if uncaught, ends a command without a traceback and with its own exit code.
 
-    Such are ``sys.exit`` and what click and typer handle: ``Exit``, ``Abort``, usage errors, end of input.
+    True for ``sys.exit`` and what click and typer handle: ``Exit``, ``Abort``, usage errors, end of input.
     """
     ends = isinstance(error, (SystemExit, EOFError)) or hasattr(error, "exit_code")
     return ends or type(error).__name__ == "Abort"
@@ -90,7 +90,7 @@ def ends_program(error: BaseException) -> bool:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restores the working directory, which a run's paths are relative to, and the signal handlers."""
+    """On exit, restore the working directory, which a run's paths are relative to, and the signal handlers."""
     folder = _folder()
     # Only the main thread can change handlers.
     main = threading.current_thread() is threading.main_thread()

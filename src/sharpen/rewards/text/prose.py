@@ -12,7 +12,7 @@ _END = re.compile(r"\\end\{\w++\*?\}")
 
 def prose(text: str) -> str:
     """``text`` with a line break in place of each piece that is not prose. Takes linear time."""
-    # The last position of each closing: searching for a missing one would scan the rest of the text for each opening.
+    # Last position of each closing delimiter: searching for a missing one would rescan the text for every opening.
     last = {closing: text.rfind(closing) for closing in _CLOSINGS.values()}
     last |= {found[0]: found.start() for found in _END.finditer(text)}
     kept: list[str] = []

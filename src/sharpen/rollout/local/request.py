@@ -1,4 +1,4 @@
-"""What the engine is asked for, one request per completion, and what comes back."""
+"""The engine's requests, one per completion, and their results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sharpen.types import Finish
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Asks for completion ``index`` of prompt number ``prompt``. ``draw_id`` selects its random numbers."""
+    """A request for completion ``index`` of prompt number ``prompt``. ``draw_id`` selects its random numbers."""
 
     prompt: int
     index: int

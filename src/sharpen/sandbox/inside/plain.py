@@ -1,19 +1,19 @@
 """Plain data as JSON: the only data exchanged with untrusted programs.
 
 Types that JSON lacks become an object with one key, the type's name. Values are decoded to exactly a builtin type,
-whatever their class was, so that none of their own methods come along.
+whatever their class was, so no method of a user-defined class survives.
 
-Decoding takes time linear in the bytes, and so does comparing the result with values of the same types. Values that
-would take longer are refused:
+Decoding takes time linear in the number of bytes, and so does comparing the result with values of the same types.
+Values that would take longer are rejected:
 
-- an integer in more decimal digits than `encode` writes: to read them takes quadratic time;
+- an integer with more decimal digits than `encode` writes: parsing takes quadratic time;
 - long numbers in a `Fraction`, which is reduced, and in a `range`, whose length is a quotient; a very long `Decimal`;
-- a `Decimal` and a long number in one set, or among the keys of one dict: where their hashes agree they are compared,
-  and that converts the number, in quadratic time;
-- many items of a set, or keys of a dict, with the same hash: each is compared with each. Two frozensets are compared by
-  looking the items of one up in the other, so the numbers of a frozenset and of those within it multiply;
-- very many items or keys whose hashes a program can choose, which is all but text, bytes and small integers: they can
-  be made to look for their places in a table along one path, each passing all the others.
+- a `Decimal` and a long number in one set, or among the keys of one dict: if their hashes are equal they are compared,
+  which converts the number in quadratic time;
+- many set items or dict keys with the same hash: each is compared with all others. Comparing two frozensets looks up
+  the items of one in the other, so the counts of a frozenset and of the frozensets nested in it multiply;
+- very many items or keys whose hashes a program can choose, that is all but text, bytes and small integers: they can be
+  chosen to share one probe sequence in the hash table, so that each probes past all the others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MAX_DIGITS = 10_000
 _MAX_STEPS = 200_000_000
 """Probe steps in all hash tables of a message together: most of a second."""
 _SMALL = 1 << 20
-"""There are too few integers below this to build such a path."""
+"""Too few integers lie below this to build such a probe sequence."""
 _JSON_INTEGER = 1 << 62
 _JSON_INTEGER_CHARACTERS = len(str(-_JSON_INTEGER))
 
@@ -51,7 +51,7 @@ class NotPlain(ValueError):
 
 
 class TooCostly(NotPlain):
-    """Plain data that would take far more than linear time to decode or compare."""
+    """Plain data that would take much more than linear time to decode or compare."""
 
 
 def encode(value: Any) -> bytes:
@@ -71,7 +71,7 @@ def decode(data: bytes) -> Any:
 
     Raises:
         NotPlain: `encode` does not write such bytes.
-        TooCostly: the value is one of those refused, see above.
+        TooCostly: the value is one of those rejected, see the module.
     """
     try:
         with collector.paused():
@@ -132,10 +132,10 @@ _WRITERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 
 @dataclasses.dataclass(slots=True)
 class _Held:
-    """What makes items of sets, or keys, costly to compare with others of the same hash."""
+    """Properties that make set items or dict keys costly to compare with others of the same hash."""
 
     alike: int = 1
-    """How many items of a frozenset share a hash, times the same number of a frozenset among them, and so on."""
+    """Number of items of a frozenset that share a hash, times the same number for frozensets nested in it."""
     bits: int = 0
     """Of the longest integer."""
     decimals: bool = False
@@ -151,7 +151,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._held_by: dict[int, _Held] = {}
-        """By the identity of a frozenset."""
+        """Keyed by the ``id`` of a frozenset."""
         self._steps = 0
 
     def read(self, pairs: list[tuple[str, Any]]) -> Any:
@@ -177,7 +177,7 @@ class _Reader:
         return dict(made)
 
     def _table_of(self, items: list[Any]) -> _Held:
-        """Check that a table of the items can be built and compared in linear time; return what they hold."""
+        """Check that a hash table of the items can be built and compared in linear time; return their properties."""
         self._steps += len(items) * sum(map(_has_a_chosen_hash, items))
         if self._steps > _MAX_STEPS:
             raise TooCostly("very many items of sets, or dict keys, other than text and small integers")
@@ -207,7 +207,7 @@ class _Reader:
 
 
 def _has_a_chosen_hash(item: Any) -> bool:
-    """Whether a program can choose the item's hash. Text and bytes are hashed with a secret."""
+    """Whether a program can choose the item's hash. Text and bytes are hashed with a secret key."""
     kind = type(item)
     return kind is not str and kind is not bytes and not (kind is int and -_SMALL < item < _SMALL)
 
@@ -225,7 +225,7 @@ def _read_complex(parts: list[Any]) -> complex:
 
 
 def _integers(numbers: list[Any]) -> list[int]:
-    """Check integers that are computed with."""
+    """Check integers that arithmetic is done on."""
     for number in numbers:
         _require(int, number)
         if number.bit_length() > _MAX_BITS:
