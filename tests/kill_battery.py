@@ -259,7 +259,11 @@ def main() -> int:
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = arguments.cases or [name for name, case in CASES.items() if case.short or not arguments.short]
+    names = [name for name, case in CASES.items() if case.short or not arguments.short]
+    if arguments.cases:
+        names = [name for name in CASES if {name, name.partition(",")[0]} & set(arguments.cases)]
+        if not names:
+            parser.error(f"no such case; known: {'; '.join(CASES)}")
     total, wrong = 0, 0
     for name in names:
         started = time.monotonic()
