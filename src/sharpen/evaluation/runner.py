@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sharpen.errors import RewardError
-from sharpen.evaluation.estimators import Estimate, bootstrap_interval, majority_at_k, pass_at_k
+from sharpen.evaluation.estimators import Estimate, estimate, majority_at_k, pass_at_k
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
@@ -92,13 +92,12 @@ def evaluate(
     values["length"] = [float(np.mean([len(c.token_ids) for c in g.completions])) for g in groups]
     values["truncated"] = [float(np.mean([c.finish is Finish.LENGTH for c in g.completions])) for g in groups]
     return Evaluation(
-        measures={name: estimate(name, np.asarray(v), seed) for name, v in values.items()},
+        measures={name: estimate_measure(name, np.asarray(v), seed) for name, v in values.items()},
         groups=tuple(groups),
         right=tuple(tuple(row) for row in right),
     )
 
 
-def estimate(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:
+def estimate_measure(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:
     """The mean over prompts with its 95 % bootstrap interval, resampled with a seed that depends on the measure."""
-    low, high = bootstrap_interval(values_P, seed=stream_seed(seed, name) % 2**32)
-    return Estimate(float(values_P.mean()), low, high)
+    return estimate(values_P, seed=stream_seed(seed, name) % 2**32)

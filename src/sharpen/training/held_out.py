@@ -11,7 +11,7 @@ import torch
 from sharpen.data.collate import collate
 from sharpen.errors import NonFiniteError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.evaluation.runner import estimate
+from sharpen.evaluation.runner import estimate_measure
 from sharpen.methods import Method
 from sharpen.training.annotate import Annotator
 from sharpen.training.update import forward_microbatches, with_weights
@@ -46,8 +46,8 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     if not np.isfinite(loss_P).all():
         raise NonFiniteError(f"the {objective.model}'s loss on held-out rows is {loss_P.mean():g}")
     return {
-        "loss": estimate("loss", loss_P),
-        **{name: estimate(name, _mean_per_group(found, len(groups))) for name, found in figures.items()},
+        "loss": estimate_measure("loss", loss_P),
+        **{name: estimate_measure(name, _mean_per_group(found, len(groups))) for name, found in figures.items()},
     }
 
 
