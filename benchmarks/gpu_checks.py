@@ -118,8 +118,8 @@ def _rollout_logprobs(policy: Policy) -> Check:
     groups = random_groups(CASE, policy.config.vocab_size)
     own = [replace(group, completions=completions) for group, completions in zip(groups, members, strict=True)]
     batch = grpo_batch(GRPO(group_size=CASE.group), own, CASE.limit)
-    assert batch.sample_logprobs_BT is not None
-    error = _largest(_trainers(policy, batch) - batch.sample_logprobs_BT.float())
+    assert batch.sample_logprobs_ET is not None
+    error = _largest(_trainers(policy, batch) - batch.sample_logprobs_ET.float())
     return Check("the trainer's log-probabilities − the rollout's", f"at most {error:.1e}", error < TOLERANCE)
 
 
@@ -194,17 +194,17 @@ def _trainers(policy: Policy, batch: Batch) -> Tensor:
     return all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(2048, shared_prompt=True))
 
 
-def _largest(difference_BT: Tensor) -> float:
-    return float(difference_BT.abs().max())
+def _largest(difference_ET: Tensor) -> float:
+    return float(difference_ET.abs().max())
 
 
 def _plain_logprobs(policy: Policy, batch: Batch) -> Tensor:
     """transformers' own forward pass, one sequence after another, [B, T]; 0 where nothing is trained."""
-    logprobs_BT = torch.zeros(batch.tokens_BT.shape)
-    for b, group in enumerate(batch.group_B.tolist()):
-        prompt, length = batch.prompts[group], int(batch.mask_BT[b].sum())
-        tokens = batch.tokens_BT[b, :length].long()
+    logprobs_ET = torch.zeros(batch.tokens_ET.shape)
+    for b, group in enumerate(batch.group_E.tolist()):
+        prompt, length = batch.prompts[group], int(batch.mask_ET[b].sum())
+        tokens = batch.tokens_ET[b, :length].long()
         logits_LV = policy.model(input_ids=torch.cat([prompt, tokens])[None].to(policy.device)).logits[0]
         predicted = logits_LV[len(prompt) - 1 : -1].double().log_softmax(dim=-1).cpu()
-        logprobs_BT[b, :length] = predicted.gather(1, tokens[:, None]).squeeze(1).float()
-    return logprobs_BT
+        logprobs_ET[b, :length] = predicted.gather(1, tokens[:, None]).squeeze(1).float()
+    return logprobs_ET

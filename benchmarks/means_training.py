@@ -41,20 +41,20 @@ def training_pairs(policy: Policy) -> list[Pair]:
     long, short, small = (batch_of(policy, case) for case in (LONG, SHORT, SMALL))
     usual = MicrobatchLimits(usual_tokens(policy, LONG.prompt), shared_prompt=True)
     one_row, cut = (replace(usual, tokens_per_microbatch=tokens) for tokens in (LONG_ROW, CUT_AT))
-    prompts_head = partial(_head_for_prompts, LONG.prompt * LONG.prompts / long.mask_BT.sum().item())
+    prompts_head = partial(_head_for_prompts, LONG.prompt * LONG.prompts / long.mask_ET.sum().item())
 
     def train(batch: Batch, limits: MicrobatchLimits = usual) -> None:
         policy.model.zero_grad(set_to_none=True)
         _add_gradient(policy, batch, limits)
 
     def train_after(need: Need) -> None:
-        found_BT = all_outputs(policy, short, need, 1.0, usual)
-        train(replace(short, old_logprobs_BT=found_BT) if need == "logprobs" else short)
+        found_ET = all_outputs(policy, short, need, 1.0, usual)
+        train(replace(short, old_logprobs_ET=found_ET) if need == "logprobs" else short)
 
     def train_by_group() -> None:
         policy.model.zero_grad(set_to_none=True)
         for group in range(SMALL.prompts):
-            _add_gradient(policy, small.select((small.group_B == group).nonzero().squeeze(1)), usual)
+            _add_gradient(policy, small.select((small.group_E == group).nonzero().squeeze(1)), usual)
 
     return [
         Pair(

@@ -142,23 +142,23 @@ def ragged_batch(vocabulary: int, *, seed: int = 0, sizes: Sequence[int] = (3, 1
         return torch.randint(0, vocabulary, shape, generator=generator)
 
     prompts = tuple(tokens(length) for length in (4, 1, 9, 6, 2)[: len(sizes)])
-    group_B = torch.cat([torch.full((size,), group) for group, size in enumerate(sizes)])
-    group_B = group_B[torch.randperm(len(group_B), generator=generator)]
-    B, T = len(group_B), 8
-    length_B = torch.randint(2, T + 1, (B,), generator=generator)
-    length_B[0], length_B[1] = T, 1
-    mask_BT = torch.arange(T) < length_B[:, None]
-    mask_BT[0, 2:4] = False
-    mask_BT[2, 0] = False
-    mask_BT[3, length_B[3] - 1] = False
-    mask_BT[4] = False
+    group_E = torch.cat([torch.full((size,), group) for group, size in enumerate(sizes)])
+    group_E = group_E[torch.randperm(len(group_E), generator=generator)]
+    B, T = len(group_E), 8
+    length_E = torch.randint(2, T + 1, (B,), generator=generator)
+    length_E[0], length_E[1] = T, 1
+    mask_ET = torch.arange(T) < length_E[:, None]
+    mask_ET[0, 2:4] = False
+    mask_ET[2, 0] = False
+    mask_ET[3, length_E[3] - 1] = False
+    mask_ET[4] = False
     return Batch(
         prompts=prompts,
-        group_B=group_B,
-        tokens_BT=tokens(B, T),
-        mask_BT=mask_BT,
-        rewards_B=torch.randn(B, generator=generator, dtype=torch.float64),
-        truncated_B=length_B == T,
+        group_E=group_E,
+        tokens_ET=tokens(B, T),
+        mask_ET=mask_ET,
+        rewards_E=torch.randn(B, generator=generator, dtype=torch.float64),
+        truncated_E=length_E == T,
         completion_limit=T,
     )
 
@@ -166,9 +166,9 @@ def ragged_batch(vocabulary: int, *, seed: int = 0, sizes: Sequence[int] = (3, 1
 def own_logits(model: nn.Module, batch: Batch) -> list[Tensor]:
     """The logits that predict each token of each sequence, [T, V], by the model's own forward, one at a time."""
     rows = []
-    for b, group in enumerate(batch.group_B.tolist()):
-        prompt = batch.prompts[group].to(batch.tokens_BT.device)
-        ids = torch.cat([prompt, batch.tokens_BT[b]])
+    for b, group in enumerate(batch.group_E.tolist()):
+        prompt = batch.prompts[group].to(batch.tokens_ET.device)
+        ids = torch.cat([prompt, batch.tokens_ET[b]])
         rows.append(model(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1])
     return rows
 
@@ -176,7 +176,7 @@ def own_logits(model: nn.Module, batch: Batch) -> list[Tensor]:
 def own_logprobs(model: nn.Module, batch: Batch, temperature: float) -> list[Tensor]:
     """log π of every token of every sequence by the model's own forward pass, one sequence at a time."""
     rows = []
-    for tokens, logits in zip(batch.tokens_BT, own_logits(model, batch), strict=True):
+    for tokens, logits in zip(batch.tokens_ET, own_logits(model, batch), strict=True):
         logprobs = (logits / temperature).log_softmax(dim=-1)
         rows.append(logprobs[torch.arange(len(logprobs)), tokens])
     return rows
@@ -200,4 +200,4 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
 def weighted(batch: Batch) -> Tensor:
     """A weight for each trained token, so that a gradient in a wrong place cannot hide."""
     generator = torch.Generator().manual_seed(5)
-    return torch.randn(batch.mask_BT.shape, generator=generator, dtype=torch.float64) * batch.mask_BT
+    return torch.randn(batch.mask_ET.shape, generator=generator, dtype=torch.float64) * batch.mask_ET

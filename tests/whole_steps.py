@@ -16,27 +16,27 @@ from tiny_models import own_logits
 def plain_step(batch: Batch) -> Step:
     """What a batch holds, as lists; what it does not hold as an empty one."""
 
-    def rows(tensor_BT: Tensor | None) -> list[list[float]]:
-        return [] if tensor_BT is None else tensor_BT.double().tolist()
+    def rows(tensor_ET: Tensor | None) -> list[list[float]]:
+        return [] if tensor_ET is None else tensor_ET.double().tolist()
 
     steps = [
         {t: value for t, value in enumerate(row) if value == value}
-        for row in rows(batch.step_rewards_BT) or [[]] * len(batch)
+        for row in rows(batch.step_rewards_ET) or [[]] * len(batch)
     ]
     return Step(
-        groups=batch.group_B.tolist(),
-        tokens=batch.tokens_BT.tolist(),
-        mask=batch.mask_BT.tolist(),
-        rewards=batch.rewards_B.tolist(),
-        truncated=batch.truncated_B.tolist(),
+        groups=batch.group_E.tolist(),
+        tokens=batch.tokens_ET.tolist(),
+        mask=batch.mask_ET.tolist(),
+        rewards=batch.rewards_E.tolist(),
+        truncated=batch.truncated_E.tolist(),
         limit=batch.completion_limit,
         steps=steps,
-        sample=rows(batch.sample_logprobs_BT),
-        old=rows(batch.old_logprobs_BT),
-        reference=rows(batch.ref_logprobs_BT),
-        divergence=rows(batch.kl_BT),
-        values=rows(batch.values_BT),
-        final=[] if batch.final_values_B is None else batch.final_values_B.tolist(),
+        sample=rows(batch.sample_logprobs_ET),
+        old=rows(batch.old_logprobs_ET),
+        reference=rows(batch.ref_logprobs_ET),
+        divergence=rows(batch.kl_ET),
+        values=rows(batch.values_ET),
+        final=[] if batch.final_values_E is None else batch.final_values_E.tolist(),
         coefficients=dict(batch.coefficients),
     )
 
@@ -54,7 +54,7 @@ def said_by(model: Model, batch: Batch, temperature: float, reference: Policy | 
     logs = [(logits / temperature).log_softmax(dim=-1) for logits in own_logits(model.model, batch)]
     said = Said(
         logprobs=scalars(
-            [row.gather(1, tokens[:, None])[:, 0] for row, tokens in zip(logs, batch.tokens_BT, strict=True)]
+            [row.gather(1, tokens[:, None])[:, 0] for row, tokens in zip(logs, batch.tokens_ET, strict=True)]
         ),
         entropies=scalars([-(row.exp() * row).sum(dim=-1) for row in logs]),
     )
@@ -72,7 +72,7 @@ def _states(model: Model, batch: Batch) -> list[Tensor]:
     """The last hidden states from the one before the first token of each completion on, [T + 1, H]."""
     body: nn.Module = model.model.model
     rows = []
-    for tokens, group in zip(batch.tokens_BT, batch.group_B.tolist(), strict=True):
+    for tokens, group in zip(batch.tokens_ET, batch.group_E.tolist(), strict=True):
         prompt = batch.prompts[group]
         states = body(input_ids=torch.cat([prompt, tokens])[None], use_cache=False).last_hidden_state[0]
         rows.append(states[len(prompt) - 1 :])

@@ -8,7 +8,7 @@ Axes, written as a suffix of tensor names:
     N   tokens that are trained on   V   vocabulary
     K   combined rewards
 
-``logprobs_BT[b, t]`` is the log-probability of the t-th completion token of sequence b. Names carry units
+``logprobs_ET[b, t]`` is the log-probability of the t-th completion token of sequence b. Names carry units
 (``timeout_s``, ``kl_nats``).
 """
 
@@ -120,52 +120,52 @@ class Group:
 class Batch:
     """The sequences of a rollout or of one optimizer step as tensors, padded on the right to the longest.
 
-    ``prompts`` are token ids, one tensor per group; ``group_B`` says which of them each sequence answers. ``mask_BT``
+    ``prompts`` are token ids, one tensor per group; ``group_E`` says which of them each sequence answers. ``mask_ET``
     is the loss mask: tokens of the model's own, sampled or marked in a demonstration, of a sequence with a score if
-    scores are needed; once the advantages are there, the method may narrow it. ``rewards_B`` is NaN without a reward;
-    ``step_rewards_BT`` holds the reward of each step at its last token and NaN elsewhere; None if the reward does not
-    score steps. ``rewards_BK`` holds the K rewards of which ``rewards_B`` is the sum weighted by ``reward_weights``,
-    None if there is only one. ``truncated_B`` marks completions that were cut off at
-    ``completion_limit`` tokens, and ``lengths_B`` counts the tokens of each, trained or not. ``sample_logprobs_BT`` are
+    scores are needed; once the advantages are there, the method may narrow it. ``rewards_E`` is NaN without a reward;
+    ``step_rewards_ET`` holds the reward of each step at its last token and NaN elsewhere; None if the reward does not
+    score steps. ``rewards_EK`` holds the K rewards of which ``rewards_E`` is the sum weighted by ``reward_weights``,
+    None if there is only one. ``truncated_E`` marks completions that were cut off at
+    ``completion_limit`` tokens, and ``lengths_E`` counts the tokens of each, trained or not. ``sample_logprobs_ET`` are
     the engine's log-probabilities.
 
-    The rest is filled in later. The method adds advantages, the critic's targets, the weight of each loss term ([B, T]
-    or [B]) and the current coefficients; the models add π_old (``old_logprobs_BT``), π_ref (``ref_logprobs_BT``),
-    values and the exact KL of the policy that sampled to the reference (``kl_BT``, nats). ``values_BT`` are the values
-    before each token; ``final_values_B`` are those after the last token of truncated completions, and 0 for all others;
+    The rest is filled in later. The method adds advantages, the critic's targets, the weight of each loss term ([E, T]
+    or [E]) and the current coefficients; the models add π_old (``old_logprobs_ET``), π_ref (``ref_logprobs_ET``),
+    values and the exact KL of the policy that sampled to the reference (``kl_ET``, nats). ``values_ET`` are the values
+    before each token; ``final_values_E`` are those after the last token of truncated completions, and 0 for all others;
     None unless the method bootstraps.
     """
 
     prompts: tuple[Tensor, ...]
-    group_B: Tensor
-    tokens_BT: Tensor
-    mask_BT: Tensor
-    rewards_B: Tensor
-    truncated_B: Tensor
+    group_E: Tensor
+    tokens_ET: Tensor
+    mask_ET: Tensor
+    rewards_E: Tensor
+    truncated_E: Tensor
     completion_limit: int
-    step_rewards_BT: Tensor | None = None
-    rewards_BK: Tensor | None = None
+    step_rewards_ET: Tensor | None = None
+    rewards_EK: Tensor | None = None
     reward_weights: tuple[float, ...] = ()
-    lengths_B: Tensor | None = None
-    sample_logprobs_BT: Tensor | None = None
-    old_logprobs_BT: Tensor | None = None
-    ref_logprobs_BT: Tensor | None = None
-    kl_BT: Tensor | None = None
-    values_BT: Tensor | None = None
-    final_values_B: Tensor | None = None
-    advantages_BT: Tensor | None = None
-    targets_BT: Tensor | None = None
+    lengths_E: Tensor | None = None
+    sample_logprobs_ET: Tensor | None = None
+    old_logprobs_ET: Tensor | None = None
+    ref_logprobs_ET: Tensor | None = None
+    kl_ET: Tensor | None = None
+    values_ET: Tensor | None = None
+    final_values_E: Tensor | None = None
+    advantages_ET: Tensor | None = None
+    targets_ET: Tensor | None = None
     weights: Tensor | None = None
     coefficients: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return self.tokens_BT.shape[0]
+        return self.tokens_ET.shape[0]
 
-    def select(self, index_B: Tensor) -> Batch:
-        """The sequences ``index_B``, in that order. Groups keep their numbers."""
-        if len(index_B) == len(self) and torch.equal(index_B, torch.arange(len(self))):
+    def select(self, index_E: Tensor) -> Batch:
+        """The sequences ``index_E``, in that order. Groups keep their numbers."""
+        if len(index_E) == len(self) and torch.equal(index_E, torch.arange(len(self))):
             return self
-        return self._each_tensor(lambda tensor: tensor[index_B])
+        return self._each_tensor(lambda tensor: tensor[index_E])
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device; the prompts stay where they are."""
@@ -187,15 +187,15 @@ Need = Literal["logprobs", "entropy", "exact_kl", "values", "scores"]
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """A model's outputs at the trained tokens of a batch, each [B, T] and 0 elsewhere; None if not requested.
+    """A model's outputs at the trained tokens of a batch, each [E, T] and 0 elsewhere; None if not requested.
 
-    ``logprobs_BT`` is log π of the token and ``entropy_BT`` the entropy of π there, in nats; ``kl_BT`` is
-    KL(π ‖ π_ref) there over the whole vocabulary. ``values_BT`` is a value head's output *before* the token, the value
-    of the state in which it was sampled; ``scores_BT`` is a reward head's output *at* the token.
+    ``logprobs_ET`` is log π of the token and ``entropy_ET`` the entropy of π there, in nats; ``kl_ET`` is
+    KL(π ‖ π_ref) there over the whole vocabulary. ``values_ET`` is a value head's output *before* the token, the value
+    of the state in which it was sampled; ``scores_ET`` is a reward head's output *at* the token.
     """
 
-    logprobs_BT: Tensor | None = None
-    entropy_BT: Tensor | None = None
-    kl_BT: Tensor | None = None
-    values_BT: Tensor | None = None
-    scores_BT: Tensor | None = None
+    logprobs_ET: Tensor | None = None
+    entropy_ET: Tensor | None = None
+    kl_ET: Tensor | None = None
+    values_ET: Tensor | None = None
+    scores_ET: Tensor | None = None

@@ -63,8 +63,8 @@ def scored(weights: dict[str, float], *values: tuple[float, ...]) -> Batch:
 def made(method: Method, batch: Batch, **given: Any) -> list[float]:
     """The advantage of each completion's first token."""
     start = {name: coefficient.initial for name, coefficient in method.coefficients().items()}
-    advantages_BT = method.advantages(replace(batch, coefficients=start, **given))
-    return advantages_BT[:, 0].tolist()
+    advantages_ET = method.advantages(replace(batch, coefficients=start, **given))
+    return advantages_ET[:, 0].tolist()
 
 
 # By hand. Two of one reward and two of another are ±√3/2 of n − 1 = 3, and ±1 of n = 4.
@@ -149,7 +149,7 @@ def test_rewards_of_any_size_against_exact_fractions(seed: int) -> None:
 def test_a_weighted_sum_is_equal_however_it_comes_about() -> None:
     """1 · 0.1 + 2 · 0.1 is not 1 · 0.3 in float64."""
     batch = scored({"a": 1.0, "b": 2.0}, (0.1, 0.1), (0.3, 0.0), (0.1, 0.1), (0.3, 0.0))
-    assert batch.rewards_B[0] != batch.rewards_B[1]
+    assert batch.rewards_E[0] != batch.rewards_E[1]
     for method in (GRPO(group_size=4), RLOO(), CISPO(group_size=4), Reinforce(baseline="group_mean")):
         assert made(method, batch) == FLAT
 
@@ -157,9 +157,9 @@ def test_a_weighted_sum_is_equal_however_it_comes_about() -> None:
 def test_summands_that_cancel_leave_their_rounding_behind() -> None:
     """1000.1 − 1000 and 0.1 − 0 are 2·10⁻¹⁴ apart: nothing beside 1000, and much beside 0.1."""
     batch = scored({"a": 1.0, "b": -1.0}, (1000.1, 1000.0), (0.1, 0.0), (1000.1, 1000.0), (0.1, 0.0))
-    assert 1e-14 < (batch.rewards_B[0] - batch.rewards_B[1]).item() < 1e-13
-    assert zero_spread(batch.rewards_B, batch.group_B).tolist() == [False]
-    assert rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights).tolist() == pytest.approx(
+    assert 1e-14 < (batch.rewards_E[0] - batch.rewards_E[1]).item() < 1e-13
+    assert zero_spread(batch.rewards_E, batch.group_E).tolist() == [False]
+    assert rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights).tolist() == pytest.approx(
         [8 * EPS * x for x in (2000.1, 0.1, 2000.1, 0.1)]
     )
     methods: list[Method] = [
@@ -172,8 +172,8 @@ def test_summands_that_cancel_leave_their_rounding_behind() -> None:
         PPO(beta=0.0, lam=1.0),
     ]
     for method in methods:
-        assert made(method, batch, values_BT=torch.zeros(4, 2)) == FLAT
-    bare = replace(group_of(*FLAT), scores=tuple(Score(r.item()) for r in batch.rewards_B))
+        assert made(method, batch, values_ET=torch.zeros(4, 2)) == FLAT
+    bare = replace(group_of(*FLAT), scores=tuple(Score(r.item()) for r in batch.rewards_E))
     assert made(GRPO(group_size=4), collate([bare])) != FLAT
 
 
@@ -232,10 +232,10 @@ def test_a_policy_that_is_its_reference_pays_no_kl_that_could_be_made_an_advanta
     """All rewards 0, as of a first step without one right answer: what is left is noise of 10⁻⁷."""
     batch = collate([group_of(*FLAT)])
     given = {
-        "old_logprobs_BT": torch.full((4, 2), -2.0),
-        "ref_logprobs_BT": noisy(2.0),
-        "kl_BT": noisy(2.0) + 2.0,
-        "values_BT": torch.zeros(4, 2),
+        "old_logprobs_ET": torch.full((4, 2), -2.0),
+        "ref_logprobs_ET": noisy(2.0),
+        "kl_ET": noisy(2.0) + 2.0,
+        "values_ET": torch.zeros(4, 2),
     }
     kl = KL(estimator=estimator, placement="reward")
     for method in (
@@ -255,7 +255,7 @@ def test_a_kl_that_is_more_than_noise_makes_the_advantage_of_the_formula() -> No
     reference = old - torch.tensor([[1e-3, 0.0], [0.0, 0.0]] * 2)
     kl = KL(estimator="k1", placement="reward")
     half = math.sqrt(3) / 2
-    given = {"old_logprobs_BT": old, "ref_logprobs_BT": reference, "values_BT": torch.zeros(4, 2)}
+    given = {"old_logprobs_ET": old, "ref_logprobs_ET": reference, "values_ET": torch.zeros(4, 2)}
     assert made(GRPO(group_size=4, beta=0.1, kl=kl), batch, **given) == pytest.approx([-half, half] * 2, rel=1e-3)
     # Of eight tokens two have −10⁻⁴ to go, six 0: mean −¼, squares 2 · 9/16 + 6/16 over 7, in units of 10⁻⁴.
     std = math.sqrt(1.5 / 7)
@@ -267,11 +267,11 @@ def test_a_kl_that_is_more_than_noise_makes_the_advantage_of_the_formula() -> No
 def test_a_critic_that_is_right_but_for_rounding_leaves_no_advantage() -> None:
     """R = 3.7 and V = 3.7 in float32, off by its last bit here and there; then R of 10⁻⁸, which is not noise."""
     batch = collate([group_of(3.7, 3.7, 3.7, 3.7)])
-    values_BT = torch.full((4, 2), 3.7)
-    values_BT[0, 0] += 2.0**-22
-    values_BT[2, 1] -= 2.0**-22
-    assert made(PPO(beta=0.0, lam=1.0), batch, values_BT=values_BT) == FLAT
+    values_ET = torch.full((4, 2), 3.7)
+    values_ET[0, 0] += 2.0**-22
+    values_ET[2, 1] -= 2.0**-22
+    assert made(PPO(beta=0.0, lam=1.0), batch, values_ET=values_ET) == FLAT
     small = collate([group_of(1e-8, 0.0, 1e-8, 0.0)])
-    found = made(PPO(beta=0.0, lam=1.0), small, values_BT=torch.zeros(4, 2))
+    found = made(PPO(beta=0.0, lam=1.0), small, values_ET=torch.zeros(4, 2))
     # Eight tokens, half of each: ±½ over √(8 · ¼ / 7).
     assert found == pytest.approx([x * math.sqrt(7 / 8) for x in (1, -1, 1, -1)])

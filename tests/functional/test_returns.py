@@ -38,11 +38,11 @@ def test_against_the_plain_sums(gamma, lam, bootstrapped):
         sequences = list(zip(rewards, values, mask, ends, strict=True))
 
         assert_rows(
-            gae(*fast, gamma=gamma, lam=lam, bootstrap_B=bootstrap),
+            gae(*fast, gamma=gamma, lam=lam, bootstrap_E=bootstrap),
             [oracle.gae(r, v, m, gamma, lam, end) for r, v, m, end in sequences],
         )
         assert_rows(
-            td_targets(*fast, gamma=gamma, bootstrap_B=bootstrap),
+            td_targets(*fast, gamma=gamma, bootstrap_E=bootstrap),
             [oracle.td_targets(r, v, m, gamma, end) for r, v, m, end in sequences],
         )
         assert_rows(
@@ -76,8 +76,8 @@ def test_gae_by_hand():
 def test_a_completion_that_was_cut_off_goes_on_with_the_bootstrap_value():
     mask = torch.ones(1, 3, dtype=torch.bool)
     bootstrap = torch.tensor([2.0])
-    assert td_targets(REWARDS, VALUES, mask, gamma=0.5, bootstrap_B=bootstrap).tolist() == [[0.125, 0.375, 2.0]]
-    assert gae(REWARDS, VALUES, mask, gamma=0.5, lam=0.5, bootstrap_B=bootstrap)[0, 2].item() == 1.25
+    assert td_targets(REWARDS, VALUES, mask, gamma=0.5, bootstrap_E=bootstrap).tolist() == [[0.125, 0.375, 2.0]]
+    assert gae(REWARDS, VALUES, mask, gamma=0.5, lam=0.5, bootstrap_E=bootstrap)[0, 2].item() == 1.25
 
 
 def test_a_reply_between_takes_no_time():

@@ -62,9 +62,9 @@ def ready(method: Method, batch: Batch, **given: Any) -> Batch:
     batch = replace(batch, **{"coefficients": start, **given})
     batch = replace(
         batch,
-        advantages_BT=method.advantages(batch),
-        targets_BT=method.targets(batch),
-        mask_BT=method.loss_mask(batch),
+        advantages_ET=method.advantages(batch),
+        targets_ET=method.targets(batch),
+        mask_ET=method.loss_mask(batch),
     )
     return with_weights(method, batch)
 

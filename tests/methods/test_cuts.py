@@ -99,47 +99,47 @@ def drawn(method: Method) -> Batch:
     generator = torch.Generator().manual_seed(4)
     sizes = {"preferences": (2, 3, 4, 2), "prompts": (3, 2, 4, 3)}.get(method.source().reads, (1, 1, 1, 1, 1))
     batch = ragged_batch(models()["policy"].config.vocab_size, sizes=sizes)
-    rewards_B = torch.randint(0, 3, (len(batch),), generator=generator) / 2.0
-    tokens_BT, mask_BT, groups = batch.tokens_BT.clone(), batch.mask_BT.clone(), batch.group_B.tolist()
+    rewards_E = torch.randint(0, 3, (len(batch),), generator=generator) / 2.0
+    tokens_ET, mask_ET, groups = batch.tokens_ET.clone(), batch.mask_ET.clone(), batch.group_E.tolist()
     if sizes[-1] > 1:
-        rewards_B[batch.group_B == len(sizes) - 1] = 0.5
-        largest = [b for b, group in enumerate(groups) if group == 2 and mask_BT[b].any()]
-        tokens_BT[largest[0]], mask_BT[largest[0]] = tokens_BT[largest[1]], mask_BT[largest[1]]
-        rewards_B[largest[:2]] = 1.0
-        rewards_B[largest[2]] = 0.0
-    rewards_B[~mask_BT.any(dim=1)] = torch.nan
-    ends_BT = (torch.rand(mask_BT.shape, generator=generator) < 0.5) & ~rewards_B.isnan()[:, None]
-    labels_BT = torch.randint(0, 3, mask_BT.shape, generator=generator) / 2.0
+        rewards_E[batch.group_E == len(sizes) - 1] = 0.5
+        largest = [b for b, group in enumerate(groups) if group == 2 and mask_ET[b].any()]
+        tokens_ET[largest[0]], mask_ET[largest[0]] = tokens_ET[largest[1]], mask_ET[largest[1]]
+        rewards_E[largest[:2]] = 1.0
+        rewards_E[largest[2]] = 0.0
+    rewards_E[~mask_ET.any(dim=1)] = torch.nan
+    ends_ET = (torch.rand(mask_ET.shape, generator=generator) < 0.5) & ~rewards_E.isnan()[:, None]
+    labels_ET = torch.randint(0, 3, mask_ET.shape, generator=generator) / 2.0
 
     def noise(size: float) -> Tensor:
-        return size * torch.randn(mask_BT.shape, generator=generator, dtype=torch.float64)
+        return size * torch.randn(mask_ET.shape, generator=generator, dtype=torch.float64)
 
-    batch = replace(batch, tokens_BT=tokens_BT, mask_BT=mask_BT, rewards_B=rewards_B.double())
+    batch = replace(batch, tokens_ET=tokens_ET, mask_ET=mask_ET, rewards_E=rewards_E.double())
     with torch.no_grad():
         said = said_by(models()["policy"], batch, TEMPERATURE, reference())
-    now_BT = torch.tensor(said.logprobs, dtype=torch.float64)
+    now_ET = torch.tensor(said.logprobs, dtype=torch.float64)
     # About as far from the policy as the method's bounds are wide.
-    old_BT = now_BT + noise(2 * getattr(method, "eps_high", 0.2))
+    old_ET = now_ET + noise(2 * getattr(method, "eps_high", 0.2))
     return replace(
         batch,
-        step_rewards_BT=labels_BT.double().masked_fill(~ends_BT, torch.nan),
-        old_logprobs_BT=old_BT,
-        sample_logprobs_BT=old_BT + noise(0.3),
-        ref_logprobs_BT=now_BT + noise(0.5),
-        kl_BT=noise(1.0).abs(),
-        values_BT=noise(1.0),
-        final_values_B=noise(1.0)[:, 0],
+        step_rewards_ET=labels_ET.double().masked_fill(~ends_ET, torch.nan),
+        old_logprobs_ET=old_ET,
+        sample_logprobs_ET=old_ET + noise(0.3),
+        ref_logprobs_ET=now_ET + noise(0.5),
+        kl_ET=noise(1.0).abs(),
+        values_ET=noise(1.0),
+        final_values_E=noise(1.0)[:, 0],
         coefficients={name: coefficient.initial for name, coefficient in method.coefficients().items()},
     )
 
 
 def prepared(method: Method, batch: Batch) -> Batch:
-    targets_BT = method.targets(batch)
+    targets_ET = method.targets(batch)
     batch = replace(
         batch,
-        advantages_BT=method.advantages(batch).float(),
-        targets_BT=None if targets_BT is None else targets_BT.float(),
-        mask_BT=method.loss_mask(batch),
+        advantages_ET=method.advantages(batch).float(),
+        targets_ET=None if targets_ET is None else targets_ET.float(),
+        mask_ET=method.loss_mask(batch),
     )
     return with_weights(method, batch)
 
@@ -192,7 +192,7 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str) -> None:
     shuffled = batch.select(torch.randperm(len(batch), generator=generator))
     number = torch.randperm(len(batch.prompts), generator=generator)
     prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
-    shuffled = replace(shuffled, prompts=tuple(prompts), group_B=number[shuffled.group_B])
+    shuffled = replace(shuffled, prompts=tuple(prompts), group_E=number[shuffled.group_E])
     assert_the_same(name, prepared(VARIANTS[name], shuffled), MicrobatchLimits(40, True))
 
 
@@ -201,11 +201,11 @@ def test_the_examples_have_what_makes_cuts_go_wrong() -> None:
     for name in ("grpo", "gspo", "gspo token", "ppo"):
         method: Any = VARIANTS[name]
         step = prepared(method, example(name).batch)
-        assert step.rewards_B.isnan().any()
-        assert step.truncated_B.any()
+        assert step.rewards_E.isnan().any()
+        assert step.truncated_E.any()
         with torch.no_grad():
-            now_BT = torch.tensor(said_by(models()["policy"], step, TEMPERATURE).logprobs, dtype=torch.float64)
-        unclipped_BT = method.surrogate(now_BT, step)[1]
-        assert 0 < unclipped_BT[step.mask_BT].sum() < step.mask_BT.sum()
-        assert step.advantages_BT is not None
-        assert (step.advantages_BT[step.mask_BT] == 0).any() == (name != "ppo")
+            now_ET = torch.tensor(said_by(models()["policy"], step, TEMPERATURE).logprobs, dtype=torch.float64)
+        unclipped_ET = method.surrogate(now_ET, step)[1]
+        assert 0 < unclipped_ET[step.mask_ET].sum() < step.mask_ET.sum()
+        assert step.advantages_ET is not None
+        assert (step.advantages_ET[step.mask_ET] == 0).any() == (name != "ppo")

@@ -34,9 +34,9 @@ def scored(values: dict[str, list[list[float | None]]], weights: dict[str, float
 
 def per_sequence(method: Method, batch: Batch) -> list[float]:
     """The advantage of each completion, which is that of its first token."""
-    advantages_BT = method.advantages(batch)
-    assert torch.equal(advantages_BT, advantages_BT[:, :1] * batch.mask_BT)
-    return [float(a) for a in advantages_BT[:, 0]]
+    advantages_ET = method.advantages(batch)
+    assert torch.equal(advantages_ET, advantages_ET[:, :1] * batch.mask_ET)
+    return [float(a) for a in advantages_ET[:, 0]]
 
 
 CORRECT_AND_BRIEF: dict[str, list[list[float | None]]] = {
@@ -88,7 +88,7 @@ def test_behind_a_closed_gate_every_reward_is_0() -> None:
     """Right, but closed: as if wrong. `right` counts as 1, 0, so that z is ±1/√2, and the spread is √(½ + ½) = 1."""
     values: dict[str, list[list[float | None]]] = {"form": [[1.0, 0.0]], "right": [[1.0, 1.0]]}
     batch = scored(values, {"form": 0.0, "right": 1.0}, form=Gate())
-    assert batch.rewards_B.tolist() == [1.0, 0.0]
+    assert batch.rewards_E.tolist() == [1.0, 0.0]
     root = math.sqrt(0.5)
     assert per_sequence(GRPO(group_size=2, **APART), batch) == pytest.approx([root, -root])
     open_batch = scored(values, {"form": 0.0, "right": 1.0})
@@ -99,15 +99,15 @@ def test_what_a_gate_takes_off_is_normalised_as_one_more_reward() -> None:
     values: dict[str, list[list[float | None]]] = {"form": [[1.0, 0.0]], "right": [[0.0, 0.0]]}
     batch = scored(values, {"form": 0.0, "right": 1.0}, form=Gate(otherwise=-5.0))
     assert batch.reward_weights == (1.0, 1.0)
-    assert batch.rewards_BK is not None
-    assert batch.rewards_BK.tolist() == [[0.0, 0.0], [0.0, -5.0]]
+    assert batch.rewards_EK is not None
+    assert batch.rewards_EK.tolist() == [[0.0, 0.0], [0.0, -5.0]]
     root = math.sqrt(0.5)
     assert per_sequence(GRPO(group_size=2, **APART), batch) == pytest.approx([root, -root])
 
 
 def test_a_single_reward_is_the_z_score_whitened() -> None:
     batch = collate([group("a", (completion(3), 3.0), (completion(4), 1.0))])
-    assert batch.rewards_BK is None
+    assert batch.rewards_EK is None
     root = math.sqrt(0.5)
     assert per_sequence(GRPO(group_size=2, **APART), batch) == pytest.approx([root, -root])
 

@@ -163,4 +163,4 @@ def test_data_is_taken_in_order() -> None:
     collector = ScriptedCollector({})
     collector.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
     assert Demonstrations().collect(collector, 2).groups == collector.kept[:2]
-    assert collate(collector.kept).rewards_B.tolist() == [1.0] * 3
+    assert collate(collector.kept).rewards_E.tolist() == [1.0] * 3

@@ -69,9 +69,9 @@ def loss_of(logprobs: Tensor, batch: Batch) -> Tensor:
 
 def backward(policy: Policy, batch: Batch) -> None:
     for rows in microbatches(policy, batch, LIMITS):
-        said_BT = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"})).logprobs_BT
-        assert said_BT is not None
-        loss_of(said_BT, batch).backward()
+        said_ET = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"})).logprobs_ET
+        assert said_ET is not None
+        loss_of(said_ET, batch).backward()
 
 
 @pytest.mark.parametrize(
@@ -166,12 +166,12 @@ def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> N
     logits = own_logits(dense(policy, architecture), batch)
     plain = tiny_model(architecture).double()
     for reference, model in ((base_policy(policy), plain), (other, dense(other, architecture))):
-        found_BT = all_outputs(policy, batch, "exact_kl", 0.7, LIMITS, reference)
+        found_ET = all_outputs(policy, batch, "exact_kl", 0.7, LIMITS, reference)
         for b, (mine, theirs) in enumerate(zip(logits, own_logits(model, batch), strict=True)):
             p, q = ((x.detach() / 0.7).log_softmax(-1) for x in (mine, theirs))
-            expected_T = (p.exp() * (p - q)).sum(-1) * batch.mask_BT[b]
-            torch.testing.assert_close(found_BT[b].double(), expected_T, rtol=1e-5, atol=1e-6)
-        assert found_BT.max() > 0.01
+            expected_T = (p.exp() * (p - q)).sum(-1) * batch.mask_ET[b]
+            torch.testing.assert_close(found_ET[b].double(), expected_T, rtol=1e-5, atol=1e-6)
+        assert found_ET.max() > 0.01
 
 
 def test_a_reference_adapter_is_synchronised_or_averaged_on_the_shared_base() -> None:
@@ -239,25 +239,25 @@ def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None
     engine.publish()
     prompts = [make_prompt(policy, "1+2="), make_prompt(policy, "a-7;")]
     drawn = engine.generate(prompts, [range(4), range(4, 8)], Sampling(8), seed=3)
-    tokens_BT = torch.zeros(8, 8, dtype=torch.long)
-    sampled_BT = torch.zeros(8, 8)
-    mask_BT = torch.zeros(8, 8, dtype=torch.bool)
+    tokens_ET = torch.zeros(8, 8, dtype=torch.long)
+    sampled_ET = torch.zeros(8, 8)
+    mask_ET = torch.zeros(8, 8, dtype=torch.bool)
     for b, completion in enumerate(c for group in drawn for c in group):
         n = len(completion.token_ids)
-        tokens_BT[b, :n], mask_BT[b, :n] = torch.tensor(completion.token_ids), True
-        sampled_BT[b, :n] = torch.tensor(completion.sample_logprobs)
+        tokens_ET[b, :n], mask_ET[b, :n] = torch.tensor(completion.token_ids), True
+        sampled_ET[b, :n] = torch.tensor(completion.sample_logprobs)
     batch = Batch(
         prompts=tuple(torch.tensor(p.token_ids) for p in prompts),
-        group_B=torch.arange(8) // 4,
-        tokens_BT=tokens_BT,
-        mask_BT=mask_BT,
-        rewards_B=torch.zeros(8, dtype=torch.float64),
-        truncated_B=torch.zeros(8, dtype=torch.bool),
+        group_E=torch.arange(8) // 4,
+        tokens_ET=tokens_ET,
+        mask_ET=mask_ET,
+        rewards_E=torch.zeros(8, dtype=torch.float64),
+        truncated_E=torch.zeros(8, dtype=torch.bool),
         completion_limit=8,
     )
-    said_BT = all_outputs(policy, batch, "logprobs", 1.0, LIMITS)
-    torch.testing.assert_close(said_BT, sampled_BT, rtol=0, atol=tolerance)
-    assert (said_BT - all_outputs(base_policy(policy), batch, "logprobs", 1.0, LIMITS)).abs().max() > 3
+    said_ET = all_outputs(policy, batch, "logprobs", 1.0, LIMITS)
+    torch.testing.assert_close(said_ET, sampled_ET, rtol=0, atol=tolerance)
+    assert (said_ET - all_outputs(base_policy(policy), batch, "logprobs", 1.0, LIMITS)).abs().max() > 3
 
 
 def test_frozen_matrices_are_stored_in_bfloat16_only_if_lossless() -> None:

@@ -22,14 +22,14 @@ FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)
 def made(prompts: list[int], completions: list[list[int]]) -> Batch:
     """A batch of groups with these prompt and completion lengths."""
     lengths = torch.tensor([length for group in completions for length in group])
-    mask_BT = torch.arange(int(lengths.max())) < lengths[:, None]
+    mask_ET = torch.arange(int(lengths.max())) < lengths[:, None]
     return Batch(
         prompts=tuple(torch.full((p,), 3) for p in prompts),
-        group_B=torch.cat([torch.full((len(group),), g) for g, group in enumerate(completions)]),
-        tokens_BT=torch.zeros(mask_BT.shape, dtype=torch.long),
-        mask_BT=mask_BT,
-        rewards_B=torch.zeros(len(lengths)),
-        truncated_B=torch.zeros(len(lengths), dtype=torch.bool),
+        group_E=torch.cat([torch.full((len(group),), g) for g, group in enumerate(completions)]),
+        tokens_ET=torch.zeros(mask_ET.shape, dtype=torch.long),
+        mask_ET=mask_ET,
+        rewards_E=torch.zeros(len(lengths)),
+        truncated_E=torch.zeros(len(lengths), dtype=torch.bool),
         completion_limit=int(lengths.max()),
     )
 
@@ -120,13 +120,13 @@ def test_every_trained_sequence_is_planned_once_within_the_token_limit(tokens: i
         batch = ragged_batch(20, seed=seed, sizes=(3, 1, 12, 2))
         microbatches = divided(batch, tokens, shared=shared, padded=padded)
         placed = [b for rows in microbatches for row in rows for b in row.sequences]
-        trained = [b for b in range(len(batch)) if batch.mask_BT[b].any()]
+        trained = [b for b in range(len(batch)) if batch.mask_ET[b].any()]
         assert sorted(placed) == trained
         for rows in microbatches:
             for row in rows:
-                lengths = [int(batch.mask_BT[b].nonzero().max()) + 1 for b in row.sequences]
+                lengths = [int(batch.mask_ET[b].nonzero().max()) + 1 for b in row.sequences]
                 assert row.tokens == len(batch.prompts[row.group]) + sum(lengths)
-                assert all(batch.group_B[b] == row.group for b in row.sequences)
+                assert all(batch.group_E[b] == row.group for b in row.sequences)
                 assert shared or len(row.sequences) == 1
             size = len(rows) * max(row.tokens for row in rows) if padded else sum(row.tokens for row in rows)
             assert size <= tokens or (len(rows) == 1 and len(rows[0].sequences) == 1)
@@ -147,7 +147,7 @@ def test_the_atom_group_is_never_split(tokens: int, padded: bool) -> None:
         batch = ragged_batch(20, seed=seed, sizes=(3, 1, 12, 2))
         microbatches = divided(batch, tokens, shared=not padded, padded=padded, atom="group")
         placed = [b for rows in microbatches for row in rows for b in row.sequences]
-        assert sorted(placed) == [b for b in range(len(batch)) if batch.mask_BT[b].any()]
+        assert sorted(placed) == [b for b in range(len(batch)) if batch.mask_ET[b].any()]
         groups = [{row.group for row in rows} for rows in microbatches]
         assert sum(len(g) for g in groups) == len(set().union(*groups)) <= 4
         for rows, present in zip(microbatches, groups, strict=True):

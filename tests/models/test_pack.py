@@ -20,11 +20,11 @@ def by_hand() -> Batch:
     """Two completions of a prompt of three tokens, [7, 8] and [9] with its end not trained on; one of a prompt of 1."""
     return Batch(
         prompts=(torch.tensor([4, 5, 6]), torch.tensor([3])),
-        group_B=torch.tensor([0, 1, 0]),
-        tokens_BT=torch.tensor([[7, 8], [2, 1], [9, 5]]),
-        mask_BT=torch.tensor([[True, True], [False, True], [True, False]]),
-        rewards_B=torch.zeros(3),
-        truncated_B=torch.zeros(3, dtype=torch.bool),
+        group_E=torch.tensor([0, 1, 0]),
+        tokens_ET=torch.tensor([[7, 8], [2, 1], [9, 5]]),
+        mask_ET=torch.tensor([[True, True], [False, True], [True, False]]),
+        rewards_E=torch.zeros(3),
+        truncated_E=torch.zeros(3, dtype=torch.bool),
         completion_limit=2,
     )
 
@@ -95,15 +95,15 @@ def test_a_row_without_padding_equals_the_models_own_forward(architecture: str, 
     same = policy.model.get_output_embeddings().weight is policy.model.get_input_embeddings().weight
     assert same is tied
     batch = ragged_batch(policy.config.vocab_size)
-    weights_BT = weighted(batch)
+    weights_ET = weighted(batch)
 
-    own_BT = torch.stack(own_logprobs(policy.model, batch, TEMPERATURE))
-    (weights_BT * own_BT).sum().backward()
+    own_ET = torch.stack(own_logprobs(policy.model, batch, TEMPERATURE))
+    (weights_ET * own_ET).sum().backward()
     expected = gradients(policy.model)
 
     for shared in (True, False):
         policy.model.zero_grad()
-        found_BT = torch.zeros_like(own_BT)
+        found_ET = torch.zeros_like(own_ET)
         limits = {"tokens_per_microbatch": 40, "shared": shared}
         microbatches = plan_microbatches(batch, cost=policy.cost, padded=False, **limits)
         assert len(microbatches) > 1
@@ -112,11 +112,11 @@ def test_a_row_without_padding_equals_the_models_own_forward(architecture: str, 
         several = {len(row.sequences) > 1 for rows in microbatches for row in rows}
         assert several == ({True, False} if shared else {False})
         for rows in microbatches:
-            logprobs_BT = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_BT
-            (weights_BT * logprobs_BT).sum().backward()
-            found_BT += logprobs_BT.detach()
+            logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_ET
+            (weights_ET * logprobs_ET).sum().backward()
+            found_ET += logprobs_ET.detach()
         # The norms of these models compute in float32 even here.
-        torch.testing.assert_close(found_BT, own_BT.detach() * batch.mask_BT, rtol=0, atol=2e-6)
+        torch.testing.assert_close(found_ET, own_ET.detach() * batch.mask_ET, rtol=0, atol=2e-6)
         assert_same_gradients(gradients(policy.model), expected, 2e-6)
 
 
@@ -138,18 +138,18 @@ def test_all_other_architectures_are_padded_and_use_their_own_forward(name: str)
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
     assert not policy.plain
     batch = ragged_batch(policy.config.vocab_size)
-    weights_BT = weighted(batch)
-    own_BT = torch.stack(own_logprobs(policy.model, batch, TEMPERATURE))
-    (weights_BT * own_BT).sum().backward()
+    weights_ET = weighted(batch)
+    own_ET = torch.stack(own_logprobs(policy.model, batch, TEMPERATURE))
+    (weights_ET * own_ET).sum().backward()
     expected = gradients(policy.model)
     policy.model.zero_grad()
-    found_BT = torch.zeros_like(own_BT)
+    found_ET = torch.zeros_like(own_ET)
     for rows in plan_microbatches(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
         assert all(len(row.sequences) == 1 for row in rows)
-        logprobs_BT = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_BT
-        (weights_BT * logprobs_BT).sum().backward()
-        found_BT += logprobs_BT.detach()
-    torch.testing.assert_close(found_BT, own_BT.detach() * batch.mask_BT, rtol=0, atol=2e-6)
+        logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_ET
+        (weights_ET * logprobs_ET).sum().backward()
+        found_ET += logprobs_ET.detach()
+    torch.testing.assert_close(found_ET, own_ET.detach() * batch.mask_ET, rtol=0, atol=2e-6)
     assert_same_gradients(gradients(policy.model), expected, 2e-6)
 
 
@@ -157,13 +157,13 @@ def test_a_packed_row_would_be_wrong_with_a_window() -> None:
     """Why PLAIN_ARCHITECTURES exists: attention over segments ignores the window."""
     policy = tiny_policy("mistral", dtype=torch.float64, sliding_window=4)
     batch = ragged_batch(policy.config.vocab_size)
-    own_BT = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_BT
+    own_ET = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_ET
     policy.model.config.sliding_window = None
     assert policy.plain
-    found_BT = torch.zeros_like(own_BT)
+    found_ET = torch.zeros_like(own_ET)
     for rows in plan_microbatches(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
-        found_BT += policy.outputs(batch, rows, 1.0, LOGPROBS).logprobs_BT.detach()
-    assert (found_BT - own_BT).abs().max() > 0.1
+        found_ET += policy.outputs(batch, rows, 1.0, LOGPROBS).logprobs_ET.detach()
+    assert (found_ET - own_ET).abs().max() > 0.1
 
 
 def test_qwen_with_its_window_switched_off_is_plain() -> None:

@@ -25,7 +25,7 @@ from tiny_models import (
 
 TEMPERATURE = 1.4
 ALL = frozenset({"logprobs", "entropy", "exact_kl", "values"})
-NAMES = {"logprobs": "logprobs_BT", "entropy": "entropy_BT", "exact_kl": "kl_BT", "values": "values_BT"}
+NAMES = {"logprobs": "logprobs_ET", "entropy": "entropy_ET", "exact_kl": "kl_ET", "values": "values_ET"}
 MODELS = {
     "llama": ("llama", {}),
     "qwen3": ("qwen3", {}),
@@ -50,9 +50,9 @@ def with_values(policy: Policy) -> Policy:
 def own_values(policy: Policy, batch: Batch) -> Tensor:
     """w · h + b with h the last hidden state at the position before each token."""
     rows = []
-    for b, group in enumerate(batch.group_B.tolist()):
+    for b, group in enumerate(batch.group_E.tolist()):
         prompt = batch.prompts[group]
-        ids = torch.cat([prompt, batch.tokens_BT[b]])[None]
+        ids = torch.cat([prompt, batch.tokens_ET[b]])[None]
         states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, len(prompt) - 1 : -1]
         rows.append(states @ policy.value_head.weight[0] + policy.value_head.bias)
     return torch.stack(rows)
@@ -64,7 +64,7 @@ def expected_terms(policy: Policy, reference: Policy, batch: Batch) -> dict[str,
         ref_BTV = torch.stack(own_logits(reference.model, batch)).div(TEMPERATURE).log_softmax(-1)
     p_BTV = logprobs_BTV.exp()
     return {
-        "logprobs": logprobs_BTV.gather(2, batch.tokens_BT[..., None]).squeeze(2),
+        "logprobs": logprobs_BTV.gather(2, batch.tokens_ET[..., None]).squeeze(2),
         "entropy": -(p_BTV * logprobs_BTV).sum(-1),
         "exact_kl": (p_BTV * (logprobs_BTV - ref_BTV)).sum(-1),
         "values": own_values(policy, batch),
@@ -88,21 +88,21 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
 
     policy.model.zero_grad()
     policy.value_head.zero_grad()
-    found = {n: torch.zeros(batch.tokens_BT.shape, dtype=torch.float64) for n in NAMES}
+    found = {n: torch.zeros(batch.tokens_ET.shape, dtype=torch.float64) for n in NAMES}
     for rows in plan_microbatches(
         batch, tokens_per_microbatch=tokens, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     ):
         outputs = policy.outputs(batch, rows, TEMPERATURE, ALL, reference)
-        assert outputs.scores_BT is None
+        assert outputs.scores_ET is None
         terms = {n: getattr(outputs, field) for n, field in NAMES.items()}
-        inside_BT = torch.zeros_like(batch.mask_BT)
-        inside_BT[[b for row in rows for b in row.sequences]] = True
+        inside_ET = torch.zeros_like(batch.mask_ET)
+        inside_ET[[b for row in rows for b in row.sequences]] = True
         for term in terms.values():
-            assert not term[~(inside_BT & batch.mask_BT)].any()
+            assert not term[~(inside_ET & batch.mask_ET)].any()
         sum((upstream(n, batch) * term).sum() for n, term in terms.items()).backward()
         found = {n: found[n] + term.detach() for n, term in terms.items()}
     for n, term in expected.items():
-        torch.testing.assert_close(found[n], term.detach() * batch.mask_BT, rtol=2e-6, atol=2e-5)
+        torch.testing.assert_close(found[n], term.detach() * batch.mask_ET, rtol=2e-6, atol=2e-5)
     again = gradients(policy.model) | {f"value_head.{n}": g for n, g in gradients(policy.value_head).items()}
     assert_same_gradients(again, slopes, 5e-6)
     assert gradients(reference.model) == {}
@@ -117,10 +117,10 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
     )
     outputs = policy.outputs(batch, rows, TEMPERATURE, frozenset({"entropy", "exact_kl"}), reference)
     ours, theirs = own_logits(policy.model, batch)[5], own_logits(reference.model, batch)[5]
-    assert batch.mask_BT[5, 1]
+    assert batch.mask_ET[5, 1]
     p, q = (distributions.softmax(logits[1].tolist(), TEMPERATURE) for logits in (ours, theirs))
-    assert outputs.entropy_BT[5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
-    assert outputs.kl_BT[5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
+    assert outputs.entropy_ET[5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
+    assert outputs.kl_ET[5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -142,10 +142,10 @@ def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(arc
     needs = {"logprobs"}
     shown = policy.outputs(batch, rows, 1.0, frozenset(needs))
     trained = policy.outputs(batch, rows, 1.0, frozenset(needs | {"entropy"}))
-    assert shown.logprobs_BT.requires_grad
-    assert not shown.entropy_BT.requires_grad
-    assert trained.entropy_BT.requires_grad
-    torch.testing.assert_close(shown.entropy_BT, trained.entropy_BT.detach())
+    assert shown.logprobs_ET.requires_grad
+    assert not shown.entropy_ET.requires_grad
+    assert trained.entropy_ET.requires_grad
+    torch.testing.assert_close(shown.entropy_ET, trained.entropy_ET.detach())
 
 
 def test_outputs_that_are_not_available_are_errors() -> None:
@@ -175,9 +175,9 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
     for field in NAMES.values():
         mine, theirs = getattr(other, field), getattr(one, field)
         assert mine.dtype == torch.float32
-        error_BT = (mine - theirs).abs()
+        error_ET = (mine - theirs).abs()
         # The numbers of bfloat16 lie 2⁻⁸ of their size apart.
-        assert 0 < error_BT.max() < 8 * 2**-8 * theirs.abs().max()
+        assert 0 < error_ET.max() < 8 * 2**-8 * theirs.abs().max()
 
 
 def test_a_new_value_head_gives_0_and_is_trained_with_the_policy() -> None:
@@ -214,15 +214,15 @@ def test_a_mixture_of_experts_loads_and_learns_what_it_is_trained_on(architectur
     policy = loaded_policy(tmp_path / "model", architecture)
     assert not policy.plain
     batch = ragged_batch(policy.config.vocab_size)
-    own_BT = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_BT
+    own_ET = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_ET
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=False, cost=policy.cost, padded=True)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.01)
     losses = []
     for step in range(4):
-        logprobs_BT = policy.outputs(batch, rows, 1.0, frozenset({"logprobs"})).logprobs_BT
+        logprobs_ET = policy.outputs(batch, rows, 1.0, frozenset({"logprobs"})).logprobs_ET
         if step == 0:
-            torch.testing.assert_close(logprobs_BT.detach(), own_BT, rtol=0, atol=5e-6)
-        loss = -logprobs_BT.sum() / batch.mask_BT.sum()
+            torch.testing.assert_close(logprobs_ET.detach(), own_ET, rtol=0, atol=5e-6)
+        loss = -logprobs_ET.sum() / batch.mask_ET.sum()
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()

@@ -28,7 +28,7 @@ SETTINGS = {"gemma3_text": {"sliding_window": 4}}
 def batch_without_padding_tokens(seed: int = 0) -> Batch:
     """transformers reads the score at the last token that is not padding."""
     batch = ragged_batch(20, seed=seed)
-    return replace(batch, tokens_BT=batch.tokens_BT.clamp(min=1))
+    return replace(batch, tokens_ET=batch.tokens_ET.clamp(min=1))
 
 
 def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
@@ -39,11 +39,11 @@ def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
 
 
 def all_outputs(scorer: Scorer, batch: Batch, tokens: int = 10_000, shared: bool = True) -> tuple[Tensor, Tensor]:
-    scores, values = torch.zeros(2, *batch.tokens_BT.shape, dtype=torch.float64)
+    scores, values = torch.zeros(2, *batch.tokens_ET.shape, dtype=torch.float64)
     limits = {"tokens_per_microbatch": tokens, "shared": shared and scorer.plain, "padded": not scorer.plain}
     for rows in plan_microbatches(batch, cost=FREE_ATTENTION, **limits):
         outputs = scorer.outputs(batch, rows, 1.0, BOTH)
-        scores, values = scores + outputs.scores_BT, values + outputs.values_BT
+        scores, values = scores + outputs.scores_ET, values + outputs.values_ET
     return scores, values
 
 
@@ -57,27 +57,27 @@ def test_scores_and_values_equal_the_models_own_forward_packed_or_not(
         scorer.model.config._experts_implementation = "eager"
     scorer.model.double()
     batch = batch_without_padding_tokens()
-    weights_BT = weighted(batch)
+    weights_ET = weighted(batch)
     scores, values = [], []
-    for b, group in enumerate(batch.group_B.tolist()):
+    for b, group in enumerate(batch.group_E.tolist()):
         p = len(batch.prompts[group])
-        ids = torch.cat([batch.prompts[group].clamp(min=1), batch.tokens_BT[b]])
+        ids = torch.cat([batch.prompts[group].clamp(min=1), batch.tokens_ET[b]])
         own = own_scores(scorer, ids)
         scores.append(own[p:])
         values.append(own[p - 1 : -1])
     batch = replace(batch, prompts=tuple(prompt.clamp(min=1) for prompt in batch.prompts))
-    own_scores_BT, own_values_BT = torch.stack(scores), torch.stack(values)
-    (weights_BT * (own_scores_BT + 2 * own_values_BT)).sum().backward()
+    own_scores_ET, own_values_ET = torch.stack(scores), torch.stack(values)
+    (weights_ET * (own_scores_ET + 2 * own_values_ET)).sum().backward()
     expected = gradients(scorer.model)
 
     assert scorer.plain is (architecture in ("llama", "qwen2", "qwen3", "olmo2", "mistral"))
     for shared in (True, False):
         scorer.model.zero_grad()
-        scores_BT, values_BT = all_outputs(scorer, batch, 40, shared)
-        (weights_BT * (scores_BT + 2 * values_BT)).sum().backward()
+        scores_ET, values_ET = all_outputs(scorer, batch, 40, shared)
+        (weights_ET * (scores_ET + 2 * values_ET)).sum().backward()
         # The norms of these models compute in float32 even here.
-        torch.testing.assert_close(scores_BT, own_scores_BT.detach() * batch.mask_BT, rtol=2e-6, atol=2e-5)
-        torch.testing.assert_close(values_BT, own_values_BT.detach() * batch.mask_BT, rtol=2e-6, atol=2e-5)
+        torch.testing.assert_close(scores_ET, own_scores_ET.detach() * batch.mask_ET, rtol=2e-6, atol=2e-5)
+        torch.testing.assert_close(values_ET, own_values_ET.detach() * batch.mask_ET, rtol=2e-6, atol=2e-5)
         assert_same_gradients(gradients(scorer.model), expected, 5e-6)
 
 
@@ -85,24 +85,24 @@ def test_only_needed_outputs_and_none_that_a_scorer_lacks(tmp_path: Path) -> Non
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
-    assert outputs.values_BT is not None
-    assert outputs.scores_BT is outputs.logprobs_BT is outputs.entropy_BT is None
+    assert outputs.values_ET is not None
+    assert outputs.scores_ET is outputs.logprobs_ET is outputs.entropy_ET is None
     with pytest.raises(ValueError, match="not entropy, logprobs"):
         scorer.outputs(batch, rows, 1.0, frozenset({"logprobs", "entropy", "values"}))
 
 
 def whole_sequences(batch: Batch) -> tuple[Tensor, Tensor, list[int], Batch]:
     """Prompt and completion of each sequence, padded by 0 on the right, all of the completion trained on."""
-    length_B = [3 + b % 6 for b in range(len(batch))]
-    whole = replace(batch, mask_BT=torch.arange(8) < torch.tensor(length_B)[:, None])
+    length_E = [3 + b % 6 for b in range(len(batch))]
+    whole = replace(batch, mask_ET=torch.arange(8) < torch.tensor(length_E)[:, None])
     sequences = [
-        torch.cat([batch.prompts[group].clamp(min=1), batch.tokens_BT[b, : length_B[b]]])
-        for b, group in enumerate(batch.group_B.tolist())
+        torch.cat([batch.prompts[group].clamp(min=1), batch.tokens_ET[b, : length_E[b]]])
+        for b, group in enumerate(batch.group_E.tolist())
     ]
     ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     whole = replace(whole, prompts=tuple(prompt.clamp(min=1) for prompt in batch.prompts))
     attention = torch.arange(ids.shape[1]) < torch.tensor([len(s) for s in sequences])[:, None]
-    return ids, attention, length_B, whole
+    return ids, attention, length_E, whole
 
 
 @pytest.mark.parametrize("architecture", SEQUENCE)
@@ -112,13 +112,13 @@ def test_plain_transformers_gives_the_same_reward_for_a_padded_batch(architectur
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert model.config.num_labels == 1
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")("1+2")["input_ids"] == scorer.tokenizer("1+2")["input_ids"]
-    ids, attention, length_B, batch = whole_sequences(batch_without_padding_tokens())
+    ids, attention, length_E, batch = whole_sequences(batch_without_padding_tokens())
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=attention).logits[:, 0]
-        scores_BT, _ = all_outputs(scorer, batch)
-    last = torch.tensor(length_B) - 1
+        scores_ET, _ = all_outputs(scorer, batch)
+    last = torch.tensor(length_E) - 1
     assert theirs.std() > 0.1
-    torch.testing.assert_close(scores_BT[torch.arange(len(last)), last].float(), theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores_ET[torch.arange(len(last)), last].float(), theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", TOKEN)
@@ -126,13 +126,13 @@ def test_plain_transformers_gives_the_same_score_at_each_token(architecture: str
     scorer = loaded_scorer(tmp_path / "model", "token", architecture)
     scorer.save(tmp_path / "saved")
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "saved")
-    ids, attention, length_B, batch = whole_sequences(batch_without_padding_tokens())
+    ids, attention, length_E, batch = whole_sequences(batch_without_padding_tokens())
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=attention).logits[..., 0]
-        scores_BT, _ = all_outputs(scorer, batch)
-    for b, group in enumerate(batch.group_B.tolist()):
-        p, n = len(batch.prompts[group]), length_B[b]
-        torch.testing.assert_close(scores_BT[b, :n].float(), theirs[b, p : p + n], rtol=1e-5, atol=1e-5)
+        scores_ET, _ = all_outputs(scorer, batch)
+    for b, group in enumerate(batch.group_E.tolist()):
+        p, n = len(batch.prompts[group]), length_E[b]
+        torch.testing.assert_close(scores_ET[b, :n].float(), theirs[b, p : p + n], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -183,7 +183,7 @@ def test_a_scorer_of_one_kind_loads_as_the_other(of: Kind, kind: Kind, architect
     shift = scorer.head.bias.item() if of == "token" else 0.0
     with torch.no_grad():
         found, expected = all_outputs(other, batch)[0], all_outputs(scorer, batch)[0]
-    torch.testing.assert_close(found, (expected - shift) * batch.mask_BT, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(found, (expected - shift) * batch.mask_ET, rtol=1e-6, atol=1e-5)
 
 
 def edit(path: Path, **changes: object) -> None:

@@ -22,9 +22,9 @@ def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
         batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain
     )
     with torch.no_grad():
-        scores_BT = scorer.outputs(batch, rows, 1.0, frozenset({"scores"})).scores_BT
+        scores_ET = scorer.outputs(batch, rows, 1.0, frozenset({"scores"})).scores_ET
     found = []
-    for scores_T, mask_T in zip(scores_BT, batch.mask_BT, strict=True):
+    for scores_T, mask_T in zip(scores_ET, batch.mask_ET, strict=True):
         if mask_T.any():
             found.append(scores_T[mask_T.nonzero()[-1, 0]].double())
     return torch.stack(found)
@@ -32,11 +32,11 @@ def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
 
 def ended(batch: Batch) -> Batch:
     """The last trained token of each sequence is the end-of-sequence token, as in demonstrations."""
-    tokens_BT = batch.tokens_BT.clone()
+    tokens_ET = batch.tokens_ET.clone()
     for b in range(len(batch)):
-        if batch.mask_BT[b].any():
-            tokens_BT[b, batch.mask_BT[b].nonzero()[-1, 0]] = EOS
-    return replace(batch, tokens_BT=tokens_BT)
+        if batch.mask_ET[b].any():
+            tokens_ET[b, batch.mask_ET[b].nonzero()[-1, 0]] = EOS
+    return replace(batch, tokens_ET=tokens_ET)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -58,9 +58,9 @@ def test_demonstrations_score_0_on_average_afterwards(kind: str, architecture: s
 def last_states(scorer: Scorer, batch: Batch) -> Tensor:
     """The last hidden states by the model's own forward, one sequence at a time."""
     rows = []
-    for b, group in enumerate(batch.group_B.tolist()):
-        if batch.mask_BT[b].any():
-            ids = torch.cat([batch.prompts[group], batch.tokens_BT[b, : batch.mask_BT[b].nonzero()[-1, 0] + 1]])
+    for b, group in enumerate(batch.group_E.tolist()):
+        if batch.mask_ET[b].any():
+            ids = torch.cat([batch.prompts[group], batch.tokens_ET[b, : batch.mask_ET[b].nonzero()[-1, 0] + 1]])
             with torch.no_grad():
                 rows.append(scorer.model.base_model(input_ids=ids[None]).last_hidden_state[0, -1].double())
     return torch.stack(rows)
@@ -70,8 +70,8 @@ def last_states(scorer: Scorer, batch: Batch) -> Tensor:
 def test_without_a_bias_the_shift_changes_score_differences_least(seed: int, tmp_path: Path) -> None:
     scorer = loaded_scorer(tmp_path / "model", "sequence", seed=seed)
     demonstrations, others = (ended(ragged_batch(20, seed=s, sizes=(100, 50, 150, 100))) for s in (0, 1))
-    states_BH, new_BH = last_states(scorer, demonstrations), last_states(scorer, others)
-    mean_H = states_BH.mean(dim=0)
+    states_EH, new_EH = last_states(scorer, demonstrations), last_states(scorer, others)
+    mean_H = states_EH.mean(dim=0)
     before = scorer.head.weight[0].detach().double()
     mean = normalise_scores(scorer, demonstrations, LIMITS)
     delta = scorer.head.weight[0].detach().double() - before
@@ -86,13 +86,13 @@ def test_without_a_bias_the_shift_changes_score_differences_least(seed: int, tmp
             aside = torch.randn(len(mean_H), generator=generator, dtype=torch.float64)
             aside -= (aside @ mean_H) / (mean_H @ mean_H) * mean_H
             # The ridge costs a little on the states that it is fitted to.
-            assert change(delta + size * delta.norm() * aside / aside.norm(), states_BH) > 0.995 * change(
-                delta, states_BH
+            assert change(delta + size * delta.norm() * aside / aside.norm(), states_EH) > 0.995 * change(
+                delta, states_EH
             )
     along = -mean * mean_H / (mean_H @ mean_H)
-    assert change(delta, states_BH) < 0.75 * change(along, states_BH)
-    assert change(delta, new_BH) < change(along, new_BH)
-    assert change(delta, new_BH) < 0.6 * abs(mean)
+    assert change(delta, states_EH) < 0.75 * change(along, states_EH)
+    assert change(delta, new_EH) < change(along, new_EH)
+    assert change(delta, new_EH) < 0.6 * abs(mean)
 
 
 def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
@@ -131,9 +131,9 @@ def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
     batch = replace(
         ragged_batch(20),
         prompts=(torch.tensor([0]),),
-        group_B=torch.zeros(n, dtype=torch.long),
-        tokens_BT=torch.arange(1, n + 1)[:, None],
-        mask_BT=torch.ones(n, 1, dtype=torch.bool),
+        group_E=torch.zeros(n, dtype=torch.long),
+        tokens_ET=torch.arange(1, n + 1)[:, None],
+        mask_ET=torch.ones(n, 1, dtype=torch.bool),
     )
     scorer = Scorer(
         model=Whole(),
@@ -169,12 +169,12 @@ def test_only_the_last_trained_token_counts_and_a_batch_without_one_is_refused(t
     scorer, batch = stub(torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0], [8.0, 0.0]]), [1.0, 0.0])
     batch = replace(
         batch,
-        group_B=torch.zeros(2, dtype=torch.long),
-        tokens_BT=torch.tensor([[1, 2, 3], [2, 4, 4]]),
-        mask_BT=torch.tensor([[True, True, False], [True, False, True]]),
+        group_E=torch.zeros(2, dtype=torch.long),
+        tokens_ET=torch.tensor([[1, 2, 3], [2, 4, 4]]),
+        mask_ET=torch.tensor([[True, True, False], [True, False, True]]),
     )
     # The second token of the first sequence and the third of the second: (2 + 8) / 2.
     assert normalise_scores(scorer, batch, LIMITS) == pytest.approx(5.0)
-    nothing = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
+    nothing = replace(batch, mask_ET=torch.zeros_like(batch.mask_ET))
     with pytest.raises(ValueError, match="the batch has no trained token"):
         normalise_scores(scorer, nothing, LIMITS)

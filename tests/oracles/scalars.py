@@ -36,21 +36,21 @@ def constant_advantages(batch, seed):
 def assert_same_terms(batch, advantages, fast, slow, *, seed=0):
     """The terms of tokens that count, and the gradient of a randomly weighted sum of them, in every token.
 
-    ``fast(logprobs_BT, old_BT, ref_BT, advantages_BT, mask_BT)`` gives [B, T]; ``slow(logprobs, old, ref, advantages,
+    ``fast(logprobs_ET, old_ET, ref_ET, advantages_ET, mask_ET)`` gives [B, T]; ``slow(logprobs, old, ref, advantages,
     mask)`` a list for one sequence, of scalars.
     """
     rng = random.Random(f"weights {seed}")
     weights = [[rng.gauss(0, 1) * counts for counts in row] for row in batch.mask]
 
-    logprobs_BT = padded(batch.policy).requires_grad_()
-    mask_BT = padded_mask(batch.mask)
-    terms_BT = fast(logprobs_BT, padded(batch.old), padded(batch.reference), padded(advantages), mask_BT)
-    (terms_BT * padded(weights, fill=0.0)).sum().backward()
+    logprobs_ET = padded(batch.policy).requires_grad_()
+    mask_ET = padded_mask(batch.mask)
+    terms_ET = fast(logprobs_ET, padded(batch.old), padded(batch.reference), padded(advantages), mask_ET)
+    (terms_ET * padded(weights, fill=0.0)).sum().backward()
 
     logprobs = leaves(batch.policy)
     terms = [slow(*rows) for rows in zip(logprobs, batch.old, batch.reference, advantages, batch.mask, strict=True)]
     total = sum(w * x for ws, xs in zip(weights, terms, strict=True) for w, x in zip(ws, xs, strict=True) if w)
     values = padded([[torch.as_tensor(x).item() for x in row] for row in terms])
-    torch.testing.assert_close(terms_BT[mask_BT].detach(), values[mask_BT], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(terms_ET[mask_ET].detach(), values[mask_ET], rtol=1e-6, atol=1e-12)
     expected = padded(gradient(total, logprobs), fill=0.0)
-    torch.testing.assert_close(logprobs_BT.grad, expected, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(logprobs_ET.grad, expected, rtol=1e-6, atol=1e-12)

@@ -264,8 +264,8 @@ def test_scores_do_not_depend_on_which_reward_ends_first(group: Any) -> None:
         assert scores[0][5].error is not None
         assert scores[0][5].error.index("a raised") < scores[0][5].error.index("b raised")
         assert list(scores[0][0].parts) == ["a", "b"]
-        assert batch.rewards_BK is not None
-        assert batch.rewards_BK.isnan().any(dim=1).tolist() == [False] * 4 + [True] * 2 + [False] * 2
+        assert batch.rewards_EK is not None
+        assert batch.rewards_EK.isnan().any(dim=1).tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
 def test_a_value_that_is_no_number_is_that_of_the_first_reward_of_the_list(group: Any) -> None:

@@ -61,13 +61,13 @@ def test_the_trainers_log_probabilities_equal_the_rollouts(name: str, temperatur
     ids = [range(100 * i, 100 * i + 4) for i in range(len(prompts))]
     completions = sample(policy, prompts, ids, truncation=Truncation(temperature))
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
-    assert batch.mask_BT.sum() > 100
-    assert batch.sample_logprobs_BT is not None
+    assert batch.mask_ET.sum() > 100
+    assert batch.sample_logprobs_ET is not None
     for limits in (MicrobatchLimits(60, True), MicrobatchLimits(10_000, False)):
-        trained_BT = all_outputs(policy, batch, "logprobs", temperature, limits)
-        torch.testing.assert_close(trained_BT, batch.sample_logprobs_BT, rtol=0, atol=1e-5)
-    own_BT = torch.stack(own_logprobs(policy.model, batch, temperature)).detach()
-    torch.testing.assert_close(batch.sample_logprobs_BT, own_BT * batch.mask_BT, rtol=0, atol=1e-5)
+        trained_ET = all_outputs(policy, batch, "logprobs", temperature, limits)
+        torch.testing.assert_close(trained_ET, batch.sample_logprobs_ET, rtol=0, atol=1e-5)
+    own_ET = torch.stack(own_logprobs(policy.model, batch, temperature)).detach()
+    torch.testing.assert_close(batch.sample_logprobs_ET, own_ET * batch.mask_ET, rtol=0, atol=1e-5)
 
 
 def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
@@ -76,8 +76,8 @@ def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
     prompts = prompts_of(policy)
     completions = sample(policy, prompts, [range(100 * i, 100 * i + 6) for i in range(len(prompts))])
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
-    trained_BT = all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(200, True))
-    difference = (trained_BT - batch.sample_logprobs_BT)[batch.mask_BT]
+    trained_ET = all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(200, True))
+    difference = (trained_ET - batch.sample_logprobs_ET)[batch.mask_ET]
     assert difference.abs().mean() < 0.02
     assert difference.abs().max() < 0.2
 

@@ -106,7 +106,7 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
     critic = said.get("critic", policy)
     step.values = floats(critic.values).tolist()
     if critic.scores:
-        step.final = [row[n - 1].item() for row, n in zip(critic.scores, batch.lengths_B.tolist(), strict=True)]
+        step.final = [row[n - 1].item() for row, n in zip(critic.scores, batch.lengths_E.tolist(), strict=True)]
 
     losses = LOSSES[method.name](method, step, said)
     for role, loss in losses.items():

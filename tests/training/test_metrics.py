@@ -68,11 +68,11 @@ def batch(**given: Any) -> Batch:
     """Two sequences of at most 3 tokens; the last token of the second is not trained on."""
     return Batch(
         prompts=(torch.tensor([1]),),
-        group_B=torch.tensor([0, 0]),
-        tokens_BT=torch.zeros(2, 3, dtype=torch.long),
-        mask_BT=torch.tensor([[True, True, True], [True, False, False]]),
-        rewards_B=torch.tensor([1.0, 0.0], dtype=torch.float64),
-        truncated_B=torch.tensor([True, False]),
+        group_E=torch.tensor([0, 0]),
+        tokens_ET=torch.zeros(2, 3, dtype=torch.long),
+        mask_ET=torch.tensor([[True, True, True], [True, False, False]]),
+        rewards_E=torch.tensor([1.0, 0.0], dtype=torch.float64),
+        truncated_E=torch.tensor([True, False]),
         completion_limit=3,
         **given,
     )
@@ -86,10 +86,10 @@ def test_what_is_said_of_the_tokens() -> None:
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
     old = log([[0.4, 0.5, 0.1], [0.8, 0.1, 0.1]])
     step = batch(
-        old_logprobs_BT=old,
-        sample_logprobs_BT=old + torch.tensor([[0.1, -0.3, 0.0], [0.0, 9.0, 9.0]], dtype=torch.float64),
-        ref_logprobs_BT=log([[1.0, 0.25, 0.2], [0.2, 0.1, 0.1]]),
-        advantages_BT=torch.tensor([[1.0, 1.0, 1.0], [-1.0, 7.0, 7.0]]),
+        old_logprobs_ET=old,
+        sample_logprobs_ET=old + torch.tensor([[0.1, -0.3, 0.0], [0.0, 9.0, 9.0]], dtype=torch.float64),
+        ref_logprobs_ET=log([[1.0, 0.25, 0.2], [0.2, 0.1, 0.1]]),
+        advantages_ET=torch.tensor([[1.0, 1.0, 1.0], [-1.0, 7.0, 7.0]]),
         coefficients={"beta": 0.1},
     )
     entropy = torch.tensor([[1.0, 2.0, 3.0], [6.0, 99.0, 99.0]])
@@ -123,7 +123,7 @@ def measured(
     stats = TokenStats()
     for b in range(len(step)):
         part = step.select(torch.tensor([b]))
-        outputs = Outputs(logprobs_BT=now[[b]], entropy_BT=entropy[[b]])
+        outputs = Outputs(logprobs_ET=now[[b]], entropy_ET=entropy[[b]])
         stats.add(part, outputs, method.terms(outputs, part), first_update=first_update)
     return stats.metrics()
 
@@ -131,7 +131,7 @@ def measured(
 def test_once_the_weights_have_moved_a_ratio_is_no_noise() -> None:
     stats = TokenStats()
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    stats.add(batch(old_logprobs_BT=now - 0.1), Outputs(logprobs_BT=now), LossTerms(now), first_update=False)
+    stats.add(batch(old_logprobs_ET=now - 0.1), Outputs(logprobs_ET=now), LossTerms(now), first_update=False)
     assert stats.metrics()["ratio/mean"] == pytest.approx(math.exp(0.1))
     assert "ratio/noise" not in stats.metrics()
 
@@ -140,10 +140,10 @@ def test_what_is_said_of_a_critic() -> None:
     """Errors 0, 1, 0 have a variance of 2/9, targets 1, 4, 1 one of 2."""
     step = replace(
         batch(),
-        mask_BT=torch.tensor([[True, True, False], [True, False, False]]),
-        targets_BT=torch.tensor([[1.0, 4.0, 99.0], [1.0, 99.0, 99.0]]),
+        mask_ET=torch.tensor([[True, True, False], [True, False, False]]),
+        targets_ET=torch.tensor([[1.0, 4.0, 99.0], [1.0, 99.0, 99.0]]),
     )
-    outputs = Outputs(values_BT=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
+    outputs = Outputs(values_ET=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
     stats = TokenStats()
     stats.add(step, outputs, LossTerms(torch.zeros(2, 3)))
     assert stats.metrics() == pytest.approx({"value/mean": 5 / 3, "value/explained_variance": 1 - (2 / 9) / 2})
@@ -152,7 +152,7 @@ def test_what_is_said_of_a_critic() -> None:
 def test_the_exact_kl_and_figures_of_sequences() -> None:
     """A figure that does not apply is NaN and left out; one that applies to nothing is not said."""
     step = batch()
-    outputs = Outputs(kl_BT=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
+    outputs = Outputs(kl_ET=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
     figures = {"pair_accuracy": torch.tensor([0.5, NAN]), "nothing": torch.tensor([NAN, NAN])}
     stats = TokenStats()
     stats.add(step, outputs, LossTerms(torch.zeros(2), figures=figures))
@@ -164,14 +164,14 @@ def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:
     ratios[0, 10:13] = torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
     wide = Batch(
         prompts=(torch.tensor([1]),),
-        group_B=torch.tensor([0]),
-        tokens_BT=torch.zeros(1, 2000, dtype=torch.long),
-        mask_BT=torch.ones(1, 2000, dtype=torch.bool),
-        rewards_B=torch.zeros(1, dtype=torch.float64),
-        truncated_B=torch.tensor([True]),
+        group_E=torch.tensor([0]),
+        tokens_ET=torch.zeros(1, 2000, dtype=torch.long),
+        mask_ET=torch.ones(1, 2000, dtype=torch.bool),
+        rewards_E=torch.zeros(1, dtype=torch.float64),
+        truncated_E=torch.tensor([True]),
         completion_limit=2000,
-        old_logprobs_BT=torch.zeros(1, 2000, dtype=torch.float64),
-        advantages_BT=torch.ones(1, 2000),
+        old_logprobs_ET=torch.zeros(1, 2000, dtype=torch.float64),
+        advantages_ET=torch.ones(1, 2000),
     )
     found = measured(GRPO(), wide, ratios.log(), torch.zeros(1, 2000))
     # Place 0.999 · 1999 = 1997.001 of 0 … 1999 lies between the last three: 3 at 1997 and 4 at 1998.
@@ -182,8 +182,8 @@ def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:
 def test_what_was_not_computed_is_not_said() -> None:
     stats = TokenStats()
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    step = batch(old_logprobs_BT=now, advantages_BT=torch.ones(2, 3))
-    outputs = Outputs(logprobs_BT=now)
+    step = batch(old_logprobs_ET=now, advantages_ET=torch.ones(2, 3))
+    outputs = Outputs(logprobs_ET=now)
     stats.add(step, outputs, GRPO().terms(outputs, step))
     said = stats.metrics()
     assert not {"kl", "mismatch/mean", "entropy", "value/mean"} & said.keys()
@@ -202,18 +202,18 @@ def test_completions_become_a_batch() -> None:
     ]
     found = collate(groups)
     assert [p.tolist() for p in found.prompts] == [[1, 2], [3]]
-    assert found.group_B.tolist() == [0, 0, 1]
-    assert found.tokens_BT.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
-    assert found.mask_BT.int().tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
-    assert found.rewards_B.tolist() == pytest.approx([0.5, NAN, -1.0], nan_ok=True)
-    assert found.sample_logprobs_BT is not None
-    assert found.sample_logprobs_BT.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
-    assert found.truncated_B.tolist() == [False, False, False]
+    assert found.group_E.tolist() == [0, 0, 1]
+    assert found.tokens_ET.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
+    assert found.mask_ET.int().tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert found.rewards_E.tolist() == pytest.approx([0.5, NAN, -1.0], nan_ok=True)
+    assert found.sample_logprobs_ET is not None
+    assert found.sample_logprobs_ET.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
+    assert found.truncated_E.tolist() == [False, False, False]
     assert (found.completion_limit, collate(groups, completion_limit=9).completion_limit) == (3, 9)
-    assert found.step_rewards_BT is None
+    assert found.step_rewards_ET is None
     unscored = collate([replace(group, scores=()) for group in groups])
-    assert unscored.mask_BT.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
-    assert unscored.rewards_B.isnan().all()
+    assert unscored.mask_ET.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
+    assert unscored.rewards_E.isnan().all()
 
 
 def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
@@ -228,8 +228,8 @@ def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
         )
     ]
     found = collate(groups)
-    assert found.step_rewards_BT is not None
+    assert found.step_rewards_ET is not None
     expected = [[NAN, 0.5, NAN, -3.0], [NAN] * 4, [NAN] * 4]
-    assert torch.equal(found.step_rewards_BT.isnan(), torch.tensor(expected).isnan())
-    assert found.step_rewards_BT.nansum(dim=1).tolist() == [-2.5, 0.0, 0.0]
-    assert found.truncated_B.tolist() == [False, True, False]
+    assert torch.equal(found.step_rewards_ET.isnan(), torch.tensor(expected).isnan())
+    assert found.step_rewards_ET.nansum(dim=1).tolist() == [-2.5, 0.0, 0.0]
+    assert found.truncated_E.tolist() == [False, True, False]

@@ -29,14 +29,14 @@ SIZES: dict[str, Any] = {
 
 def packed_groups(policy: Policy) -> PackedBatch:
     """Four prompts of 60 tokens, each with four completions of 31."""
-    tokens_BT = torch.randint(2, 17, (16, 31), generator=torch.Generator().manual_seed(0))
+    tokens_ET = torch.randint(2, 17, (16, 31), generator=torch.Generator().manual_seed(0))
     batch = Batch(
         prompts=tuple(torch.randint(2, 17, (60,), generator=torch.Generator().manual_seed(p)) for p in range(4)),
-        group_B=torch.arange(16) // 4,
-        tokens_BT=tokens_BT,
-        mask_BT=torch.ones_like(tokens_BT, dtype=torch.bool),
-        rewards_B=torch.zeros(16, dtype=torch.float64),
-        truncated_B=torch.zeros(16, dtype=torch.bool),
+        group_E=torch.arange(16) // 4,
+        tokens_ET=tokens_ET,
+        mask_ET=torch.ones_like(tokens_ET, dtype=torch.bool),
+        rewards_E=torch.zeros(16, dtype=torch.float64),
+        truncated_E=torch.zeros(16, dtype=torch.bool),
         completion_limit=31,
     )
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)

@@ -141,9 +141,9 @@ def test_what_a_fixed_reference_says_of_data_is_its_own_and_computed_once(comput
         chosen = [groups[i] for i in order]
         batch = collate(chosen)
         before = len(computed)
-        found_BT = reference.logprobs(chosen, batch, 0.7, LIMITS)
-        own_BT = torch.stack(own_logprobs(reference.policy.model, batch, 0.7)).detach() * batch.mask_BT
-        torch.testing.assert_close(found_BT, own_BT, rtol=0, atol=1e-5)
+        found_ET = reference.logprobs(chosen, batch, 0.7, LIMITS)
+        own_ET = torch.stack(own_logprobs(reference.policy.model, batch, 0.7)).detach() * batch.mask_ET
+        torch.testing.assert_close(found_ET, own_ET, rtol=0, atol=1e-5)
         assert computed[before:] == ([] if asked is None else [asked])
 
 
@@ -219,7 +219,7 @@ def test_the_way_gone_is_measured_after_the_last_update(
     batch = collate(drawn[0])
     with torch.no_grad():
         old, new = (
-            torch.stack(own_logprobs(load_policy(path, device="cpu").model, batch, 1.0))[batch.mask_BT].double()
+            torch.stack(own_logprobs(load_policy(path, device="cpu").model, batch, 1.0))[batch.mask_ET].double()
             for path in (model, run.model)
         )
     expected = ((new - old).exp() - 1 - (new - old)).mean().item()

@@ -156,7 +156,7 @@ def test_held_out_demonstrations_of_sft() -> None:
     shown = [Group(g.prompt, g.completions[:1]) for g in groups_of(policy)]
     found = measure_groups(resolve_method("sft"), Annotator({"policy": policy}, None, 1.0, LIMITS), shown)
     batch = collate(shown)
-    logprobs = torch.stack(own_logprobs(policy.model, batch, 1.0))[batch.mask_BT]
+    logprobs = torch.stack(own_logprobs(policy.model, batch, 1.0))[batch.mask_ET]
     assert found["loss"].mean == pytest.approx(-logprobs.mean().item(), rel=1e-5)
 
 

@@ -171,9 +171,9 @@ def ppo(critic: str, **settings: Any) -> PPO:
     return PPO(**{"critic": kind, "whiten_advantages": False, "beta": 0.0, **settings})
 
 
-def assert_of_the_chosen(found_BT: Tensor, wanted: list[list[float]]) -> None:
+def assert_of_the_chosen(found_ET: Tensor, wanted: list[list[float]]) -> None:
     """The numbers of the tokens that were chosen, in order; 0 at all others, and of a sequence without a score."""
-    for row, numbers, (_, c, score) in zip(found_BT.tolist(), wanted, SEQUENCES, strict=True):
+    for row, numbers, (_, c, score) in zip(found_ET.tolist(), wanted, SEQUENCES, strict=True):
         chosen = [t for t, mine in enumerate(c.loss_mask) if mine and score.total is not None]
         assert [row[t] for t in chosen] == pytest.approx(numbers[: len(chosen)], rel=1e-4, abs=2e-5)
         assert not any(x for t, x in enumerate(row) if t not in chosen)
@@ -184,10 +184,10 @@ def assert_of_the_chosen(found_BT: Tensor, wanted: list[list[float]]) -> None:
 def test_values_before_each_token_and_after_what_was_cut_off(critic: str, limits: MicrobatchLimits) -> None:
     batch = annotated(critic, ppo(critic, bootstrap_truncated=True), limits)
     wanted = expected(critic, 1.0, 1.0, True, "lambda", 0.0)
-    assert batch.values_BT is not None
-    assert batch.final_values_B is not None
-    assert_of_the_chosen(batch.values_BT, [e.values for e in wanted])
-    for final, e, (_, c, score) in zip(batch.final_values_B.tolist(), wanted, SEQUENCES, strict=True):
+    assert batch.values_ET is not None
+    assert batch.final_values_E is not None
+    assert_of_the_chosen(batch.values_ET, [e.values for e in wanted])
+    for final, e, (_, c, score) in zip(batch.final_values_E.tolist(), wanted, SEQUENCES, strict=True):
         goes_on = c.finish is CUT and score.total is not None
         assert final == (pytest.approx(e.final, rel=1e-4, abs=2e-5) if goes_on else 0.0)
     # The states after a completion are others than the last in which a token was chosen.
@@ -203,7 +203,7 @@ def test_advantages_and_targets_are_the_lambda_returns_of_the_states(
 ) -> None:
     method = ppo(critic, gamma=gamma, lam=lam, beta=beta, bootstrap_truncated=bootstrap, value_target=target)
     batch = annotated(critic, method, MicrobatchLimits(30, True))
-    assert (batch.final_values_B is not None) is bootstrap
+    assert (batch.final_values_E is not None) is bootstrap
     wanted = expected(critic, gamma, lam, bootstrap, target, beta)
     assert_of_the_chosen(method.advantages(batch), [e.advantages for e in wanted])
     assert_of_the_chosen(method.targets(batch), [e.targets for e in wanted])
@@ -222,11 +222,11 @@ def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
             for c in g.completions
         ]
         for _ in range(50):
-            targets_BT = method.targets(after)
-            after = replace(after, values_BT=targets_BT)
+            targets_ET = method.targets(after)
+            after = replace(after, values_ET=targets_ET)
         last = [gamma * end - 1 for end in ends[:2]]
         fixed = [[gamma * last[0], last[0], 0.0], [last[1], 0.0, 0.0], [-gamma, 0.0, -1.0]]
-        torch.testing.assert_close(after.values_BT, torch.tensor(fixed, dtype=torch.float64), rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(after.values_ET, torch.tensor(fixed, dtype=torch.float64), rtol=1e-4, atol=2e-5)
 
 
 def test_without_bootstrapping_nothing_more_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

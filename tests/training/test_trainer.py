@@ -55,8 +55,8 @@ def algorithm_1(model: Path, groups: Sequence[Group], *, passes: int, parts: int
                 [row.tolist() for row in own],
                 [old[b] for b in chosen],
                 [ref[b] for b in chosen],
-                cut.mask_BT.tolist(),
-                cut.group_B.tolist(),
+                cut.mask_ET.tolist(),
+                cut.group_E.tolist(),
                 [],
             )
             settings = {"eps_low": 0.2, "eps_high": 0.2, "beta": beta, "reduce": reduction.per_sequence}
@@ -305,7 +305,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     batch = collate(kept)
     policy = load_policy(model, device="cpu")
     own = own_logprobs(policy.model, batch, 1.0)
-    weights = reduction.weights(reduction.per_sequence, batch.mask_BT.tolist(), numbers)
+    weights = reduction.weights(reduction.per_sequence, batch.mask_ET.tolist(), numbers)
     coefficients = torch.tensor(weights) * torch.tensor(outcome_advantages(rewards, numbers))[:, None]
     torch.stack(own).backward(-coefficients)
     norm = torch.nn.utils.get_total_norm([p.grad for p in policy.model.parameters()])

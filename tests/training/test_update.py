@@ -53,9 +53,9 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
     policy().model.zero_grad()
     own = own_logprobs(policy().model, batch, TEMPERATURE)
     values = [row.tolist() for row in own]
-    mask = batch.mask_BT.tolist()
+    mask = batch.mask_ET.tolist()
     if isinstance(method, SFT):
-        batch = replace(batch, advantages_BT=method.advantages(batch))
+        batch = replace(batch, advantages_ET=method.advantages(batch))
         loss = SFT_TERMS[method.reduction](own, mask)
         loss.backward()
         return batch, gradients(policy().model), loss.item()
@@ -64,29 +64,29 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
     generator = torch.Generator().manual_seed(1)
 
     def noise(size: float) -> Tensor:
-        return size * torch.randn(batch.mask_BT.shape, generator=generator, dtype=torch.float64)
+        return size * torch.randn(batch.mask_ET.shape, generator=generator, dtype=torch.float64)
 
-    logprobs_BT = torch.stack(own).detach()
-    old_BT, ref_BT = logprobs_BT + noise(0.3), logprobs_BT + noise(0.5)
-    advantages_B = torch.randn(len(batch), generator=generator)
-    advantages_B[5:7] = 0.0
+    logprobs_ET = torch.stack(own).detach()
+    old_ET, ref_ET = logprobs_ET + noise(0.3), logprobs_ET + noise(0.5)
+    advantages_E = torch.randn(len(batch), generator=generator)
+    advantages_E[5:7] = 0.0
     batch = replace(
         batch,
-        advantages_BT=advantages_B[:, None] * batch.mask_BT,
-        old_logprobs_BT=old_BT,
-        ref_logprobs_BT=ref_BT if method.needs_reference else None,
+        advantages_ET=advantages_E[:, None] * batch.mask_ET,
+        old_logprobs_ET=old_ET,
+        ref_logprobs_ET=ref_ET if method.needs_reference else None,
         coefficients={"beta": method.beta},
     )
-    step = Ragged(values, old_BT.tolist(), ref_BT.tolist(), mask, batch.group_B.tolist(), [])
+    step = Ragged(values, old_ET.tolist(), ref_ET.tolist(), mask, batch.group_E.tolist(), [])
     settings = {
         "eps_low": method.eps_low,
         "eps_high": method.eps_high,
         "beta": method.beta,
         "reduce": GRPO_TERMS[method.reduction],
     }
-    slopes = grpo.loss_gradient(values, step, advantages_B.tolist(), **settings)
+    slopes = grpo.loss_gradient(values, step, advantages_E.tolist(), **settings)
     torch.stack(own).backward(torch.tensor(slopes, dtype=torch.float64))
-    return batch, gradients(policy().model), grpo.loss(values, step, advantages_B.tolist(), **settings)
+    return batch, gradients(policy().model), grpo.loss(values, step, advantages_E.tolist(), **settings)
 
 
 def accumulate(
@@ -121,7 +121,7 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str, seed: int)
     shuffled = batch.select(torch.randperm(len(batch), generator=generator))
     number = torch.randperm(len(batch.prompts), generator=generator)
     prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
-    shuffled = replace(shuffled, prompts=tuple(prompts), group_B=number[shuffled.group_B])
+    shuffled = replace(shuffled, prompts=tuple(prompts), group_E=number[shuffled.group_E])
     for limits in (WHOLE, MicrobatchLimits(30, True)):
         assert_same_gradients(gradient_of(name, shuffled, limits)[0], expected, TOLERANCE)
 
@@ -138,11 +138,11 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
 
 def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
     """One update per rollout: not given, π_old is π, the ratio 1 and the gradient Â ∇ log π."""
-    batch = replace(example("grpo without a reference")[0], old_logprobs_BT=None)
+    batch = replace(example("grpo without a reference")[0], old_logprobs_ET=None)
     own = own_logprobs(policy().model, batch, TEMPERATURE)
-    weights = reduction.weights(reduction.per_sequence, batch.mask_BT.tolist(), batch.group_B.tolist())
+    weights = reduction.weights(reduction.per_sequence, batch.mask_ET.tolist(), batch.group_E.tolist())
     policy().model.zero_grad()
-    (-torch.stack(own) * torch.tensor(weights) * batch.advantages_BT).sum().backward()
+    (-torch.stack(own) * torch.tensor(weights) * batch.advantages_ET).sum().backward()
     expected = gradients(policy().model)
     stats = TokenStats()
     policy().model.zero_grad()
@@ -156,9 +156,9 @@ def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
 def test_sequences_without_advantage_cost_nothing_and_change_nothing(shared: bool) -> None:
     """They count in the weights (G and P stay what they were), not in the tokens that are computed."""
     batch, expected, _ = example("grpo without a reference")
-    assert batch.advantages_BT is not None
-    zero_B = (batch.advantages_BT == 0).all(dim=1) & batch.mask_BT.any(dim=1)
-    assert zero_B.sum() >= 2
+    assert batch.advantages_ET is not None
+    zero_E = (batch.advantages_ET == 0).all(dim=1) & batch.mask_ET.any(dim=1)
+    assert zero_E.sum() >= 2
     [objective] = GRPO().objectives()
     everything = replace(objective, without_advantage=True)
     step, limits = with_weights(GRPO(), batch), MicrobatchLimits(100_000, shared)
@@ -172,15 +172,15 @@ def test_sequences_without_advantage_cost_nothing_and_change_nothing(shared: boo
 
 def test_without_advantage_the_penalty_still_has_a_gradient() -> None:
     batch, _, _ = example("grpo per_sequence")
-    assert batch.advantages_BT is not None
-    flat = replace(batch, advantages_BT=torch.zeros_like(batch.advantages_BT))
+    assert batch.advantages_ET is not None
+    flat = replace(batch, advantages_ET=torch.zeros_like(batch.advantages_ET))
     own = own_logprobs(policy().model, batch, TEMPERATURE)
     step = Ragged(
         [row.tolist() for row in own],
-        batch.old_logprobs_BT.tolist(),
-        batch.ref_logprobs_BT.tolist(),
-        batch.mask_BT.tolist(),
-        batch.group_B.tolist(),
+        batch.old_logprobs_ET.tolist(),
+        batch.ref_logprobs_ET.tolist(),
+        batch.mask_ET.tolist(),
+        batch.group_E.tolist(),
         [],
     )
     slopes = grpo.loss_gradient(
@@ -202,12 +202,12 @@ def test_a_step_without_any_advantage_is_a_no_op_to_the_last_bit() -> None:
     model = tiny_policy()
     optimizer = make_optimizer(model.model.parameters(), OptimizerSettings(weight_decay=0.1))
     batch = example("grpo without a reference")[0]
-    assert batch.advantages_BT is not None
+    assert batch.advantages_ET is not None
     assert step_of(model, optimizer, GRPO(), batch).applied
     weights = {n: p.clone() for n, p in model.model.state_dict().items()}
     state = {(i, n): v.clone() for i, entry in optimizer.state_dict()["state"].items() for n, v in entry.items()}
-    flat = replace(batch, advantages_BT=torch.zeros_like(batch.advantages_BT))
-    untrained = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
+    flat = replace(batch, advantages_ET=torch.zeros_like(batch.advantages_ET))
+    untrained = replace(batch, mask_ET=torch.zeros_like(batch.mask_ET))
     for nothing in (flat, untrained):
         done = step_of(model, optimizer, GRPO(), nothing)
         assert (done.applied, done.loss, done.grad_norm, done.tokens) == (False, 0.0, 0.0, 0)
@@ -232,7 +232,7 @@ def test_the_weights_after_two_steps_are_those_of_adamw_on_the_clipped_gradient(
     expected = {n: [p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)] for n, p in parameters(model)}
     for t, rate in ((1, 0.01), (2, 0.003)):
         model.model.zero_grad()
-        sft.token_mean(own_logprobs(model.model, batch, TEMPERATURE), batch.mask_BT.tolist()).backward()
+        sft.token_mean(own_logprobs(model.model, batch, TEMPERATURE), batch.mask_ET.tolist()).backward()
         grads = gradients(model.model)
         norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
         assert norm > 0.5
@@ -256,8 +256,8 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
     optimizer = make_optimizer(model.model.parameters(), OptimizerSettings())
     batch = example("grpo without a reference")[0]
     weights = {n: p.clone() for n, p in model.model.state_dict().items()}
-    assert batch.old_logprobs_BT is not None
-    broken = replace(batch, old_logprobs_BT=torch.full_like(batch.old_logprobs_BT, torch.nan))
+    assert batch.old_logprobs_ET is not None
+    broken = replace(batch, old_logprobs_ET=torch.full_like(batch.old_logprobs_ET, torch.nan))
     with pytest.raises(NonFiniteError, match=r"policy's gradient norm is nan, its loss nan.*optimizer\.learning_rate"):
         step_of(model, optimizer, GRPO(), broken)
     assert all(torch.equal(p, weights[n]) for n, p in model.model.state_dict().items())
@@ -269,7 +269,7 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
 def test_all_outputs_are_the_models_own_wherever_a_token_is_trained(limits: MicrobatchLimits) -> None:
     batch = example("grpo per_sequence")[0]
     found = all_outputs(policy(), batch, "logprobs", TEMPERATURE, limits)
-    own = torch.stack(own_logprobs(policy().model, batch, TEMPERATURE)).detach() * batch.mask_BT
+    own = torch.stack(own_logprobs(policy().model, batch, TEMPERATURE)).detach() * batch.mask_ET
     torch.testing.assert_close(found.double(), own, rtol=0, atol=1e-6)
 
 

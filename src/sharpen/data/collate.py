@@ -25,21 +25,21 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     weighted_rewards = next((s.weighted_rewards for s in scores if s is not None and s.weighted_rewards), ())
     return Batch(
         prompts=tuple(torch.tensor(group.prompt.token_ids) for group in groups),
-        group_B=torch.repeat_interleave(torch.arange(len(groups)), sizes),
-        tokens_BT=_padded([torch.tensor(c.token_ids) for c in completions]),
-        mask_BT=_padded([torch.tensor(c.loss_mask) & (not m) for c, m in zip(completions, masked, strict=True)]),
-        rewards_B=torch.tensor(rewards, dtype=torch.float64),
-        truncated_B=torch.tensor([c.finish is Finish.LENGTH for c in completions]),
+        group_E=torch.repeat_interleave(torch.arange(len(groups)), sizes),
+        tokens_ET=_padded([torch.tensor(c.token_ids) for c in completions]),
+        mask_ET=_padded([torch.tensor(c.loss_mask) & (not m) for c, m in zip(completions, masked, strict=True)]),
+        rewards_E=torch.tensor(rewards, dtype=torch.float64),
+        truncated_E=torch.tensor([c.finish is Finish.LENGTH for c in completions]),
         completion_limit=completion_limit or max(len(c.token_ids) for c in completions),
-        step_rewards_BT=_padded([_steps(c, s) for c, s in zip(completions, scores, strict=True)], float("nan"))
+        step_rewards_ET=_padded([_steps(c, s) for c, s in zip(completions, scores, strict=True)], float("nan"))
         if stepwise
         else None,
-        rewards_BK=torch.tensor([_weighted_rewards(s, len(weighted_rewards)) for s in scores], dtype=torch.float64)
+        rewards_EK=torch.tensor([_weighted_rewards(s, len(weighted_rewards)) for s in scores], dtype=torch.float64)
         if weighted_rewards
         else None,
         reward_weights=tuple(weighted_reward.weight for weighted_reward in weighted_rewards),
-        lengths_B=torch.tensor([len(c.token_ids) for c in completions]),
-        sample_logprobs_BT=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if sampled else None,
+        lengths_E=torch.tensor([len(c.token_ids) for c in completions]),
+        sample_logprobs_ET=_padded([torch.tensor(c.sample_logprobs) for c in completions]) if sampled else None,
     )
 
 

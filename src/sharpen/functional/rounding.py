@@ -17,11 +17,11 @@ def rounding(values: Tensor) -> Tensor:
     return STEPS * torch.finfo(values.dtype).eps * values.abs()
 
 
-def rounding_of_sum(total_B: Tensor, parts_BK: Tensor | None, weights: Sequence[float]) -> Tensor:
-    """Bound on the rounding error of a weighted sum: the sum over its terms, even if they cancel, [B].
+def rounding_of_sum(total_E: Tensor, parts_EK: Tensor | None, weights: Sequence[float]) -> Tensor:
+    """Bound on the rounding error of a weighted sum: the sum over its terms, even if they cancel, [E].
 
-    ``parts_BK`` is None if the total is not a weighted sum; NaN marks a part that does not apply.
+    ``parts_EK`` is None if the total is not a weighted sum; NaN marks a part that does not apply.
     """
-    if parts_BK is None:
-        return rounding(total_B)
-    return rounding(parts_BK * parts_BK.new_tensor(weights)).nansum(dim=1)
+    if parts_EK is None:
+        return rounding(total_E)
+    return rounding(parts_EK * parts_EK.new_tensor(weights)).nansum(dim=1)

@@ -34,11 +34,11 @@ class CISPO(GroupMethod):
     """The weight is at least 1 − eps_low; null: not bounded below."""
 
     def weights(self, batch: Batch) -> Tensor:
-        return reduce.tokens_of_group(batch.mask_BT, batch.group_B)
+        return reduce.tokens_of_group(batch.mask_ET, batch.group_E)
 
-    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.old_logprobs_BT is not None
-        assert batch.advantages_BT is not None
+    def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.old_logprobs_ET is not None
+        assert batch.advantages_ET is not None
         return clipped_weight_surrogate(
-            logprobs_BT, batch.old_logprobs_BT, batch.advantages_BT, eps_high=self.eps_high, eps_low=self.eps_low
+            logprobs_ET, batch.old_logprobs_ET, batch.advantages_ET, eps_high=self.eps_high, eps_low=self.eps_low
         )

@@ -46,32 +46,32 @@ class DPO(Method):
         return Preferences()
 
     def advantages(self, batch: Batch) -> Tensor:
-        beats_BB = beats(batch.rewards_B, batch.group_B)
-        sign_B = (beats_BB.sum(dim=1) - beats_BB.sum(dim=0)).sign()
-        return sign_B[:, None] * batch.mask_BT
+        beats_EE = beats(batch.rewards_E, batch.group_E)
+        sign_E = (beats_EE.sum(dim=1) - beats_EE.sum(dim=0)).sign()
+        return sign_E[:, None] * batch.mask_ET
 
     def weights(self, batch: Batch) -> Tensor:
-        return reduce.groups_mean(ranked_groups(batch.rewards_B, batch.group_B))[batch.group_B]
+        return reduce.groups_mean(ranked_groups(batch.rewards_E, batch.group_E))[batch.group_E]
 
     def objectives(self) -> tuple[Objective, ...]:
         annotations: frozenset[Annotation] = frozenset({"ref_logprobs"})
         return (Objective("policy", self.terms, annotations=annotations, atom="group", without_advantage=True),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.logprobs_BT is not None
-        assert batch.ref_logprobs_BT is not None
-        logratio_B = ((outputs.logprobs_BT - batch.ref_logprobs_BT) * batch.mask_BT).sum(dim=1)
-        beats_BB = beats(batch.rewards_B, batch.group_B)
-        winner_M, loser_M = beats_BB.nonzero(as_tuple=True)
+        assert outputs.logprobs_ET is not None
+        assert batch.ref_logprobs_ET is not None
+        logratio_E = ((outputs.logprobs_ET - batch.ref_logprobs_ET) * batch.mask_ET).sum(dim=1)
+        beats_EE = beats(batch.rewards_E, batch.group_E)
+        winner_M, loser_M = beats_EE.nonzero(as_tuple=True)
         loss_M = dpo(
-            logratio_B[winner_M],
-            logratio_B[loser_M],
+            logratio_E[winner_M],
+            logratio_E[loser_M],
             beta=self.beta,
             label_smoothing=self.label_smoothing,
             form=self.form,
         )
-        groups = int(batch.group_B.max()) + 1
-        pairs_P = batch.group_B[winner_M].bincount(minlength=groups)
-        loss_B = logratio_B.new_zeros(len(batch)).index_add(0, winner_M, loss_M) / pairs_P[batch.group_B].clamp(min=1)
-        implicit_B = self.beta * logratio_B.detach()
-        return LossTerms(loss_B, figures=pair_figures(implicit_B, beats_BB))
+        groups = int(batch.group_E.max()) + 1
+        pairs_P = batch.group_E[winner_M].bincount(minlength=groups)
+        loss_E = logratio_E.new_zeros(len(batch)).index_add(0, winner_M, loss_M) / pairs_P[batch.group_E].clamp(min=1)
+        implicit_E = self.beta * logratio_E.detach()
+        return LossTerms(loss_E, figures=pair_figures(implicit_E, beats_EE))

@@ -93,38 +93,38 @@ class GroupMethod(PolicyMethod):
             return self._process_advantages(batch)
         if self.decoupled:
             return self._decoupled_advantages(batch)
-        rewards_B, rounding_B = batch.rewards_B - self.kl_cost(batch).sum(dim=1), self.reward_rounding(batch)
+        rewards_E, rounding_E = batch.rewards_E - self.kl_cost(batch).sum(dim=1), self.reward_rounding(batch)
         if self.overlong_share:
             cache = max(1, round(self.overlong_share * batch.completion_limit))
-            lengths_B = batch.mask_BT.sum(dim=1)
-            punishment_B = soft_overlong(lengths_B, limit=batch.completion_limit, cache=cache)
-            rewards_B, rounding_B = rewards_B + punishment_B, rounding_B + rounding(punishment_B)
-        advantages_B = group_advantages(
-            rewards_B, batch.group_B, std=self.std, ddof=self.ddof, eps=self.std_eps, rounding_B=rounding_B
+            lengths_E = batch.mask_ET.sum(dim=1)
+            punishment_E = soft_overlong(lengths_E, limit=batch.completion_limit, cache=cache)
+            rewards_E, rounding_E = rewards_E + punishment_E, rounding_E + rounding(punishment_E)
+        advantages_E = group_advantages(
+            rewards_E, batch.group_E, std=self.std, ddof=self.ddof, eps=self.std_eps, rounding_E=rounding_E
         )
         if self.dynamic_sampling:
             # After the last round, groups of equal rewards may be left; do not learn from their length penalties alone.
             equal_P = zero_spread(
-                batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+                batch.rewards_E, batch.group_E, rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
             )
-            advantages_B = advantages_B.masked_fill(equal_P[batch.group_B], 0.0)
-        return advantages_B[:, None] * batch.mask_BT
+            advantages_E = advantages_E.masked_fill(equal_P[batch.group_E], 0.0)
+        return advantages_E[:, None] * batch.mask_ET
 
     def _decoupled_advantages(self, batch: Batch) -> Tensor:
-        rewards_BK, weights = batch.rewards_BK, batch.reward_weights
-        if rewards_BK is None:
-            rewards_BK, weights = batch.rewards_B[:, None], (1.0,)
-        advantages_B = decoupled_advantages(rewards_BK, batch.group_B, rewards_BK.new_tensor(weights), ddof=self.ddof)
-        return advantages_B[:, None] * batch.mask_BT
+        rewards_EK, weights = batch.rewards_EK, batch.reward_weights
+        if rewards_EK is None:
+            rewards_EK, weights = batch.rewards_E[:, None], (1.0,)
+        advantages_E = decoupled_advantages(rewards_EK, batch.group_E, rewards_EK.new_tensor(weights), ddof=self.ddof)
+        return advantages_E[:, None] * batch.mask_ET
 
     def _process_advantages(self, batch: Batch) -> Tensor:
-        if batch.step_rewards_BT is None:
+        if batch.step_rewards_ET is None:
             # The reward scores steps, but it applied to no completion of this rollout.
-            return batch.mask_BT * 0.0
+            return batch.mask_ET * 0.0
         return process_advantages(
-            batch.step_rewards_BT,
-            batch.mask_BT,
-            batch.group_B,
+            batch.step_rewards_ET,
+            batch.mask_ET,
+            batch.group_E,
             mode="to_go" if self.supervision == "process" else "own",
             std="group" if self.std == "group" else "none",
             ddof=self.ddof,
@@ -132,4 +132,4 @@ class GroupMethod(PolicyMethod):
         )
 
     def weights(self, batch: Batch) -> Tensor:
-        return reduce.per_sequence(batch.mask_BT, batch.group_B)
+        return reduce.per_sequence(batch.mask_ET, batch.group_E)

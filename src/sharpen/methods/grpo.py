@@ -50,20 +50,20 @@ class GRPO(GroupMethod):
 
     def weights(self, batch: Batch) -> Tensor:
         if self.reduction == "constant":
-            return reduce.constant_length(batch.mask_BT, batch.group_B, self.constant_length or batch.completion_limit)
+            return reduce.constant_length(batch.mask_ET, batch.group_E, self.constant_length or batch.completion_limit)
         if self.reduction == "tokens_of_batch":
-            return reduce.tokens_of_batch(batch.mask_BT)
+            return reduce.tokens_of_batch(batch.mask_ET)
         if self.reduction == "tokens_of_group":
-            return reduce.tokens_of_group(batch.mask_BT, batch.group_B)
-        return reduce.per_sequence(batch.mask_BT, batch.group_B)
+            return reduce.tokens_of_group(batch.mask_ET, batch.group_E)
+        return reduce.per_sequence(batch.mask_ET, batch.group_E)
 
-    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.old_logprobs_BT is not None
-        assert batch.advantages_BT is not None
+    def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.old_logprobs_ET is not None
+        assert batch.advantages_ET is not None
         return clipped_surrogate(
-            logprobs_BT,
-            batch.old_logprobs_BT,
-            batch.advantages_BT,
+            logprobs_ET,
+            batch.old_logprobs_ET,
+            batch.advantages_ET,
             eps_low=self.eps_low,
             eps_high=self.eps_high,
             dual_clip=self.dual_clip,

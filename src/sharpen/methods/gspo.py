@@ -46,15 +46,15 @@ class GSPO(GroupMethod):
             raise ValueError(f"supervision {self.supervision} needs form token: form sequence has one advantage")
         return self
 
-    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.old_logprobs_BT is not None
-        assert batch.advantages_BT is not None
+    def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.old_logprobs_ET is not None
+        assert batch.advantages_ET is not None
         surrogate = sequence_surrogate if self.form == "sequence" else sequence_token_surrogate
         return surrogate(
-            logprobs_BT,
-            batch.old_logprobs_BT,
-            batch.advantages_BT,
-            batch.mask_BT,
+            logprobs_ET,
+            batch.old_logprobs_ET,
+            batch.advantages_ET,
+            batch.mask_ET,
             eps_low=self.eps_low,
             eps_high=self.eps_high,
             dual_clip=self.dual_clip,

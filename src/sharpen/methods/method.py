@@ -22,14 +22,14 @@ Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
-    """The loss terms before they are weighted and summed, [B, T] or [B].
+    """The loss terms before they are weighted and summed, [E, T] or [E].
 
-    ``unclipped_BT`` marks the terms that carry a gradient. ``figures`` are metrics of each sequence, [B], NaN where one
+    ``unclipped_ET`` marks the terms that carry a gradient. ``figures`` are metrics of each sequence, [E], NaN where one
     does not apply.
     """
 
     loss: Tensor
-    unclipped_BT: Tensor | None = None
+    unclipped_ET: Tensor | None = None
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -104,19 +104,19 @@ class Method(Settings, ABC):
 
     @abstractmethod
     def advantages(self, batch: Batch) -> Tensor:
-        """The advantage of each token, [B, T], computed over the whole rollout."""
+        """The advantage of each token, [E, T], computed over the whole rollout."""
 
     def targets(self, batch: Batch) -> Tensor | None:
-        """The critic's targets, one per token, [B, T]; None without a critic."""
+        """The critic's targets, one per token, [E, T]; None without a critic."""
         return None
 
     def loss_mask(self, batch: Batch) -> Tensor:
-        """The tokens that are trained on, [B, T]; by default all that count in the baseline."""
-        return batch.mask_BT
+        """The tokens that are trained on, [E, T]; by default all that count in the baseline."""
+        return batch.mask_ET
 
     @abstractmethod
     def weights(self, batch: Batch) -> Tensor:
-        """The weight of each loss term, [B, T] or [B], computed over the whole optimizer step."""
+        """The weight of each loss term, [E, T] or [E], computed over the whole optimizer step."""
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:

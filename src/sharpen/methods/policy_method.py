@@ -71,39 +71,39 @@ class PolicyMethod(Method):
         return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
 
     def kl_cost(self, batch: Batch) -> Tensor:
-        """β times the KL of each token, [B, T], of the policy that sampled; 0 unless the reward is reduced by it."""
+        """β times the KL of each token, [E, T], of the policy that sampled; 0 unless the reward is reduced by it."""
         if not self.beta or self.kl.placement == "loss":
-            return batch.mask_BT.double() * 0.0
+            return batch.mask_ET.double() * 0.0
         if self.kl.estimator == "exact":
-            assert batch.kl_BT is not None
-            kl_BT = batch.kl_BT
+            assert batch.kl_ET is not None
+            kl_ET = batch.kl_ET
         else:
-            assert batch.old_logprobs_BT is not None
-            assert batch.ref_logprobs_BT is not None
-            kl_BT = SAMPLED[self.kl.estimator](batch.old_logprobs_BT, batch.ref_logprobs_BT)
-        return batch.coefficients["beta"] * kl_BT.double() * batch.mask_BT
+            assert batch.old_logprobs_ET is not None
+            assert batch.ref_logprobs_ET is not None
+            kl_ET = SAMPLED[self.kl.estimator](batch.old_logprobs_ET, batch.ref_logprobs_ET)
+        return batch.coefficients["beta"] * kl_ET.double() * batch.mask_ET
 
     def reward_rounding(self, batch: Batch) -> Tensor:
-        """Bound on the rounding error of each completion's reward, from which the KL is subtracted, [B]."""
+        """Bound on the rounding error of each completion's reward, from which the KL is subtracted, [E]."""
         if not self.beta or self.kl.placement == "loss":
-            return rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+            return rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
         if self.kl.estimator == "exact":
-            assert batch.kl_BT is not None
+            assert batch.kl_ET is not None
             # A difference of log-probabilities, which are of the order of 1 nat.
-            kl_BT = rounding(1.0 + batch.kl_BT)
+            kl_ET = rounding(1.0 + batch.kl_ET)
         else:
-            assert batch.old_logprobs_BT is not None
-            assert batch.ref_logprobs_BT is not None
-            kl_BT = rounding(batch.old_logprobs_BT) + rounding(batch.ref_logprobs_BT)
-        return rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights) + batch.coefficients["beta"] * (
-            kl_BT.double() * batch.mask_BT
+            assert batch.old_logprobs_ET is not None
+            assert batch.ref_logprobs_ET is not None
+            kl_ET = rounding(batch.old_logprobs_ET) + rounding(batch.ref_logprobs_ET)
+        return rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights) + batch.coefficients["beta"] * (
+            kl_ET.double() * batch.mask_ET
         ).sum(dim=1)
 
     def loss_mask(self, batch: Batch) -> Tensor:
-        return batch.mask_BT & ~batch.truncated_B[:, None] if self.mask_truncated else batch.mask_BT
+        return batch.mask_ET & ~batch.truncated_E[:, None] if self.mask_truncated else batch.mask_ET
 
     @abstractmethod
-    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The policy-gradient loss per token, and which terms are unclipped; None if the loss does not clip."""
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -137,28 +137,28 @@ class PolicyMethod(Method):
         return []
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        logprobs_BT = outputs.logprobs_BT
-        assert logprobs_BT is not None
-        loss_BT, unclipped_BT = self.surrogate(logprobs_BT, batch)
+        logprobs_ET = outputs.logprobs_ET
+        assert logprobs_ET is not None
+        loss_ET, unclipped_ET = self.surrogate(logprobs_ET, batch)
         if self.tis_cap is not None:
-            assert batch.old_logprobs_BT is not None
-            assert batch.sample_logprobs_BT is not None
-            loss_BT = loss_BT * truncated_importance_weights(
-                batch.old_logprobs_BT, batch.sample_logprobs_BT, cap=self.tis_cap
+            assert batch.old_logprobs_ET is not None
+            assert batch.sample_logprobs_ET is not None
+            loss_ET = loss_ET * truncated_importance_weights(
+                batch.old_logprobs_ET, batch.sample_logprobs_ET, cap=self.tis_cap
             )
         if self.beta and self.kl.placement == "loss":
-            loss_BT = loss_BT + batch.coefficients["beta"] * self._kl_term(logprobs_BT, outputs, batch)
+            loss_ET = loss_ET + batch.coefficients["beta"] * self._kl_term(logprobs_ET, outputs, batch)
         if self.entropy_coef:
-            assert outputs.entropy_BT is not None
-            loss_BT = loss_BT - self.entropy_coef * outputs.entropy_BT
-        return LossTerms(loss_BT, unclipped_BT)
+            assert outputs.entropy_ET is not None
+            loss_ET = loss_ET - self.entropy_coef * outputs.entropy_ET
+        return LossTerms(loss_ET, unclipped_ET)
 
-    def _kl_term(self, logprobs_BT: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
+    def _kl_term(self, logprobs_ET: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         if self.kl.estimator == "exact":
-            assert outputs.kl_BT is not None
-            return outputs.kl_BT
-        assert batch.ref_logprobs_BT is not None
+            assert outputs.kl_ET is not None
+            return outputs.kl_ET
+        assert batch.ref_logprobs_ET is not None
         if self.kl.estimator == "weighted_k3":
-            assert batch.old_logprobs_BT is not None
-            return weighted_k3(logprobs_BT, batch.old_logprobs_BT, batch.ref_logprobs_BT)
-        return SAMPLED[self.kl.estimator](logprobs_BT, batch.ref_logprobs_BT)
+            assert batch.old_logprobs_ET is not None
+            return weighted_k3(logprobs_ET, batch.old_logprobs_ET, batch.ref_logprobs_ET)
+        return SAMPLED[self.kl.estimator](logprobs_ET, batch.ref_logprobs_ET)

@@ -112,49 +112,49 @@ class PPO(PolicyMethod):
         return super().annotations | measured | after | {"values"}
 
     def advantages(self, batch: Batch) -> Tensor:
-        rewards_BT, values_BT, bootstrap_B = self._returns(batch)
-        advantages_BT = gae(
-            rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, lam=self.lam, bootstrap_B=bootstrap_B
+        rewards_ET, values_ET, bootstrap_E = self._returns(batch)
+        advantages_ET = gae(
+            rewards_ET, values_ET, batch.mask_ET, gamma=self.gamma, lam=self.lam, bootstrap_E=bootstrap_E
         )
         if not self.whiten_advantages:
-            return advantages_BT
-        assert batch.values_BT is not None
-        input_rounding = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch.values_BT).max()
-        return whiten(advantages_BT, batch.mask_BT, input_rounding=input_rounding)
+            return advantages_ET
+        assert batch.values_ET is not None
+        input_rounding = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch.values_ET).max()
+        return whiten(advantages_ET, batch.mask_ET, input_rounding=input_rounding)
 
     def targets(self, batch: Batch) -> Tensor:
-        rewards_BT, values_BT, bootstrap_B = self._returns(batch)
+        rewards_ET, values_ET, bootstrap_E = self._returns(batch)
         if self.value_target == "td":
-            return td_targets(rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, bootstrap_B=bootstrap_B)
-        advantages_BT = gae(
-            rewards_BT, values_BT, batch.mask_BT, gamma=self.gamma, lam=self.lam, bootstrap_B=bootstrap_B
+            return td_targets(rewards_ET, values_ET, batch.mask_ET, gamma=self.gamma, bootstrap_E=bootstrap_E)
+        advantages_ET = gae(
+            rewards_ET, values_ET, batch.mask_ET, gamma=self.gamma, lam=self.lam, bootstrap_E=bootstrap_E
         )
-        return advantages_BT + values_BT * batch.mask_BT
+        return advantages_ET + values_ET * batch.mask_ET
 
     def _returns(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """The reward of each token, the value before each, and V_{T+1}: 0 unless the completion was truncated."""
-        assert batch.values_BT is not None
-        values_BT = batch.values_BT.double()
-        rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - self.kl_cost(batch)
+        assert batch.values_ET is not None
+        values_ET = batch.values_ET.double()
+        rewards_ET = at_last_token(batch.rewards_E, batch.mask_ET) - self.kl_cost(batch)
         if not self.bootstrap_truncated:
-            return rewards_BT, values_BT, None
-        assert batch.final_values_B is not None
-        final_B = batch.final_values_B.double()
-        return rewards_BT, values_BT, final_B.where(batch.truncated_B, torch.zeros_like(final_B))
+            return rewards_ET, values_ET, None
+        assert batch.final_values_E is not None
+        final_E = batch.final_values_E.double()
+        return rewards_ET, values_ET, final_E.where(batch.truncated_E, torch.zeros_like(final_E))
 
     def weights(self, batch: Batch) -> Tensor:
-        return reduce.tokens_of_batch(batch.mask_BT)
+        return reduce.tokens_of_batch(batch.mask_ET)
 
-    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        assert batch.old_logprobs_BT is not None
-        assert batch.advantages_BT is not None
+    def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        assert batch.old_logprobs_ET is not None
+        assert batch.advantages_ET is not None
         if self.form == "kl":
             beta = batch.coefficients["old_kl"]
-            return kl_penalised_surrogate(logprobs_BT, batch.old_logprobs_BT, batch.advantages_BT, beta=beta), None
+            return kl_penalised_surrogate(logprobs_ET, batch.old_logprobs_ET, batch.advantages_ET, beta=beta), None
         return clipped_surrogate(
-            logprobs_BT,
-            batch.old_logprobs_BT,
-            batch.advantages_BT,
+            logprobs_ET,
+            batch.old_logprobs_ET,
+            batch.advantages_ET,
             eps_low=self.eps_low,
             eps_high=self.eps_high,
             dual_clip=self.dual_clip,
@@ -184,13 +184,13 @@ class PPO(PolicyMethod):
         )
 
     def critic_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.values_BT is not None
-        assert batch.targets_BT is not None
-        old_values_BT = batch.values_BT if self.value_clip is not None else None
+        assert outputs.values_ET is not None
+        assert batch.targets_ET is not None
+        old_values_ET = batch.values_ET if self.value_clip is not None else None
         return LossTerms(
-            value_loss(outputs.values_BT, batch.targets_BT, old_values_BT=old_values_BT, clip=self.value_clip)
+            value_loss(outputs.values_ET, batch.targets_ET, old_values_ET=old_values_ET, clip=self.value_clip)
         )
 
     def shared_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         policy, critic = self.terms(outputs, batch), self.critic_terms(outputs, batch)
-        return LossTerms(policy.loss + self.value_coef * critic.loss, policy.unclipped_BT)
+        return LossTerms(policy.loss + self.value_coef * critic.loss, policy.unclipped_ET)

@@ -66,38 +66,38 @@ class Reinforce(PolicyMethod):
         return CurrentPolicy(self.group_size)
 
     def advantages(self, batch: Batch) -> Tensor:
-        cost_BT = self.kl_cost(batch)
+        cost_ET = self.kl_cost(batch)
         if self.baseline in ("none", "whitened"):
-            rewards_BT = at_last_token(batch.rewards_B, batch.mask_BT) - cost_BT
-            advantages_BT = reward_to_go(rewards_BT, batch.mask_BT)
+            rewards_ET = at_last_token(batch.rewards_E, batch.mask_ET) - cost_ET
+            advantages_ET = reward_to_go(rewards_ET, batch.mask_ET)
             if self.baseline == "none":
-                return advantages_BT
+                return advantages_ET
             return whiten(
-                advantages_BT, batch.mask_BT, input_rounding=self.reward_rounding(batch).nan_to_num(nan=0.0).max()
+                advantages_ET, batch.mask_ET, input_rounding=self.reward_rounding(batch).nan_to_num(nan=0.0).max()
             )
-        rewards_B, rounding_B = batch.rewards_B - cost_BT.sum(dim=1), self.reward_rounding(batch)
+        rewards_E, rounding_E = batch.rewards_E - cost_ET.sum(dim=1), self.reward_rounding(batch)
         if self.baseline == "leave_one_out":
-            advantages_B = leave_one_out(rewards_B, batch.group_B, rounding_B=rounding_B)
+            advantages_E = leave_one_out(rewards_E, batch.group_E, rounding_E=rounding_E)
         else:
-            advantages_B = group_advantages(rewards_B, batch.group_B, std="none", rounding_B=rounding_B)
-        return advantages_B[:, None] * batch.mask_BT
+            advantages_E = group_advantages(rewards_E, batch.group_E, std="none", rounding_E=rounding_E)
+        return advantages_E[:, None] * batch.mask_ET
 
     def weights(self, batch: Batch) -> Tensor:
         if self.reduction == "sum":
-            return reduce.constant_length(batch.mask_BT, batch.group_B, 1)
+            return reduce.constant_length(batch.mask_ET, batch.group_E, 1)
         if self.reduction == "tokens_of_batch":
-            return reduce.tokens_of_batch(batch.mask_BT)
-        return reduce.per_sequence(batch.mask_BT, batch.group_B)
+            return reduce.tokens_of_batch(batch.mask_ET)
+        return reduce.per_sequence(batch.mask_ET, batch.group_E)
 
-    def surrogate(self, logprobs_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        assert batch.advantages_BT is not None
+    def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        assert batch.advantages_ET is not None
         if self.clip is None:
-            return policy_gradient(logprobs_BT, batch.advantages_BT), None
-        assert batch.old_logprobs_BT is not None
+            return policy_gradient(logprobs_ET, batch.advantages_ET), None
+        assert batch.old_logprobs_ET is not None
         return clipped_surrogate(
-            logprobs_BT,
-            batch.old_logprobs_BT,
-            batch.advantages_BT,
+            logprobs_ET,
+            batch.old_logprobs_ET,
+            batch.advantages_ET,
             eps_low=self.clip,
             eps_high=self.clip,
             dual_clip=self.dual_clip,

@@ -41,21 +41,21 @@ class RewardModel(Method):
         return Preferences()
 
     def advantages(self, batch: Batch) -> Tensor:
-        return batch.mask_BT.float()
+        return batch.mask_ET.float()
 
     def weights(self, batch: Batch) -> Tensor:
-        return reduce.groups_mean(ranked_groups(batch.rewards_B, batch.group_B))[batch.group_B]
+        return reduce.groups_mean(ranked_groups(batch.rewards_E, batch.group_E))[batch.group_E]
 
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group"),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.scores_BT is not None
-        scores_B = at_last(outputs.scores_BT, batch.mask_BT)
-        grades_B, group_B = batch.rewards_B, batch.group_B
-        loss_B = bradley_terry(scores_B, grades_B, group_B, margin=self.margin, noise=self.noise)
-        figures = {"score": scores_B.detach(), **pair_figures(scores_B.detach(), beats(grades_B, group_B))}
-        return LossTerms(loss_B, figures=figures)
+        assert outputs.scores_ET is not None
+        scores_E = at_last(outputs.scores_ET, batch.mask_ET)
+        grades_E, group_E = batch.rewards_E, batch.group_E
+        loss_E = bradley_terry(scores_E, grades_E, group_E, margin=self.margin, noise=self.noise)
+        figures = {"score": scores_E.detach(), **pair_figures(scores_E.detach(), beats(grades_E, group_E))}
+        return LossTerms(loss_E, figures=figures)
 
     @property
     def normalises_scores(self) -> bool:
@@ -92,15 +92,15 @@ class ProcessRewardModel(Method):
         return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        scores_BT, labels_BT = outputs.scores_BT, batch.step_rewards_BT
-        assert scores_BT is not None
-        assert labels_BT is not None
-        ends_BT = self._ends(batch)
-        right_BT = ((scores_BT.detach() > 0) == (labels_BT > 0.5)) & ends_BT
-        accuracy_B = right_BT.sum(dim=1) / ends_BT.sum(dim=1)
-        return LossTerms(step_loss(scores_BT, labels_BT), figures={"step_accuracy": accuracy_B})
+        scores_ET, labels_ET = outputs.scores_ET, batch.step_rewards_ET
+        assert scores_ET is not None
+        assert labels_ET is not None
+        ends_ET = self._ends(batch)
+        right_ET = ((scores_ET.detach() > 0) == (labels_ET > 0.5)) & ends_ET
+        accuracy_E = right_ET.sum(dim=1) / ends_ET.sum(dim=1)
+        return LossTerms(step_loss(scores_ET, labels_ET), figures={"step_accuracy": accuracy_E})
 
     @staticmethod
     def _ends(batch: Batch) -> Tensor:
-        assert batch.step_rewards_BT is not None
-        return ~batch.step_rewards_BT.isnan() & batch.mask_BT
+        assert batch.step_rewards_ET is not None
+        return ~batch.step_rewards_ET.isnan() & batch.mask_ET

@@ -69,13 +69,13 @@ class OnlineRFT(SFT):
         return CurrentPolicy(self.group_size)
 
     def advantages(self, batch: Batch) -> Tensor:
-        accepted_B = accepted(
-            batch.rewards_B,
-            batch.group_B,
-            batch.tokens_BT,
-            batch.mask_BT,
+        accepted_E = accepted(
+            batch.rewards_E,
+            batch.group_E,
+            batch.tokens_ET,
+            batch.mask_ET,
             threshold=self.threshold,
             at_most=self.at_most,
             unique=self.unique,
         )
-        return (accepted_B[:, None] & batch.mask_BT).float()
+        return (accepted_E[:, None] & batch.mask_ET).float()

@@ -31,19 +31,19 @@ class SFT(Method):
         return Demonstrations()
 
     def advantages(self, batch: Batch) -> Tensor:
-        return batch.mask_BT.float()
+        return batch.mask_ET.float()
 
     def weights(self, batch: Batch) -> Tensor:
-        assert batch.advantages_BT is not None
-        trained_BT = batch.mask_BT & (batch.advantages_BT != 0)
+        assert batch.advantages_ET is not None
+        trained_ET = batch.mask_ET & (batch.advantages_ET != 0)
         if self.reduction == "per_sequence":
-            return reduce.per_sequence(trained_BT, batch.group_B)
-        return reduce.tokens_of_batch(trained_BT)
+            return reduce.per_sequence(trained_ET, batch.group_E)
+        return reduce.tokens_of_batch(trained_ET)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("policy", self.terms),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.logprobs_BT is not None
-        assert batch.advantages_BT is not None
-        return LossTerms(policy_gradient(outputs.logprobs_BT, batch.advantages_BT))
+        assert outputs.logprobs_ET is not None
+        assert batch.advantages_ET is not None
+        return LossTerms(policy_gradient(outputs.logprobs_ET, batch.advantages_ET))

@@ -27,7 +27,7 @@ def microbatches(
     model: Model, batch: Batch, limits: MicrobatchLimits, atom: Literal["sequence", "group"] = "sequence"
 ) -> Iterator[list[PackedRow]]:
     """The rows of each micro-batch; none if the batch has no trained token."""
-    if not batch.mask_BT.any():
+    if not batch.mask_ET.any():
         return
     yield from plan_microbatches(
         batch,
@@ -43,17 +43,17 @@ def microbatches(
 def all_outputs(
     model: Model, batch: Batch, need: Need, temperature: float, limits: MicrobatchLimits, reference: Model | None = None
 ) -> Tensor:
-    """One of a model's outputs at every trained token of the batch, without gradient, [B, T], on the CPU."""
-    total_BT = torch.zeros(batch.tokens_BT.shape)
+    """One of a model's outputs at every trained token of the batch, without gradient, [E, T], on the CPU."""
+    total_ET = torch.zeros(batch.tokens_ET.shape)
     for rows in microbatches(model, batch, limits):
         outputs = model.outputs(batch, rows, temperature, frozenset({need}), reference)
-        part_BT = {
-            "logprobs": outputs.logprobs_BT,
-            "entropy": outputs.entropy_BT,
-            "exact_kl": outputs.kl_BT,
-            "values": outputs.values_BT,
-            "scores": outputs.scores_BT,
+        part_ET = {
+            "logprobs": outputs.logprobs_ET,
+            "entropy": outputs.entropy_ET,
+            "exact_kl": outputs.kl_ET,
+            "values": outputs.values_ET,
+            "scores": outputs.scores_ET,
         }[need]
-        assert part_BT is not None
-        total_BT += part_BT.cpu()
-    return total_BT
+        assert part_ET is not None
+        total_ET += part_ET.cpu()
+    return total_ET

@@ -61,7 +61,7 @@ class Model(ABC):
         needs: frozenset[Need],
         reference: Model | None = None,
     ) -> Outputs:
-        """The outputs in ``needs`` for the trained tokens of ``rows``: [B, T] on the model's device, 0 elsewhere.
+        """The outputs in ``needs`` for the trained tokens of ``rows``: [E, T] on the model's device, 0 elsewhere.
 
         Distributions are the sampling distributions, softmax(logits / temperature). ``reference`` is the π_ref of
         the exact KL. Raises ValueError if this kind of model lacks an output or the reference is missing.
@@ -135,6 +135,6 @@ def read_head(head: nn.Linear, hidden_NH: Tensor) -> Tensor:
 
 
 def scatter_to_batch(values_N: Tensor, packed: PackedBatch, batch: Batch) -> Tensor:
-    """Scatter the trained tokens' values into [B, T]; 0 elsewhere."""
-    empty_BT = torch.zeros(batch.tokens_BT.shape, dtype=values_N.dtype, device=values_N.device)
-    return empty_BT.index_put((packed.b_N, packed.t_N), values_N)
+    """Scatter the trained tokens' values into [E, T]; 0 elsewhere."""
+    empty_ET = torch.zeros(batch.tokens_ET.shape, dtype=values_N.dtype, device=values_N.device)
+    return empty_ET.index_put((packed.b_N, packed.t_N), values_N)

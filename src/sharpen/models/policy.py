@@ -90,16 +90,16 @@ class Policy(Model):
         packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last=False).to(self.device)
         with self.autocast():
             hidden_NH, selected = self._evaluate(packed, temperature, needs, reference)
-        logprobs_BT = entropy_BT = kl_BT = values_BT = None
+        logprobs_ET = entropy_ET = kl_ET = values_ET = None
         if selected is not None and needs & {"logprobs", "entropy"}:
-            entropy_BT = scatter_to_batch(selected.entropy_N, packed, batch)
+            entropy_ET = scatter_to_batch(selected.entropy_N, packed, batch)
         if selected is not None and "logprobs" in needs:
-            logprobs_BT = scatter_to_batch(selected.logprobs_N, packed, batch)
+            logprobs_ET = scatter_to_batch(selected.logprobs_N, packed, batch)
         if selected is not None and selected.kl_N is not None:
-            kl_BT = scatter_to_batch(selected.kl_N, packed, batch)
+            kl_ET = scatter_to_batch(selected.kl_N, packed, batch)
         if self.value_head is not None and "values" in needs:
-            values_BT = scatter_to_batch(read_head(self.value_head, hidden_NH), packed, batch)
-        return Outputs(logprobs_BT=logprobs_BT, entropy_BT=entropy_BT, kl_BT=kl_BT, values_BT=values_BT)
+            values_ET = scatter_to_batch(read_head(self.value_head, hidden_NH), packed, batch)
+        return Outputs(logprobs_ET=logprobs_ET, entropy_ET=entropy_ET, kl_ET=kl_ET, values_ET=values_ET)
 
     def _evaluate(
         self, packed: PackedBatch, temperature: float, needs: frozenset[Need], reference: Model | None

@@ -76,12 +76,12 @@ class Scorer(Model):
             raise ValueError(f"a scorer has only scores and values, not {', '.join(sorted(needs))}")
         packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
         hidden_PH = self._hidden(packed)
-        scores_BT = values_BT = None
+        scores_ET = values_ET = None
         if packed.place_N is not None:
-            scores_BT = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
+            scores_ET = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
         if "values" in needs:
-            values_BT = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
-        return Outputs(values_BT=values_BT, scores_BT=scores_BT)
+            values_ET = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
+        return Outputs(values_ET=values_ET, scores_ET=scores_ET)
 
     def _hidden(self, packed: PackedBatch) -> Tensor:
         with self.autocast():
@@ -162,16 +162,16 @@ def normalise_scores(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> 
 
     Returns m. Raises ValueError if no token of the batch is trained.
     """
-    hidden_BH = _last_hidden_states(scorer, batch, limits)
+    hidden_EH = _last_hidden_states(scorer, batch, limits)
     head = scorer.head
     weight_H = head.weight[0].double().cpu()
-    mean_H = hidden_BH.mean(dim=0)
+    mean_H = hidden_EH.mean(dim=0)
     mean = float(mean_H @ weight_H) + (0.0 if head.bias is None else head.bias.item())
     if head.bias is not None:
         head.bias.sub_(mean)
         return mean
-    centred_BH = hidden_BH - mean_H
-    covariance_HH = centred_BH.T @ centred_BH / len(hidden_BH)
+    centred_EH = hidden_EH - mean_H
+    covariance_HH = centred_EH.T @ centred_EH / len(hidden_EH)
     ridge = 0.01 * covariance_HH.diagonal().mean().item() or 1.0
     solved_H = torch.linalg.solve(covariance_HH + ridge * torch.eye(len(mean_H), dtype=torch.float64), mean_H)
     head.weight[0].sub_((mean / (mean_H @ solved_H) * solved_H).to(head.weight))
@@ -179,8 +179,8 @@ def normalise_scores(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> 
 
 
 def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> Tensor:
-    """Hidden states at the last trained token of each sequence that has one: [B, H], float64 on the CPU."""
-    if not batch.mask_BT.any():
+    """Hidden states at the last trained token of each sequence that has one: [E, H], float64 on the CPU."""
+    if not batch.mask_ET.any():
         raise ValueError("the batch has no trained token to normalise the scores on")
     last: list[Tensor] = []
     for rows in microbatches(scorer, batch, limits):

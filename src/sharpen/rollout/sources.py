@@ -159,21 +159,21 @@ class InitialPolicy(Source):
     def prepare(self, collector: Collector) -> list[Group]:
         groups = collector.collect(collector.all_prompts()[: self.prompts], self.group_size).groups
         batch = collate(groups)
-        accepted_B = accepted(
-            batch.rewards_B,
-            batch.group_B,
-            batch.tokens_BT,
-            batch.mask_BT,
+        accepted_E = accepted(
+            batch.rewards_E,
+            batch.group_E,
+            batch.tokens_ET,
+            batch.mask_ET,
             threshold=self.threshold,
             at_most=self.at_most,
             unique=self.unique,
         )
         sampled = [(group.prompt, completion) for group in groups for completion in group.completions]
-        kept = [Group(prompt, (c,)) for (prompt, c), keep in zip(sampled, accepted_B.tolist(), strict=True) if keep]
+        kept = [Group(prompt, (c,)) for (prompt, c), keep in zip(sampled, accepted_E.tolist(), strict=True) if keep]
         if not kept:
             raise RewardError(
                 f"none of the {len(sampled)} completions of the initial policy has a reward of {self.threshold:g} or "
-                f"more (the best has {max(batch.rewards_B.nan_to_num(-torch.inf).tolist()):g}), so there is nothing to "
+                f"more (the best has {max(batch.rewards_E.nan_to_num(-torch.inf).tolist()):g}), so there is nothing to "
                 "imitate: lower method.threshold, or sample more completions with method.group_size"
             )
         collector.keep(kept)
@@ -188,15 +188,15 @@ def _has_spread(group: Group, of: Differing) -> bool:
     if of == "total":
         return not bool(
             zero_spread(
-                batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+                batch.rewards_E, batch.group_E, rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
             ).all()
         )
-    rewards_NK = batch.rewards_B[:, None]
+    rewards_NK = batch.rewards_E[:, None]
     if of == "steps":
-        if batch.step_rewards_BT is None:
+        if batch.step_rewards_ET is None:
             return False
-        rewards_NK = batch.step_rewards_BT[~batch.step_rewards_BT.isnan()][:, None]
-    elif of == "parts" and batch.rewards_BK is not None:
-        rewards_NK = batch.rewards_BK
+        rewards_NK = batch.step_rewards_ET[~batch.step_rewards_ET.isnan()][:, None]
+    elif of == "parts" and batch.rewards_EK is not None:
+        rewards_NK = batch.rewards_EK
     together_N = torch.zeros(len(rewards_NK), dtype=torch.long)
     return not all(bool(zero_spread(rewards_N, together_N).all()) for rewards_N in rewards_NK.unbind(1))

@@ -30,30 +30,30 @@ class Annotator:
     limits: MicrobatchLimits
 
     def annotate(
-        self, batch: Batch, wanted: frozenset[Annotation], groups: Sequence[Group], has_gradient_B: Tensor | None = None
+        self, batch: Batch, wanted: frozenset[Annotation], groups: Sequence[Group], has_gradient_E: Tensor | None = None
     ) -> Batch:
         """The batch, made of ``groups``, with the annotations in ``wanted`` that it does not have yet.
 
-        With ``has_gradient_B``, the policy's log-probabilities are computed for those sequences only.
+        With ``has_gradient_E``, the policy's log-probabilities are computed for those sequences only.
         """
-        if "old_logprobs" in wanted and batch.old_logprobs_BT is None:
-            selected = torch.arange(len(batch)) if has_gradient_B is None else has_gradient_B.nonzero().squeeze(1)
-            old_BT = torch.zeros(batch.tokens_BT.shape)
+        if "old_logprobs" in wanted and batch.old_logprobs_ET is None:
+            selected = torch.arange(len(batch)) if has_gradient_E is None else has_gradient_E.nonzero().squeeze(1)
+            old_ET = torch.zeros(batch.tokens_ET.shape)
             if len(selected):
-                old_BT[selected] = self._compute(batch.select(selected), "logprobs", "policy")
-            batch = replace(batch, old_logprobs_BT=old_BT)
-        if "ref_logprobs" in wanted and batch.ref_logprobs_BT is None:
+                old_ET[selected] = self._compute(batch.select(selected), "logprobs", "policy")
+            batch = replace(batch, old_logprobs_ET=old_ET)
+        if "ref_logprobs" in wanted and batch.ref_logprobs_ET is None:
             assert self.reference is not None
-            ref_BT = self.reference.logprobs(groups, batch, self.temperature, self.limits)
-            batch = replace(batch, ref_logprobs_BT=finite(ref_BT, "reference's log-probabilities"))
-        if "kl" in wanted and batch.kl_BT is None:
+            ref_ET = self.reference.logprobs(groups, batch, self.temperature, self.limits)
+            batch = replace(batch, ref_logprobs_ET=finite(ref_ET, "reference's log-probabilities"))
+        if "kl" in wanted and batch.kl_ET is None:
             assert self.reference is not None
-            kl_BT = self._compute(batch, "exact_kl", "policy", self.reference.policy)
-            batch = replace(batch, kl_BT=kl_BT)
-        if "final_values" in wanted and batch.final_values_B is None:
+            kl_ET = self._compute(batch, "exact_kl", "policy", self.reference.policy)
+            batch = replace(batch, kl_ET=kl_ET)
+        if "final_values" in wanted and batch.final_values_E is None:
             batch = self._with_final_values(batch)
-        if "values" in wanted and batch.values_BT is None:
-            batch = replace(batch, values_BT=self._compute(batch, "values", self._critic))
+        if "values" in wanted and batch.values_ET is None:
+            batch = replace(batch, values_ET=self._compute(batch, "values", self._critic))
         return batch
 
     @property
@@ -63,24 +63,24 @@ class Annotator:
 
     def _with_final_values(self, batch: Batch) -> Batch:
         """Adds the values before each token, and the final values of truncated completions."""
-        assert batch.lengths_B is not None
-        T = batch.tokens_BT.shape[1]
-        continued_B = batch.truncated_B & batch.mask_BT.any(dim=1)
+        assert batch.lengths_E is not None
+        T = batch.tokens_ET.shape[1]
+        continued_E = batch.truncated_E & batch.mask_ET.any(dim=1)
         # The value after a completion is the value before one more token, whatever that token is.
-        next_BT = (torch.arange(T + 1) == batch.lengths_B[:, None]) & continued_B[:, None]
+        next_ET = (torch.arange(T + 1) == batch.lengths_E[:, None]) & continued_E[:, None]
         longer = replace(
-            batch, tokens_BT=F.pad(batch.tokens_BT, (0, 1)), mask_BT=F.pad(batch.mask_BT, (0, 1)) | next_BT
+            batch, tokens_ET=F.pad(batch.tokens_ET, (0, 1)), mask_ET=F.pad(batch.mask_ET, (0, 1)) | next_ET
         )
-        values_BT = self._compute(longer, "values", self._critic)
+        values_ET = self._compute(longer, "values", self._critic)
         return replace(
             batch,
-            values_BT=values_BT[:, :T].masked_fill(~batch.mask_BT, 0.0),
-            final_values_B=values_BT.masked_fill(~next_BT, 0.0).sum(dim=1),
+            values_ET=values_ET[:, :T].masked_fill(~batch.mask_ET, 0.0),
+            final_values_E=values_ET.masked_fill(~next_ET, 0.0).sum(dim=1),
         )
 
     def _compute(self, batch: Batch, need: Need, role: Role, reference: Model | None = None) -> Tensor:
-        outputs_BT = all_outputs(self.models[role], batch, need, self.temperature, self.limits, reference)
-        return finite(outputs_BT, f"{role}'s {_NAMES[need]}")
+        outputs_ET = all_outputs(self.models[role], batch, need, self.temperature, self.limits, reference)
+        return finite(outputs_ET, f"{role}'s {_NAMES[need]}")
 
 
 _NAMES: dict[Need, str] = {

@@ -24,7 +24,7 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     objective = method.objectives()[0]
     batch = collate(groups)
     batch = annotator.annotate(batch, objective.annotations, groups)
-    batch = replace(batch, advantages_BT=method.advantages(batch).float())
+    batch = replace(batch, advantages_ET=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     parts = forward_microbatches(
@@ -37,12 +37,12 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     )
     for part, _, terms, _ in parts:
         assert part.weights is not None
-        loss_B = (
+        loss_E = (
             (part.weights * terms.loss).flatten(1).sum(dim=1) if terms.loss.dim() > 1 else part.weights * terms.loss
         )
-        np.add.at(loss_P, part.group_B.cpu().numpy(), len(groups) * loss_B.double().cpu().numpy())
-        for name, figure_B in terms.figures.items():
-            figures.setdefault(name, []).append((part.group_B.cpu(), figure_B.double().cpu()))
+        np.add.at(loss_P, part.group_E.cpu().numpy(), len(groups) * loss_E.double().cpu().numpy())
+        for name, figure_E in terms.figures.items():
+            figures.setdefault(name, []).append((part.group_E.cpu(), figure_E.double().cpu()))
     if not np.isfinite(loss_P).all():
         raise NonFiniteError(f"the {objective.model}'s loss on held-out rows is {loss_P.mean():g}")
     return {

@@ -85,10 +85,10 @@ class Learner:
         """``kl_old``, KL(π_old ‖ π) after the updates on ``batch``, if a coefficient is adapted to it."""
         if all(coefficient.measured_by != "kl_old" for coefficient in self.coefficients.values()):
             return {}
-        after = self.annotator.annotate(replace(batch, old_logprobs_BT=None), frozenset({"old_logprobs"}), [])
-        assert batch.old_logprobs_BT is not None
-        assert after.old_logprobs_BT is not None
-        kl_N = k3(batch.old_logprobs_BT, after.old_logprobs_BT)[batch.mask_BT]
+        after = self.annotator.annotate(replace(batch, old_logprobs_ET=None), frozenset({"old_logprobs"}), [])
+        assert batch.old_logprobs_ET is not None
+        assert after.old_logprobs_ET is not None
+        kl_N = k3(batch.old_logprobs_ET, after.old_logprobs_ET)[batch.mask_ET]
         return {"kl_old": kl_N.double().mean().item()} if len(kl_N) else {}
 
     def adapt_coefficients(self, metrics: Metrics, samples: int) -> None:
@@ -123,22 +123,22 @@ class Learner:
         coefficients = {name: c.at(step, self.coefficient_values[name]) for name, c in self.coefficients.items()}
         batch = replace(batch, coefficients=coefficients)
         batch = self.annotator.annotate(batch, method.annotations, groups)
-        targets_BT = method.targets(batch)
+        targets_ET = method.targets(batch)
         batch = replace(
             batch,
-            advantages_BT=method.advantages(batch).float(),
-            targets_BT=None if targets_BT is None else targets_BT.float(),
-            mask_BT=method.loss_mask(batch),
+            advantages_ET=method.advantages(batch).float(),
+            targets_ET=None if targets_ET is None else targets_ET.float(),
+            mask_ET=method.loss_mask(batch),
         )
         wanted = frozenset[Annotation]().union(*(o.annotations for o in self.objectives))
         if method.passes_and_minibatches == (1, 1):
             # During the only update of a rollout, the policy is still the one that sampled.
             wanted -= {"old_logprobs"}
-        assert batch.advantages_BT is not None
-        finite(batch.advantages_BT, "advantages, computed from the rewards,")
+        assert batch.advantages_ET is not None
+        finite(batch.advantages_ET, "advantages, computed from the rewards,")
         every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.annotations)
-        has_gradient_B = batch.advantages_BT.ne(0).any(dim=1) | every
-        return self.annotator.annotate(batch, wanted, groups, has_gradient_B)
+        has_gradient_E = batch.advantages_ET.ne(0).any(dim=1) | every
+        return self.annotator.annotate(batch, wanted, groups, has_gradient_E)
 
     def _minibatches(self, batch: Batch) -> list[Batch]:
         """The batch of each optimizer step: split by prompts, in the same order in every pass."""
@@ -146,7 +146,7 @@ class Learner:
         if count == 1:
             return [batch] * passes
         split = torch.arange(len(batch.prompts)).tensor_split(count)
-        parts = [batch.select(torch.isin(batch.group_B, groups).nonzero().squeeze(1)) for groups in split]
+        parts = [batch.select(torch.isin(batch.group_E, groups).nonzero().squeeze(1)) for groups in split]
         return [part for part in parts if len(part)] * passes
 
     def _update(self, objective: Objective, minibatch: Batch, rate: float, observe: Observer) -> Updated:

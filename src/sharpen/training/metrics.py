@@ -33,38 +33,38 @@ class TokenStats:
         During the ``first_update`` after a rollout the weights are those that sampled, and the policy's ratio to itself
         is 1 up to rounding. ``ratio/noise`` measures that rounding, and that between rollout and trainer.
         """
-        mask = batch.mask_BT
+        mask = batch.mask_ET
 
-        def keep(name: str, value_BT: Tensor) -> None:
-            self._values.setdefault(name, []).append(value_BT.detach()[mask].double().cpu())
+        def keep(name: str, value_ET: Tensor) -> None:
+            self._values.setdefault(name, []).append(value_ET.detach()[mask].double().cpu())
 
-        if outputs.logprobs_BT is not None:
-            keep("logprob", outputs.logprobs_BT)
-            if batch.old_logprobs_BT is not None:
-                log_ratio_BT = log_ratio(outputs.logprobs_BT.detach(), batch.old_logprobs_BT) * mask
-                keep("ratio", ratio(log_ratio_BT))
+        if outputs.logprobs_ET is not None:
+            keep("logprob", outputs.logprobs_ET)
+            if batch.old_logprobs_ET is not None:
+                log_ratio_ET = log_ratio(outputs.logprobs_ET.detach(), batch.old_logprobs_ET) * mask
+                keep("ratio", ratio(log_ratio_ET))
                 if first_update:
-                    self._add("noise/trainer", _log_sequence_ratio(log_ratio_BT, mask).abs())
-                if batch.advantages_BT is not None:
-                    keep("advantage", batch.advantages_BT)
-                if batch.sample_logprobs_BT is not None:
-                    mismatch_BT = (batch.old_logprobs_BT - batch.sample_logprobs_BT) * mask
-                    keep("mismatch", mismatch_BT.abs())
-                    self._add("noise/rollout", _log_sequence_ratio(mismatch_BT, mask).abs())
-            if batch.ref_logprobs_BT is not None:
-                keep("kl", k3(outputs.logprobs_BT, batch.ref_logprobs_BT))
-        exact_BT = outputs.kl_BT if outputs.kl_BT is not None else batch.kl_BT
-        if exact_BT is not None:
-            keep("kl", exact_BT)
-        if outputs.entropy_BT is not None:
-            keep("entropy", outputs.entropy_BT)
-        if outputs.values_BT is not None and batch.targets_BT is not None:
-            keep("value", outputs.values_BT)
-            keep("target", batch.targets_BT)
-        if terms.unclipped_BT is not None:
-            keep("clipped", ~terms.unclipped_BT)
-        for name, figure_B in terms.figures.items():
-            self._add(f"figure/{name}", figure_B[~figure_B.isnan()])
+                    self._add("noise/trainer", _log_sequence_ratio(log_ratio_ET, mask).abs())
+                if batch.advantages_ET is not None:
+                    keep("advantage", batch.advantages_ET)
+                if batch.sample_logprobs_ET is not None:
+                    mismatch_ET = (batch.old_logprobs_ET - batch.sample_logprobs_ET) * mask
+                    keep("mismatch", mismatch_ET.abs())
+                    self._add("noise/rollout", _log_sequence_ratio(mismatch_ET, mask).abs())
+            if batch.ref_logprobs_ET is not None:
+                keep("kl", k3(outputs.logprobs_ET, batch.ref_logprobs_ET))
+        exact_ET = outputs.kl_ET if outputs.kl_ET is not None else batch.kl_ET
+        if exact_ET is not None:
+            keep("kl", exact_ET)
+        if outputs.entropy_ET is not None:
+            keep("entropy", outputs.entropy_ET)
+        if outputs.values_ET is not None and batch.targets_ET is not None:
+            keep("value", outputs.values_ET)
+            keep("target", batch.targets_ET)
+        if terms.unclipped_ET is not None:
+            keep("clipped", ~terms.unclipped_ET)
+        for name, figure_E in terms.figures.items():
+            self._add(f"figure/{name}", figure_E[~figure_E.isnan()])
 
     def _add(self, name: str, values: Tensor) -> None:
         self._values.setdefault(name, []).append(values.detach().double().cpu())
@@ -132,10 +132,10 @@ def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
     }
 
 
-def _log_sequence_ratio(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def _log_sequence_ratio(log_ratio_ET: Tensor, mask_ET: Tensor) -> Tensor:
     """The log of GSPO's ratio, the mean over each sequence's tokens, of the sequences that have any."""
-    lengths_B = mask_BT.sum(dim=1)
-    return (log_ratio_BT.sum(dim=1) / lengths_B)[lengths_B > 0]
+    lengths_E = mask_ET.sum(dim=1)
+    return (log_ratio_ET.sum(dim=1) / lengths_E)[lengths_E > 0]
 
 
 def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
@@ -150,12 +150,12 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
     scores = [s for group in groups for s in group.scores]
     if not scores:
         return result
-    rewards = batch.rewards_B[~batch.rewards_B.isnan()]
+    rewards = batch.rewards_E[~batch.rewards_E.isnan()]
     if len(rewards):
         result["reward/mean"] = rewards.mean().item()
         result["reward/std"] = rewards.std(correction=0).item()
         flat = zero_spread(
-            batch.rewards_B, batch.group_B, rounding_of_sum(batch.rewards_B, batch.rewards_BK, batch.reward_weights)
+            batch.rewards_E, batch.group_E, rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
         )
         result["groups/zero_spread"] = flat.double().mean().item()
     result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)

@@ -28,23 +28,23 @@ class Reference:
         return self.kl.reference != "fixed"
 
     def logprobs(self, groups: Sequence[Group], batch: Batch, temperature: float, limits: MicrobatchLimits) -> Tensor:
-        """log π_ref of every trained token of the batch, collated from ``groups``: [B, T], on the CPU."""
+        """log π_ref of every trained token of the batch, collated from ``groups``: [E, T], on the CPU."""
         completions = [c for group in groups for c in group.completions]
         # Data rows recur as the same objects; sampled completions never do.
         cached = not self.moves and all(c.draw_id is None for c in completions)
         known = [cached and id(c) in self._cache for c in completions]
-        result_BT = torch.zeros(batch.tokens_BT.shape)
-        fresh_B = ~torch.tensor(known)
-        if fresh_B.any():
-            part = batch.select(fresh_B.nonzero().squeeze(1))
-            result_BT[fresh_B] = all_outputs(self.policy, part, "logprobs", temperature, limits)
+        result_ET = torch.zeros(batch.tokens_ET.shape)
+        fresh_E = ~torch.tensor(known)
+        if fresh_E.any():
+            part = batch.select(fresh_E.nonzero().squeeze(1))
+            result_ET[fresh_E] = all_outputs(self.policy, part, "logprobs", temperature, limits)
         for b, completion in enumerate(completions):
             length = len(completion.token_ids)
             if known[b]:
-                result_BT[b, :length] = self._cache[id(completion)][1]
+                result_ET[b, :length] = self._cache[id(completion)][1]
             elif cached:
-                self._cache[id(completion)] = (completion, result_BT[b, :length].clone())
-        return result_BT
+                self._cache[id(completion)] = (completion, result_ET[b, :length].clone())
+        return result_ET
 
     def move(self, step: int) -> None:
         """Reset or average after ``step``, as the settings say."""

@@ -76,14 +76,14 @@ def forward_microbatches(
     """Each micro-batch of a step, with the model's outputs, its loss terms, and the number of tokens computed."""
     batch = with_gradient(objective, batch)
     for rows in microbatches(model, batch, limits, objective.atom):
-        index_B = torch.tensor([b for row in rows for b in row.sequences])
+        index_E = torch.tensor([b for row in rows for b in row.sequences])
         # Copy everything to the device before the forward pass is queued; a later copy would wait for it.
-        part, on_device_B = batch.select(index_B).to(model.device), index_B.to(model.device)
-        outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), on_device_B)
-        if "old_logprobs" in objective.annotations and part.old_logprobs_BT is None:
+        part, on_device_E = batch.select(index_E).to(model.device), index_E.to(model.device)
+        outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), on_device_E)
+        if "old_logprobs" in objective.annotations and part.old_logprobs_ET is None:
             # With one update per rollout, the policy is still the one that sampled.
-            assert outputs.logprobs_BT is not None
-            part = replace(part, old_logprobs_BT=outputs.logprobs_BT.detach())
+            assert outputs.logprobs_ET is not None
+            part = replace(part, old_logprobs_ET=outputs.logprobs_ET.detach())
         yield part, outputs, objective.terms(outputs, part), sum(row.tokens for row in rows)
 
 
@@ -91,8 +91,8 @@ def with_gradient(objective: Objective, batch: Batch) -> Batch:
     """The sequences that can have a gradient."""
     if objective.without_advantage:
         return batch
-    assert batch.advantages_BT is not None
-    return batch.select(batch.advantages_BT.ne(0).any(dim=1).nonzero().squeeze(1))
+    assert batch.advantages_ET is not None
+    return batch.select(batch.advantages_ET.ne(0).any(dim=1).nonzero().squeeze(1))
 
 
 def optimizer_step(
@@ -132,14 +132,14 @@ def optimizer_step(
     return Updated(loss, norm.item(), applied=True, tokens=tokens)
 
 
-def _selected(outputs: Outputs, index_B: Tensor) -> Outputs:
-    def of(tensor_BT: Tensor | None) -> Tensor | None:
-        return None if tensor_BT is None else tensor_BT[index_B]
+def _selected(outputs: Outputs, index_E: Tensor) -> Outputs:
+    def of(tensor_ET: Tensor | None) -> Tensor | None:
+        return None if tensor_ET is None else tensor_ET[index_E]
 
     return Outputs(
-        of(outputs.logprobs_BT),
-        of(outputs.entropy_BT),
-        of(outputs.kl_BT),
-        of(outputs.values_BT),
-        of(outputs.scores_BT),
+        of(outputs.logprobs_ET),
+        of(outputs.entropy_ET),
+        of(outputs.kl_ET),
+        of(outputs.values_ET),
+        of(outputs.scores_ET),
     )

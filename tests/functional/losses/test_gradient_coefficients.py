@@ -34,8 +34,8 @@ def tokens(seed, sequences=6, length=7, constant_advantage=False):
     return columns[0].clone().requires_grad_(), *columns[1:]
 
 
-def coefficients(loss_BT, logprobs_BT):
-    (gradient,) = torch.autograd.grad(loss_BT.sum(), logprobs_BT)
+def coefficients(loss_ET, logprobs_ET):
+    (gradient,) = torch.autograd.grad(loss_ET.sum(), logprobs_ET)
     return (-gradient).flatten().tolist()
 
 

@@ -98,9 +98,9 @@ def test_rankings_against_the_plain_loop(options):
         weights = [rng.gauss(0, 1) for _ in range(5)]
 
         fast_scores = tensor(scores).requires_grad_()
-        group_B = torch.tensor(groups)
-        terms = bradley_terry(fast_scores, tensor(grades), group_B, **options)
-        (terms * tensor(weights)[group_B]).sum().backward()
+        group_E = torch.tensor(groups)
+        terms = bradley_terry(fast_scores, tensor(grades), group_E, **options)
+        (terms * tensor(weights)[group_E]).sum().backward()
 
         (leaves,) = scalars.leaves([scores])
         total, ranked = torch.tensor(0.0, dtype=torch.float64), []
@@ -108,12 +108,12 @@ def test_rankings_against_the_plain_loop(options):
             members = [i for i in range(len(groups)) if groups[i] == group]
             loss = oracle.ranking([leaves[i] for i in members], [grades[i] for i in members], **options)
             ranked.append(loss is not None)
-            found = terms[group_B == group].sum().item()
+            found = terms[group_E == group].sum().item()
             assert found == pytest.approx(loss.item() if loss is not None else 0.0, rel=1e-6)
             total = total + (weights[group] * loss if loss is not None else 0.0)
         expected = scalars.gradient(total, [leaves])[0]
         assert fast_scores.grad.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-12)
-        assert ranked_groups(tensor(grades), group_B).tolist() == ranked
+        assert ranked_groups(tensor(grades), group_E).tolist() == ranked
 
 
 def test_a_ranking_of_three_by_hand():

@@ -162,10 +162,10 @@ def test_up_to_the_bound_every_bit_is_as_without_it(dtype):
             return -(rho * a).minimum(rho.clamp(0.8, 1.2) * a)
 
         def plain_sequence(lp, old, a=advantages, m=mask):
-            mean_B = (lp - old).where(m, torch.zeros_like(lp)).sum(dim=1) / m.sum(dim=1).clamp(min=1)
-            a_B = a.where(m, torch.zeros_like(a)).sum(dim=1) / m.sum(dim=1).clamp(min=1)
-            s_B = mean_B.exp()
-            return -(s_B * a_B).minimum(s_B.clamp(0.8, 1.2) * a_B)[:, None] * m
+            mean_E = (lp - old).where(m, torch.zeros_like(lp)).sum(dim=1) / m.sum(dim=1).clamp(min=1)
+            a_E = a.where(m, torch.zeros_like(a)).sum(dim=1) / m.sum(dim=1).clamp(min=1)
+            s_E = mean_E.exp()
+            return -(s_E * a_E).minimum(s_E.clamp(0.8, 1.2) * a_E)[:, None] * m
 
         pairs = [
             (kl.k1, lambda lp, ref: lp - ref),
@@ -240,15 +240,15 @@ def test_one_token_does_not_end_a_run(name, far):
     model = tiny_policy()
     batch = ragged_batch(model.config.vocab_size)
     with torch.no_grad():
-        now_BT = torch.stack(own_logprobs(model.model, batch, 1.0)).masked_fill(~batch.mask_BT, 0.0)
-    token = tuple(batch.mask_BT.nonzero()[3].tolist())
-    away_BT = torch.zeros_like(now_BT)
-    away_BT[token] = far
+        now_ET = torch.stack(own_logprobs(model.model, batch, 1.0)).masked_fill(~batch.mask_ET, 0.0)
+    token = tuple(batch.mask_ET.nonzero()[3].tolist())
+    away_ET = torch.zeros_like(now_ET)
+    away_ET[token] = far
     batch = replace(
         batch,
-        ref_logprobs_BT=now_BT + away_BT,
-        old_logprobs_BT=now_BT if method.beta else now_BT - away_BT,
-        advantages_BT=(away_BT * 0 if method.beta else -(away_BT > 0).float()),
+        ref_logprobs_ET=now_ET + away_ET,
+        old_logprobs_ET=now_ET if method.beta else now_ET - away_ET,
+        advantages_ET=(away_ET * 0 if method.beta else -(away_ET > 0).float()),
         coefficients={"beta": method.beta, "old_kl": 1.0},
     )
     stats = TokenStats()
@@ -264,25 +264,25 @@ def test_one_token_does_not_end_a_run(name, far):
     assert all(math.isfinite(value) for value in stats.metrics().values())
     with torch.no_grad():
         after = torch.stack(own_logprobs(model.model, batch, 1.0))[token]
-    assert (after > now_BT[token]) == (method.beta > 0)
-    assert after != now_BT[token]
+    assert (after > now_ET[token]) == (method.beta > 0)
+    assert after != now_ET[token]
 
 
 def test_the_figures_of_a_step_stay_finite():
     now = torch.tensor([[-1.0, -900.0]])
     batch = Batch(
         prompts=(torch.tensor([1]),),
-        group_B=torch.tensor([0]),
-        tokens_BT=torch.zeros(1, 2, dtype=torch.long),
-        mask_BT=torch.ones(1, 2, dtype=torch.bool),
-        rewards_B=torch.zeros(1),
-        truncated_B=torch.zeros(1, dtype=torch.bool),
+        group_E=torch.tensor([0]),
+        tokens_ET=torch.zeros(1, 2, dtype=torch.long),
+        mask_ET=torch.ones(1, 2, dtype=torch.bool),
+        rewards_E=torch.zeros(1),
+        truncated_E=torch.zeros(1, dtype=torch.bool),
         completion_limit=2,
-        old_logprobs_BT=now - 500.0,
-        ref_logprobs_BT=torch.tensor([[-1.0, 0.0]]),
+        old_logprobs_ET=now - 500.0,
+        ref_logprobs_ET=torch.tensor([[-1.0, 0.0]]),
     )
     stats = TokenStats()
-    stats.add(batch, Outputs(logprobs_BT=now), LossTerms(now))
+    stats.add(batch, Outputs(logprobs_ET=now), LossTerms(now))
     found = stats.metrics()
     assert found["ratio/mean"] == pytest.approx(math.exp(20) * 481)
     assert found["kl"] == pytest.approx((math.exp(20) * 881 - 901) / 2)

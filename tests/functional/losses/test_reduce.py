@@ -8,13 +8,13 @@ from sharpen.functional.losses import reduce
 LENGTH = 16
 
 
-def fast(name, mask_BT, group_B, **options):
+def fast(name, mask_ET, group_E, **options):
     """One call for the four functions, whose arguments differ."""
     if name == "tokens_of_batch":
-        return reduce.tokens_of_batch(mask_BT, **options)
+        return reduce.tokens_of_batch(mask_ET, **options)
     if name == "constant_length":
-        return reduce.constant_length(mask_BT, group_B, LENGTH, **options)
-    return getattr(reduce, name)(mask_BT, group_B, **options)
+        return reduce.constant_length(mask_ET, group_E, LENGTH, **options)
+    return getattr(reduce, name)(mask_ET, group_E, **options)
 
 
 def slow(name):

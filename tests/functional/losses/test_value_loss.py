@@ -24,7 +24,7 @@ def test_value_and_gradient_against_the_plain_loop(clip):
         batch = ragged(seed)
 
         def fast(values, old, targets, adv, mask):
-            return value_loss(values, targets, old_values_BT=None if clip is None else old, clip=clip)
+            return value_loss(values, targets, old_values_ET=None if clip is None else old, clip=clip)
 
         assert_same_terms(
             batch, batch.policy, fast, lambda v, old, targets, adv, mask: slow(v, targets, old, clip), seed=seed
@@ -45,13 +45,13 @@ CORNERS = [
 def test_the_clip_by_hand(value, old, target, loss, gradient):
     values, old, targets = (torch.tensor([[x]], dtype=torch.float64) for x in (value, old, target))
     values.requires_grad_()
-    found = value_loss(values, targets, old_values_BT=old, clip=0.5)
+    found = value_loss(values, targets, old_values_ET=old, clip=0.5)
     found.sum().backward()
     assert found.item() == pytest.approx(loss)
     assert values.grad.item() == pytest.approx(gradient)
 
 
-@pytest.mark.parametrize("options", [{"clip": 0.2}, {"old_values_BT": torch.ones(1, 1)}])
+@pytest.mark.parametrize("options", [{"clip": 0.2}, {"old_values_ET": torch.ones(1, 1)}])
 def test_half_of_the_clip_is_refused(options):
     with pytest.raises(ValueError, match="both"):
         value_loss(torch.ones(1, 1), torch.ones(1, 1), **options)

@@ -58,7 +58,7 @@ def test_the_same_completions_leave_no_advantage_whatever_else_is_scored(
     mixed = written(POLICY, [TEXTS[0], TEXTS[1], TEXTS[0]])
     scored = [g.scored(s) for g, s in zip([*groups, mixed], reward.score([*groups, mixed]), strict=True)]
     batch = collate(scored)
-    found = group_advantages(batch.rewards_B, batch.group_B).view(-1, 3).tolist()
+    found = group_advantages(batch.rewards_E, batch.group_E).view(-1, 3).tolist()
     assert found[:-1] == [[0.0] * 3] * 6
     assert found[-1][0] == found[-1][2] == pytest.approx(-found[-1][1] / 2)
 

@@ -14,23 +14,23 @@ from torch import Tensor
 from sharpen.functional.losses.ratio import BOUND_NATS, log_ratio, ratio, ratio_less_1
 
 
-def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+def k1(logprobs_ET: Tensor, ref_logprobs_ET: Tensor) -> Tensor:
     r"""Unbiased, with high variance; negative for some tokens.
 
     .. math:: k_1 = -\log r = \log π - \log π_{ref}
     """
-    return log_ratio(logprobs_BT, ref_logprobs_BT)
+    return log_ratio(logprobs_ET, ref_logprobs_ET)
 
 
-def k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+def k2(logprobs_ET: Tensor, ref_logprobs_ET: Tensor) -> Tensor:
     r"""Biased, with low variance; never negative. As a penalty it adds β log r to the gradient coefficient.
 
     .. math:: k_2 = \tfrac12 (\log r)^2
     """
-    return 0.5 * log_ratio(ref_logprobs_BT, logprobs_BT).square()
+    return 0.5 * log_ratio(ref_logprobs_ET, logprobs_ET).square()
 
 
-def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+def k3(logprobs_ET: Tensor, ref_logprobs_ET: Tensor) -> Tensor:
     r"""Schulman's k3, the estimator of GRPO (DeepSeekMath, arXiv 2402.03300, eq. 4).
 
     .. math:: k_3 = r - \log r - 1, \quad r = π_{ref} / π
@@ -39,11 +39,11 @@ def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     penalty it adds β(r − 1) to the policy's. From log r = 20 on r is e²⁰ (log r − 19), and its part of the
     coefficient e²⁰.
     """
-    log_r_BT = log_ratio(ref_logprobs_BT, logprobs_BT)
-    return ratio_less_1(log_r_BT) - log_r_BT
+    log_r_ET = log_ratio(ref_logprobs_ET, logprobs_ET)
+    return ratio_less_1(log_r_ET) - log_r_ET
 
 
-def weighted_k3(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+def weighted_k3(logprobs_ET: Tensor, old_logprobs_ET: Tensor, ref_logprobs_ET: Tensor) -> Tensor:
     r"""k3 corrected for tokens sampled from π_old (DeepSeek-V3.2, arXiv 2512.02556).
 
     .. math:: \rho\, k_3, \quad \rho = π / π_{old}
@@ -52,9 +52,9 @@ def weighted_k3(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: T
     that of KL(π ‖ π_ref): as a penalty it adds βρ log r to the policy's coefficient. From log r = 20 on it is computed
     as π_ref/π_old − ρ (log r + 1), which has the same value and that gradient, although the first part is bounded.
     """
-    ratio_BT, log_r_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT)), log_ratio(ref_logprobs_BT, logprobs_BT)
-    far_BT = ratio(log_ratio(ref_logprobs_BT, old_logprobs_BT)) - ratio_BT * (log_r_BT + 1.0)
-    return torch.where(log_r_BT > BOUND_NATS, far_BT, ratio_BT * (ratio_less_1(log_r_BT) - log_r_BT))
+    ratio_ET, log_r_ET = ratio(log_ratio(logprobs_ET, old_logprobs_ET)), log_ratio(ref_logprobs_ET, logprobs_ET)
+    far_ET = ratio(log_ratio(ref_logprobs_ET, old_logprobs_ET)) - ratio_ET * (log_r_ET + 1.0)
+    return torch.where(log_r_ET > BOUND_NATS, far_ET, ratio_ET * (ratio_less_1(log_r_ET) - log_r_ET))
 
 
 def exact_kl(logprobs_NV: Tensor, ref_logprobs_NV: Tensor) -> Tensor:

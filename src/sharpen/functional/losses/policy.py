@@ -1,7 +1,7 @@
 """Policy-gradient surrogates. Each returns one term per token; ``losses.reduce`` says how terms are weighted.
 
-Arguments common to all: ``logprobs_BT`` is log π, with gradient, in nats; ``old_logprobs_BT`` is log π_old and
-``advantages_BT`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which is bounded
+Arguments common to all: ``logprobs_ET`` is log π, with gradient, in nats; ``old_logprobs_ET`` is log π_old and
+``advantages_ET`` the advantage of each token, both without gradient. The ratio is ρ = π/π_old, which is bounded
 beyond e²⁰ (`sharpen.functional.losses.ratio`). ``unclipped`` marks the terms that carry a gradient; it is false where
 clipping removes it.
 """
@@ -13,20 +13,20 @@ from sharpen.functional.losses.kl import k3
 from sharpen.functional.losses.ratio import log_ratio, ratio
 
 
-def policy_gradient(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
+def policy_gradient(logprobs_ET: Tensor, advantages_ET: Tensor) -> Tensor:
     r"""The log-likelihood weighted by the advantage (Williams 1992), to be minimised.
 
     .. math:: L_t = -A_t \log π_t
 
     REINFORCE; with A = 1 supervised fine-tuning; with A = 1 for right answers rejection sampling.
     """
-    return -advantages_BT * logprobs_BT
+    return -advantages_ET * logprobs_ET
 
 
 def clipped_surrogate(
-    logprobs_BT: Tensor,
-    old_logprobs_BT: Tensor,
-    advantages_BT: Tensor,
+    logprobs_ET: Tensor,
+    old_logprobs_ET: Tensor,
+    advantages_ET: Tensor,
     *,
     eps_low: float,
     eps_high: float,
@@ -48,12 +48,12 @@ def clipped_surrogate(
     Raises:
         ValueError: ``dual_clip`` is not above 1.
     """
-    ratio_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT))
-    return _clipped(ratio_BT, advantages_BT, eps_low, eps_high, dual_clip)
+    ratio_ET = ratio(log_ratio(logprobs_ET, old_logprobs_ET))
+    return _clipped(ratio_ET, advantages_ET, eps_low, eps_high, dual_clip)
 
 
 def kl_penalised_surrogate(
-    logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, *, beta: float
+    logprobs_ET: Tensor, old_logprobs_ET: Tensor, advantages_ET: Tensor, *, beta: float
 ) -> Tensor:
     r"""PPO with a KL penalty instead of clipping (arXiv 1707.06347, eq. 8), to be minimised.
 
@@ -62,25 +62,25 @@ def kl_penalised_surrogate(
     The bracket is k3 with the roles exchanged: never negative, and on tokens sampled from π_old an unbiased estimate
     of KL(π_old ‖ π) with its gradient in expectation. The gradient coefficient is ρA + β(1 − ρ).
     """
-    ratio_BT = ratio(log_ratio(logprobs_BT, old_logprobs_BT))
-    return -ratio_BT * advantages_BT + beta * k3(old_logprobs_BT, logprobs_BT)
+    ratio_ET = ratio(log_ratio(logprobs_ET, old_logprobs_ET))
+    return -ratio_ET * advantages_ET + beta * k3(old_logprobs_ET, logprobs_ET)
 
 
-def sequence_ratio(logprobs_BT: Tensor, old_logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    r"""GSPO's length-normalised ratio of each sequence (arXiv 2507.18071, eq. 7), [B].
+def sequence_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor) -> Tensor:
+    r"""GSPO's length-normalised ratio of each sequence (arXiv 2507.18071, eq. 7), [E].
 
     .. math:: s_i = \Big(\frac{π(o_i)}{π_{old}(o_i)}\Big)^{1/|o_i|} = \exp\Big(\frac1{|o_i|} \sum_t \log \rho_t\Big)
 
-    Only tokens of ``mask_BT`` count; a sequence without one has ratio 1.
+    Only tokens of ``mask_ET`` count; a sequence without one has ratio 1.
     """
-    return ratio(_mean_per_sequence(log_ratio(logprobs_BT, old_logprobs_BT), mask_BT))
+    return ratio(_mean_per_sequence(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET))
 
 
 def sequence_surrogate(
-    logprobs_BT: Tensor,
-    old_logprobs_BT: Tensor,
-    advantages_BT: Tensor,
-    mask_BT: Tensor,
+    logprobs_ET: Tensor,
+    old_logprobs_ET: Tensor,
+    advantages_ET: Tensor,
+    mask_ET: Tensor,
     *,
     eps_low: float,
     eps_high: float,
@@ -90,28 +90,28 @@ def sequence_surrogate(
 
     .. math:: L_i = -\min(s_i Â_i,\ \mathrm{clip}(s_i, 1 - ε_{low}, 1 + ε_{high})\, Â_i)
 
-    Each token of ``mask_BT`` gets the whole L_i, all others 0, so that 1/|o_i| times the sum over tokens is L_i and
+    Each token of ``mask_ET`` gets the whole L_i, all others 0, so that 1/|o_i| times the sum over tokens is L_i and
     ``reduce.per_sequence`` gives GSPO's loss. Â_i is the mean advantage of the sequence's tokens: with an outcome
     reward, which is what the paper has, the advantage that they all share. The gradient coefficient of a token is
     unclipped · s_i · Â_i.
 
     Returns:
-        The terms, and where they are not clipped, each [B, T] and the same along a sequence.
+        The terms, and where they are not clipped, each [E, T] and the same along a sequence.
 
     Raises:
         ValueError: ``dual_clip`` is not above 1.
     """
-    ratio_B = sequence_ratio(logprobs_BT, old_logprobs_BT, mask_BT)
-    advantages_B = _mean_per_sequence(advantages_BT, mask_BT)
-    loss_B, live_B = _clipped(ratio_B, advantages_B, eps_low, eps_high, dual_clip)
-    return loss_B[:, None] * mask_BT, live_B[:, None].expand_as(mask_BT)
+    ratio_E = sequence_ratio(logprobs_ET, old_logprobs_ET, mask_ET)
+    advantages_E = _mean_per_sequence(advantages_ET, mask_ET)
+    loss_E, live_E = _clipped(ratio_E, advantages_E, eps_low, eps_high, dual_clip)
+    return loss_E[:, None] * mask_ET, live_E[:, None].expand_as(mask_ET)
 
 
 def sequence_token_surrogate(
-    logprobs_BT: Tensor,
-    old_logprobs_BT: Tensor,
-    advantages_BT: Tensor,
-    mask_BT: Tensor,
+    logprobs_ET: Tensor,
+    old_logprobs_ET: Tensor,
+    advantages_ET: Tensor,
+    mask_ET: Tensor,
     *,
     eps_low: float,
     eps_high: float,
@@ -125,21 +125,21 @@ def sequence_token_surrogate(
     For advantages that differ along a sequence. Where they do not, its gradient is that of ``sequence_surrogate``.
 
     Returns:
-        The terms, 0 outside ``mask_BT``, and where they are not clipped.
+        The terms, 0 outside ``mask_ET``, and where they are not clipped.
 
     Raises:
         ValueError: ``dual_clip`` is not above 1.
     """
-    ratio_B = sequence_ratio(logprobs_BT, old_logprobs_BT, mask_BT).detach()
-    ratio_BT = ratio_B[:, None] * (logprobs_BT - logprobs_BT.detach()).exp()
-    loss_BT, unclipped_BT = _clipped(ratio_BT, advantages_BT, eps_low, eps_high, dual_clip)
-    return loss_BT * mask_BT, unclipped_BT
+    ratio_E = sequence_ratio(logprobs_ET, old_logprobs_ET, mask_ET).detach()
+    ratio_ET = ratio_E[:, None] * (logprobs_ET - logprobs_ET.detach()).exp()
+    loss_ET, unclipped_ET = _clipped(ratio_ET, advantages_ET, eps_low, eps_high, dual_clip)
+    return loss_ET * mask_ET, unclipped_ET
 
 
 def clipped_weight_surrogate(
-    logprobs_BT: Tensor,
-    old_logprobs_BT: Tensor,
-    advantages_BT: Tensor,
+    logprobs_ET: Tensor,
+    old_logprobs_ET: Tensor,
+    advantages_ET: Tensor,
     *,
     eps_high: float,
     eps_low: float | None = None,
@@ -154,19 +154,19 @@ def clipped_weight_surrogate(
         The terms, and where the weight is the ratio itself. All terms carry a gradient.
     """
     low = None if eps_low is None else 1.0 - eps_low
-    ratio_BT = (logprobs_BT.detach() - old_logprobs_BT).exp()
-    weight_BT = ratio_BT.clamp(low, 1.0 + eps_high)
-    return -weight_BT * advantages_BT * logprobs_BT, weight_BT == ratio_BT
+    ratio_ET = (logprobs_ET.detach() - old_logprobs_ET).exp()
+    weight_ET = ratio_ET.clamp(low, 1.0 + eps_high)
+    return -weight_ET * advantages_ET * logprobs_ET, weight_ET == ratio_ET
 
 
-def truncated_importance_weights(old_logprobs_BT: Tensor, sample_logprobs_BT: Tensor, *, cap: float) -> Tensor:
+def truncated_importance_weights(old_logprobs_ET: Tensor, sample_logprobs_ET: Tensor, *, cap: float) -> Tensor:
     r"""Weights that correct each token's term for a rollout engine whose numerics differ from the trainer's.
 
     .. math:: w_t = \min(π_{old,t} / π_{sample,t},\ C)
 
     Truncated importance sampling: Ionides 2008; for rollout engines Yao et al. 2025. Without gradient.
     """
-    return (old_logprobs_BT - sample_logprobs_BT).exp().clamp(max=cap).detach()
+    return (old_logprobs_ET - sample_logprobs_ET).exp().clamp(max=cap).detach()
 
 
 def _clipped(
@@ -185,7 +185,7 @@ def _clipped(
     return loss, unclipped
 
 
-def _mean_per_sequence(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Over the tokens of the mask, [B]; 0 where there is none."""
-    kept_BT = values_BT.where(mask_BT, torch.zeros_like(values_BT))
-    return kept_BT.sum(dim=1) / mask_BT.sum(dim=1).clamp(min=1)
+def _mean_per_sequence(values_ET: Tensor, mask_ET: Tensor) -> Tensor:
+    """Over the tokens of the mask, [E]; 0 where there is none."""
+    kept_ET = values_ET.where(mask_ET, torch.zeros_like(values_ET))
+    return kept_ET.sum(dim=1) / mask_ET.sum(dim=1).clamp(min=1)

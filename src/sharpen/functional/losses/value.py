@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def value_loss(
-    values_BT: Tensor, targets_BT: Tensor, *, old_values_BT: Tensor | None = None, clip: float | None = None
+    values_ET: Tensor, targets_ET: Tensor, *, old_values_ET: Tensor | None = None, clip: float | None = None
 ) -> Tensor:
     r"""Half the squared error of a critic.
 
@@ -16,20 +16,20 @@ def value_loss(
     interval around its old value gets no gradient.
 
     Args:
-        values_BT: V, with gradient.
-        targets_BT: y, such as a λ-return A + V_old or R + γV_old'.
-        old_values_BT: V_old, the values at the rollout.
+        values_ET: V, with gradient.
+        targets_ET: y, such as a λ-return A + V_old or R + γV_old'.
+        old_values_ET: V_old, the values at the rollout.
         clip: c, in units of the value.
 
     Raises:
-        ValueError: one of ``old_values_BT`` and ``clip`` is given without the other.
+        ValueError: one of ``old_values_ET`` and ``clip`` is given without the other.
     """
-    targets_BT = targets_BT.detach()
-    squared_BT = (values_BT - targets_BT).square()
-    if (old_values_BT is None) != (clip is None):
-        raise ValueError("clipping a value needs both old_values_BT and clip")
-    if old_values_BT is not None and clip is not None:
-        old_values_BT = old_values_BT.detach()
-        clipped_BT = values_BT.clamp(old_values_BT - clip, old_values_BT + clip)
-        squared_BT = squared_BT.maximum((clipped_BT - targets_BT).square())
-    return 0.5 * squared_BT
+    targets_ET = targets_ET.detach()
+    squared_ET = (values_ET - targets_ET).square()
+    if (old_values_ET is None) != (clip is None):
+        raise ValueError("clipping a value needs both old_values_ET and clip")
+    if old_values_ET is not None and clip is not None:
+        old_values_ET = old_values_ET.detach()
+        clipped_ET = values_ET.clamp(old_values_ET - clip, old_values_ET + clip)
+        squared_ET = squared_ET.maximum((clipped_ET - targets_ET).square())
+    return 0.5 * squared_ET

@@ -53,7 +53,7 @@ def plan_microbatches(
     assert not (shared and padded), "a padded row holds one completion"
     lengths = _trained_lengths(batch)
     members: dict[int, list[int]] = {}
-    for b, group in enumerate(batch.group_B.tolist()):
+    for b, group in enumerate(batch.group_E.tolist()):
         if lengths[b]:
             members.setdefault(group, []).append(b)
     units: list[list[PackedRow]] = []
@@ -131,6 +131,6 @@ def _pack_padded(units: Sequence[Sequence[PackedRow]], tokens_per_microbatch: in
 
 def _trained_lengths(batch: Batch) -> list[int]:
     """Tokens of each sequence up to its last trained one; later ones do not affect the loss."""
-    position_T = torch.arange(1, batch.mask_BT.shape[1] + 1)
-    lengths: list[int] = (batch.mask_BT.cpu() * position_T).amax(dim=1).tolist()
+    position_T = torch.arange(1, batch.mask_ET.shape[1] + 1)
+    lengths: list[int] = (batch.mask_ET.cpu() * position_T).amax(dim=1).tolist()
     return lengths

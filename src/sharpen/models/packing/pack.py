@@ -64,7 +64,7 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
 
     ``with_last``: include each completion's last token, from which nothing is predicted.
     """
-    trained = {b: batch.mask_BT[b].nonzero().squeeze(1) for row in rows for b in row.sequences}
+    trained = {b: batch.mask_ET[b].nonzero().squeeze(1) for row in rows for b in row.sequences}
     counts = {b: int(t_n[-1]) + with_last for b, t_n in trained.items()}
     sizes = [len(batch.prompts[row.group]) + sum(counts[b] for b in row.sequences) for row in rows]
     width = max(sizes) if padded else sum(sizes)
@@ -88,7 +88,7 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
             segments.append(Segment(start, end))
         for b in row.sequences:
             n = counts[b]
-            input_ids[end : end + n] = batch.tokens_BT[b, :n]
+            input_ids[end : end + n] = batch.tokens_ET[b, :n]
             positions[end : end + n] = torch.arange(p, p + n)
             if alone:
                 segments.append(Segment(start, end + n))
@@ -108,7 +108,7 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
         segments=None if padded else Segments(tuple(segments), width),
         source_N=torch.cat(source),
         place_N=torch.cat(place) if with_last else None,
-        target_N=batch.tokens_BT[b_N, t_N],
+        target_N=batch.tokens_ET[b_N, t_N],
         b_N=b_N,
         t_N=t_N,
     )

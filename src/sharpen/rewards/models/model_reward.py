@@ -213,8 +213,8 @@ class ScorerReward(Reward):
             return []
         batch, positions = _batch(reads)
         limits = MicrobatchLimits(self.settings.batch_tokens, shared_prompt=True)
-        scores_BT = all_outputs(self.scorer, batch, "scores", 1.0, limits)
-        return [tuple(scores_BT[b, places].tolist()) for b, places in enumerate(positions)]
+        scores_ET = all_outputs(self.scorer, batch, "scores", 1.0, limits)
+        return [tuple(scores_ET[b, places].tolist()) for b, places in enumerate(positions)]
 
 
 class ModelReward(ScorerReward):
@@ -277,17 +277,17 @@ def _batch(reads: Sequence[Sequence[_Read]]) -> tuple[Batch, list[list[int]]]:
             completions.append(torch.tensor(read.token_ids[shared:]))
             positions.append([position - shared for position in read.positions])
             group.append(number)
-    tokens_BT = pad_sequence(completions, batch_first=True)
-    mask_BT = torch.zeros(tokens_BT.shape, dtype=torch.bool)
+    tokens_ET = pad_sequence(completions, batch_first=True)
+    mask_ET = torch.zeros(tokens_ET.shape, dtype=torch.bool)
     for b, places in enumerate(positions):
-        mask_BT[b, places] = True
+        mask_ET[b, places] = True
     batch = Batch(
         prompts=tuple(prompts),
-        group_B=torch.tensor(group),
-        tokens_BT=tokens_BT,
-        mask_BT=mask_BT,
-        rewards_B=torch.full((len(group),), torch.nan, dtype=torch.float64),
-        truncated_B=torch.zeros(len(group), dtype=torch.bool),
-        completion_limit=tokens_BT.shape[1],
+        group_E=torch.tensor(group),
+        tokens_ET=tokens_ET,
+        mask_ET=mask_ET,
+        rewards_E=torch.full((len(group),), torch.nan, dtype=torch.float64),
+        truncated_E=torch.zeros(len(group), dtype=torch.bool),
+        completion_limit=tokens_ET.shape[1],
     )
     return batch, positions
