@@ -15,6 +15,7 @@ from gpu_device import scheduled
 from synthetic import grpo_batch, random_groups, random_prompts
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.kernels.attention import attention_over_segments
@@ -24,7 +25,7 @@ from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
 from sharpen.training.update import accumulate_gradient
-from sharpen.types import Batch, Completion, Prompt
+from sharpen.types import Completion, Prompt
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
 TOLERANCE = 1e-4

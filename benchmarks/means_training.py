@@ -17,6 +17,7 @@ from torch import Tensor
 import sharpen.models.model
 import sharpen.models.packing.microbatches
 import sharpen.models.policy
+from sharpen.batch import Batch, Need
 from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.kernels import private_torch
@@ -27,7 +28,6 @@ from sharpen.training.microbatch import usual_tokens
 from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
 from sharpen.training.update import accumulate_gradient
-from sharpen.types import Batch, Need
 
 LONG = Case("smollm2", prompt=256, limit=24, prompts=4, group=8, spread=False)
 SHORT = Case("smollm2", prompt=48, limit=48, prompts=4, group=8)

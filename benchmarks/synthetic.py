@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from cases import SEED, Case
 
+from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.methods.grpo import GRPO
 from sharpen.training.update import with_weights
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
+from sharpen.types import Completion, Finish, Group, Prompt, Score
 
 SPECIAL = 3
 """Tokens at the start of the vocabulary that are no letters."""

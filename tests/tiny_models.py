@@ -15,11 +15,12 @@ from tokenizers.pre_tokenizers import Split
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
+from sharpen.batch import Batch
 from sharpen.models.character_model import character_tokenizer
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.models.scorer import Kind, Scorer, load_scorer
-from sharpen.types import Batch, Prompt
+from sharpen.types import Prompt
 
 ALPHABET = "0123456789+-=;#ab"
 EOS = 1

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from oracles.methods import Said, Step
+from sharpen.batch import Batch
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
-from sharpen.types import Batch
 from tiny_models import own_logits
 
 

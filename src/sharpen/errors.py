@@ -29,6 +29,10 @@ class NonFiniteError(SharpenError):
         self.step = step
 
 
+class StaleError(SharpenError):
+    """An older version of the policy drew a batch that would be trained on as if the present one had drawn it."""
+
+
 class CheckpointError(SharpenError):
     """A checkpoint is missing, incomplete or damaged, or belongs to another run."""
 

@@ -2,36 +2,48 @@
 
 Axes, written as a suffix of tensor names:
 
-    P   prompts of a step            G   completions per prompt
-    B   sequences, B = sum of G      T   completion tokens, padded to the longest
+    P   prompts of a step            G   trajectories per prompt
+    E   trajectories of a step       B   samples, at least one per trajectory
+    T   tokens of a trajectory, those of its samples one after another, padded to the longest
     R   packed rows                  L   tokens of a packed row
     N   tokens that are trained on   V   vocabulary
     K   combined rewards
 
-``logprobs_ET[b, t]`` is the log-probability of the t-th completion token of sequence b. Names carry units
-(``timeout_s``, ``kl_nats``).
+``logprobs_ET[e, t]`` is the log-probability of token t of trajectory e. With one turn a trajectory is one sample. Names
+carry units (``timeout_s``, ``kl_nats``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from itertools import chain
+from typing import Any
 
 Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
 
+Message = Mapping[str, Any]
+"""A message of a conversation, with at least ``role`` and ``content``."""
+
 
 class Finish(StrEnum):
-    """Why a completion ended."""
+    """Why the policy stopped writing."""
 
     EOS = "eos"
     STOP = "stop_string"
     LENGTH = "length"
+
+
+class End(StrEnum):
+    """How a trajectory ended."""
+
+    DONE = "done"
+    OUT_OF_TOKENS = "out_of_tokens"
+    OUT_OF_TURNS = "out_of_turns"
+    ENVIRONMENT_FAILED = "environment_failed"
+    STALE = "cancelled_as_stale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +58,43 @@ class Prompt:
     token_ids: tuple[int, ...]
     text: str
     row: Row
-    messages: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Message, ...] = ()
+
+
+NOT_DRAWN = -1
+"""The version of a token that no policy drew, such as one of a tool's reply."""
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """A completion, as token ids: its text is never tokenised again for training.
+class Sample:
+    """What a model is trained on: a prefix and the tokens after it, which are never tokenised again.
 
-    ``loss_mask`` says per token whether it is trained on. ``sample_logprobs`` are the log-probabilities with which the
-    tokens were sampled and ``versions`` the policy versions that sampled them; both are empty for data that this run's
-    policy did not generate. ``draw_id`` is unique within a run.
+    ``loss_mask`` says per token whether it is trained on. ``logprobs`` are the log-probabilities with which the tokens
+    were drawn, and ``versions`` the policy versions that drew them: 0 and `NOT_DRAWN` for tokens that no policy drew.
+    Both are empty for data that this run's policy did not write.
     """
 
+    prefix_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
-    text: str
     loss_mask: tuple[bool, ...]
-    finish: Finish
-    sample_logprobs: tuple[float, ...] = ()
+    finish: Finish = Finish.EOS
+    logprobs: tuple[float, ...] = ()
     versions: tuple[int, ...] = ()
-    draw_id: int | None = None
+
+    @property
+    def answer_start(self) -> int:
+        """Where the tokens of the last turn begin."""
+        between = [t for t, version in enumerate(self.versions) if version == NOT_DRAWN]
+        return between[-1] + 1 if between else 0
 
 
 @dataclass(frozen=True, slots=True)
 class StepValue:
-    """The reward of one step of a completion; the step ends at token ``position``."""
+    """The reward of one step of a trajectory; the step ends at token ``position`` of sample number ``sample``."""
 
     position: int
     value: float
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +107,12 @@ class WeightedReward:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The reward of a completion.
+    """The reward of a trajectory.
 
-    ``total`` is None if the reward does not apply or failed; such a completion does not count in the baseline and is
+    ``total`` is None if the reward does not apply or failed; such a trajectory does not count in the baseline and is
     not trained on. ``parts`` are the named rewards that make up the total. ``error`` says why the reward failed,
     ``timed_out`` whether it took too long, ``retries`` how many calls were repeated. If the total is a weighted sum,
-    ``weighted_rewards`` are its terms, weight · value, of the same rewards for all completions of a step.
+    ``weighted_rewards`` are its terms, weight · value, of the same rewards for all trajectories of a step.
     """
 
     total: float | None
@@ -103,99 +125,92 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One attempt at a prompt: what a reward scores, and what an advantage and a 1/G count.
+
+    One sample, or several where the conversation is not one run of tokens. ``messages`` are what was said after the
+    prompt, by the model and by others. ``draw_id`` is unique within a run; it is None for data.
+    """
+
+    samples: tuple[Sample, ...]
+    messages: tuple[Message, ...] = ()
+    end: End = End.DONE
+    draw_id: int | None = None
+    score: Score | None = None
+
+    @property
+    def text(self) -> str:
+        """The model's last answer."""
+        for message in reversed(self.messages):
+            if message["role"] == "assistant":
+                return str(message["content"])
+        return ""
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens after the prefixes, sample by sample: a row of the batch."""
+        return tuple(chain.from_iterable(sample.token_ids for sample in self.samples))
+
+    @property
+    def loss_mask(self) -> tuple[bool, ...]:
+        """Which of ``token_ids`` are trained on."""
+        return tuple(chain.from_iterable(sample.loss_mask for sample in self.samples))
+
+    @property
+    def last(self) -> Sample:
+        return self.samples[-1]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the policy was cut off."""
+        return self.end is End.OUT_OF_TOKENS
+
+    @property
+    def drawn(self) -> int:
+        """The number of tokens that the policy drew, |o|; of data, all tokens after the prompt."""
+        return sum(
+            sum(version != NOT_DRAWN for version in sample.versions) if sample.versions else len(sample.token_ids)
+            for sample in self.samples
+        )
+
+
+def single_turn(
+    prefix_ids: tuple[int, ...],
+    token_ids: tuple[int, ...],
+    text: str,
+    *,
+    loss_mask: tuple[bool, ...] | None = None,
+    finish: Finish = Finish.EOS,
+    logprobs: tuple[float, ...] = (),
+    versions: tuple[int, ...] = (),
+    draw_id: int | None = None,
+    score: Score | None = None,
+) -> Trajectory:
+    """A trajectory of one sample: a prompt and one completion, all of it trained on unless ``loss_mask`` says less."""
+    mask = (True,) * len(token_ids) if loss_mask is None else loss_mask
+    return Trajectory(
+        (Sample(prefix_ids, token_ids, mask, finish, logprobs, versions),),
+        ({"role": "assistant", "content": text},),
+        End.OUT_OF_TOKENS if finish is Finish.LENGTH else End.DONE,
+        draw_id,
+        score,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt with its completions and, once they are scored, one score for each."""
+    """A prompt with its trajectories. All of them have a score, or none."""
 
     prompt: Prompt
-    completions: tuple[Completion, ...]
-    scores: tuple[Score, ...] = ()
+    trajectories: tuple[Trajectory, ...]
 
-    def scored(self, scores: tuple[Score, ...]) -> Group:
-        if len(scores) != len(self.completions):
-            raise ValueError(f"{len(scores)} scores for {len(self.completions)} completions")
-        return replace(self, scores=scores)
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """One for each trajectory once they are scored; empty before."""
+        return tuple(t.score for t in self.trajectories if t.score is not None)
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The sequences of a rollout or of one optimizer step as tensors, padded on the right to the longest.
-
-    ``prompts`` are token ids, one tensor per group; ``group_E`` says which of them each sequence answers. ``mask_ET``
-    is the loss mask: tokens of the model's own, sampled or marked in a demonstration, of a sequence with a score if
-    scores are needed; once the advantages are there, the method may narrow it. ``rewards_E`` is NaN without a reward;
-    ``step_rewards_ET`` holds the reward of each step at its last token and NaN elsewhere; None if the reward does not
-    score steps. ``rewards_EK`` holds the K rewards of which ``rewards_E`` is the sum weighted by ``reward_weights``,
-    None if there is only one. ``truncated_E`` marks completions that were cut off at
-    ``completion_limit`` tokens, and ``lengths_E`` counts the tokens of each, trained or not. ``sample_logprobs_ET`` are
-    the engine's log-probabilities.
-
-    The rest is filled in later. The method adds advantages, the critic's targets, the weight of each loss term ([E, T]
-    or [E]) and the current coefficients; the models add π_old (``old_logprobs_ET``), π_ref (``ref_logprobs_ET``),
-    values and the exact KL of the policy that sampled to the reference (``kl_ET``, nats). ``values_ET`` are the values
-    before each token; ``final_values_E`` are those after the last token of truncated completions, and 0 for all others;
-    None unless the method bootstraps.
-    """
-
-    prompts: tuple[Tensor, ...]
-    group_E: Tensor
-    tokens_ET: Tensor
-    mask_ET: Tensor
-    rewards_E: Tensor
-    truncated_E: Tensor
-    completion_limit: int
-    step_rewards_ET: Tensor | None = None
-    rewards_EK: Tensor | None = None
-    reward_weights: tuple[float, ...] = ()
-    lengths_E: Tensor | None = None
-    sample_logprobs_ET: Tensor | None = None
-    old_logprobs_ET: Tensor | None = None
-    ref_logprobs_ET: Tensor | None = None
-    kl_ET: Tensor | None = None
-    values_ET: Tensor | None = None
-    final_values_E: Tensor | None = None
-    advantages_ET: Tensor | None = None
-    targets_ET: Tensor | None = None
-    weights: Tensor | None = None
-    coefficients: Mapping[str, float] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return self.tokens_ET.shape[0]
-
-    def select(self, index_E: Tensor) -> Batch:
-        """The sequences ``index_E``, in that order. Groups keep their numbers."""
-        if len(index_E) == len(self) and torch.equal(index_E, torch.arange(len(self))):
-            return self
-        return self._each_tensor(lambda tensor: tensor[index_E])
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on another device; the prompts stay where they are."""
-        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def _each_tensor(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        changed: dict[str, Any] = {
-            f.name: change(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **changed)
-
-
-Annotation = Literal["old_logprobs", "ref_logprobs", "kl", "values", "final_values"]
-"""What the models add to a batch before it is trained on."""
-
-Need = Literal["logprobs", "entropy", "exact_kl", "values", "scores"]
-"""What a loss needs from a model's forward pass; see ``Outputs``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """A model's outputs at the trained tokens of a batch, each [E, T] and 0 elsewhere; None if not requested.
-
-    ``logprobs_ET`` is log π of the token and ``entropy_ET`` the entropy of π there, in nats; ``kl_ET`` is
-    KL(π ‖ π_ref) there over the whole vocabulary. ``values_ET`` is a value head's output *before* the token, the value
-    of the state in which it was sampled; ``scores_ET`` is a reward head's output *at* the token.
-    """
-
-    logprobs_ET: Tensor | None = None
-    entropy_ET: Tensor | None = None
-    kl_ET: Tensor | None = None
-    values_ET: Tensor | None = None
-    scores_ET: Tensor | None = None
+    def scored(self, scores: Sequence[Score]) -> Group:
+        if len(scores) != len(self.trajectories):
+            raise ValueError(f"{len(scores)} scores for {len(self.trajectories)} trajectories")
+        scored = zip(self.trajectories, scores, strict=True)
+        return replace(self, trajectories=tuple(replace(trajectory, score=score) for trajectory, score in scored))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sharpen.batch import Batch
 from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.training.update import accumulate_gradient
-from sharpen.types import Batch
 from tiny_models import loaded_policy
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

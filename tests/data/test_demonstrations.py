@@ -21,7 +21,7 @@ def load(rows, tokenizer, **options):
 
 def only(rows, tokenizer, **options):
     (group,) = load(rows, tokenizer, **options).items
-    (completion,) = group.completions
+    (completion,) = group.trajectories
     return group.prompt, completion
 
 

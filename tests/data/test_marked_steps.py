@@ -43,7 +43,7 @@ FIRST, SECOND = "1+2=3;", "3-1=1#1"
 )
 def test_ways_to_write_the_same_steps(characters, row, separator):
     group = only(row, characters, separator=separator)
-    (completion,), (score,) = group.completions, group.scores
+    (completion,), (score,) = group.trajectories, group.scores
     assert completion.text == "1+2=3;3-1=1#1"
     assert completion.token_ids == (*characters(completion.text)["input_ids"], characters.eos_token_id)
     assert score.steps == (StepValue(5, 1.0), StepValue(13, 0.0))
@@ -65,7 +65,7 @@ def test_steps_that_end_within_one_token_become_one_with_the_lowest_label():
     tokenizer = byte_tokenizer("b;")
     row = {"prompt": "a", "completion": "ab;c", "positions": [2, 3, 4], "labels": [0.5, 1, 1]}
     group = only(row, tokenizer)
-    assert tokenizer.convert_ids_to_tokens(group.completions[0].token_ids)[:3] == ["a", "b;", "c"]
+    assert tokenizer.convert_ids_to_tokens(group.trajectories[0].token_ids)[:3] == ["a", "b;", "c"]
     assert group.scores[0].steps == (StepValue(1, 0.5), StepValue(3, 1.0))
 
 
@@ -78,7 +78,7 @@ def test_steps_within_a_chat_whose_template_writes_something_first():
     row = {"prompt": [{"role": "user", "content": "é"}], "steps": ["é;", "b"], "labels": [1, 0]}
     for changed in (row, {**row, "prompt": "é"}):
         group = only(changed, tokenizer, chat=True)
-        (completion,) = group.completions
+        (completion,) = group.trajectories
         assert completion.text == "so é;b"
         # s, o, blank, two bytes of é, the separator, b, the end of the turn
         assert group.scores[0].steps == (StepValue(5, 1.0), StepValue(7, 0.0))

@@ -25,7 +25,7 @@ def only(row, tokenizer, **options):
 
 
 def tokens(group):
-    return [completion.token_ids for completion in group.completions]
+    return [completion.token_ids for completion in group.trajectories]
 
 
 def grades(group):
@@ -36,7 +36,7 @@ def test_a_pair_of_texts(plain):
     group = only({"prompt": "hi", "chosen": "yes", "rejected": "no<eos>"}, plain)
     assert (group.prompt.id, group.prompt.token_ids) == ("d:1", ids("hi"))
     assert tokens(group) == [ids("yes <eos>"), ids("no <eos>")]
-    assert [c.loss_mask for c in group.completions] == [(True, True)] * 2
+    assert [c.loss_mask for c in group.trajectories] == [(True, True)] * 2
     assert grades(group) == [1.0, 0.0]
 
 
@@ -70,14 +70,14 @@ def test_the_common_beginning_goes_up_to_the_turn_in_which_they_differ(chat):
     group = only({"chosen": [*start, says("assistant", "ok"), HI, YES], "rejected": [*start, NO]}, chat)
     assert len(group.prompt.token_ids) == 13
     assert tokens(group) == [ids(r"ok <eos> \n <user> hi <eos> \n <assistant> yes <eos>"), ids("no <eos>")]
-    assert group.completions[0].loss_mask == (True,) * 2 + (False,) * 6 + (True,) * 2
+    assert group.trajectories[0].loss_mask == (True,) * 2 + (False,) * 6 + (True,) * 2
 
 
 def test_a_difference_in_a_users_turn_is_part_of_the_answers(chat):
     rows = {"chosen": [HI, YES, WHY, YES], "rejected": [HI, YES, says("user", "be"), NO]}
     group = only(rows, chat)
     assert group.prompt.token_ids == CHAT_PROMPT
-    assert [sum(c.loss_mask) for c in group.completions] == [4, 4]
+    assert [sum(c.loss_mask) for c in group.trajectories] == [4, 4]
 
 
 def test_a_system_message_before_the_prompt(chat):

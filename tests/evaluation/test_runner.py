@@ -14,7 +14,7 @@ from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.task import TaskReward
 from sharpen.rollout.engine import Sampling
-from sharpen.types import Completion, Finish, Group, Prompt, Score
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory
 
 SAMPLING = Sampling(max_new_tokens=5)
 
@@ -28,16 +28,16 @@ class Known:
 
     def generate(
         self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-    ) -> list[tuple[Completion, ...]]:
+    ) -> list[tuple[Trajectory, ...]]:
         self.asked.append(([p.id for p in prompts], [list(ids) for ids in draw_ids], sampling, seed))
         return [
             tuple(self._completion(text, i) for text, i in zip(self.texts[p.id], ids, strict=True))
             for p, ids in zip(prompts, draw_ids, strict=True)
         ]
 
-    def _completion(self, text: str, draw_id: int) -> Completion:
+    def _completion(self, text: str, draw_id: int) -> Trajectory:
         finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
-        return Completion((3,) * len(text), text, (True,) * len(text), finish, draw_id=draw_id)
+        return Trajectory((3,) * len(text), text, (True,) * len(text), finish, draw_id=draw_id)
 
     def publish(self) -> None:
         pass
@@ -89,7 +89,7 @@ def test_the_groups_and_which_completions_are_right() -> None:
         (False, False, False, True),
         (False, False, False, False),
     )
-    assert [[c.text for c in g.completions] for g in evaluation.groups] == list(TEXTS.values())
+    assert [[c.text for c in g.trajectories] for g in evaluation.groups] == list(TEXTS.values())
     assert [g.prompt.id for g in evaluation.groups] == ["a", "b", "c"]
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.functional.advantages import (
     decoupled_advantages,
@@ -26,7 +27,7 @@ from sharpen.methods import CISPO, DAPO, GRPO, PPO, RLOO, Method, Reinforce, Rei
 from sharpen.methods.kl import KL
 from sharpen.rewards import FunctionReward, WeightedSum
 from sharpen.training.metrics import rollout_metrics
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory
 
 EPS = 2.0**-52
 ONE = torch.zeros(4, dtype=torch.long)
@@ -37,9 +38,9 @@ def double(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def completion(*ids: int) -> Completion:
+def completion(*ids: int) -> Trajectory:
     n = len(ids)
-    return Completion(ids, " ".join(map(str, ids)), (True,) * n, Finish.EOS)
+    return Trajectory(ids, " ".join(map(str, ids)), (True,) * n, Finish.EOS)
 
 
 def group_of(*rewards: float) -> Group:
@@ -53,7 +54,7 @@ def scored(weights: dict[str, float], *values: tuple[float, ...]) -> Batch:
     columns = {name: [row[k] for row in values] for k, name in enumerate(weights)}
 
     def reward_of(name: str) -> FunctionReward:
-        known = {c.text: value for c, value in zip(bare.completions, columns[name], strict=True)}
+        known = {c.text: value for c, value in zip(bare.trajectories, columns[name], strict=True)}
         return FunctionReward(lambda completion: known[completion], name)
 
     [scores] = WeightedSum([(reward_of(name), weight) for name, weight in weights.items()]).score([bare])
@@ -190,7 +191,7 @@ def test_an_overlong_punishment_is_known_in_float32_only() -> None:
     batch = collate([group], completion_limit=13)
     method = GRPO(group_size=4, overlong_share=10 / 13)
     assert made(method, batch) == FLAT
-    longer = collate([replace(group, completions=(completion(3, 4, 5, 6, 7), *completions[1:]))], completion_limit=13)
+    longer = collate([replace(group, trajectories=(completion(3, 4, 5, 6, 7), *completions[1:]))], completion_limit=13)
     assert made(method, longer) == pytest.approx([-1.5, 0.5, 0.5, 0.5], rel=1e-6)
 
 

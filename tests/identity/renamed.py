@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BASE = "d7d78dd"
+BASE = "3fe0a2a"
 """The commit that is compared with where none is given."""
 
 SETTINGS: dict[str, str] = {}
@@ -11,13 +11,13 @@ SETTINGS: dict[str, str] = {}
 FILES: dict[str, str] = {}
 """Files of a run, relative to its folder."""
 
-METRICS: dict[str, str] = {"score/centred_by": "score/shifted_by"}
+METRICS: dict[str, str] = {}
 """Names in ``metrics.jsonl``."""
 
 COLUMNS: dict[str, str] = {}
 """Columns of samples and fields of kept completions."""
 
-STATE: dict[str, str] = {"world": "collector", "identity": "fingerprint", "centred_by": "shifted_by"}
+STATE: dict[str, str] = {"versions": "updates", "levels": "coefficients"}
 """Entries of a checkpoint's ``state.json``, with all that is below them."""
 
 TENSORS: dict[str, str] = {}

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sharpen.batch import Batch, Outputs
 from sharpen.data.collate import collate
 from sharpen.methods import Method
 from sharpen.rollout.sources import Collected
 from sharpen.training.update import with_weights
-from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory
 
 
-def completion(*token_ids: int, cut: bool = False) -> Completion:
+def completion(*token_ids: int, cut: bool = False) -> Trajectory:
     length = len(token_ids)
-    return Completion(
+    return Trajectory(
         token_ids,
         "".join(map(str, token_ids)),
         (True,) * length,
@@ -30,7 +31,7 @@ def prompt(name: str) -> Prompt:
     return Prompt(name, (1, 2), name, {"prompt": name})
 
 
-def group(name: str, *answers: tuple[Completion, float | None]) -> Group:
+def group(name: str, *answers: tuple[Trajectory, float | None]) -> Group:
     completions, totals = zip(*answers, strict=True)
     return Group(prompt(name), completions, tuple(Score(total, error=None) for total in totals))
 
@@ -82,7 +83,7 @@ def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
 class ScriptedCollector:
     """``answers[prompt]`` are its completions of each round, with their rewards. Records the kept groups."""
 
-    def __init__(self, answers: Mapping[str, Sequence[Sequence[tuple[Completion, float | None]]]]) -> None:
+    def __init__(self, answers: Mapping[str, Sequence[Sequence[tuple[Trajectory, float | None]]]]) -> None:
         self.answers = {name: iter(rounds) for name, rounds in answers.items()}
         self.names = list(answers)
         self.asked: list[tuple[list[str], int]] = []
@@ -102,7 +103,7 @@ class ScriptedCollector:
     def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         self.asked.append(([p.id for p in prompts], group_size))
         drawn = [group(p.id, *next(self.answers[p.id])) for p in prompts]
-        assert all(len(g.completions) == group_size for g in drawn)
+        assert all(len(g.trajectories) == group_size for g in drawn)
         return Collected(drawn)
 
     def keep(self, groups: list[Group]) -> None:

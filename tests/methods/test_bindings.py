@@ -7,6 +7,7 @@ import pytest
 import torch
 from hand_made import completion, group, losses, ready, rollout, rows
 
+from sharpen.batch import Outputs
 from sharpen.data.collate import collate
 from sharpen.methods import METHODS, resolve_method
 from sharpen.rollout.sources import (
@@ -18,7 +19,7 @@ from sharpen.rollout.sources import (
     Preferences,
     Source,
 )
-from sharpen.types import Outputs, Score, StepValue
+from sharpen.types import Score, StepValue
 
 SOURCES: dict[str, Source] = {
     "sft": Demonstrations(),

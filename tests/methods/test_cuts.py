@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from oracles.methods import LOSSES
+from sharpen.batch import Batch
 from sharpen.methods import DPO, GRPO, GSPO, METHODS, PPO, SFT, Method, OnlineRFT, Reinforce, RewardModel, Role
 from sharpen.methods.kl import KL
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.training.update import accumulate_gradient, with_weights
-from sharpen.types import Batch
 from tiny_models import assert_same_gradients, loaded_scorer, ragged_batch, tiny_policy
 from whole_steps import forget_gradients, gradients_of, plain_step, said_by
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from hand_made import ScriptedCollector, completion, group, prompt
 
+from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.methods import CISPO, DAPO, GRPO, GSPO, PPO, Method, resolve_method
 from sharpen.rewards import FunctionReward, Gate, WeightedSum
 from sharpen.rollout.sources import Collected, Collector, CurrentPolicy, DynamicSampling
-from sharpen.types import Batch, Group, Score, WeightedReward
+from sharpen.types import Group, Score, WeightedReward
 
 APART: dict[str, Any] = {"combine": "normalise_then_sum"}
 

@@ -8,8 +8,8 @@ import torch
 from hand_made import losses, ready, rollout, rows
 from torch import Tensor
 
+from sharpen.batch import Batch, Outputs
 from sharpen.methods import PPO
-from sharpen.types import Batch, Outputs
 
 LOG = math.log
 

@@ -8,9 +8,9 @@ from hand_made import ScriptedCollector, completion, group
 from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.rollout.sources import Collected, Collector, CurrentPolicy, Demonstrations, DynamicSampling, InitialPolicy
-from sharpen.types import Completion, Group, Score, StepValue, WeightedReward
+from sharpen.types import Group, Score, StepValue, Trajectory, WeightedReward
 
-Answers = list[tuple[Completion, float | None]]
+Answers = list[tuple[Trajectory, float | None]]
 
 
 def answers(*rewards: float | None) -> Answers:
@@ -88,7 +88,7 @@ def test_dynamic_sampling_stops_after_max_rounds_with_the_groups_found() -> None
 def test_with_step_rewards_a_group_has_spread_if_these_differ() -> None:
     """In one group the totals are equal and the step rewards are not; in the other it is the other way round."""
     marked = [
-        Group(a.prompt, a.completions, tuple(Score(t, steps=(StepValue(0, s),)) for t, s in values))
+        Group(a.prompt, a.trajectories, tuple(Score(t, steps=(StepValue(0, s),)) for t, s in values))
         for a, values in (
             (group("a", *answers(0, 0)), ((0.0, 1.0), (0.0, 0.0))),
             (group("b", *answers(1, 0)), ((1.0, 0.5), (0.0, 0.5))),
@@ -130,7 +130,7 @@ def kept(at_most: int | None, unique: bool, threshold: float = 1.0) -> list[tupl
     source.prepare(collector)
     assert collector.asked == [(["a", "b", "c"], 5)]
     assert all(not group.scores for group in collector.kept)
-    return [(group.prompt.id, c.token_ids) for group in collector.kept for c in group.completions]
+    return [(group.prompt.id, c.token_ids) for group in collector.kept for c in group.trajectories]
 
 
 def test_right_completions_are_kept_once_and_at_most_k_per_prompt() -> None:

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from sharpen.batch import Batch
 from sharpen.errors import RecipeError
 from sharpen.models.adapter import adapted_layers, adapter_weights
 from sharpen.models.forward import MicrobatchLimits, all_outputs, microbatches
@@ -19,7 +20,6 @@ from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.types import Batch
 from tiny_models import (
     assert_same_gradients,
     make_prompt,

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from sharpen.batch import Batch
 from sharpen.models.packing.microbatches import (
     MICROBATCH_OPERATIONS,
     MICROBATCH_TOKENS,
@@ -13,7 +14,6 @@ from sharpen.models.packing.microbatches import (
     plan_microbatches,
 )
 from sharpen.models.packing.pack import PackedRow
-from sharpen.types import Batch
 from tiny_models import ragged_batch
 
 FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)

@@ -22,7 +22,7 @@ from sharpen.models.padding import same_tokens
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Completion, Finish, Group, Prompt
+from sharpen.types import Finish, Group, Prompt, Trajectory
 from tiny_models import EOS, tiny_folder, without_padding
 
 PROMPT = "1+2="
@@ -59,7 +59,7 @@ def scored_here(folder: Path, policy: Any) -> list[float]:
     for text in TEXTS:
         ids = tuple(policy(text)["input_ids"])
         finish = Finish.EOS if text.endswith("<eos>") else Finish.LENGTH
-        completions.append(Completion(ids, text, (True,) * len(ids), finish))
+        completions.append(Trajectory(ids, text, (True,) * len(ids), finish))
     prompt = Prompt(PROMPT, tuple(policy(PROMPT)["input_ids"]), PROMPT, {"prompt": PROMPT})
     (scores,) = reward.score([Group(prompt, tuple(completions))])
     totals = [score.total for score in scores]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from oracles import distributions
+from sharpen.batch import Batch
 from sharpen.errors import ModelError
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.policy import Policy, load_policy
-from sharpen.types import Batch
 from tiny_models import (
     assert_same_gradients,
     gradients,

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
+from sharpen.batch import Batch
 from sharpen.errors import ModelError
 from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.scorer import Kind, Scorer, load_scorer
-from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, loaded_scorer, ragged_batch, tiny_folder, weighted
 
 BOTH = frozenset({"scores", "values"})

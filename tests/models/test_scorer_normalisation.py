@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.scorer import Scorer, normalise_scores
-from sharpen.types import Batch
 from tiny_models import EOS, loaded_scorer, ragged_batch
 
 LIMITS = MicrobatchLimits(60, shared_prompt=True)

@@ -33,7 +33,7 @@ class Steps(Reward):
 
     def score(self, groups: Any) -> list[tuple[Score, ...]]:
         total = sum(step.value for step in self.steps)
-        return [tuple(Score(total, {"steps": total}, self.steps) for _ in g.completions) for g in groups]
+        return [tuple(Score(total, {"steps": total}, self.steps) for _ in g.trajectories) for g in groups]
 
 
 def test_the_total_is_the_weighted_sum_of_what_applies(group: Any) -> None:
@@ -159,7 +159,7 @@ def test_rewards_that_know_only_whole_groups_are_given_smaller_ones(group: Any) 
 
         def score(self, groups: Any) -> list[tuple[Score, ...]]:
             assert groups
-            return [tuple(Score(float(len(g.completions)), {"lengths": 0.0}) for _ in g.completions) for g in groups]
+            return [tuple(Score(float(len(g.trajectories)), {"lengths": 0.0}) for _ in g.trajectories) for g in groups]
 
     form = by_text("form", good=1.0, bad=0.0)
     total = WeightedSum([(form, 0.0), (Lengths(), 1.0)], gates={0: Gate(skip=True)})

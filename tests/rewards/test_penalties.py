@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sharpen.errors import RewardError
 from sharpen.rewards import resolve_reward
 from sharpen.rewards.text.repetition import Repetition
-from sharpen.types import Completion, Finish, Group, Prompt
+from sharpen.types import Finish, Group, Prompt, Trajectory
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_repetition_settings_that_mean_nothing_are_refused(settings: dict[str, A
 
 
 def of_length(*lengths: int) -> Group:
-    completions = tuple(Completion((1,) * n, "text", (True,) * n, Finish.EOS) for n in lengths)
+    completions = tuple(Trajectory((1,) * n, "text", (True,) * n, Finish.EOS) for n in lengths)
     return Group(Prompt("p", (1,), "?", {}), completions)
 
 
@@ -52,7 +52,7 @@ def test_soft_overlong_is_that_of_the_paper() -> None:
 
 
 def test_soft_overlong_counts_what_the_model_wrote() -> None:
-    (completion,) = of_length(10).completions
+    (completion,) = of_length(10).trajectories
     by_tool = replace(
         completion,
         loss_mask=(True,) * 4 + (False,) * 6,

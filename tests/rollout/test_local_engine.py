@@ -15,7 +15,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
-from sharpen.types import Completion, Finish, Group, Prompt
+from sharpen.types import Finish, Group, Prompt, Trajectory
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 
 SEED = 11
@@ -33,7 +33,7 @@ def prompts_of(policy: Policy) -> list[Prompt]:
 
 def sample(
     policy: Policy, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], **settings: object
-) -> list[tuple[Completion, ...]]:
+) -> list[tuple[Trajectory, ...]]:
     sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]
     return LocalEngine(policy).generate(prompts, ids, sampling, SEED)
 
@@ -104,7 +104,7 @@ def test_a_model_without_a_key_value_cache_is_refused() -> None:
 # Law 4
 
 
-def explain_difference(policy: Policy, prompt: Prompt, one: Completion, other: Completion) -> None:
+def explain_difference(policy: Policy, prompt: Prompt, one: Trajectory, other: Trajectory) -> None:
     """At the first different token, the uniform number must be within rounding of an edge between tokens."""
     pairs = zip(one.token_ids, other.token_ids, strict=False)
     t = next(t for t, (a, b) in enumerate(pairs) if a != b)

@@ -58,9 +58,9 @@ def test_rft_keeps_and_learns_from_the_right_answers_of_the_initial_policy(
             if digits(answer.text) >= 0.25 and answer.text not in right:
                 right.append(answer.text)
         assert texts[name] == right[:2]
-    learned = {(g.prompt.text, c.text) for groups in drawn for g in groups for c in g.completions}
+    learned = {(g.prompt.text, c.text) for groups in drawn for g in groups for c in g.trajectories}
     assert learned == {(line["prompt"], line["completion"]) for line in lines}
-    assert all(len(g.completions) == 1 and not g.scores for groups in drawn for g in groups)
+    assert all(len(g.trajectories) == 1 and not g.scores for groups in drawn for g in groups)
     [samples] = (run.path / "samples").iterdir()
     answered = pq.read_table(samples).to_pylist()
     assert (samples.name, len(answered)) == ("step_000000.parquet", 80)
@@ -113,7 +113,7 @@ def test_dynamic_sampling_fills_a_step_with_groups_that_teach(
         # Figures of the rollout are of all that was drawn.
         assert row["reward/mean"] == pytest.approx(sum(s["reward"] for s in samples) / len(samples))
         ids = [sample["draw_id"] for sample in samples]
-        assert [c.draw_id for g in groups for c in g.completions] == ids[: 4 * len(groups)]
+        assert [c.draw_id for g in groups for c in g.trajectories] == ids[: 4 * len(groups)]
     assert aside > 0
 
 

@@ -7,19 +7,20 @@ from typing import Any
 import pytest
 import torch
 
+from sharpen.batch import Batch, Outputs
 from sharpen.data.collate import collate
 from sharpen.methods import GRPO, LossTerms
 from sharpen.training.metrics import TokenStats, rollout_metrics
-from sharpen.types import Batch, Completion, Finish, Group, Outputs, Prompt, Score, StepValue
+from sharpen.types import Finish, Group, Prompt, Score, StepValue, Trajectory
 
 NAN = float("nan")
 
 
-def completion(length: int, finish: Finish = Finish.EOS) -> Completion:
-    return Completion((5,) * length, "", (True,) * length, finish)
+def completion(length: int, finish: Finish = Finish.EOS) -> Trajectory:
+    return Trajectory((5,) * length, "", (True,) * length, finish)
 
 
-def group(name: str, *members: tuple[Completion, Score]) -> Group:
+def group(name: str, *members: tuple[Trajectory, Score]) -> Group:
     completions, scores = zip(*members, strict=True)
     return Group(Prompt(name, (1, 2), "", {}), completions, scores)
 
@@ -192,10 +193,10 @@ def test_what_was_not_computed_is_not_said() -> None:
 
 def test_completions_become_a_batch() -> None:
     """Padded on the right, what a tool wrote and what has no score not trained on."""
-    tool = Completion(
+    tool = Trajectory(
         (7, 8, 9), "", (True, False, True), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
     )
-    plain = Completion((6,), "", (True,), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
+    plain = Trajectory((6,), "", (True,), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
     groups = [
         Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
         Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),

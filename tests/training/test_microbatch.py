@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.models.model import hidden_states
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.packing.pack import PackedBatch, pack
 from sharpen.models.policy import Policy, load_policy
 from sharpen.training.microbatch import activation_bytes, usual_tokens
-from sharpen.types import Batch
 from tiny_models import tiny_folder
 
 SIZES: dict[str, Any] = {

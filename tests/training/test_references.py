@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
@@ -20,7 +21,7 @@ from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
 from sharpen.training import reference as reference_module
 from sharpen.training.reference import Reference
-from sharpen.types import Batch, Completion, Finish, Group, Score
+from sharpen.types import Finish, Group, Score, Trajectory
 from tiny_models import make_prompt, own_logprobs, tiny_policy
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 
@@ -110,7 +111,7 @@ def ranked(policy: Policy) -> list[Group]:
         for answer in answers:
             ids = tuple(policy.tokenizer(answer)["input_ids"])
             end = len(ids)
-            completions.append(Completion(ids, answer, (True,) * end, Finish.EOS))
+            completions.append(Trajectory(ids, answer, (True,) * end, Finish.EOS))
         scores = tuple(Score(float(i)) for i in range(len(completions)))
         groups.append(Group(make_prompt(policy, text), tuple(completions), scores))
     return groups
@@ -154,7 +155,7 @@ def test_what_moves_or_was_sampled_is_never_remembered(computed: list[int]) -> N
     for _ in range(2):
         moving.logprobs(groups, collate(groups), 1.0, LIMITS)
     fixed = Reference(copy_policy(policy), policy, KL())
-    drawn = [replace(g, completions=tuple(replace(c, draw_id=5) for c in g.completions)) for g in groups]
+    drawn = [replace(g, trajectories=tuple(replace(c, draw_id=5) for c in g.trajectories)) for g in groups]
     for _ in range(2):
         fixed.logprobs(drawn, collate(drawn), 1.0, LIMITS)
     assert computed == [5, 5, 5, 5]

@@ -27,7 +27,7 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation
-from sharpen.types import Completion, Finish, Group, Score, StepValue
+from sharpen.types import Finish, Group, Score, StepValue, Trajectory
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
 from tiny_runs import tiny_recipe, tiny_start_model
 
@@ -47,7 +47,7 @@ def groups_of(model: Any, *, steps: bool = False) -> list[Group]:
         for answer, grade in zip(row["completions"], row["scores"], strict=True):
             ids = tuple(model.tokenizer(answer)["input_ids"])
             end = len(ids)
-            completions.append(Completion(ids, answer, (True,) * end, Finish.EOS))
+            completions.append(Trajectory(ids, answer, (True,) * end, Finish.EOS))
             marks = (StepValue(0, float(grade > 0)), StepValue(end - 1, 0.0)) if steps else ()
             scores.append(Score(float(grade), steps=marks))
         groups.append(Group(make_prompt(model, row["prompt"]), tuple(completions), tuple(scores)))
@@ -58,7 +58,7 @@ def own_scores(scorer: Scorer, group: Group) -> list[list[float]]:
     """The head at every token of each completion, one sequence at a time."""
     rows = []
     with torch.no_grad():
-        for completion in group.completions:
+        for completion in group.trajectories:
             ids = torch.tensor([[*group.prompt.token_ids, *completion.token_ids]])
             states = scorer.model.model(input_ids=ids, use_cache=False).last_hidden_state[0]
             rows.append(scorer.head(states)[len(group.prompt.token_ids) :, 0].tolist())
@@ -116,7 +116,7 @@ def test_held_out_rankings_of_dpo() -> None:
     for group in groups:
         batch = collate([group])
         h = []
-        for b, completion in enumerate(group.completions):
+        for b, completion in enumerate(group.trajectories):
             length = len(completion.token_ids)
             ours, theirs = (own_logprobs(m.model, batch, 1.0)[b][:length] for m in (policy, reference.policy))
             h.append((ours - theirs).sum().item())
@@ -153,7 +153,7 @@ def test_held_out_steps_of_a_process_reward_model(tmp_path: Path) -> None:
 
 def test_held_out_demonstrations_of_sft() -> None:
     policy = tiny_policy(seed=1)
-    shown = [Group(g.prompt, g.completions[:1]) for g in groups_of(policy)]
+    shown = [Group(g.prompt, g.trajectories[:1]) for g in groups_of(policy)]
     found = measure_groups(resolve_method("sft"), Annotator({"policy": policy}, None, 1.0, LIMITS), shown)
     batch = collate(shown)
     logprobs = torch.stack(own_logprobs(policy.model, batch, 1.0))[batch.mask_ET]

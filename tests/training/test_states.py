@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oracles import states as oracle
+from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.methods import PPO, ReinforcePlusPlus
 from sharpen.methods.kl import KL
@@ -27,7 +28,7 @@ from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
 from sharpen.training.annotate import Annotator
 from sharpen.training.reference import Reference
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory
 from tiny_models import loaded_scorer, tiny_policy
 
 LIMITS = [
@@ -40,9 +41,9 @@ SETTINGS = [(1.0, 0.95, 0.0), (1.0, 1.0, 0.3), (0.9, 0.5, 0.3), (0.7, 0.0, 0.0)]
 CRITICS = ["own", "own gpt2", "own lora", "shared", "shared gpt2", "shared lora"]
 
 
-def completion(ids: str, trained: str, finish: Finish) -> Completion:
+def completion(ids: str, trained: str, finish: Finish) -> Trajectory:
     token_ids = tuple(int(c, 16) + 2 for c in ids)
-    return Completion(token_ids, ids, tuple(c == "x" for c in trained), finish)
+    return Trajectory(token_ids, ids, tuple(c == "x" for c in trained), finish)
 
 
 def group(name: str, *members: tuple[str, str, Finish, float | None]) -> Group:
@@ -60,7 +61,7 @@ GROUPS = [
     group("longer", ("1234", "x..x", CUT, 1.5), ("1234", "xx..", CUT, -2.0), ("567890", ".x.x..", CUT, 0.125)),
     group("last", ("ba", "x.", EOS, 3.0)),
 ]
-SEQUENCES = [(g.prompt, c, s) for g in GROUPS for c, s in zip(g.completions, g.scores, strict=True)]
+SEQUENCES = [(g.prompt, c, s) for g in GROUPS for c, s in zip(g.trajectories, g.scores, strict=True)]
 
 
 def filled(parameters: Any, scale: float) -> None:
@@ -219,7 +220,7 @@ def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
         ends = [
             value_of(models("own")["critic"], oracle.states(g.prompt.token_ids, c.token_ids, c.loss_mask)[-1])
             for g in cut
-            for c in g.completions
+            for c in g.trajectories
         ]
         for _ in range(50):
             targets_ET = method.targets(after)

@@ -38,7 +38,7 @@ def algorithm_1(model: Path, groups: Sequence[Group], *, passes: int, parts: int
     policy, reference = load_policy(model, device="cpu"), load_policy(model, device="cpu")
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=rate, eps=0.1, weight_decay=0.0)
     rewards = [score.total for group in groups for score in group.scores]
-    numbers = [i for i, group in enumerate(groups) for _ in group.completions]
+    numbers = [i for i, group in enumerate(groups) for _ in group.trajectories]
     advantages = outcome_advantages(rewards, numbers)
     batch = collate(groups)
     with torch.no_grad():
@@ -93,8 +93,8 @@ def test_a_step_of_grpo_is_algorithm_1_of_its_paper(
     )
     run = start(recipe, Given(reward=digits))
     [groups] = drawn
-    assert [len(group.completions) for group in groups] == [4] * 4
-    assert all(s.total == digits(c.text) for g in groups for c, s in zip(g.completions, g.scores, strict=True))
+    assert [len(group.trajectories) for group in groups] == [4] * 4
+    assert all(s.total == digits(c.text) for g in groups for c, s in zip(g.trajectories, g.scores, strict=True))
     expected, loss, norm = algorithm_1(model, groups, passes=passes, parts=parts, beta=beta, rate=0.5)
     begin = load_policy(model, device="cpu").model.state_dict()
     found = load_policy(run.model, device="cpu").model.state_dict()
@@ -108,7 +108,7 @@ def test_a_step_of_grpo_is_algorithm_1_of_its_paper(
     assert (row["updates/applied"], row["updates/skipped"]) == (passes * parts, 0)
     totals = torch.tensor([s.total for g in groups for s in g.scores])
     assert row["reward/mean"] == pytest.approx(totals.mean().item())
-    assert row["length/mean"] == sum(len(c.token_ids) for g in groups for c in g.completions) / 16
+    assert row["length/mean"] == sum(len(c.token_ids) for g in groups for c in g.trajectories) / 16
     assert row["mismatch/max"] < 1e-5
     if passes * parts == 1:
         assert row["ratio/mean"] == 1.0
@@ -194,7 +194,7 @@ def test_samples_say_what_was_drawn_and_what_it_was_worth(
     start(recipe, Given(reward=digits))
     assert [file.name for file in (tmp_path / "run" / "samples").iterdir()] == ["step_000004.parquet"]
     rows = pq.read_table(tmp_path / "run" / "samples" / "step_000004.parquet").to_pylist()
-    expected = [(g.prompt, c) for g in drawn[3] for c in g.completions]
+    expected = [(g.prompt, c) for g in drawn[3] for c in g.trajectories]
     assert len(rows) == len(expected) == 16
     for row, (prompt, completion) in zip(rows, expected, strict=True):
         assert row == {
@@ -288,19 +288,19 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     [row] = run.metrics()
     assert row["reward/failed"] == 1 / 16
     [groups] = drawn
-    failed = groups[1].completions[1]
+    failed = groups[1].trajectories[1]
     rows = pq.read_table(run.path / "samples" / "step_000001.parquet").to_pylist()
     assert [r["reward"] is None for r in rows] == [i == 5 for i in range(16)]
     assert rows[5]["error"].startswith(f"sometimes raised ValueError: cannot read {failed.text!r}")
 
     kept = [
-        replace(g, completions=g.completions[:1] + g.completions[2:], scores=g.scores[:1] + g.scores[2:])
+        replace(g, trajectories=g.trajectories[:1] + g.trajectories[2:], scores=g.scores[:1] + g.scores[2:])
         if i == 1
         else g
         for i, g in enumerate(groups)
     ]
     rewards = [s.total for g in kept for s in g.scores]
-    numbers = [i for i, g in enumerate(kept) for _ in g.completions]
+    numbers = [i for i, g in enumerate(kept) for _ in g.trajectories]
     assert row["reward/mean"] == pytest.approx(sum(rewards) / 15)
     batch = collate(kept)
     policy = load_policy(model, device="cpu")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oracles import grpo, reduction, sft
 from oracles.ragged import Ragged
+from sharpen.batch import Batch
 from sharpen.errors import NonFiniteError
 from sharpen.methods import GRPO, SFT, Method
 from sharpen.models.forward import MicrobatchLimits, all_outputs
@@ -19,7 +20,6 @@ from sharpen.training.metrics import TokenStats
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.settings import OptimizerSettings
 from sharpen.training.update import Observer, accumulate_gradient, optimizer_step, with_weights
-from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy
 
 TEMPERATURE = 0.9

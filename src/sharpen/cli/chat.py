@@ -18,7 +18,6 @@ from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.lookup import find_model
-from sharpen.types import Finish
 
 QUIT, RESET = "/quit", "/reset"
 
@@ -73,7 +72,7 @@ def talk(
             notes.print(f"{error}: {RESET} starts a new conversation", markup=False)
             continue
         answers.print(Text(printable(completion.text.strip())), soft_wrap=True)
-        if completion.finish is Finish.LENGTH:
+        if completion.truncated:
             notes.print(f"(cut off after {len(completion.token_ids)} tokens)")
 
 

@@ -11,7 +11,7 @@ from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Completion, Finish, Group, Prompt
+from sharpen.types import Group, Prompt, single_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def fitting_groups(
     """The groups whose prompt and longest completion, called ``noun`` in errors, fit into the context."""
 
     def longest(group: Group) -> int:
-        return max(len(completion.token_ids) for completion in group.completions)
+        return max(len(trajectory.token_ids) for trajectory in group.trajectories)
 
     return format.fitting(
         rows,
@@ -71,37 +71,35 @@ def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
     groups = []
     for index, exchange in enumerate(exchanges):
         _require_tokens(prompt_ids[index], f"{rows.where(index)}: column `prompt`")
-        completions = []
+        trajectories = []
         for text, name in zip(exchange.completions, exchange.names, strict=True):
             ids = next(completion_ids)
             _require_tokens(ids, f"{rows.where(index)}: {name}")
             if ids[-1] != eos:
                 ids = (*ids, eos)
-            completions.append(_completion(ids, str(text), (True,) * len(ids)))
+            trajectories.append(single_turn(prompt_ids[index], ids, str(text)))
         prompt = Prompt(rows.row_id(index), prompt_ids[index], prompts[index], rows[index])
-        groups.append(Group(prompt, tuple(completions)))
+        groups.append(Group(prompt, tuple(trajectories)))
     return groups
 
 
 def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> Group:
     where = rows.where(index)
     before = as_user(exchange.prompt) if isinstance(exchange.prompt, str) else exchange.prompt
-    completions = []
+    trajectories = []
     for completion, name in zip(exchange.completions, exchange.names, strict=True):
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
         rendered = chat.demonstration([*before, *messages], len(before), where)
         text = str(chat.tokenizer.decode(list(rendered.completion_ids), skip_special_tokens=True))
-        completions.append(_completion(rendered.completion_ids, text, rendered.loss_mask))
+        trajectories.append(
+            single_turn(rendered.prompt_ids, rendered.completion_ids, text, loss_mask=rendered.loss_mask)
+        )
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])
-    return Group(prompt, tuple(completions))
+    return Group(prompt, tuple(trajectories))
 
 
 def _require_tokens(ids: tuple[int, ...], what: str) -> None:
     if not ids:
         raise DataError(f"{what} is empty; write at least one token")
-
-
-def _completion(ids: tuple[int, ...], text: str, loss_mask: tuple[bool, ...]) -> Completion:
-    return Completion(ids, text, loss_mask, Finish.EOS)

@@ -53,8 +53,8 @@ def load_preferences(rows: Rows, format: PromptFormat) -> Loaded[Group]:
     exchanges = _exchanges(rows, answers, named)
     groups = make_groups(rows, exchanges, format)
     for index, group in enumerate(groups):
-        if len({completion.token_ids for completion in group.completions}) == 1:
-            what = " and ".join(named[index]) if len(group.completions) == 2 else "all completions"
+        if len({completion.token_ids for completion in group.trajectories}) == 1:
+            what = " and ".join(named[index]) if len(group.trajectories) == 2 else "all completions"
             raise DataError(f"{rows.where(index)}: {what} are the same, so none is preferred")
     graded = [
         group.scored(tuple(Score(grade) for grade in row_grades))

@@ -20,7 +20,7 @@ from sharpen.data.positions import step_ends, token_ends
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Completion, Group, Score, StepValue
+from sharpen.types import Group, Score, StepValue, Trajectory
 
 
 def load_steps(rows: Rows, format: PromptFormat, *, separator: str | None) -> Loaded[Group]:
@@ -51,7 +51,7 @@ def load_steps(rows: Rows, format: PromptFormat, *, separator: str | None) -> Lo
     ]
     groups = []
     for index, group in enumerate(make_groups(rows, exchanges, format)):
-        (completion,) = group.completions
+        (completion,) = group.trajectories
         places = _positions(rows.where(index), completion, texts[index], ends[index], format.tokenizer)
         steps: dict[int, float] = {}
         for place, label in zip(places, labels[index], strict=True):
@@ -122,7 +122,7 @@ def _labels(rows: Rows, index: int, steps: int) -> tuple[float, ...]:
 
 
 def _positions(
-    where: str, completion: Completion, text: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
+    where: str, completion: Trajectory, text: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
     """The last token of each step. A chat template may add text before the completion and strip whitespace."""
     decoded = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))

@@ -14,7 +14,7 @@ from sharpen.evaluation.estimators import Estimate, estimate, majority_at_k, pas
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.types import Finish, Group, Prompt
+from sharpen.types import Group, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def evaluate(
     for k in ks:
         values[f"pass@{k}"] = pass_at_k(n, [sum(row) for row in right], k)
     if reward.has_answer:
-        answers = [[reward.answer(c.text) for c in g.completions] for g in groups]
+        answers = [[reward.answer(c.text) for c in g.trajectories] for g in groups]
         for k in ks:
             if k > 1:
                 values[f"maj@{k}"] = majority_at_k(answers, right, k)
@@ -89,8 +89,8 @@ def evaluate(
         for part in parts:
             per_prompt = [[v for s in g.scores if (v := s.parts.get(part)) is not None] for g in groups]
             values[f"reward/{part}"] = [float(np.mean(v)) for v in per_prompt if v]
-    values["length"] = [float(np.mean([len(c.token_ids) for c in g.completions])) for g in groups]
-    values["truncated"] = [float(np.mean([c.finish is Finish.LENGTH for c in g.completions])) for g in groups]
+    values["length"] = [float(np.mean([c.drawn for c in g.trajectories])) for g in groups]
+    values["truncated"] = [float(np.mean([c.truncated for c in g.trajectories])) for g in groups]
     return Evaluation(
         measures={name: estimate_measure(name, np.asarray(v), seed) for name, v in values.items()},
         groups=tuple(groups),

@@ -3,11 +3,11 @@
 from pydantic import Field
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_weight_surrogate
 from sharpen.methods.group_method import GroupMethod
 from sharpen.methods.method import UnifiedView
-from sharpen.types import Batch
 
 
 class CISPO(GroupMethod):
@@ -37,8 +37,6 @@ class CISPO(GroupMethod):
         return reduce.tokens_of_group(batch.mask_ET, batch.group_E)
 
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.old_logprobs_ET is not None
-        assert batch.advantages_ET is not None
         return clipped_weight_surrogate(
-            logprobs_ET, batch.old_logprobs_ET, batch.advantages_ET, eps_high=self.eps_high, eps_low=self.eps_low
+            logprobs_ET, batch["old_logprobs"], batch["advantages"], eps_high=self.eps_high, eps_low=self.eps_low
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sharpen.batch import Batch, Outputs
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
 from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import Preferences, Source
-from sharpen.types import Annotation, Batch, Outputs
 
 
 class DPO(Method):
@@ -54,13 +54,11 @@ class DPO(Method):
         return reduce.groups_mean(ranked_groups(batch.rewards_E, batch.group_E))[batch.group_E]
 
     def objectives(self) -> tuple[Objective, ...]:
-        annotations: frozenset[Annotation] = frozenset({"ref_logprobs"})
-        return (Objective("policy", self.terms, annotations=annotations, atom="group", without_advantage=True),)
+        streams: frozenset[str] = frozenset({"ref_logprobs"})
+        return (Objective("policy", self.terms, streams=streams, atom="group", without_advantage=True),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.logprobs_ET is not None
-        assert batch.ref_logprobs_ET is not None
-        logratio_E = ((outputs.logprobs_ET - batch.ref_logprobs_ET) * batch.mask_ET).sum(dim=1)
+        logratio_E = ((outputs["logprobs"] - batch["ref_logprobs"]) * batch.mask_ET).sum(dim=1)
         beats_EE = beats(batch.rewards_E, batch.group_E)
         winner_M, loser_M = beats_EE.nonzero(as_tuple=True)
         loss_M = dpo(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.functional.advantages import (
     Spread,
     decoupled_advantages,
@@ -20,7 +21,6 @@ from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.fields import GroupSize
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Differing, DynamicSampling, Source
-from sharpen.types import Batch
 
 
 class GroupMethod(PolicyMethod):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_surrogate
 from sharpen.methods.fields import DualClip, EpsHigh, EpsLow, Reduction
 from sharpen.methods.group_method import GroupMethod
 from sharpen.methods.method import UnifiedView
-from sharpen.types import Batch
 
 
 class GRPO(GroupMethod):
@@ -58,12 +58,10 @@ class GRPO(GroupMethod):
         return reduce.per_sequence(batch.mask_ET, batch.group_E)
 
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.old_logprobs_ET is not None
-        assert batch.advantages_ET is not None
         return clipped_surrogate(
             logprobs_ET,
-            batch.old_logprobs_ET,
-            batch.advantages_ET,
+            batch["old_logprobs"],
+            batch["advantages"],
             eps_low=self.eps_low,
             eps_high=self.eps_high,
             dual_clip=self.dual_clip,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sharpen.functional.losses.policy import sequence_surrogate, sequence_token_surrogate
+from sharpen.batch import Batch, Outputs
+from sharpen.functional.losses.policy import mean_log_ratio, sequence_surrogate, sequence_token_surrogate
 from sharpen.methods.fields import DualClip, EpsHigh, EpsLow
 from sharpen.methods.group_method import GroupMethod
-from sharpen.methods.method import UnifiedView
-from sharpen.types import Batch
+from sharpen.methods.method import Objective, UnifiedView
+
+WHOLE = "whole_log_ratio"
+"""The stream of log s of trajectories that are cut between micro-batches, NaN for all others."""
 
 
 class GSPO(GroupMethod):
@@ -47,18 +51,24 @@ class GSPO(GroupMethod):
         return self
 
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.old_logprobs_ET is not None
-        assert batch.advantages_ET is not None
         surrogate = sequence_surrogate if self.form == "sequence" else sequence_token_surrogate
         return surrogate(
             logprobs_ET,
-            batch.old_logprobs_ET,
-            batch.advantages_ET,
+            batch["old_logprobs"],
+            batch["advantages"],
             batch.mask_ET,
             eps_low=self.eps_low,
             eps_high=self.eps_high,
             dual_clip=self.dual_clip,
+            whole_log_ratio_E=batch.streams.get(WHOLE),
         )
+
+    def policy_objective(self) -> Objective:
+        return replace(super().policy_objective(), atom="trajectory", whole=self.whole)
+
+    def whole(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
+        """log s of trajectories that are cut between micro-batches."""
+        return {WHOLE: mean_log_ratio(outputs["logprobs"], batch["old_logprobs"], batch.mask_ET)}
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         noise, bound = metrics.get("ratio/noise", 0.0), min(self.eps_low, self.eps_high)

@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_serializer
 from torch import Tensor
 
+from sharpen.batch import Atom, Batch, Need, Outputs
 from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.kl import KL
+from sharpen.methods.streams import Producer
 from sharpen.rollout.sources import Source
 from sharpen.settings import Settings
-from sharpen.types import Annotation, Batch, Need, Outputs
+
+Old = Literal["learner", "rollout"]
 
 Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model"]
 """The models that can be trained: the policy, a critic, or a reward model."""
@@ -37,18 +40,34 @@ class LossTerms:
 class Objective:
     """A loss on the outputs of one model.
 
-    ``needs`` is what the model's forward pass must return, ``annotations`` what the batch must already hold. ``atom``
-    is the unit that is never split between micro-batches. With ``without_advantage``, tokens with advantage 0 still
-    have a gradient; otherwise sequences of such tokens are not computed.
+    ``needs`` is what the model's forward pass must return, ``streams`` what the batch must already hold, and
+    ``against`` the model that an exact KL is taken to. ``atom`` is the unit that is never split between micro-batches.
+    Trajectories too long for one are split all the same: ``whole`` says what ``terms`` then needs of the whole
+    trajectory, [E] each, computed before without gradient. With ``without_advantage``, tokens with advantage 0 still
+    have a gradient; otherwise trajectories of such tokens are not computed.
     """
 
     model: Role
     terms: Callable[[Outputs, Batch], LossTerms]
     needs: frozenset[Need] = frozenset({"logprobs"})
-    annotations: frozenset[Annotation] = frozenset()
-    atom: Literal["sequence", "group"] = "sequence"
+    streams: frozenset[str] = frozenset()
+    against: str = "reference"
+    atom: Atom = "token"
+    whole: Callable[[Outputs, Batch], Mapping[str, Tensor]] | None = None
     without_advantage: bool = False
     learning_rate_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A second source with a loss of its own: another method, ``coefficient`` times whose loss joins every update.
+
+    Each step takes ``prompts_per_step`` of its prompts, in equal shares for the updates of a pass.
+    """
+
+    method: Method
+    coefficient: float
+    prompts_per_step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +117,31 @@ class Method(Settings, ABC):
         return {}
 
     @property
-    def annotations(self) -> frozenset[Annotation]:
+    def streams(self) -> frozenset[str]:
         """What the batch must hold before advantages are computed."""
         return frozenset()
+
+    def producers(self) -> tuple[Producer, ...]:
+        """The method's own producers of streams, beside `sharpen.training.streams`."""
+        return ()
+
+    def frozen_models(self) -> Mapping[str, str]:
+        """Models that the producers and objectives use and that are not trained, such as teachers: name to path."""
+        return {}
+
+    def mixed(self) -> Mixed | None:
+        """A second source that joins every update."""
+        return None
+
+    @property
+    def old_from(self) -> Old:
+        """Where π_old comes from: the learner at the start of the step, or the policy that drew the tokens."""
+        return "learner"
+
+    @property
+    def corrects_stale(self) -> bool:
+        """Whether the loss corrects for tokens that an older version of the policy drew."""
+        return False
 
     @abstractmethod
     def advantages(self, batch: Batch) -> Tensor:
@@ -134,8 +175,8 @@ class Method(Settings, ABC):
     @property
     def needs_reference(self) -> bool:
         """Whether the method uses a reference, which is then loaded."""
-        wanted = self.annotations.union(*(o.annotations for o in self.objectives()))
-        exact = any("exact_kl" in o.needs for o in self.objectives())
+        wanted = self.streams.union(*(o.streams for o in self.objectives()))
+        exact = any("exact_kl" in o.needs and o.against == "reference" for o in self.objectives())
         return exact or not wanted.isdisjoint(("ref_logprobs", "kl"))
 
     @property

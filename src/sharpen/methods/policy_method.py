@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from sharpen.batch import Batch, Need, Outputs
 from sharpen.functional.losses.kl import k1, k2, k3, weighted_k3
 from sharpen.functional.losses.policy import truncated_importance_weights
 from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.fields import Minibatches
 from sharpen.methods.kl import KL
-from sharpen.methods.method import LossTerms, Method, Objective
-from sharpen.types import Annotation, Batch, Need, Outputs
+from sharpen.methods.method import LossTerms, Method, Objective, Old
 
 SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
 
@@ -32,8 +32,12 @@ class PolicyMethod(Method):
     """Coefficient of the entropy bonus, per token."""
     mask_truncated: bool = False
     """Leave truncated completions out of the loss; their rewards still count in the baseline."""
+    old: Old = "learner"
+    """π_old. learner: the policy at the start of the step. rollout: the policy that drew the tokens, as its engine
+    computed it."""
     tis_cap: float | None = Field(None, ge=1)
-    """Truncated importance sampling: weight tokens by min(π_old / π_rollout, cap), for engines with other numerics."""
+    """Truncated importance sampling: weight tokens by min(π_old / π_rollout, cap), for tokens that an older version or
+    an engine with other numerics drew."""
     updates_per_rollout: int = Field(1, ge=1)
     """μ, passes over each rollout."""
     minibatches: Minibatches = 1
@@ -50,6 +54,20 @@ class PolicyMethod(Method):
             raise ValueError("kl has no effect while beta is 0: set beta above 0, or leave kl out")
         return self
 
+    @model_validator(mode="after")
+    def _tis_has_effect(self) -> PolicyMethod:
+        if self.old == "rollout" and self.tis_cap is not None:
+            raise ValueError("tis_cap has no effect with old rollout, where π_old is π_rollout")
+        return self
+
+    @property
+    def old_from(self) -> Old:
+        return self.old
+
+    @property
+    def corrects_stale(self) -> bool:
+        return self.tis_cap is not None or self.old == "rollout"
+
     @property
     def passes_and_minibatches(self) -> tuple[int, int]:
         return self.updates_per_rollout, self.minibatches
@@ -65,7 +83,7 @@ class PolicyMethod(Method):
         return self.kl
 
     @property
-    def annotations(self) -> frozenset[Annotation]:
+    def streams(self) -> frozenset[str]:
         if not self.beta or self.kl.placement == "loss":
             return frozenset()
         return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
@@ -75,12 +93,9 @@ class PolicyMethod(Method):
         if not self.beta or self.kl.placement == "loss":
             return batch.mask_ET.double() * 0.0
         if self.kl.estimator == "exact":
-            assert batch.kl_ET is not None
-            kl_ET = batch.kl_ET
+            kl_ET = batch["kl"]
         else:
-            assert batch.old_logprobs_ET is not None
-            assert batch.ref_logprobs_ET is not None
-            kl_ET = SAMPLED[self.kl.estimator](batch.old_logprobs_ET, batch.ref_logprobs_ET)
+            kl_ET = SAMPLED[self.kl.estimator](batch["old_logprobs"], batch["ref_logprobs"])
         return batch.coefficients["beta"] * kl_ET.double() * batch.mask_ET
 
     def reward_rounding(self, batch: Batch) -> Tensor:
@@ -88,13 +103,10 @@ class PolicyMethod(Method):
         if not self.beta or self.kl.placement == "loss":
             return rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
         if self.kl.estimator == "exact":
-            assert batch.kl_ET is not None
             # A difference of log-probabilities, which are of the order of 1 nat.
-            kl_ET = rounding(1.0 + batch.kl_ET)
+            kl_ET = rounding(1.0 + batch["kl"])
         else:
-            assert batch.old_logprobs_ET is not None
-            assert batch.ref_logprobs_ET is not None
-            kl_ET = rounding(batch.old_logprobs_ET) + rounding(batch.ref_logprobs_ET)
+            kl_ET = rounding(batch["old_logprobs"]) + rounding(batch["ref_logprobs"])
         return rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights) + batch.coefficients["beta"] * (
             kl_ET.double() * batch.mask_ET
         ).sum(dim=1)
@@ -111,7 +123,7 @@ class PolicyMethod(Method):
 
     def policy_objective(self) -> Objective:
         needs: set[Need] = {"logprobs"}
-        annotations: set[Annotation] = {"old_logprobs"}
+        streams: set[str] = {"old_logprobs"}
         if self.entropy_coef:
             needs.add("entropy")
         in_loss = self.beta > 0 and self.kl.placement == "loss"
@@ -119,12 +131,12 @@ class PolicyMethod(Method):
             if self.kl.estimator == "exact":
                 needs.add("exact_kl")
             else:
-                annotations.add("ref_logprobs")
+                streams.add("ref_logprobs")
         return Objective(
             "policy",
             self.terms,
             frozenset(needs),
-            frozenset(annotations),
+            frozenset(streams),
             without_advantage=in_loss or self.entropy_coef > 0,
         )
 
@@ -137,28 +149,22 @@ class PolicyMethod(Method):
         return []
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        logprobs_ET = outputs.logprobs_ET
+        logprobs_ET = outputs["logprobs"]
         assert logprobs_ET is not None
         loss_ET, unclipped_ET = self.surrogate(logprobs_ET, batch)
         if self.tis_cap is not None:
-            assert batch.old_logprobs_ET is not None
-            assert batch.sample_logprobs_ET is not None
             loss_ET = loss_ET * truncated_importance_weights(
-                batch.old_logprobs_ET, batch.sample_logprobs_ET, cap=self.tis_cap
+                batch["old_logprobs"], batch["rollout_logprobs"], cap=self.tis_cap
             )
         if self.beta and self.kl.placement == "loss":
             loss_ET = loss_ET + batch.coefficients["beta"] * self._kl_term(logprobs_ET, outputs, batch)
         if self.entropy_coef:
-            assert outputs.entropy_ET is not None
-            loss_ET = loss_ET - self.entropy_coef * outputs.entropy_ET
+            loss_ET = loss_ET - self.entropy_coef * outputs["entropy"]
         return LossTerms(loss_ET, unclipped_ET)
 
     def _kl_term(self, logprobs_ET: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         if self.kl.estimator == "exact":
-            assert outputs.kl_ET is not None
-            return outputs.kl_ET
-        assert batch.ref_logprobs_ET is not None
+            return outputs["exact_kl"]
         if self.kl.estimator == "weighted_k3":
-            assert batch.old_logprobs_ET is not None
-            return weighted_k3(logprobs_ET, batch.old_logprobs_ET, batch.ref_logprobs_ET)
-        return SAMPLED[self.kl.estimator](logprobs_ET, batch.ref_logprobs_ET)
+            return weighted_k3(logprobs_ET, batch["old_logprobs"], batch["ref_logprobs"])
+        return SAMPLED[self.kl.estimator](logprobs_ET, batch["ref_logprobs"])

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sharpen.batch import Batch, Outputs
 from sharpen.functional.advantages import whiten
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_surrogate, kl_penalised_surrogate
@@ -21,7 +22,6 @@ from sharpen.methods.kl import KL
 from sharpen.methods.method import LossTerms, Objective, UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
-from sharpen.types import Annotation, Batch, Outputs
 
 
 class PPO(PolicyMethod):
@@ -105,11 +105,11 @@ class PPO(PolicyMethod):
         return self.critic_path
 
     @property
-    def annotations(self) -> frozenset[Annotation]:
+    def streams(self) -> frozenset[str]:
         # KL(π_old ‖ π) is measured after the last update, against log-probabilities from before the first.
-        measured: frozenset[Annotation] = frozenset({"old_logprobs"} if self.form == "kl" else ())
-        after: frozenset[Annotation] = frozenset({"final_values"} if self.bootstrap_truncated else ())
-        return super().annotations | measured | after | {"values"}
+        measured: frozenset[str] = frozenset({"old_logprobs"} if self.form == "kl" else ())
+        after: frozenset[str] = frozenset({"final_values"} if self.bootstrap_truncated else ())
+        return super().streams | measured | after | {"values"}
 
     def advantages(self, batch: Batch) -> Tensor:
         rewards_ET, values_ET, bootstrap_E = self._returns(batch)
@@ -118,8 +118,7 @@ class PPO(PolicyMethod):
         )
         if not self.whiten_advantages:
             return advantages_ET
-        assert batch.values_ET is not None
-        input_rounding = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch.values_ET).max()
+        input_rounding = self.reward_rounding(batch).nan_to_num(nan=0.0).max() + rounding(batch["values"]).max()
         return whiten(advantages_ET, batch.mask_ET, input_rounding=input_rounding)
 
     def targets(self, batch: Batch) -> Tensor:
@@ -133,28 +132,24 @@ class PPO(PolicyMethod):
 
     def _returns(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """The reward of each token, the value before each, and V_{T+1}: 0 unless the completion was truncated."""
-        assert batch.values_ET is not None
-        values_ET = batch.values_ET.double()
+        values_ET = batch["values"].double()
         rewards_ET = at_last_token(batch.rewards_E, batch.mask_ET) - self.kl_cost(batch)
         if not self.bootstrap_truncated:
             return rewards_ET, values_ET, None
-        assert batch.final_values_E is not None
-        final_E = batch.final_values_E.double()
+        final_E = batch["final_values"].double()
         return rewards_ET, values_ET, final_E.where(batch.truncated_E, torch.zeros_like(final_E))
 
     def weights(self, batch: Batch) -> Tensor:
         return reduce.tokens_of_batch(batch.mask_ET)
 
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        assert batch.old_logprobs_ET is not None
-        assert batch.advantages_ET is not None
         if self.form == "kl":
             beta = batch.coefficients["old_kl"]
-            return kl_penalised_surrogate(logprobs_ET, batch.old_logprobs_ET, batch.advantages_ET, beta=beta), None
+            return kl_penalised_surrogate(logprobs_ET, batch["old_logprobs"], batch["advantages"], beta=beta), None
         return clipped_surrogate(
             logprobs_ET,
-            batch.old_logprobs_ET,
-            batch.advantages_ET,
+            batch["old_logprobs"],
+            batch["advantages"],
             eps_low=self.eps_low,
             eps_high=self.eps_high,
             dual_clip=self.dual_clip,
@@ -162,13 +157,13 @@ class PPO(PolicyMethod):
 
     def objectives(self) -> tuple[Objective, ...]:
         policy = self.policy_objective()
-        annotations: frozenset[Annotation] = frozenset({"values"} if self.value_clip is not None else ())
+        streams: frozenset[str] = frozenset({"values"} if self.value_clip is not None else ())
         if self.critic == "own":
             critic = Objective(
                 "critic",
                 self.critic_terms,
                 frozenset({"values"}),
-                annotations,
+                streams,
                 without_advantage=True,
                 learning_rate_ratio=self.critic_learning_rate_ratio,
             )
@@ -178,17 +173,15 @@ class PPO(PolicyMethod):
                 "policy",
                 self.shared_terms,
                 policy.needs | {"values"},
-                policy.annotations | annotations,
+                policy.streams | streams,
                 without_advantage=True,
             ),
         )
 
     def critic_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.values_ET is not None
-        assert batch.targets_ET is not None
-        old_values_ET = batch.values_ET if self.value_clip is not None else None
+        old_values_ET = batch["values"] if self.value_clip is not None else None
         return LossTerms(
-            value_loss(outputs.values_ET, batch.targets_ET, old_values_ET=old_values_ET, clip=self.value_clip)
+            value_loss(outputs["values"], batch["targets"], old_values_ET=old_values_ET, clip=self.value_clip)
         )
 
     def shared_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.functional.advantages import group_advantages, leave_one_out, whiten
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import clipped_surrogate, policy_gradient
@@ -16,7 +17,6 @@ from sharpen.methods.kl import KL
 from sharpen.methods.method import UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
-from sharpen.types import Batch
 
 Baseline = Literal["none", "group_mean", "leave_one_out", "whitened"]
 ReinforceReduction = Literal["sum", "per_sequence", "tokens_of_batch"]
@@ -55,6 +55,8 @@ class Reinforce(PolicyMethod):
             raise ValueError(f"baseline {self.baseline} compares completions of a prompt: group_size must be 2 or more")
         if self.clip is None and self.dual_clip is not None:
             raise ValueError("dual_clip has no effect without clip")
+        if self.clip is None and self.old == "rollout":
+            raise ValueError("old rollout has no effect without clip: plain log π has no ratio to π_old")
         if self.clip is None and self.passes_and_minibatches != (1, 1):
             raise ValueError(
                 "with several updates per rollout the policy is no longer the one that sampled, which plain log π "
@@ -90,14 +92,12 @@ class Reinforce(PolicyMethod):
         return reduce.per_sequence(batch.mask_ET, batch.group_E)
 
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        assert batch.advantages_ET is not None
         if self.clip is None:
-            return policy_gradient(logprobs_ET, batch.advantages_ET), None
-        assert batch.old_logprobs_ET is not None
+            return policy_gradient(logprobs_ET, batch["advantages"]), None
         return clipped_surrogate(
             logprobs_ET,
-            batch.old_logprobs_ET,
-            batch.advantages_ET,
+            batch["old_logprobs"],
+            batch["advantages"],
             eps_low=self.clip,
             eps_high=self.clip,
             dual_clip=self.dual_clip,

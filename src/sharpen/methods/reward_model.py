@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
+from sharpen.batch import Batch, Outputs
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
 from sharpen.functional.returns import at_last
 from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import MarkedSteps, Preferences, Source
-from sharpen.types import Batch, Outputs
 
 
 class RewardModel(Method):
@@ -50,8 +50,7 @@ class RewardModel(Method):
         return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group"),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.scores_ET is not None
-        scores_E = at_last(outputs.scores_ET, batch.mask_ET)
+        scores_E = at_last(outputs["scores"], batch.mask_ET)
         grades_E, group_E = batch.rewards_E, batch.group_E
         loss_E = bradley_terry(scores_E, grades_E, group_E, margin=self.margin, noise=self.noise)
         figures = {"score": scores_E.detach(), **pair_figures(scores_E.detach(), beats(grades_E, group_E))}
@@ -92,7 +91,7 @@ class ProcessRewardModel(Method):
         return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        scores_ET, labels_ET = outputs.scores_ET, batch.step_rewards_ET
+        scores_ET, labels_ET = outputs["scores"], batch.step_rewards_ET
         assert scores_ET is not None
         assert labels_ET is not None
         ends_ET = self._ends(batch)

@@ -3,12 +3,12 @@
 from pydantic import Field
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.functional.advantages import accepted
 from sharpen.methods.fields import GroupSize
 from sharpen.methods.method import UnifiedView
 from sharpen.methods.sft import SFT
 from sharpen.rollout.sources import CurrentPolicy, InitialPolicy, Source
-from sharpen.types import Batch
 
 
 class RFT(SFT):

@@ -4,11 +4,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from sharpen.batch import Batch, Outputs
 from sharpen.functional.losses import reduce
 from sharpen.functional.losses.policy import policy_gradient
 from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import Demonstrations, Source
-from sharpen.types import Batch, Outputs
 
 
 class SFT(Method):
@@ -34,8 +34,7 @@ class SFT(Method):
         return batch.mask_ET.float()
 
     def weights(self, batch: Batch) -> Tensor:
-        assert batch.advantages_ET is not None
-        trained_ET = batch.mask_ET & (batch.advantages_ET != 0)
+        trained_ET = batch.mask_ET & (batch["advantages"] != 0)
         if self.reduction == "per_sequence":
             return reduce.per_sequence(trained_ET, batch.group_E)
         return reduce.tokens_of_batch(trained_ET)
@@ -44,6 +43,4 @@ class SFT(Method):
         return (Objective("policy", self.terms),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        assert outputs.logprobs_ET is not None
-        assert batch.advantages_ET is not None
-        return LossTerms(policy_gradient(outputs.logprobs_ET, batch.advantages_ET))
+        return LossTerms(policy_gradient(outputs["logprobs"], batch["advantages"]))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sharpen.batch import Atom, Batch, Need
 from sharpen.models.model import Model
-from sharpen.models.packing.microbatches import plan_microbatches
-from sharpen.models.packing.pack import PackedRow
-from sharpen.types import Batch, Need
+from sharpen.models.packing.microbatches import Plan, plan_microbatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +20,9 @@ class MicrobatchLimits:
     shared_prompt: bool
 
 
-def microbatches(
-    model: Model, batch: Batch, limits: MicrobatchLimits, atom: Literal["sequence", "group"] = "sequence"
-) -> Iterator[list[PackedRow]]:
-    """The rows of each micro-batch; none if the batch has no trained token."""
-    if not batch.mask_ET.any():
-        return
-    yield from plan_microbatches(
+def microbatches(model: Model, batch: Batch, limits: MicrobatchLimits, atom: Atom = "token") -> Plan:
+    """The plan of a pass over the batch; it has no micro-batch if the batch has no trained token."""
+    return plan_microbatches(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
         shared=limits.shared_prompt and model.plain,
@@ -41,19 +34,23 @@ def microbatches(
 
 @torch.no_grad()
 def all_outputs(
-    model: Model, batch: Batch, need: Need, temperature: float, limits: MicrobatchLimits, reference: Model | None = None
+    model: Model,
+    batch: Batch,
+    need: Need,
+    temperature: float,
+    limits: MicrobatchLimits,
+    reference: Model | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """One of a model's outputs at every trained token of the batch, without gradient, [E, T], on the CPU."""
+    """One of a model's outputs at every trained token of the batch, without gradient, [E, T], on the CPU.
+
+    ``share`` (k, n): only what the k-th of n ranks computes, from 0 on, and 0 elsewhere.
+    """
     total_ET = torch.zeros(batch.tokens_ET.shape)
-    for rows in microbatches(model, batch, limits):
-        outputs = model.outputs(batch, rows, temperature, frozenset({need}), reference)
-        part_ET = {
-            "logprobs": outputs.logprobs_ET,
-            "entropy": outputs.entropy_ET,
-            "exact_kl": outputs.kl_ET,
-            "values": outputs.values_ET,
-            "scores": outputs.scores_ET,
-        }[need]
-        assert part_ET is not None
-        total_ET += part_ET.cpu()
+    plan = microbatches(model, batch, limits)
+    for rows in plan.dealt(*share):
+        # A rank that has nothing to do computes along with the others.
+        output_ET = model.outputs(batch, rows or plan.smallest, temperature, frozenset({need}), reference)[need]
+        if rows:
+            total_ET += output_ET.cpu()
     return total_ET

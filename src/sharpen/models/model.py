@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpen.batch import Batch, Need, Outputs
 from sharpen.models.adapter import Adapter
 from sharpen.models.adapter_files import write_adapter
 from sharpen.models.dtype import Dtype
@@ -19,7 +20,6 @@ from sharpen.models.kernels.attention import attend_to_segments
 from sharpen.models.packing.microbatches import Cost
 from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
-from sharpen.types import Batch, Need, Outputs
 
 PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})
 """Model types that can be packed: full causal attention that follows a given 4-D mask and position ids, and a head
@@ -137,4 +137,4 @@ def read_head(head: nn.Linear, hidden_NH: Tensor) -> Tensor:
 def scatter_to_batch(values_N: Tensor, packed: PackedBatch, batch: Batch) -> Tensor:
     """Scatter the trained tokens' values into [E, T]; 0 elsewhere."""
     empty_ET = torch.zeros(batch.tokens_ET.shape, dtype=values_N.dtype, device=values_N.device)
-    return empty_ET.index_put((packed.b_N, packed.t_N), values_N)
+    return empty_ET.index_put((packed.e_N, packed.t_N), values_N)

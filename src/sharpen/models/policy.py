@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
@@ -26,7 +27,6 @@ from sharpen.models.load import (
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
 from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, scatter_to_batch
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
-from sharpen.types import Batch, Need, Outputs
 
 __all__ = ["PLAIN_ARCHITECTURES", "Policy", "load_policy"]
 
@@ -90,16 +90,16 @@ class Policy(Model):
         packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last=False).to(self.device)
         with self.autocast():
             hidden_NH, selected = self._evaluate(packed, temperature, needs, reference)
-        logprobs_ET = entropy_ET = kl_ET = values_ET = None
+        outputs: dict[str, Tensor] = {}
         if selected is not None and needs & {"logprobs", "entropy"}:
-            entropy_ET = scatter_to_batch(selected.entropy_N, packed, batch)
+            outputs["entropy"] = scatter_to_batch(selected.entropy_N, packed, batch)
         if selected is not None and "logprobs" in needs:
-            logprobs_ET = scatter_to_batch(selected.logprobs_N, packed, batch)
+            outputs["logprobs"] = scatter_to_batch(selected.logprobs_N, packed, batch)
         if selected is not None and selected.kl_N is not None:
-            kl_ET = scatter_to_batch(selected.kl_N, packed, batch)
+            outputs["exact_kl"] = scatter_to_batch(selected.kl_N, packed, batch)
         if self.value_head is not None and "values" in needs:
-            values_ET = scatter_to_batch(read_head(self.value_head, hidden_NH), packed, batch)
-        return Outputs(logprobs_ET=logprobs_ET, entropy_ET=entropy_ET, kl_ET=kl_ET, values_ET=values_ET)
+            outputs["values"] = scatter_to_batch(read_head(self.value_head, hidden_NH), packed, batch)
+        return Outputs(outputs)
 
     def _evaluate(
         self, packed: PackedBatch, temperature: float, needs: frozenset[Need], reference: Model | None

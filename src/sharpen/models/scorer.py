@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
@@ -26,7 +27,6 @@ from sharpen.models.model import Model, hidden_states, read_head, scatter_to_bat
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.progress_bars import without_load_report
-from sharpen.types import Batch, Need, Outputs
 
 Kind = Literal["sequence", "token"]
 
@@ -76,12 +76,12 @@ class Scorer(Model):
             raise ValueError(f"a scorer has only scores and values, not {', '.join(sorted(needs))}")
         packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
         hidden_PH = self._hidden(packed)
-        scores_ET = values_ET = None
+        outputs: dict[str, Tensor] = {}
         if packed.place_N is not None:
-            scores_ET = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
+            outputs["scores"] = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
         if "values" in needs:
-            values_ET = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
-        return Outputs(values_ET=values_ET, scores_ET=scores_ET)
+            outputs["values"] = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
+        return Outputs(outputs)
 
     def _hidden(self, packed: PackedBatch) -> Tensor:
         with self.autocast():
@@ -186,9 +186,9 @@ def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) 
     for rows in microbatches(scorer, batch, limits):
         packed = pack(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
         hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
-        # Tokens are ordered by sequence, then by position.
-        b_N = packed.b_N.cpu()
-        last.append(hidden_NH[torch.cat([b_N[1:] != b_N[:-1], torch.tensor([True])])])
+        # Tokens are ordered by trajectory, then by position.
+        e_N = packed.e_N.cpu()
+        last.append(hidden_NH[torch.cat([e_N[1:] != e_N[:-1], torch.tensor([True])])])
     return torch.cat(last)
 
 

@@ -207,7 +207,7 @@ def _shown(evaluation: Evaluation) -> dict[str, Estimate]:
 def _example(before: Evaluation, after: Evaluation, index: int) -> Example:
     def answers(evaluation: Evaluation) -> list[Answer]:
         group, right = evaluation.groups[index], evaluation.right[index]
-        return [Answer(c.text, r) for c, r in list(zip(group.completions, right, strict=True))[:4]]
+        return [Answer(c.text, r) for c, r in list(zip(group.trajectories, right, strict=True))[:4]]
 
     prompt = before.groups[index].prompt
     return Example(prompt.text, str(prompt.row["answer"]), answers(before), answers(after))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from transformers import PreTrainedTokenizerBase
@@ -12,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.concurrency import run_concurrently
 from sharpen.rewards.gate import Gate
-from sharpen.rewards.reward import Reward, Wanted, last_position
-from sharpen.types import Group, Score, StepValue, WeightedReward
+from sharpen.rewards.reward import Reward, Wanted, at_the_end
+from sharpen.types import Group, Score, StepValue, Trajectory, WeightedReward
 
 
 class WeightedSum(Reward):
@@ -70,7 +71,7 @@ class WeightedSum(Reward):
         return self.score_timed(groups)[0]
 
     def score_timed(self, groups: Sequence[Group]) -> tuple[list[tuple[Score, ...]], Mapping[str, float]]:
-        everything = [(True,) * len(group.completions) for group in groups]
+        everything = [(True,) * len(group.trajectories) for group in groups]
         skipping = {place: gate for place, gate in self.gates.items() if gate.skip}
         others = [place for place in range(len(self.rewards)) if place not in skipping]
         timed = self._each(list(skipping), groups, everything)
@@ -79,8 +80,8 @@ class WeightedSum(Reward):
         by_reward = [timed[place][0] for place in range(len(self.rewards))]
         combined = [
             tuple(
-                self._combine(scores, last_position(completion) if self.gives_steps else None)
-                for completion, *scores in zip(group.completions, *group_scores, strict=True)
+                self._combine(scores, trajectory)
+                for trajectory, *scores in zip(group.trajectories, *group_scores, strict=True)
             )
             for group, *group_scores in zip(groups, *by_reward, strict=True)
         ]
@@ -94,8 +95,7 @@ class WeightedSum(Reward):
         jobs = [(reward.concurrency_group, partial(_timed, reward, groups, wanted)) for reward in rewards]
         return dict(zip(places, run_concurrently(jobs), strict=True))
 
-    def _combine(self, scores: Sequence[Score], last: int | None) -> Score:
-        """Combines the scores; ``last`` is the position for totals without steps, None if no reward has steps."""
+    def _combine(self, scores: Sequence[Score], trajectory: Trajectory) -> Score:
         parts: dict[str, float | None] = {}
         for reward, name, score in zip(self.rewards, self.names, scores, strict=True):
             parts[name] = score.total
@@ -113,7 +113,8 @@ class WeightedSum(Reward):
             return Score(None, parts, retries=retries)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
         weighted_rewards = self._weighted_rewards(scores, closed)
-        return Score(total, parts, _steps(weighted, last), retries=retries, weighted_rewards=weighted_rewards)
+        steps = _steps(weighted, trajectory) if self.gives_steps else ()
+        return Score(total, parts, steps, retries=retries, weighted_rewards=weighted_rewards)
 
     def _weighted_rewards(self, scores: Sequence[Score], closed: Gate | None) -> tuple[WeightedReward, ...]:
         """The terms of the total; a gate's ``otherwise`` is a term of its own if any gate has one other than 0."""
@@ -134,15 +135,15 @@ def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[lis
     return scores, time.perf_counter() - started
 
 
-def _steps(weighted: Sequence[tuple[float, Score]], last: int | None) -> tuple[StepValue, ...]:
-    """The weighted values of all steps, in order."""
+def _steps(weighted: Sequence[tuple[float, Score]], trajectory: Trajectory) -> tuple[StepValue, ...]:
+    """The weighted values of all steps, in order; a total without steps is a step that ends with the trajectory."""
     steps: list[StepValue] = []
     for weight, score in weighted:
         own = score.steps
-        if not own and last is not None and score.total is not None:
-            own = (StepValue(last, score.total),)
-        steps += [StepValue(step.position, weight * step.value) for step in own]
-    return tuple(sorted(steps, key=lambda step: step.position))
+        if not own and score.total is not None:
+            own = (at_the_end(trajectory, score.total),)
+        steps += [replace(step, value=weight * step.value) for step in own]
+    return tuple(sorted(steps, key=lambda step: (step.sample, step.position)))
 
 
 def _open(wanted: Wanted, gates: Mapping[int, Gate], found: Mapping[int, Sequence[Sequence[Score]]]) -> Wanted:

@@ -108,14 +108,14 @@ class FunctionReward(Reward):
         return self.call.lane or (id(self.function) if self.at_once == 1 else id(self))
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        return self.score_where(groups, [(True,) * len(group.completions) for group in groups])
+        return self.score_where(groups, [(True,) * len(group.trajectories) for group in groups])
 
     def score_where(self, groups: Sequence[Group], wanted: Wanted) -> list[tuple[Score, ...]]:
-        samples = [(group, index) for group in groups for index in range(len(group.completions))]
+        samples = [(group, index) for group in groups for index in range(len(group.trajectories))]
         asked = [i for i, want in enumerate(want for of_group in wanted for want in of_group) if want]
         calls = Calls(
             self.name,
-            lambda i: self._call(samples[i][0].completions[samples[i][1]].text, samples[i][0].prompt.row),
+            lambda i: self._call(samples[i][0].trajectories[samples[i][1]].text, samples[i][0].prompt.row),
             self.call,
             at_once=self.at_once,
             limit_s=math.inf if self.call.process or self._is_async else self.call.timeout_s,
@@ -126,7 +126,7 @@ class FunctionReward(Reward):
             self._score_one(results[i], group, index) if i in results else NOT_COMPUTED
             for i, (group, index) in enumerate(samples)
         )
-        return [tuple(next(scores) for _ in group.completions) for group in groups]
+        return [tuple(next(scores) for _ in group.trajectories) for group in groups]
 
     def _score_one(self, result: CallResult, group: Group, index: int) -> Score:
         if result.error is not None:

@@ -45,6 +45,6 @@ class SoftOverlong(Reward):
         return [self._score_group(group) for group in groups]
 
     def _score_group(self, group: Group) -> tuple[Score, ...]:
-        lengths_E = torch.tensor([sum(completion.loss_mask) for completion in group.completions], dtype=torch.float64)
+        lengths_E = torch.tensor([sum(completion.loss_mask) for completion in group.trajectories], dtype=torch.float64)
         values_E = soft_overlong(lengths_E, limit=self.settings.l_max, cache=self.settings.l_cache)
         return tuple(Score(value, {self.name: value}) for value in values_E.tolist())

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.rewards.execution.concurrency import CALLING_THREAD
-from sharpen.types import Completion, Group, Row, Score
+from sharpen.types import Group, Row, Sample, Score, StepValue, Trajectory
 
 Wanted: TypeAlias = Sequence[Sequence[bool]]
 """Which completions of each group are to be scored."""
@@ -53,14 +53,14 @@ class Reward(ABC):
     def score_where(self, groups: Sequence[Group], wanted: Wanted) -> list[tuple[Score, ...]]:
         """Scores only the ``wanted`` completions; all others get `NOT_COMPUTED`."""
         chosen = [
-            replace(group, completions=tuple(c for c, want in zip(group.completions, of_group, strict=True) if want))
+            replace(group, trajectories=tuple(t for t, want in zip(group.trajectories, of_group, strict=True) if want))
             for group, of_group in zip(groups, wanted, strict=True)
         ]
-        filled = [group for group in chosen if group.completions]
+        filled = [group for group in chosen if group.trajectories]
         found = iter(self.score(filled) if filled else ())
         result = []
         for group, of_group in zip(chosen, wanted, strict=True):
-            scores = iter(next(found) if group.completions else ())
+            scores = iter(next(found) if group.trajectories else ())
             result.append(tuple(next(scores) if want else NOT_COMPUTED for want in of_group))
         return result
 
@@ -88,10 +88,15 @@ class Reward(ABC):
         return None
 
 
-def last_position(completion: Completion) -> int:
-    """The last token that the model generated: the position of a reward for the whole completion."""
-    written = [position for position, trained in enumerate(completion.loss_mask) if trained]
-    return written[-1] if written else len(completion.token_ids) - 1
+def last_position(sample: Sample) -> int:
+    """The last token that the model generated: the position of a reward for the whole trajectory."""
+    written = [position for position, trained in enumerate(sample.loss_mask) if trained]
+    return written[-1] if written else len(sample.token_ids) - 1
+
+
+def at_the_end(trajectory: Trajectory, value: float) -> StepValue:
+    """A value for the whole trajectory as that of a single step."""
+    return StepValue(last_position(trajectory.last), value, len(trajectory.samples) - 1)
 
 
 def excerpt(text: str, length: int = 60) -> str:
@@ -101,5 +106,5 @@ def excerpt(text: str, length: int = 60) -> str:
 
 def sample_name(group: Group, index: int) -> str:
     """Names one completion of a group in a message."""
-    text = group.completions[index].text
+    text = group.trajectories[index].text
     return f"prompt {group.prompt.id!r}, completion {index} ({excerpt(text)})"

@@ -18,7 +18,7 @@ from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import last_position, sample_name
 from sharpen.suggest import did_you_mean
-from sharpen.types import Completion, Group, Score, StepValue
+from sharpen.types import Group, Sample, Score, StepValue, Trajectory
 
 Total = Literal["mean", "min", "last", "product"]
 StepFunction = Callable[..., Sequence[Any] | None]
@@ -78,16 +78,15 @@ class StepReward(FunctionReward):
     def _judge(self, value: object, group: Group, index: int) -> Score:
         if value is None:
             return Score(None, {self.name: None})
-        completion = group.completions[index]
         ends, values = self._steps(value, group, index)
-        positions = step_positions(completion, ends, required_tokenizer(self.name, self._tokenizer))
         total = total_of(values, self.total)
-        return Score(total, {self.name: total}, tuple(map(StepValue, positions, values)))
+        steps = step_values(group.trajectories[index], ends, values, required_tokenizer(self.name, self._tokenizer))
+        return Score(total, {self.name: total}, steps)
 
     def _steps(self, value: object, group: Group, index: int) -> tuple[tuple[int, ...], list[float]]:
         """The character offsets of the steps' ends, and their values."""
         sample = sample_name(group, index)
-        text = group.completions[index].text
+        text = group.trajectories[index].text
         if hasattr(value, "tolist"):
             value = value.tolist()
         if not isinstance(value, Sequence) or isinstance(value, str):
@@ -133,9 +132,23 @@ def total_of(values: Sequence[float], total: Total) -> float:
     return float(_TOTALS[total](values))
 
 
-def step_positions(completion: Completion, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens at which steps with these character ends end; the last step ends at the last generated token."""
-    return (*token_ends(completion.token_ids, ends[:-1], tokenizer), last_position(completion))
+def step_positions(sample: Sample, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens of a sample at which the steps of its last turn end, given the ends in characters of that turn's text.
+
+    The last step ends at the last generated token.
+    """
+    start = sample.answer_start
+    inner = token_ends(sample.token_ids[start:], ends[:-1], tokenizer)
+    return (*(start + position for position in inner), last_position(sample))
+
+
+def step_values(
+    trajectory: Trajectory, ends: Sequence[int], values: Sequence[float], tokenizer: PreTrainedTokenizerBase
+) -> tuple[StepValue, ...]:
+    """The values of the steps of the model's last answer, which end at these characters of it."""
+    positions = step_positions(trajectory.last, ends, tokenizer)
+    number = len(trajectory.samples) - 1
+    return tuple(StepValue(place, value, number) for place, value in zip(positions, values, strict=True))
 
 
 def required_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

@@ -11,7 +11,7 @@ from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.types import Completion, Prompt
+from sharpen.types import Prompt, Trajectory
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Conversation:
         """Clear the history."""
         self.messages.clear()
 
-    def reply(self, text: str) -> Completion:
+    def reply(self, text: str) -> Trajectory:
         """The policy's reply.
 
         Raises DataError if the conversation fills the context, or if the text has no tokens.

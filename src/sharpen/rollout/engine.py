@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sharpen.models.policy import Policy
 from sharpen.rollout.sampling import FULL, Truncation
-from sharpen.types import Completion, Prompt
+from sharpen.types import Prompt, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,21 @@ class Sampling:
     max_sequences: int = 512
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A published version of the policy, one for each training step."""
+
+    version: int
+    policy: Policy
+
+
 class Engine(Protocol):
     def generate(
         self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-    ) -> list[tuple[Completion, ...]]:
+    ) -> list[tuple[Trajectory, ...]]:
         """One completion of prompt i for each id in ``draw_ids[i]``, in that order."""
         ...
 
-    def publish(self) -> None:
-        """Load the policy's current weights."""
+    def load(self, snapshot: Snapshot) -> None:
+        """Serve this version of the policy from now on."""
         ...

@@ -168,7 +168,7 @@ class InitialPolicy(Source):
             at_most=self.at_most,
             unique=self.unique,
         )
-        sampled = [(group.prompt, completion) for group in groups for completion in group.completions]
+        sampled = [(group.prompt, completion) for group in groups for completion in group.trajectories]
         kept = [Group(prompt, (c,)) for (prompt, c), keep in zip(sampled, accepted_E.tolist(), strict=True) if keep]
         if not kept:
             raise RewardError(

@@ -12,7 +12,7 @@ from typing import Any
 from sharpen.errors import RecipeError
 from sharpen.runs.samples import sample_rows, write_parquet
 from sharpen.system.files import write_text
-from sharpen.types import Completion, Finish, Group, Prompt
+from sharpen.types import Finish, Group, Prompt, single_turn
 
 
 class RunFolder:
@@ -88,10 +88,10 @@ class RunFolder:
                 "prompt_id": group.prompt.id,
                 "prompt_token_ids": group.prompt.token_ids,
                 "token_ids": completion.token_ids,
-                "finish": completion.finish.value,
+                "finish": completion.last.finish.value,
             }
             for group in groups
-            for completion in group.completions
+            for completion in group.trajectories
         ]
         write_text(self.kept, "".join(json.dumps(line) + "\n" for line in lines))
         return self.read_kept()
@@ -107,9 +107,8 @@ class RunFolder:
 
 def _kept_group(line: Mapping[str, Any]) -> Group:
     prompt = Prompt(line["prompt_id"], tuple(line["prompt_token_ids"]), line["prompt"], {"prompt": line["prompt"]})
-    ids, length = tuple(line["token_ids"]), len(line["token_ids"])
-    completion = Completion(ids, line["completion"], (True,) * length, Finish(line["finish"]))
-    return Group(prompt, (completion,))
+    ids, finish = tuple(line["token_ids"]), Finish(line["finish"])
+    return Group(prompt, (single_turn(prompt.token_ids, ids, line["completion"], finish=finish),))
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

@@ -24,12 +24,12 @@ def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
             **{f"reward/{name}": value for name, value in score.parts.items()},
             "error": score.error,
             "tokens": len(completion.token_ids),
-            "finish": completion.finish.value,
+            "finish": completion.last.finish.value,
             "draw_id": completion.draw_id,
-            "policy_version": completion.versions[0] if completion.versions else None,
+            "policy_version": next(iter(completion.samples[0].versions), None),
         }
         for group in groups
-        for completion, score in zip(group.completions, group.scores, strict=True)
+        for completion, score in zip(group.trajectories, group.scores, strict=True)
     ]
 
 

@@ -1,86 +1,93 @@
-"""What the models add to a batch before training: log-probabilities, values and the exact KL, where needed."""
+"""What the models add to a batch before training: each stream that is wanted, from its producer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from sharpen.batch import Batch, Need
 from sharpen.errors import NonFiniteError
 from sharpen.methods import Role
+from sharpen.methods.streams import Producer
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.model import Model
+from sharpen.training.ranks import OneRank, Ranks
 from sharpen.training.reference import Reference
-from sharpen.types import Annotation, Batch, Group, Need
+from sharpen.training.streams import PRODUCERS
+from sharpen.types import Group
 
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """Annotates batches with the models' outputs under their current weights, without gradient.
+    """Annotates batches with what models say under their current weights, without gradient.
 
-    Raises `NonFiniteError` if a model outputs NaN or infinity.
+    ``frozen`` are models by name that are never trained, such as teachers; ``producers`` are the method's own. With
+    several ranks, each computes a share of every stream.
     """
 
     models: Mapping[Role, Model]
     reference: Reference | None
     temperature: float
     limits: MicrobatchLimits
+    frozen: Mapping[str, Model] = field(default_factory=dict)
+    producers: tuple[Producer, ...] = ()
+    ranks: Ranks = field(default_factory=OneRank)
 
     def annotate(
-        self, batch: Batch, wanted: frozenset[Annotation], groups: Sequence[Group], has_gradient_E: Tensor | None = None
+        self, batch: Batch, wanted: frozenset[str], groups: Sequence[Group], has_gradient_E: Tensor | None = None
     ) -> Batch:
-        """The batch, made of ``groups``, with the annotations in ``wanted`` that it does not have yet.
+        """The batch, made of ``groups``, with the streams in ``wanted`` that it does not have yet.
 
-        With ``has_gradient_E``, the policy's log-probabilities are computed for those sequences only.
+        With ``has_gradient_E``, the policy's log-probabilities are computed for those trajectories only.
+
+        Raises:
+            NonFiniteError: a model says NaN or infinity.
+            ValueError: a stream without a producer.
         """
-        if "old_logprobs" in wanted and batch.old_logprobs_ET is None:
-            selected = torch.arange(len(batch)) if has_gradient_E is None else has_gradient_E.nonzero().squeeze(1)
-            old_ET = torch.zeros(batch.tokens_ET.shape)
-            if len(selected):
-                old_ET[selected] = self._compute(batch.select(selected), "logprobs", "policy")
-            batch = replace(batch, old_logprobs_ET=old_ET)
-        if "ref_logprobs" in wanted and batch.ref_logprobs_ET is None:
-            assert self.reference is not None
-            ref_ET = self.reference.logprobs(groups, batch, self.temperature, self.limits)
-            batch = replace(batch, ref_logprobs_ET=finite(ref_ET, "reference's log-probabilities"))
-        if "kl" in wanted and batch.kl_ET is None:
-            assert self.reference is not None
-            kl_ET = self._compute(batch, "exact_kl", "policy", self.reference.policy)
-            batch = replace(batch, kl_ET=kl_ET)
-        if "final_values" in wanted and batch.final_values_E is None:
-            batch = self._with_final_values(batch)
-        if "values" in wanted and batch.values_ET is None:
-            batch = replace(batch, values_ET=self._compute(batch, "values", self._critic))
+        models = _StepModels(self, has_gradient_E)
+        reference = () if self.reference is None else (self.reference.producer,)
+        for producer in (*self.producers, *reference, *PRODUCERS):
+            if producer.streams[0] in wanted and producer.streams[0] not in batch:
+                batch = batch.with_streams(**producer.produce(batch, groups, models))
+        if missing := sorted(wanted - set(batch.streams)):
+            raise ValueError(f"nothing produces the stream `{missing[0]}`: add a producer to the method's `producers`")
         return batch
 
-    @property
-    def _critic(self) -> Role:
-        """The policy, if its value head is the critic."""
-        return "critic" if "critic" in self.models else "policy"
+    def named(self, name: str) -> Model:
+        """A model by its role, or by its name among the frozen ones."""
+        if name == "reference" and self.reference is not None:
+            return self.reference.policy
+        if name == "critic" and "critic" not in self.models:
+            # The policy's value head is the critic.
+            name = "policy"
+        known: dict[str, Model] = {**self.frozen, **{str(role): model for role, model in self.models.items()}}
+        if name not in known:
+            raise ValueError(f"there is no model `{name}`; known: {', '.join(known)}")
+        return known[name]
 
-    def _with_final_values(self, batch: Batch) -> Batch:
-        """Adds the values before each token, and the final values of truncated completions."""
-        assert batch.lengths_E is not None
-        T = batch.tokens_ET.shape[1]
-        continued_E = batch.truncated_E & batch.mask_ET.any(dim=1)
-        # The value after a completion is the value before one more token, whatever that token is.
-        next_ET = (torch.arange(T + 1) == batch.lengths_E[:, None]) & continued_E[:, None]
-        longer = replace(
-            batch, tokens_ET=F.pad(batch.tokens_ET, (0, 1)), mask_ET=F.pad(batch.mask_ET, (0, 1)) | next_ET
-        )
-        values_ET = self._compute(longer, "values", self._critic)
-        return replace(
-            batch,
-            values_ET=values_ET[:, :T].masked_fill(~batch.mask_ET, 0.0),
-            final_values_E=values_ET.masked_fill(~next_ET, 0.0).sum(dim=1),
-        )
 
-    def _compute(self, batch: Batch, need: Need, role: Role, reference: Model | None = None) -> Tensor:
-        outputs_ET = all_outputs(self.models[role], batch, need, self.temperature, self.limits, reference)
-        return finite(outputs_ET, f"{role}'s {_NAMES[need]}")
+@dataclass(frozen=True, slots=True)
+class _StepModels:
+    """Implements `sharpen.methods.streams.StepModels`."""
+
+    annotator: Annotator
+    has_gradient_E: Tensor | None
+
+    def output(self, model: str, need: Need, batch: Batch, *, against: str | None = None) -> Tensor:
+        of = self.annotator
+        other = None if against is None else of.named(against)
+        share = (of.ranks.rank, of.ranks.count)
+        output_ET = all_outputs(of.named(model), batch, need, of.temperature, of.limits, other, share)
+        of.ranks.sum_([output_ET])
+        return finite(output_ET, f"{model}'s {_NAMES[need]}")
+
+    def needed(self, batch: Batch) -> Tensor:
+        if self.has_gradient_E is None:
+            return torch.arange(len(batch))
+        return self.has_gradient_E.nonzero().squeeze(1)
 
 
 _NAMES: dict[Need, str] = {

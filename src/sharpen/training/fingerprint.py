@@ -64,7 +64,7 @@ def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
     digest = hashlib.sha256()
     for ids in (
         *(p.token_ids for p in prompts),
-        *(g.prompt.token_ids + c.token_ids for g in groups for c in g.completions),
+        *(g.prompt.token_ids + c.token_ids for g in groups for c in g.trajectories),
     ):
         digest.update(np.asarray((len(ids), *ids), dtype=np.int64).tobytes())
     for score in (s for g in groups for s in g.scores):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
     """``loss`` and the metrics of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
     batch = collate(groups)
-    batch = annotator.annotate(batch, objective.annotations, groups)
-    batch = replace(batch, advantages_ET=method.advantages(batch).float())
+    batch = annotator.annotate(batch, objective.streams, groups)
+    batch = batch.with_streams(advantages=method.advantages(batch).float())
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     parts = forward_microbatches(
@@ -33,12 +32,14 @@ def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]
         with_weights(method, batch),
         annotator.temperature,
         annotator.limits,
-        None if annotator.reference is None else annotator.reference.policy,
+        annotator.named(objective.against) if "exact_kl" in objective.needs else None,
     )
-    for part, _, terms, _ in parts:
-        assert part.weights is not None
+    for microbatch in parts:
+        part, terms = microbatch.batch, microbatch.terms
         loss_E = (
-            (part.weights * terms.loss).flatten(1).sum(dim=1) if terms.loss.dim() > 1 else part.weights * terms.loss
+            (part["weights"] * terms.loss).flatten(1).sum(dim=1)
+            if terms.loss.dim() > 1
+            else part["weights"] * terms.loss
         )
         np.add.at(loss_P, part.group_E.cpu().numpy(), len(groups) * loss_E.double().cpu().numpy())
         for name, figure_E in terms.figures.items():

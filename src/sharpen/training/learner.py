@@ -1,30 +1,37 @@
-"""Trains the models on one step's groups: annotate, compute advantages, update."""
+"""Trains the models on one step's groups: annotate, compute advantages, accumulate gradients, step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.data.collate import collate
+from sharpen.errors import NonFiniteError, StaleError
 from sharpen.functional.losses.kl import k3
 from sharpen.methods import Method, Objective, Role
 from sharpen.models.model import Model
+from sharpen.models.policy import Policy
+from sharpen.rollout.engine import Snapshot
 from sharpen.training.annotate import Annotator, finite
-from sharpen.training.metrics import Metrics, TokenStats
+from sharpen.training.metrics import Metrics, Updated
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import Observer, Updated, optimizer_step, with_weights
-from sharpen.types import Annotation, Batch, Group
+from sharpen.training.token_stats import TokenStats
+from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
+from sharpen.types import NOT_DRAWN, Group
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class StepReport:
     """What one step did: its batch, the updates of each model, and the metrics of its tokens."""
 
     batch: Batch
@@ -34,12 +41,16 @@ class Learned:
 
     @property
     def tokens(self) -> int:
-        """Tokens computed in the forward and backward passes of all updates, prompts included."""
+        """Tokens computed in the forward and backward passes of all updates, prefixes included."""
         return sum(u.tokens for updates in self.updates.values() for u in updates)
 
 
 class Learner:
-    """The trained models with their optimizers, and the current values of the method's adaptive coefficients."""
+    """The trained models with their optimizers, and the current values of the method's adaptive coefficients.
+
+    ``version`` counts the training steps done. With several ranks there is a learner on each, and all make the same
+    calls: each computes its share of every batch.
+    """
 
     def __init__(
         self,
@@ -58,49 +69,155 @@ class Learner:
         self.settings = optimizer
         self.steps = steps
         self.completion_limit = completion_limit
+        self.version = 0
         self.objectives = method.objectives()
         self.main = self.objectives[0].model
         self.optimizers = {role: make_optimizer(model.parameters(), optimizer) for role, model in models.items()}
+        self.updates: dict[Role, int] = dict.fromkeys(models, 0)
         self.coefficients = method.coefficients()
         self.coefficient_values = {name: c.initial for name, c in self.coefficients.items()}
 
-    def learn(self, groups: Sequence[Group], step: int) -> Learned:
-        """Update every model on the groups of ``step``, counted from 1, then move the reference."""
-        batch = self._prepared(groups, step)
+    def learn(self, groups: Sequence[Group], step: int, mixed: Sequence[Group] = ()) -> StepReport:
+        """Update every model on the groups of ``step``, counted from 1, then move the reference.
+
+        ``mixed`` are the groups of the method's second source.
+        """
+        batch = self.annotate(groups, step)
+        on_policy = self.on_policy(batch)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
         for number, minibatch in enumerate(self._minibatches(batch)):
-            observe = partial(stats.add, first_update=number == 0)
+            observe = partial(stats.add, first_update=number == 0, on_policy=on_policy)
             for objective in self.objectives:
-                rate = self._learning_rate(step, number)
-                updates[objective.model].append(self._update(objective, minibatch, rate, observe))
+                rate = self._learning_rate(step, number) * objective.learning_rate_ratio
+                parts = [self.forward_backward(objective, minibatch, observe)]
+                if mixed and objective.model == self.main:
+                    parts.append(self._add_mixed(mixed, number))
+                updates[objective.model].append(self.step(objective.model, parts, rate))
         reference = self.annotator.reference
         if reference is not None:
             reference.move(step)
+        self._at_version(step)
         computed = any(u.tokens for done in updates.values() for u in done)
         last_rate = self._learning_rate(step, len(updates[self.main]) - 1)
-        return Learned(batch, updates, last_rate, stats.metrics() if computed else {})
+        return StepReport(batch, updates, last_rate, stats.metrics(self.annotator.ranks.join) if computed else {})
+
+    def annotate(self, groups: Sequence[Group], step: int) -> Batch:
+        """The batch of a rollout with everything that its optimizer steps need.
+
+        Raises:
+            StaleError: an older version of the policy drew tokens, and the method does not correct for that.
+        """
+        method = self.method
+        batch = collate(groups, completion_limit=self.completion_limit)
+        coefficients = {name: c.at(step, self.coefficient_values[name]) for name, c in self.coefficients.items()}
+        batch = replace(batch, coefficients=coefficients)
+        self._refuse_stale(batch)
+        if method.old_from == "rollout" and "rollout_logprobs" in batch:
+            batch = batch.with_streams(old_logprobs=batch["rollout_logprobs"])
+        batch = self.annotator.annotate(batch, method.streams, groups)
+        targets_ET = method.targets(batch)
+        batch = batch.with_streams(advantages=method.advantages(batch).float())
+        if targets_ET is not None:
+            batch = batch.with_streams(targets=targets_ET.float())
+        batch = replace(batch, mask_ET=method.loss_mask(batch))
+        wanted = frozenset[str]().union(*(o.streams for o in self.objectives))
+        if method.passes_and_minibatches == (1, 1) and self.on_policy(batch):
+            # During the only update of a batch that the present policy drew, the policy is still the one that drew it.
+            wanted -= {"old_logprobs"}
+        finite(batch["advantages"], "advantages, computed from the rewards,")
+        every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.streams)
+        has_gradient_E = batch["advantages"].ne(0).any(dim=1) | every
+        return self.annotator.annotate(batch, wanted, groups, has_gradient_E)
+
+    def forward_backward(
+        self, objective: Objective, minibatch: Batch, observe: Observer | None = None, *, scale: float = 1.0
+    ) -> Accumulated:
+        """Add the gradient of ``scale`` times the objective's loss on an optimizer step's batch to the parameters."""
+        annotator = self.annotator
+        return accumulate_gradient(
+            self.models[objective.model],
+            objective,
+            minibatch if "weights" in minibatch else with_weights(self.method, minibatch),
+            annotator.temperature,
+            annotator.limits,
+            observe,
+            annotator.named(objective.against) if "exact_kl" in objective.needs else None,
+            scale=scale,
+            share=(annotator.ranks.rank, annotator.ranks.count),
+        )
+
+    def step(self, role: Role, parts: Sequence[Accumulated], rate: float) -> Updated:
+        """Sum the gradient over the ranks, clip it, and apply it with this learning rate.
+
+        ``parts`` are what `forward_backward` added since the last step. A step without any gradient changes nothing, not
+        even optimizer state.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is NaN or infinite; weights and optimizer state are unchanged.
+        """
+        model, optimizer = self.models[role], self.optimizers[role]
+        if all(part.tokens == 0 for part in parts):
+            optimizer.zero_grad(set_to_none=True)
+            return Updated(0.0, 0.0, applied=False, tokens=0)
+        trained = [p for p in model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in trained if p.grad is not None]
+        loss = torch.stack([part.loss for part in parts]).sum()
+        self.annotator.ranks.sum_([*gradients, loss])
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # One transfer for both.
+        norm_value, loss_value = torch.stack([norm.double(), loss]).tolist()
+        if not (math.isfinite(norm_value) and math.isfinite(loss_value)):
+            raise NonFiniteError(
+                f"the {role}'s gradient norm is {norm_value:g}, its loss {loss_value:g}. Lower "
+                "optimizer.learning_rate or optimizer.max_grad_norm, or look for extremely large rewards"
+            )
+        if self.settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.settings.max_grad_norm, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.updates[role] += 1
+        return Updated(loss_value, norm_value, applied=True, tokens=sum(part.tokens for part in parts))
+
+    def publish(self) -> Snapshot:
+        """The policy's present weights, for an engine."""
+        policy = self.models["policy"]
+        assert isinstance(policy, Policy)
+        return Snapshot(self.version, policy)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside weights and optimizers."""
+        return {"updates": dict(self.updates), "coefficients": dict(self.coefficient_values)}
+
+    def load(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on after ``step``; the models and optimizers have their weights and state already."""
+        self._at_version(step)
+        self.updates = dict(state["updates"])
+        self.coefficient_values = dict(state["coefficients"])
 
     def policy_shift(self, batch: Batch) -> Metrics:
         """``kl_old``, KL(π_old ‖ π) after the updates on ``batch``, if a coefficient is adapted to it."""
         if all(coefficient.measured_by != "kl_old" for coefficient in self.coefficients.values()):
             return {}
-        after = self.annotator.annotate(replace(batch, old_logprobs_ET=None), frozenset({"old_logprobs"}), [])
-        assert batch.old_logprobs_ET is not None
-        assert after.old_logprobs_ET is not None
-        kl_N = k3(batch.old_logprobs_ET, after.old_logprobs_ET)[batch.mask_ET]
+        before_ET = batch["old_logprobs"]
+        batch = replace(batch, streams=batch.streams.without("old_logprobs"))
+        after_ET = self.annotator.annotate(batch, frozenset({"old_logprobs"}), [])["old_logprobs"]
+        kl_N = k3(before_ET, after_ET)[batch.mask_ET]
         return {"kl_old": kl_N.double().mean().item()} if len(kl_N) else {}
 
     def adapt_coefficients(self, metrics: Metrics, samples: int) -> None:
-        """Adapt the coefficients to the metrics of a step with ``samples`` completions."""
+        """Adapt the coefficients to the metrics of a step with ``samples`` trajectories."""
         for name, coefficient in self.coefficients.items():
             if coefficient.measured_by in metrics:
                 measured = metrics[coefficient.measured_by]
                 self.coefficient_values[name] = coefficient.adapted(self.coefficient_values[name], measured, samples)
 
-    def versions(self) -> dict[str, int]:
-        """The optimizer steps applied to each model."""
-        return {role: model.version for role, model in self.models.items()}
+    def _at_version(self, version: int) -> None:
+        self.version = version
+        for model in self.models.values():
+            model.version = version
 
     def models_to_save(self) -> dict[str, Model]:
         """By subfolder of a checkpoint; the main model and its optimizer are named ``""``."""
@@ -116,56 +233,50 @@ class Learner:
     def _by_folder(self, by_role: Mapping[Role, T]) -> dict[str, T]:
         return {"" if role == self.main else str(role): value for role, value in by_role.items()}
 
-    def _prepared(self, groups: Sequence[Group], step: int) -> Batch:
-        """The batch of a rollout with everything that its optimizer steps need."""
-        method = self.method
-        batch = collate(groups, completion_limit=self.completion_limit)
-        coefficients = {name: c.at(step, self.coefficient_values[name]) for name, c in self.coefficients.items()}
-        batch = replace(batch, coefficients=coefficients)
-        batch = self.annotator.annotate(batch, method.annotations, groups)
-        targets_ET = method.targets(batch)
-        batch = replace(
-            batch,
-            advantages_ET=method.advantages(batch).float(),
-            targets_ET=None if targets_ET is None else targets_ET.float(),
-            mask_ET=method.loss_mask(batch),
+    def on_policy(self, batch: Batch) -> bool:
+        """Whether the present version of the policy drew every token that was drawn."""
+        return not self._stale_ET(batch).any()
+
+    def _stale_ET(self, batch: Batch) -> Tensor:
+        return (batch.versions_ET != NOT_DRAWN) & (batch.versions_ET != self.version)
+
+    def _refuse_stale(self, batch: Batch) -> None:
+        if self.method.corrects_stale or self.on_policy(batch):
+            return
+        oldest = int(batch.versions_ET[self._stale_ET(batch)].min())
+        raise StaleError(
+            f"version {oldest} of the policy drew tokens that version {self.version} would be trained on as if it had "
+            f"drawn them, and method {self.method.name} does not correct for that: set method.tis_cap (2, say), or "
+            "method.old: rollout"
         )
-        wanted = frozenset[Annotation]().union(*(o.annotations for o in self.objectives))
-        if method.passes_and_minibatches == (1, 1):
-            # During the only update of a rollout, the policy is still the one that sampled.
-            wanted -= {"old_logprobs"}
-        assert batch.advantages_ET is not None
-        finite(batch.advantages_ET, "advantages, computed from the rewards,")
-        every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.annotations)
-        has_gradient_E = batch.advantages_ET.ne(0).any(dim=1) | every
-        return self.annotator.annotate(batch, wanted, groups, has_gradient_E)
 
     def _minibatches(self, batch: Batch) -> list[Batch]:
-        """The batch of each optimizer step: split by prompts, in the same order in every pass."""
+        """The batch of each optimizer step with its weights: split by groups, in the same order in every pass."""
         passes, count = self.method.passes_and_minibatches
-        if count == 1:
-            return [batch] * passes
-        split = torch.arange(len(batch.prompts)).tensor_split(count)
-        parts = [batch.select(torch.isin(batch.group_E, groups).nonzero().squeeze(1)) for groups in split]
-        return [part for part in parts if len(part)] * passes
+        return [with_weights(self.method, part) for part in _split(batch, count)] * passes
 
-    def _update(self, objective: Objective, minibatch: Batch, rate: float, observe: Observer) -> Updated:
-        reference = self.annotator.reference
-        return optimizer_step(
-            self.models[objective.model],
-            self.optimizers[objective.model],
-            objective,
-            with_weights(self.method, minibatch),
-            learning_rate=rate * objective.learning_rate_ratio,
-            max_grad_norm=self.settings.max_grad_norm,
-            temperature=self.annotator.temperature,
-            limits=self.annotator.limits,
-            observe=observe,
-            reference=None if reference is None else reference.policy,
-        )
+    def _add_mixed(self, groups: Sequence[Group], number: int) -> Accumulated:
+        """The gradient of the second source's share in update ``number`` of a step."""
+        mixed = self.method.mixed()
+        assert mixed is not None
+        parts = _split(collate(groups), self.method.passes_and_minibatches[1])
+        batch = parts[number % len(parts)]
+        (objective,) = mixed.method.objectives()
+        batch = self.annotator.annotate(batch, mixed.method.streams | objective.streams, groups)
+        batch = batch.with_streams(advantages=mixed.method.advantages(batch).float())
+        return self.forward_backward(objective, with_weights(mixed.method, batch), scale=mixed.coefficient)
 
     def _learning_rate(self, step: int, number: int) -> float:
         """The learning rate of optimizer step ``number``, counted from 0, within training step ``step``."""
         passes, minibatches = self.method.passes_and_minibatches
         per_step = passes * minibatches
         return learning_rate((step - 1) * per_step + number, self.steps * per_step, self.settings)
+
+
+def _split(batch: Batch, count: int) -> list[Batch]:
+    """The batch in ``count`` parts of whole groups; fewer if there are fewer groups."""
+    if count == 1:
+        return [batch]
+    split = torch.arange(batch.groups).tensor_split(count)
+    parts = [batch.select(torch.isin(batch.group_E, groups).nonzero().squeeze(1)) for groups in split]
+    return [part for part in parts if len(part)]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from sharpen.batch import Batch
 from sharpen.methods.kl import KL
-from sharpen.models.forward import MicrobatchLimits, all_outputs
+from sharpen.methods.streams import Producer, StepModels
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, follow
-from sharpen.types import Batch, Completion, Group
+from sharpen.types import Group, Trajectory
 
 
 class Reference:
@@ -21,30 +22,33 @@ class Reference:
         self.policy = policy
         self.followed = followed
         self.kl = kl
-        self._cache: dict[int, tuple[Completion, Tensor]] = {}
+        self._cache: dict[int, tuple[Trajectory, Tensor]] = {}
 
     @property
     def moves(self) -> bool:
         return self.kl.reference != "fixed"
 
-    def logprobs(self, groups: Sequence[Group], batch: Batch, temperature: float, limits: MicrobatchLimits) -> Tensor:
-        """log π_ref of every trained token of the batch, collated from ``groups``: [E, T], on the CPU."""
-        completions = [c for group in groups for c in group.completions]
-        # Data rows recur as the same objects; sampled completions never do.
-        cached = not self.moves and all(c.draw_id is None for c in completions)
-        known = [cached and id(c) in self._cache for c in completions]
+    @property
+    def producer(self) -> Producer:
+        return Producer(("ref_logprobs",), self._logprobs)
+
+    def _logprobs(self, batch: Batch, groups: Sequence[Group], models: StepModels) -> Mapping[str, Tensor]:
+        trajectories = [t for group in groups for t in group.trajectories]
+        # Data rows recur as the same objects; drawn trajectories never do.
+        cached = not self.moves and all(t.draw_id is None for t in trajectories)
+        known = [cached and id(t) in self._cache for t in trajectories]
         result_ET = torch.zeros(batch.tokens_ET.shape)
         fresh_E = ~torch.tensor(known)
         if fresh_E.any():
             part = batch.select(fresh_E.nonzero().squeeze(1))
-            result_ET[fresh_E] = all_outputs(self.policy, part, "logprobs", temperature, limits)
-        for b, completion in enumerate(completions):
-            length = len(completion.token_ids)
-            if known[b]:
-                result_ET[b, :length] = self._cache[id(completion)][1]
+            result_ET[fresh_E] = models.output("reference", "logprobs", part)
+        for e, trajectory in enumerate(trajectories):
+            length = int(batch.lengths_E[e])
+            if known[e]:
+                result_ET[e, :length] = self._cache[id(trajectory)][1]
             elif cached:
-                self._cache[id(completion)] = (completion, result_ET[b, :length].clone())
-        return result_ET
+                self._cache[id(trajectory)] = (trajectory, result_ET[e, :length].clone())
+        return {"ref_logprobs": result_ET}
 
     def move(self, step: int) -> None:
         """Reset or average after ``step``, as the settings say."""

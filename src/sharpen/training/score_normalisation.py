@@ -80,4 +80,4 @@ def best_of(ranked: Sequence[Group]) -> tuple[Group, ...]:
 
 def _best(group: Group) -> Group:
     grades = [-torch.inf if s.total is None else s.total for s in group.scores]
-    return Group(group.prompt, (group.completions[grades.index(max(grades))],))
+    return Group(group.prompt, (group.trajectories[grades.index(max(grades))],))

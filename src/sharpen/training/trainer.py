@@ -93,7 +93,7 @@ class Trainer:
         except NonFiniteError as error:
             before = self._step_start["step"]
             exists = checkpoint_path(self.folder.checkpoints, before).exists()
-            if before and not exists and self._step_start["versions"] == self.learner.versions():
+            if before and not exists and self._step_start["updates"] == self.learner.updates:
                 self.save(self._step_start)
             raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
 
@@ -136,8 +136,8 @@ class Trainer:
         drawn = self.source.collect(self.collector, self.training.prompts_per_step)
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step)
-        if self.engine is not None and any(u.applied for u in learned.updates[self.learner.main]):
-            self.engine.publish()
+        if self.engine is not None:
+            self.engine.load(self.learner.publish())
         trained = time.perf_counter()
         if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
             self.folder.write_samples(self.step, [*drawn.groups, *drawn.set_aside])
@@ -157,7 +157,7 @@ class Trainer:
         }
         if rollout_s := drawn.seconds.get("rollout"):
             groups = [*drawn.groups, *drawn.set_aside]
-            metrics["tokens_per_s/rollout"] = sum(len(c.token_ids) for g in groups for c in g.completions) / rollout_s
+            metrics["tokens_per_s/rollout"] = sum(c.drawn for g in groups for c in g.trajectories) / rollout_s
         self.learner.adapt_coefficients(metrics, len(learned.batch))
         for warning in self.method.warnings(metrics):
             self._warn(warning)
@@ -196,8 +196,7 @@ class Trainer:
         """The part of the run's state that a step changes before its weights, as JSON."""
         return {
             "step": self.step,
-            "versions": self.learner.versions(),
-            "levels": dict(self.learner.coefficient_values),
+            **self.learner.state(),
             "collector": self.collector.state(),
         }
 
@@ -244,6 +243,6 @@ class Trainer:
             raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
         self.collector.load(state["collector"], None if state["kept"] is None else self.folder.read_kept())
         self.step, self.best = state["step"], state["best"]
-        self.learner.coefficient_values = state["levels"]
-        for role, model in self.learner.models.items():
-            model.version = state["versions"][role]
+        self.learner.load(state, self.step)
+        if self.engine is not None:
+            self.engine.load(self.learner.publish())

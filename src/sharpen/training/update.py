@@ -1,40 +1,55 @@
-"""One optimizer step: weight the loss over the whole step, accumulate gradients over micro-batches, update."""
+"""The gradient of one optimizer step: the loss is weighted over the whole step and summed over micro-batches."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sharpen.errors import NonFiniteError
+from sharpen.batch import Batch, Outputs
 from sharpen.methods import LossTerms, Method, Objective
-from sharpen.models.forward import MicrobatchLimits, microbatches
+from sharpen.models.forward import MicrobatchLimits, all_outputs, microbatches
 from sharpen.models.model import Model
-from sharpen.types import Batch, Outputs
+from sharpen.models.packing.microbatches import cut_trajectories
+from sharpen.models.packing.pack import PackedRow
 
 Observer = Callable[[Batch, Outputs, LossTerms], None]
 """Is shown every micro-batch with the model's outputs and its loss terms."""
 
 
 @dataclass(frozen=True, slots=True)
-class Updated:
-    """What one optimizer step did. ``applied`` is False if nothing had a gradient, so that nothing changed.
+class Accumulated:
+    """A gradient that was added to the parameters: the loss, and the number of tokens computed, prefixes included."""
 
-    ``tokens`` counts the tokens computed, prompts included.
-    """
-
-    loss: float
-    grad_norm: float
-    applied: bool
+    loss: Tensor
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Microbatch:
+    """A micro-batch with the model's outputs, its loss terms, and the number of tokens that all ranks compute with it.
+
+    ``idle``: it is another rank's, computed along with the others and counted by nobody.
+    """
+
+    batch: Batch
+    outputs: Outputs
+    terms: LossTerms
+    tokens: int
+    idle: bool = False
+
+    @property
+    def loss(self) -> Tensor:
+        """Σ weight × term, of an idle rank times 0."""
+        loss = (self.batch["weights"] * self.terms.loss).sum()
+        return 0.0 * loss if self.idle else loss
+
+
 def with_weights(method: Method, batch: Batch) -> Batch:
-    """The batch of a whole optimizer step, with the weight of each loss term filled in."""
-    return replace(batch, weights=method.weights(batch))
+    """The batch of a whole optimizer step, with the weight of each loss term."""
+    return batch.with_streams(weights=method.weights(batch))
 
 
 def accumulate_gradient(
@@ -45,24 +60,28 @@ def accumulate_gradient(
     limits: MicrobatchLimits,
     observe: Observer | None = None,
     reference: Model | None = None,
-) -> tuple[float, int]:
-    """Add the gradient of the step's loss to the parameters; returns the loss and the number of tokens computed.
+    scale: float = 1.0,
+    share: tuple[int, int] = (0, 1),
+) -> Accumulated:
+    """Add the gradient of ``scale`` times the step's loss to the parameters.
 
     ``loss = Σ weight × term`` over the step. The weights come from the whole step (`with_weights`); this only sums.
-    Sequences that cannot have a gradient are not computed, but they count in the weights.
+    Trajectories that cannot have a gradient are not computed, but they count in the weights. With a ``share`` (k, n)
+    this is the k-th of n ranks, from 0 on, whose gradients add up to that of the step.
     """
     # The losses are read at the end, so that the device never waits while the next micro-batch is prepared.
     losses: list[Tensor] = []
     tokens = 0
-    for part, outputs, terms, computed in forward_microbatches(model, objective, batch, temperature, limits, reference):
-        assert part.weights is not None
-        total = (part.weights * terms.loss).sum()
-        total.backward()
-        losses.append(total.detach())
-        tokens += computed
+    for part in forward_microbatches(model, objective, batch, temperature, limits, reference, share):
+        loss = part.loss if scale == 1.0 else scale * part.loss
+        loss.backward()
+        tokens += part.tokens
+        if part.idle:
+            continue
+        losses.append(loss.detach())
         if observe is not None:
-            observe(part, outputs, terms)
-    return (torch.stack(losses).double().sum().item() if losses else 0.0), tokens
+            observe(part.batch, part.outputs, part.terms)
+    return Accumulated(torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64), tokens)
 
 
 def forward_microbatches(
@@ -72,74 +91,65 @@ def forward_microbatches(
     temperature: float,
     limits: MicrobatchLimits,
     reference: Model | None = None,
-) -> Iterator[tuple[Batch, Outputs, LossTerms, int]]:
-    """Each micro-batch of a step, with the model's outputs, its loss terms, and the number of tokens computed."""
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Microbatch]:
+    """Each micro-batch of a rank's share of a step."""
     batch = with_gradient(objective, batch)
-    for rows in microbatches(model, batch, limits, objective.atom):
-        index_E = torch.tensor([b for row in rows for b in row.sequences])
+    batch = _with_whole(model, objective, batch, temperature, limits)
+    plan = microbatches(model, batch, limits, objective.atom)
+    for number, dealt in enumerate(plan.dealt(*share)):
+        rows = dealt or plan.smallest
+        index_E, part = _part(batch, rows)
         # Copy everything to the device before the forward pass is queued; a later copy would wait for it.
-        part, on_device_E = batch.select(index_E).to(model.device), index_E.to(model.device)
-        outputs = _selected(model.outputs(batch, rows, temperature, objective.needs, reference), on_device_E)
-        if "old_logprobs" in objective.annotations and part.old_logprobs_ET is None:
-            # With one update per rollout, the policy is still the one that sampled.
-            assert outputs.logprobs_ET is not None
-            part = replace(part, old_logprobs_ET=outputs.logprobs_ET.detach())
-        yield part, outputs, objective.terms(outputs, part), sum(row.tokens for row in rows)
+        part, on_device_E = part.to(model.device), index_E.to(model.device)
+        said = model.outputs(batch, rows, temperature, objective.needs, reference)
+        outputs = Outputs({name: of_all_ET[on_device_E] for name, of_all_ET in said.items()})
+        if "old_logprobs" in objective.streams and "old_logprobs" not in part:
+            # With one update of a batch that the policy itself drew, the policy is still the one that drew it.
+            part = part.with_streams(old_logprobs=outputs["logprobs"].detach())
+        tokens = sum(plan.dealt(rank, share[1]).tokens[number] for rank in range(share[1]))
+        yield Microbatch(part, outputs, objective.terms(outputs, part), tokens, idle=not dealt)
 
 
 def with_gradient(objective: Objective, batch: Batch) -> Batch:
-    """The sequences that can have a gradient."""
+    """The trajectories that can have a gradient."""
     if objective.without_advantage:
         return batch
-    assert batch.advantages_ET is not None
-    return batch.select(batch.advantages_ET.ne(0).any(dim=1).nonzero().squeeze(1))
+    return batch.select(batch["advantages"].ne(0).any(dim=1).nonzero().squeeze(1))
 
 
-def optimizer_step(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    batch: Batch,
-    *,
-    learning_rate: float,
-    max_grad_norm: float | None,
-    temperature: float,
-    limits: MicrobatchLimits,
-    observe: Observer | None = None,
-    reference: Model | None = None,
-) -> Updated:
-    """Accumulate, clip and apply. A step without any gradient changes nothing, not even optimizer state.
-
-    Raises `NonFiniteError` if the loss or the gradient is NaN or infinite, before weights or optimizer state change.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss, tokens = accumulate_gradient(model, objective, batch, temperature, limits, observe, reference)
-    if tokens == 0:
-        return Updated(0.0, 0.0, applied=False, tokens=0)
-    trained = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if not (norm.isfinite() and math.isfinite(loss)):
-        raise NonFiniteError(
-            f"the {objective.model}'s gradient norm is {norm.item():g}, its loss {loss:g}. Lower "
-            "optimizer.learning_rate or optimizer.max_grad_norm, or look for extremely large rewards"
-        )
-    if max_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    model.version += 1
-    return Updated(loss, norm.item(), applied=True, tokens=tokens)
-
-
-def _selected(outputs: Outputs, index_E: Tensor) -> Outputs:
-    def of(tensor_ET: Tensor | None) -> Tensor | None:
-        return None if tensor_ET is None else tensor_ET[index_E]
-
-    return Outputs(
-        of(outputs.logprobs_ET),
-        of(outputs.entropy_ET),
-        of(outputs.kl_ET),
-        of(outputs.values_ET),
-        of(outputs.scores_ET),
+def _part(batch: Batch, rows: Sequence[PackedRow]) -> tuple[Tensor, Batch]:
+    """The trajectories of the rows' samples, by number and as a batch in which only these samples' tokens count."""
+    index_B = torch.tensor([b for row in rows for b in row.samples])
+    trajectory_B = batch.samples.trajectory_B[index_B]
+    index_E = torch.tensor(list(dict.fromkeys(trajectory_B.tolist())))
+    part = batch.select(index_E)
+    if len(part.samples) == len(index_B):
+        return index_E, part
+    width = batch.tokens_ET.shape[1]
+    column_T, start_B, end_B = torch.arange(width), batch.samples.start_B, batch.samples.ends(width)
+    inside_BT = (column_T >= start_B[index_B, None]) & (column_T < end_B[index_B, None])
+    place_E = torch.zeros(len(batch), dtype=torch.long)
+    place_E[index_E] = torch.arange(len(index_E))
+    inside_ET = (
+        torch.zeros(len(index_E), width, dtype=torch.int).index_add(0, place_E[trajectory_B], inside_BT.int()) > 0
     )
+    return index_E, part.within(inside_ET)
+
+
+def _with_whole(
+    model: Model, objective: Objective, batch: Batch, temperature: float, limits: MicrobatchLimits
+) -> Batch:
+    """The batch with what the loss needs of whole trajectories, for those that are cut between micro-batches."""
+    if objective.whole is None or objective.atom != "trajectory":
+        return batch
+    index_E = cut_trajectories(batch, limits.tokens_per_microbatch).nonzero().squeeze(1)
+    if not len(index_E):
+        return batch
+    cut = batch.select(index_E)
+    now_ET = all_outputs(model, cut, "logprobs", temperature, limits)
+    if "old_logprobs" not in cut:
+        cut = cut.with_streams(old_logprobs=now_ET)
+    found = objective.whole(Outputs(logprobs=now_ET), cut)
+    missing_E = torch.full((len(batch),), torch.nan)
+    return batch.with_streams(**{name: missing_E.index_copy(0, index_E, of_E.float()) for name, of_E in found.items()})

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sharpen.batch import Batch, Outputs
 from sharpen.functional.losses import kl, policy
 from sharpen.functional.losses.preference import dpo
 from sharpen.functional.losses.ratio import log_ratio, ratio, ratio_less_1
@@ -14,7 +15,6 @@ from sharpen.methods.kl import KL
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.training.metrics import TokenStats
 from sharpen.training.update import optimizer_step, with_weights
-from sharpen.types import Batch, Outputs
 from tiny_models import own_logprobs, ragged_batch, tiny_policy
 
 NATS = [0.0, 0.5, 19.5, 20.0, 20.5, 50.0, 88.0, 100.0, 1000.0, math.inf]

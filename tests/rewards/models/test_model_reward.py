@@ -44,7 +44,7 @@ def logits(folder: Path, kind: Kind, ids: tuple[int, ...]) -> torch.Tensor:
 
 
 def whole(group: Group, index: int) -> tuple[int, ...]:
-    return (*group.prompt.token_ids, *group.completions[index].token_ids)
+    return (*group.prompt.token_ids, *group.trajectories[index].token_ids)
 
 
 @pytest.fixture

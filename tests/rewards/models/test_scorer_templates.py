@@ -14,7 +14,7 @@ from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
 from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Completion, Finish, Group
+from sharpen.types import Finish, Group, Trajectory
 
 ALPHABET = "0123456789+-=;#<>/ uas?\n"
 # <u>1+1=</u> and, for the assistant, <a>2</a> and a line break; blanks around a turn are dropped.
@@ -61,7 +61,7 @@ def group_of(policy: Any, texts: Sequence[str], *, chat: bool = True) -> Group:
     completions = []
     for text in texts:
         ids = (*policy(text)["input_ids"], policy.eos_token_id)
-        completions.append(Completion(ids, text, (True,) * len(ids), Finish.EOS))
+        completions.append(Trajectory(ids, text, (True,) * len(ids), Finish.EOS))
     return Group(prompt, tuple(completions))
 
 
@@ -97,7 +97,7 @@ def test_a_system_message_belongs_to_the_conversation(tmp_path: Path) -> None:
     rows = Rows("rows", "rows", ("prompt",), [{"prompt": "1+1="}])
     format = PromptFormat(policy, context_length=128, chat=True, system="su")
     (prompt,) = load_prompts(rows, format, max_new_tokens=8).items
-    group = Group(prompt, group_of(policy, ["2"]).completions)
+    group = Group(prompt, group_of(policy, ["2"]).trajectories)
     ((score,),) = reward_of(folder, policy).score([group])
     system = {"role": "system", "content": "su"}
     assert prompt.messages == (system, *CONVERSATION)
@@ -112,7 +112,7 @@ def test_whose_template_is_used(tmp_path: Path) -> None:
     rendered = pytest.approx(as_on_the_hub(folder, "2;1"), rel=1e-4, abs=1e-6)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        ids = torch.tensor([[*group.prompt.token_ids, *group.completions[0].token_ids]])
+        ids = torch.tensor([[*group.prompt.token_ids, *group.trajectories[0].token_ids]])
         as_written = pytest.approx(float(model(input_ids=ids).logits[0, 0]), rel=1e-4, abs=1e-6)
 
     def total(policy: Any, **settings: Any) -> float | None:

@@ -73,7 +73,12 @@ def sequence_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor
 
     Only tokens of ``mask_ET`` count; a sequence without one has ratio 1.
     """
-    return ratio(_mean_per_sequence(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET))
+    return ratio(mean_log_ratio(logprobs_ET, old_logprobs_ET, mask_ET))
+
+
+def mean_log_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor) -> Tensor:
+    """log s_i, the logarithm of GSPO's ratio (``sequence_ratio``) of each sequence, [E]."""
+    return _mean_per_sequence(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET)
 
 
 def sequence_surrogate(
@@ -85,6 +90,7 @@ def sequence_surrogate(
     eps_low: float,
     eps_high: float,
     dual_clip: float | None = None,
+    whole_log_ratio_E: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""GSPO: the clipped surrogate with one ratio per sequence (arXiv 2507.18071, eq. 5), to be minimised.
 
@@ -93,7 +99,8 @@ def sequence_surrogate(
     Each token of ``mask_ET`` gets the whole L_i, all others 0, so that 1/|o_i| times the sum over tokens is L_i and
     ``reduce.per_sequence`` gives GSPO's loss. Â_i is the mean advantage of the sequence's tokens: with an outcome
     reward, which is what the paper has, the advantage that they all share. The gradient coefficient of a token is
-    unclipped · s_i · Â_i.
+    unclipped · s_i · Â_i. A sequence of which only a part is given has its log s_i in ``whole_log_ratio_E``, NaN for
+    all others, and gets the terms of ``sequence_token_surrogate``, whose gradient is the same for a constant Â_i.
 
     Returns:
         The terms, and where they are not clipped, each [E, T] and the same along a sequence.
@@ -103,8 +110,22 @@ def sequence_surrogate(
     """
     ratio_E = sequence_ratio(logprobs_ET, old_logprobs_ET, mask_ET)
     advantages_E = _mean_per_sequence(advantages_ET, mask_ET)
-    loss_E, live_E = _clipped(ratio_E, advantages_E, eps_low, eps_high, dual_clip)
-    return loss_E[:, None] * mask_ET, live_E[:, None].expand_as(mask_ET)
+    loss_E, unclipped_E = _clipped(ratio_E, advantages_E, eps_low, eps_high, dual_clip)
+    loss_ET, unclipped_ET = loss_E[:, None] * mask_ET, unclipped_E[:, None].expand_as(mask_ET)
+    if whole_log_ratio_E is None:
+        return loss_ET, unclipped_ET
+    of_tokens = sequence_token_surrogate(
+        logprobs_ET,
+        old_logprobs_ET,
+        advantages_ET,
+        mask_ET,
+        eps_low=eps_low,
+        eps_high=eps_high,
+        dual_clip=dual_clip,
+        whole_log_ratio_E=whole_log_ratio_E,
+    )
+    cut_E1 = ~whole_log_ratio_E.isnan()[:, None]
+    return torch.where(cut_E1, of_tokens[0], loss_ET), torch.where(cut_E1, of_tokens[1], unclipped_ET)
 
 
 def sequence_token_surrogate(
@@ -116,6 +137,7 @@ def sequence_token_surrogate(
     eps_low: float,
     eps_high: float,
     dual_clip: float | None = None,
+    whole_log_ratio_E: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""GSPO-token: the sequence's ratio in value, the token's own in gradient (arXiv 2507.18071, eq. 13 and 14).
 
@@ -123,6 +145,7 @@ def sequence_token_surrogate(
               \quad s_{i,t} = \mathrm{sg}[s_i]\, π_t / \mathrm{sg}[π_t]
 
     For advantages that differ along a sequence. Where they do not, its gradient is that of ``sequence_surrogate``.
+    ``whole_log_ratio_E`` as there.
 
     Returns:
         The terms, 0 outside ``mask_ET``, and where they are not clipped.
@@ -130,7 +153,10 @@ def sequence_token_surrogate(
     Raises:
         ValueError: ``dual_clip`` is not above 1.
     """
-    ratio_E = sequence_ratio(logprobs_ET, old_logprobs_ET, mask_ET).detach()
+    log_ratio_E = mean_log_ratio(logprobs_ET, old_logprobs_ET, mask_ET).detach()
+    if whole_log_ratio_E is not None:
+        log_ratio_E = torch.where(whole_log_ratio_E.isnan(), log_ratio_E, whole_log_ratio_E)
+    ratio_E = ratio(log_ratio_E)
     ratio_ET = ratio_E[:, None] * (logprobs_ET - logprobs_ET.detach()).exp()
     loss_ET, unclipped_ET = _clipped(ratio_ET, advantages_ET, eps_low, eps_high, dual_clip)
     return loss_ET * mask_ET, unclipped_ET

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
+from torch import Tensor
 
+from sharpen.batch import Atom, Batch
 from sharpen.models.packing.pack import PackedRow
-from sharpen.types import Batch
 
 MICROBATCH_OPERATIONS = 1e9
 """Fixed overhead of a micro-batch, as the FLOPs that take as long: 10 to 20 ms of Python and small tensors on a CPU
@@ -32,6 +32,32 @@ class Cost:
         return tokens * self.per_token + pairs * self.per_pair
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Micro-batches, each with its number of tokens."""
+
+    microbatches: tuple[tuple[PackedRow, ...], ...]
+    tokens: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[tuple[PackedRow, ...]]:
+        return iter(self.microbatches)
+
+    def __len__(self) -> int:
+        return len(self.microbatches)
+
+    @property
+    def smallest(self) -> tuple[PackedRow, ...]:
+        """The smallest row by itself: what a rank computes that has nothing to do."""
+        return (min((row for rows in self.microbatches for row in rows), key=lambda row: row.tokens),)
+
+    def dealt(self, rank: int, ranks: int) -> Plan:
+        """The share of one of several ranks, of as many micro-batches for each; empty ones come last."""
+        each = -(-len(self) // ranks)
+        mine, tokens = self.microbatches[rank::ranks], self.tokens[rank::ranks]
+        missing = each - len(mine)
+        return Plan(mine + ((),) * missing, tokens + (0,) * missing)
+
+
 def plan_microbatches(
     batch: Batch,
     *,
@@ -39,45 +65,90 @@ def plan_microbatches(
     shared: bool,
     cost: Cost,
     padded: bool,
-    atom: Literal["sequence", "group"] = "sequence",
-) -> list[list[PackedRow]]:
-    """Divide the sequences of a batch into as few micro-batches of rows as ``tokens_per_microbatch`` allows.
+    atom: Atom = "token",
+) -> Plan:
+    """Divide the samples of a batch into as few micro-batches of rows as ``tokens_per_microbatch`` allows.
 
-    With ``shared``, a row is a group's prompt with as many of its completions as fit; otherwise it is a prompt with one
-    completion. A micro-batch only exceeds the limit if it is a single row of one completion. With the atom "group", all
-    rows of a group are in the same micro-batch, which exceeds the limit if it holds that group alone.
-    ``padded`` rows (`sharpen.models.packing.pack.pack`) have one completion each, count as long as the longest of their
-    micro-batch, and are grouped by length. Rows without padding are grouped so that all micro-batches have similar
-    FLOPs. Sequences without a trained token are left out.
+    With ``shared``, a row is a prefix with as many of its samples as fit; otherwise it is a prefix with one sample. A
+    micro-batch only exceeds the limit if it is a single row of one sample. With the atom "group", all rows of a group
+    are in the same micro-batch, which exceeds the limit if it holds that group alone. With the atom "trajectory", all
+    samples of a trajectory are, except of `cut_trajectories`. ``padded`` rows (`sharpen.models.packing.pack.pack`) have
+    one sample each, count as long as the longest of their micro-batch, and are grouped by length. Rows without padding
+    are grouped so that all micro-batches have similar FLOPs. Samples without a trained token are left out.
     """
-    assert not (shared and padded), "a padded row holds one completion"
-    lengths = _trained_lengths(batch)
-    members: dict[int, list[int]] = {}
-    for b, group in enumerate(batch.group_E.tolist()):
-        if lengths[b]:
-            members.setdefault(group, []).append(b)
+    assert not (shared and padded), "a padded row holds one sample"
+    lengths, prefixes = _trained_lengths(batch), batch.samples.prefix_B.tolist()
+    loose, together = _kept_together(batch, lengths, atom, tokens_per_microbatch)
+
+    def row(members: Sequence[int]) -> PackedRow:
+        prefix = prefixes[members[0]]
+        return PackedRow(prefix, tuple(members), len(batch.prefixes[prefix]) + sum(lengths[b] for b in members))
+
     units: list[list[PackedRow]] = []
-    for group, sequences in sorted(members.items()):
-        prompt = len(batch.prompts[group])
-        if not shared:
-            parts = [[b] for b in sequences]
-        elif atom == "group":
-            parts = [sequences]
-        else:
-            work = [cost.of(prompt, [lengths[b]]) - cost.of(prompt, []) for b in sequences]
-            tokens = [lengths[b] for b in sequences]
-            parts = [[sequences[i] for i in part] for part in balanced(work, tokens, tokens_per_microbatch - prompt)]
-        rows = [PackedRow(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
-        units.extend([rows] if atom == "group" else ([row] for row in rows))
+    for members in _by(prefixes, loose):
+        parts = [[b] for b in members]
+        if shared:
+            prefix = len(batch.prefixes[prefixes[members[0]]])
+            work = [cost.of(prefix, [lengths[b]]) - cost.of(prefix, []) for b in members]
+            tokens = [lengths[b] for b in members]
+            parts = [[members[i] for i in part] for part in balanced(work, tokens, tokens_per_microbatch - prefix)]
+        units.extend([row(part)] for part in parts)
+    for unit in together:
+        units.append([row(part) for part in (_by(prefixes, unit) if shared else [[b] for b in unit])])
     if padded:
-        units.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
-        return _pack_padded(units, tokens_per_microbatch, cost)
+        units.sort(key=lambda rows: max((row.tokens, row.samples) for row in rows))
+        return _plan(_pack_padded(units, tokens_per_microbatch, cost))
     work = [
-        sum(cost.of(len(batch.prompts[row.group]), [lengths[b] for b in row.sequences]) for row in rows)
+        sum(cost.of(len(batch.prefixes[row.prefix]), [lengths[b] for b in row.samples]) for row in rows)
         for rows in units
     ]
     tokens = [sum(row.tokens for row in rows) for rows in units]
-    return [[row for i in part for row in units[i]] for part in balanced(work, tokens, tokens_per_microbatch)]
+    return _plan([[row for i in part for row in units[i]] for part in balanced(work, tokens, tokens_per_microbatch)])
+
+
+def _plan(parts: Sequence[Sequence[PackedRow]]) -> Plan:
+    return Plan(tuple(map(tuple, parts)), tuple(sum(row.tokens for row in rows) for rows in parts))
+
+
+def cut_trajectories(batch: Batch, tokens_per_microbatch: int) -> Tensor:
+    """The trajectories whose samples are too long together for one micro-batch, [E], bool."""
+    lengths = torch.tensor(_trained_lengths(batch))
+    prefix_P = torch.tensor([len(prefix) for prefix in batch.prefixes])
+    trajectory_B, trained_B = batch.samples.trajectory_B, lengths > 0
+    tokens_B = (lengths + prefix_P[batch.samples.prefix_B]) * trained_B
+    tokens_E = torch.zeros(len(batch), dtype=torch.long).index_add(0, trajectory_B, tokens_B)
+    samples_E = torch.zeros(len(batch), dtype=torch.long).index_add(0, trajectory_B, trained_B.long())
+    return (samples_E > 1) & (tokens_E > tokens_per_microbatch)
+
+
+def _kept_together(
+    batch: Batch, lengths: Sequence[int], atom: Atom, tokens_per_microbatch: int
+) -> tuple[list[int], list[list[int]]]:
+    """The trained samples that may be in any micro-batch, and those that must be together."""
+    trained = [b for b, length in enumerate(lengths) if length]
+    if atom == "token":
+        return trained, []
+    trajectories = batch.samples.trajectory_B.tolist()
+    if atom == "group":
+        groups = batch.group_E.tolist()
+        return [], _by([groups[e] for e in trajectories], trained)
+    cut = cut_trajectories(batch, tokens_per_microbatch).tolist()
+    loose: list[int] = []
+    together: list[list[int]] = []
+    for members in _by(trajectories, trained):
+        if len(members) == 1 or cut[trajectories[members[0]]]:
+            loose += members
+        else:
+            together.append(members)
+    return loose, together
+
+
+def _by(key_B: Sequence[int], samples: Sequence[int]) -> list[list[int]]:
+    """The samples in lists of equal keys, in the order of the keys."""
+    found: dict[int, list[int]] = {}
+    for b in samples:
+        found.setdefault(key_B[b], []).append(b)
+    return [found[key] for key in sorted(found)]
 
 
 def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> list[list[int]]:
@@ -130,7 +201,10 @@ def _pack_padded(units: Sequence[Sequence[PackedRow]], tokens_per_microbatch: in
 
 
 def _trained_lengths(batch: Batch) -> list[int]:
-    """Tokens of each sequence up to its last trained one; later ones do not affect the loss."""
-    position_T = torch.arange(1, batch.mask_ET.shape[1] + 1)
-    lengths: list[int] = (batch.mask_ET.cpu() * position_T).amax(dim=1).tolist()
+    """Tokens of each sample up to its last trained one; later ones do not affect the loss."""
+    samples, width = batch.samples, batch.mask_ET.shape[1]
+    column_T = torch.arange(width)
+    start_B1, end_B1 = samples.start_B[:, None], samples.ends(width)[:, None]
+    inside_BT = (column_T >= start_B1) & (column_T < end_B1) & batch.mask_ET.cpu()[samples.trajectory_B]
+    lengths: list[int] = (inside_BT * (column_T + 1 - start_B1)).amax(dim=1).tolist()
     return lengths

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.concurrency import run_sequentially
 from sharpen.rewards.reward import Reward
-from sharpen.types import Completion, Finish, Group, Prompt, Score
+from sharpen.types import Group, Prompt, Score, Trajectory, single_turn
 
 MOST_HANGS = 3
 """Number of timeouts after which the check gives up."""
@@ -66,13 +66,13 @@ class Probe:
     def __call__(self, where: str, prompt: Prompt, text: str) -> Trial:
         known = self.trials.get((prompt.id, text))
         if known is None:
-            trial = self._ask(where, Group(prompt, (self._completion(text),)))
+            trial = self._ask(where, Group(prompt, (self._completion(prompt, text),)))
             known = self.trials[prompt.id, text] = replace(trial, exact=trial.text.split() == text.split())
         if self._hangs == MOST_HANGS:
             raise HangsError(f"gave up after {self._hangs} calls without an answer within {self.timeout_s:g} s")
         return known
 
-    def _completion(self, text: str) -> Completion:
+    def _completion(self, prompt: Prompt, text: str) -> Trajectory:
         if self.tokenizer is None:
             ids, end = tuple(text.encode()), 0
         else:
@@ -81,7 +81,7 @@ class Probe:
             # What the policy can generate: characters without a token are lost.
             text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         ids = ids if end is None else (*ids, end)
-        return Completion(ids, text, (True,) * len(ids), Finish.EOS)
+        return single_turn(prompt.token_ids, ids, text)
 
     def _ask(self, where: str, group: Group) -> Trial:
         started = time.perf_counter()
@@ -104,7 +104,7 @@ class Probe:
         full = stops is None and score.total is not None and score.total >= self.threshold
         if score.total is not None and not math.isfinite(score.total):
             full, stops = False, f"the score is {score.total}"
-        return Trial(where, group.completions[0].text, score, full, seconds, stops)
+        return Trial(where, group.trajectories[0].text, score, full, seconds, stops)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.batch import Batch, SampleIndex
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
@@ -22,10 +23,10 @@ from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards.models.rendering import Rendered, common_start, positions_of_ends, render
 from sharpen.rewards.models.score_cache import Logits, ScoreCache, content_key
 from sharpen.rewards.reward import Reward, last_position, sample_name
-from sharpen.rewards.steps import Total, required_tokenizer, step_positions, total_of
+from sharpen.rewards.steps import Total, required_tokenizer, step_positions, step_values, total_of
 from sharpen.runs.lookup import find_model
 from sharpen.settings import Settings
-from sharpen.types import Batch, Completion, Finish, Group, Prompt, Score, StepValue
+from sharpen.types import NOT_DRAWN, Finish, Group, Prompt, Sample, Score, Trajectory
 
 
 class RewardModelSettings(Settings):
@@ -120,36 +121,36 @@ class ScorerReward(Reward):
         return self._scorer
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        reads = [[self._read(group.prompt, completion) for completion in group.completions] for group in groups]
+        reads = [[self._read(group.prompt, trajectory) for trajectory in group.trajectories] for group in groups]
         logits = self._known_logits(reads)
         return [
             tuple(self._score_one(group, index, found) for index, found in enumerate(of_group))
             for group, of_group in zip(groups, logits, strict=True)
         ]
 
-    def _read(self, prompt: Prompt, completion: Completion) -> _Read:
+    def _read(self, prompt: Prompt, trajectory: Trajectory) -> _Read:
         if self._own_template and prompt.messages:
-            rendered = render(prompt, completion, self.scorer.tokenizer)
-            return _Read(rendered.token_ids, self._rendered_places(rendered, completion))
+            rendered = render(prompt, trajectory, self.scorer.tokenizer)
+            return _Read(rendered.token_ids, self._rendered_places(rendered, trajectory.text))
         if self.settings.template == "scorer":
             raise RewardError(
                 f"reward {self.name!r}: template is scorer, but prompt {prompt.id!r} is not a conversation"
             )
-        before, seen = self._prompt_ids(prompt), self._seen(completion)
-        places = self._places(seen) if seen.token_ids else ()
-        return _Read((*before, *seen.token_ids), tuple(len(before) + place for place in places))
+        seen = self._seen(prompt, trajectory)
+        places = self._places(seen, trajectory.text) if seen.token_ids else ()
+        return _Read((*seen.prefix_ids, *seen.token_ids), tuple(len(seen.prefix_ids) + place for place in places))
 
     @abstractmethod
-    def _places(self, seen: Completion) -> tuple[int, ...]:
-        """The positions, in a completion of the scorer's tokens, at which its scores are read."""
+    def _places(self, seen: Sample, answer: str) -> tuple[int, ...]:
+        """The positions, in a sample of the scorer's tokens that ends with ``answer``, at which its scores are read."""
 
     @abstractmethod
-    def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
+    def _rendered_places(self, rendered: Rendered, answer: str) -> tuple[int, ...]:
         """The positions at which the scores of a rendered conversation's last turn are read; empty if it changed."""
 
     @abstractmethod
-    def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
-        """The score of a completion from its logits at these positions."""
+    def _judge(self, trajectory: Trajectory, logits: Sequence[float]) -> Score:
+        """The score of a trajectory from its logits at these positions."""
 
     def _score_one(self, group: Group, index: int, logits: Sequence[float] | None) -> Score:
         if logits is None:
@@ -163,24 +164,28 @@ class ScorerReward(Reward):
             raise RewardError(
                 f"reward {self.name!r}: the scores {list(logits)} of {sample_name(group, index)} are not all finite"
             )
-        return self._judge(group.completions[index], logits)
+        return self._judge(group.trajectories[index], logits)
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        if self.same_tokens:
-            return prompt.token_ids
         tokenizer = self.scorer.tokenizer
         # A chat template has already written the BOS token.
         begun = tokenizer.bos_token is not None and prompt.text.startswith(tokenizer.bos_token)
         return tuple(tokenizer(prompt.text, add_special_tokens=not begun, verbose=False)["input_ids"])
 
-    def _seen(self, completion: Completion) -> Completion:
+    def _seen(self, prompt: Prompt, trajectory: Trajectory) -> Sample:
+        """The last sample, in the scorer's tokens."""
         if self.same_tokens:
-            return completion
+            return trajectory.last
+        if len(trajectory.samples) > 1 or trajectory.last.answer_start:
+            raise RewardError(
+                f"reward {self.name!r}: the scorer has other tokens than the policy, so it can read a conversation of "
+                "several turns only through its own chat template: set template: scorer"
+            )
         tokenizer = self.scorer.tokenizer
-        ids = tuple(tokenizer(completion.text, add_special_tokens=False, verbose=False)["input_ids"])
-        if completion.finish is Finish.EOS and tokenizer.eos_token_id is not None:
+        ids = tuple(tokenizer(trajectory.text, add_special_tokens=False, verbose=False)["input_ids"])
+        if trajectory.last.finish is Finish.EOS and tokenizer.eos_token_id is not None:
             ids = (*ids, tokenizer.eos_token_id)
-        return replace(completion, token_ids=ids, loss_mask=(True,) * len(ids), sample_logprobs=(), versions=())
+        return Sample(self._prompt_ids(prompt), ids, (True,) * len(ids))
 
     def _known_logits(self, reads: Sequence[Sequence[_Read]]) -> list[list[Logits | None]]:
         """The logits at the positions of each read; None if it has no positions or exceeds the context."""
@@ -223,13 +228,13 @@ class ModelReward(ScorerReward):
     name: str = "reward_model"
     kind = "sequence"
 
-    def _places(self, seen: Completion) -> tuple[int, ...]:
+    def _places(self, seen: Sample, answer: str) -> tuple[int, ...]:
         return (last_position(seen),)
 
-    def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
+    def _rendered_places(self, rendered: Rendered, answer: str) -> tuple[int, ...]:
         return (len(rendered.token_ids) - 1,)
 
-    def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
+    def _judge(self, trajectory: Trajectory, logits: Sequence[float]) -> Score:
         return Score(logits[0], {self.name: logits[0]})
 
 
@@ -248,20 +253,20 @@ class ProcessModelReward(ScorerReward):
         super().__init__(settings)
         self._separator, self._total = settings.separator, settings.total
 
-    def _places(self, seen: Completion) -> tuple[int, ...]:
-        return step_positions(seen, step_ends(seen.text, self._separator), self.scorer.tokenizer)
+    def _places(self, seen: Sample, answer: str) -> tuple[int, ...]:
+        return step_positions(seen, step_ends(answer, self._separator), self.scorer.tokenizer)
 
-    def _rendered_places(self, rendered: Rendered, completion: Completion) -> tuple[int, ...]:
+    def _rendered_places(self, rendered: Rendered, answer: str) -> tuple[int, ...]:
         if not rendered.offsets:
             raise RewardError(f"reward {self.name!r}: the scorer's tokenizer provides no character offsets")
-        return positions_of_ends(rendered, step_ends(completion.text, self._separator), completion.text) or ()
+        return positions_of_ends(rendered, step_ends(answer, self._separator), answer) or ()
 
-    def _judge(self, completion: Completion, logits: Sequence[float]) -> Score:
+    def _judge(self, trajectory: Trajectory, logits: Sequence[float]) -> Score:
         values = torch.tensor(logits, dtype=torch.float64).sigmoid().tolist()
-        ends = step_ends(completion.text, self._separator)
-        positions = step_positions(completion, ends, required_tokenizer(self.name, self._tokenizer))
+        ends = step_ends(trajectory.text, self._separator)
         total = total_of(values, self._total)
-        return Score(total, {self.name: total}, tuple(map(StepValue, positions, values)))
+        steps = step_values(trajectory, ends, values, required_tokenizer(self.name, self._tokenizer))
+        return Score(total, {self.name: total}, steps)
 
 
 def _batch(reads: Sequence[Sequence[_Read]]) -> tuple[Batch, list[list[int]]]:
@@ -282,12 +287,15 @@ def _batch(reads: Sequence[Sequence[_Read]]) -> tuple[Batch, list[list[int]]]:
     for b, places in enumerate(positions):
         mask_ET[b, places] = True
     batch = Batch(
-        prompts=tuple(prompts),
+        prefixes=tuple(prompts),
+        samples=SampleIndex.one_each(torch.tensor(group)),
         group_E=torch.tensor(group),
         tokens_ET=tokens_ET,
         mask_ET=mask_ET,
         rewards_E=torch.full((len(group),), torch.nan, dtype=torch.float64),
         truncated_E=torch.zeros(len(group), dtype=torch.bool),
+        lengths_E=torch.tensor([len(ids) for ids in completions]),
+        versions_ET=torch.full(tokens_ET.shape, NOT_DRAWN),
         completion_limit=tokens_ET.shape[1],
     )
     return batch, positions

@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
-from sharpen.types import Completion, Prompt
+from sharpen.types import Prompt, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Rendered:
     offsets: tuple[tuple[int, int], ...]
 
 
-def render(prompt: Prompt, completion: Completion, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The prompt's messages and the completion as the assistant's turn.
+def render(prompt: Prompt, trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """The prompt's messages and what was said after them, which ends with the assistant's turn.
 
     Templates may strip a turn. Raises `RewardError` if the template rejects the conversation.
     """
-    conversation = [*map(dict, prompt.messages), {"role": "assistant", "content": completion.text}]
+    conversation = [*map(dict, prompt.messages), *map(dict, trajectory.messages)]
     try:
         text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
     except TemplateError as error:
@@ -38,9 +38,10 @@ def render(prompt: Prompt, completion: Completion, tokenizer: PreTrainedTokenize
             "Set template: policy to score the text that the policy read"
         ) from error
     encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
-    spoken = completion.text.strip()
+    answer = trajectory.text
+    spoken = answer.strip()
     found = text.rfind(spoken)
-    blanks = len(completion.text) - len(completion.text.lstrip())
+    blanks = len(answer) - len(answer.lstrip())
     return Rendered(
         tuple(encoded["input_ids"]),
         None if found < 0 else found - blanks,

@@ -12,7 +12,7 @@ from torch import nn
 
 from sharpen.errors import ModelError, NonFiniteError
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.model_runner import ModelRunner, NativeRunner
 from sharpen.rollout.local.request import FinishedRequest, Request, make_requests
@@ -24,7 +24,7 @@ from sharpen.rollout.local.transformers_runner import (
     update_bfloat16_linears,
     with_bfloat16_linears,
 )
-from sharpen.types import Completion, Prompt
+from sharpen.types import Prompt, Trajectory, single_turn
 
 
 class LocalEngine:
@@ -47,7 +47,7 @@ class LocalEngine:
         elif policy.compute_dtype == "bfloat16":
             self._model = with_bfloat16_linears(policy.model)
 
-    def publish(self) -> None:
+    def load(self, snapshot: Snapshot) -> None:
         """Load the policy's current weights.
 
         In float32 the engine shares the trainer's weights. In bfloat16 it keeps a rounded copy of the matrices, rounded
@@ -60,14 +60,14 @@ class LocalEngine:
 
     def generate(
         self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-    ) -> list[tuple[Completion, ...]]:
+    ) -> list[tuple[Trajectory, ...]]:
         """One completion of prompt i for each id in ``draw_ids[i]``. Its random numbers depend on (seed, id) alone."""
         return self.run_requests(prompts, make_requests(draw_ids, sampling.max_new_tokens), sampling, seed)
 
     @torch.inference_mode()
     def run_requests(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], sampling: Sampling, seed: int
-    ) -> list[tuple[Completion, ...]]:
+    ) -> list[tuple[Trajectory, ...]]:
         """The completions of each prompt. A request's own ``max_new_tokens`` applies, not that of ``sampling``."""
         training = self._model.training
         self._model.eval()
@@ -77,11 +77,11 @@ class LocalEngine:
             self._model.train(training)
             if self._inference_model is not None:
                 self._inference_model.release()
-        result: list[list[Completion]] = [[] for _ in prompts]
+        result: list[list[Trajectory]] = [[] for _ in prompts]
         finished.sort(key=lambda f: (f.request.prompt, f.request.index))
         texts = self.policy.tokenizer.batch_decode([f.tokens for f in finished], skip_special_tokens=True)
         for one, text in zip(finished, texts, strict=True):
-            result[one.request.prompt].append(self._completion(one, text))
+            result[one.request.prompt].append(self._completion(prompts[one.request.prompt], one, text))
         return [tuple(completions) for completions in result]
 
     def _run(
@@ -114,14 +114,13 @@ class LocalEngine:
             return NativeRunner(self._inference_model, max_new_tokens)
         return TransformersRunner(self.policy, self._model, self._cache_argument)
 
-    def _completion(self, finished: FinishedRequest, text: str) -> Completion:
-        n = len(finished.tokens)
-        return Completion(
-            token_ids=tuple(finished.tokens),
-            text=text,
-            loss_mask=(True,) * n,
+    def _completion(self, prompt: Prompt, finished: FinishedRequest, text: str) -> Trajectory:
+        return single_turn(
+            prompt.token_ids,
+            tuple(finished.tokens),
+            text,
             finish=finished.finish,
-            sample_logprobs=tuple(finished.logprobs),
-            versions=(self.policy.version,) * n,
+            logprobs=tuple(finished.logprobs),
+            versions=(self.policy.version,) * len(finished.tokens),
             draw_id=finished.request.draw_id,
         )
