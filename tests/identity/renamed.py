@@ -22,3 +22,7 @@ STATE: dict[str, str] = {"versions": "updates", "levels": "coefficients"}
 
 TENSORS: dict[str, str] = {}
 """Tensors of weights and optimizer state."""
+
+REDEFINED: frozenset[str] = frozenset({"policy_version"})
+"""Columns that mean something else than at `BASE`, and are not compared: a version was an optimizer step, and is a
+training step."""
