@@ -150,8 +150,8 @@ class Learner:
     def step(self, role: Role, parts: Sequence[Accumulated], rate: float) -> Updated:
         """Sum the gradient over the ranks, clip it, and apply it with this learning rate.
 
-        ``parts`` are what `forward_backward` added since the last step. A step without any gradient changes nothing, not
-        even optimizer state.
+        ``parts`` are what `forward_backward` added since the last step. A step without any gradient changes nothing,
+        not even optimizer state.
 
         Raises:
             NonFiniteError: the loss or the gradient is NaN or infinite; weights and optimizer state are unchanged.
