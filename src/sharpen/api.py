@@ -46,8 +46,8 @@ def train(
         run: the run folder to write.
         resume: resume the run in that folder, with the model, method and settings it was started with.
         settings: a recipe's other settings by name: ``seed=1``, and sections as mappings,
-            ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out`` and
-            ``demonstrations`` may be rows as well.
+            ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out``,
+            ``demonstrations`` and ``mixed`` may be rows as well.
 
     Ctrl-C stops the run after its current step, saves a checkpoint, and the call returns. SIGTERM and SIGHUP do the
     same, and are then passed to the previous handler; without one, the program exits with `SystemExit`.
@@ -57,7 +57,7 @@ def train(
     """
     path = Path(run)
     data = _data(train_dataset, held_out, settings.pop("data", None))
-    rows = {key: data[key] for key in ("train", "held_out", "demonstrations") if _is_object(data.get(key))}
+    rows = {key: data[key] for key in ("train", "held_out", "demonstrations", "mixed") if _is_object(data.get(key))}
     reward = paths_as_text(reward)
     given = Given(reward=reward, **rows)
     if resume:

@@ -23,6 +23,8 @@ class DataSettings(Settings):
     """The text that ends a step of a completion, in rows with step labels."""
     demonstrations: str | None = None
     """Rows whose mean score is the zero of a reward model's scores."""
+    mixed: str | None = None
+    """Rows of a second source, for a method that has one."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:

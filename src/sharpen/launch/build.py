@@ -15,7 +15,7 @@ from sharpen.data.rows import Rows
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
 from sharpen.launch.inputs import HeldOut, Inputs, Say, groups_of, prompts_of
-from sharpen.launch.models import load_helpers, load_model, load_reference
+from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
 from sharpen.methods import Role
 from sharpen.models.dtype import computes_bfloat16
 from sharpen.models.forward import MicrobatchLimits
@@ -86,7 +86,8 @@ def built_trainer(
     limits = MicrobatchLimits(tokens, training.shared_prompt)
     # Log-probabilities are those of the distribution sampled from; given completions were not sampled by this run.
     temperature = rollout.temperature if source.on_policy else 1.0
-    annotator = Annotator(models, reference, temperature, limits)
+    frozen = load_frozen(recipe.model, method, main, seed=seed, trust_remote_code=trust_remote_code)
+    annotator = Annotator(models, reference, temperature, limits, frozen, method.producers())
     fixed = None if reference is None or reference.moves else reference.policy
     fingerprint_now = fingerprint(prompts, groups, fixed, models)
     state = None if checkpoint is None else load_state(checkpoint)
@@ -103,6 +104,12 @@ def built_trainer(
         sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop, rollout.max_sequences),
         seed=seed,
     )
+    mixed = method.mixed()
+    mixed_collector = None
+    if mixed is not None and inputs.mixed is not None:
+        separator = data.step_separator
+        mixed_groups = groups_of(mixed.method.source().reads, inputs.mixed, format, step_separator=separator, say=say)
+        mixed_collector = LocalCollector(groups=mixed_groups, seed=seed)
     held_out = None
     if inputs.held_out is not None:
         held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, say))
@@ -119,6 +126,7 @@ def built_trainer(
             annotator=annotator,
             engine=engine,
             collector=collector,
+            mixed_collector=mixed_collector,
             held_out=held_out,
             score_normalisation=normalisation,
             loggers=sinks,
@@ -130,6 +138,7 @@ def built_trainer(
             completion_limit=rollout.max_new_tokens,
             evaluate_every=recipe.evaluation.every,
             samples_every=recipe.log.samples_every,
+            lag=rollout.lag,
         )
     finally:
         for logger in sinks:

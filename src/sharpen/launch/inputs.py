@@ -35,12 +35,13 @@ class Given:
     train: Any = None
     held_out: Any = None
     demonstrations: Any = None
+    mixed: Any = None
     reward: Any = None
 
     def refuse_missing(self, data: DataSettings, reward: Any) -> None:
         """Raises RecipeError if the recipe was made with Python objects that are not given now."""
         settings = {
-            **{f"data.{key}": getattr(data, key) for key in ("train", "held_out", "demonstrations")},
+            **{f"data.{key}": getattr(data, key) for key in ("train", "held_out", "demonstrations", "mixed")},
             "reward": reward,
         }
         missing = [
@@ -71,13 +72,14 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The rows to train on and, each if there are any, those to measure on, the reward, and the demonstrations that a
-    reward model's scores are normalised on."""
+    """The rows to train on and, each if there are any, those to measure on, the reward, the demonstrations that a
+    reward model's scores are normalised on, and the rows of the method's second source."""
 
     rows: Rows
     held_out: HeldOut | None
     reward: Reward | None
     demonstrations: Rows | None = None
+    mixed: Rows | None = None
 
 
 def read_inputs(recipe: Recipe, given: Given) -> Inputs:
@@ -105,7 +107,7 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
         reward.check_columns(rows.columns, rows.name)
     if held_out is not None:
         _check_reward(held_out)
-    return Inputs(rows, held_out, reward, demonstrations)
+    return Inputs(rows, held_out, reward, demonstrations, _mixed_rows(data, method, given))
 
 
 def read_held_out(recipe: Recipe, given: Given = NOTHING_GIVEN) -> HeldOut:
@@ -184,6 +186,20 @@ def _demonstrations(data: DataSettings, method: Method, given: Given, task: Task
         named = data.demonstrations
         return None if named is None else read_rows(_given_or(given.demonstrations, named))
     return None if method.makes_a_policy else task.demonstrations()
+
+
+def _mixed_rows(data: DataSettings, method: Method, given: Given) -> Rows | None:
+    mixed = method.mixed()
+    named = _given_or(given.mixed, data.mixed)
+    if mixed is None and named is not None:
+        raise RecipeError(f"data.mixed has no effect: method {method.name} has no second source")
+    if mixed is None:
+        return None
+    if mixed.method.source().reads == "prompts":
+        raise RecipeError(f"the second source of method {method.name} must read completions, not prompts")
+    if named is None:
+        raise RecipeError(f"method {method.name} has a second source: give its rows as data.mixed")
+    return read_rows(named)
 
 
 def _reward(named: Any, method: Method, given: Given, task: Task | None) -> Reward | None:

@@ -82,6 +82,21 @@ def load_helpers(
     return helpers
 
 
+def load_frozen(
+    settings: ModelSettings, method: Method, main: Model, *, seed: int, trust_remote_code: bool
+) -> dict[str, Model]:
+    """The models that the method uses and does not train, such as teachers."""
+    frozen: dict[str, Model] = {}
+    for name, path in method.frozen_models().items():
+        whole = settings.model_copy(update={"lora": None})
+        model = load_model(whole, "policy", path, seed=seed, trust_remote_code=trust_remote_code)
+        if not same_tokens(model.tokenizer, main.tokenizer):
+            raise ModelError(f"{path}: the {name} reads the policy's tokens, but this model has others")
+        model.model.requires_grad_(False)
+        frozen[name] = model
+    return frozen
+
+
 def load_reference(
     settings: ModelSettings,
     method: Method,

@@ -71,6 +71,14 @@ class Recipe(Settings):
             raise ValueError(
                 f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
             )
+        if self.rollout.lag and not self.method.source().on_policy:
+            raise ValueError(f"rollout.lag has no effect: method {self.method.name} does not draw from the policy")
+        if self.rollout.lag and not self.method.corrects_stale:
+            raise ValueError(
+                f"rollout.lag is {self.rollout.lag}, and method {self.method.name} does not correct for tokens that an "
+                "older version of the policy drew: set method.tis_cap (2, say), or method.old: rollout, where it has "
+                "them"
+            )
         if self.data.task is None and self.method.needs_reward and self.reward is None:
             raise ValueError(f"method {self.method.name} needs a reward: give `reward`")
         return self

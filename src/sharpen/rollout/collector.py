@@ -23,11 +23,11 @@ class LocalCollector:
         *,
         prompts: Sequence[Prompt] = (),
         groups: Sequence[Group] = (),
-        engine: Engine | None,
-        store: Callable[[Sequence[Group]], Sequence[Group]],
-        score: Scoring | None,
-        sampling: Sampling,
         seed: int,
+        engine: Engine | None = None,
+        store: Callable[[Sequence[Group]], Sequence[Group]] | None = None,
+        score: Scoring | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         self._prompts = prompts
         self._groups = groups
@@ -54,6 +54,7 @@ class LocalCollector:
         return len(self._groups)
 
     def keep(self, groups: Sequence[Group]) -> None:
+        assert self._store is not None
         self._use(self._store(groups))
 
     def _use(self, groups: Sequence[Group]) -> None:
@@ -63,6 +64,7 @@ class LocalCollector:
     def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         assert self._engine is not None
         assert self._score is not None
+        assert self._sampling is not None
         started = time.perf_counter()
         first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
         draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]

@@ -47,12 +47,14 @@ class Collector(Protocol):
 class Collected:
     """The groups of one step, and groups that were sampled but are not trained on.
 
-    ``seconds`` is the time of sampling and scoring by part: ``rollout``, ``reward``, ``reward/<name>``.
+    ``seconds`` is the time of sampling and scoring by part: ``rollout``, ``reward``, ``reward/<name>``. ``work`` counts
+    what the engine did beside plain decoding, such as ``reused_tokens``.
     """
 
     groups: list[Group]
     set_aside: list[Group] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    work: Mapping[str, int] = field(default_factory=dict)
 
 
 class Source(ABC):
@@ -126,18 +128,20 @@ class DynamicSampling(Source):
         kept: list[Group] = []
         set_aside: list[Group] = []
         seconds: Counter[str] = Counter()
+        work: Counter[str] = Counter()
         for _ in range(self.max_rounds):
             collected = self.source.collect(collector, prompts)
             seconds.update(collected.seconds)
+            work.update(collected.work)
             for group in collected.groups:
                 keep = len(kept) < prompts and _has_spread(group, self.differ)
                 (kept if keep else set_aside).append(group)
             if len(kept) == prompts:
-                return Collected(kept, set_aside, seconds)
+                return Collected(kept, set_aside, seconds, work)
         if not kept:
             # The step runs on groups without a gradient and leaves the weights unchanged.
             kept, set_aside = set_aside[:prompts], set_aside[prompts:]
-        return Collected(kept, set_aside, seconds)
+        return Collected(kept, set_aside, seconds, work)
 
 
 @dataclass(frozen=True)

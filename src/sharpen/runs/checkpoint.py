@@ -39,8 +39,9 @@ def save_checkpoint(
     models: Mapping[str, Saved],
     optimizers: Mapping[str, torch.optim.Optimizer],
     state: dict[str, Any],
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the checkpoint of ``step``; ``state`` is JSON.
+    """Write the checkpoint of ``step``; ``state`` is JSON, ``texts`` are further files of the trainer's by name.
 
     Each of ``models`` is written to the subfolder of its name; the run's main model is named ``""`` and goes to the
     checkpoint's own folder. ``optimizers`` have the same names.
@@ -54,6 +55,8 @@ def save_checkpoint(
     for name, optimizer in optimizers.items():
         save_file(_optimizer_tensors(optimizer), partial / "trainer" / _optimizer_file(name))
     _write_state(partial, state)
+    for name, text in (texts or {}).items():
+        (partial / "trainer" / name).write_text(text, encoding="utf-8")
     _complete(partial, final, step)
     return final
 
@@ -144,6 +147,12 @@ def set_aside(checkpoint: Path) -> None:
 def load_state(checkpoint: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((checkpoint / "trainer" / "state.json").read_text(encoding="utf-8"))
     return state
+
+
+def load_text(checkpoint: Path, name: str) -> str | None:
+    """One of the trainer's further files; None if the checkpoint has none of that name."""
+    file = checkpoint / "trainer" / name
+    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def load_optimizer(checkpoint: Path, name: str, optimizer: torch.optim.Optimizer) -> None:

@@ -14,15 +14,20 @@ from sharpen.methods import Method, Role
 from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import Engine
-from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
+from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, load_text, prune, save_checkpoint
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
+from sharpen.training.ahead import RolloutsAhead, pending_from_json, pending_to_json
 from sharpen.training.annotate import Annotator
 from sharpen.training.evaluation import HeldOutEvaluation
 from sharpen.training.learner import Learner
 from sharpen.training.metrics import Metrics, rollout_metrics, sampling_metrics, update_metrics
 from sharpen.training.score_normalisation import ScoreNormalisation, best_to_normalise
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
+from sharpen.types import Group
+
+PENDING = "pending.json"
+"""The file of a checkpoint with the batches that are drawn and not yet trained on."""
 
 
 class Trainer:
@@ -37,6 +42,7 @@ class Trainer:
         annotator: Annotator,
         engine: Engine | None,
         collector: LocalCollector,
+        mixed_collector: LocalCollector | None,
         held_out: Callable[[], Mapping[str, Estimate]] | None,
         score_normalisation: ScoreNormalisation | None,
         loggers: Sequence[MetricLogger],
@@ -48,18 +54,25 @@ class Trainer:
         completion_limit: int,
         evaluate_every: int,
         samples_every: int,
+        lag: int,
     ) -> None:
-        """``evaluate_every`` and ``samples_every`` count steps, 0 meaning never; ``completion_limit`` counts tokens."""
+        """``evaluate_every`` and ``samples_every`` count steps, 0 meaning never; ``completion_limit`` counts tokens.
+
+        ``mixed_collector`` gives the groups of the method's second source; ``lag`` counts versions.
+        """
         self.method = method
         self.folder = folder
         self.engine = engine
-        self.collector = collector
+        self.collector, self.mixed_collector = collector, mixed_collector
         self.score_normalisation = score_normalisation
         self.loggers = loggers
         self.say = say
         self.fingerprint = fingerprint
         self.training, self.checkpoint, self.samples_every = training, checkpoint, samples_every
         self.source = method.source()
+        self.ahead = RolloutsAhead(
+            self.source, collector, prompts=training.prompts_per_step, steps=training.steps, lag=lag
+        )
         self.learner = Learner(
             method, models, annotator, optimizer, steps=training.steps, completion_limit=completion_limit
         )
@@ -133,9 +146,10 @@ class Trainer:
     def train_step(self) -> Metrics:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
         started = time.perf_counter()
-        drawn = self.source.collect(self.collector, self.training.prompts_per_step)
+        drawn = self.ahead.take(self.step)
+        mixed = self._mixed_groups()
         rolled_out = time.perf_counter()
-        learned = self.learner.learn(drawn.groups, self.step)
+        learned = self.learner.learn(drawn.groups, self.step, mixed)
         if self.engine is not None:
             self.engine.load(self.learner.publish())
         trained = time.perf_counter()
@@ -165,6 +179,13 @@ class Trainer:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
 
+    def _mixed_groups(self) -> list[Group]:
+        """The groups that the method's second source adds to a step."""
+        mixed = self.method.mixed()
+        if mixed is None or self.mixed_collector is None:
+            return []
+        return mixed.method.source().collect(self.mixed_collector, mixed.prompts_per_step).groups
+
     def _prepare(self) -> Metrics:
         """Let the source do its one-time work; what it samples for that is written as the samples of step 0."""
         sampled = self.source.prepare(self.collector)
@@ -193,11 +214,13 @@ class Trainer:
             self.say(f"step {self.step}: {text}")
 
     def _progress(self) -> dict[str, Any]:
-        """The part of the run's state that a step changes before its weights, as JSON."""
+        """The part of the run's state that a step changes before its weights; all but ``pending`` is JSON."""
         return {
             "step": self.step,
             **self.learner.state(),
             "collector": self.collector.state(),
+            **({} if self.mixed_collector is None else {"mixed_collector": self.mixed_collector.state()}),
+            "pending": self.ahead.pending(),
         }
 
     def _checkpoint_due(self) -> bool:
@@ -224,15 +247,17 @@ class Trainer:
         return path
 
     def _save(self, progress: Mapping[str, Any]) -> Path:
+        pending = progress["pending"]
+        texts = {PENDING: pending_to_json(pending, self.collector.all_prompts())} if pending else {}
         state = {
-            **progress,
+            **{name: value for name, value in progress.items() if name != "pending"},
             "kept": self.folder.kept_digest(),
             "best": self.best,
             "shifted_by": self.shifted_by,
             "fingerprint": self.fingerprint,
         }
         models, optimizers = self.learner.models_to_save(), self.learner.optimizers_to_save()
-        return save_checkpoint(self.folder.checkpoints, progress["step"], models, optimizers, state)
+        return save_checkpoint(self.folder.checkpoints, progress["step"], models, optimizers, state, texts)
 
     def load(self, checkpoint: Path) -> None:
         """Resume from a checkpoint whose weights the models already have."""
@@ -242,6 +267,11 @@ class Trainer:
         if state["kept"] != self.folder.kept_digest():
             raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
         self.collector.load(state["collector"], None if state["kept"] is None else self.folder.read_kept())
+        if self.mixed_collector is not None:
+            self.mixed_collector.load(state["mixed_collector"], None)
+        if (text := load_text(checkpoint, PENDING)) is not None:
+            prompts = self.collector.all_prompts()
+            self.ahead.load(pending_from_json(text, prompts, str(checkpoint / "trainer" / PENDING)))
         self.step, self.best = state["step"], state["best"]
         self.learner.load(state, self.step)
         if self.engine is not None:

@@ -1,0 +1,75 @@
+"""Rollouts that run ahead: the batch of a step is drawn some steps before it is trained on."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sharpen.errors import CheckpointError
+from sharpen.rollout.sources import Collected, Collector, Source
+from sharpen.runs.trajectories import group_from_json, group_to_json
+from sharpen.types import Group, Prompt
+
+
+class RolloutsAhead:
+    """Draws the batch of step t at the start of step t − ``lag``, so that it is ``lag`` versions old when trained on.
+
+    Which version draws a batch, and which results its prompts may depend on, follows from the step alone. The first
+    ``lag`` + 1 batches are drawn by the initial policy.
+    """
+
+    def __init__(self, source: Source, collector: Collector, *, prompts: int, steps: int, lag: int) -> None:
+        """``prompts`` per step; ``steps`` is the length of the run."""
+        self._source, self._collector = source, collector
+        self._prompts, self._steps, self._lag = prompts, steps, lag
+        self._pending: deque[Collected] = deque()
+
+    def take(self, step: int) -> Collected:
+        """The batch of ``step``, counted from 1, after drawing all that is due by then."""
+        due = min(step + self._lag, self._steps) - step + 1
+        while len(self._pending) < due:
+            self._pending.append(self._source.collect(self._collector, self._prompts))
+        return self._pending.popleft()
+
+    def pending(self) -> tuple[Collected, ...]:
+        """Batches that are drawn and not yet trained on, for a checkpoint."""
+        return tuple(self._pending)
+
+    def load(self, pending: Sequence[Collected]) -> None:
+        self._pending = deque(pending)
+
+
+def pending_to_json(pending: Sequence[Collected], prompts: Sequence[Prompt]) -> str:
+    """``pending`` as text; prompts are written as their number among all ``prompts``."""
+    number = {id(prompt): i for i, prompt in enumerate(prompts)}
+
+    def written(groups: Sequence[Group]) -> list[dict[str, Any]]:
+        return [{"prompt": number[id(group.prompt)], "trajectories": group_to_json(group)} for group in groups]
+
+    return json.dumps(
+        [
+            {
+                "groups": written(one.groups),
+                "set_aside": written(one.set_aside),
+                "seconds": dict(one.seconds),
+                "work": dict(one.work),
+            }
+            for one in pending
+        ]
+    )
+
+
+def pending_from_json(text: str, prompts: Sequence[Prompt], where: str) -> list[Collected]:
+    """Raises CheckpointError if the text names a prompt that the data does not have."""
+
+    def read(groups: Sequence[Mapping[str, Any]]) -> list[Group]:
+        for group in groups:
+            if not 0 <= group["prompt"] < len(prompts):
+                raise CheckpointError(f"{where}: prompt {group['prompt']} is not among the data's {len(prompts)}")
+        return [group_from_json(prompts[group["prompt"]], group["trajectories"]) for group in groups]
+
+    return [
+        Collected(read(one["groups"]), read(one["set_aside"]), one["seconds"], one["work"]) for one in json.loads(text)
+    ]
