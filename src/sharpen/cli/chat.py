@@ -55,6 +55,7 @@ def talk(
         system,
         secrets.randbits(32) if seed is None else seed,
         {} if recipe is None else recipe.data.chat_template_kwargs,
+        engine_settings=rollout.engine,
     )
     if conversation.remembers:
         notes.print(f"{RESET} starts a new conversation, {QUIT} ends")

@@ -12,8 +12,9 @@ from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.methods import Method, Role
 from sharpen.models.model import Model
+from sharpen.models.policy import Policy
 from sharpen.rollout.collector import LocalCollector
-from sharpen.rollout.engine import Engine
+from sharpen.rollout.engine import Engine, Snapshot
 from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, prune, save_checkpoint
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
@@ -136,8 +137,7 @@ class Trainer:
         drawn = self.source.collect(self.collector, self.training.prompts_per_step)
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step)
-        if self.engine is not None and any(u.applied for u in learned.updates[self.learner.main]):
-            self.engine.publish()
+        self._publish()
         trained = time.perf_counter()
         if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
             self.folder.write_samples(self.step, [*drawn.groups, *drawn.set_aside])
@@ -164,6 +164,12 @@ class Trainer:
         if len(drawn.groups) < self.training.prompts_per_step:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
+
+    def _publish(self) -> None:
+        """Let the engine take over the weights if they are newer than its own."""
+        if self.engine is not None and self.model.version > self.engine.version:
+            assert isinstance(self.model, Policy)
+            self.engine.load(Snapshot(self.model.version, self.model))
 
     def _prepare(self) -> Metrics:
         """Let the source do its one-time work; what it samples for that is written as the samples of step 0."""
@@ -247,3 +253,4 @@ class Trainer:
         self.learner.coefficient_values = state["levels"]
         for role, model in self.learner.models.items():
             model.version = state["versions"][role]
+        self._publish()
