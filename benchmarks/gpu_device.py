@@ -71,13 +71,13 @@ def scheduled(*, decode_first: bool | None = None, cuda_graph: bool | None = Non
     """In this context, the local engine's scheduler runs with these arguments: see `Scheduler.run`."""
     original: Any = Scheduler.run
 
-    def run(self: Scheduler, **chosen: bool) -> Any:
+    def run(self: Scheduler, at_least: int, **chosen: bool) -> Any:
         given = {
             name: value
             for name, value in (("decode_first", decode_first), ("cuda_graph", cuda_graph))
             if value is not None
         }
-        return original(self, **(chosen | given))
+        return original(self, at_least, **(chosen | given))
 
     Scheduler.run = run  # type: ignore[method-assign]
     try:

@@ -70,7 +70,7 @@ VALUES: dict[str, Any] = {
         "max_new_tokens": 9,
         "temperature": 0.5,
         "stop": [";"],
-        "max_sequences": 5,
+        "engine": {"name": "local", "max_sequences": 5, "kv_gib": 0.5},
         "max_reward_failures": 0.5,
         # Training allows no others.
         "top_p": 1.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 BASE = "3fe0a2a"
 """The commit that is compared with where none is given."""
 
-SETTINGS: dict[str, str] = {}
+SETTINGS: dict[str, str] = {"rollout.max_sequences": "rollout.engine.max_sequences"}
 """Settings of a recipe, such as ``training.steps``, or a section as a whole."""
 
 FILES: dict[str, str] = {}

@@ -25,6 +25,7 @@ from sharpen.models.character_model import create_character_model
 from sharpen.models.policy import load_policy
 from sharpen.rewards.steps import StepReward
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Prompt
 
@@ -76,7 +77,7 @@ def answers(sft: Path) -> list[dict[str, Any]]:
     prompts = [Prompt(r["prompt"], tuple(policy.tokenizer(r["prompt"])["input_ids"]), r["prompt"], r) for r in rows]
     draws = [range(8 * i, 8 * i + 8) for i in range(len(prompts))]
     pairs: list[dict[str, Any]] = []
-    for row, group in zip(rows, LocalEngine(policy).generate(prompts, draws, Sampling(24), seed=1), strict=True):
+    for row, group in zip(rows, generate(LocalEngine(policy), prompts, draws, Sampling(24), seed=1), strict=True):
         texts = {c.text for c in group}
         right = {text for text in texts if right_with_work(text, row["answer"])}
         for good, bad in zip(sorted(right), sorted(texts - right), strict=False):

@@ -18,7 +18,8 @@ from sharpen.models.load import prepare
 from sharpen.models.lora import add_adapter, merged_weight, store_frozen_in_bfloat16
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Sampling, Snapshot
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from tiny_models import (
     assert_same_gradients,
@@ -236,9 +237,10 @@ def test_merged_weights_give_the_same_outputs_as_the_adapter(architecture: str) 
 def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None:
     policy = adapted(compute_dtype=dtype)
     engine = LocalEngine(policy)
-    engine.publish()
+    policy.version = 1
+    engine.load(Snapshot(1, policy))
     prompts = [make_prompt(policy, "1+2="), make_prompt(policy, "a-7;")]
-    drawn = engine.generate(prompts, [range(4), range(4, 8)], Sampling(8), seed=3)
+    drawn = generate(engine, prompts, [range(4), range(4, 8)], Sampling(8), seed=3)
     tokens_ET = torch.zeros(8, 8, dtype=torch.long)
     sampled_ET = torch.zeros(8, 8)
     mask_ET = torch.zeros(8, 8, dtype=torch.bool)

@@ -12,10 +12,11 @@ from sharpen.data.collate import collate
 from sharpen.errors import ModelError
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Sampling, Snapshot
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
-from sharpen.types import Finish, Group, Prompt, Trajectory
+from sharpen.types import Completion, Finish, Group, Prompt
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 
 SEED = 11
@@ -32,10 +33,15 @@ def prompts_of(policy: Policy) -> list[Prompt]:
 
 
 def sample(
-    policy: Policy, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], **settings: object
-) -> list[tuple[Trajectory, ...]]:
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    ids: Sequence[Sequence[int]],
+    max_sequences: int = 512,
+    **settings: object,
+) -> list[tuple[Completion, ...]]:
+    engine = LocalEngine(policy, max_sequences=max_sequences)
     sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]
-    return LocalEngine(policy).generate(prompts, ids, sampling, SEED)
+    return generate(engine, prompts, ids, sampling, SEED)
 
 
 # Law 3
@@ -82,17 +88,16 @@ def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
     assert difference.abs().max() < 0.2
 
 
-def test_publish_loads_the_new_weights_in_bfloat16() -> None:
+def test_a_snapshot_loads_the_new_weights_in_bfloat16() -> None:
     policy, other = (tiny_policy("llama", compute_dtype="bfloat16", seed=seed) for seed in (0, 1))
     engine = LocalEngine(policy)
     prompts, ids = prompts_of(policy), [range(6 * i, 6 * i + 6) for i in range(len(TEXTS))]
-    before = engine.generate(prompts, ids, Sampling(8), SEED)
+    before = generate(engine, prompts, ids, Sampling(8), SEED)
     policy.model.load_state_dict(other.model.state_dict())
-    engine.publish()
-    assert engine.generate(prompts, ids, Sampling(8), SEED) == LocalEngine(other).generate(
-        prompts, ids, Sampling(8), SEED
-    )
-    assert engine.generate(prompts, ids, Sampling(8), SEED) != before
+    policy.version = other.version = 1
+    engine.load(Snapshot(1, policy))
+    after = generate(engine, prompts, ids, Sampling(8), SEED)
+    assert after == generate(LocalEngine(other), prompts, ids, Sampling(8), SEED) != before
 
 
 def test_a_model_without_a_key_value_cache_is_refused() -> None:
@@ -104,7 +109,7 @@ def test_a_model_without_a_key_value_cache_is_refused() -> None:
 # Law 4
 
 
-def explain_difference(policy: Policy, prompt: Prompt, one: Trajectory, other: Trajectory) -> None:
+def explain_difference(policy: Policy, prompt: Prompt, one: Completion, other: Completion) -> None:
     """At the first different token, the uniform number must be within rounding of an edge between tokens."""
     pairs = zip(one.token_ids, other.token_ids, strict=False)
     t = next(t for t, (a, b) in enumerate(pairs) if a != b)
@@ -125,7 +130,7 @@ def test_a_completion_sampled_alone_equals_the_one_sampled_in_a_batch(architectu
     prompts = prompts_of(policy)
     ids = [[*range(100 * i, 100 * i + size)] for i, size in enumerate((7, 1, 4, 12, 2, 5))]
     alone = {
-        i: LocalEngine(policy).generate([prompt], [[i]], Sampling(24), SEED)[0][0]
+        i: generate(LocalEngine(policy), [prompt], [[i]], Sampling(24), SEED)[0][0]
         for prompt, group in zip(prompts, ids, strict=True)
         for i in group
     }

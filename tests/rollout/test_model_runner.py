@@ -5,14 +5,13 @@ import torch
 from torch import Tensor
 
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Request, Sampling
+from sharpen.rollout.generation import generate, run_block
 from sharpen.rollout.local import model_runner, projections, torch_kv_cache
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.model_runner import NativeRunner
 from sharpen.rollout.local.projections import BlockedProjection
-from sharpen.rollout.local.request import Request
-from sharpen.types import Prompt
 from tiny_models import make_prompt, tiny_policy
 
 ARCHITECTURES = {
@@ -35,8 +34,8 @@ class Sequences:
         self.policy, self.tokens = policy, list[list[int]]()
         self.generator = torch.Generator().manual_seed(0)
 
-    def prefill(self, prompts: list[Prompt], copies: list[int]) -> Tensor:
-        new = [list(p.token_ids) for p, n in zip(prompts, copies, strict=True) for _ in range(n)]
+    def prefill(self, contexts: list[tuple[int, ...]], copies: list[int]) -> Tensor:
+        new = [list(p) for p, n in zip(contexts, copies, strict=True) for _ in range(n)]
         self.tokens += new
         return self.logits(new)
 
@@ -65,7 +64,7 @@ def test_logits_equal_those_of_a_forward_pass_over_the_whole_sequence(
     policy = tiny_policy(architecture, dtype=torch.float64, **settings)
     runner, reference = NativeRunner(InferenceModel(policy), max_new_tokens=12), Sequences(policy)
     texts = ("1+2=", "7", "12345+6789=", "9-9", "00", "3+3=")
-    first, second = [make_prompt(policy, t) for t in texts[:3]], [make_prompt(policy, t) for t in texts[3:]]
+    first, second = ([make_prompt(policy, t).token_ids for t in part] for part in (texts[:3], texts[3:]))
 
     def close(found: Tensor, expected: Tensor) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=SLACK)
@@ -112,7 +111,7 @@ def blocked(model: InferenceModel) -> list[BlockedProjection]:
 def test_logits_from_blocked_weights(name: str) -> None:
     architecture, settings = ARCHITECTURES[name]
     policy = tiny_policy(architecture, **settings)
-    model, prompts = InferenceModel(policy), [make_prompt(policy, t) for t in ("1+2=", "7")]
+    model, prompts = InferenceModel(policy), [make_prompt(policy, t).token_ids for t in ("1+2=", "7")]
     # Per layer q, k and v; the output of attention; gate and up; down. And the head.
     assert len(blocked(model)) == 4 * policy.config.num_hidden_layers + 1
 
@@ -136,7 +135,7 @@ def test_logits_from_blocked_weights(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_copies_are_released_after_a_call_and_the_next_call_uses_the_current_weights(dtype: str) -> None:
     def logprobs(engine: LocalEngine) -> tuple[float, ...]:
-        ((completion,),) = engine.generate([make_prompt(policy, "1+2=")], [[0]], Sampling(4), seed=0)
+        ((completion,),) = generate(engine, [make_prompt(policy, "1+2=")], [[0]], Sampling(4), seed=0)
         return completion.sample_logprobs
 
     if dtype == "bfloat16" and not projections.onednn_computes_bfloat16():
@@ -163,9 +162,9 @@ def test_small_weights_and_float64_are_not_copied(monkeypatch: pytest.MonkeyPatc
 def test_prefill_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_runner, "PREFILL_TOKENS", 12)
     policy = tiny_policy(dtype=torch.float64)
-    prompts = [make_prompt(policy, t) for t in ("7", "12", "123", "1234", "12345", "123456", "1" * 40)]
+    prompts = [make_prompt(policy, t).token_ids for t in ("7", "12", "123", "1234", "12345", "123456", "1" * 40)]
     # Width times rows: 3·3 fits, 4·4 does not; 5·2 fits, 6·3 does not; 40 exceeds the limit and gets a pass of its own.
-    assert model_runner._prefill_passes([len(p.token_ids) for p in prompts]) == [(0, 3), (3, 5), (5, 6), (6, 7)]
+    assert model_runner._prefill_passes([len(p) for p in prompts]) == [(0, 3), (3, 5), (5, 6), (6, 7)]
     runner, reference = NativeRunner(InferenceModel(policy), max_new_tokens=4), Sequences(policy)
     copies = [1, 2, 1, 3, 1, 2, 1]
     with torch.no_grad():
@@ -180,7 +179,7 @@ def test_a_full_row_does_not_affect_the_others() -> None:
     """Capacity for 3 tokens: the first row is decoded past its end, the second starts later."""
     policy = tiny_policy(dtype=torch.float64)
     runner, reference = NativeRunner(InferenceModel(policy), max_new_tokens=3), Sequences(policy)
-    early, late = [make_prompt(policy, "1+2=")], [make_prompt(policy, "7")]
+    early, late = [make_prompt(policy, "1+2=").token_ids], [make_prompt(policy, "7").token_ids]
     with torch.no_grad():
         runner.prefill(early, [1])
         reference.prefill(early, [1])
@@ -205,7 +204,7 @@ def test_a_prompt_is_prefilled_once_for_its_group(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(InferenceModel, "_forward", counting)
     policy.eos_ids = frozenset()
-    LocalEngine(policy).generate([make_prompt(policy, "123456=")], [range(5)], Sampling(4), seed=0)
+    generate(LocalEngine(policy), [make_prompt(policy, "123456=")], [range(5)], Sampling(4), seed=0)
     # 7 tokens of the prompt, then three steps of 5 rows: the fourth token is sampled but not decoded.
     assert computed == [7, 5, 5, 5]
 
@@ -225,9 +224,9 @@ def test_waiting_requests_take_the_place_of_finished_rows(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         InferenceModel, "decode", lambda self, token_B, *rest: steps.append(len(token_B)) or step(self, token_B, *rest)
     )
-    prompts = [make_prompt(policy, "1+2=")] * 8
-    requests = [Request(prompt=i, index=0, draw_id=i, max_new_tokens=i + 1) for i in range(8)]
-    completions = LocalEngine(policy).run_requests(prompts, requests, Sampling(8, max_sequences=4), seed=0)
-    assert [len(c.token_ids) for (c,) in completions] == [1, 2, 3, 4, 5, 6, 7, 8]
+    context = make_prompt(policy, "1+2=").token_ids
+    requests = [[Request(context, i, Sampling(i + 1), seed=0)] for i in range(8)]
+    finished = run_block(LocalEngine(policy, max_sequences=4), requests)
+    assert [len(one.token_ids) for (one,) in finished] == [1, 2, 3, 4, 5, 6, 7, 8]
     # A row's first token is sampled from the prefill, so decoding takes one step fewer than there are tokens.
     assert steps == [3, 3, 3, 3, 4, 3, 3, 2, 2, 1, 1]

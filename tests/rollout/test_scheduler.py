@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local import torch_kv_cache
 from sharpen.rollout.local.cuda_graph import CudaGraphRunner
 from sharpen.rollout.local.engine import LocalEngine
@@ -26,12 +27,12 @@ def test_decoding_before_checking_gives_the_same_completions(
     policy = tiny_policy(architecture, dtype=torch.float64)
     prompts = [make_prompt(policy, text) for text in ("1+2=", "7", "12345+6789=", "9-9", "00")]
     ids = [range(20 * i, 20 * i + 5) for i in range(len(prompts))]
-    sampling = Sampling(24, stop=stop, max_sequences=8)
-    expected = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
+    sampling = Sampling(24, stop=stop)
+    expected = generate(LocalEngine(policy, max_sequences=8), prompts, ids, sampling, seed=3)
     run = Scheduler.run
-    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, decode_first=True, cuda_graph=False))
+    monkeypatch.setattr(Scheduler, "run", lambda self, n, **_: run(self, n, decode_first=True, cuda_graph=False))
     monkeypatch.setattr(torch_kv_cache, "CPU_BLOCK", 5)
-    sampled = LocalEngine(policy).generate(prompts, ids, sampling, seed=3)
+    sampled = generate(LocalEngine(policy, max_sequences=8), prompts, ids, sampling, seed=3)
     assert [[c.token_ids for c in group] for group in sampled] == [[c.token_ids for c in group] for group in expected]
     assert [[c.finish for c in group] for group in sampled] == [[c.finish for c in group] for group in expected]
     assert len({len(c.token_ids) for group in sampled for c in group}) > 5
@@ -118,11 +119,15 @@ def waits_of(length: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     policy = tiny_policy("llama")
     policy.eos_ids = frozenset()
     run = Scheduler.run
-    monkeypatch.setattr(Scheduler, "run", lambda self, **_: run(self, decode_first=True, cuda_graph=False))
+    monkeypatch.setattr(Scheduler, "run", lambda self, n, **_: run(self, n, decode_first=True, cuda_graph=False))
     waits: list[str] = []
     with Calls(waits), Operations(waits):
-        LocalEngine(policy).generate(
-            [make_prompt(policy, text) for text in ("1+2=", "7")], [range(3), range(3, 6)], Sampling(length), seed=3
+        generate(
+            LocalEngine(policy),
+            [make_prompt(policy, text) for text in ("1+2=", "7")],
+            [range(3), range(3, 6)],
+            Sampling(length),
+            seed=3,
         )
     return waits
 

@@ -14,6 +14,7 @@ from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Group, Prompt
 from tiny_runs import digits, tiny_recipe, tiny_start_model
@@ -52,7 +53,7 @@ def test_rft_keeps_and_learns_from_the_right_answers_of_the_initial_policy(
     for name, prompt in prompts.items():
         number = int(prompt.id.removeprefix("arithmetic/train:")) - 1
         ids = range(8 * number, 8 * number + 8)
-        [answers] = LocalEngine(policy).generate([prompt], [ids], Sampling(8), seed=7)
+        [answers] = generate(LocalEngine(policy), [prompt], [ids], Sampling(8), seed=7)
         right: list[str] = []
         for answer in answers:
             if digits(answer.text) >= 0.25 and answer.text not in right:

@@ -172,7 +172,7 @@ def test_how_the_work_is_cut_changes_a_run_by_rounding_only(method: str, model: 
             method,
             reward="<given in Python>",
             training={"tokens_per_microbatch": tokens, "shared_prompt": shared},
-            rollout={"max_sequences": side_by_side},
+            rollout={"engine": {"max_sequences": side_by_side}},
             **NO_EVALUATION,
         )
         start(recipe, Given(reward=digits))

@@ -54,6 +54,7 @@ def talk(
         system,
         secrets.randbits(32) if seed is None else seed,
         {} if recipe is None else recipe.data.chat_template_kwargs,
+        engine_settings=rollout.engine,
     )
     if conversation.remembers:
         notes.print(f"{RESET} starts a new conversation, {QUIT} ends")
@@ -72,7 +73,7 @@ def talk(
             notes.print(f"{error}: {RESET} starts a new conversation", markup=False)
             continue
         answers.print(Text(printable(completion.text.strip())), soft_wrap=True)
-        if completion.truncated:
+        if completion.finish is Finish.LENGTH:
             notes.print(f"(cut off after {len(completion.token_ids)} tokens)")
 
 

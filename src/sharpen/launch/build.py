@@ -26,7 +26,7 @@ from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_step
 from sharpen.rollout.collector import LocalCollector, Scoring
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.engines import make_engine
 from sharpen.rollout.sampling import Truncation
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
@@ -79,7 +79,7 @@ def built_trainer(
         prompts = prompts_of(inputs.rows, format, max_new_tokens=rollout.max_new_tokens, say=say)
     else:
         groups = groups_of(source.reads, inputs.rows, format, step_separator=data.step_separator, say=say)
-    engine = LocalEngine(main) if isinstance(main, Policy) else None
+    engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
     longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
@@ -101,7 +101,7 @@ def built_trainer(
         engine=engine,
         store=folder.write_kept,
         score=_scoring(inputs.reward, rollout.max_reward_failures),
-        sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop, rollout.max_sequences),
+        sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
         seed=seed,
     )
     mixed = method.mixed()
@@ -143,6 +143,8 @@ def built_trainer(
     finally:
         for logger in sinks:
             logger.close()
+        if engine is not None:
+            engine.close()
 
 
 def held_out_measurement(

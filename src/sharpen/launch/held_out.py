@@ -50,7 +50,7 @@ def of_answers(
         held_out.reward,
         n=evaluation.n,
         ks=evaluation.k,
-        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop, rollout.max_sequences),
+        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop),
         seed=seed,
         threshold=evaluation.threshold,
         max_reward_failures=rollout.max_reward_failures,

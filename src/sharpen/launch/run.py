@@ -17,7 +17,7 @@ from sharpen.models.policy import Policy
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.execution.user_code import describe, ends_program
-from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.engines import make_engine
 from sharpen.runs.checkpoint import (
     checkpoint_path,
     checkpoints,
@@ -230,8 +230,12 @@ def measure(
         check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}))
     if held_out.reward is not None:
         held_out.reward.use_tokenizer(main.tokenizer)
-    engine = LocalEngine(main) if isinstance(main, Policy) else None
-    return held_out_measurement(recipe, held_out, main, engine, reference, say)()
+    engine = make_engine(recipe.rollout.engine, main) if isinstance(main, Policy) else None
+    try:
+        return held_out_measurement(recipe, held_out, main, engine, reference, say)()
+    finally:
+        if engine is not None:
+            engine.close()
 
 
 def _train(trainer: Trainer, say: Say) -> Run:

@@ -9,16 +9,18 @@ from typing import Any
 from sharpen.data.chat import ChatFormat, Message
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Sampling
-from sharpen.rollout.local.engine import LocalEngine
-from sharpen.types import Prompt, Trajectory
+from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
+from sharpen.rollout.engines import make_engine
+from sharpen.rollout.generation import run_block
+from sharpen.rollout.settings import EngineSettings
 
 
 @dataclass(slots=True)
 class Conversation:
     """Keeps the history. A policy without a chat template completes each text on its own and keeps none.
 
-    Replies end where the context is full. The same ``seed`` and texts give the same replies.
+    Replies end where the context is full. The same ``seed`` and texts give the same replies. Of a conversation that goes
+    on, only the tokens that are new are computed.
     """
 
     policy: Policy
@@ -27,12 +29,14 @@ class Conversation:
     seed: int = 0
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
-    _engine: LocalEngine = field(init=False)
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
+    _engine: Engine = field(init=False)
     _format: ChatFormat | None = field(init=False, default=None)
-    _turns: int = field(init=False, default=0)
+    _conversation: int = field(init=False, default=0)
+    _drawn: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._engine = LocalEngine(self.policy)
+        self._engine = make_engine(self.engine_settings, self.policy)
         if self.remembers or self.system is not None:
             self._format = ChatFormat(self.policy.tokenizer, self.chat_template_kwargs, self.system)
 
@@ -43,8 +47,14 @@ class Conversation:
     def reset(self) -> None:
         """Clear the history."""
         self.messages.clear()
+        self._engine.release([self._conversation])
+        self._conversation, self._drawn = self._conversation + 1, 0
 
-    def reply(self, text: str) -> Trajectory:
+    def close(self) -> None:
+        """End the conversation for good and free its memory."""
+        self._engine.close()
+
+    def reply(self, text: str) -> FinishedRequest:
         """The policy's reply.
 
         Raises DataError if the conversation fills the context, or if the text has no tokens.
@@ -62,9 +72,11 @@ class Conversation:
                 else f"the conversation has {len(ids)} tokens and the model's context only {self.policy.context_length}"
             )
         sampling = replace(self.sampling, max_new_tokens=min(self.sampling.max_new_tokens, room))
-        prompt = Prompt(f"turn {self._turns + 1}", ids, text, {})
-        [(completion,)] = self._engine.generate([prompt], [[self._turns]], sampling, self.seed)
-        self._turns += 1
-        if self._format is not None:
-            self.messages = [*history, {"role": "assistant", "content": completion.text}]
-        return completion
+        request = Request(ids, self._conversation, sampling, self.seed, offset=self._drawn, keep=self.remembers)
+        [[reply]] = run_block(self._engine, [[request]])
+        self._drawn += len(reply.token_ids)
+        if not self.remembers:
+            self.reset()
+        else:
+            self.messages = [*history, {"role": "assistant", "content": reply.text}]
+        return reply

@@ -8,6 +8,7 @@ from typing import Any
 
 from sharpen.data.cursor import Cursor
 from sharpen.rollout.engine import Engine, Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.sources import Collected
 from sharpen.types import Group, Prompt
 
@@ -68,7 +69,7 @@ class LocalCollector:
         started = time.perf_counter()
         first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
         draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]
-        completions = self._engine.generate(prompts, draw_ids, self._sampling, self._seed)
+        completions = generate(self._engine, prompts, draw_ids, self._sampling, self._seed)
         rollout_s = time.perf_counter() - started
         groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
         scored, seconds = self._score(groups)

@@ -1,39 +1,126 @@
-"""The interface of a rollout engine, as the trainer and the evaluation use it."""
+"""The interface of a rollout engine: requests go in, finished requests come out as they end."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sharpen.models.policy import Policy
 from sharpen.rollout.sampling import FULL, Truncation
-from sharpen.types import Prompt, Trajectory
+from sharpen.types import Finish
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling parameters of a call. ``max_sequences`` limits the completions that are decoded at once."""
+    """Sampling parameters of a request. A ``stop`` string is looked for in the tokens that the request draws."""
 
     max_new_tokens: int
     truncation: Truncation = FULL
     stop: tuple[str, ...] = ()
-    max_sequences: int = 512
+
+    def limited_to(self, tokens: int) -> Sampling:
+        """The same, with at most this many new tokens."""
+        return self if self.max_new_tokens <= tokens else replace(self, max_new_tokens=tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Draw tokens after ``token_ids``, the whole context so far.
+
+    The random numbers are those of (``seed``, ``draw_id``) from position ``offset`` on: the number of tokens that this
+    trajectory has drawn in earlier requests. ``keep``: the conversation may go on, so its keys and values are kept for
+    the next request of the same draw id, until `Engine.release`.
+    """
+
+    token_ids: tuple[int, ...]
+    draw_id: int
+    sampling: Sampling
+    seed: int
+    offset: int = 0
+    keep: bool = False
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.sampling.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """What a request drew: tokens, their log-probabilities in nats and their text without special tokens.
+
+    ``version`` is that of the weights that drew them, ``preemptions`` how often the request had to make room for others
+    and was taken up again.
+    """
+
+    request: Request
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    text: str
+    version: int
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A published version of the policy, one for each training step."""
+    """A published version of the policy, one for each training step.
+
+    In this process that is the live policy; its weights stand still while an engine draws.
+    """
 
     version: int
     policy: Policy
 
 
+@dataclass(slots=True)
+class EngineCounters:
+    """Work since the engine was made. ``decoded_tokens`` counts a row of every step; ``prefill_tokens`` and
+    ``reused_tokens`` are the tokens of contexts that were computed, or whose keys and values had been kept."""
+
+    prefill_tokens: int = 0
+    reused_tokens: int = 0
+    decoded_tokens: int = 0
+    preemptions: int = 0
+    evictions: int = 0
+
+
 class Engine(Protocol):
-    def generate(
-        self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-    ) -> list[tuple[Trajectory, ...]]:
-        """One completion of prompt i for each id in ``draw_ids[i]``, in that order."""
+    """Requests that are unfinished at the same time share truncation, stop strings and seed."""
+
+    @property
+    def version(self) -> int:
+        """Of the weights that it draws with."""
+        ...
+
+    @property
+    def counters(self) -> EngineCounters: ...
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Requests join those that run. Requests of one call with the same context compute it once.
+
+        Raises:
+            ValueError: a request is malformed, or its draw id or sampling parameters clash with an unfinished one's.
+            RecipeError: a request needs more memory than there is for keys and values.
+        """
+        ...
+
+    def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+        """Work until ``at_least`` more requests have finished, or none is left. Empty only if none was left."""
+        ...
+
+    def cancel(self, draw_ids: Collection[int]) -> None:
+        """Forget these requests and their conversations, which are never returned. Unknown ids have no effect."""
+        ...
+
+    def release(self, draw_ids: Collection[int]) -> None:
+        """These conversations are over: drop their keys and values."""
         ...
 
     def load(self, snapshot: Snapshot) -> None:
-        """Serve this version of the policy from now on."""
+        """Draw with these weights from now on. Raises ValueError if they are not newer than the present ones."""
+        ...
+
+    def close(self) -> None:
+        """Free all memory. Any later use is an error."""
         ...

@@ -45,16 +45,18 @@ def _mix(x: Bits) -> Bits:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def uniforms(seed: int, draw_ids: Sequence[int], length: int) -> Tensor:
-    """Uniform random numbers in [0, 1) for positions 0 to length − 1 of each draw id, float64 [B, length].
+def uniforms(seed: int, draw_ids: Sequence[int], length: int, offsets: Sequence[int] | None = None) -> Tensor:
+    """Uniform random numbers in [0, 1) for ``length`` positions of each draw id, float64 [B, length].
 
-    A counter-based generator: each number is a hash of (seed, draw id, position), so the order of generation is free.
+    They are those of positions ``offsets[b]`` to ``offsets[b] + length − 1``, by default from 0 on. A counter-based
+    generator: each number is a hash of (seed, draw id, position), so the order of generation is free.
     """
+    first_B = np.asarray(offsets if offsets is not None else [0] * len(draw_ids), dtype=np.uint64)
     with np.errstate(over="ignore"):
         key = _mix(np.asarray(seed, dtype=np.uint64) + _GOLDEN)
         stream_B = _mix(_mix(np.asarray(draw_ids, dtype=np.uint64) * _GOLDEN + key) + key)
-        counter_T = np.arange(1, length + 1, dtype=np.uint64) * _GOLDEN
-        bits_BT = _mix(_mix(stream_B[:, None] + counter_T[None, :]) ^ key)
+        counter_BT = (first_B[:, None] + np.arange(1, length + 1, dtype=np.uint64)) * _GOLDEN
+        bits_BT = _mix(_mix(stream_B[:, None] + counter_BT) ^ key)
     return torch.from_numpy((bits_BT >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from sharpen.settings import Settings
 
 
+class EngineSettings(Settings):
+    name: Literal["local"] = "local"
+    max_sequences: int = Field(512, ge=1, description="requests that are decoded at once")
+    kv_gib: float | None = Field(None, gt=0)
+    """Memory for keys and values, in GiB; null: derived from the model and the kind of device."""
+
+
 class RolloutSettings(Settings):
+    engine: EngineSettings = EngineSettings()
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
     stop: tuple[str, ...] = ()
-    max_sequences: int = Field(512, ge=1, description="completions that are decoded at once")
     lag: int = Field(0, ge=0, description="versions by which the policy that draws a batch is behind; 0: on-policy")
     """With a lag of k the batch of a step is drawn k steps before it is trained on."""
     max_reward_failures: float = Field(0.1, ge=0, le=1)

@@ -34,7 +34,7 @@ class Turns(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TurnLimits:
-    """Limits of a trajectory: ``tokens`` that the policy draws, its ``turns``, and the model's ``context`` in tokens."""
+    """Limits of a trajectory: the tokens that the policy draws, its turns, and the model's context in tokens."""
 
     tokens: int
     turns: int = 1

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from math import isfinite
 
 import torch
 from torch import nn
 
-from sharpen.errors import ModelError, NonFiniteError
+from sharpen.errors import ModelError, NonFiniteError, RecipeError
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Sampling, Snapshot
+from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.local.inference_model import InferenceModel
+from sharpen.rollout.local.kept import KeptConversations
+from sharpen.rollout.local.memory import GIB, kv_bytes
 from sharpen.rollout.local.model_runner import ModelRunner, NativeRunner
-from sharpen.rollout.local.request import FinishedRequest, Request, make_requests
+from sharpen.rollout.local.request import EndedRow, UnfinishedRequest
 from sharpen.rollout.local.running_batch import RunningBatch
 from sharpen.rollout.local.scheduler import Scheduler
-from sharpen.rollout.local.transformers_cache import cache_argument
+from sharpen.rollout.local.transformers_cache import bytes_of_a_token, cache_argument
 from sharpen.rollout.local.transformers_runner import (
     TransformersRunner,
+    cache_dtype,
     update_bfloat16_linears,
     with_bfloat16_linears,
 )
-from sharpen.types import Prompt, Trajectory, single_turn
 
 
 class LocalEngine:
-    """Samples completions with continuous batching. A prompt is prefilled once for all of its completions."""
+    """Samples with continuous batching, within a budget of memory for keys and values. Implements `Engine`.
 
-    def __init__(self, policy: Policy) -> None:
-        """Raises ModelError for an architecture without a key–value cache: decoding would silently lose its state."""
+    In float32 it shares the policy's live weights. In bfloat16 it keeps a rounded copy of the matrices, rounded as
+    autocast rounds them at every use, and shares everything else. Either way it has to be told of new weights.
+    """
+
+    def __init__(self, policy: Policy, *, max_sequences: int = 512, kv_gib: float | None = None) -> None:
+        """``max_sequences`` are decoded at once. ``kv_gib``: GiB for keys and values; None: see `memory.kv_bytes`.
+
+        Raises ModelError for an architecture without a key–value cache: decoding would silently lose its state.
+        """
         argument = cache_argument(policy.model)
         if argument is None:
             raise ModelError(
@@ -39,88 +47,193 @@ class LocalEngine:
                 "because it does not keep its state in a key–value cache"
             )
         self.policy = policy
-        self._cache_argument = argument
+        self.counters = EngineCounters()
+        self._max_sequences = max_sequences
         self._inference_model: InferenceModel | None = None
         self._model: nn.Module = policy.model
         if policy.plain:
             self._inference_model = InferenceModel(policy)
-        elif policy.compute_dtype == "bfloat16":
-            self._model = with_bfloat16_linears(policy.model)
+            self._bytes_per_token = self._inference_model.bytes_per_token
+        else:
+            if policy.compute_dtype == "bfloat16":
+                self._model = with_bfloat16_linears(policy.model)
+            with self._evaluating(), policy.autocast():
+                self._bytes_per_token = bytes_of_a_token(self._model, argument, cache_dtype(policy))
+        self._kv_bytes = kv_bytes(policy, kv_gib)
+        self._slots = self._kv_bytes // self._bytes_per_token
+        self._make_runner: Callable[[], ModelRunner] = self._runner_maker(argument)
+        self._kept = KeptConversations()
+        self._scheduler: Scheduler | None = None
+        self._unfinished: dict[int, Request] = {}
+        self._groups = 0
+        self._version = self._policy_version = policy.version
+        self._closed = False
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @torch.inference_mode()
+    def add(self, requests: Sequence[Request]) -> None:
+        self._check_usable()
+        if not requests:
+            return
+        self._check(requests)
+        if self._scheduler is None:
+            self._scheduler = self._make_scheduler(requests[0].sampling, requests[0].seed)
+        self._scheduler.add([UnfinishedRequest(request, self._groups) for request in requests])
+        self._groups += 1
+        self._unfinished |= {request.draw_id: request for request in requests}
+
+    @torch.inference_mode()
+    def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+        """Raises NonFiniteError if the logits are not numbers. Any failure loses all unfinished requests."""
+        self._check_usable()
+        if self._scheduler is None:
+            return []
+        on_gpu = self.policy.device.type == "cuda" and self._inference_model is not None
+        try:
+            with self._evaluating():
+                ended = self._scheduler.run(at_least, decode_first=on_gpu, cuda_graph=on_gpu)
+            if not all(isfinite(x) for row in ended for x in row.logprobs):
+                raise NonFiniteError(
+                    f"{self.policy.source} gives logits that are not numbers, so it cannot be sampled from. If its "
+                    "logits were finite before this run, lower the learning rate"
+                )
+        except BaseException:
+            self._forget_all()
+            raise
+        for row in ended:
+            del self._unfinished[row.unfinished.request.draw_id]
+        if not self._unfinished:
+            self._forget_all()
+        return self._finished(ended)
+
+    @torch.inference_mode()
+    def cancel(self, draw_ids: Collection[int]) -> None:
+        self._check_open()
+        gone = self._unfinished.keys() & set(draw_ids)
+        if self._scheduler is not None and gone:
+            self._scheduler.cancel(gone)
+            for draw_id in gone:
+                del self._unfinished[draw_id]
+            if not self._unfinished:
+                self._forget_all()
+        self._kept.drop(draw_ids)
+
+    def release(self, draw_ids: Collection[int]) -> None:
+        self._check_open()
+        self._kept.drop(draw_ids)
 
     def load(self, snapshot: Snapshot) -> None:
-        """Load the policy's current weights.
-
-        In float32 the engine shares the trainer's weights. In bfloat16 it keeps a rounded copy of the matrices, rounded
-        as autocast rounds them at every use, and shares everything else.
-        """
+        """Raises ValueError for an old version, another policy, or while requests are unfinished."""
+        self._check_open()
+        if snapshot.version <= self._version:
+            raise ValueError(f"snapshot of version {snapshot.version} for an engine that has version {self._version}")
+        if snapshot.policy is not self.policy:
+            raise ValueError("the local engine draws from the policy that it was made with, not from another")
+        if self._unfinished:
+            raise ValueError(f"{len(self._unfinished)} requests of version {self._version} are unfinished")
+        self._kept.clear()
         if self._inference_model is not None:
             self._inference_model.publish()
         elif self._model is not self.policy.model:
             update_bfloat16_linears(self.policy.model, self._model)
+        self._version, self._policy_version = snapshot.version, self.policy.version
 
-    def generate(
-        self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-    ) -> list[tuple[Trajectory, ...]]:
-        """One completion of prompt i for each id in ``draw_ids[i]``. Its random numbers depend on (seed, id) alone."""
-        return self.run_requests(prompts, make_requests(draw_ids, sampling.max_new_tokens), sampling, seed)
+    def close(self) -> None:
+        self._forget_all()
+        self._kept.clear()
+        self._inference_model, self._make_runner, self._model = None, _closed, self.policy.model
+        self._closed = True
 
-    @torch.inference_mode()
-    def run_requests(
-        self, prompts: Sequence[Prompt], requests: Sequence[Request], sampling: Sampling, seed: int
-    ) -> list[tuple[Trajectory, ...]]:
-        """The completions of each prompt. A request's own ``max_new_tokens`` applies, not that of ``sampling``."""
+    def _forget_all(self) -> None:
+        """Drop the running batch, its cache, and copies of weights that can be made again."""
+        self._scheduler = None
+        self._unfinished.clear()
+        if self._inference_model is not None:
+            self._inference_model.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this engine is closed")
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self.policy.version != self._policy_version:
+            raise RuntimeError(
+                f"the policy's weights went from version {self._policy_version} to {self.policy.version} and the "
+                "engine was not told: load a snapshot first"
+            )
+
+    def _check(self, requests: Sequence[Request]) -> None:
+        running = next(iter(self._unfinished.values()), requests[0])
+        seen = set(self._unfinished)
+        runner = self._make_runner()
+        for request in requests:
+            name = f"the request of draw id {request.draw_id}"
+            if not request.token_ids or request.max_new_tokens < 1 or request.offset < 0:
+                raise ValueError(f"{name}: no context, no tokens to draw, or a negative offset")
+            if request.draw_id in seen:
+                raise ValueError(f"{name}: another one of this id is unfinished")
+            if _shared(request) != _shared(running):
+                raise ValueError(f"{name}: its truncation, stop strings or seed differ from the unfinished ones'")
+            seen.add(request.draw_id)
+            needed = runner.slots_alone(len(request.token_ids), request.max_new_tokens)
+            if needed > self._slots:
+                raise RecipeError(
+                    f"a context of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones need "
+                    f"{needed * self._bytes_per_token / GIB:.3g} GiB for keys and values, and the budget is "
+                    f"{self._kv_bytes / GIB:.3g} GiB: raise rollout.engine.kv_gib or lower rollout.max_new_tokens"
+                )
+
+    def _make_scheduler(self, sampling: Sampling, seed: int) -> Scheduler:
+        policy = self.policy
+        return Scheduler(
+            policy.tokenizer,
+            self._make_runner,
+            RunningBatch(seed, sorted(policy.eos_ids), policy.device),
+            sampling,
+            self._kept,
+            self.counters,
+            max_sequences=self._max_sequences,
+            slots=self._slots,
+        )
+
+    def _runner_maker(self, argument: str) -> Callable[[], ModelRunner]:
+        if (model := self._inference_model) is not None:
+            return lambda: NativeRunner(model)
+        return lambda: TransformersRunner(self.policy, self._model, argument, self._slots)
+
+    def _finished(self, ended: Sequence[EndedRow]) -> list[FinishedRequest]:
+        texts = self.policy.tokenizer.batch_decode([list(row.tokens) for row in ended], skip_special_tokens=True)
+        return [
+            FinishedRequest(
+                request=row.unfinished.request,
+                token_ids=row.tokens,
+                logprobs=row.logprobs,
+                finish=row.finish,
+                text=text,
+                version=self._version,
+                preemptions=row.unfinished.preemptions,
+            )
+            for row, text in zip(ended, texts, strict=True)
+        ]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         training = self._model.training
         self._model.eval()
         try:
-            finished = self._run(prompts, requests, sampling, seed)
+            yield
         finally:
             self._model.train(training)
-            if self._inference_model is not None:
-                self._inference_model.release()
-        result: list[list[Trajectory]] = [[] for _ in prompts]
-        finished.sort(key=lambda f: (f.request.prompt, f.request.index))
-        texts = self.policy.tokenizer.batch_decode([f.tokens for f in finished], skip_special_tokens=True)
-        for one, text in zip(finished, texts, strict=True):
-            result[one.request.prompt].append(self._completion(prompts[one.request.prompt], one, text))
-        return [tuple(completions) for completions in result]
 
-    def _run(
-        self, prompts: Sequence[Prompt], requests: Sequence[Request], sampling: Sampling, seed: int
-    ) -> list[FinishedRequest]:
-        # Prompts of similar length are prefilled together, which saves padding.
-        waiting = deque(sorted(requests, key=lambda r: len(prompts[r.prompt].token_ids)))
-        max_new_tokens = max((request.max_new_tokens for request in waiting), default=0)
-        batch = RunningBatch(max_new_tokens, sorted(self.policy.eos_ids), self.policy.device)
-        scheduler = Scheduler(
-            self.policy.tokenizer,
-            lambda: self._make_runner(max_new_tokens),
-            batch,
-            prompts,
-            waiting,
-            sampling,
-            seed,
-        )
-        on_gpu = self.policy.device.type == "cuda" and self._inference_model is not None
-        finished = scheduler.run(decode_first=on_gpu, cuda_graph=on_gpu)
-        if not all(map(isfinite, chain.from_iterable(f.logprobs for f in finished))):
-            raise NonFiniteError(
-                f"{self.policy.source} gives logits that are not numbers, so it cannot be sampled from. If its logits "
-                "were finite before this run, lower the learning rate"
-            )
-        return finished
 
-    def _make_runner(self, max_new_tokens: int) -> ModelRunner:
-        if self._inference_model is not None:
-            return NativeRunner(self._inference_model, max_new_tokens)
-        return TransformersRunner(self.policy, self._model, self._cache_argument)
+def _shared(request: Request) -> tuple[object, ...]:
+    """What the requests of a running batch have in common."""
+    return request.sampling.truncation, request.sampling.stop, request.seed
 
-    def _completion(self, prompt: Prompt, finished: FinishedRequest, text: str) -> Trajectory:
-        return single_turn(
-            prompt.token_ids,
-            tuple(finished.tokens),
-            text,
-            finish=finished.finish,
-            logprobs=tuple(finished.logprobs),
-            versions=(self.policy.version,) * len(finished.tokens),
-            draw_id=finished.request.draw_id,
-        )
+
+def _closed() -> ModelRunner:
+    raise RuntimeError("this engine is closed")

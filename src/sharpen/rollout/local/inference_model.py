@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from sharpen.models.kernels.compiled import compiles, on_gpu
 from sharpen.models.policy import Policy
+from sharpen.rollout.local.continuation import Continuation
 from sharpen.rollout.local.kv_cache import KVCache
 from sharpen.rollout.local.layer import finish_and_project_next, finish_layer, make_layers, project_qkv
 from sharpen.rollout.local.projections import make_projection
 from sharpen.rollout.local.torch_kv_cache import TorchKVCache
 from sharpen.rollout.local.triton_kv_cache import TritonKVCache
-from sharpen.types import Prompt
 
 
 class InferenceModel:
@@ -66,30 +66,40 @@ class InferenceModel:
             max_new_tokens=max_new_tokens,
         )
 
-    def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits [P, V] of the token after each prompt, and every layer's keys and values [P, kv heads, L, D]."""
-        lengths = [len(p.token_ids) for p in prompts]
+    @property
+    def bytes_per_token(self) -> int:
+        """Of a token's keys and values in all layers."""
+        first = self._layers[0]
+        return 2 * len(self._layers) * first.kv_heads * first.head_dim * first.attention_dtype.itemsize
+
+    def prefill(self, contexts: Sequence[Sequence[int]]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Logits [P, V] of the token after each context, and every layer's keys and values [P, kv heads, L, D]."""
+        lengths = [len(context) for context in contexts]
         width = max(lengths)
-        tokens_PL = torch.zeros(len(prompts), width, dtype=torch.long)
-        for p, prompt in enumerate(prompts):
-            # Attention is causal, so no token of the prompt sees the padding on its right.
-            tokens_PL[p, : lengths[p]] = torch.tensor(prompt.token_ids)
+        tokens_PL = torch.zeros(len(contexts), width, dtype=torch.long)
+        for p, context in enumerate(contexts):
+            # Attention is causal, so no token of the context sees the padding on its right.
+            tokens_PL[p, : lengths[p]] = torch.tensor(context)
         device = self.policy.device
         position_L = torch.arange(width, device=device)
         keys: list[Tensor] = []
         values: list[Tensor] = []
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (x.to(q.dtype).unflatten(0, (len(prompts), width)).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.to(q.dtype).unflatten(0, (len(contexts), width)).transpose(1, 2) for x in (q, k, v))
             keys.append(k)
             values.append(v)
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
             attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._scale)
             return attended.transpose(1, 2).flatten(2).flatten(0, 1)
 
-        hidden = self._forward(tokens_PL.to(device).flatten(), position_L.repeat(len(prompts)), attend)
-        last_P = torch.arange(len(prompts)) * width + torch.tensor(lengths) - 1
-        return self._logits(hidden[last_P.to(device)]), keys, values
+        hidden = self._forward(tokens_PL.to(device).flatten(), position_L.repeat(len(contexts)), attend)
+        return self._logits(_last_of_each(hidden, lengths, width)), keys, values
+
+    def extend(self, continuation: Continuation) -> Tensor:
+        """Logits [P, V] of the token after each context, of which the kept tokens are not computed again."""
+        hidden = self._forward(continuation.token_PW.flatten(), continuation.position_PW.flatten(), continuation.attend)
+        return self._logits(_last_of_each(hidden, continuation.new_lengths, continuation.token_PW.shape[1]))
 
     def decode(self, token_B: Tensor, position_B: Tensor, cache: KVCache) -> Tensor:
         """Logits [B, V] of the token after ``token_B``. Call ``cache.reserve`` before."""
@@ -120,3 +130,8 @@ class InferenceModel:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self._head(hidden)
+
+
+def _last_of_each(hidden_NH: Tensor, lengths: Sequence[int], width: int) -> Tensor:
+    last_P = torch.arange(len(lengths)) * width + torch.tensor(lengths) - 1
+    return hidden_NH[last_P.to(hidden_NH.device)]

@@ -1,4 +1,7 @@
-"""The KV cache of the running batch: a prompt is stored once for its group, generated tokens are stored per row."""
+"""The KV cache of the running batch: a prompt is stored once for its group, generated tokens are stored per row.
+
+Its size is counted in slots: the keys and values of one token in all layers, padding and headroom included.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+MIN_HEADROOM = 64
 
 
 class KVCache(ABC):
@@ -53,10 +58,66 @@ class KVCache(ABC):
         """The position of each row's next token, counted from the start of its prompt."""
         return self._prompt_length_B + self._length_B
 
+    @property
+    def slots(self) -> int:
+        """Slots held."""
+        return self._slots(len(self._prompt_lengths), self._longest, len(self._prompt_of_row), self._capacity)
+
+    def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
+        """Slots held once these prompts are there, with ``copies[p]`` rows each, and every row has room for a token."""
+        longest = max(self._longest, rounded_up(max(lengths), self._block_size))
+        prompts, rows = len(self._prompt_lengths) + len(lengths), len(self._prompt_of_row) + sum(copies)
+        return self._slots(prompts, longest, rows, self._next_capacity(max(max_new_tokens, self._max_new_tokens)))
+
+    def slots_to_decode(self, rows: int) -> int:
+        """Slots held once only the first ``rows`` rows are left, and every one has room for another token."""
+        prompts, longest = len(self._prompt_lengths), self._longest
+        if rows < len(self._prompt_of_row) and len(kept := set(self._prompt_of_row[:rows])) < prompts:
+            prompts, longest = len(kept), rounded_up(max(self._prompt_lengths[p] for p in kept), self._block_size)
+        return self._slots(prompts, longest, rows, self._next_capacity(self._max_new_tokens))
+
+    def slots_alone(self, length: int, max_new_tokens: int) -> int:
+        """The most slots that a prompt of that length needs with a single row, wherever that row is interrupted."""
+        # At any cut, both parts are rounded up to whole blocks.
+        block = self._block_size
+        return (length + max_new_tokens + 2 * (block - 1)) // block * block
+
+    def raise_limit(self, max_new_tokens: int) -> None:
+        """Allow rows of ``max_new_tokens`` tokens besides their prompt."""
+        if max_new_tokens > self._max_new_tokens:
+            # Rows that have finished count on, but their tokens were never written beyond the old limit.
+            self._length_B.clamp_(max=self._max_new_tokens)
+            self._max_new_tokens = max_new_tokens
+
+    def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:
+        """A row's keys, as they are stored, and values, of its prompt and of ``own`` tokens after it: [layers, K, L, D]."""
+        prompt = self._prompt_of_row[row]
+        length = self._prompt_lengths[prompt]
+        keys, values = (
+            torch.cat(
+                (
+                    torch.stack([x[prompt, :, :length] for x in of_prompts]),
+                    torch.stack([x[row, :, :own] for x in of_rows]),
+                ),
+                dim=2,
+            )
+            for of_prompts, of_rows in ((self._prompt_keys, self._keys), (self._prompt_values, self._values))
+        )
+        return keys, values
+
+    @property
+    def stored_scale(self) -> float:
+        """What the product of a query and a stored key is multiplied by."""
+        return self._scale
+
+    def stored_keys(self, k: Tensor) -> Tensor:
+        """Keys as they are stored."""
+        return k
+
     def add_prompts(
         self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
     ) -> None:
-        """Add prompts, given the keys and values [P, K, L, D] of every layer, and ``copies[p]`` rows for each."""
+        """Add prompts and ``copies[p]`` rows for each, given every layer's stored keys and values [P, K, L, D]."""
         for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
             for layer, added in enumerate(new):
                 old[layer] = _cat_prompts(old[layer], added.to(old[layer].dtype), self._block_size)
@@ -90,12 +151,18 @@ class KVCache(ABC):
                 cache[layer] = tensor.index_select(0, index_B)
         self._update_layout()
 
-    def reserve(self) -> None:
-        """Make room for one more token per row. Call it before each step."""
+    def reserve(self, slots: int | None = None) -> None:
+        """Make room for one more token per row. Call it before each step.
+
+        Headroom stays within ``slots`` in all, if given; see `slots_to_decode` for what fits.
+        """
+        needed = self._needed(self._max_new_tokens)
         self._max_length = min(self._max_length + 1, self._max_new_tokens)
-        needed = rounded_up(self._max_length, self._block_size)
-        if needed > self._keys[0].shape[2]:
+        if needed > self._capacity:
             capacity = min(rounded_up(self._max_new_tokens, self._block_size), self._grown_capacity(needed))
+            if slots is not None:
+                left = slots - self._slots(len(self._prompt_lengths), self._longest, 0, 0)
+                capacity = min(capacity, max(needed, left // len(self._prompt_of_row)))
             for cache in (self._keys, self._values):
                 for layer, tensor in enumerate(cache):
                     cache[layer] = _padded(tensor, capacity)
@@ -114,6 +181,28 @@ class KVCache(ABC):
     @abstractmethod
     def _grown_capacity(self, needed: int) -> int:
         """The slots per row to allocate when ``needed`` are needed."""
+
+    @property
+    def _longest(self) -> int:
+        return self._prompt_keys[0].shape[2]
+
+    @property
+    def _capacity(self) -> int:
+        return self._keys[0].shape[2]
+
+    @staticmethod
+    def _slots(prompts: int, longest: int, rows: int, capacity: int) -> int:
+        return prompts * longest + rows * capacity
+
+    def _needed(self, max_new_tokens: int) -> int:
+        return rounded_up(min(self._max_length + 1, max_new_tokens), self._block_size)
+
+    def _next_capacity(self, max_new_tokens: int) -> int:
+        """The slots per row that the next token takes, with little headroom where the cache has to grow."""
+        needed = self._needed(max_new_tokens)
+        if needed <= self._capacity:
+            return self._capacity
+        return min(rounded_up(max_new_tokens, self._block_size), max(needed + MIN_HEADROOM, needed * 5 // 4))
 
     def _update_layout(self) -> None:
         """Recompute what depends on the rows and their prompts."""

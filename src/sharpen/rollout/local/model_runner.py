@@ -8,30 +8,64 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sharpen.rollout.local.continuation import Continuation
 from sharpen.rollout.local.inference_model import InferenceModel
-from sharpen.types import Prompt
+from sharpen.rollout.local.kept import Kept
 
 PREFILL_TOKENS = 8192
-"""The most prompt tokens, padding included, in one prefill pass."""
+"""The most tokens, padding included, in one prefill pass."""
+_KEPT_PER_TOKEN = 8
+"""A kept token of a conversation counts as this part of a new one: it takes memory but no computation of its own."""
 
 
 class ModelRunner(Protocol):
-    """A model with the KV cache of the running batch."""
+    """A model with the KV cache of the running batch, whose size is counted in slots of one token's keys and values."""
 
     continuous_batching: bool
     """Whether requests may join a running batch, or only an empty one."""
+    keeps: bool
+    """Whether it can copy a row's keys and values and extend them."""
 
     @property
     def layout_version(self) -> int:
         """Changes whenever the next step would use other tensors or shapes than the last."""
         ...
 
-    def prefill(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
-        """Add ``copies[p]`` rows that begin with prompt p; the logits of their first tokens, [new rows, V]."""
+    @property
+    def slots(self) -> int:
+        """Slots held."""
         ...
 
-    def reserve(self) -> None:
-        """Make room in the cache for one more token per row."""
+    def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
+        """Slots held after a prefill of contexts of these lengths, with room for a token in every row."""
+        ...
+
+    def slots_to_decode(self, rows: int) -> int:
+        """Slots held once only the first ``rows`` rows are left, with room for another token in each."""
+        ...
+
+    def slots_alone(self, length: int, max_new_tokens: int) -> int:
+        """The most slots that a row needs if it is the only one, even when it is interrupted and taken up again."""
+        ...
+
+    def raise_limit(self, max_new_tokens: int) -> None:
+        """Allow rows of ``max_new_tokens`` tokens after their context. Call it before rows are added."""
+        ...
+
+    def prefill(self, contexts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
+        """Add ``copies[p]`` rows that begin with context p; the logits of their first tokens, [new rows, V]."""
+        ...
+
+    def extend(self, contexts: Sequence[tuple[int, ...]], kept: Sequence[Kept], reused: Sequence[int]) -> Tensor:
+        """Add a row per context, of which the first ``reused[p]`` tokens are in ``kept[p]``; logits, [new rows, V]."""
+        ...
+
+    def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a row's context and of ``own`` tokens after it, [layers, K, L, D]: see `Kept`."""
+        ...
+
+    def reserve(self, slots: int) -> None:
+        """Make room in the cache for one more token per row, within ``slots`` if `slots_to_decode` is."""
         ...
 
     def decode(self, token_B: Tensor) -> Tensor:
@@ -47,9 +81,10 @@ class NativeRunner:
     """Runs an `InferenceModel`."""
 
     continuous_batching = True
+    keeps = True
 
-    def __init__(self, model: InferenceModel, max_new_tokens: int) -> None:
-        """``max_new_tokens``: the most that a row's cache is given room for."""
+    def __init__(self, model: InferenceModel, max_new_tokens: int = 0) -> None:
+        """``max_new_tokens``: the most that a row's cache is given room for, until `raise_limit`."""
         self._model = model
         self._cache = model.make_kv_cache(max_new_tokens)
 
@@ -57,18 +92,48 @@ class NativeRunner:
     def layout_version(self) -> int:
         return self._cache.layout_version
 
-    def prefill(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
+    @property
+    def slots(self) -> int:
+        return self._cache.slots
+
+    def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
+        return self._cache.slots_after_adding(lengths, copies, max_new_tokens)
+
+    def slots_to_decode(self, rows: int) -> int:
+        return self._cache.slots_to_decode(rows)
+
+    def slots_alone(self, length: int, max_new_tokens: int) -> int:
+        return self._cache.slots_alone(length, max_new_tokens)
+
+    def raise_limit(self, max_new_tokens: int) -> None:
+        self._cache.raise_limit(max_new_tokens)
+
+    def prefill(self, contexts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
         logits_PV: list[Tensor] = []
-        for start, end in _prefill_passes([len(p.token_ids) for p in prompts]):
-            logits, keys, values = self._model.prefill(prompts[start:end])
-            lengths = [len(p.token_ids) for p in prompts[start:end]]
-            self._cache.add_prompts(keys, values, lengths, copies[start:end])
+        for start, end in _prefill_passes([len(context) for context in contexts]):
+            logits, keys, values = self._model.prefill(contexts[start:end])
+            lengths = [len(context) for context in contexts[start:end]]
+            self._cache.add_prompts([self._cache.stored_keys(k) for k in keys], values, lengths, copies[start:end])
             logits_PV.append(logits)
         logits = torch.cat(logits_PV)
         return logits.repeat_interleave(torch.tensor(list(copies), device=logits.device), dim=0)
 
-    def reserve(self) -> None:
-        self._cache.reserve()
+    def extend(self, contexts: Sequence[tuple[int, ...]], kept: Sequence[Kept], reused: Sequence[int]) -> Tensor:
+        widths = [
+            max(len(context) - r, len(context) // _KEPT_PER_TOKEN) for context, r in zip(contexts, reused, strict=True)
+        ]
+        logits_PV = []
+        for start, end in _prefill_passes(widths):
+            part = Continuation(contexts[start:end], kept[start:end], reused[start:end], self._cache)
+            logits_PV.append(self._model.extend(part))
+            self._cache.add_prompts(part.keys, part.values, part.lengths, [1] * len(part.lengths))
+        return torch.cat(logits_PV)
+
+    def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:
+        return self._cache.copy_row(row, own)
+
+    def reserve(self, slots: int | None = None) -> None:
+        self._cache.reserve(slots)
 
     def decode(self, token_B: Tensor) -> Tensor:
         return self._model.decode(token_B, self._cache.position_B, self._cache)

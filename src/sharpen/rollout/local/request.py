@@ -1,35 +1,43 @@
-"""The engine's requests, one per completion, and their results."""
+"""A request between its arrival and its end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from sharpen.rollout.engine import Request
 from sharpen.types import Finish
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request for completion ``index`` of prompt number ``prompt``. ``draw_id`` selects its random numbers."""
+@dataclass(frozen=True)
+class UnfinishedRequest:
+    """``tokens`` and ``logprobs`` are what it had drawn when it was last preempted; ``group`` is the call that added it.
 
-    prompt: int
-    index: int
-    draw_id: int
-    max_new_tokens: int
+    Drawing goes on after ``context``. Requests of a group with the same context share it.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
     request: Request
-    tokens: list[int]
-    logprobs: list[float]
+    group: int
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    preemptions: int = 0
+
+    @cached_property
+    def context(self) -> tuple[int, ...]:
+        return self.request.token_ids + self.tokens
+
+    @property
+    def room(self) -> int:
+        """How many more tokens it may draw."""
+        return self.request.max_new_tokens - len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRow:
+    """A finished row of the running batch, with all tokens of its request."""
+
+    row: int
+    unfinished: UnfinishedRequest
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
     finish: Finish
-
-
-def make_requests(draw_ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
-    """One request for prompt i per id in ``draw_ids[i]``."""
-    return [
-        Request(prompt, index, draw_id, max_new_tokens)
-        for prompt, ids in enumerate(draw_ids)
-        for index, draw_id in enumerate(ids)
-    ]

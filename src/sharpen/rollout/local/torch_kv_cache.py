@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.rollout.local.kv_cache import KVCache, rounded_up
+from sharpen.rollout.local.kv_cache import MIN_HEADROOM, KVCache, rounded_up
 
-MIN_HEADROOM = 64
 CPU_BLOCK = 16
 """The number of visible keys is rounded up to a multiple of this, and the excess is masked: PyTorch's softmax over
 fewer, or over an odd number, is many times slower."""
@@ -31,14 +30,21 @@ class TorchKVCache(KVCache):
         block_size = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
         super().__init__(*sizes, dtype=dtype, device=device, block_size=block_size, **settings)
 
+    @property
+    def stored_scale(self) -> float:
+        return 1.0
+
+    def stored_keys(self, k: Tensor) -> Tensor:
+        return k * self._scale
+
     def add_prompts(
         self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
     ) -> None:
         self._same_length = not self._prompt_of_row
-        super().add_prompts([k * self._scale for k in keys], values, lengths, copies)
+        super().add_prompts(keys, values, lengths, copies)
 
-    def reserve(self) -> None:
-        super().reserve()
+    def reserve(self, slots: int | None = None) -> None:
+        super().reserve(slots)
         visible = rounded_up(self._max_length, self._block_size)
         self._layout_version += visible != self._visible
         self._visible = visible

@@ -10,6 +10,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 _MIN_HEADROOM = 64
 
 
+def grown_capacity(length: int) -> int:
+    """The tokens that a cache of ``length`` tokens gets room for when it grows."""
+    return max(length + _MIN_HEADROOM, length * 5 // 4)
+
+
 class _GrowingLayer(DynamicLayer):
     """A full-attention layer that writes to buffers with spare capacity, instead of reallocating for every token."""
 
@@ -17,6 +22,8 @@ class _GrowingLayer(DynamicLayer):
         super().__init__()  # type: ignore[no-untyped-call]
         self._dtype = dtype
         self._length = 0
+        self.limit: int | None = None
+        """The most tokens to keep room for, unless there are more."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = self._dtype or key_states.dtype, key_states.device
@@ -31,10 +38,15 @@ class _GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start, self._length = self._length, self._length + key_states.shape[2]
         if self._length > self._key_buffer.shape[2]:
-            self._grow(max(self._length + _MIN_HEADROOM, self._length * 5 // 4))
+            capacity = grown_capacity(self._length)
+            self._grow(capacity if self.limit is None else max(self._length, min(capacity, self.limit)))
         self._key_buffer[:, :, start : self._length] = key_states
         self._value_buffer[:, :, start : self._length] = value_states
         return self._view()
+
+    @property
+    def capacity(self) -> int:
+        return int(self._key_buffer.shape[2]) if self.is_initialized else 0
 
     def get_seq_length(self) -> int:
         return self._length
@@ -86,3 +98,28 @@ def select_cache_rows(cache: Any, index_B: Tensor) -> None:
     for layer in cache.layers:
         select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
         select(index_B)
+
+
+def limit_capacity(cache: Any, limit: int) -> None:
+    """Full-attention layers keep room for at most ``limit`` tokens, unless there are more."""
+    for layer in cache.layers:
+        if isinstance(layer, _GrowingLayer):
+            layer.limit = limit
+
+
+def capacity_of(cache: Any) -> int:
+    """The tokens per row that the largest layer has room for; 0 without a layer of full attention."""
+    return max((layer.capacity for layer in cache.layers if isinstance(layer, _GrowingLayer)), default=0)
+
+
+@torch.inference_mode()
+def bytes_of_a_token(model: nn.Module, argument: str, dtype: torch.dtype | None) -> int:
+    """Of its keys and values in all layers: measured, as every architecture has its own.
+
+    Layers with a sliding window count in full, although they hold no more than their window.
+    """
+    config: Any = model.config
+    cache = make_cache(config, dtype)
+    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device), **{argument: cache})
+    held = [x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))]
+    return sum(x.numel() * x.element_size() for x in held if x is not None)

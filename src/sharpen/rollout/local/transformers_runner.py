@@ -10,44 +10,85 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.models.policy import Policy
-from sharpen.rollout.local.transformers_cache import make_cache, select_cache_rows
-from sharpen.types import Prompt
+from sharpen.rollout.local.kept import Kept
+from sharpen.rollout.local.transformers_cache import (
+    capacity_of,
+    grown_capacity,
+    limit_capacity,
+    make_cache,
+    select_cache_rows,
+)
 
 
 class TransformersRunner:
-    """All rows start together. Each has its own copy of its prompt's cache; prompts are padded on the left."""
+    """All rows start together. Each has its own copy of its context's cache; contexts are padded on the left.
+
+    It keeps no conversations: the next request of one computes its whole context again.
+    """
 
     continuous_batching = False
+    keeps = False
 
-    def __init__(self, policy: Policy, model: nn.Module, cache_argument: str) -> None:
-        """``cache_argument``: the name of the cache argument of the model's forward."""
+    def __init__(self, policy: Policy, model: nn.Module, cache_argument: str, slots: int) -> None:
+        """``cache_argument``: the name of the cache argument of the model's forward; ``slots``: the most to hold."""
         self._policy, self._model = policy, model
         self._cache_argument = cache_argument
+        self._max_slots = slots
         self.layout_version = 0
         self._cache: Any = None
+        self._length = self._end = self._max_new_tokens = 0
         self._position_B = self._visible_BL = torch.empty(0)
 
-    def prefill(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
+    @property
+    def slots(self) -> int:
+        return 0 if self._cache is None else len(self._position_B) * max(self._length, capacity_of(self._cache))
+
+    def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
+        return sum(copies) * grown_capacity(max(lengths))
+
+    def slots_to_decode(self, rows: int) -> int:
+        length, capacity = self._length + 1, capacity_of(self._cache)
+        if capacity and length > capacity:
+            return rows * min(grown_capacity(length), self._end)
+        return rows * max(length, capacity)
+
+    def slots_alone(self, length: int, max_new_tokens: int) -> int:
+        return length + max_new_tokens
+
+    def raise_limit(self, max_new_tokens: int) -> None:
+        self._max_new_tokens = max_new_tokens
+
+    def prefill(self, contexts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
         policy, device = self._policy, self._policy.device
-        lengths = torch.tensor([len(p.token_ids) for p in prompts])
+        lengths = torch.tensor([len(context) for context in contexts])
         width = int(lengths.max())
-        input_PL = torch.full((len(prompts), width), policy.pad_id)
+        input_PL = torch.full((len(contexts), width), policy.pad_id)
         visible_PL = torch.arange(width) >= (width - lengths)[:, None]
-        for p, prompt in enumerate(prompts):
+        for p, context in enumerate(contexts):
             # On the left, so that all rows write to the same slot.
-            input_PL[p, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
+            input_PL[p, width - len(context) :] = torch.tensor(context)
         position_PL = (visible_PL.cumsum(dim=1) - 1).clamp(min=0)
-        self._cache = make_cache(policy.config, torch.bfloat16 if policy.compute_dtype == "bfloat16" else None)
+        self._cache = make_cache(policy.config, cache_dtype(policy))
+        limit_capacity(self._cache, self._max_slots // sum(copies))
         input_PL, visible_PL, position_PL = (x.to(device) for x in (input_PL, visible_PL, position_PL))
         logits_PV = self._forward(input_PL, position_PL, visible_PL)
         prompt_B = torch.repeat_interleave(torch.tensor(list(copies))).to(device)
         select_cache_rows(self._cache, prompt_B)
+        self._length, self._end = width, width + self._max_new_tokens
         self._visible_BL, self._position_B = visible_PL[prompt_B], lengths.to(device)[prompt_B]
         return logits_PV[prompt_B]
 
-    def reserve(self) -> None:
+    def extend(self, contexts: Sequence[tuple[int, ...]], kept: Sequence[Kept], reused: Sequence[int]) -> Tensor:
+        raise NotImplementedError("it keeps no conversations")
+
+    def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("it keeps no conversations")
+
+    def reserve(self, slots: int) -> None:
         # The cache grows with every token, so every step uses new tensors.
         self.layout_version += 1
+        self._length += 1
+        limit_capacity(self._cache, slots // len(self._position_B))
 
     def decode(self, token_B: Tensor) -> Tensor:
         self._visible_BL = nn.functional.pad(self._visible_BL, (0, 1), value=True)
@@ -72,6 +113,11 @@ class TransformersRunner:
             )
         logits: Tensor = output.logits[:, -1]
         return logits
+
+
+def cache_dtype(policy: Policy) -> torch.dtype | None:
+    """What full-attention layers store; None: the dtype of the keys."""
+    return torch.bfloat16 if policy.compute_dtype == "bfloat16" else None
 
 
 def with_bfloat16_linears(model: nn.Module) -> nn.Module:

@@ -1,0 +1,119 @@
+"""Trajectories from an engine: in blocks of requests, or each conversation as fast as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
+from sharpen.rollout.turns import Conversation, TurnLimits, Turns
+from sharpen.types import Prompt, Trajectory
+
+Flow = Literal["blocks", "free"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """How conversations of several turns go: who answers, for how many turns, and in which order.
+
+    In ``blocks`` the next turns of all conversations are drawn together, and answered in the order of their draw ids.
+    What is computed together then follows from the recipe alone, so that a resumed run draws the same bits. In ``free``
+    flow each conversation goes on as soon as its turn is drawn; a token then depends on how fast the answers come where
+    rounding decides it. ``context`` is the model's, in tokens.
+    """
+
+    turns: Turns
+    max_turns: int
+    context: int
+    flow: Flow = "blocks"
+
+
+def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[FinishedRequest]]:
+    """The finished requests of each group, in the order of the requests. A group's common context is computed once.
+
+    The block follows from its requests alone, rounding included, provided that nothing else is in the engine. If it
+    fails, its requests are cancelled.
+    """
+    draw_ids = [request.draw_id for group in groups for request in group]
+    finished: dict[int, FinishedRequest] = {}
+    try:
+        for group in groups:
+            engine.add(group)
+        while len(finished) < len(draw_ids):
+            for done in engine.next_finished(at_least=len(draw_ids) - len(finished)):
+                finished[done.request.draw_id] = done
+        if strangers := finished.keys() - set(draw_ids):
+            raise RuntimeError(f"a block needs the engine for itself; it also finished draw ids {sorted(strangers)}")
+    except BaseException:
+        engine.cancel(draw_ids)
+        raise
+    return [[finished[request.draw_id] for request in group] for group in groups]
+
+
+def generate(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    draw_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    interaction: Interaction | None = None,
+) -> list[tuple[Trajectory, ...]]:
+    """A trajectory of prompt i for each id in ``draw_ids[i]``: of one turn, or as the interaction goes on.
+
+    Its random numbers depend on (seed, id) alone. ``sampling.max_new_tokens`` is the limit of a whole trajectory.
+    """
+    limits = TurnLimits(sampling.max_new_tokens)
+    if interaction is not None:
+        limits = TurnLimits(sampling.max_new_tokens, interaction.max_turns, interaction.context)
+    groups = [
+        [Conversation(prompt, draw_id, limits) for draw_id in ids]
+        for prompt, ids in zip(prompts, draw_ids, strict=True)
+    ]
+    turns = None if interaction is None else interaction.turns
+    try:
+        if interaction is not None and interaction.flow == "free":
+            _run_freely(engine, groups, sampling, seed, interaction.turns)
+        else:
+            _run_in_blocks(engine, groups, sampling, seed, turns)
+    finally:
+        if interaction is not None:
+            engine.release([draw_id for ids in draw_ids for draw_id in ids])
+    return [tuple(conversation.trajectory() for conversation in group) for group in groups]
+
+
+def _run_in_blocks(
+    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, turns: Turns | None
+) -> None:
+    going_on = list(groups)
+    while going_on:
+        block = run_block(engine, [[c.request(sampling, seed) for c in group] for group in going_on])
+        for group, finished in zip(going_on, block, strict=True):
+            for conversation, turn in zip(group, finished, strict=True):
+                conversation.take(turn)
+                conversation.go_on(turns)
+        if turns is not None:
+            engine.release([c.draw_id for group in going_on for c in group if c.end is not None])
+        open_groups = ([c for c in group if c.end is None] for group in going_on)
+        going_on = [group for group in open_groups if group]
+
+
+def _run_freely(
+    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, turns: Turns
+) -> None:
+    by_draw_id = {c.draw_id: c for group in groups for c in group}
+    try:
+        for group in groups:
+            engine.add([c.request(sampling, seed) for c in group])
+        while finished := engine.next_finished():
+            for turn in finished:
+                conversation = by_draw_id[turn.request.draw_id]
+                conversation.take(turn)
+                conversation.go_on(turns)
+                if conversation.end is None:
+                    engine.add([conversation.request(sampling, seed)])
+                else:
+                    engine.release([conversation.draw_id])
+    except BaseException:
+        engine.cancel(list(by_draw_id))
+        raise

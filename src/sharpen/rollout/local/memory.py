@@ -1,0 +1,29 @@
+"""The memory for keys and values where the recipe gives none: from the model and the kind of device alone.
+
+What is free at the moment plays no part, so a run that is resumed has the budget that it had.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sharpen.models.policy import Policy
+
+GIB = 2**30
+CPU_GIB = 8
+"""On a CPU."""
+_ADAM_BYTES = 12
+"""Of a trained weight's gradient and two moments, in float32."""
+_LEAST_SHARE = 0.05
+
+
+def kv_bytes(policy: Policy, kv_gib: float | None) -> int:
+    """``kv_gib``, or 8 GiB on a CPU. On a GPU: half of what weights, gradients and optimizer leave of its memory."""
+    if kv_gib is not None:
+        return int(kv_gib * GIB)
+    if policy.device.type != "cuda":
+        return CPU_GIB * GIB
+    total = torch.cuda.get_device_properties(policy.device).total_memory
+    weights = list(policy.model.parameters())
+    static = sum(w.numel() * (w.element_size() + _ADAM_BYTES * w.requires_grad) for w in weights)
+    return int(max(0.5 * (total - static), _LEAST_SHARE * total))
