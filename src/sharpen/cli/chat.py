@@ -18,6 +18,7 @@ from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.lookup import find_model
+from sharpen.types import Finish
 
 QUIT, RESET = "/quit", "/reset"
 

@@ -14,7 +14,7 @@ from sharpen.evaluation.estimators import Estimate, estimate, majority_at_k, pas
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import generate
+from sharpen.rollout.generation import Interaction, generate
 from sharpen.types import Group, Prompt
 
 
@@ -58,6 +58,7 @@ def evaluate(
     seed: int,
     threshold: float = 1.0,
     max_reward_failures: float = 0.1,
+    interaction: Interaction | None = None,
 ) -> Evaluation:
     """Measure a policy: ``n`` completions per prompt, right where the reward is at least ``threshold``.
 
@@ -68,7 +69,7 @@ def evaluate(
     Raises RewardError if the reward applies to no prompt.
     """
     draw_ids = [range(i * n, (i + 1) * n) for i in range(len(prompts))]
-    completions = generate(engine, prompts, draw_ids, sampling, stream_seed(seed, "evaluation"))
+    completions = generate(engine, prompts, draw_ids, sampling, stream_seed(seed, "evaluation"), interaction)
     groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
     groups, _ = score_groups(reward, groups, max_failure_rate=max_reward_failures)
     right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]

@@ -27,6 +27,7 @@ from sharpen.rewards.scoring import score_step
 from sharpen.rollout.collector import LocalCollector, Scoring
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.engines import make_engine
+from sharpen.rollout.interaction import make_interaction
 from sharpen.rollout.sampling import Truncation
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
@@ -102,6 +103,7 @@ def built_trainer(
         store=folder.write_kept,
         score=_scoring(inputs.reward, rollout.max_reward_failures),
         sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
+        interaction=make_interaction(rollout, main.context_length),
         seed=seed,
     )
     mixed = method.mixed()

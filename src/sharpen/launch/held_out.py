@@ -17,6 +17,7 @@ from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine, Sampling
+from sharpen.rollout.interaction import make_interaction
 from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
@@ -54,6 +55,7 @@ def of_answers(
         seed=seed,
         threshold=evaluation.threshold,
         max_reward_failures=rollout.max_reward_failures,
+        interaction=make_interaction(rollout, format.context_length),
     )
 
 

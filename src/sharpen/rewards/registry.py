@@ -16,9 +16,9 @@ from sharpen.rewards.code.asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code.lint import CodeLint
 from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
 from sharpen.rewards.combine import WeightedSum
+from sharpen.rewards.execution.named import load_named
 from sharpen.rewards.execution.process import ProcessFunction
 from sharpen.rewards.execution.settings import CallSettings
-from sharpen.rewards.execution.user_code import describe, ends_program, load_source, undisturbed
 from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.math.verifier import Math
@@ -249,25 +249,4 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
 
 
 def _load(name: str) -> Any:
-    source, _, attribute = name.rpartition(":")
-    try:
-        with undisturbed():
-            module = load_source(source)
-    except (ImportError, OSError, SyntaxError, ValueError) as error:
-        raise RewardError(
-            f"reward {name!r}: importing {source!r} failed with {type(error).__name__}: {error}"
-        ) from error
-    except BaseException as error:
-        if not ends_program(error):
-            raise
-        raise RewardError(
-            f"reward {name!r}: importing {source!r} ends the program with {describe(error)}; put what a script "
-            'does under `if __name__ == "__main__":`'
-        ) from error
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            known = [n for n in vars(module) if not n.startswith("_")]
-            raise RewardError(f"reward {name!r}: {source!r} has no {attribute!r}.{did_you_mean(attribute, known)}")
-        found = getattr(found, part)
-    return found
+    return load_named(name, f"reward {name!r}", RewardError)

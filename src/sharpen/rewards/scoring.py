@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rewards.reward import Reward, sample_name
-from sharpen.types import Group
+from sharpen.types import Group, Score
 
 
 def score_groups(
@@ -16,15 +17,29 @@ def score_groups(
 ) -> tuple[list[Group], dict[str, float]]:
     """The scored groups; and the seconds taken, in total as ``reward`` and for each part as ``reward/<name>``.
 
-    Raises `RewardError` if the reward returns something that is not a number, or if too many completions fail.
+    A trajectory that has a score already keeps it: one whose environment failed is not shown to the reward. Raises `RewardError` if the reward returns something that is not a number, or if too many completions fail.
     """
     started = time.perf_counter()
     with undisturbed():
-        scores, parts = reward.score_timed(groups)
-    scored = [group.scored(of_group) for group, of_group in zip(groups, scores, strict=True)]
+        scores, parts = reward.score_timed([group for group in map(_unscored, groups) if group.trajectories])
+    found = iter(scores)
+    scored = [group.scored(_filled(group, next(found) if _unscored(group).trajectories else ())) for group in groups]
     seconds = {"reward": time.perf_counter() - started}
     check_failures(scored, max_failure_rate)
     return scored, seconds | {f"reward/{name}": of_part for name, of_part in parts.items()}
+
+
+def _unscored(group: Group) -> Group:
+    """The group without the trajectories that have a score."""
+    if not group.scores:
+        return group
+    return replace(group, trajectories=tuple(t for t in group.trajectories if t.score is None))
+
+
+def _filled(group: Group, scores: Sequence[Score]) -> tuple[Score, ...]:
+    """The scores of all trajectories, given those of the unscored ones."""
+    found = iter(scores)
+    return tuple(next(found) if t.score is None else t.score for t in group.trajectories)
 
 
 def score_step(

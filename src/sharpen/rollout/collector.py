@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sharpen.data.cursor import Cursor
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import generate
+from sharpen.rollout.generation import Interaction, generate
 from sharpen.rollout.sources import Collected
 from sharpen.types import Group, Prompt
 
@@ -29,6 +30,7 @@ class LocalCollector:
         store: Callable[[Sequence[Group]], Sequence[Group]] | None = None,
         score: Scoring | None = None,
         sampling: Sampling | None = None,
+        interaction: Interaction | None = None,
     ) -> None:
         self._prompts = prompts
         self._groups = groups
@@ -37,6 +39,7 @@ class LocalCollector:
         self._engine = engine
         self._score = score
         self._sampling = sampling
+        self._interaction = interaction
         self._seed = seed
         self._next_draw = 0
 
@@ -69,11 +72,13 @@ class LocalCollector:
         started = time.perf_counter()
         first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
         draw_ids = [range(first + i * group_size, first + (i + 1) * group_size) for i in range(len(prompts))]
-        completions = generate(self._engine, prompts, draw_ids, self._sampling, self._seed)
+        before = asdict(self._engine.counters)
+        drawn = generate(self._engine, prompts, draw_ids, self._sampling, self._seed, self._interaction)
+        work = {name: count - before[name] for name, count in asdict(self._engine.counters).items()}
         rollout_s = time.perf_counter() - started
-        groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
+        groups = [Group(p, trajectories) for p, trajectories in zip(prompts, drawn, strict=True)]
         scored, seconds = self._score(groups)
-        return Collected(scored, seconds={"rollout": rollout_s, **seconds})
+        return Collected(scored, seconds={"rollout": rollout_s, **seconds}, work=work)
 
     def state(self) -> dict[str, Any]:
         return {"cursor": self._cursor.state(), "next_draw": self._next_draw}

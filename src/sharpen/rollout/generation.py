@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
+from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Conversation, TurnLimits, Turns
 from sharpen.types import Prompt, Trajectory
-
-Flow = Literal["blocks", "free"]
 
 
 @dataclass(frozen=True, slots=True)

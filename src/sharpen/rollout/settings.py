@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from sharpen.settings import Settings
 
+Flow = Literal["blocks", "free"]
+
 
 class EngineSettings(Settings):
-    name: Literal["local"] = "local"
+    name: str = Field("local", description="local, or an engine of your own as module:name or path/to/file.py:name")
     max_sequences: int = Field(512, ge=1, description="requests that are decoded at once")
     kv_gib: float | None = Field(None, gt=0)
     """Memory for keys and values, in GiB; null: derived from the model and the kind of device."""
@@ -21,6 +23,13 @@ class RolloutSettings(Settings):
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
     stop: tuple[str, ...] = ()
+    turns: str | None = None
+    """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or
+    path/to/file.py:name. null: trajectories have one turn."""
+    max_turns: int = Field(8, ge=1, description="of the policy in a trajectory, with turns")
+    flow: Flow = "blocks"
+    """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: each
+    conversation goes on at once."""
     lag: int = Field(0, ge=0, description="versions by which the policy that draws a batch is behind; 0: on-policy")
     """With a lag of k the batch of a step is drawn k steps before it is trained on."""
     max_reward_failures: float = Field(0.1, ge=0, le=1)
@@ -29,6 +38,14 @@ class RolloutSettings(Settings):
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+
+    @model_validator(mode="after")
+    def _turns_have_effect(self) -> RolloutSettings:
+        unused = [name for name in ("max_turns", "flow") if name in self.model_fields_set and self.turns is None]
+        changed = [name for name in unused if getattr(self, name) != type(self).model_fields[name].default]
+        if changed:
+            raise ValueError(f"{changed[0]} has no effect without turns")
+        return self
 
     @model_validator(mode="after")
     def _untruncated(self) -> RolloutSettings:

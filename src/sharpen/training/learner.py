@@ -84,6 +84,7 @@ class Learner:
         """
         batch = self.annotate(groups, step)
         on_policy = self.on_policy(batch)
+        staleness = {} if on_policy else self._staleness(batch)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
         for number, minibatch in enumerate(self._minibatches(batch)):
@@ -100,7 +101,8 @@ class Learner:
         self._at_version(step)
         computed = any(u.tokens for done in updates.values() for u in done)
         last_rate = self._learning_rate(step, len(updates[self.main]) - 1)
-        return StepReport(batch, updates, last_rate, stats.metrics(self.annotator.ranks.join) if computed else {})
+        metrics = stats.metrics(self.annotator.ranks.join) if computed else {}
+        return StepReport(batch, updates, last_rate, metrics | staleness)
 
     def annotate(self, groups: Sequence[Group], step: int) -> Batch:
         """The batch of a rollout with everything that its optimizer steps need.
@@ -239,6 +241,10 @@ class Learner:
 
     def _stale_ET(self, batch: Batch) -> Tensor:
         return (batch.versions_ET != NOT_DRAWN) & (batch.versions_ET != self.version)
+
+    def _staleness(self, batch: Batch) -> Metrics:
+        behind_N = (self.version - batch.versions_ET)[batch.versions_ET != NOT_DRAWN].double()
+        return {"staleness/mean": behind_N.mean().item(), "staleness/max": behind_N.max().item()}
 
     def _refuse_stale(self, batch: Batch) -> None:
         if self.method.corrects_stale or self.on_policy(batch):

@@ -13,7 +13,7 @@ from sharpen.functional.advantages import zero_spread
 from sharpen.functional.rounding import rounding_of_sum
 from sharpen.methods import Role
 from sharpen.rollout.sources import Collected
-from sharpen.types import Group
+from sharpen.types import End, Group
 
 Metrics = dict[str, float]
 
@@ -43,13 +43,19 @@ def update_metrics(updates: Mapping[Role, Sequence[Updated]], main: Role) -> Met
     return metrics
 
 
+OF_WORK = ("preemptions", "evictions", "reused_tokens")
+"""What an engine did beside plain decoding, as metrics."""
+
+
 def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
     """`rollout_metrics` over all groups of a step, including those that were set aside; ``batch`` holds the others."""
+    work = {f"rollout/{name}": float(drawn.work[name]) for name in OF_WORK if drawn.work.get(name)}
     if not drawn.set_aside:
-        return rollout_metrics(drawn.groups, batch)
+        return rollout_metrics(drawn.groups, batch) | work
     groups = [*drawn.groups, *drawn.set_aside]
     return {
         **rollout_metrics(groups, collate(groups)),
+        **work,
         "groups/set_aside": len(drawn.set_aside) / len(groups),
         "groups/trained": len(drawn.groups),
     }
@@ -64,6 +70,13 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
         "length/max": lengths.max().item(),
         "truncated": sum(c.truncated for c in completions) / len(completions),
     }
+    turns = [sum(message["role"] == "assistant" for message in c.messages) for c in completions]
+    if max(turns) > 1:
+        result["turns/mean"] = sum(turns) / len(turns)
+        result["turns/out_of_turns"] = sum(c.end is End.OUT_OF_TURNS for c in completions) / len(completions)
+        result["samples/mean"] = sum(len(c.samples) for c in completions) / len(completions)
+    if failed := sum(c.end is End.ENVIRONMENT_FAILED for c in completions):
+        result["environment/failed"] = failed / len(completions)
     scores = [s for group in groups for s in group.scores]
     if not scores:
         return result
