@@ -46,11 +46,12 @@ def all_outputs(
 
     ``share`` (k, n): only what the k-th of n ranks computes, from 0 on, and 0 elsewhere.
     """
-    total_ET = torch.zeros(batch.tokens_ET.shape)
+    # One transfer at the end, so that the device never waits between micro-batches.
+    total_ET = torch.zeros(batch.tokens_ET.shape, device=model.device)
     plan = microbatches(model, batch, limits)
     for rows in plan.dealt(*share):
         # A rank that has nothing to do computes along with the others.
         output_ET = model.outputs(batch, rows or plan.smallest, temperature, frozenset({need}), reference)[need]
         if rows:
-            total_ET += output_ET.cpu()
-    return total_ET
+            total_ET += output_ET
+    return total_ET.cpu()

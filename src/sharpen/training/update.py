@@ -97,7 +97,9 @@ def forward_microbatches(
     batch = with_gradient(objective, batch)
     batch = _with_whole(model, objective, batch, temperature, limits)
     plan = microbatches(model, batch, limits, objective.atom)
-    for number, dealt in enumerate(plan.dealt(*share)):
+    mine, count = share
+    shares = [plan.dealt(rank, count) for rank in range(count)]
+    for number, dealt in enumerate(shares[mine]):
         rows = dealt or plan.smallest
         index_E, part = _part(batch, rows)
         # Copy everything to the device before the forward pass is queued; a later copy would wait for it.
@@ -107,7 +109,7 @@ def forward_microbatches(
         if "old_logprobs" in objective.streams and "old_logprobs" not in part:
             # With one update of a batch that the policy itself drew, the policy is still the one that drew it.
             part = part.with_streams(old_logprobs=outputs["logprobs"].detach())
-        tokens = sum(plan.dealt(rank, share[1]).tokens[number] for rank in range(share[1]))
+        tokens = sum(of_rank.tokens[number] for of_rank in shares)
         yield Microbatch(part, outputs, objective.terms(outputs, part), tokens, idle=not dealt)
 
 
