@@ -9,23 +9,24 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from sharpen.batch import Batch
 from sharpen.data.collate import collate
-from sharpen.errors import NonFiniteError, StaleError
+from sharpen.errors import NonFiniteError
 from sharpen.functional.losses.kl import k3
 from sharpen.methods import Method, Objective, Role
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Snapshot
 from sharpen.training.annotate import Annotator, finite
+from sharpen.training.coefficients import Coefficients
 from sharpen.training.metrics import Metrics, Updated
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.settings import OptimizerSettings
 from sharpen.training.token_stats import TokenStats
 from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
-from sharpen.types import NOT_DRAWN, Group
+from sharpen.training.versions import on_policy, refuse_stale, staleness
+from sharpen.types import Group
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class StepReport:
 
 
 class Learner:
-    """The trained models with their optimizers, and the current values of the method's adaptive coefficients.
+    """The trained models with their optimizers and the method's adaptive coefficients.
 
     ``version`` counts the training steps done. With several ranks there is a learner on each, and all make the same
     calls: each computes its share of every batch.
@@ -74,8 +75,7 @@ class Learner:
         self.main = self.objectives[0].model
         self.optimizers = {role: make_optimizer(model.parameters(), optimizer) for role, model in models.items()}
         self.updates: dict[Role, int] = dict.fromkeys(models, 0)
-        self.coefficients = method.coefficients()
-        self.coefficient_values = {name: c.initial for name, c in self.coefficients.items()}
+        self.coefficients = Coefficients(method.coefficients())
 
     def learn(self, groups: Sequence[Group], step: int, mixed: Sequence[Group] = ()) -> StepReport:
         """Update every model on the groups of ``step``, counted from 1, then move the reference.
@@ -83,12 +83,11 @@ class Learner:
         ``mixed`` are the groups of the method's second source.
         """
         batch = self.annotate(groups, step)
-        on_policy = self.on_policy(batch)
-        staleness = {} if on_policy else self._staleness(batch)
+        fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
         for number, minibatch in enumerate(self._minibatches(batch)):
-            observe = partial(stats.add, first_update=number == 0, on_policy=on_policy)
+            observe = partial(stats.add, first_update=number == 0, on_policy=fresh)
             for objective in self.objectives:
                 rate = self._learning_rate(step, number) * objective.learning_rate_ratio
                 parts = [self.forward_backward(objective, minibatch, observe)]
@@ -102,7 +101,7 @@ class Learner:
         computed = any(u.tokens for done in updates.values() for u in done)
         last_rate = self._learning_rate(step, len(updates[self.main]) - 1)
         metrics = stats.metrics(self.annotator.ranks.join) if computed else {}
-        return StepReport(batch, updates, last_rate, metrics | staleness)
+        return StepReport(batch, updates, last_rate, metrics | behind)
 
     def annotate(self, groups: Sequence[Group], step: int) -> Batch:
         """The batch of a rollout with everything that its optimizer steps need.
@@ -112,9 +111,8 @@ class Learner:
         """
         method = self.method
         batch = collate(groups, completion_limit=self.completion_limit)
-        coefficients = {name: c.at(step, self.coefficient_values[name]) for name, c in self.coefficients.items()}
-        batch = replace(batch, coefficients=coefficients)
-        self._refuse_stale(batch)
+        batch = replace(batch, coefficients=self.coefficients.at(step))
+        refuse_stale(batch, self.version, method)
         if method.old_from == "rollout" and "rollout_logprobs" in batch:
             batch = batch.with_streams(old_logprobs=batch["rollout_logprobs"])
         batch = self.annotator.annotate(batch, method.streams, groups)
@@ -124,7 +122,7 @@ class Learner:
             batch = batch.with_streams(targets=targets_ET.float())
         batch = replace(batch, mask_ET=method.loss_mask(batch))
         wanted = frozenset[str]().union(*(o.streams for o in self.objectives))
-        if method.passes_and_minibatches == (1, 1) and self.on_policy(batch):
+        if method.passes_and_minibatches == (1, 1) and on_policy(batch, self.version):
             # During the only update of a batch that the present policy drew, the policy is still the one that drew it.
             wanted -= {"old_logprobs"}
         finite(batch["advantages"], "advantages, computed from the rewards,")
@@ -191,30 +189,23 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside weights and optimizers."""
-        return {"updates": dict(self.updates), "coefficients": dict(self.coefficient_values)}
+        return {"updates": dict(self.updates), "coefficients": dict(self.coefficients.values)}
 
     def load(self, state: Mapping[str, Any], step: int) -> None:
         """Go on after ``step``; the models and optimizers have their weights and state already."""
         self._at_version(step)
         self.updates = dict(state["updates"])
-        self.coefficient_values = dict(state["coefficients"])
+        self.coefficients.values = dict(state["coefficients"])
 
     def policy_shift(self, batch: Batch) -> Metrics:
         """``kl_old``, KL(π_old ‖ π) after the updates on ``batch``, if a coefficient is adapted to it."""
-        if all(coefficient.measured_by != "kl_old" for coefficient in self.coefficients.values()):
+        if not self.coefficients.measured_by("kl_old"):
             return {}
         before_ET = batch["old_logprobs"]
         batch = replace(batch, streams=batch.streams.without("old_logprobs"))
         after_ET = self.annotator.annotate(batch, frozenset({"old_logprobs"}), [])["old_logprobs"]
         kl_N = k3(before_ET, after_ET)[batch.mask_ET]
         return {"kl_old": kl_N.double().mean().item()} if len(kl_N) else {}
-
-    def adapt_coefficients(self, metrics: Metrics, samples: int) -> None:
-        """Adapt the coefficients to the metrics of a step with ``samples`` trajectories."""
-        for name, coefficient in self.coefficients.items():
-            if coefficient.measured_by in metrics:
-                measured = metrics[coefficient.measured_by]
-                self.coefficient_values[name] = coefficient.adapted(self.coefficient_values[name], measured, samples)
 
     def _at_version(self, version: int) -> None:
         self.version = version
@@ -234,27 +225,6 @@ class Learner:
 
     def _by_folder(self, by_role: Mapping[Role, T]) -> dict[str, T]:
         return {"" if role == self.main else str(role): value for role, value in by_role.items()}
-
-    def on_policy(self, batch: Batch) -> bool:
-        """Whether the present version of the policy drew every token that was drawn."""
-        return not self._stale_ET(batch).any()
-
-    def _stale_ET(self, batch: Batch) -> Tensor:
-        return (batch.versions_ET != NOT_DRAWN) & (batch.versions_ET != self.version)
-
-    def _staleness(self, batch: Batch) -> Metrics:
-        behind_N = (self.version - batch.versions_ET)[batch.versions_ET != NOT_DRAWN].double()
-        return {"staleness/mean": behind_N.mean().item(), "staleness/max": behind_N.max().item()}
-
-    def _refuse_stale(self, batch: Batch) -> None:
-        if self.method.corrects_stale or self.on_policy(batch):
-            return
-        oldest = int(batch.versions_ET[self._stale_ET(batch)].min())
-        raise StaleError(
-            f"version {oldest} of the policy drew tokens that version {self.version} would be trained on as if it had "
-            f"drawn them, and method {self.method.name} does not correct for that: set method.tis_cap (2, say), or "
-            "method.old: rollout"
-        )
 
     def _minibatches(self, batch: Batch) -> list[Batch]:
         """The batch of each optimizer step with its weights: split by groups, in the same order in every pass."""

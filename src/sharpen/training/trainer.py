@@ -172,7 +172,7 @@ class Trainer:
         if rollout_s := drawn.seconds.get("rollout"):
             groups = [*drawn.groups, *drawn.set_aside]
             metrics["tokens_per_s/rollout"] = sum(c.drawn for g in groups for c in g.trajectories) / rollout_s
-        self.learner.adapt_coefficients(metrics, len(learned.batch))
+        self.learner.coefficients.adapt(metrics, len(learned.batch))
         for warning in self.method.warnings(metrics):
             self._warn(warning)
         if len(drawn.groups) < self.training.prompts_per_step:
