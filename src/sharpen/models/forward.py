@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from sharpen.models.model import Model
-from sharpen.models.packing.microbatches import plan_microbatches
-from sharpen.models.packing.pack import PackedRow
+from sharpen.models.packing.microbatches import Plan, Planner
 from sharpen.types import Batch, Need
 
 
@@ -24,12 +22,14 @@ class MicrobatchLimits:
 
 
 def microbatches(
-    model: Model, batch: Batch, limits: MicrobatchLimits, atom: Literal["sequence", "group"] = "sequence"
-) -> Iterator[list[PackedRow]]:
-    """The rows of each micro-batch; none if the batch has no trained token."""
-    if not batch.mask_ET.any():
-        return
-    yield from plan_microbatches(
+    model: Model,
+    batch: Batch,
+    limits: MicrobatchLimits,
+    atom: Literal["sequence", "group"] = "sequence",
+    planner: Planner | None = None,
+) -> Plan:
+    """The rows of each micro-batch; none if the batch has no trained token. ``planner``: knows the plans made before."""
+    return (planner or Planner()).plan(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
         shared=limits.shared_prompt and model.plain,
@@ -41,11 +41,17 @@ def microbatches(
 
 @torch.no_grad()
 def all_outputs(
-    model: Model, batch: Batch, need: Need, temperature: float, limits: MicrobatchLimits, reference: Model | None = None
+    model: Model,
+    batch: Batch,
+    need: Need,
+    temperature: float,
+    limits: MicrobatchLimits,
+    reference: Model | None = None,
+    planner: Planner | None = None,
 ) -> Tensor:
     """One of a model's outputs at every trained token of the batch, without gradient, [E, T], on the CPU."""
     total_ET = torch.zeros(batch.tokens_ET.shape)
-    for rows in microbatches(model, batch, limits):
+    for rows in microbatches(model, batch, limits, planner=planner):
         outputs = model.outputs(batch, rows, temperature, frozenset({need}), reference)
         part_ET = {
             "logprobs": outputs.logprobs_ET,

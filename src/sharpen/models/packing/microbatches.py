@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
+from sharpen.models.packing.balance import balanced, shares
 from sharpen.models.packing.pack import PackedRow
 from sharpen.types import Batch
 
@@ -31,6 +33,95 @@ class Cost:
         pairs = prompt * (prompt + 1) // 2 + sum(c * prompt + c * (c + 1) // 2 for c in completions)
         return tokens * self.per_token + pairs * self.per_pair
 
+    def of_padded(self, rows: int, width: int) -> float:
+        """FLOPs of rows that are padded to ``width`` tokens, whose attention computes every pair."""
+        return rows * (width * self.per_token + width**2 * self.per_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Micro-batches, each with its number of tokens, padding not counted, and its estimated FLOPs, padding included."""
+
+    microbatches: tuple[tuple[PackedRow, ...], ...]
+    tokens: tuple[int, ...]
+    work: tuple[float, ...]
+
+    def __iter__(self) -> Iterator[tuple[PackedRow, ...]]:
+        return iter(self.microbatches)
+
+    def __len__(self) -> int:
+        return len(self.microbatches)
+
+    def dealt(self, rank: int, ranks: int) -> Plan:
+        """The share of one of several ranks: every micro-batch is dealt once, so that all ranks have similar work.
+
+        All ranks get equally many, for they may have to compute in step: ⌈micro-batches / ranks⌉. The largest comes
+        first, so that ranks in step compute similar ones; empty ones, of no rows, come last. A single rank gets the plan
+        as it is.
+        """
+        if not 0 <= rank < ranks:
+            raise ValueError(f"there is no rank {rank} of {ranks}")
+        if ranks == 1:
+            return self
+        share = sorted(shares(self.work, ranks)[rank], key=lambda i: -self.work[i])
+        missing = -(-len(self) // ranks) - len(share)
+        return Plan(
+            tuple(self.microbatches[i] for i in share) + ((),) * missing,
+            tuple(self.tokens[i] for i in share) + (0,) * missing,
+            tuple(self.work[i] for i in share) + (0.0,) * missing,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """All that a plan depends on: by sequence its group and its tokens up to the last trained one, prompts by group."""
+
+    lengths: tuple[int, ...]
+    groups: tuple[int, ...]
+    prompts: tuple[int, ...]
+    tokens_per_microbatch: int
+    shared: bool
+    cost: Cost
+    padded: bool
+    atom: Literal["sequence", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans micro-batches, and keeps every plan: a repeated pass over sequences of the same lengths has the same plan.
+
+    Make one per training step, for all of its passes.
+    """
+
+    _plans: dict[_Task, Plan] = field(default_factory=dict)
+
+    def plan(
+        self,
+        batch: Batch,
+        *,
+        tokens_per_microbatch: int,
+        shared: bool,
+        cost: Cost,
+        padded: bool,
+        atom: Literal["sequence", "group"] = "sequence",
+    ) -> Plan:
+        """See `plan_microbatches`."""
+        assert not (shared and padded), "a padded row holds one completion"
+        task = _Task(
+            lengths=tuple(_trained_lengths(batch).tolist()),
+            groups=tuple(batch.group_E.tolist()),
+            prompts=tuple(map(len, batch.prompts)),
+            tokens_per_microbatch=tokens_per_microbatch,
+            shared=shared,
+            cost=cost,
+            padded=padded,
+            atom=atom,
+        )
+        plan = self._plans.get(task)
+        if plan is None:
+            plan = self._plans[task] = _plan(task)
+        return plan
+
 
 def plan_microbatches(
     batch: Batch,
@@ -40,7 +131,7 @@ def plan_microbatches(
     cost: Cost,
     padded: bool,
     atom: Literal["sequence", "group"] = "sequence",
-) -> list[list[PackedRow]]:
+) -> Plan:
     """Divide the sequences of a batch into as few micro-batches of rows as ``tokens_per_microbatch`` allows.
 
     With ``shared``, a row is a group's prompt with as many of its completions as fit; otherwise it is a prompt with one
@@ -50,87 +141,88 @@ def plan_microbatches(
     micro-batch, and are grouped by length. Rows without padding are grouped so that all micro-batches have similar
     FLOPs. Sequences without a trained token are left out.
     """
-    assert not (shared and padded), "a padded row holds one completion"
-    lengths = _trained_lengths(batch)
+    return Planner().plan(
+        batch, tokens_per_microbatch=tokens_per_microbatch, shared=shared, cost=cost, padded=padded, atom=atom
+    )
+
+
+def _plan(task: _Task) -> Plan:
+    units = _units(task)
+    if task.padded:
+        units.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
+        microbatches = _pack_padded(units, task.tokens_per_microbatch, task.cost)
+        work = [task.cost.of_padded(len(rows), max(row.tokens for row in rows)) for rows in microbatches]
+    else:
+        unit_work = [sum(_row_cost(task, row) for row in rows) for rows in units]
+        tokens = [sum(row.tokens for row in rows) for rows in units]
+        parts = balanced(unit_work, tokens, task.tokens_per_microbatch)
+        microbatches = [[row for i in part for row in units[i]] for part in parts]
+        work = [sum(unit_work[i] for i in part) for part in parts]
+    return Plan(
+        tuple(map(tuple, microbatches)), tuple(sum(row.tokens for row in rows) for rows in microbatches), tuple(work)
+    )
+
+
+def _units(task: _Task) -> list[list[PackedRow]]:
+    """The rows, in units that are not split between micro-batches."""
     members: dict[int, list[int]] = {}
-    for b, group in enumerate(batch.group_E.tolist()):
-        if lengths[b]:
+    for b, (group, length) in enumerate(zip(task.groups, task.lengths, strict=True)):
+        if length:
             members.setdefault(group, []).append(b)
     units: list[list[PackedRow]] = []
     for group, sequences in sorted(members.items()):
-        prompt = len(batch.prompts[group])
-        if not shared:
+        prompt = task.prompts[group]
+        if not task.shared:
             parts = [[b] for b in sequences]
-        elif atom == "group":
+        elif task.atom == "group":
             parts = [sequences]
         else:
-            work = [cost.of(prompt, [lengths[b]]) - cost.of(prompt, []) for b in sequences]
-            tokens = [lengths[b] for b in sequences]
-            parts = [[sequences[i] for i in part] for part in balanced(work, tokens, tokens_per_microbatch - prompt)]
-        rows = [PackedRow(group, tuple(part), prompt + sum(lengths[b] for b in part)) for part in parts]
-        units.extend([rows] if atom == "group" else ([row] for row in rows))
-    if padded:
-        units.sort(key=lambda rows: max((row.tokens, row.sequences) for row in rows))
-        return _pack_padded(units, tokens_per_microbatch, cost)
-    work = [
-        sum(cost.of(len(batch.prompts[row.group]), [lengths[b] for b in row.sequences]) for row in rows)
-        for rows in units
-    ]
-    tokens = [sum(row.tokens for row in rows) for rows in units]
-    return [[row for i in part for row in units[i]] for part in balanced(work, tokens, tokens_per_microbatch)]
+            tokens = [task.lengths[b] for b in sequences]
+            alone = task.cost.of(prompt, [])
+            work = [task.cost.of(prompt, [length]) - alone for length in tokens]
+            found = balanced(work, tokens, task.tokens_per_microbatch - prompt)
+            parts = [[sequences[i] for i in part] for part in found]
+        rows = [PackedRow(group, tuple(part), prompt + sum(task.lengths[b] for b in part)) for part in parts]
+        units.extend([rows] if task.atom == "group" else ([row] for row in rows))
+    return units
 
 
-def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Divide items into parts of similar work, each of at most ``most_tokens`` tokens or one item: indices, ascending.
-
-    Greedy, largest first: each item goes to the part with the least work among those with room. The number of parts is
-    the smallest for which this succeeds.
-    """
-    order = sorted(range(len(work)), key=lambda i: (-work[i], i))
-    least = -(-sum(min(t, max(1, most_tokens)) for t in tokens) // max(1, most_tokens))
-    for count in range(max(1, least), len(order) + 1):
-        parts: list[list[int]] = [[] for _ in range(count)]
-        sums, room = [0.0] * count, [most_tokens] * count
-        for i in order:
-            open_parts = [p for p in range(count) if tokens[i] <= room[p] or not parts[p]]
-            if not open_parts:
-                break
-            best = min(open_parts, key=lambda p: (sums[p], p))
-            parts[best].append(i)
-            sums[best] += work[i]
-            room[best] -= tokens[i]
-        else:
-            return [sorted(part) for part in parts]
-    return []
+def _row_cost(task: _Task, row: PackedRow) -> float:
+    return task.cost.of(task.prompts[row.group], [task.lengths[b] for b in row.sequences])
 
 
 def _pack_padded(units: Sequence[Sequence[PackedRow]], tokens_per_microbatch: int, cost: Cost) -> list[list[PackedRow]]:
     """Group adjacent units, sorted by length, to minimise the cost of padding and of micro-batches: exact, by dynamic
-    programming."""
+    programming.
+
+    Compares, for each unit, all micro-batches that end with it and keep to the limit.
+    """
     widths = [max(row.tokens for row in rows) for rows in units]
-    # cheapest[j]: FLOPs of the best division of the first j units, and the start of its last part.
-    cheapest: list[tuple[float, int]] = [(0.0, 0)]
+    # Before unit j: the number of rows, and the FLOPs of the best division, whose last part begins with starts[j].
+    rows_J = np.concatenate([[0], np.cumsum([len(rows) for rows in units], dtype=np.int64)])
+    cheapest_J = np.zeros(len(units) + 1)
+    starts = [0] * (len(units) + 1)
     overhead = MICROBATCH_OPERATIONS + MICROBATCH_TOKENS * cost.per_token
     for end, width in enumerate(widths, start=1):
-        best, count = (float("inf"), 0), 0
-        for start in range(end - 1, -1, -1):
-            count += len(units[start])
-            if width * count > tokens_per_microbatch and start < end - 1:
-                break
-            part = overhead + count * (width * cost.per_token + width**2 * cost.per_pair)
-            best = min(best, (cheapest[start][0] + part, start))
-        cheapest.append(best)
+        most = tokens_per_microbatch // width
+        first = min(int(np.searchsorted(rows_J[:end], rows_J[end] - most)), end - 1)
+        counts = rows_J[end] - rows_J[first:end]
+        total = cheapest_J[first:end] + (overhead + counts * cost.of_padded(1, width))
+        best = int(total.argmin())
+        cheapest_J[end], starts[end] = total[best], first + best
     microbatches: list[list[PackedRow]] = []
     end = len(units)
     while end:
-        start = cheapest[end][1]
-        microbatches.insert(0, [row for rows in units[start:end] for row in rows])
+        start = starts[end]
+        microbatches.append([row for rows in units[start:end] for row in rows])
         end = start
-    return microbatches
+    return microbatches[::-1]
 
 
-def _trained_lengths(batch: Batch) -> list[int]:
-    """Tokens of each sequence up to its last trained one; later ones do not affect the loss."""
-    position_T = torch.arange(1, batch.mask_ET.shape[1] + 1)
-    lengths: list[int] = (batch.mask_ET.cpu() * position_T).amax(dim=1).tolist()
-    return lengths
+def _trained_lengths(batch: Batch) -> NDArray[np.int64]:
+    """Tokens of each sequence up to its last trained one; later ones do not affect the loss. [E]"""
+    mask_ET = batch.mask_ET.cpu().numpy()
+    if not mask_ET.any():
+        return np.zeros(len(mask_ET), dtype=np.int64)
+    lengths_E = mask_ET.shape[1] - mask_ET[:, ::-1].argmax(axis=1)
+    return np.where(mask_ET.any(axis=1), lengths_E, 0)
