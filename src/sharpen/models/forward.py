@@ -28,7 +28,7 @@ def microbatches(
     atom: Literal["sequence", "group"] = "sequence",
     planner: Planner | None = None,
 ) -> Plan:
-    """The rows of each micro-batch; none if the batch has no trained token. ``planner``: knows the plans made before."""
+    """The rows of each micro-batch; none if the batch has no trained token. A ``planner`` reuses its earlier plans."""
     return (planner or Planner()).plan(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,

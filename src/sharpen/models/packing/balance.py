@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 SHORTEST_ROUND = 16
 """Items from which placing them at once, with numpy, is faster than one by one."""
+MOST_PASSED_OVER = 4
+"""Parts passed over for want of room, per item, from which it is faster to look at all parts with numpy."""
 THRESHOLDS = 16
 """Token counts that the lower bound on the number of parts is computed for."""
 
@@ -27,12 +29,14 @@ def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> 
     above 0.
 
     The greedy rule may fail for one number of parts although it succeeds for a smaller one, so every number is tried,
-    from a lower bound up. Trying one takes O(n log n) where items with more work have at least as many tokens.
-    Elsewhere an item may have to pass over all parts without room for it: O(n² log n). Where many items fit into a
-    part, few numbers are tried; where only some do, the number tried grows with n, for every lower bound leaves a gap.
+    from a lower bound up. Trying one takes O(n log n) where items with more work have at least as many tokens, as
+    sequences with one prompt have. Elsewhere many parts may lack the room for an item; trying a number of parts c then
+    takes O(n c), with numpy. Mostly few numbers are tried, but where the lower bound leaves a gap, as for two to ten
+    items to a part, it grows with n.
     """
+    _check(work)
     if len(work) <= 1 or sum(tokens) <= most_tokens:
-        return [list(range(len(work)))] if len(work) else []
+        return [list(range(len(work)))] if work else []
     items = _Items.of(work, tokens, most_tokens)
     count = items.fewest_by_tokens()
     owner_I = items.owners(count)
@@ -43,13 +47,22 @@ def balanced(work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> 
     return items.parts(owner_I, count)
 
 
-def shares(work: ArrayLike, count: int) -> list[list[int]]:
-    """Divide n items into ``count`` shares of similar work, of at most ⌈n / count⌉ items each, ascending."""
-    items = _Items.of(work, np.ones(len(np.asarray(work)), dtype=np.int64), 0)
-    most = -(-len(items.order) // count)
-    owner_I = _Items(items.order, items.work, items.tokens, most).owners(count)
+def shares(work: Sequence[float], count: int) -> list[list[int]]:
+    """Divide n items into ``count`` shares of similar work, of at most ⌈n / count⌉ items each, ascending.
+
+    Raises ValueError for work that is not above 0.
+    """
+    _check(work)
+    items = _Items.of(work, [1] * len(work), -(-len(work) // count))
+    owner_I = items.owners(count)
     assert owner_I is not None, "as long as items are left, some share has room"
     return items.parts(owner_I, count)
+
+
+def _check(work: Sequence[float]) -> None:
+    for item, w in enumerate(work):
+        if not w > 0:
+            raise ValueError(f"the work of item {item} is {w:g}, which is not above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +75,10 @@ class _Items:
     most_tokens: int
 
     @classmethod
-    def of(cls, work: ArrayLike, tokens: ArrayLike, most_tokens: int) -> _Items:
-        work_I = np.asarray(work, dtype=np.float64)
-        if not (work_I > 0).all():
-            item = int((work_I > 0).argmin())
-            raise ValueError(f"the work of item {item} is {work_I[item]:g}, which is not above 0")
+    def of(cls, work: Sequence[float], tokens: Sequence[int], most_tokens: int) -> _Items:
+        work_I = np.array(work, dtype=np.float64)
         order = np.argsort(-work_I, kind="stable")
-        return cls(order, work_I[order], np.asarray(tokens, dtype=np.int64)[order], most_tokens)
+        return cls(order, work_I[order], np.array(tokens, dtype=np.int64)[order], most_tokens)
 
     def fewest_by_tokens(self) -> int:
         """A lower bound on the number of parts: all tokens must fit."""
@@ -120,7 +130,7 @@ class _Items:
     def _place_rounds(
         self, place: int, owner_I: NDArray[np.int64], sums: NDArray[np.float64], room: NDArray[np.int64]
     ) -> int:
-        """Place items from ``place`` on in rounds, in each of which every part gets one at most; returns where it ended.
+        """Place items from ``place`` on in rounds, in each of which every part gets at most one; returns the end.
 
         The j-th item of a round goes to the part with the j-th least work, as long as it has room and no part that has
         got one in this round has less work.
@@ -153,13 +163,16 @@ class _Items:
         heapq.heapify(open_parts)
         # Parts without room for an item, the one with most room first, wait for an item with fewer tokens.
         waiting: list[tuple[int, int]] = []
-        owners: list[int] = []
-        for t, w, least in zip(tokens, work, least_of_rest, strict=True):
+        passed_over = 0
+        for place, t, w, least in zip(range(start, len(owner_I)), tokens, work, least_of_rest, strict=True):
+            if passed_over > MOST_PASSED_OVER * len(tokens):
+                return self._scan(place, owner_I, np.array(sums), np.array(room))
             while waiting and -waiting[0][0] >= t:
                 p = heapq.heappop(waiting)[1]
                 heapq.heappush(open_parts, (sums[p], p))
             while open_parts and room[open_parts[0][1]] < t:
                 p = heapq.heappop(open_parts)[1]
+                passed_over += 1
                 if room[p] >= least:
                     heapq.heappush(waiting, (-room[p], p))
                 else:
@@ -169,7 +182,18 @@ class _Items:
             p = open_parts[0][1]
             sums[p] += w
             room[p] -= t
-            owners.append(p)
+            owner_I[place] = p
             heapq.heapreplace(open_parts, (sums[p], p))
-        owner_I[start:] = owners
+        return True
+
+    def _scan(self, start: int, owner_I: NDArray[np.int64], sums: NDArray[np.float64], room: NDArray[np.int64]) -> bool:
+        """The same as `_place_rest`, by looking at all parts for each item."""
+        for place in range(start, len(owner_I)):
+            fits = room >= self.tokens[place]
+            p = int(np.where(fits, sums, np.inf).argmin())
+            if not fits[p]:
+                return False
+            sums[p] += self.work[place]
+            room[p] -= self.tokens[place]
+            owner_I[place] = p
         return True

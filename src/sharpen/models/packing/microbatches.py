@@ -56,8 +56,8 @@ class Plan:
         """The share of one of several ranks: every micro-batch is dealt once, so that all ranks have similar work.
 
         All ranks get equally many, for they may have to compute in step: ⌈micro-batches / ranks⌉. The largest comes
-        first, so that ranks in step compute similar ones; empty ones, of no rows, come last. A single rank gets the plan
-        as it is.
+        first, so that ranks in step compute similar ones; empty ones, of no rows, come last. A single rank gets the
+        plan as it is. Raises ValueError if there is no such rank.
         """
         if not 0 <= rank < ranks:
             raise ValueError(f"there is no rank {rank} of {ranks}")
