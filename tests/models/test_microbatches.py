@@ -1,19 +1,25 @@
 """Planning micro-batches: which sequences go together, and that no token limit is exceeded."""
 
-import itertools
+import random
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sharpen.batch import Batch
+from growth import growth
+from oracles import microbatches as slow
+from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.packing.microbatches import (
     MICROBATCH_OPERATIONS,
     MICROBATCH_TOKENS,
     Cost,
-    balanced,
+    Plan,
+    Planner,
     plan_microbatches,
 )
 from sharpen.models.packing.pack import PackedRow
+from sharpen.types import Batch
 from tiny_models import ragged_batch
 
 FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)
@@ -36,7 +42,7 @@ def made(prompts: list[int], completions: list[list[int]]) -> Batch:
 
 def divided(batch: Batch, tokens: int, cost: Cost = FREE_ATTENTION, **settings: object) -> list[list[PackedRow]]:
     settings = {"shared": True, "padded": False, **settings}
-    return plan_microbatches(batch, tokens_per_microbatch=tokens, cost=cost, **settings)
+    return [list(rows) for rows in plan_microbatches(batch, tokens_per_microbatch=tokens, cost=cost, **settings)]
 
 
 def test_the_work_of_a_group_by_hand() -> None:
@@ -44,18 +50,6 @@ def test_the_work_of_a_group_by_hand() -> None:
     assert Cost(per_token=1.0, per_pair=0.0).of(3, [2, 1]) == 6
     assert Cost(per_token=0.0, per_pair=1.0).of(3, [2, 1]) == 19
     assert Cost(per_token=10.0, per_pair=1.0).of(3, []) == 36
-
-
-def test_parts_by_hand() -> None:
-    # The largest first, each to the part with least: 5 | 4, then 3 to the 4, 3 to the 5, 2 to the 7.
-    assert balanced([3, 5, 2, 4, 3], [1] * 5, 3) == [[1, 4], [0, 2, 3]]
-    # Nine tokens fit into two parts of five, but 3 + 3 + 3 do not; one item may be too large by itself.
-    assert balanced([3, 3, 3], [3, 3, 3], 5) == [[0], [1], [2]]
-    assert balanced([9, 1, 1], [9, 1, 1], 5) == [[0], [1, 2]]
-    assert balanced([1, 1], [9, 9], 5) == [[0], [1]]
-    # Where attention dominates, the part with the one long sequence gets fewer tokens.
-    assert balanced([10, 4, 4, 2], [4, 3, 3, 2], 9) == [[0], [1, 2, 3]]
-    assert balanced([], [], 5) == []
 
 
 def test_groups_that_fit_stay_whole() -> None:
@@ -75,6 +69,13 @@ def test_a_group_that_does_not_fit_is_split_evenly() -> None:
     assert divided(batch, 8, atom="group") == [[PackedRow(0, (0, 1, 2, 3, 4, 5), 15)]]
     # Long and short ones together.
     assert divided(made([1], [[6, 1, 5, 2]]), 8) == [[PackedRow(0, (0, 1), 8)], [PackedRow(0, (2, 3), 8)]]
+
+
+def test_a_prompt_longer_than_the_limit_leaves_no_room_for_two() -> None:
+    """The longer completion first, as it is the most work."""
+    batch = made([10], [[2, 3]])
+    assert divided(batch, 8) == [[PackedRow(0, (1,), 13)], [PackedRow(0, (0,), 12)]]
+    assert divided(batch, 8, atom="group") == [[PackedRow(0, (0, 1), 15)]]
 
 
 def test_without_sharing_each_completion_has_its_prompt() -> None:
@@ -97,17 +98,6 @@ def test_equal_tokens_are_not_equal_work_where_attention_counts() -> None:
         sums = [sum(size(row) for row in rows) for rows in parts]
         assert len(sums) == 2
         assert sums[0] == sums[1]
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_balanced_parts_are_within_the_bound_of_largest_first(seed: int) -> None:
-    """Within Graham's bound, 7/6 of the best of all divisions of eight items into two."""
-    generator = torch.Generator().manual_seed(seed)
-    work = torch.randint(1, 100, (8,), generator=generator).tolist()
-    best = min(max(sum(part), sum(work) - sum(part)) for n in range(9) for part in itertools.combinations(work, n))
-    found = balanced(work, [1] * 8, 7)
-    assert len(found) == 2
-    assert max(sum(work[i] for i in part) for part in found) <= 7 / 6 * best
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -196,3 +186,162 @@ def test_padded_rows_are_divided_at_the_lowest_cost(seed: int) -> None:
     planned = divided(batch, 200, cost, shared=False, padded=True)
     assert 1 < len(planned) < 9
     assert operations([[row.tokens for row in part] for part in planned]) == pytest.approx(least, rel=1e-12)
+
+
+def drawn(draw: random.Random) -> Batch:
+    """Interleaved groups, some lengths alike; some sequences have untrained tokens at the end or only those."""
+    longest = draw.choice([2, 9, 40])
+    sizes = [draw.randint(1, 9) for _ in range(draw.randint(1, 8))]
+    batch = made(
+        [draw.randint(1, 30) for _ in sizes], [[draw.randint(1, longest) for _ in range(size)] for size in sizes]
+    )
+    mask_ET = batch.mask_ET.clone()
+    for b in draw.sample(range(len(batch)), len(batch) // 4):
+        mask_ET[b, draw.randint(0, longest) :] = False
+    order_E = torch.tensor(draw.sample(range(len(batch)), len(batch)))
+    return replace(batch, mask_ET=mask_ET).select(order_E)
+
+
+@pytest.mark.parametrize("atom", ["sequence", "group"])
+@pytest.mark.parametrize(("shared", "padded"), [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("cost", [FREE_ATTENTION, Cost(0.0, 1.0), Cost(7e7 / 3, 1e5 / 7)])
+def test_plans_are_those_of_the_slow_reference(cost: Cost, shared: bool, padded: bool, atom: str) -> None:
+    draw = random.Random(0)
+    overhead = MICROBATCH_OPERATIONS + MICROBATCH_TOKENS * cost.per_token
+    several = 0
+    for _ in range(100):
+        batch, limit = drawn(draw), draw.choice([1, 20, 50, 100, 300, 5000])
+        found = divided(batch, limit, cost, shared=shared, padded=padded, atom=atom)
+        expected = slow.plan(
+            batch.mask_ET.tolist(),
+            batch.group_E.tolist(),
+            [len(prompt) for prompt in batch.prompts],
+            most_tokens=limit,
+            shared=shared,
+            padded=padded,
+            by_group=atom == "group",
+            cost=(cost.per_token, cost.per_pair),
+            overhead=overhead,
+        )
+        assert [[(row.group, row.sequences, row.tokens) for row in rows] for rows in found] == expected
+        several += len(found) > 1
+    assert several > 30
+
+
+def test_a_plan_counts_tokens_and_work() -> None:
+    """Groups of 7, 5 and 4 tokens of 1 + 2 + 3 + (4 + 5) + (4 + 5) = 24, 1 + … + 5 = 15 and 1 + 2 + 3 + 3 = 9 pairs.
+
+    Padded, rows of 3, 3, 5, 5 and 5 tokens: two of 3, and three of 5 with 25 pairs each.
+    """
+    batch = made([3, 1, 2], [[2, 2], [4], [1, 1]])
+    packed = plan_microbatches(batch, tokens_per_microbatch=15, shared=True, padded=False, cost=Cost(100.0, 1.0))
+    assert (packed.tokens, packed.work) == ((7, 9), (724.0, 924.0))
+    padded = plan_microbatches(batch, tokens_per_microbatch=15, shared=False, padded=True, cost=Cost(1e9, 1e8))
+    assert (padded.tokens, padded.work) == ((6, 15), (2 * 3e9 + 2 * 9e8, 3 * 5e9 + 3 * 25e8))
+
+
+def of_work(*work: float) -> Plan:
+    """A micro-batch i of one row of group i for each."""
+    rows = tuple((PackedRow(i, (i,), 10 + i),) for i in range(len(work)))
+    return Plan(rows, tuple(10 + i for i in range(len(work))), work)
+
+
+def test_micro_batches_dealt_to_ranks_by_hand() -> None:
+    """3 | 5, 4 to the 3; 3 to the 5, and the 1 to the 7. The largest comes first, of equals the earlier one."""
+    plan = of_work(3.0, 5.0, 1.0, 4.0, 3.0)
+    first, second = plan.dealt(0, 2), plan.dealt(1, 2)
+    assert [row.group for rows in first for row in rows] == [1, 4]
+    assert [row.group for rows in second for row in rows] == [3, 0, 2]
+    assert first == Plan(((PackedRow(1, (1,), 11),), (PackedRow(4, (4,), 14),), ()), (11, 14, 0), (5.0, 3.0, 0.0))
+    assert (second.tokens, second.work) == ((13, 10, 12), (4.0, 3.0, 1.0))
+    assert plan.dealt(0, 1) is plan
+
+
+def test_ranks_without_a_micro_batch_get_an_empty_one() -> None:
+    plan = of_work(1.0, 2.0)
+    assert [plan.dealt(rank, 3).work for rank in range(3)] == [(2.0,), (1.0,), (0.0,)]
+    assert plan.dealt(2, 3) == Plan(((),), (0,), (0.0,))
+    assert of_work().dealt(1, 2) == Plan((), (), ())
+
+
+@pytest.mark.parametrize(("rank", "ranks"), [(-1, 2), (2, 2), (0, 0)])
+def test_a_rank_must_be_one_of_the_ranks(rank: int, ranks: int) -> None:
+    with pytest.raises(ValueError, match=f"no rank {rank} of {ranks}"):
+        of_work(1.0).dealt(rank, ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 100])
+def test_every_micro_batch_is_dealt_once_and_every_rank_gets_equally_many(ranks: int) -> None:
+    draw = random.Random(ranks)
+    for _ in range(50):
+        plan = of_work(*(draw.choice([1.0, 2.0, draw.uniform(1, 9)]) for _ in range(draw.randint(0, 30))))
+        dealt = [plan.dealt(rank, ranks) for rank in range(ranks)]
+        assert {len(share) for share in dealt} == {-(-len(plan) // ranks)}
+        assert sorted(row.group for share in dealt for rows in share for row in rows) == list(range(len(plan)))
+        for share in dealt:
+            assert [bool(rows) for rows in share] == sorted((bool(rows) for rows in share), reverse=True)
+            for rows, tokens, work in zip(share, share.tokens, share.work, strict=True):
+                assert (tokens, work) == ((rows[0].tokens, plan.work[rows[0].group]) if rows else (0, 0.0))
+
+
+def test_a_planner_plans_sequences_of_the_same_lengths_once() -> None:
+    batch = made([3, 1, 2], [[2, 2], [4], [1, 1]])
+    limits = {"tokens_per_microbatch": 15, "shared": True, "padded": False, "cost": FREE_ATTENTION}
+    planner = Planner()
+    plan = planner.plan(batch, **limits)
+    assert plan == plan_microbatches(batch, **limits)
+    assert planner.plan(replace(batch, tokens_ET=batch.tokens_ET + 1, mask_ET=batch.mask_ET.clone()), **limits) is plan
+    others: list[tuple[Batch, dict[str, object]]] = [
+        (batch.select(torch.tensor([0, 1, 2, 3])), {}),
+        (batch.select(torch.tensor([2, 1, 0, 3, 4])), {}),
+        (made([3, 1, 2], [[2, 2], [4], [1, 2]]), {}),
+        (made([3, 1, 2], [[2], [2, 4], [1, 1]]), {}),
+        (made([3, 2, 2], [[2, 2], [4], [1, 1]]), {}),
+        (batch, {"tokens_per_microbatch": 8}),
+        (batch, {"shared": False}),
+        (batch, {"shared": False, "padded": True}),
+        (batch, {"cost": Cost(0.0, 1.0)}),
+        (batch, {"atom": "group"}),
+    ]
+    for other, changed in others:
+        found = planner.plan(other, **{**limits, **changed})
+        assert found is not plan
+        assert found == plan_microbatches(other, **{**limits, **changed})
+    # Planned by what the mask says now, not by which tensor it is.
+    batch.mask_ET[2] = False
+    assert [row.group for rows in planner.plan(batch, **limits) for row in rows] == [0, 2]
+    batch.mask_ET[2, :4] = True
+    assert planner.plan(batch, **limits) is plan
+
+
+def test_passes_over_a_model_share_a_planner() -> None:
+    batch, model = made([3, 1], [[2, 2], [4]]), SimpleNamespace(plain=True, cost=FREE_ATTENTION)
+    limits, planner = MicrobatchLimits(15, shared_prompt=True), Planner()
+    plan = microbatches(model, batch, limits, planner=planner)
+    assert plan.microbatches == ((PackedRow(0, (0, 1), 7), PackedRow(1, (2,), 5)),)
+    assert microbatches(model, batch, limits, planner=planner) is plan
+    assert microbatches(model, batch, limits, "group", planner) is not plan
+    model.plain = False
+    padded = microbatches(model, batch, limits, planner=planner)
+    assert padded.microbatches == ((PackedRow(0, (0,), 5), PackedRow(0, (1,), 5), PackedRow(1, (2,), 5)),)
+
+
+def test_a_batch_without_a_trained_token_has_no_micro_batch() -> None:
+    batch = made([3, 1], [[2, 2], [4]])
+    model, limits = SimpleNamespace(plain=True, cost=FREE_ATTENTION), MicrobatchLimits(15, shared_prompt=True)
+    for mask_ET in (torch.zeros_like(batch.mask_ET), torch.zeros(3, 0, dtype=torch.bool)):
+        assert microbatches(model, replace(batch, mask_ET=mask_ET), limits) == Plan((), (), ())
+    assert microbatches(model, batch.select(torch.tensor([], dtype=torch.long)), limits) == Plan((), (), ())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_planning_takes_little_more_time_than_in_proportion(shared: bool) -> None:
+    """A step of ``size`` completions in groups of 8, of which each fills a micro-batch or is cut."""
+
+    def step(size: int) -> Batch:
+        draw = random.Random(0)
+        groups = range(size // 8)
+        return made([draw.randint(50, 400) for _ in groups], [[draw.randint(1, 900) for _ in range(8)] for _ in groups])
+
+    limits = {"tokens_per_microbatch": 4096, "shared": shared, "padded": False, "cost": Cost(1e8, 1e5)}
+    assert any(growth(step, lambda batch: plan_microbatches(batch, **limits), 4096) <= 8 for _ in range(3))

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sharpen.batch import Atom, Batch, Need
 from sharpen.models.model import Model
-from sharpen.models.packing.microbatches import Plan, plan_microbatches
+from sharpen.models.packing.microbatches import Planner
+from sharpen.models.packing.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class MicrobatchLimits:
-    """How a batch is split into micro-batches. Never changes a gradient."""
+    """How a batch is split into micro-batches, and the plans made so far. Never changes a gradient."""
 
     tokens_per_microbatch: int
     shared_prompt: bool
+    planner: Planner = field(default_factory=Planner, compare=False, repr=False)
 
 
 def microbatches(model: Model, batch: Batch, limits: MicrobatchLimits, atom: Atom = "token") -> Plan:
     """The plan of a pass over the batch; it has no micro-batch if the batch has no trained token."""
-    return plan_microbatches(
+    return limits.planner.plan(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
         shared=limits.shared_prompt and model.plain,

@@ -17,7 +17,8 @@ def score_groups(
 ) -> tuple[list[Group], dict[str, float]]:
     """The scored groups; and the seconds taken, in total as ``reward`` and for each part as ``reward/<name>``.
 
-    A trajectory that has a score already keeps it: one whose environment failed is not shown to the reward. Raises `RewardError` if the reward returns something that is not a number, or if too many completions fail.
+    A trajectory that has a score already keeps it: one whose environment failed is not shown to the reward. Raises
+    `RewardError` if the reward returns something that is not a number, or if too many completions fail.
     """
     started = time.perf_counter()
     with undisturbed():
