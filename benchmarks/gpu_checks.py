@@ -119,8 +119,7 @@ def _rollout_logprobs(policy: Policy) -> Check:
     groups = random_groups(CASE, policy.config.vocab_size)
     own = [replace(group, completions=completions) for group, completions in zip(groups, members, strict=True)]
     batch = grpo_batch(GRPO(group_size=CASE.group), own, CASE.limit)
-    assert batch.sample_logprobs_ET is not None
-    error = _largest(_trainers(policy, batch) - batch.sample_logprobs_ET.float())
+    error = _largest(_trainers(policy, batch) - batch["rollout_logprobs"].float())
     return Check("the trainer's log-probabilities − the rollout's", f"at most {error:.1e}", error < TOLERANCE)
 
 

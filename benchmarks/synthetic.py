@@ -43,7 +43,7 @@ def random_groups(case: Case, vocabulary: int, *, flat: int = 0, seed: int = SEE
 def grpo_batch(method: GRPO, groups: list[Group], limit: int) -> Batch:
     """A batch as the trainer hands it to an optimizer step."""
     batch = collate(groups, completion_limit=limit)
-    return with_weights(method, replace(batch, advantages_ET=method.advantages(batch).float()))
+    return with_weights(method, replace(batch, advantages=method.advantages(batch).float()))
 
 
 def _completion(tokens: list[int]) -> Completion:

@@ -69,7 +69,7 @@ def loss_of(logprobs: Tensor, batch: Batch) -> Tensor:
 
 def backward(policy: Policy, batch: Batch) -> None:
     for rows in microbatches(policy, batch, LIMITS):
-        said_ET = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"})).logprobs_ET
+        said_ET = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"}))["logprobs"]
         assert said_ET is not None
         loss_of(said_ET, batch).backward()
 

@@ -112,7 +112,7 @@ def test_a_row_without_padding_equals_the_models_own_forward(architecture: str, 
         several = {len(row.sequences) > 1 for rows in microbatches for row in rows}
         assert several == ({True, False} if shared else {False})
         for rows in microbatches:
-            logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_ET
+            logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS)["logprobs"]
             (weights_ET * logprobs_ET).sum().backward()
             found_ET += logprobs_ET.detach()
         # The norms of these models compute in float32 even here.
@@ -146,7 +146,7 @@ def test_all_other_architectures_are_padded_and_use_their_own_forward(name: str)
     found_ET = torch.zeros_like(own_ET)
     for rows in plan_microbatches(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
         assert all(len(row.sequences) == 1 for row in rows)
-        logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_ET
+        logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS)["logprobs"]
         (weights_ET * logprobs_ET).sum().backward()
         found_ET += logprobs_ET.detach()
     torch.testing.assert_close(found_ET, own_ET.detach() * batch.mask_ET, rtol=0, atol=2e-6)
@@ -162,7 +162,7 @@ def test_a_packed_row_would_be_wrong_with_a_window() -> None:
     assert policy.plain
     found_ET = torch.zeros_like(own_ET)
     for rows in plan_microbatches(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
-        found_ET += policy.outputs(batch, rows, 1.0, LOGPROBS).logprobs_ET.detach()
+        found_ET += policy.outputs(batch, rows, 1.0, LOGPROBS)["logprobs"].detach()
     assert (found_ET - own_ET).abs().max() > 0.1
 
 

@@ -25,7 +25,7 @@ from tiny_models import (
 
 TEMPERATURE = 1.4
 ALL = frozenset({"logprobs", "entropy", "exact_kl", "values"})
-NAMES = {"logprobs": "logprobs_ET", "entropy": "entropy_ET", "exact_kl": "kl_ET", "values": "values_ET"}
+NAMES = {"logprobs": "logprobs", "entropy": "entropy", "exact_kl": "kl", "values": "values"}
 MODELS = {
     "llama": ("llama", {}),
     "qwen3": ("qwen3", {}),
@@ -93,7 +93,7 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
         batch, tokens_per_microbatch=tokens, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     ):
         outputs = policy.outputs(batch, rows, TEMPERATURE, ALL, reference)
-        assert outputs.scores_ET is None
+        assert outputs["scores"] is None
         terms = {n: getattr(outputs, field) for n, field in NAMES.items()}
         inside_ET = torch.zeros_like(batch.mask_ET)
         inside_ET[[b for row in rows for b in row.sequences]] = True
@@ -119,7 +119,7 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
     ours, theirs = own_logits(policy.model, batch)[5], own_logits(reference.model, batch)[5]
     assert batch.mask_ET[5, 1]
     p, q = (distributions.softmax(logits[1].tolist(), TEMPERATURE) for logits in (ours, theirs))
-    assert outputs.entropy_ET[5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
+    assert outputs["entropy"][5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
     assert outputs.kl_ET[5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
 
 
@@ -142,10 +142,10 @@ def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(arc
     needs = {"logprobs"}
     shown = policy.outputs(batch, rows, 1.0, frozenset(needs))
     trained = policy.outputs(batch, rows, 1.0, frozenset(needs | {"entropy"}))
-    assert shown.logprobs_ET.requires_grad
-    assert not shown.entropy_ET.requires_grad
-    assert trained.entropy_ET.requires_grad
-    torch.testing.assert_close(shown.entropy_ET, trained.entropy_ET.detach())
+    assert shown["logprobs"].requires_grad
+    assert not shown["entropy"].requires_grad
+    assert trained["entropy"].requires_grad
+    torch.testing.assert_close(shown["entropy"], trained["entropy"].detach())
 
 
 def test_outputs_that_are_not_available_are_errors() -> None:
@@ -219,7 +219,7 @@ def test_a_mixture_of_experts_loads_and_learns_what_it_is_trained_on(architectur
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.01)
     losses = []
     for step in range(4):
-        logprobs_ET = policy.outputs(batch, rows, 1.0, frozenset({"logprobs"})).logprobs_ET
+        logprobs_ET = policy.outputs(batch, rows, 1.0, frozenset({"logprobs"}))["logprobs"]
         if step == 0:
             torch.testing.assert_close(logprobs_ET.detach(), own_ET, rtol=0, atol=5e-6)
         loss = -logprobs_ET.sum() / batch.mask_ET.sum()

@@ -43,7 +43,7 @@ def all_outputs(scorer: Scorer, batch: Batch, tokens: int = 10_000, shared: bool
     limits = {"tokens_per_microbatch": tokens, "shared": shared and scorer.plain, "padded": not scorer.plain}
     for rows in plan_microbatches(batch, cost=FREE_ATTENTION, **limits):
         outputs = scorer.outputs(batch, rows, 1.0, BOTH)
-        scores, values = scores + outputs.scores_ET, values + outputs.values_ET
+        scores, values = scores + outputs["scores"], values + outputs["values"]
     return scores, values
 
 
@@ -85,8 +85,7 @@ def test_only_needed_outputs_and_none_that_a_scorer_lacks(tmp_path: Path) -> Non
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
-    assert outputs.values_ET is not None
-    assert outputs.scores_ET is outputs.logprobs_ET is outputs.entropy_ET is None
+    assert outputs["scores"] is outputs["logprobs"] is outputs["entropy"] is None
     with pytest.raises(ValueError, match="not entropy, logprobs"):
         scorer.outputs(batch, rows, 1.0, frozenset({"logprobs", "entropy", "values"}))
 

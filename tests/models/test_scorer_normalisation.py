@@ -22,7 +22,7 @@ def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
         batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain
     )
     with torch.no_grad():
-        scores_ET = scorer.outputs(batch, rows, 1.0, frozenset({"scores"})).scores_ET
+        scores_ET = scorer.outputs(batch, rows, 1.0, frozenset({"scores"}))["scores"]
     found = []
     for scores_T, mask_T in zip(scores_ET, batch.mask_ET, strict=True):
         if mask_T.any():

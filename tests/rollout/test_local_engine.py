@@ -62,12 +62,11 @@ def test_the_trainers_log_probabilities_equal_the_rollouts(name: str, temperatur
     completions = sample(policy, prompts, ids, truncation=Truncation(temperature))
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
     assert batch.mask_ET.sum() > 100
-    assert batch.sample_logprobs_ET is not None
     for limits in (MicrobatchLimits(60, True), MicrobatchLimits(10_000, False)):
         trained_ET = all_outputs(policy, batch, "logprobs", temperature, limits)
-        torch.testing.assert_close(trained_ET, batch.sample_logprobs_ET, rtol=0, atol=1e-5)
+        torch.testing.assert_close(trained_ET, batch["rollout_logprobs"], rtol=0, atol=1e-5)
     own_ET = torch.stack(own_logprobs(policy.model, batch, temperature)).detach()
-    torch.testing.assert_close(batch.sample_logprobs_ET, own_ET * batch.mask_ET, rtol=0, atol=1e-5)
+    torch.testing.assert_close(batch["rollout_logprobs"], own_ET * batch.mask_ET, rtol=0, atol=1e-5)
 
 
 def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
@@ -77,7 +76,7 @@ def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
     completions = sample(policy, prompts, [range(100 * i, 100 * i + 6) for i in range(len(prompts))])
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
     trained_ET = all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(200, True))
-    difference = (trained_ET - batch.sample_logprobs_ET)[batch.mask_ET]
+    difference = (trained_ET - batch["rollout_logprobs"])[batch.mask_ET]
     assert difference.abs().mean() < 0.02
     assert difference.abs().max() < 0.2
 

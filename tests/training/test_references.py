@@ -21,7 +21,7 @@ from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
 from sharpen.training import reference as reference_module
 from sharpen.training.reference import Reference
-from sharpen.types import Finish, Group, Score, Trajectory
+from sharpen.types import Group, Score, single_turn
 from tiny_models import make_prompt, own_logprobs, tiny_policy
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 
@@ -107,13 +107,11 @@ def ranked(policy: Policy) -> list[Group]:
     """Two prompts with two and three completions of 1 to 5 tokens."""
     groups = []
     for text, answers in (("1+2=", ("3", "44")), ("7-7=", ("0", "12345", "1;2"))):
-        completions = []
-        for answer in answers:
-            ids = tuple(policy.tokenizer(answer)["input_ids"])
-            end = len(ids)
-            completions.append(Trajectory(ids, answer, (True,) * end, Finish.EOS))
-        scores = tuple(Score(float(i)) for i in range(len(completions)))
-        groups.append(Group(make_prompt(policy, text), tuple(completions), scores))
+        prompt = make_prompt(policy, text)
+        completions = tuple(
+            single_turn(prompt.token_ids, tuple(policy.tokenizer(answer)["input_ids"]), answer) for answer in answers
+        )
+        groups.append(Group(prompt, completions).scored([Score(float(i)) for i in range(len(completions))]))
     return groups
 
 
