@@ -18,10 +18,11 @@ from sharpen.models.load import prepare
 from sharpen.models.lora import add_adapter, merged_weight, store_frozen_in_bfloat16
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, copy_policy, follow
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.local.engine import LocalEngine
 from tiny_models import (
     assert_same_gradients,
+    make_batch,
     make_prompt,
     own_logits,
     own_logprobs,
@@ -236,7 +237,7 @@ def test_merged_weights_give_the_same_outputs_as_the_adapter(architecture: str) 
 def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None:
     policy = adapted(compute_dtype=dtype)
     engine = LocalEngine(policy)
-    engine.publish()
+    engine.load(Snapshot(policy.version, policy))
     prompts = [make_prompt(policy, "1+2="), make_prompt(policy, "a-7;")]
     drawn = engine.generate(prompts, [range(4), range(4, 8)], Sampling(8), seed=3)
     tokens_ET = torch.zeros(8, 8, dtype=torch.long)
@@ -245,15 +246,12 @@ def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None
     for b, completion in enumerate(c for group in drawn for c in group):
         n = len(completion.token_ids)
         tokens_ET[b, :n], mask_ET[b, :n] = torch.tensor(completion.token_ids), True
-        sampled_ET[b, :n] = torch.tensor(completion.sample_logprobs)
-    batch = Batch(
-        prompts=tuple(torch.tensor(p.token_ids) for p in prompts),
+        sampled_ET[b, :n] = torch.tensor(completion.last.logprobs)
+    batch = make_batch(
+        prefixes=tuple(torch.tensor(p.token_ids) for p in prompts),
         group_E=torch.arange(8) // 4,
         tokens_ET=tokens_ET,
         mask_ET=mask_ET,
-        rewards_E=torch.zeros(8, dtype=torch.float64),
-        truncated_E=torch.zeros(8, dtype=torch.bool),
-        completion_limit=8,
     )
     said_ET = all_outputs(policy, batch, "logprobs", 1.0, LIMITS)
     torch.testing.assert_close(said_ET, sampled_ET, rtol=0, atol=tolerance)

@@ -18,6 +18,7 @@ from tiny_models import (
     loaded_policy,
     own_logits,
     own_logprobs,
+    prefix_of_each,
     ragged_batch,
     tiny_policy,
     weighted,
@@ -25,7 +26,6 @@ from tiny_models import (
 
 TEMPERATURE = 1.4
 ALL = frozenset({"logprobs", "entropy", "exact_kl", "values"})
-NAMES = {"logprobs": "logprobs", "entropy": "entropy", "exact_kl": "kl", "values": "values"}
 MODELS = {
     "llama": ("llama", {}),
     "qwen3": ("qwen3", {}),
@@ -50,10 +50,9 @@ def with_values(policy: Policy) -> Policy:
 def own_values(policy: Policy, batch: Batch) -> Tensor:
     """w · h + b with h the last hidden state at the position before each token."""
     rows = []
-    for b, group in enumerate(batch.group_E.tolist()):
-        prompt = batch.prompts[group]
-        ids = torch.cat([prompt, batch.tokens_ET[b]])[None]
-        states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, len(prompt) - 1 : -1]
+    for tokens, prefix in zip(batch.tokens_ET, prefix_of_each(batch), strict=True):
+        ids = torch.cat([prefix, tokens])[None]
+        states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, len(prefix) - 1 : -1]
         rows.append(states @ policy.value_head.weight[0] + policy.value_head.bias)
     return torch.stack(rows)
 
@@ -88,15 +87,15 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
 
     policy.model.zero_grad()
     policy.value_head.zero_grad()
-    found = {n: torch.zeros(batch.tokens_ET.shape, dtype=torch.float64) for n in NAMES}
+    found = {n: torch.zeros(batch.tokens_ET.shape, dtype=torch.float64) for n in ALL}
     for rows in plan_microbatches(
         batch, tokens_per_microbatch=tokens, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     ):
         outputs = policy.outputs(batch, rows, TEMPERATURE, ALL, reference)
-        assert outputs["scores"] is None
-        terms = {n: getattr(outputs, field) for n, field in NAMES.items()}
+        assert outputs.keys() == ALL
+        terms = dict(outputs)
         inside_ET = torch.zeros_like(batch.mask_ET)
-        inside_ET[[b for row in rows for b in row.sequences]] = True
+        inside_ET[[b for row in rows for b in row.samples]] = True
         for term in terms.values():
             assert not term[~(inside_ET & batch.mask_ET)].any()
         sum((upstream(n, batch) * term).sum() for n, term in terms.items()).backward()
@@ -120,7 +119,7 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
     assert batch.mask_ET[5, 1]
     p, q = (distributions.softmax(logits[1].tolist(), TEMPERATURE) for logits in (ours, theirs))
     assert outputs["entropy"][5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
-    assert outputs.kl_ET[5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
+    assert outputs["exact_kl"][5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -132,8 +131,7 @@ def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(arc
     )
 
     def present(*needs: str) -> set[str]:
-        outputs = policy.outputs(batch, rows, 1.0, frozenset(needs), policy)
-        return {n for n, field in NAMES.items() if getattr(outputs, field) is not None}
+        return set(policy.outputs(batch, rows, 1.0, frozenset(needs), policy))
 
     assert present("values") == {"values"}
     assert present("exact_kl") == {"exact_kl"}

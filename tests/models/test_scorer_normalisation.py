@@ -11,7 +11,7 @@ from sharpen.batch import Batch
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.scorer import Scorer, normalise_scores
-from tiny_models import EOS, loaded_scorer, ragged_batch
+from tiny_models import EOS, loaded_scorer, make_batch, prefix_of_each, ragged_batch
 
 LIMITS = MicrobatchLimits(60, shared_prompt=True)
 
@@ -58,9 +58,9 @@ def test_demonstrations_score_0_on_average_afterwards(kind: str, architecture: s
 def last_states(scorer: Scorer, batch: Batch) -> Tensor:
     """The last hidden states by the model's own forward, one sequence at a time."""
     rows = []
-    for b, group in enumerate(batch.group_E.tolist()):
+    for b, prefix in enumerate(prefix_of_each(batch)):
         if batch.mask_ET[b].any():
-            ids = torch.cat([batch.prompts[group], batch.tokens_ET[b, : batch.mask_ET[b].nonzero()[-1, 0] + 1]])
+            ids = torch.cat([prefix, batch.tokens_ET[b, : batch.mask_ET[b].nonzero()[-1, 0] + 1]])
             with torch.no_grad():
                 rows.append(scorer.model.base_model(input_ids=ids[None]).last_hidden_state[0, -1].double())
     return torch.stack(rows)
@@ -128,9 +128,8 @@ def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
             return None
 
     n = len(states)
-    batch = replace(
-        ragged_batch(20),
-        prompts=(torch.tensor([0]),),
+    batch = make_batch(
+        prefixes=(torch.tensor([0]),),
         group_E=torch.zeros(n, dtype=torch.long),
         tokens_ET=torch.arange(1, n + 1)[:, None],
         mask_ET=torch.ones(n, 1, dtype=torch.bool),

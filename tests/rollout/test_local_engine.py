@@ -12,7 +12,7 @@ from sharpen.data.collate import collate
 from sharpen.errors import ModelError
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
 from sharpen.types import Finish, Group, Prompt, Trajectory
@@ -87,7 +87,7 @@ def test_publish_loads_the_new_weights_in_bfloat16() -> None:
     prompts, ids = prompts_of(policy), [range(6 * i, 6 * i + 6) for i in range(len(TEXTS))]
     before = engine.generate(prompts, ids, Sampling(8), SEED)
     policy.model.load_state_dict(other.model.state_dict())
-    engine.publish()
+    engine.load(Snapshot(policy.version, policy))
     assert engine.generate(prompts, ids, Sampling(8), SEED) == LocalEngine(other).generate(
         prompts, ids, Sampling(8), SEED
     )
@@ -143,8 +143,8 @@ def test_a_completion_sampled_alone_equals_the_one_sampled_in_a_batch(architectu
                 if completion.token_ids != expected.token_ids:
                     explain_difference(policy, prompt, completion, expected)
                     continue
-                assert (completion.text, completion.finish) == (expected.text, expected.finish)
-                assert completion.sample_logprobs == pytest.approx(expected.sample_logprobs, abs=1e-6)
+                assert (completion.text, completion.last.finish) == (expected.text, expected.last.finish)
+                assert completion.last.logprobs == pytest.approx(expected.last.logprobs, abs=1e-6)
 
 
 def test_every_token_is_the_one_selected_by_its_uniform_number(policy: Policy) -> None:
@@ -162,7 +162,7 @@ def test_every_token_is_the_one_selected_by_its_uniform_number(policy: Policy) -
                 probabilities = oracle.truncated(logits[t].tolist(), temperature=1.3)
                 low, high = oracle.interval(probabilities, token)
                 assert low - 1e-6 <= uniform[t] <= high + 1e-6
-                assert completion.sample_logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
+                assert completion.last.logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.4}, {"temperature": 0.0}])
@@ -177,7 +177,7 @@ def test_truncated_sampling_uses_the_truncated_distribution(policy: Policy, sett
                 logits = policy.model(input_ids=sequence).logits[0, len(prompt.token_ids) - 1 :].double()
             for t, token in enumerate(completion.token_ids):
                 probabilities = oracle.truncated(logits[t].tolist(), **settings)  # type: ignore[arg-type]
-                assert completion.sample_logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
+                assert completion.last.logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -227,13 +227,13 @@ def test_every_eos_id_ends_a_completion_and_is_part_of_it() -> None:
     policy.eos_ids = frozenset({EOS, four})
     completions = sample(policy, [make_prompt(policy, "1"), make_prompt(policy, "0a")], [[0], [1]])
     (numbers,), (letters,) = completions
-    assert (numbers.text, numbers.finish) == ("234", Finish.EOS)
+    assert (numbers.text, numbers.last.finish) == ("234", Finish.EOS)
     assert numbers.token_ids[-1] == four
-    assert (letters.text, letters.finish) == ("b", Finish.EOS)
+    assert (letters.text, letters.last.finish) == ("b", Finish.EOS)
     assert letters.token_ids[-1] == EOS
     assert letters.loss_mask == (True, True)
-    assert letters.versions == (0, 0)
-    assert letters.sample_logprobs == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert letters.last.versions == (0, 0)
+    assert letters.last.logprobs == pytest.approx((0.0, 0.0), abs=1e-6)
 
 
 def test_finish_reasons() -> None:
@@ -241,7 +241,7 @@ def test_finish_reasons() -> None:
     one, end = make_prompt(policy, "1"), make_prompt(policy, "a")
 
     def texts_and_reasons(**settings: object) -> list[tuple[str, str]]:
-        return [(c.text, c.finish.value) for (c,) in sample(policy, [one, end], [[0], [1]], **settings)]
+        return [(c.text, c.last.finish.value) for (c,) in sample(policy, [one, end], [[0], [1]], **settings)]
 
     assert texts_and_reasons(max_new_tokens=6) == [("234123", "length"), ("", "eos")]
     assert texts_and_reasons(max_new_tokens=1) == [("2", "length"), ("", "eos")]
@@ -263,8 +263,8 @@ def test_removing_finished_rows_does_not_affect_the_others() -> None:
     completions = sample(policy, prompts, [[i, 50 + i] for i in range(len(starts))], max_new_tokens=20)
     for start, group in zip(starts, completions, strict=True):
         expected = "".join(str(n) for n in range(int(start) + 1, 9))
-        assert [(c.text, c.finish) for c in group] == [(expected, Finish.EOS)] * 2
-        assert all(len(c.token_ids) == len(c.sample_logprobs) == len(expected) + 1 for c in group)
+        assert [(c.text, c.last.finish) for c in group] == [(expected, Finish.EOS)] * 2
+        assert all(len(c.token_ids) == len(c.last.logprobs) == len(expected) + 1 for c in group)
 
 
 def test_a_prompt_without_draw_ids_gets_no_completions(policy: Policy) -> None:

@@ -246,6 +246,7 @@ def test_the_weights_after_two_steps_are_those_of_adamw_on_the_clipped_gradient(
         for n, (p, m, v) in expected.items():
             decay = 0.1 if p.dim() >= 2 else 0.0
             expected[n] = list(adamw(p, grads[n] * 0.5 / norm, m, v, t, rate, decay))
+        model.model.zero_grad()
         done = step_of(learner, batch, rate)
         assert done.grad_norm == pytest.approx(norm.item(), rel=1e-5)
         assert learner.updates == {"policy": t}
