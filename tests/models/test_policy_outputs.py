@@ -170,8 +170,8 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
         batch, tokens_per_microbatch=10_000, shared=exact.plain, cost=exact.cost, padded=not exact.plain
     )
     one, other = (p.outputs(batch, rows, 1.0, ALL, reference) for p in (exact, rounded))
-    for field in NAMES.values():
-        mine, theirs = getattr(other, field), getattr(one, field)
+    for name in sorted(ALL):
+        mine, theirs = other[name], one[name]
         assert mine.dtype == torch.float32
         error_ET = (mine - theirs).abs()
         # The numbers of bfloat16 lie 2⁻⁸ of their size apart.

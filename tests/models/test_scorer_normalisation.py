@@ -166,8 +166,8 @@ def test_a_single_demonstration_is_shifted_along_its_own_state() -> None:
 
 def test_only_the_last_trained_token_counts_and_a_batch_without_one_is_refused(tmp_path: Path) -> None:
     scorer, batch = stub(torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0], [8.0, 0.0]]), [1.0, 0.0])
-    batch = replace(
-        batch,
+    batch = make_batch(
+        prefixes=batch.prefixes,
         group_E=torch.zeros(2, dtype=torch.long),
         tokens_ET=torch.tensor([[1, 2, 3], [2, 4, 4]]),
         mask_ET=torch.tensor([[True, True, False], [True, False, True]]),
