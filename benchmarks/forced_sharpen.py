@@ -8,7 +8,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.request import Request
-from sharpen.types import Completion, Prompt
+from sharpen.types import Prompt, Trajectory
 
 
 def engine_of_lengths(lengths: list[int]) -> type[LocalEngine]:
@@ -21,7 +21,7 @@ def engine_of_lengths(lengths: list[int]) -> type[LocalEngine]:
 
         def generate(
             self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-        ) -> list[tuple[Completion, ...]]:
+        ) -> list[tuple[Trajectory, ...]]:
             requests = [
                 Request(prompt, index, draw_id, max_new_tokens=lengths[draw_id % len(lengths)])
                 for prompt, ids in enumerate(draw_ids)

@@ -25,7 +25,7 @@ from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.sampling import uniforms
 from sharpen.training.update import accumulate_gradient
-from sharpen.types import Completion, Prompt
+from sharpen.types import Group, Prompt, Trajectory
 
 CASE = Case("checks", prompt=24, limit=160, prompts=3, group=6)
 TOLERANCE = 1e-4
@@ -66,7 +66,7 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
     }
 
 
-def _draw(policy: Policy) -> list[Completion]:
+def _draw(policy: Policy) -> list[Trajectory]:
     engine = engine_of_lengths(CASE.lengths())(policy)
     draw_ids = [range(p * CASE.group, (p + 1) * CASE.group) for p in range(CASE.prompts)]
     # Fewer rows at a time than are asked for: some have to wait.
@@ -114,13 +114,12 @@ def _packed_logprobs(policy: Policy) -> Check:
 
 
 def _rollout_logprobs(policy: Policy) -> Check:
-    drawn = _draw(policy)
-    members = [tuple(drawn[p * CASE.group : (p + 1) * CASE.group]) for p in range(CASE.prompts)]
+    completions = _draw(policy)
+    members = [tuple(completions[p * CASE.group : (p + 1) * CASE.group]) for p in range(CASE.prompts)]
     groups = random_groups(CASE, policy.config.vocab_size)
-    own = [replace(group, completions=completions) for group, completions in zip(groups, members, strict=True)]
+    own = [Group(group.prompt, drawn).scored(group.scores) for group, drawn in zip(groups, members, strict=True)]
     batch = grpo_batch(GRPO(group_size=CASE.group), own, CASE.limit)
-    assert batch.sample_logprobs_ET is not None
-    error = _largest(_trainers(policy, batch) - batch.sample_logprobs_ET.float())
+    error = _largest(_trainers(policy, batch) - batch["rollout_logprobs"].float())
     return Check("the trainer's log-probabilities − the rollout's", f"at most {error:.1e}", error < TOLERANCE)
 
 
@@ -200,10 +199,11 @@ def _largest(difference_ET: Tensor) -> float:
 
 
 def _plain_logprobs(policy: Policy, batch: Batch) -> Tensor:
-    """transformers' own forward pass, one sequence after another, [B, T]; 0 where nothing is trained."""
+    """transformers' own forward pass, one sequence after another, [E, T]; 0 where nothing is trained."""
     logprobs_ET = torch.zeros(batch.tokens_ET.shape)
-    for b, group in enumerate(batch.group_E.tolist()):
-        prompt, length = batch.prompts[group], int(batch.mask_ET[b].sum())
+    # One completion per trajectory, so the samples are the rows.
+    for b, prefix in enumerate(batch.samples.prefix_B.tolist()):
+        prompt, length = batch.prefixes[prefix], int(batch.mask_ET[b].sum())
         tokens = batch.tokens_ET[b, :length].long()
         logits_LV = policy.model(input_ids=torch.cat([prompt, tokens])[None].to(policy.device)).logits[0]
         predicted = logits_LV[len(prompt) - 1 : -1].double().log_softmax(dim=-1).cpu()

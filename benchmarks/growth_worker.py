@@ -16,9 +16,9 @@ from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.training.optimizer import make_optimizer
+from sharpen.training.annotate import Annotator
+from sharpen.training.learner import Learner
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import optimizer_step
 
 
 def main() -> None:
@@ -34,24 +34,22 @@ def main() -> None:
     groups = random_groups(case, policy.config.vocab_size, flat=settings["flat"])
     method = GRPO(group_size=case.group)
     (objective,) = method.objectives()
-    optimizer = make_optimizer(policy.parameters(), OptimizerSettings(learning_rate=LEARNING_RATE))
     limits = MicrobatchLimits(settings["tokens_per_microbatch"], shared_prompt=True)
+    learner = Learner(
+        method,
+        {"policy": policy},
+        Annotator({"policy": policy}, None, 1.0, limits),
+        OptimizerSettings(learning_rate=LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM),
+        steps=1,
+        completion_limit=case.limit,
+    )
     engine = LocalEngine(policy)
     prompts = [group.prompt for group in groups]
     draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
 
     def train() -> None:
         batch = grpo_batch(method, groups, case.limit)
-        optimizer_step(
-            policy,
-            optimizer,
-            objective,
-            batch,
-            learning_rate=LEARNING_RATE,
-            max_grad_norm=MAX_GRAD_NORM,
-            temperature=1.0,
-            limits=limits,
-        )
+        learner.step("policy", [learner.forward_backward(objective, batch)], LEARNING_RATE)
 
     def draw() -> None:
         engine.generate(prompts, draw_ids, Sampling(case.limit), seed=SEED)

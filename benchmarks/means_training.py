@@ -49,7 +49,7 @@ def training_pairs(policy: Policy) -> list[Pair]:
 
     def train_after(need: Need) -> None:
         found_ET = all_outputs(policy, short, need, 1.0, usual)
-        train(replace(short, old_logprobs_ET=found_ET) if need == "logprobs" else short)
+        train(short.with_streams(old_logprobs=found_ET) if need == "logprobs" else short)
 
     def train_by_group() -> None:
         policy.model.zero_grad(set_to_none=True)

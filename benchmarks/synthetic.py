@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from cases import SEED, Case
 
@@ -11,7 +10,7 @@ from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.methods.grpo import GRPO
 from sharpen.training.update import with_weights
-from sharpen.types import Completion, Finish, Group, Prompt, Score
+from sharpen.types import Finish, Group, Prompt, Score, single_turn
 
 SPECIAL = 3
 """Tokens at the start of the vocabulary that are no letters."""
@@ -32,20 +31,20 @@ def random_groups(case: Case, vocabulary: int, *, flat: int = 0, seed: int = SEE
     groups = []
     for p, prompt in enumerate(random_prompts(case, vocabulary, seed=seed)):
         completions = tuple(
-            _completion([draw.randrange(SPECIAL, vocabulary) for _ in range(length)])
+            single_turn(
+                prompt.token_ids,
+                tuple(draw.randrange(SPECIAL, vocabulary) for _ in range(length)),
+                "",
+                finish=Finish.LENGTH,
+            )
             for length in lengths[p * case.group : (p + 1) * case.group]
         )
-        scores = tuple(Score(1.0 if p < flat else draw.random()) for _ in completions)
-        groups.append(Group(prompt, completions, scores))
+        scores = [Score(1.0 if p < flat else draw.random()) for _ in completions]
+        groups.append(Group(prompt, completions).scored(scores))
     return groups
 
 
 def grpo_batch(method: GRPO, groups: list[Group], limit: int) -> Batch:
     """A batch as the trainer hands it to an optimizer step."""
     batch = collate(groups, completion_limit=limit)
-    return with_weights(method, replace(batch, advantages_ET=method.advantages(batch).float()))
-
-
-def _completion(tokens: list[int]) -> Completion:
-    count = len(tokens)
-    return Completion(tuple(tokens), "", (True,) * count, Finish.LENGTH)
+    return with_weights(method, batch.with_streams(advantages=method.advantages(batch).float()))

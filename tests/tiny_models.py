@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from tokenizers.pre_tokenizers import Split
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
-from sharpen.batch import Batch
+from sharpen.batch import Batch, SampleIndex
+from sharpen.methods import Method
 from sharpen.models.character_model import character_tokenizer
+from sharpen.models.forward import MicrobatchLimits
+from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.models.scorer import Kind, Scorer, load_scorer
-from sharpen.types import Prompt
+from sharpen.training.annotate import Annotator
+from sharpen.training.learner import Learner
+from sharpen.training.settings import OptimizerSettings
+from sharpen.types import NOT_DRAWN, Group, Prompt
 
 ALPHABET = "0123456789+-=;#ab"
 EOS = 1
@@ -132,6 +139,76 @@ def make_prompt(policy: Policy, text: str, **row: Any) -> Prompt:
     return Prompt(text, tuple(policy.tokenizer(text)["input_ids"]), text, {"prompt": text, **row})
 
 
+def make_batch(
+    *,
+    prefixes: Sequence[Tensor],
+    group_E: Tensor,
+    tokens_ET: Tensor,
+    mask_ET: Tensor,
+    rewards_E: Tensor | None = None,
+    truncated_E: Tensor | None = None,
+    completion_limit: int | None = None,
+    lengths_E: Tensor | None = None,
+    **given: Any,
+) -> Batch:
+    """A batch of one sample per trajectory, which follows the prefix of its group's number. ``given``: `with_given`.
+
+    By default the rewards are 0, none is truncated, and a trajectory ends with its last trained token.
+    """
+    E, T = tokens_ET.shape
+    last_E = (mask_ET * torch.arange(1, T + 1)).amax(dim=1)
+    batch = Batch(
+        prefixes=tuple(prefixes),
+        samples=SampleIndex.one_each(group_E),
+        group_E=group_E,
+        tokens_ET=tokens_ET,
+        mask_ET=mask_ET,
+        rewards_E=torch.zeros(E, dtype=torch.float64) if rewards_E is None else rewards_E,
+        truncated_E=torch.zeros(E, dtype=torch.bool) if truncated_E is None else truncated_E,
+        lengths_E=last_E if lengths_E is None else lengths_E,
+        versions_ET=torch.full((E, T), NOT_DRAWN),
+        completion_limit=T if completion_limit is None else completion_limit,
+    )
+    return with_given(batch, **given)
+
+
+def with_given(batch: Batch, **given: Any) -> Batch:
+    """The batch with these fields and streams; a stream of None is left out."""
+    names = {field.name for field in fields(Batch)}
+    streams = {name: value for name, value in given.items() if name not in names and value is not None}
+    return replace(batch, **{name: given[name] for name in given.keys() & names}).with_streams(**streams)
+
+
+def unscored(group: Group) -> Group:
+    return replace(group, trajectories=tuple(replace(t, score=None) for t in group.trajectories))
+
+
+def without_streams(batch: Batch, *names: str) -> Batch:
+    return replace(batch, streams=batch.streams.without(*names))
+
+
+def prefix_of_each(batch: Batch) -> list[Tensor]:
+    """The prefix of each trajectory of a batch with one sample per trajectory."""
+    assert batch.samples.trajectory_B.tolist() == list(range(len(batch)))
+    return [batch.prefixes[number] for number in batch.samples.prefix_B.tolist()]
+
+
+def renumbered(batch: Batch, number_P: Tensor) -> Batch:
+    """The same batch, with group and prefix p as number ``number_P[p]``; there must be as many prefixes as groups."""
+    prefixes = tuple(batch.prefixes[int(old)] for old in number_P.argsort())
+    samples = replace(batch.samples, prefix_B=number_P[batch.samples.prefix_B])
+    return replace(batch, prefixes=prefixes, samples=samples, group_E=number_P[batch.group_E])
+
+
+def learner_of(
+    method: Method, model: Model, limits: MicrobatchLimits, *, temperature: float = 1.0, **optimizer: Any
+) -> Learner:
+    """The learner of a method that trains one model, without a reference; ``optimizer`` are its settings."""
+    models = {method.objectives()[0].model: model}
+    annotator = Annotator(models, None, temperature, limits)
+    return Learner(method, models, annotator, OptimizerSettings(**optimizer), steps=1, completion_limit=8)
+
+
 def ragged_batch(vocabulary: int, *, seed: int = 0, sizes: Sequence[int] = (3, 1, 5, 2)) -> Batch:
     """Interleaved groups with prompts of 1 to 9 tokens and completions of 1 to 8 tokens.
 
@@ -153,24 +230,23 @@ def ragged_batch(vocabulary: int, *, seed: int = 0, sizes: Sequence[int] = (3, 1
     mask_ET[2, 0] = False
     mask_ET[3, length_E[3] - 1] = False
     mask_ET[4] = False
-    return Batch(
-        prompts=prompts,
+    return make_batch(
+        prefixes=prompts,
         group_E=group_E,
         tokens_ET=tokens(B, T),
         mask_ET=mask_ET,
         rewards_E=torch.randn(B, generator=generator, dtype=torch.float64),
         truncated_E=length_E == T,
-        completion_limit=T,
+        lengths_E=length_E,
     )
 
 
 def own_logits(model: nn.Module, batch: Batch) -> list[Tensor]:
     """The logits that predict each token of each sequence, [T, V], by the model's own forward, one at a time."""
     rows = []
-    for b, group in enumerate(batch.group_E.tolist()):
-        prompt = batch.prompts[group].to(batch.tokens_ET.device)
-        ids = torch.cat([prompt, batch.tokens_ET[b]])
-        rows.append(model(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1])
+    for tokens, prefix in zip(batch.tokens_ET, prefix_of_each(batch), strict=True):
+        ids = torch.cat([prefix.to(tokens.device), tokens])
+        rows.append(model(input_ids=ids[None], use_cache=False).logits[0, len(prefix) - 1 : -1])
     return rows
 
 

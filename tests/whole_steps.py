@@ -10,7 +10,7 @@ from sharpen.batch import Batch
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
-from tiny_models import own_logits
+from tiny_models import own_logits, prefix_of_each
 
 
 def plain_step(batch: Batch) -> Step:
@@ -18,6 +18,9 @@ def plain_step(batch: Batch) -> Step:
 
     def rows(tensor_ET: Tensor | None) -> list[list[float]]:
         return [] if tensor_ET is None else tensor_ET.double().tolist()
+
+    def stream(name: str) -> list[list[float]]:
+        return rows(batch.streams.get(name))
 
     steps = [
         {t: value for t, value in enumerate(row) if value == value}
@@ -31,12 +34,12 @@ def plain_step(batch: Batch) -> Step:
         truncated=batch.truncated_E.tolist(),
         limit=batch.completion_limit,
         steps=steps,
-        sample=rows(batch.sample_logprobs_ET),
-        old=rows(batch.old_logprobs_ET),
-        reference=rows(batch.ref_logprobs_ET),
-        divergence=rows(batch.kl_ET),
-        values=rows(batch.values_ET),
-        final=[] if batch.final_values_E is None else batch.final_values_E.tolist(),
+        sample=stream("rollout_logprobs"),
+        old=stream("old_logprobs"),
+        reference=stream("ref_logprobs"),
+        divergence=stream("kl"),
+        values=stream("values"),
+        final=batch["final_values"].tolist() if "final_values" in batch else [],
         coefficients=dict(batch.coefficients),
     )
 
@@ -72,10 +75,9 @@ def _states(model: Model, batch: Batch) -> list[Tensor]:
     """The last hidden states from the one before the first token of each completion on, [T + 1, H]."""
     body: nn.Module = model.model.model
     rows = []
-    for tokens, group in zip(batch.tokens_ET, batch.group_E.tolist(), strict=True):
-        prompt = batch.prompts[group]
-        states = body(input_ids=torch.cat([prompt, tokens])[None], use_cache=False).last_hidden_state[0]
-        rows.append(states[len(prompt) - 1 :])
+    for tokens, prefix in zip(batch.tokens_ET, prefix_of_each(batch), strict=True):
+        states = body(input_ids=torch.cat([prefix, tokens])[None], use_cache=False).last_hidden_state[0]
+        rows.append(states[len(prefix) - 1 :])
     return rows
 
 

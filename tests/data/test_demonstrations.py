@@ -30,7 +30,7 @@ def test_text_is_tokenised_apart_and_ends_with_eos(plain):
     assert (prompt.id, prompt.token_ids) == ("d:1", ids("hi"))
     assert completion.token_ids == ids("yes <eos>")
     assert completion.loss_mask == (True, True)
-    assert (completion.text, completion.finish) == ("yes", Finish.EOS)
+    assert (completion.text, completion.last.finish) == ("yes", Finish.EOS)
 
 
 def test_eos_is_not_doubled(plain):

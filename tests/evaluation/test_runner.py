@@ -13,8 +13,8 @@ from sharpen.evaluation.runner import evaluate, stream_seed
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.task import TaskReward
-from sharpen.rollout.engine import Sampling
-from sharpen.types import Finish, Group, Prompt, Score, Trajectory
+from sharpen.rollout.engine import Sampling, Snapshot
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory, single_turn
 
 SAMPLING = Sampling(max_new_tokens=5)
 
@@ -31,15 +31,15 @@ class Known:
     ) -> list[tuple[Trajectory, ...]]:
         self.asked.append(([p.id for p in prompts], [list(ids) for ids in draw_ids], sampling, seed))
         return [
-            tuple(self._completion(text, i) for text, i in zip(self.texts[p.id], ids, strict=True))
+            tuple(self._completion(p, text, i) for text, i in zip(self.texts[p.id], ids, strict=True))
             for p, ids in zip(prompts, draw_ids, strict=True)
         ]
 
-    def _completion(self, text: str, draw_id: int) -> Trajectory:
+    def _completion(self, prompt: Prompt, text: str, draw_id: int) -> Trajectory:
         finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
-        return Trajectory((3,) * len(text), text, (True,) * len(text), finish, draw_id=draw_id)
+        return single_turn(prompt.token_ids, (3,) * len(text), text, finish=finish, draw_id=draw_id)
 
-    def publish(self) -> None:
+    def load(self, snapshot: Snapshot) -> None:
         pass
 
 

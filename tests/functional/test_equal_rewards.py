@@ -27,7 +27,8 @@ from sharpen.methods import CISPO, DAPO, GRPO, PPO, RLOO, Method, Reinforce, Rei
 from sharpen.methods.kl import KL
 from sharpen.rewards import FunctionReward, WeightedSum
 from sharpen.training.metrics import rollout_metrics
-from sharpen.types import Finish, Group, Prompt, Score, Trajectory
+from sharpen.types import Group, Prompt, Score, Trajectory, single_turn
+from tiny_models import unscored, with_given
 
 EPS = 2.0**-52
 ONE = torch.zeros(4, dtype=torch.long)
@@ -39,18 +40,17 @@ def double(*numbers: float) -> Tensor:
 
 
 def completion(*ids: int) -> Trajectory:
-    n = len(ids)
-    return Trajectory(ids, " ".join(map(str, ids)), (True,) * n, Finish.EOS)
+    return single_turn((1, 2), ids, " ".join(map(str, ids)))
 
 
 def group_of(*rewards: float) -> Group:
     completions = tuple(completion(3 + i, 1) for i in range(len(rewards)))
-    return Group(Prompt("a", (1, 2), "a", {}), completions, tuple(Score(r) for r in rewards))
+    return Group(Prompt("a", (1, 2), "a", {}), completions).scored([Score(r) for r in rewards])
 
 
 def scored(weights: dict[str, float], *values: tuple[float, ...]) -> Batch:
     """Four completions with a weighted sum of named rewards, as a recipe makes it."""
-    bare = replace(group_of(*FLAT), scores=())
+    bare = unscored(group_of(*FLAT))
     columns = {name: [row[k] for row in values] for k, name in enumerate(weights)}
 
     def reward_of(name: str) -> FunctionReward:
@@ -64,7 +64,7 @@ def scored(weights: dict[str, float], *values: tuple[float, ...]) -> Batch:
 def made(method: Method, batch: Batch, **given: Any) -> list[float]:
     """The advantage of each completion's first token."""
     start = {name: coefficient.initial for name, coefficient in method.coefficients().items()}
-    advantages_ET = method.advantages(replace(batch, coefficients=start, **given))
+    advantages_ET = method.advantages(with_given(batch, coefficients=start, **given))
     return advantages_ET[:, 0].tolist()
 
 
@@ -173,8 +173,8 @@ def test_summands_that_cancel_leave_their_rounding_behind() -> None:
         PPO(beta=0.0, lam=1.0),
     ]
     for method in methods:
-        assert made(method, batch, values_ET=torch.zeros(4, 2)) == FLAT
-    bare = replace(group_of(*FLAT), scores=tuple(Score(r.item()) for r in batch.rewards_E))
+        assert made(method, batch, values=torch.zeros(4, 2)) == FLAT
+    bare = group_of(*FLAT).scored([Score(r.item()) for r in batch.rewards_E])
     assert made(GRPO(group_size=4), collate([bare])) != FLAT
 
 
@@ -187,11 +187,12 @@ def test_what_is_measured_has_the_same_rule() -> None:
 def test_an_overlong_punishment_is_known_in_float32_only() -> None:
     """Limit 13, the last 10 are punished: 1 − 1/10 of 4 tokens, and 0.9 of 3 without punishment."""
     completions = tuple(completion(*range(3, 3 + n)) for n in (4, 3, 4, 3))
-    group = Group(Prompt("a", (1,), "a", {}), completions, tuple(Score(r) for r in (1.0, 0.9, 1.0, 0.9)))
+    group = Group(Prompt("a", (1, 2), "a", {}), completions).scored([Score(r) for r in (1.0, 0.9, 1.0, 0.9)])
     batch = collate([group], completion_limit=13)
     method = GRPO(group_size=4, overlong_share=10 / 13)
     assert made(method, batch) == FLAT
-    longer = collate([replace(group, trajectories=(completion(3, 4, 5, 6, 7), *completions[1:]))], completion_limit=13)
+    longest = replace(completion(3, 4, 5, 6, 7), score=Score(1.0))
+    longer = collate([replace(group, trajectories=(longest, *group.trajectories[1:]))], completion_limit=13)
     assert made(method, longer) == pytest.approx([-1.5, 0.5, 0.5, 0.5], rel=1e-6)
 
 
@@ -233,10 +234,10 @@ def test_a_policy_that_is_its_reference_pays_no_kl_that_could_be_made_an_advanta
     """All rewards 0, as of a first step without one right answer: what is left is noise of 10⁻⁷."""
     batch = collate([group_of(*FLAT)])
     given = {
-        "old_logprobs_ET": torch.full((4, 2), -2.0),
-        "ref_logprobs_ET": noisy(2.0),
-        "kl_ET": noisy(2.0) + 2.0,
-        "values_ET": torch.zeros(4, 2),
+        "old_logprobs": torch.full((4, 2), -2.0),
+        "ref_logprobs": noisy(2.0),
+        "kl": noisy(2.0) + 2.0,
+        "values": torch.zeros(4, 2),
     }
     kl = KL(estimator=estimator, placement="reward")
     for method in (
@@ -245,7 +246,7 @@ def test_a_policy_that_is_its_reference_pays_no_kl_that_could_be_made_an_advanta
         PPO(beta=0.1, kl=kl, whiten_advantages=True),
         ReinforcePlusPlus(beta=0.1, kl=kl),
     ):
-        assert method.kl_cost(replace(batch, coefficients={"beta": 0.1}, **given)).any()
+        assert method.kl_cost(with_given(batch, coefficients={"beta": 0.1}, **given)).any()
         assert made(method, batch, **given) == FLAT
 
 
@@ -256,7 +257,7 @@ def test_a_kl_that_is_more_than_noise_makes_the_advantage_of_the_formula() -> No
     reference = old - torch.tensor([[1e-3, 0.0], [0.0, 0.0]] * 2)
     kl = KL(estimator="k1", placement="reward")
     half = math.sqrt(3) / 2
-    given = {"old_logprobs_ET": old, "ref_logprobs_ET": reference, "values_ET": torch.zeros(4, 2)}
+    given = {"old_logprobs": old, "ref_logprobs": reference, "values": torch.zeros(4, 2)}
     assert made(GRPO(group_size=4, beta=0.1, kl=kl), batch, **given) == pytest.approx([-half, half] * 2, rel=1e-3)
     # Of eight tokens two have −10⁻⁴ to go, six 0: mean −¼, squares 2 · 9/16 + 6/16 over 7, in units of 10⁻⁴.
     std = math.sqrt(1.5 / 7)
@@ -271,8 +272,8 @@ def test_a_critic_that_is_right_but_for_rounding_leaves_no_advantage() -> None:
     values_ET = torch.full((4, 2), 3.7)
     values_ET[0, 0] += 2.0**-22
     values_ET[2, 1] -= 2.0**-22
-    assert made(PPO(beta=0.0, lam=1.0), batch, values_ET=values_ET) == FLAT
+    assert made(PPO(beta=0.0, lam=1.0), batch, values=values_ET) == FLAT
     small = collate([group_of(1e-8, 0.0, 1e-8, 0.0)])
-    found = made(PPO(beta=0.0, lam=1.0), small, values_ET=torch.zeros(4, 2))
+    found = made(PPO(beta=0.0, lam=1.0), small, values=torch.zeros(4, 2))
     # Eight tokens, half of each: ±½ over √(8 · ¼ / 7).
     assert found == pytest.approx([x * math.sqrt(7 / 8) for x in (1, -1, 1, -1)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,26 +13,24 @@ from sharpen.data.collate import collate
 from sharpen.methods import Method
 from sharpen.rollout.sources import Collected
 from sharpen.training.update import with_weights
-from sharpen.types import Finish, Group, Prompt, Score, Trajectory
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory, single_turn
+from tiny_models import with_given
+
+PREFIX = (1, 2)
 
 
 def completion(*token_ids: int, cut: bool = False) -> Trajectory:
-    length = len(token_ids)
-    return Trajectory(
-        token_ids,
-        "".join(map(str, token_ids)),
-        (True,) * length,
-        Finish.LENGTH if cut else Finish.EOS,
-    )
+    finish = Finish.LENGTH if cut else Finish.EOS
+    return single_turn(PREFIX, token_ids, "".join(map(str, token_ids)), finish=finish)
 
 
 def prompt(name: str) -> Prompt:
-    return Prompt(name, (1, 2), name, {"prompt": name})
+    return Prompt(name, PREFIX, name, {"prompt": name})
 
 
 def group(name: str, *answers: tuple[Trajectory, float | None]) -> Group:
     completions, totals = zip(*answers, strict=True)
-    return Group(prompt(name), completions, tuple(Score(total, error=None) for total in totals))
+    return Group(prompt(name), completions).scored([Score(total, error=None) for total in totals])
 
 
 def rollout(rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], limit: int = 10) -> Batch:
@@ -60,11 +57,11 @@ def rows(*values: Sequence[float]) -> Tensor:
 def ready(method: Method, batch: Batch, **given: Any) -> Batch:
     """With advantages, targets, the tokens that are trained on, and weights, as the trainer makes them."""
     start = {name: coefficient.initial for name, coefficient in method.coefficients().items()}
-    batch = replace(batch, **{"coefficients": start, **given})
-    batch = replace(
+    batch = with_given(batch, **{"coefficients": start, **given})
+    batch = with_given(
         batch,
-        advantages_ET=method.advantages(batch),
-        targets_ET=method.targets(batch),
+        advantages=method.advantages(batch),
+        targets=method.targets(batch),
         mask_ET=method.loss_mask(batch),
     )
     return with_weights(method, batch)
@@ -75,8 +72,7 @@ def losses(method: Method, batch: Batch, **said: Tensor) -> Mapping[str, float]:
     result = {}
     for objective in method.objectives():
         terms = objective.terms(Outputs(**said), batch).loss
-        assert batch.weights is not None
-        result[objective.model] = (batch.weights * terms).sum().item()
+        result[objective.model] = (batch["weights"] * terms).sum().item()
     return result
 
 

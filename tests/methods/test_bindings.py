@@ -1,7 +1,6 @@
 """A name binds the whole method: source, advantage, weights and loss, on steps worked out by hand."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from sharpen.rollout.sources import (
     Source,
 )
 from sharpen.types import Score, StepValue
+from tiny_models import unscored
 
 SOURCES: dict[str, Source] = {
     "sft": Demonstrations(),
@@ -75,13 +75,11 @@ def test_which_models_are_trained_and_what_they_need(name: str) -> None:
 
 
 def test_sft_is_the_mean_over_tokens_or_over_demonstrations() -> None:
-    shown = collate(
-        [replace(g, scores=()) for g in (group("a", (completion(3), 0)), group("b", (completion(4, 5, 6), 0)))]
-    )
+    shown = collate([unscored(g) for g in (group("a", (completion(3), 0)), group("b", (completion(4, 5, 6), 0)))])
     logprobs = rows([-1.0], [-2.0, -3.0, -4.0])
     for reduction, expected in (("tokens_of_batch", 10 / 4), ("per_sequence", (1 + 3) / 2)):
         method = resolve_method({"name": "sft", "reduction": reduction})
-        assert losses(method, ready(method, shown), logprobs_ET=logprobs) == {"policy": pytest.approx(expected)}
+        assert losses(method, ready(method, shown), logprobs=logprobs) == {"policy": pytest.approx(expected)}
 
 
 def test_online_rft_imitates_what_is_right_once_and_at_most_k_times() -> None:
@@ -98,11 +96,10 @@ def test_online_rft_imitates_what_is_right_once_and_at_most_k_times() -> None:
     logprobs = rows([-1, -2], [-1, -2], [-9], [-4], [-9], [-9, -9], [-6])
     method = resolve_method({"name": "online_rft", "at_most": 2})
     step = ready(method, drawn)
-    assert step.advantages_ET is not None
-    assert step.advantages_ET.amax(dim=1).tolist() == [1, 0, 0, 1, 0, 0, 1]
-    assert losses(method, step, logprobs_ET=logprobs)["policy"] == pytest.approx((1 + 2 + 4 + 6) / 4)
+    assert step["advantages"].amax(dim=1).tolist() == [1, 0, 0, 1, 0, 0, 1]
+    assert losses(method, step, logprobs=logprobs)["policy"] == pytest.approx((1 + 2 + 4 + 6) / 4)
     every = resolve_method({"name": "online_rft", "unique": False, "threshold": 0.5})
-    assert losses(every, ready(every, drawn), logprobs_ET=logprobs)["policy"] == pytest.approx(
+    assert losses(every, ready(every, drawn), logprobs=logprobs)["policy"] == pytest.approx(
         (1 + 2 + 1 + 2 + 9 + 4 + 9 + 6) / 8
     )
 
@@ -121,13 +118,13 @@ def test_dpo_is_the_mean_over_the_pairs_of_each_prompt() -> None:
     logprobs = reference + rows([0.5, 0.5], [-2, 1], [4, 0], [-1, 1], [1, 1])
     expected = (softplus(-1) + (softplus(-2) + softplus(-1) + softplus(1)) / 3) / 2
     method = resolve_method({"name": "dpo", "beta": 0.5})
-    step = ready(method, batch, ref_logprobs_ET=reference)
-    assert losses(method, step, logprobs_ET=logprobs)["policy"] == pytest.approx(expected)
+    step = ready(method, batch, ref_logprobs=reference)
+    assert losses(method, step, logprobs=logprobs)["policy"] == pytest.approx(expected)
     ipo = resolve_method({"name": "dpo", "beta": 0.5, "form": "ipo"})
     expected = ((2 - 1) ** 2 + ((4 - 1) ** 2 + (2 - 1) ** 2 + (-2 - 1) ** 2) / 3) / 2
-    assert losses(ipo, step, logprobs_ET=logprobs)["policy"] == pytest.approx(expected)
+    assert losses(ipo, step, logprobs=logprobs)["policy"] == pytest.approx(expected)
     # At the reference nothing is preferred yet: log 2, whatever the prompts.
-    assert losses(method, step, logprobs_ET=reference)["policy"] == pytest.approx(LOG(2))
+    assert losses(method, step, logprobs=reference)["policy"] == pytest.approx(LOG(2))
     assert method.objectives()[0].atom == "group"
 
 
@@ -135,8 +132,8 @@ def test_a_dpo_step_says_how_many_pairs_are_the_right_way_round() -> None:
     batch = collate([group("a", *ranking(1, 0)), group("b", *ranking(2, 1, 0))])
     reference = torch.zeros(5, 2, dtype=torch.float64)
     method = resolve_method({"name": "dpo", "beta": 0.5})
-    step = ready(method, batch, ref_logprobs_ET=reference)
-    said = Outputs(logprobs_ET=rows([0.5, 0.5], [-2, 1], [4, 0], [-1, 1], [1, 1]))
+    step = ready(method, batch, ref_logprobs=reference)
+    said = Outputs(logprobs=rows([0.5, 0.5], [-2, 1], [4, 0], [-1, 1], [1, 1]))
     figures = method.objectives()[0].terms(said, step).figures
     # Of the winners: one of one; two of two; none of one. By β times 2; 4 and 2; −2.
     assert figures["pair_accuracy"].tolist() == pytest.approx([1, NAN, 1, 0, NAN], nan_ok=True)
@@ -151,29 +148,27 @@ def test_a_reward_model_reads_the_last_token_and_averages_the_pairs_of_a_prompt(
     # A tie is dropped, from the sum and from the count.
     third = (softplus(-3) + softplus(1)) / 2
     method = resolve_method("reward_model")
-    found = losses(method, ready(method, batch), scores_ET=scores)
+    found = losses(method, ready(method, batch), scores=scores)
     assert found == {"outcome_reward_model": pytest.approx((first + second + third) / 3)}
     margins = resolve_method({"name": "reward_model", "margin": True})
     pair = collate([group("a", (completion(3, 4), 3.0), (completion(5, 6), 0.5))])
-    assert losses(margins, ready(margins, pair), scores_ET=rows([9, 4], [9, 1])) == {
+    assert losses(margins, ready(margins, pair), scores=rows([9, 4], [9, 1])) == {
         "outcome_reward_model": pytest.approx(softplus(-(3 - 2.5)))
     }
     random = resolve_method({"name": "reward_model", "noise": 0.1})
-    assert losses(random, ready(random, pair), scores_ET=rows([9, 4], [9, 1])) == {
+    assert losses(random, ready(random, pair), scores=rows([9, 4], [9, 1])) == {
         "outcome_reward_model": pytest.approx(-LOG(0.9 / (1 + math.exp(-3)) + 0.05))
     }
 
 
 def test_a_process_reward_model_is_asked_at_the_end_of_each_step_only() -> None:
     marked = [
-        replace(
-            group("a", (completion(3, 4, 5), 0.0)), scores=(Score(0.0, steps=(StepValue(0, 1.0), StepValue(2, 0.0))),)
-        ),
-        replace(group("b", (completion(6, 7), 0.5)), scores=(Score(0.5, steps=(StepValue(1, 0.5),)),)),
+        group("a", (completion(3, 4, 5), 0.0)).scored([Score(0.0, steps=(StepValue(0, 1.0), StepValue(2, 0.0)))]),
+        group("b", (completion(6, 7), 0.5)).scored([Score(0.5, steps=(StepValue(1, 0.5),))]),
     ]
     method = resolve_method("process_reward_model")
     step = ready(method, collate(marked))
-    found = losses(method, step, scores_ET=rows([2, 99, 3], [99, 1]))
+    found = losses(method, step, scores=rows([2, 99, 3], [99, 1]))
     half = (softplus(-1) + softplus(1)) / 2
     assert found == {"process_reward_model": pytest.approx((softplus(-2) + softplus(3) + half) / 3)}
 
@@ -184,9 +179,8 @@ def test_a_process_reward_model_is_asked_at_the_end_of_each_step_only() -> None:
 def advantages(spec: object, rewards: list[list[float]], **given: object) -> list[float]:
     method = resolve_method(spec)  # type: ignore[arg-type]
     step = ready(method, rollout(rewards, [[2] * len(r) for r in rewards]), **given)
-    assert step.advantages_ET is not None
-    assert torch.equal(step.advantages_ET[:, 0], step.advantages_ET[:, 1])
-    return step.advantages_ET[:, 0].tolist()
+    assert torch.equal(step["advantages"][:, 0], step["advantages"][:, 1])
+    return step["advantages"][:, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +209,7 @@ def test_reinforce_sums_over_the_tokens_of_a_completion() -> None:
     method = resolve_method("rloo")
     # A = 1, −1, −3, 3; the sums of log π −1, −5, −2, −6.
     expected = -(1 * -1 + -1 * -5 + -3 * -2 + 3 * -6) / 4
-    assert losses(method, ready(method, batch), logprobs_ET=logprobs)["policy"] == pytest.approx(expected)
+    assert losses(method, ready(method, batch), logprobs=logprobs)["policy"] == pytest.approx(expected)
 
 
 def test_reinforce_plus_plus_whitens_what_is_left_to_come_of_reward_and_kl() -> None:
@@ -225,17 +219,16 @@ def test_reinforce_plus_plus_whitens_what_is_left_to_come_of_reward_and_kl() -> 
         {"name": "reinforce_plus_plus", "beta": 1.0, "kl": {"placement": "reward", "estimator": "k1"}}
     )
     old = rows([-1, -2], [-1])
-    step = ready(method, batch, old_logprobs_ET=old, ref_logprobs_ET=rows([-1.5, -1.5], [-2]))
+    step = ready(method, batch, old_logprobs=old, ref_logprobs=rows([-1.5, -1.5], [-2]))
     # To go: 2 − 0 and 2.5; −1. Mean 3.5/3.
     to_go, mean = [2.0, 2.5, -1.0], 3.5 / 3
     std = math.sqrt(sum((x - mean) ** 2 for x in to_go) / 2)
     a = [(x - mean) / std for x in to_go]
-    assert step.advantages_ET is not None
-    assert step.advantages_ET[step.mask_ET].tolist() == pytest.approx(a)
+    assert step["advantages"][step.mask_ET].tolist() == pytest.approx(a)
     # One ratio of 1.5 with A > 0 is clipped at 1.2; 0.5 with A < 0 at 0.8; mean over the three tokens.
     now = old + rows([LOG(1.1), LOG(1.5)], [LOG(0.5)])
     expected = -(1.1 * a[0] + 1.2 * a[1] + 0.8 * a[2]) / 3
-    assert losses(method, step, logprobs_ET=now)["policy"] == pytest.approx(expected)
+    assert losses(method, step, logprobs=now)["policy"] == pytest.approx(expected)
 
 
 # GRPO and its kin: rewards 1, 0, 0, 1 have mean 1/2 and std √(1/3) over G − 1
@@ -248,13 +241,13 @@ def test_grpo_is_the_z_score_and_the_mean_over_each_completion() -> None:
     now = old + rows([LOG(1.5)], [LOG(1.1), LOG(0.5)], [LOG(2)], [0, 0, LOG(0.9), LOG(1.3)])
     reference = now + rows([LOG(2)], [0, 0], [0], [0, 0, 0, 0])
     method = resolve_method({"name": "grpo", "beta": 0.04})
-    step = ready(method, batch, old_logprobs_ET=old, ref_logprobs_ET=reference)
+    step = ready(method, batch, old_logprobs=old, ref_logprobs=reference)
     surrogate = a * (1.2 - (1.1 + 0.8) / 2 - 2 + (1 + 1 + 0.9 + 1.2) / 4) / 4
     penalty = 0.04 * (2 - LOG(2) - 1) / 4
-    assert losses(method, step, logprobs_ET=now)["policy"] == pytest.approx(-surrogate + penalty)
+    assert losses(method, step, logprobs=now)["policy"] == pytest.approx(-surrogate + penalty)
     tokens = resolve_method({"name": "grpo", "reduction": "tokens_of_batch"})
-    step = ready(tokens, batch, old_logprobs_ET=old)
-    assert losses(tokens, step, logprobs_ET=now)["policy"] == pytest.approx(-a * (1.2 - 1.9 - 2 + 4.1) / 8)
+    step = ready(tokens, batch, old_logprobs=old)
+    assert losses(tokens, step, logprobs=now)["policy"] == pytest.approx(-a * (1.2 - 1.9 - 2 + 4.1) / 8)
 
 
 def test_dr_grpo_divides_by_neither_spread_nor_length() -> None:
@@ -262,12 +255,11 @@ def test_dr_grpo_divides_by_neither_spread_nor_length() -> None:
     batch = rollout([[1, 0, 0, 1]], [[1, 2, 1, 4]])
     old = rows([-1], [-1, -1], [-1], [-1, -1, -1, -1])
     method = resolve_method("dr_grpo")
-    step = ready(method, batch, old_logprobs_ET=old)
-    assert step.advantages_ET is not None
-    assert step.advantages_ET[:, 0].tolist() == [0.5, -0.5, -0.5, 0.5]
-    assert losses(method, step, logprobs_ET=old)["policy"] == pytest.approx(-0.5 * (1 - 2 - 1 + 4) / 10 / 4)
+    step = ready(method, batch, old_logprobs=old)
+    assert step["advantages"][:, 0].tolist() == [0.5, -0.5, -0.5, 0.5]
+    assert losses(method, step, logprobs=old)["policy"] == pytest.approx(-0.5 * (1 - 2 - 1 + 4) / 10 / 4)
     shorter = resolve_method({"name": "dr_grpo", "constant_length": 4})
-    assert losses(shorter, ready(shorter, batch, old_logprobs_ET=old), logprobs_ET=old)["policy"] == pytest.approx(
+    assert losses(shorter, ready(shorter, batch, old_logprobs=old), logprobs=old)["policy"] == pytest.approx(
         -0.5 * 2 / 4 / 4
     )
 
@@ -284,9 +276,9 @@ def test_dapo_punishes_length_softly_clips_higher_and_averages_the_tokens_of_a_g
     now[3, 0] += LOG(1.5)  # clipped at 1.28
     now[2, 0] += LOG(0.7)  # clipped at 0.8
     method = resolve_method("dapo")
-    step = ready(method, batch, old_logprobs_ET=old)
+    step = ready(method, batch, old_logprobs=old)
     total = a[0] * (8 + 1.27) + a[1] * 10 + a[2] * (7 + 0.8) + a[3] * 1.28
-    assert losses(method, step, logprobs_ET=now)["policy"] == pytest.approx(-total / 28)
+    assert losses(method, step, logprobs=now)["policy"] == pytest.approx(-total / 28)
 
 
 def test_gspo_clips_whole_completions_by_the_mean_of_their_log_ratios() -> None:
@@ -297,9 +289,9 @@ def test_gspo_clips_whole_completions_by_the_mean_of_their_log_ratios() -> None:
     now = old + rows([6e-4, -2e-4], [-2e-3, 0, 0, 0])
     for form in ("sequence", "token"):
         method = resolve_method({"name": "gspo", "form": form})
-        step = ready(method, batch, old_logprobs_ET=old)
+        step = ready(method, batch, old_logprobs=old)
         expected = -(math.exp(2e-4) * a - (1 - 3e-4) * a) / 2
-        assert losses(method, step, logprobs_ET=now)["policy"] == pytest.approx(expected, rel=1e-5)
+        assert losses(method, step, logprobs=now)["policy"] == pytest.approx(expected, rel=1e-5)
         assert expected == pytest.approx(-a * 5e-4 / 2, rel=1e-4)
 
 
@@ -309,20 +301,19 @@ def test_cispo_weighs_log_likelihoods_and_never_drops_one() -> None:
     old = rows([-1], [-1, -2, -3])
     now = (old + rows([LOG(2)], [LOG(0.1), 0, LOG(9)])).requires_grad_()
     method = resolve_method("cispo")
-    step = ready(method, batch, old_logprobs_ET=old)
+    step = ready(method, batch, old_logprobs=old)
     n = now.tolist()
     expected = -(1.28 * a * n[0][0] - a * (0.1 * n[1][0] + 1 * n[1][1] + 1.28 * n[1][2])) / 4
-    assert losses(method, step, logprobs_ET=now)["policy"] == pytest.approx(expected)
+    assert losses(method, step, logprobs=now)["policy"] == pytest.approx(expected)
 
 
 def test_process_supervision_binds_the_pooled_z_score_to_go() -> None:
     """Steps 1, 3 of the first and 2 of the second: mean 2, std 1; to go 0, 1 and 0; of the own step −1, 1 and 0."""
     scores = (Score(4.0, steps=(StepValue(0, 1.0), StepValue(2, 3.0))), Score(2.0, steps=(StepValue(1, 2.0),)))
-    batch = collate([replace(group("a", (completion(3, 4, 5), 4.0), (completion(6, 7), 2.0)), scores=scores)])
+    batch = collate([group("a", (completion(3, 4, 5), 4.0), (completion(6, 7), 2.0)).scored(scores)])
     for supervision, expected in (("process", [[0, 1, 1], [0, 0, 0]]), ("own_step", [[-1, 1, 1], [0, 0, 0]])):
         step = ready(resolve_method({"name": "grpo", "supervision": supervision}), batch)
-        assert step.advantages_ET is not None
-        assert step.advantages_ET.tolist() == expected
+        assert step["advantages"].tolist() == expected
 
 
 # What policy methods share
@@ -332,10 +323,10 @@ def test_completions_that_were_cut_off_count_in_the_baseline_but_not_in_the_loss
     batch = rollout([[1, 0, 0, 1]], [[1, 10, 2, 1]])
     old = torch.full((4, 10), -1.0, dtype=torch.float64)
     method = resolve_method({"name": "grpo", "mask_truncated": True})
-    step = ready(method, batch, old_logprobs_ET=old)
+    step = ready(method, batch, old_logprobs=old)
     assert step.mask_ET.sum(dim=1).tolist() == [1, 0, 2, 1]
     a = 0.5 / math.sqrt(1 / 3)
-    assert losses(method, step, logprobs_ET=old)["policy"] == pytest.approx(-a * (1 - 1 + 1) / 3)
+    assert losses(method, step, logprobs=old)["policy"] == pytest.approx(-a * (1 - 1 + 1) / 3)
 
 
 def test_entropy_bonus_dual_clip_and_correction_in_one_term() -> None:
@@ -344,8 +335,8 @@ def test_entropy_bonus_dual_clip_and_correction_in_one_term() -> None:
     a = 0.5 / math.sqrt(0.5)
     old = rows([-1], [-2])
     method = resolve_method({"name": "grpo", "entropy_coef": 0.1, "dual_clip": 3, "tis_cap": 2})
-    step = ready(method, batch, old_logprobs_ET=old, sample_logprobs_ET=old - rows([LOG(0.5)], [LOG(4)]))
-    found = losses(method, step, logprobs_ET=old + rows([0], [LOG(5)]), entropy_ET=rows([0.3], [0.7]))
+    step = ready(method, batch, old_logprobs=old, rollout_logprobs=old - rows([LOG(0.5)], [LOG(4)]))
+    found = losses(method, step, logprobs=old + rows([0], [LOG(5)]), entropy=rows([0.3], [0.7]))
     assert found["policy"] == pytest.approx((-a * 0.5 - 0.03 + 3 * a * 2 - 0.07) / 2)
     assert method.objectives()[0].needs == {"logprobs", "entropy"}
     assert method.objectives()[0].without_advantage
@@ -358,20 +349,18 @@ def test_kl_in_the_reward_lowers_rewards_and_kl_in_the_loss_does_not() -> None:
     in_reward = resolve_method(
         {"name": "grpo", "beta": 0.1, "std": "none", "kl": {"placement": "reward", "estimator": "k1"}}
     )
-    step = ready(in_reward, batch, old_logprobs_ET=old, ref_logprobs_ET=reference)
-    assert step.advantages_ET is not None
-    assert step.advantages_ET.tolist() == [pytest.approx([-0.1, -0.1]), pytest.approx([0.1, 0.1])]
-    assert losses(in_reward, step, logprobs_ET=old)["policy"] == pytest.approx(0.0)
-    assert in_reward.objectives()[0].annotations == {"old_logprobs"}
-    assert in_reward.annotations == {"old_logprobs", "ref_logprobs"}
+    step = ready(in_reward, batch, old_logprobs=old, ref_logprobs=reference)
+    assert step["advantages"].tolist() == [pytest.approx([-0.1, -0.1]), pytest.approx([0.1, 0.1])]
+    assert losses(in_reward, step, logprobs=old)["policy"] == pytest.approx(0.0)
+    assert in_reward.objectives()[0].streams == {"old_logprobs"}
+    assert in_reward.streams == {"old_logprobs", "ref_logprobs"}
     in_loss = resolve_method({"name": "grpo", "beta": 0.1, "std": "none", "kl": {"estimator": "k2"}})
-    step = ready(in_loss, batch, old_logprobs_ET=old, ref_logprobs_ET=reference)
-    assert step.advantages_ET is not None
-    assert step.advantages_ET.abs().max() == 0
-    assert losses(in_loss, step, logprobs_ET=old)["policy"] == pytest.approx(0.1 * (0.5 + 1) * 0.5 / 4)
-    assert in_loss.annotations == frozenset()
+    step = ready(in_loss, batch, old_logprobs=old, ref_logprobs=reference)
+    assert step["advantages"].abs().max() == 0
+    assert losses(in_loss, step, logprobs=old)["policy"] == pytest.approx(0.1 * (0.5 + 1) * 0.5 / 4)
+    assert in_loss.streams == frozenset()
     exact = resolve_method({"name": "grpo", "beta": 0.1, "kl": {"placement": "reward", "estimator": "exact"}})
-    assert exact.annotations == {"kl"}
+    assert exact.streams == {"kl"}
 
 
 def test_the_present_strength_of_the_penalty_is_what_counts() -> None:
@@ -379,5 +368,5 @@ def test_the_present_strength_of_the_penalty_is_what_counts() -> None:
     batch = rollout([[1, 1]], [[1, 1]])
     old, reference = rows([-1], [-1]), rows([-1 + LOG(2)], [-1])
     method = resolve_method({"name": "grpo", "beta": 0.04})
-    step = ready(method, batch, old_logprobs_ET=old, ref_logprobs_ET=reference, coefficients={"beta": 3.0})
-    assert losses(method, step, logprobs_ET=old)["policy"] == pytest.approx(3 * (2 - LOG(2) - 1) / 2)
+    step = ready(method, batch, old_logprobs=old, ref_logprobs=reference, coefficients={"beta": 3.0})
+    assert losses(method, step, logprobs=old)["policy"] == pytest.approx(3 * (2 - LOG(2) - 1) / 2)

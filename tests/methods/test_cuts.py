@@ -21,7 +21,7 @@ from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.training.update import accumulate_gradient, with_weights
-from tiny_models import assert_same_gradients, loaded_scorer, ragged_batch, tiny_policy
+from tiny_models import assert_same_gradients, loaded_scorer, ragged_batch, renumbered, tiny_policy, with_given
 from whole_steps import forget_gradients, gradients_of, plain_step, said_by
 
 TEMPERATURE = 0.9
@@ -120,25 +120,25 @@ def drawn(method: Method) -> Batch:
     now_ET = torch.tensor(said.logprobs, dtype=torch.float64)
     # About as far from the policy as the method's bounds are wide.
     old_ET = now_ET + noise(2 * getattr(method, "eps_high", 0.2))
-    return replace(
+    return with_given(
         batch,
         step_rewards_ET=labels_ET.double().masked_fill(~ends_ET, torch.nan),
-        old_logprobs_ET=old_ET,
-        sample_logprobs_ET=old_ET + noise(0.3),
-        ref_logprobs_ET=now_ET + noise(0.5),
-        kl_ET=noise(1.0).abs(),
-        values_ET=noise(1.0),
-        final_values_E=noise(1.0)[:, 0],
+        old_logprobs=old_ET,
+        rollout_logprobs=old_ET + noise(0.3),
+        ref_logprobs=now_ET + noise(0.5),
+        kl=noise(1.0).abs(),
+        values=noise(1.0),
+        final_values=noise(1.0)[:, 0],
         coefficients={name: coefficient.initial for name, coefficient in method.coefficients().items()},
     )
 
 
 def prepared(method: Method, batch: Batch) -> Batch:
     targets_ET = method.targets(batch)
-    batch = replace(
+    batch = with_given(
         batch,
-        advantages_ET=method.advantages(batch).float(),
-        targets_ET=None if targets_ET is None else targets_ET.float(),
+        advantages=method.advantages(batch).float(),
+        targets=None if targets_ET is None else targets_ET.float(),
         mask_ET=method.loss_mask(batch),
     )
     return with_weights(method, batch)
@@ -172,10 +172,10 @@ def assert_the_same(name: str, batch: Batch, limits: MicrobatchLimits) -> None:
     for objective in VARIANTS[name].objectives():
         model = models()[objective.model]
         forget_gradients(model)
-        loss, tokens = accumulate_gradient(model, objective, batch, TEMPERATURE, limits, reference=reference())
-        assert tokens > 0
+        done = accumulate_gradient(model, objective, batch, TEMPERATURE, limits, reference=reference())
+        assert done.tokens > 0
         assert_same_gradients(gradients_of(model), example(name).gradients[objective.model], TOLERANCE)
-        assert loss == pytest.approx(example(name).losses[objective.model], rel=1e-6, abs=1e-7)
+        assert done.loss.item() == pytest.approx(example(name).losses[objective.model], rel=1e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -190,9 +190,7 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     batch = example(name).batch
     shuffled = batch.select(torch.randperm(len(batch), generator=generator))
-    number = torch.randperm(len(batch.prompts), generator=generator)
-    prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
-    shuffled = replace(shuffled, prompts=tuple(prompts), group_E=number[shuffled.group_E])
+    shuffled = renumbered(shuffled, torch.randperm(len(batch.prefixes), generator=generator))
     assert_the_same(name, prepared(VARIANTS[name], shuffled), MicrobatchLimits(40, True))
 
 
@@ -207,5 +205,4 @@ def test_the_examples_have_what_makes_cuts_go_wrong() -> None:
             now_ET = torch.tensor(said_by(models()["policy"], step, TEMPERATURE).logprobs, dtype=torch.float64)
         unclipped_ET = method.surrogate(now_ET, step)[1]
         assert 0 < unclipped_ET[step.mask_ET].sum() < step.mask_ET.sum()
-        assert step.advantages_ET is not None
-        assert (step.advantages_ET[step.mask_ET] == 0).any() == (name != "ppo")
+        assert (step["advantages"][step.mask_ET] == 0).any() == (name != "ppo")

@@ -78,7 +78,7 @@ def test_what_does_not_apply_or_has_failed_takes_no_part() -> None:
         return Score(correct, weighted_rewards=(WeightedReward(1.0, correct), WeightedReward(1.0, brief)))
 
     scores = (score(1.0, 0.0), score(0.0, 1.0), score(0.0, None), Score(None, {"correct": 1.0}, error="it raised"))
-    batch = collate([Group(prompt("a"), tuple(completion(*range(3, 4 + i)) for i in range(4)), scores)])
+    batch = collate([Group(prompt("a"), tuple(completion(*range(3, 4 + i)) for i in range(4))).scored(scores)])
     first, second, third = 2 / math.sqrt(3) - math.sqrt(0.5), -1 / math.sqrt(3) + math.sqrt(0.5), -1 / math.sqrt(3)
     spread = math.sqrt((first**2 + second**2 + third**2) / 2)
     found = per_sequence(GRPO(group_size=4, **APART), batch)
@@ -127,7 +127,7 @@ def test_dynamic_sampling_keeps_groups_in_which_one_of_the_rewards_differs() -> 
         scores = tuple(
             Score(a + b, weighted_rewards=(WeightedReward(1.0, a), WeightedReward(1.0, b))) for a, b in pairs
         )
-        return Group(prompt(name), (completion(3), completion(4)), scores)
+        return Group(prompt(name), (completion(3), completion(4))).scored(scores)
 
     groups = [of("differs", (1.0, 0.0), (0.0, 1.0)), of("flat", (1.0, 0.0), (1.0, 0.0))]
 

@@ -22,7 +22,7 @@ AFTER = torch.tensor([3.0, 7.7], dtype=torch.float64)
 def step_of(method: PPO, rewards: tuple[float, float] = (2.0, -1.0), limit: int = 10) -> Batch:
     """β (log π_old − log π_ref) is β times 0.5 and −1 of the first, 2 of the second completion."""
     batch = rollout([[rewards[0]], [rewards[1]]], [[2], [1]], limit)
-    said = {"old_logprobs_ET": OLD, "ref_logprobs_ET": REFERENCE, "values_ET": VALUES, "final_values_E": AFTER}
+    said = {"old_logprobs": OLD, "ref_logprobs": REFERENCE, "values": VALUES, "final_values": AFTER}
     return ready(method, batch, **said)
 
 
@@ -40,10 +40,10 @@ def test_rewards_are_the_outcome_at_the_last_token_less_the_kl_of_each() -> None
     """With γ = λ = 1 the advantage is the sum of the rewards to come less the value."""
     step = step_of(plain(lam=1.0))
     rewards = [-0.05, 2 + 0.1, -1 - 0.2]
-    assert counted(step.advantages_ET, step) == pytest.approx(
+    assert counted(step["advantages"], step) == pytest.approx(
         [rewards[0] + rewards[1] - 0.5, rewards[1] - 1.0, rewards[2] - 2.0]
     )
-    assert counted(step.targets_ET, step) == pytest.approx([rewards[0] + rewards[1], rewards[1], rewards[2]])
+    assert counted(step["targets"], step) == pytest.approx([rewards[0] + rewards[1], rewards[1], rewards[2]])
 
 
 def test_the_advantage_is_gae_and_the_target_the_lambda_return_or_td() -> None:
@@ -51,11 +51,11 @@ def test_the_advantage_is_gae_and_the_target_the_lambda_return_or_td() -> None:
     deltas = [0.35, 1.1, -3.2]
     expected = [deltas[0] + 0.45 * deltas[1], deltas[1], deltas[2]]
     step = step_of(plain(gamma=0.9, lam=0.5))
-    assert counted(step.advantages_ET, step) == pytest.approx(expected)
-    assert counted(step.targets_ET, step) == pytest.approx([expected[0] + 0.5, 2.1, -1.2])
+    assert counted(step["advantages"], step) == pytest.approx(expected)
+    assert counted(step["targets"], step) == pytest.approx([expected[0] + 0.5, 2.1, -1.2])
     step = step_of(plain(gamma=0.9, lam=0.5, value_target="td"))
-    assert counted(step.advantages_ET, step) == pytest.approx(expected)
-    assert counted(step.targets_ET, step) == pytest.approx([-0.05 + 0.9 * 1, 2.1, -1.2])
+    assert counted(step["advantages"], step) == pytest.approx(expected)
+    assert counted(step["targets"], step) == pytest.approx([-0.05 + 0.9 * 1, 2.1, -1.2])
 
 
 def test_advantages_are_whitened_over_the_tokens_of_the_batch_and_targets_are_not() -> None:
@@ -63,8 +63,8 @@ def test_advantages_are_whitened_over_the_tokens_of_the_batch_and_targets_are_no
     before = [0.845, 1.1, -3.2]
     mean = sum(before) / 3
     std = math.sqrt(sum((x - mean) ** 2 for x in before) / 2)
-    assert counted(step.advantages_ET, step) == pytest.approx([(x - mean) / std for x in before])
-    assert counted(step.targets_ET, step) == pytest.approx([1.345, 2.1, -1.2])
+    assert counted(step["advantages"], step) == pytest.approx([(x - mean) / std for x in before])
+    assert counted(step["targets"], step) == pytest.approx([1.345, 2.1, -1.2])
 
 
 def test_a_completion_that_was_cut_off_goes_on_with_the_value_after_its_last_token() -> None:
@@ -73,14 +73,14 @@ def test_a_completion_that_was_cut_off_goes_on_with_the_value_after_its_last_tok
     goes_on = step_of(plain(lam=1.0, bootstrap_truncated=True), limit=2)
     assert goes_on.truncated_E.tolist() == [True, False]
     difference = [
-        b - a for a, b in zip(counted(ended.advantages_ET, ended), counted(goes_on.advantages_ET, goes_on), strict=True)
+        b - a for a, b in zip(counted(ended["advantages"], ended), counted(goes_on["advantages"], goes_on), strict=True)
     ]
     assert difference == pytest.approx([3.0, 3.0, 0.0])
     td_method = plain(value_target="td", gamma=0.9, bootstrap_truncated=True)
     td = step_of(td_method, limit=2)
-    assert counted(td.targets_ET, td) == pytest.approx([-0.05 + 0.9, 2.1 + 0.9 * 3, -1.2])
-    assert "final_values" in td_method.annotations
-    assert "final_values" not in plain().annotations
+    assert counted(td["targets"], td) == pytest.approx([-0.05 + 0.9, 2.1 + 0.9 * 3, -1.2])
+    assert "final_values" in td_method.streams
+    assert "final_values" not in plain().streams
 
 
 @pytest.mark.parametrize(("gamma", "fixed"), [(1.0, 3.0 - 1.0), (0.5, 1.5 - 1.0)])
@@ -89,11 +89,10 @@ def test_a_critic_that_follows_its_target_comes_to_rest(gamma: float, fixed: flo
     """R = −1 on a completion that was cut off: its last value is to be γ V(s_{T+1}) − 1, not its own value less 1."""
     method = plain(beta=0.0, gamma=gamma, value_target=target, bootstrap_truncated=True)
     batch = rollout([[-1.0]], [[2]], limit=2)
-    batch = ready(method, batch, values_ET=VALUES[:1], final_values_E=AFTER[:1])
+    batch = ready(method, batch, values=VALUES[:1], final_values=AFTER[:1])
     for _ in range(5):
-        batch = ready(method, batch, values_ET=batch.targets_ET)
-    assert batch.targets_ET is not None
-    assert batch.targets_ET.tolist() == [pytest.approx([gamma * fixed, fixed])]
+        batch = ready(method, batch, values=batch["targets"])
+    assert batch["targets"].tolist() == [pytest.approx([gamma * fixed, fixed])]
 
 
 def test_clip_form_and_critic_are_means_over_the_tokens_of_the_batch() -> None:
@@ -102,7 +101,7 @@ def test_clip_form_and_critic_are_means_over_the_tokens_of_the_batch() -> None:
     a = [1.55, 1.1, -3.2]
     now = OLD + rows([LOG(1.5), LOG(1.1)], [LOG(2)])
     values = rows([1.0, 1.0], [0.0])
-    found = losses(method, step, logprobs_ET=now, values_ET=values)
+    found = losses(method, step, logprobs=now, values=values)
     assert found == {
         "policy": pytest.approx(-(1.2 * a[0] + 1.1 * a[1] + 2 * a[2]) / 3),
         "critic": pytest.approx((1.05**2 + 1.1**2 + 1.2**2) / 2 / 3),
@@ -112,7 +111,7 @@ def test_clip_form_and_critic_are_means_over_the_tokens_of_the_batch() -> None:
 
 def test_a_shared_critic_is_a_term_of_the_policys_own_loss() -> None:
     own, shared = plain(lam=1.0), plain(lam=1.0, critic="shared", value_coef=0.3)
-    said = {"logprobs_ET": OLD + rows([LOG(1.5), 0], [0]), "values_ET": rows([1.0, 1.0], [0.0])}
+    said = {"logprobs": OLD + rows([LOG(1.5), 0], [0]), "values": rows([1.0, 1.0], [0.0])}
     apart, together = (losses(method, step_of(method), **said) for method in (own, shared))
     assert together == {"policy": pytest.approx(apart["policy"] + 0.3 * apart["critic"])}
     [objective] = shared.objectives()
@@ -129,16 +128,16 @@ def test_kl_form_penalises_the_way_from_the_policy_that_sampled() -> None:
     now = OLD + rows([LOG(1.5), 0], [LOG(0.5)])
     penalty = (0.5 - LOG(1.5)) + (LOG(2) - 0.5)
     expected = -(1.5 * 1.55 + 1.1 - 0.5 * 3.2 - 0.5 * penalty) / 3
-    assert losses(method, step, logprobs_ET=now, values_ET=VALUES)["policy"] == pytest.approx(expected)
+    assert losses(method, step, logprobs=now, values=VALUES)["policy"] == pytest.approx(expected)
 
 
 def test_a_value_beyond_its_bound_has_no_gradient() -> None:
     """From 0.5 to 0.9 towards 2.05 it has passed 0.5 + 0.2; the others have not moved."""
     method = plain(lam=1.0, value_clip=0.2)
     step = step_of(method)
-    assert method.objectives()[1].annotations == {"values"}
+    assert method.objectives()[1].streams == {"values"}
     values = rows([0.9, 1.0], [2.0]).requires_grad_()
-    terms = method.objectives()[1].terms(Outputs(values_ET=values), step).loss
+    terms = method.objectives()[1].terms(Outputs(values=values), step).loss
     assert terms[0, 0].item() == pytest.approx((2.05 - 0.7) ** 2 / 2)
     terms[step.mask_ET].sum().backward()
     assert values.grad is not None
@@ -154,24 +153,24 @@ def test_the_ratio_is_over_the_policy_that_sampled_not_over_the_reference() -> N
     step = step_of(method)
     assert (OLD - REFERENCE)[step.mask_ET].exp().max() > 1.2
     now = OLD.clone().requires_grad_()
-    terms = method.objectives()[0].terms(Outputs(logprobs_ET=now), step)
+    terms = method.objectives()[0].terms(Outputs(logprobs=now), step)
     assert terms.unclipped_ET is not None
     assert terms.unclipped_ET[step.mask_ET].all()
     terms.loss[step.mask_ET].sum().backward()
     assert now.grad is not None
     assert (-now.grad[step.mask_ET]).tolist() == pytest.approx([1.55, 1.1, -3.2])
-    assert method.objectives()[0].annotations == {"old_logprobs"}
+    assert method.objectives()[0].streams == {"old_logprobs"}
 
 
 def test_the_kl_of_the_reward_is_of_the_policy_that_sampled_and_against_the_reference() -> None:
     """It does not change while the policy moves within a rollout, nor has it a gradient."""
     method = plain(lam=1.0)
     step = step_of(method)
-    first = counted(step.advantages_ET, step)
+    first = counted(step["advantages"], step)
     now = (OLD + 0.1).requires_grad_()
-    terms = method.objectives()[0].terms(Outputs(logprobs_ET=now), step)
-    assert counted(step.advantages_ET, step) == first
-    assert not step.advantages_ET.requires_grad  # type: ignore[union-attr]
+    terms = method.objectives()[0].terms(Outputs(logprobs=now), step)
+    assert counted(step["advantages"], step) == first
+    assert not step["advantages"].requires_grad  # type: ignore[union-attr]
     assert terms.loss[step.mask_ET].tolist() == pytest.approx([-math.exp(0.1) * a for a in first])
 
 
@@ -180,16 +179,15 @@ def test_the_critics_target_is_stopped(target: Any) -> None:
     """(V − y)²/2 with y a number: the gradient of each value is its own error, none goes to the next value."""
     method = plain(gamma=0.9, lam=0.5, value_target=target)
     step = step_of(method)
-    assert step.targets_ET is not None
     values = VALUES.clone().requires_grad_()
-    method.objectives()[1].terms(Outputs(values_ET=values), step).loss[:, 0].sum().backward()
+    method.objectives()[1].terms(Outputs(values=values), step).loss[:, 0].sum().backward()
     assert values.grad is not None
     assert values.grad[:, 1].tolist() == [0.0, 0.0]
-    assert values.grad[:, 0].tolist() == pytest.approx((VALUES - step.targets_ET)[:, 0].tolist())
+    assert values.grad[:, 0].tolist() == pytest.approx((VALUES - step["targets"])[:, 0].tolist())
 
 
 def test_a_completion_without_a_score_has_no_part_in_it() -> None:
     method = PPO(beta=0.0, group_size=2)
     batch = rollout([[1.0, math.nan]], [[2, 1]])
-    batch = ready(method, batch, values_ET=VALUES, old_logprobs_ET=OLD)
-    assert torch.isfinite(batch.advantages_ET).all()  # type: ignore[arg-type]
+    batch = ready(method, batch, values=VALUES, old_logprobs=OLD)
+    assert torch.isfinite(batch["advantages"]).all()  # type: ignore[arg-type]

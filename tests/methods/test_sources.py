@@ -67,7 +67,7 @@ def test_a_group_has_spread_if_its_rewards_differ_by_more_than_rounding_however_
     )
     first, _, last = collected.groups
     totals = zip(last.scores, weighted_rewards, strict=True)
-    summed = replace(last, scores=tuple(replace(score, weighted_rewards=of) for score, of in totals))
+    summed = last.scored([replace(score, weighted_rewards=of) for score, of in totals])
 
     class Summed(CurrentPolicy):
         def collect(self, collector: Collector, prompts: int) -> Collected:
@@ -88,7 +88,7 @@ def test_dynamic_sampling_stops_after_max_rounds_with_the_groups_found() -> None
 def test_with_step_rewards_a_group_has_spread_if_these_differ() -> None:
     """In one group the totals are equal and the step rewards are not; in the other it is the other way round."""
     marked = [
-        Group(a.prompt, a.trajectories, tuple(Score(t, steps=(StepValue(0, s),)) for t, s in values))
+        a.scored([Score(t, steps=(StepValue(0, s),)) for t, s in values])
         for a, values in (
             (group("a", *answers(0, 0)), ((0.0, 1.0), (0.0, 0.0))),
             (group("b", *answers(1, 0)), ((1.0, 0.5), (0.0, 0.5))),
@@ -161,6 +161,6 @@ def test_a_policy_that_is_never_right_is_an_error() -> None:
 
 def test_data_is_taken_in_order() -> None:
     collector = ScriptedCollector({})
-    collector.kept = [replace(group("a", (completion(3), 1.0)), scores=(Score(1.0),))] * 3
+    collector.kept = [group("a", (completion(3), 1.0)).scored([Score(1.0)])] * 3
     assert Demonstrations().collect(collector, 2).groups == collector.kept[:2]
     assert collate(collector.kept).rewards_E.tolist() == [1.0] * 3

@@ -23,6 +23,7 @@ from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from tiny_models import (
     assert_same_gradients,
+    make_batch,
     make_prompt,
     own_logits,
     own_logprobs,
@@ -70,7 +71,7 @@ def loss_of(logprobs: Tensor, batch: Batch) -> Tensor:
 
 def backward(policy: Policy, batch: Batch) -> None:
     for rows in microbatches(policy, batch, LIMITS):
-        said_ET = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"})).logprobs_ET
+        said_ET = policy.outputs(batch, rows, 0.7, frozenset({"logprobs"}))["logprobs"]
         assert said_ET is not None
         loss_of(said_ET, batch).backward()
 
@@ -247,15 +248,12 @@ def test_the_rollout_and_the_trainer_agree(dtype: str, tolerance: float) -> None
     for b, completion in enumerate(c for group in drawn for c in group):
         n = len(completion.token_ids)
         tokens_ET[b, :n], mask_ET[b, :n] = torch.tensor(completion.token_ids), True
-        sampled_ET[b, :n] = torch.tensor(completion.sample_logprobs)
-    batch = Batch(
-        prompts=tuple(torch.tensor(p.token_ids) for p in prompts),
+        sampled_ET[b, :n] = torch.tensor(completion.last.logprobs)
+    batch = make_batch(
+        prefixes=tuple(torch.tensor(p.token_ids) for p in prompts),
         group_E=torch.arange(8) // 4,
         tokens_ET=tokens_ET,
         mask_ET=mask_ET,
-        rewards_E=torch.zeros(8, dtype=torch.float64),
-        truncated_E=torch.zeros(8, dtype=torch.bool),
-        completion_limit=8,
     )
     said_ET = all_outputs(policy, batch, "logprobs", 1.0, LIMITS)
     torch.testing.assert_close(said_ET, sampled_ET, rtol=0, atol=tolerance)

@@ -29,14 +29,11 @@ def made(prompts: list[int], completions: list[list[int]]) -> Batch:
     """A batch of groups with these prompt and completion lengths."""
     lengths = torch.tensor([length for group in completions for length in group])
     mask_ET = torch.arange(int(lengths.max())) < lengths[:, None]
-    return Batch(
-        prompts=tuple(torch.full((p,), 3) for p in prompts),
+    return make_batch(
+        prefixes=tuple(torch.full((p,), 3) for p in prompts),
         group_E=torch.cat([torch.full((len(group),), g) for g, group in enumerate(completions)]),
         tokens_ET=torch.zeros(mask_ET.shape, dtype=torch.long),
         mask_ET=mask_ET,
-        rewards_E=torch.zeros(len(lengths)),
-        truncated_E=torch.zeros(len(lengths), dtype=torch.bool),
-        completion_limit=int(lengths.max()),
     )
 
 
@@ -109,17 +106,17 @@ def test_every_trained_sequence_is_planned_once_within_the_token_limit(tokens: i
     for seed in range(20):
         batch = ragged_batch(20, seed=seed, sizes=(3, 1, 12, 2))
         microbatches = divided(batch, tokens, shared=shared, padded=padded)
-        placed = [b for rows in microbatches for row in rows for b in row.sequences]
+        placed = [b for rows in microbatches for row in rows for b in row.samples]
         trained = [b for b in range(len(batch)) if batch.mask_ET[b].any()]
         assert sorted(placed) == trained
         for rows in microbatches:
             for row in rows:
-                lengths = [int(batch.mask_ET[b].nonzero().max()) + 1 for b in row.sequences]
-                assert row.tokens == len(batch.prompts[row.group]) + sum(lengths)
-                assert all(batch.group_E[b] == row.group for b in row.sequences)
-                assert shared or len(row.sequences) == 1
+                lengths = [int(batch.mask_ET[b].nonzero().max()) + 1 for b in row.samples]
+                assert row.tokens == len(batch.prefixes[row.prefix]) + sum(lengths)
+                assert all(batch.group_E[b] == row.prefix for b in row.samples)
+                assert shared or len(row.samples) == 1
             size = len(rows) * max(row.tokens for row in rows) if padded else sum(row.tokens for row in rows)
-            assert size <= tokens or (len(rows) == 1 and len(rows[0].sequences) == 1)
+            assert size <= tokens or (len(rows) == 1 and len(rows[0].samples) == 1)
 
 
 def test_memory_does_not_grow_with_the_group() -> None:
@@ -136,15 +133,15 @@ def test_the_atom_group_is_never_split(tokens: int, padded: bool) -> None:
     for seed in range(20):
         batch = ragged_batch(20, seed=seed, sizes=(3, 1, 12, 2))
         microbatches = divided(batch, tokens, shared=not padded, padded=padded, atom="group")
-        placed = [b for rows in microbatches for row in rows for b in row.sequences]
+        placed = [b for rows in microbatches for row in rows for b in row.samples]
         assert sorted(placed) == [b for b in range(len(batch)) if batch.mask_ET[b].any()]
-        groups = [{row.group for row in rows} for rows in microbatches]
+        groups = [{row.prefix for row in rows} for rows in microbatches]
         assert sum(len(g) for g in groups) == len(set().union(*groups)) <= 4
         for rows, present in zip(microbatches, groups, strict=True):
             size = len(rows) * max(row.tokens for row in rows) if padded else sum(row.tokens for row in rows)
             assert len(present) == 1 or size <= tokens
         pieces = divided(batch, tokens, shared=not padded, padded=padded)
-        cut += sum(len({row.group for row in rows}) for rows in pieces) > 4
+        cut += sum(len({row.prefix for row in rows}) for rows in pieces) > 4
     # Otherwise the small budgets do cut groups, so the test could fail.
     assert (cut > 0) is (tokens <= 60)
 

@@ -9,7 +9,7 @@ from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.packing.segments import Segment
 from sharpen.models.policy import PLAIN_ARCHITECTURES
-from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy, weighted
+from tiny_models import assert_same_gradients, gradients, make_batch, own_logprobs, ragged_batch, tiny_policy, weighted
 
 LOGPROBS = frozenset({"logprobs"})
 FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)
@@ -18,14 +18,11 @@ TEMPERATURE = 0.8
 
 def by_hand() -> Batch:
     """Two completions of a prompt of three tokens, [7, 8] and [9] with its end not trained on; one of a prompt of 1."""
-    return Batch(
-        prompts=(torch.tensor([4, 5, 6]), torch.tensor([3])),
+    return make_batch(
+        prefixes=(torch.tensor([4, 5, 6]), torch.tensor([3])),
         group_E=torch.tensor([0, 1, 0]),
         tokens_ET=torch.tensor([[7, 8], [2, 1], [9, 5]]),
         mask_ET=torch.tensor([[True, True], [False, True], [True, False]]),
-        rewards_E=torch.zeros(3),
-        truncated_E=torch.zeros(3, dtype=torch.bool),
-        completion_limit=2,
     )
 
 
@@ -77,7 +74,7 @@ def test_padded_rows_count_positions_through_the_padding() -> None:
 
 def places(packed: PackedBatch) -> dict[tuple[int, int], tuple[int, int, int]]:
     """For each trained token, by sequence and step: the position that predicts it, its own position and its id."""
-    columns = (packed.b_N, packed.t_N, packed.source_N, packed.place_N, packed.target_N)
+    columns = (packed.e_N, packed.t_N, packed.source_N, packed.place_N, packed.target_N)
     return {(b, t): (source, place, target) for b, t, source, place, target in zip(*map(list_of, columns), strict=True)}
 
 
@@ -108,11 +105,11 @@ def test_a_row_without_padding_equals_the_models_own_forward(architecture: str, 
         microbatches = plan_microbatches(batch, cost=policy.cost, padded=False, **limits)
         assert len(microbatches) > 1
         # Several groups in one row, and, where prompts are shared, both one completion and several to a prompt.
-        assert any(len({row.group for row in rows}) > 1 for rows in microbatches)
-        several = {len(row.sequences) > 1 for rows in microbatches for row in rows}
+        assert any(len({row.prefix for row in rows}) > 1 for rows in microbatches)
+        several = {len(row.samples) > 1 for rows in microbatches for row in rows}
         assert several == ({True, False} if shared else {False})
         for rows in microbatches:
-            logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_ET
+            logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS)["logprobs"]
             (weights_ET * logprobs_ET).sum().backward()
             found_ET += logprobs_ET.detach()
         # The norms of these models compute in float32 even here.
@@ -145,8 +142,8 @@ def test_all_other_architectures_are_padded_and_use_their_own_forward(name: str)
     policy.model.zero_grad()
     found_ET = torch.zeros_like(own_ET)
     for rows in plan_microbatches(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
-        assert all(len(row.sequences) == 1 for row in rows)
-        logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS).logprobs_ET
+        assert all(len(row.samples) == 1 for row in rows)
+        logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS)["logprobs"]
         (weights_ET * logprobs_ET).sum().backward()
         found_ET += logprobs_ET.detach()
     torch.testing.assert_close(found_ET, own_ET.detach() * batch.mask_ET, rtol=0, atol=2e-6)
@@ -162,7 +159,7 @@ def test_a_packed_row_would_be_wrong_with_a_window() -> None:
     assert policy.plain
     found_ET = torch.zeros_like(own_ET)
     for rows in plan_microbatches(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
-        found_ET += policy.outputs(batch, rows, 1.0, LOGPROBS).logprobs_ET.detach()
+        found_ET += policy.outputs(batch, rows, 1.0, LOGPROBS)["logprobs"].detach()
     assert (found_ET - own_ET).abs().max() > 0.1
 
 

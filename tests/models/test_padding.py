@@ -22,7 +22,7 @@ from sharpen.models.padding import same_tokens
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Finish, Group, Prompt, Trajectory
+from sharpen.types import Finish, Group, Prompt, single_turn
 from tiny_models import EOS, tiny_folder, without_padding
 
 PROMPT = "1+2="
@@ -55,12 +55,13 @@ def with_head(scorer: Scorer) -> Scorer:
 def scored_here(folder: Path, policy: Any) -> list[float]:
     reward: Reward = resolve_reward({"name": "reward_model", "path": str(folder), "device": "cpu"})
     reward.use_tokenizer(policy)
+    prompt_ids = tuple(policy(PROMPT)["input_ids"])
     completions = []
     for text in TEXTS:
         ids = tuple(policy(text)["input_ids"])
         finish = Finish.EOS if text.endswith("<eos>") else Finish.LENGTH
-        completions.append(Trajectory(ids, text, (True,) * len(ids), finish))
-    prompt = Prompt(PROMPT, tuple(policy(PROMPT)["input_ids"]), PROMPT, {"prompt": PROMPT})
+        completions.append(single_turn(prompt_ids, ids, text, finish=finish))
+    prompt = Prompt(PROMPT, prompt_ids, PROMPT, {"prompt": PROMPT})
     (scores,) = reward.score([Group(prompt, tuple(completions))])
     totals = [score.total for score in scores]
     assert all(total is not None for total in totals)

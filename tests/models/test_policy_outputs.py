@@ -18,6 +18,7 @@ from tiny_models import (
     loaded_policy,
     own_logits,
     own_logprobs,
+    prefix_of_each,
     ragged_batch,
     tiny_policy,
     weighted,
@@ -25,7 +26,6 @@ from tiny_models import (
 
 TEMPERATURE = 1.4
 ALL = frozenset({"logprobs", "entropy", "exact_kl", "values"})
-NAMES = {"logprobs": "logprobs_ET", "entropy": "entropy_ET", "exact_kl": "kl_ET", "values": "values_ET"}
 MODELS = {
     "llama": ("llama", {}),
     "qwen3": ("qwen3", {}),
@@ -50,10 +50,9 @@ def with_values(policy: Policy) -> Policy:
 def own_values(policy: Policy, batch: Batch) -> Tensor:
     """w · h + b with h the last hidden state at the position before each token."""
     rows = []
-    for b, group in enumerate(batch.group_E.tolist()):
-        prompt = batch.prompts[group]
-        ids = torch.cat([prompt, batch.tokens_ET[b]])[None]
-        states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, len(prompt) - 1 : -1]
+    for tokens, prefix in zip(batch.tokens_ET, prefix_of_each(batch), strict=True):
+        ids = torch.cat([prefix, tokens])[None]
+        states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, len(prefix) - 1 : -1]
         rows.append(states @ policy.value_head.weight[0] + policy.value_head.bias)
     return torch.stack(rows)
 
@@ -88,15 +87,15 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
 
     policy.model.zero_grad()
     policy.value_head.zero_grad()
-    found = {n: torch.zeros(batch.tokens_ET.shape, dtype=torch.float64) for n in NAMES}
+    found = {n: torch.zeros(batch.tokens_ET.shape, dtype=torch.float64) for n in ALL}
     for rows in plan_microbatches(
         batch, tokens_per_microbatch=tokens, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     ):
         outputs = policy.outputs(batch, rows, TEMPERATURE, ALL, reference)
-        assert outputs.scores_ET is None
-        terms = {n: getattr(outputs, field) for n, field in NAMES.items()}
+        assert outputs.keys() == ALL
+        terms = dict(outputs)
         inside_ET = torch.zeros_like(batch.mask_ET)
-        inside_ET[[b for row in rows for b in row.sequences]] = True
+        inside_ET[[b for row in rows for b in row.samples]] = True
         for term in terms.values():
             assert not term[~(inside_ET & batch.mask_ET)].any()
         sum((upstream(n, batch) * term).sum() for n, term in terms.items()).backward()
@@ -119,8 +118,8 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
     ours, theirs = own_logits(policy.model, batch)[5], own_logits(reference.model, batch)[5]
     assert batch.mask_ET[5, 1]
     p, q = (distributions.softmax(logits[1].tolist(), TEMPERATURE) for logits in (ours, theirs))
-    assert outputs.entropy_ET[5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
-    assert outputs.kl_ET[5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
+    assert outputs["entropy"][5, 1].item() == pytest.approx(distributions.entropy(p), rel=1e-5)
+    assert outputs["exact_kl"][5, 1].item() == pytest.approx(distributions.kl(p, q), rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -132,8 +131,7 @@ def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(arc
     )
 
     def present(*needs: str) -> set[str]:
-        outputs = policy.outputs(batch, rows, 1.0, frozenset(needs), policy)
-        return {n for n, field in NAMES.items() if getattr(outputs, field) is not None}
+        return set(policy.outputs(batch, rows, 1.0, frozenset(needs), policy))
 
     assert present("values") == {"values"}
     assert present("exact_kl") == {"exact_kl"}
@@ -142,10 +140,10 @@ def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(arc
     needs = {"logprobs"}
     shown = policy.outputs(batch, rows, 1.0, frozenset(needs))
     trained = policy.outputs(batch, rows, 1.0, frozenset(needs | {"entropy"}))
-    assert shown.logprobs_ET.requires_grad
-    assert not shown.entropy_ET.requires_grad
-    assert trained.entropy_ET.requires_grad
-    torch.testing.assert_close(shown.entropy_ET, trained.entropy_ET.detach())
+    assert shown["logprobs"].requires_grad
+    assert not shown["entropy"].requires_grad
+    assert trained["entropy"].requires_grad
+    torch.testing.assert_close(shown["entropy"], trained["entropy"].detach())
 
 
 def test_outputs_that_are_not_available_are_errors() -> None:
@@ -172,8 +170,8 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
         batch, tokens_per_microbatch=10_000, shared=exact.plain, cost=exact.cost, padded=not exact.plain
     )
     one, other = (p.outputs(batch, rows, 1.0, ALL, reference) for p in (exact, rounded))
-    for field in NAMES.values():
-        mine, theirs = getattr(other, field), getattr(one, field)
+    for name in sorted(ALL):
+        mine, theirs = other[name], one[name]
         assert mine.dtype == torch.float32
         error_ET = (mine - theirs).abs()
         # The numbers of bfloat16 lie 2⁻⁸ of their size apart.
@@ -219,7 +217,7 @@ def test_a_mixture_of_experts_loads_and_learns_what_it_is_trained_on(architectur
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.01)
     losses = []
     for step in range(4):
-        logprobs_ET = policy.outputs(batch, rows, 1.0, frozenset({"logprobs"})).logprobs_ET
+        logprobs_ET = policy.outputs(batch, rows, 1.0, frozenset({"logprobs"}))["logprobs"]
         if step == 0:
             torch.testing.assert_close(logprobs_ET.detach(), own_ET, rtol=0, atol=5e-6)
         loss = -logprobs_ET.sum() / batch.mask_ET.sum()

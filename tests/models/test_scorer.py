@@ -15,7 +15,15 @@ from sharpen.batch import Batch
 from sharpen.errors import ModelError
 from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.scorer import Kind, Scorer, load_scorer
-from tiny_models import assert_same_gradients, gradients, loaded_scorer, ragged_batch, tiny_folder, weighted
+from tiny_models import (
+    assert_same_gradients,
+    gradients,
+    loaded_scorer,
+    prefix_of_each,
+    ragged_batch,
+    tiny_folder,
+    weighted,
+)
 
 BOTH = frozenset({"scores", "values"})
 FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)
@@ -43,7 +51,7 @@ def all_outputs(scorer: Scorer, batch: Batch, tokens: int = 10_000, shared: bool
     limits = {"tokens_per_microbatch": tokens, "shared": shared and scorer.plain, "padded": not scorer.plain}
     for rows in plan_microbatches(batch, cost=FREE_ATTENTION, **limits):
         outputs = scorer.outputs(batch, rows, 1.0, BOTH)
-        scores, values = scores + outputs.scores_ET, values + outputs.values_ET
+        scores, values = scores + outputs["scores"], values + outputs["values"]
     return scores, values
 
 
@@ -59,13 +67,13 @@ def test_scores_and_values_equal_the_models_own_forward_packed_or_not(
     batch = batch_without_padding_tokens()
     weights_ET = weighted(batch)
     scores, values = [], []
-    for b, group in enumerate(batch.group_E.tolist()):
-        p = len(batch.prompts[group])
-        ids = torch.cat([batch.prompts[group].clamp(min=1), batch.tokens_ET[b]])
+    for tokens, prefix in zip(batch.tokens_ET, prefix_of_each(batch), strict=True):
+        p = len(prefix)
+        ids = torch.cat([prefix.clamp(min=1), tokens])
         own = own_scores(scorer, ids)
         scores.append(own[p:])
         values.append(own[p - 1 : -1])
-    batch = replace(batch, prompts=tuple(prompt.clamp(min=1) for prompt in batch.prompts))
+    batch = replace(batch, prefixes=tuple(prefix.clamp(min=1) for prefix in batch.prefixes))
     own_scores_ET, own_values_ET = torch.stack(scores), torch.stack(values)
     (weights_ET * (own_scores_ET + 2 * own_values_ET)).sum().backward()
     expected = gradients(scorer.model)
@@ -85,8 +93,7 @@ def test_only_needed_outputs_and_none_that_a_scorer_lacks(tmp_path: Path) -> Non
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
-    assert outputs.values_ET is not None
-    assert outputs.scores_ET is outputs.logprobs_ET is outputs.entropy_ET is None
+    assert set(outputs) == {"values"}
     with pytest.raises(ValueError, match="not entropy, logprobs"):
         scorer.outputs(batch, rows, 1.0, frozenset({"logprobs", "entropy", "values"}))
 
@@ -96,11 +103,11 @@ def whole_sequences(batch: Batch) -> tuple[Tensor, Tensor, list[int], Batch]:
     length_E = [3 + b % 6 for b in range(len(batch))]
     whole = replace(batch, mask_ET=torch.arange(8) < torch.tensor(length_E)[:, None])
     sequences = [
-        torch.cat([batch.prompts[group].clamp(min=1), batch.tokens_ET[b, : length_E[b]]])
-        for b, group in enumerate(batch.group_E.tolist())
+        torch.cat([prefix.clamp(min=1), batch.tokens_ET[b, : length_E[b]]])
+        for b, prefix in enumerate(prefix_of_each(batch))
     ]
     ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-    whole = replace(whole, prompts=tuple(prompt.clamp(min=1) for prompt in batch.prompts))
+    whole = replace(whole, prefixes=tuple(prefix.clamp(min=1) for prefix in batch.prefixes))
     attention = torch.arange(ids.shape[1]) < torch.tensor([len(s) for s in sequences])[:, None]
     return ids, attention, length_E, whole
 
@@ -130,8 +137,8 @@ def test_plain_transformers_gives_the_same_score_at_each_token(architecture: str
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=attention).logits[..., 0]
         scores_ET, _ = all_outputs(scorer, batch)
-    for b, group in enumerate(batch.group_E.tolist()):
-        p, n = len(batch.prompts[group]), length_E[b]
+    for b, prefix in enumerate(prefix_of_each(batch)):
+        p, n = len(prefix), length_E[b]
         torch.testing.assert_close(scores_ET[b, :n].float(), theirs[b, p : p + n], rtol=1e-5, atol=1e-5)
 
 

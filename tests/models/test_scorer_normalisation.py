@@ -11,7 +11,7 @@ from sharpen.batch import Batch
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.scorer import Scorer, normalise_scores
-from tiny_models import EOS, loaded_scorer, ragged_batch
+from tiny_models import EOS, loaded_scorer, make_batch, prefix_of_each, ragged_batch
 
 LIMITS = MicrobatchLimits(60, shared_prompt=True)
 
@@ -22,7 +22,7 @@ def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
         batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain
     )
     with torch.no_grad():
-        scores_ET = scorer.outputs(batch, rows, 1.0, frozenset({"scores"})).scores_ET
+        scores_ET = scorer.outputs(batch, rows, 1.0, frozenset({"scores"}))["scores"]
     found = []
     for scores_T, mask_T in zip(scores_ET, batch.mask_ET, strict=True):
         if mask_T.any():
@@ -58,9 +58,9 @@ def test_demonstrations_score_0_on_average_afterwards(kind: str, architecture: s
 def last_states(scorer: Scorer, batch: Batch) -> Tensor:
     """The last hidden states by the model's own forward, one sequence at a time."""
     rows = []
-    for b, group in enumerate(batch.group_E.tolist()):
+    for b, prefix in enumerate(prefix_of_each(batch)):
         if batch.mask_ET[b].any():
-            ids = torch.cat([batch.prompts[group], batch.tokens_ET[b, : batch.mask_ET[b].nonzero()[-1, 0] + 1]])
+            ids = torch.cat([prefix, batch.tokens_ET[b, : batch.mask_ET[b].nonzero()[-1, 0] + 1]])
             with torch.no_grad():
                 rows.append(scorer.model.base_model(input_ids=ids[None]).last_hidden_state[0, -1].double())
     return torch.stack(rows)
@@ -128,9 +128,8 @@ def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
             return None
 
     n = len(states)
-    batch = replace(
-        ragged_batch(20),
-        prompts=(torch.tensor([0]),),
+    batch = make_batch(
+        prefixes=(torch.tensor([0]),),
         group_E=torch.zeros(n, dtype=torch.long),
         tokens_ET=torch.arange(1, n + 1)[:, None],
         mask_ET=torch.ones(n, 1, dtype=torch.bool),
@@ -167,8 +166,8 @@ def test_a_single_demonstration_is_shifted_along_its_own_state() -> None:
 
 def test_only_the_last_trained_token_counts_and_a_batch_without_one_is_refused(tmp_path: Path) -> None:
     scorer, batch = stub(torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0], [8.0, 0.0]]), [1.0, 0.0])
-    batch = replace(
-        batch,
+    batch = make_batch(
+        prefixes=batch.prefixes,
         group_E=torch.zeros(2, dtype=torch.long),
         tokens_ET=torch.tensor([[1, 2, 3], [2, 4, 4]]),
         mask_ET=torch.tensor([[True, True, False], [True, False, True]]),

@@ -249,12 +249,12 @@ def test_a_forked_process_has_an_event_loop_of_its_own(group: Any) -> None:
     code = """
 import os
 from sharpen.rewards import FunctionReward
-from sharpen.types import Trajectory, Finish, Group, Prompt
+from sharpen.types import Group, Prompt, single_turn
 
 async def length(completion):
     return len(completion)
 
-group = Group(Prompt("p", (1,), "", {}), (Trajectory((1,), "xyz", (True,), Finish.EOS),))
+group = Group(Prompt("p", (1,), "", {}), (single_turn((1,), (1,), "xyz"),))
 assert FunctionReward(length).score([group])[0][0].total == 3.0
 child = os.fork()
 if not child:
@@ -269,7 +269,7 @@ SCRIPT = """
 import asyncio, os, signal, sys, threading
 from sharpen.rewards import CallSettings, FunctionReward
 from sharpen.rewards.execution.concurrency import run_sequentially
-from sharpen.types import Trajectory, Finish, Group, Prompt
+from sharpen.types import Group, Prompt, single_turn
 
 # Whoever started the tests in the background may have had them ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -278,7 +278,7 @@ async def judge(completion):
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     await asyncio.sleep(600)
 
-group = Group(Prompt("p", (1,), "", {}), (Trajectory((1,), "x", (True,), Finish.EOS),))
+group = Group(Prompt("p", (1,), "", {}), (single_turn((1,), (1,), "x"),))
 reward = FunctionReward(judge, call=CallSettings(timeout_s=600))
 try:
     if sys.argv[1] == "sequentially":

@@ -262,7 +262,7 @@ def test_whatever_a_function_raises_fails_its_sample_alone(error: BaseException,
 SCRIPT = """
 import os, signal, threading, time
 from sharpen.rewards import CallSettings, FunctionReward
-from sharpen.types import Trajectory, Finish, Group, Prompt
+from sharpen.types import Group, Prompt, single_turn
 
 # Whoever started the tests in the background may have had them ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -272,7 +272,7 @@ def loops(completion):
     while True:
         pass
 
-completion = Trajectory((1,), "x", (True,), Finish.EOS)
+completion = single_turn((1,), (1,), "x")
 group = Group(Prompt("p", (1,), "", {}), (completion,))
 reward = FunctionReward(loops, call=CallSettings(timeout_s=TIMEOUT_S))
 try:

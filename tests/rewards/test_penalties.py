@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +6,7 @@ from pydantic import ValidationError
 from sharpen.errors import RewardError
 from sharpen.rewards import resolve_reward
 from sharpen.rewards.text.repetition import Repetition
-from sharpen.types import Finish, Group, Prompt, Trajectory
+from sharpen.types import Group, Prompt, single_turn
 
 
 @pytest.mark.parametrize(
@@ -39,7 +38,7 @@ def test_repetition_settings_that_mean_nothing_are_refused(settings: dict[str, A
 
 
 def of_length(*lengths: int) -> Group:
-    completions = tuple(Trajectory((1,) * n, "text", (True,) * n, Finish.EOS) for n in lengths)
+    completions = tuple(single_turn((1,), (1,) * n, "text") for n in lengths)
     return Group(Prompt("p", (1,), "?", {}), completions)
 
 
@@ -53,10 +52,7 @@ def test_soft_overlong_is_that_of_the_paper() -> None:
 
 def test_soft_overlong_counts_what_the_model_wrote() -> None:
     (completion,) = of_length(10).trajectories
-    by_tool = replace(
-        completion,
-        loss_mask=(True,) * 4 + (False,) * 6,
-    )
+    by_tool = single_turn((1,), (1,) * 10, "text", loss_mask=(True,) * 4 + (False,) * 6)
     reward = resolve_reward({"name": "soft_overlong", "l_max": 10, "l_cache": 10})
     (scores,) = reward.score([Group(Prompt("p", (1,), "?", {}), (completion, by_tool))])
     assert [score.total for score in scores] == [-1.0, -0.4]

@@ -194,10 +194,10 @@ def test_only_a_named_function_has_a_process(spec: Any) -> None:
 SCRIPT = """
 import sys
 from sharpen.rewards import resolve_reward
-from sharpen.types import Trajectory, Finish, Group, Prompt
+from sharpen.types import Group, Prompt, single_turn
 
 reward = resolve_reward({"name": sys.argv[1], "call": {"process": True, "timeout_s": 2}})
-completion = Trajectory((1,), "a", (True,), Finish.EOS)
+completion = single_turn((1,), (1,), "a")
 ((score,),) = reward.score([Group(Prompt("p", (1,), "", {"path": sys.argv[2]}), (completion,))])
 print(int(score.total), flush=True)
 """

@@ -16,7 +16,7 @@ from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import Truncation, uniforms
-from sharpen.types import Completion, Finish, Group, Prompt
+from sharpen.types import Finish, Group, Prompt, Trajectory
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 
 SEED = 11
@@ -38,7 +38,7 @@ def sample(
     ids: Sequence[Sequence[int]],
     max_sequences: int = 512,
     **settings: object,
-) -> list[tuple[Completion, ...]]:
+) -> list[tuple[Trajectory, ...]]:
     engine = LocalEngine(policy, max_sequences=max_sequences)
     sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]
     return generate(engine, prompts, ids, sampling, SEED)
@@ -68,12 +68,11 @@ def test_the_trainers_log_probabilities_equal_the_rollouts(name: str, temperatur
     completions = sample(policy, prompts, ids, truncation=Truncation(temperature))
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
     assert batch.mask_ET.sum() > 100
-    assert batch.sample_logprobs_ET is not None
     for limits in (MicrobatchLimits(60, True), MicrobatchLimits(10_000, False)):
         trained_ET = all_outputs(policy, batch, "logprobs", temperature, limits)
-        torch.testing.assert_close(trained_ET, batch.sample_logprobs_ET, rtol=0, atol=1e-5)
+        torch.testing.assert_close(trained_ET, batch["rollout_logprobs"], rtol=0, atol=1e-5)
     own_ET = torch.stack(own_logprobs(policy.model, batch, temperature)).detach()
-    torch.testing.assert_close(batch.sample_logprobs_ET, own_ET * batch.mask_ET, rtol=0, atol=1e-5)
+    torch.testing.assert_close(batch["rollout_logprobs"], own_ET * batch.mask_ET, rtol=0, atol=1e-5)
 
 
 def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
@@ -83,7 +82,7 @@ def test_in_bfloat16_log_probabilities_differ_by_rounding() -> None:
     completions = sample(policy, prompts, [range(100 * i, 100 * i + 6) for i in range(len(prompts))])
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
     trained_ET = all_outputs(policy, batch, "logprobs", 1.0, MicrobatchLimits(200, True))
-    difference = (trained_ET - batch.sample_logprobs_ET)[batch.mask_ET]
+    difference = (trained_ET - batch["rollout_logprobs"])[batch.mask_ET]
     assert difference.abs().mean() < 0.02
     assert difference.abs().max() < 0.2
 
@@ -109,7 +108,7 @@ def test_a_model_without_a_key_value_cache_is_refused() -> None:
 # Law 4
 
 
-def explain_difference(policy: Policy, prompt: Prompt, one: Completion, other: Completion) -> None:
+def explain_difference(policy: Policy, prompt: Prompt, one: Trajectory, other: Trajectory) -> None:
     """At the first different token, the uniform number must be within rounding of an edge between tokens."""
     pairs = zip(one.token_ids, other.token_ids, strict=False)
     t = next(t for t, (a, b) in enumerate(pairs) if a != b)
@@ -149,8 +148,8 @@ def test_a_completion_sampled_alone_equals_the_one_sampled_in_a_batch(architectu
                 if completion.token_ids != expected.token_ids:
                     explain_difference(policy, prompt, completion, expected)
                     continue
-                assert (completion.text, completion.finish) == (expected.text, expected.finish)
-                assert completion.sample_logprobs == pytest.approx(expected.sample_logprobs, abs=1e-6)
+                assert (completion.text, completion.last.finish) == (expected.text, expected.last.finish)
+                assert completion.last.logprobs == pytest.approx(expected.last.logprobs, abs=1e-6)
 
 
 def test_every_token_is_the_one_selected_by_its_uniform_number(policy: Policy) -> None:
@@ -168,7 +167,7 @@ def test_every_token_is_the_one_selected_by_its_uniform_number(policy: Policy) -
                 probabilities = oracle.truncated(logits[t].tolist(), temperature=1.3)
                 low, high = oracle.interval(probabilities, token)
                 assert low - 1e-6 <= uniform[t] <= high + 1e-6
-                assert completion.sample_logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
+                assert completion.last.logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.4}, {"temperature": 0.0}])
@@ -183,7 +182,7 @@ def test_truncated_sampling_uses_the_truncated_distribution(policy: Policy, sett
                 logits = policy.model(input_ids=sequence).logits[0, len(prompt.token_ids) - 1 :].double()
             for t, token in enumerate(completion.token_ids):
                 probabilities = oracle.truncated(logits[t].tolist(), **settings)  # type: ignore[arg-type]
-                assert completion.sample_logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
+                assert completion.last.logprobs[t] == pytest.approx(math.log(probabilities[token]), abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -233,13 +232,13 @@ def test_every_eos_id_ends_a_completion_and_is_part_of_it() -> None:
     policy.eos_ids = frozenset({EOS, four})
     completions = sample(policy, [make_prompt(policy, "1"), make_prompt(policy, "0a")], [[0], [1]])
     (numbers,), (letters,) = completions
-    assert (numbers.text, numbers.finish) == ("234", Finish.EOS)
+    assert (numbers.text, numbers.last.finish) == ("234", Finish.EOS)
     assert numbers.token_ids[-1] == four
-    assert (letters.text, letters.finish) == ("b", Finish.EOS)
+    assert (letters.text, letters.last.finish) == ("b", Finish.EOS)
     assert letters.token_ids[-1] == EOS
     assert letters.loss_mask == (True, True)
-    assert letters.versions == (0, 0)
-    assert letters.sample_logprobs == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert letters.last.versions == (0, 0)
+    assert letters.last.logprobs == pytest.approx((0.0, 0.0), abs=1e-6)
 
 
 def test_finish_reasons() -> None:
@@ -247,7 +246,7 @@ def test_finish_reasons() -> None:
     one, end = make_prompt(policy, "1"), make_prompt(policy, "a")
 
     def texts_and_reasons(**settings: object) -> list[tuple[str, str]]:
-        return [(c.text, c.finish.value) for (c,) in sample(policy, [one, end], [[0], [1]], **settings)]
+        return [(c.text, c.last.finish.value) for (c,) in sample(policy, [one, end], [[0], [1]], **settings)]
 
     assert texts_and_reasons(max_new_tokens=6) == [("234123", "length"), ("", "eos")]
     assert texts_and_reasons(max_new_tokens=1) == [("2", "length"), ("", "eos")]
@@ -269,8 +268,8 @@ def test_removing_finished_rows_does_not_affect_the_others() -> None:
     completions = sample(policy, prompts, [[i, 50 + i] for i in range(len(starts))], max_new_tokens=20)
     for start, group in zip(starts, completions, strict=True):
         expected = "".join(str(n) for n in range(int(start) + 1, 9))
-        assert [(c.text, c.finish) for c in group] == [(expected, Finish.EOS)] * 2
-        assert all(len(c.token_ids) == len(c.sample_logprobs) == len(expected) + 1 for c in group)
+        assert [(c.text, c.last.finish) for c in group] == [(expected, Finish.EOS)] * 2
+        assert all(len(c.token_ids) == len(c.last.logprobs) == len(expected) + 1 for c in group)
 
 
 def test_a_prompt_without_draw_ids_gets_no_completions(policy: Policy) -> None:

@@ -136,7 +136,7 @@ def test_logits_from_blocked_weights(name: str) -> None:
 def test_copies_are_released_after_a_call_and_the_next_call_uses_the_current_weights(dtype: str) -> None:
     def logprobs(engine: LocalEngine) -> tuple[float, ...]:
         ((completion,),) = generate(engine, [make_prompt(policy, "1+2=")], [[0]], Sampling(4), seed=0)
-        return completion.sample_logprobs
+        return completion.last.logprobs
 
     if dtype == "bfloat16" and not projections.onednn_computes_bfloat16():
         pytest.skip("oneDNN has no bfloat16 on this processor")

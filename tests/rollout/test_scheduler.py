@@ -34,11 +34,13 @@ def test_decoding_before_checking_gives_the_same_completions(
     monkeypatch.setattr(torch_kv_cache, "CPU_BLOCK", 5)
     sampled = generate(LocalEngine(policy, max_sequences=8), prompts, ids, sampling, seed=3)
     assert [[c.token_ids for c in group] for group in sampled] == [[c.token_ids for c in group] for group in expected]
-    assert [[c.finish for c in group] for group in sampled] == [[c.finish for c in group] for group in expected]
+    assert [[c.last.finish for c in group] for group in sampled] == [
+        [c.last.finish for c in group] for group in expected
+    ]
     assert len({len(c.token_ids) for group in sampled for c in group}) > 5
     for group, other in zip(sampled, expected, strict=True):
         for one, two in zip(group, other, strict=True):
-            assert one.sample_logprobs == pytest.approx(two.sample_logprobs, abs=1e-6)
+            assert one.last.logprobs == pytest.approx(two.last.logprobs, abs=1e-6)
 
 
 def test_a_graph_is_replayed_while_its_key_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """The numbers of a step on a batch small enough to work them out by hand."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,19 +9,21 @@ import torch
 from sharpen.batch import Batch, Outputs
 from sharpen.data.collate import collate
 from sharpen.methods import GRPO, LossTerms
-from sharpen.training.metrics import TokenStats, rollout_metrics
-from sharpen.types import Finish, Group, Prompt, Score, StepValue, Trajectory
+from sharpen.training.metrics import rollout_metrics
+from sharpen.training.token_stats import TokenStats
+from sharpen.types import Finish, Group, Prompt, Score, StepValue, Trajectory, single_turn
+from tiny_models import make_batch, unscored, with_given
 
 NAN = float("nan")
 
 
 def completion(length: int, finish: Finish = Finish.EOS) -> Trajectory:
-    return Trajectory((5,) * length, "", (True,) * length, finish)
+    return single_turn((1, 2), (5,) * length, "", finish=finish)
 
 
 def group(name: str, *members: tuple[Trajectory, Score]) -> Group:
     completions, scores = zip(*members, strict=True)
-    return Group(Prompt(name, (1, 2), "", {}), completions, scores)
+    return Group(Prompt(name, (1, 2), "", {}), completions).scored(scores)
 
 
 def test_what_is_said_of_a_rollout() -> None:
@@ -57,7 +58,7 @@ def test_what_is_said_of_a_rollout() -> None:
 
 
 def test_without_a_reward_only_lengths_are_said() -> None:
-    groups = [Group(Prompt("a", (1,), "", {}), (completion(3), completion(5, Finish.LENGTH)))]
+    groups = [Group(Prompt("a", (1, 2), "", {}), (completion(3), completion(5, Finish.LENGTH)))]
     assert rollout_metrics(groups, collate(groups)) == {
         "length/mean": 4.0,
         "length/max": 5.0,
@@ -67,14 +68,13 @@ def test_without_a_reward_only_lengths_are_said() -> None:
 
 def batch(**given: Any) -> Batch:
     """Two sequences of at most 3 tokens; the last token of the second is not trained on."""
-    return Batch(
-        prompts=(torch.tensor([1]),),
+    return make_batch(
+        prefixes=(torch.tensor([1]),),
         group_E=torch.tensor([0, 0]),
         tokens_ET=torch.zeros(2, 3, dtype=torch.long),
         mask_ET=torch.tensor([[True, True, True], [True, False, False]]),
         rewards_E=torch.tensor([1.0, 0.0], dtype=torch.float64),
         truncated_E=torch.tensor([True, False]),
-        completion_limit=3,
         **given,
     )
 
@@ -87,10 +87,10 @@ def test_what_is_said_of_the_tokens() -> None:
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
     old = log([[0.4, 0.5, 0.1], [0.8, 0.1, 0.1]])
     step = batch(
-        old_logprobs_ET=old,
-        sample_logprobs_ET=old + torch.tensor([[0.1, -0.3, 0.0], [0.0, 9.0, 9.0]], dtype=torch.float64),
-        ref_logprobs_ET=log([[1.0, 0.25, 0.2], [0.2, 0.1, 0.1]]),
-        advantages_ET=torch.tensor([[1.0, 1.0, 1.0], [-1.0, 7.0, 7.0]]),
+        old_logprobs=old,
+        rollout_logprobs=old + torch.tensor([[0.1, -0.3, 0.0], [0.0, 9.0, 9.0]], dtype=torch.float64),
+        ref_logprobs=log([[1.0, 0.25, 0.2], [0.2, 0.1, 0.1]]),
+        advantages=torch.tensor([[1.0, 1.0, 1.0], [-1.0, 7.0, 7.0]]),
         coefficients={"beta": 0.1},
     )
     entropy = torch.tensor([[1.0, 2.0, 3.0], [6.0, 99.0, 99.0]])
@@ -124,7 +124,7 @@ def measured(
     stats = TokenStats()
     for b in range(len(step)):
         part = step.select(torch.tensor([b]))
-        outputs = Outputs(logprobs_ET=now[[b]], entropy_ET=entropy[[b]])
+        outputs = Outputs(logprobs=now[[b]], entropy=entropy[[b]])
         stats.add(part, outputs, method.terms(outputs, part), first_update=first_update)
     return stats.metrics()
 
@@ -132,19 +132,19 @@ def measured(
 def test_once_the_weights_have_moved_a_ratio_is_no_noise() -> None:
     stats = TokenStats()
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    stats.add(batch(old_logprobs_ET=now - 0.1), Outputs(logprobs_ET=now), LossTerms(now), first_update=False)
+    stats.add(batch(old_logprobs=now - 0.1), Outputs(logprobs=now), LossTerms(now), first_update=False)
     assert stats.metrics()["ratio/mean"] == pytest.approx(math.exp(0.1))
     assert "ratio/noise" not in stats.metrics()
 
 
 def test_what_is_said_of_a_critic() -> None:
     """Errors 0, 1, 0 have a variance of 2/9, targets 1, 4, 1 one of 2."""
-    step = replace(
+    step = with_given(
         batch(),
         mask_ET=torch.tensor([[True, True, False], [True, False, False]]),
-        targets_ET=torch.tensor([[1.0, 4.0, 99.0], [1.0, 99.0, 99.0]]),
+        targets=torch.tensor([[1.0, 4.0, 99.0], [1.0, 99.0, 99.0]]),
     )
-    outputs = Outputs(values_ET=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
+    outputs = Outputs(values=torch.tensor([[1.0, 3.0, -9.0], [1.0, -9.0, -9.0]]))
     stats = TokenStats()
     stats.add(step, outputs, LossTerms(torch.zeros(2, 3)))
     assert stats.metrics() == pytest.approx({"value/mean": 5 / 3, "value/explained_variance": 1 - (2 / 9) / 2})
@@ -153,7 +153,7 @@ def test_what_is_said_of_a_critic() -> None:
 def test_the_exact_kl_and_figures_of_sequences() -> None:
     """A figure that does not apply is NaN and left out; one that applies to nothing is not said."""
     step = batch()
-    outputs = Outputs(kl_ET=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
+    outputs = Outputs(exact_kl=torch.tensor([[0.1, 0.2, 0.3], [0.6, 9.0, 9.0]], dtype=torch.float64))
     figures = {"pair_accuracy": torch.tensor([0.5, NAN]), "nothing": torch.tensor([NAN, NAN])}
     stats = TokenStats()
     stats.add(step, outputs, LossTerms(torch.zeros(2), figures=figures))
@@ -163,16 +163,14 @@ def test_the_exact_kl_and_figures_of_sequences() -> None:
 def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:
     ratios = torch.ones(1, 2000, dtype=torch.float64)
     ratios[0, 10:13] = torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
-    wide = Batch(
-        prompts=(torch.tensor([1]),),
+    wide = make_batch(
+        prefixes=(torch.tensor([1]),),
         group_E=torch.tensor([0]),
         tokens_ET=torch.zeros(1, 2000, dtype=torch.long),
         mask_ET=torch.ones(1, 2000, dtype=torch.bool),
-        rewards_E=torch.zeros(1, dtype=torch.float64),
         truncated_E=torch.tensor([True]),
-        completion_limit=2000,
-        old_logprobs_ET=torch.zeros(1, 2000, dtype=torch.float64),
-        advantages_ET=torch.ones(1, 2000),
+        old_logprobs=torch.zeros(1, 2000, dtype=torch.float64),
+        advantages=torch.ones(1, 2000),
     )
     found = measured(GRPO(), wide, ratios.log(), torch.zeros(1, 2000))
     # Place 0.999 · 1999 = 1997.001 of 0 … 1999 lies between the last three: 3 at 1997 and 4 at 1998.
@@ -183,8 +181,8 @@ def test_the_ratios_999th_per_mille_is_the_next_ratio_above() -> None:
 def test_what_was_not_computed_is_not_said() -> None:
     stats = TokenStats()
     now = log([[0.5, 0.25, 0.1], [0.4, 0.9, 0.9]])
-    step = batch(old_logprobs_ET=now, advantages_ET=torch.ones(2, 3))
-    outputs = Outputs(logprobs_ET=now)
+    step = batch(old_logprobs=now, advantages=torch.ones(2, 3))
+    outputs = Outputs(logprobs=now)
     stats.add(step, outputs, GRPO().terms(outputs, step))
     said = stats.metrics()
     assert not {"kl", "mismatch/mean", "entropy", "value/mean"} & said.keys()
@@ -193,28 +191,31 @@ def test_what_was_not_computed_is_not_said() -> None:
 
 def test_completions_become_a_batch() -> None:
     """Padded on the right, what a tool wrote and what has no score not trained on."""
-    tool = Trajectory(
-        (7, 8, 9), "", (True, False, True), Finish.EOS, sample_logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
+    tool = single_turn(
+        (1, 2), (7, 8, 9), "", loss_mask=(True, False, True), logprobs=(-0.5, -0.25, -1.0), versions=(0, 0, 0)
     )
-    plain = Trajectory((6,), "", (True,), Finish.EOS, sample_logprobs=(-2.0,), versions=(0,))
+
+    def plain(prefix_ids: tuple[int, ...]) -> Trajectory:
+        return single_turn(prefix_ids, (6,), "", logprobs=(-2.0,), versions=(0,))
+
     groups = [
-        Group(Prompt("a", (1, 2), "", {}), (tool, plain), (Score(0.5), Score(None, error="no"))),
-        Group(Prompt("b", (3,), "", {}), (plain,), (Score(-1.0),)),
+        Group(Prompt("a", (1, 2), "", {}), (tool, plain((1, 2)))).scored([Score(0.5), Score(None, error="no")]),
+        Group(Prompt("b", (3,), "", {}), (plain((3,)),)).scored([Score(-1.0)]),
     ]
     found = collate(groups)
-    assert [p.tolist() for p in found.prompts] == [[1, 2], [3]]
+    assert [p.tolist() for p in found.prefixes] == [[1, 2], [3]]
+    assert found.samples.prefix_B.tolist() == [0, 0, 1]
     assert found.group_E.tolist() == [0, 0, 1]
     assert found.tokens_ET.tolist() == [[7, 8, 9], [6, 0, 0], [6, 0, 0]]
     assert found.mask_ET.int().tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
     assert found.rewards_E.tolist() == pytest.approx([0.5, NAN, -1.0], nan_ok=True)
-    assert found.sample_logprobs_ET is not None
-    assert found.sample_logprobs_ET.tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
+    assert found["rollout_logprobs"].tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
     assert found.truncated_E.tolist() == [False, False, False]
     assert (found.completion_limit, collate(groups, completion_limit=9).completion_limit) == (3, 9)
     assert found.step_rewards_ET is None
-    unscored = collate([replace(group, scores=()) for group in groups])
-    assert unscored.mask_ET.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
-    assert unscored.rewards_E.isnan().all()
+    bare = collate([unscored(group) for group in groups])
+    assert bare.mask_ET.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
+    assert bare.rewards_E.isnan().all()
 
 
 def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:

@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.batch import Batch
 from sharpen.models.model import hidden_states
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.packing.pack import PackedBatch, pack
 from sharpen.models.policy import Policy, load_policy
 from sharpen.training.microbatch import activation_bytes, usual_tokens
-from tiny_models import tiny_folder
+from tiny_models import make_batch, tiny_folder
 
 SIZES: dict[str, Any] = {
     "hidden_size": 96,
@@ -30,14 +29,11 @@ SIZES: dict[str, Any] = {
 def packed_groups(policy: Policy) -> PackedBatch:
     """Four prompts of 60 tokens, each with four completions of 31."""
     tokens_ET = torch.randint(2, 17, (16, 31), generator=torch.Generator().manual_seed(0))
-    batch = Batch(
-        prompts=tuple(torch.randint(2, 17, (60,), generator=torch.Generator().manual_seed(p)) for p in range(4)),
+    batch = make_batch(
+        prefixes=tuple(torch.randint(2, 17, (60,), generator=torch.Generator().manual_seed(p)) for p in range(4)),
         group_E=torch.arange(16) // 4,
         tokens_ET=tokens_ET,
         mask_ET=torch.ones_like(tokens_ET, dtype=torch.bool),
-        rewards_E=torch.zeros(16, dtype=torch.float64),
-        truncated_E=torch.zeros(16, dtype=torch.bool),
-        completion_limit=31,
     )
     (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
     return pack(batch, rows, policy.pad_id, padded=False, with_last=False)

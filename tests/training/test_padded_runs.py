@@ -14,7 +14,7 @@ from sharpen.launch.run import resume, start
 from sharpen.models.load import load_tokenizer
 from sharpen.models.merge import merge
 from sharpen.rewards import resolve_reward
-from sharpen.types import Finish, Group, Prompt, Score, Trajectory
+from sharpen.types import Group, Prompt, Score, single_turn
 from tiny_models import without_padding
 from tiny_runs import Raising, assert_left_the_same, left_behind, reward_file, tiny_recipe, tiny_start_model
 
@@ -52,11 +52,12 @@ def scores(folder: Path, name: str, policy: Path, **settings: Any) -> list[Score
     reward = resolve_reward({"name": name, "path": str(folder), "device": "cpu", **settings})
     tokenizer = load_tokenizer(str(policy), trust_remote_code=False)
     reward.use_tokenizer(tokenizer)
+    prompt_ids = tuple(tokenizer(PROMPT)["input_ids"])
     completions = []
     for answer in ANSWERS:
         ids = (*tokenizer(answer)["input_ids"], tokenizer.eos_token_id)
-        completions.append(Trajectory(ids, answer, (True,) * len(ids), Finish.EOS))
-    prompt = Prompt(PROMPT, tuple(tokenizer(PROMPT)["input_ids"]), PROMPT, {"prompt": PROMPT})
+        completions.append(single_turn(prompt_ids, ids, answer))
+    prompt = Prompt(PROMPT, prompt_ids, PROMPT, {"prompt": PROMPT})
     (found,) = reward.score([Group(prompt, tuple(completions))])
     return list(found)
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sharpen.batch import Batch
+from sharpen.batch import Batch, Need
 from sharpen.data.collate import collate
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
@@ -19,9 +19,9 @@ from sharpen.methods.kl import KL
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import copy_policy
-from sharpen.training import reference as reference_module
+from sharpen.training import annotate
 from sharpen.training.reference import Reference
-from sharpen.types import Finish, Group, Score, Trajectory
+from sharpen.types import Group, Score, single_turn
 from tiny_models import make_prompt, own_logprobs, tiny_policy
 from tiny_runs import digits, tiny_recipe, tiny_start_model
 
@@ -107,13 +107,11 @@ def ranked(policy: Policy) -> list[Group]:
     """Two prompts with two and three completions of 1 to 5 tokens."""
     groups = []
     for text, answers in (("1+2=", ("3", "44")), ("7-7=", ("0", "12345", "1;2"))):
-        completions = []
-        for answer in answers:
-            ids = tuple(policy.tokenizer(answer)["input_ids"])
-            end = len(ids)
-            completions.append(Trajectory(ids, answer, (True,) * end, Finish.EOS))
-        scores = tuple(Score(float(i)) for i in range(len(completions)))
-        groups.append(Group(make_prompt(policy, text), tuple(completions), scores))
+        prompt = make_prompt(policy, text)
+        completions = tuple(
+            single_turn(prompt.token_ids, tuple(policy.tokenizer(answer)["input_ids"]), answer) for answer in answers
+        )
+        groups.append(Group(prompt, completions).scored([Score(float(i)) for i in range(len(completions))]))
     return groups
 
 
@@ -121,14 +119,20 @@ def ranked(policy: Policy) -> list[Group]:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sequences the reference was asked about, call by call."""
     counts: list[int] = []
-    ask = reference_module.all_outputs
+    ask = annotate._StepModels.output
 
-    def counting(model: Any, batch: Batch, *arguments: Any) -> Tensor:
-        counts.append(len(batch))
-        return ask(model, batch, *arguments)
+    def counting(self: Any, model: str, need: Need, batch: Batch, **other: Any) -> Tensor:
+        if model == "reference":
+            counts.append(len(batch))
+        return ask(self, model, need, batch, **other)
 
-    monkeypatch.setattr(reference_module, "all_outputs", counting)
+    monkeypatch.setattr(annotate._StepModels, "output", counting)
     return counts
+
+
+def said_by_reference(reference: Reference, groups: list[Group], temperature: float) -> Tensor:
+    annotator = annotate.Annotator({"policy": reference.followed}, reference, temperature, LIMITS)
+    return annotator.annotate(collate(groups), frozenset({"ref_logprobs"}), groups)["ref_logprobs"]
 
 
 def test_what_a_fixed_reference_says_of_data_is_its_own_and_computed_once(computed: list[int]) -> None:
@@ -142,7 +146,7 @@ def test_what_a_fixed_reference_says_of_data_is_its_own_and_computed_once(comput
         chosen = [groups[i] for i in order]
         batch = collate(chosen)
         before = len(computed)
-        found_ET = reference.logprobs(chosen, batch, 0.7, LIMITS)
+        found_ET = said_by_reference(reference, chosen, 0.7)
         own_ET = torch.stack(own_logprobs(reference.policy.model, batch, 0.7)).detach() * batch.mask_ET
         torch.testing.assert_close(found_ET, own_ET, rtol=0, atol=1e-5)
         assert computed[before:] == ([] if asked is None else [asked])
@@ -153,11 +157,11 @@ def test_what_moves_or_was_sampled_is_never_remembered(computed: list[int]) -> N
     moving = Reference(copy_policy(policy), policy, KL(reference="average"))
     groups = ranked(policy)
     for _ in range(2):
-        moving.logprobs(groups, collate(groups), 1.0, LIMITS)
+        said_by_reference(moving, groups, 1.0)
     fixed = Reference(copy_policy(policy), policy, KL())
     drawn = [replace(g, trajectories=tuple(replace(c, draw_id=5) for c in g.trajectories)) for g in groups]
     for _ in range(2):
-        fixed.logprobs(drawn, collate(drawn), 1.0, LIMITS)
+        said_by_reference(fixed, drawn, 1.0)
     assert computed == [5, 5, 5, 5]
 
 

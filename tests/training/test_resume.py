@@ -76,7 +76,7 @@ def test_the_uninterrupted_runs_did_something(whole: dict[str, dict[str, Any]]) 
     state = json.loads(whole["grpo"]["trainer/state.json"])
     assert state["collector"]["cursor"]["epoch"] == 2
     assert state["collector"]["next_draw"] == 96
-    assert state["versions"] == {"policy": 24}
+    assert state["updates"] == {"policy": 24}
 
 
 @pytest.mark.parametrize("method", METHODS)

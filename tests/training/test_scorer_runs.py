@@ -27,7 +27,7 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation
-from sharpen.types import Finish, Group, Score, StepValue, Trajectory
+from sharpen.types import Group, Score, StepValue, single_turn
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
 from tiny_runs import tiny_recipe, tiny_start_model
 
@@ -43,14 +43,14 @@ PREFERENCES: list[dict[str, Any]] = [
 def groups_of(model: Any, *, steps: bool = False) -> list[Group]:
     groups = []
     for row in PREFERENCES:
+        prompt = make_prompt(model, row["prompt"])
         completions, scores = [], []
         for answer, grade in zip(row["completions"], row["scores"], strict=True):
             ids = tuple(model.tokenizer(answer)["input_ids"])
-            end = len(ids)
-            completions.append(Trajectory(ids, answer, (True,) * end, Finish.EOS))
-            marks = (StepValue(0, float(grade > 0)), StepValue(end - 1, 0.0)) if steps else ()
+            completions.append(single_turn(prompt.token_ids, ids, answer))
+            marks = (StepValue(0, float(grade > 0)), StepValue(len(ids) - 1, 0.0)) if steps else ()
             scores.append(Score(float(grade), steps=marks))
-        groups.append(Group(make_prompt(model, row["prompt"]), tuple(completions), tuple(scores)))
+        groups.append(Group(prompt, tuple(completions)).scored(scores))
     return groups
 
 

@@ -28,7 +28,7 @@ from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer
 from sharpen.training.annotate import Annotator
 from sharpen.training.reference import Reference
-from sharpen.types import Finish, Group, Prompt, Score, Trajectory
+from sharpen.types import Finish, Group, Prompt, Score, Trajectory, single_turn
 from tiny_models import loaded_scorer, tiny_policy
 
 LIMITS = [
@@ -41,15 +41,16 @@ SETTINGS = [(1.0, 0.95, 0.0), (1.0, 1.0, 0.3), (0.9, 0.5, 0.3), (0.7, 0.0, 0.0)]
 CRITICS = ["own", "own gpt2", "own lora", "shared", "shared gpt2", "shared lora"]
 
 
-def completion(ids: str, trained: str, finish: Finish) -> Trajectory:
+def completion(prompt: Prompt, ids: str, trained: str, finish: Finish) -> Trajectory:
     token_ids = tuple(int(c, 16) + 2 for c in ids)
-    return Trajectory(token_ids, ids, tuple(c == "x" for c in trained), finish)
+    mask = tuple(c == "x" for c in trained)
+    return single_turn(prompt.token_ids, token_ids, ids, loss_mask=mask, finish=finish)
 
 
 def group(name: str, *members: tuple[str, str, Finish, float | None]) -> Group:
-    completions = tuple(completion(ids, trained, finish) for ids, trained, finish, _ in members)
     prompt = Prompt(name, tuple(range(3, 3 + len(name))), name, {})
-    return Group(prompt, completions, tuple(Score(reward) for *_, reward in members))
+    completions = tuple(completion(prompt, ids, trained, finish) for ids, trained, finish, _ in members)
+    return Group(prompt, completions).scored([Score(reward) for *_, reward in members])
 
 
 CUT, EOS, STOP = Finish.LENGTH, Finish.EOS, Finish.STOP
@@ -145,7 +146,7 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
         values = [value_of(model, state) for state in oracle.states(prompt.token_ids, c.token_ids, c.loss_mask)]
         rewards = [-x for x in paid]
         rewards[-1] += score.total or 0.0
-        goes_on = bootstrap and c.finish is CUT
+        goes_on = bootstrap and c.last.finish is CUT
         values_on_the_way = [*values[:-1], values[-1] if goes_on else 0.0]
         returns = oracle.lambda_returns(rewards, values_on_the_way, gamma, lam)
         one_step = oracle.lambda_returns(rewards, values_on_the_way, gamma, 0.0)
@@ -163,7 +164,7 @@ def expected(critic: str, gamma: float, lam: float, bootstrap: bool, target: str
 def annotated(critic: str, method: PPO, limits: MicrobatchLimits) -> Batch:
     compared = Reference(reference(critic), models(critic)["policy"], KL()) if method.needs_reference else None
     batch = collate(GROUPS, completion_limit=6)
-    batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.annotations, GROUPS)
+    batch = Annotator(models(critic), compared, 1.0, limits).annotate(batch, method.streams, GROUPS)
     return replace(batch, coefficients={name: c.initial for name, c in method.coefficients().items()})
 
 
@@ -185,11 +186,9 @@ def assert_of_the_chosen(found_ET: Tensor, wanted: list[list[float]]) -> None:
 def test_values_before_each_token_and_after_what_was_cut_off(critic: str, limits: MicrobatchLimits) -> None:
     batch = annotated(critic, ppo(critic, bootstrap_truncated=True), limits)
     wanted = expected(critic, 1.0, 1.0, True, "lambda", 0.0)
-    assert batch.values_ET is not None
-    assert batch.final_values_E is not None
-    assert_of_the_chosen(batch.values_ET, [e.values for e in wanted])
-    for final, e, (_, c, score) in zip(batch.final_values_E.tolist(), wanted, SEQUENCES, strict=True):
-        goes_on = c.finish is CUT and score.total is not None
+    assert_of_the_chosen(batch["values"], [e.values for e in wanted])
+    for final, e, (_, c, score) in zip(batch["final_values"].tolist(), wanted, SEQUENCES, strict=True):
+        goes_on = c.last.finish is CUT and score.total is not None
         assert final == (pytest.approx(e.final, rel=1e-4, abs=2e-5) if goes_on else 0.0)
     # The states after a completion are others than the last in which a token was chosen.
     assert min(abs(e.final - e.values[-1]) for e in wanted) > 1e-3
@@ -204,7 +203,7 @@ def test_advantages_and_targets_are_the_lambda_returns_of_the_states(
 ) -> None:
     method = ppo(critic, gamma=gamma, lam=lam, beta=beta, bootstrap_truncated=bootstrap, value_target=target)
     batch = annotated(critic, method, MicrobatchLimits(30, True))
-    assert (batch.final_values_E is not None) is bootstrap
+    assert ("final_values" in batch) is bootstrap
     wanted = expected(critic, gamma, lam, bootstrap, target, beta)
     assert_of_the_chosen(method.advantages(batch), [e.advantages for e in wanted])
     assert_of_the_chosen(method.targets(batch), [e.targets for e in wanted])
@@ -216,7 +215,7 @@ def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
     batch = collate(cut, completion_limit=3)
     for gamma in (1.0, 0.5):
         method = ppo("own", gamma=gamma, lam=0.95, bootstrap_truncated=True)
-        after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.annotations, cut)
+        after = Annotator(models("own"), None, 1.0, LIMITS[2]).annotate(batch, method.streams, cut)
         ends = [
             value_of(models("own")["critic"], oracle.states(g.prompt.token_ids, c.token_ids, c.loss_mask)[-1])
             for g in cut
@@ -224,10 +223,10 @@ def test_a_target_over_and_over_stays_where_the_formula_puts_it() -> None:
         ]
         for _ in range(50):
             targets_ET = method.targets(after)
-            after = replace(after, values_ET=targets_ET)
+            after = after.with_streams(values=targets_ET)
         last = [gamma * end - 1 for end in ends[:2]]
         fixed = [[gamma * last[0], last[0], 0.0], [last[1], 0.0, 0.0], [-gamma, 0.0, -1.0]]
-        torch.testing.assert_close(after.values_ET, torch.tensor(fixed, dtype=torch.float64), rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(after["values"], torch.tensor(fixed, dtype=torch.float64), rtol=1e-4, atol=2e-5)
 
 
 def test_without_bootstrapping_nothing_more_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,10 +206,10 @@ def test_samples_say_what_was_drawn_and_what_it_was_worth(
             "reward/digits": digits(completion.text),
             "error": None,
             "tokens": len(completion.token_ids),
-            "finish": completion.finish.value,
+            "finish": completion.last.finish.value,
             "draw_id": completion.draw_id,
-            # Twelve optimizer steps, four for each rollout, came before.
-            "policy_version": 12,
+            # Three training steps came before.
+            "policy_version": 3,
         }
 
 
@@ -294,10 +294,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
     assert rows[5]["error"].startswith(f"sometimes raised ValueError: cannot read {failed.text!r}")
 
     kept = [
-        replace(g, trajectories=g.trajectories[:1] + g.trajectories[2:], scores=g.scores[:1] + g.scores[2:])
-        if i == 1
-        else g
-        for i, g in enumerate(groups)
+        replace(g, trajectories=g.trajectories[:1] + g.trajectories[2:]) if i == 1 else g for i, g in enumerate(groups)
     ]
     rewards = [s.total for g in kept for s in g.scores]
     numbers = [i for i, g in enumerate(kept) for _ in g.trajectories]

@@ -16,11 +16,23 @@ from sharpen.errors import NonFiniteError
 from sharpen.methods import GRPO, SFT, Method
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
-from sharpen.training.metrics import TokenStats
+from sharpen.training.learner import Learner
+from sharpen.training.metrics import Updated
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.settings import OptimizerSettings
-from sharpen.training.update import Observer, accumulate_gradient, optimizer_step, with_weights
-from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy
+from sharpen.training.token_stats import TokenStats
+from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
+from tiny_models import (
+    assert_same_gradients,
+    gradients,
+    learner_of,
+    own_logprobs,
+    ragged_batch,
+    renumbered,
+    tiny_policy,
+    with_given,
+    without_streams,
+)
 
 TEMPERATURE = 0.9
 WHOLE = MicrobatchLimits(100_000, shared_prompt=True)
@@ -55,7 +67,7 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
     values = [row.tolist() for row in own]
     mask = batch.mask_ET.tolist()
     if isinstance(method, SFT):
-        batch = replace(batch, advantages_ET=method.advantages(batch))
+        batch = with_given(batch, advantages=method.advantages(batch))
         loss = SFT_TERMS[method.reduction](own, mask)
         loss.backward()
         return batch, gradients(policy().model), loss.item()
@@ -70,11 +82,11 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
     old_ET, ref_ET = logprobs_ET + noise(0.3), logprobs_ET + noise(0.5)
     advantages_E = torch.randn(len(batch), generator=generator)
     advantages_E[5:7] = 0.0
-    batch = replace(
+    batch = with_given(
         batch,
-        advantages_ET=advantages_E[:, None] * batch.mask_ET,
-        old_logprobs_ET=old_ET,
-        ref_logprobs_ET=ref_ET if method.needs_reference else None,
+        advantages=advantages_E[:, None] * batch.mask_ET,
+        old_logprobs=old_ET,
+        ref_logprobs=ref_ET if method.needs_reference else None,
         coefficients={"beta": method.beta},
     )
     step = Ragged(values, old_ET.tolist(), ref_ET.tolist(), mask, batch.group_E.tolist(), [])
@@ -91,16 +103,16 @@ def example(name: str) -> tuple[Batch, dict[str, Tensor], float]:
 
 def accumulate(
     model: Policy, method: Method, batch: Batch, limits: MicrobatchLimits, observe: Observer | None = None
-) -> tuple[float, int]:
+) -> Accumulated:
     [objective] = method.objectives()
     return accumulate_gradient(model, objective, with_weights(method, batch), TEMPERATURE, limits, observe)
 
 
 def gradient_of(name: str, batch: Batch, limits: MicrobatchLimits) -> tuple[dict[str, Tensor], float]:
     policy().model.zero_grad()
-    loss, tokens = accumulate(policy(), METHODS[name], batch, limits)
-    assert tokens > 0
-    return gradients(policy().model), loss
+    done = accumulate(policy(), METHODS[name], batch, limits)
+    assert done.tokens > 0
+    return gradients(policy().model), done.loss.item()
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -119,9 +131,7 @@ def test_the_order_of_sequences_and_groups_does_not_matter(name: str, seed: int)
     batch, expected, _ = example(name)
     generator = torch.Generator().manual_seed(seed)
     shuffled = batch.select(torch.randperm(len(batch), generator=generator))
-    number = torch.randperm(len(batch.prompts), generator=generator)
-    prompts = [batch.prompts[int((number == new).nonzero())] for new in range(len(number))]
-    shuffled = replace(shuffled, prompts=tuple(prompts), group_E=number[shuffled.group_E])
+    shuffled = renumbered(shuffled, torch.randperm(len(batch.prefixes), generator=generator))
     for limits in (WHOLE, MicrobatchLimits(30, True)):
         assert_same_gradients(gradient_of(name, shuffled, limits)[0], expected, TOLERANCE)
 
@@ -138,11 +148,11 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
 
 def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
     """One update per rollout: not given, π_old is π, the ratio 1 and the gradient Â ∇ log π."""
-    batch = replace(example("grpo without a reference")[0], old_logprobs_ET=None)
+    batch = without_streams(example("grpo without a reference")[0], "old_logprobs")
     own = own_logprobs(policy().model, batch, TEMPERATURE)
     weights = reduction.weights(reduction.per_sequence, batch.mask_ET.tolist(), batch.group_E.tolist())
     policy().model.zero_grad()
-    (-torch.stack(own) * torch.tensor(weights) * batch.advantages_ET).sum().backward()
+    (-torch.stack(own) * torch.tensor(weights) * batch["advantages"]).sum().backward()
     expected = gradients(policy().model)
     stats = TokenStats()
     policy().model.zero_grad()
@@ -156,29 +166,27 @@ def test_on_policy_the_old_log_probabilities_are_the_policys_own() -> None:
 def test_sequences_without_advantage_cost_nothing_and_change_nothing(shared: bool) -> None:
     """They count in the weights (G and P stay what they were), not in the tokens that are computed."""
     batch, expected, _ = example("grpo without a reference")
-    assert batch.advantages_ET is not None
-    zero_E = (batch.advantages_ET == 0).all(dim=1) & batch.mask_ET.any(dim=1)
+    zero_E = (batch["advantages"] == 0).all(dim=1) & batch.mask_ET.any(dim=1)
     assert zero_E.sum() >= 2
     [objective] = GRPO().objectives()
     everything = replace(objective, without_advantage=True)
     step, limits = with_weights(GRPO(), batch), MicrobatchLimits(100_000, shared)
     policy().model.zero_grad()
-    _, all_tokens = accumulate_gradient(policy(), everything, step, TEMPERATURE, limits)
+    all_tokens = accumulate_gradient(policy(), everything, step, TEMPERATURE, limits).tokens
     assert_same_gradients(gradients(policy().model), expected, TOLERANCE)
     policy().model.zero_grad()
-    _, tokens = accumulate_gradient(policy(), objective, step, TEMPERATURE, limits)
+    tokens = accumulate_gradient(policy(), objective, step, TEMPERATURE, limits).tokens
     assert tokens < all_tokens
 
 
 def test_without_advantage_the_penalty_still_has_a_gradient() -> None:
     batch, _, _ = example("grpo per_sequence")
-    assert batch.advantages_ET is not None
-    flat = replace(batch, advantages_ET=torch.zeros_like(batch.advantages_ET))
+    flat = batch.with_streams(advantages=torch.zeros_like(batch["advantages"]))
     own = own_logprobs(policy().model, batch, TEMPERATURE)
     step = Ragged(
         [row.tolist() for row in own],
-        batch.old_logprobs_ET.tolist(),
-        batch.ref_logprobs_ET.tolist(),
+        batch["old_logprobs"].tolist(),
+        batch["ref_logprobs"].tolist(),
         batch.mask_ET.tolist(),
         batch.group_E.tolist(),
         [],
@@ -192,26 +200,25 @@ def test_without_advantage_the_penalty_still_has_a_gradient() -> None:
     assert_same_gradients(gradient_of("grpo per_sequence", flat, MicrobatchLimits(40, True))[0], expected, TOLERANCE)
 
 
-def step_of(model: Policy, optimizer: torch.optim.Optimizer, method: Method, batch: Batch, **settings: Any) -> Any:
-    arguments = {"learning_rate": 0.01, "max_grad_norm": 1.0, "temperature": TEMPERATURE, "limits": WHOLE}
-    [objective] = method.objectives()
-    return optimizer_step(model, optimizer, objective, with_weights(method, batch), **{**arguments, **settings})
+def step_of(learner: Learner, batch: Batch, learning_rate: float = 0.01) -> Updated:
+    [objective] = learner.objectives
+    return learner.step("policy", [learner.forward_backward(objective, batch)], learning_rate)
 
 
 def test_a_step_without_any_advantage_is_a_no_op_to_the_last_bit() -> None:
     model = tiny_policy()
-    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings(weight_decay=0.1))
+    learner = learner_of(GRPO(), model, WHOLE, temperature=TEMPERATURE, max_grad_norm=1.0, weight_decay=0.1)
+    optimizer = learner.optimizers["policy"]
     batch = example("grpo without a reference")[0]
-    assert batch.advantages_ET is not None
-    assert step_of(model, optimizer, GRPO(), batch).applied
+    assert step_of(learner, batch).applied
     weights = {n: p.clone() for n, p in model.model.state_dict().items()}
     state = {(i, n): v.clone() for i, entry in optimizer.state_dict()["state"].items() for n, v in entry.items()}
-    flat = replace(batch, advantages_ET=torch.zeros_like(batch.advantages_ET))
+    flat = batch.with_streams(advantages=torch.zeros_like(batch["advantages"]))
     untrained = replace(batch, mask_ET=torch.zeros_like(batch.mask_ET))
     for nothing in (flat, untrained):
-        done = step_of(model, optimizer, GRPO(), nothing)
+        done = step_of(learner, nothing)
         assert (done.applied, done.loss, done.grad_norm, done.tokens) == (False, 0.0, 0.0, 0)
-    assert model.version == 1
+    assert learner.updates == {"policy": 1}
     assert all(torch.equal(p, weights[n]) for n, p in model.model.state_dict().items())
     after = optimizer.state_dict()["state"]
     assert len(state) == 3 * len(after)
@@ -227,7 +234,7 @@ def adamw(p: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: 
 
 def test_the_weights_after_two_steps_are_those_of_adamw_on_the_clipped_gradient() -> None:
     model = tiny_policy(dtype=torch.float64)
-    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings(weight_decay=0.1))
+    learner = learner_of(SFT(), model, WHOLE, temperature=TEMPERATURE, max_grad_norm=0.5, weight_decay=0.1)
     batch = example("sft tokens_of_batch")[0]
     expected = {n: [p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)] for n, p in parameters(model)}
     for t, rate in ((1, 0.01), (2, 0.003)):
@@ -239,9 +246,10 @@ def test_the_weights_after_two_steps_are_those_of_adamw_on_the_clipped_gradient(
         for n, (p, m, v) in expected.items():
             decay = 0.1 if p.dim() >= 2 else 0.0
             expected[n] = list(adamw(p, grads[n] * 0.5 / norm, m, v, t, rate, decay))
-        done = step_of(model, optimizer, SFT(), batch, learning_rate=rate, max_grad_norm=0.5)
+        model.model.zero_grad()
+        done = step_of(learner, batch, rate)
         assert done.grad_norm == pytest.approx(norm.item(), rel=1e-5)
-        assert model.version == t
+        assert learner.updates == {"policy": t}
         for n, p in parameters(model):
             # Where a gradient is all but zero, Adam's ratio of it to itself magnifies its rounding.
             torch.testing.assert_close(p.detach(), expected[n][0], rtol=0, atol=0.002 * rate, msg=n)
@@ -253,16 +261,15 @@ def parameters(model: Policy) -> list[tuple[str, torch.nn.Parameter]]:
 
 def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
     model = tiny_policy()
-    optimizer = make_optimizer(model.model.parameters(), OptimizerSettings())
+    learner = learner_of(GRPO(), model, WHOLE, temperature=TEMPERATURE, max_grad_norm=1.0)
     batch = example("grpo without a reference")[0]
     weights = {n: p.clone() for n, p in model.model.state_dict().items()}
-    assert batch.old_logprobs_ET is not None
-    broken = replace(batch, old_logprobs_ET=torch.full_like(batch.old_logprobs_ET, torch.nan))
+    broken = batch.with_streams(old_logprobs=torch.full_like(batch["old_logprobs"], torch.nan))
     with pytest.raises(NonFiniteError, match=r"policy's gradient norm is nan, its loss nan.*optimizer\.learning_rate"):
-        step_of(model, optimizer, GRPO(), broken)
+        step_of(learner, broken)
     assert all(torch.equal(p, weights[n]) for n, p in model.model.state_dict().items())
-    assert model.version == 0
-    assert not optimizer.state_dict()["state"]
+    assert learner.updates == {"policy": 0}
+    assert not learner.optimizers["policy"].state_dict()["state"]
 
 
 @pytest.mark.parametrize("limits", [WHOLE, MicrobatchLimits(1, True), MicrobatchLimits(40, False)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -172,8 +172,8 @@ class InitialPolicy(Source):
             at_most=self.at_most,
             unique=self.unique,
         )
-        sampled = [(group.prompt, completion) for group in groups for completion in group.trajectories]
-        kept = [Group(prompt, (c,)) for (prompt, c), keep in zip(sampled, accepted_E.tolist(), strict=True) if keep]
+        sampled = [(group.prompt, replace(t, score=None)) for group in groups for t in group.trajectories]
+        kept = [Group(prompt, (t,)) for (prompt, t), keep in zip(sampled, accepted_E.tolist(), strict=True) if keep]
         if not kept:
             raise RewardError(
                 f"none of the {len(sampled)} completions of the initial policy has a reward of {self.threshold:g} or "

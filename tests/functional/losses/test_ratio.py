@@ -1,21 +1,19 @@
 """Far from the policy that is compared with: no term overflows, none is cut off, and nearby every bit is as before."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
-from sharpen.batch import Batch, Outputs
+from sharpen.batch import Outputs
 from sharpen.functional.losses import kl, policy
 from sharpen.functional.losses.preference import dpo
 from sharpen.functional.losses.ratio import log_ratio, ratio, ratio_less_1
 from sharpen.methods import GRPO, GSPO, PPO, LossTerms, Method
 from sharpen.methods.kl import KL
 from sharpen.models.forward import MicrobatchLimits
-from sharpen.training.metrics import TokenStats
-from sharpen.training.update import optimizer_step, with_weights
-from tiny_models import own_logprobs, ragged_batch, tiny_policy
+from sharpen.training.token_stats import TokenStats
+from tiny_models import learner_of, make_batch, own_logprobs, ragged_batch, tiny_policy, with_given
 
 NATS = [0.0, 0.5, 19.5, 20.0, 20.5, 50.0, 88.0, 100.0, 1000.0, math.inf]
 DTYPES = [torch.float32, torch.float64]
@@ -244,19 +242,18 @@ def test_one_token_does_not_end_a_run(name, far):
     token = tuple(batch.mask_ET.nonzero()[3].tolist())
     away_ET = torch.zeros_like(now_ET)
     away_ET[token] = far
-    batch = replace(
+    batch = with_given(
         batch,
-        ref_logprobs_ET=now_ET + away_ET,
-        old_logprobs_ET=now_ET if method.beta else now_ET - away_ET,
-        advantages_ET=(away_ET * 0 if method.beta else -(away_ET > 0).float()),
+        ref_logprobs=now_ET + away_ET,
+        old_logprobs=now_ET if method.beta else now_ET - away_ET,
+        advantages=(away_ET * 0 if method.beta else -(away_ET > 0).float()),
         coefficients={"beta": method.beta, "old_kl": 1.0},
     )
     stats = TokenStats()
-    step = {"learning_rate": 1e-2, "max_grad_norm": 1.0, "temperature": 1.0, "limits": MicrobatchLimits(60, True)}
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    done = optimizer_step(
-        model, optimizer, method.objectives()[0], with_weights(method, batch), **step, observe=stats.add
-    )
+    learner = learner_of(method, model, MicrobatchLimits(60, True), max_grad_norm=1.0)
+    learner.optimizers["policy"] = torch.optim.SGD(model.parameters(), lr=1.0)
+    part = learner.forward_backward(method.objectives()[0], batch, stats.add)
+    done = learner.step("policy", [part], 1e-2)
     assert done.applied
     assert math.isfinite(done.loss)
     assert math.isfinite(done.grad_norm)
@@ -270,19 +267,16 @@ def test_one_token_does_not_end_a_run(name, far):
 
 def test_the_figures_of_a_step_stay_finite():
     now = torch.tensor([[-1.0, -900.0]])
-    batch = Batch(
-        prompts=(torch.tensor([1]),),
+    batch = make_batch(
+        prefixes=(torch.tensor([1]),),
         group_E=torch.tensor([0]),
         tokens_ET=torch.zeros(1, 2, dtype=torch.long),
         mask_ET=torch.ones(1, 2, dtype=torch.bool),
-        rewards_E=torch.zeros(1),
-        truncated_E=torch.zeros(1, dtype=torch.bool),
-        completion_limit=2,
-        old_logprobs_ET=now - 500.0,
-        ref_logprobs_ET=torch.tensor([[-1.0, 0.0]]),
+        old_logprobs=now - 500.0,
+        ref_logprobs=torch.tensor([[-1.0, 0.0]]),
     )
     stats = TokenStats()
-    stats.add(batch, Outputs(logprobs_ET=now), LossTerms(now))
+    stats.add(batch, Outputs(logprobs=now), LossTerms(now))
     found = stats.metrics()
     assert found["ratio/mean"] == pytest.approx(math.exp(20) * 481)
     assert found["kl"] == pytest.approx((math.exp(20) * 881 - 901) / 2)

@@ -14,7 +14,7 @@ from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
 from sharpen.models.character_model import character_tokenizer
 from sharpen.rewards import Reward, resolve_reward
-from sharpen.types import Finish, Group, Trajectory
+from sharpen.types import Group, single_turn
 
 ALPHABET = "0123456789+-=;#<>/ uas?\n"
 # <u>1+1=</u> and, for the assistant, <a>2</a> and a line break; blanks around a turn are dropped.
@@ -61,7 +61,7 @@ def group_of(policy: Any, texts: Sequence[str], *, chat: bool = True) -> Group:
     completions = []
     for text in texts:
         ids = (*policy(text)["input_ids"], policy.eos_token_id)
-        completions.append(Trajectory(ids, text, (True,) * len(ids), Finish.EOS))
+        completions.append(single_turn(prompt.token_ids, ids, text))
     return Group(prompt, tuple(completions))
 
 
