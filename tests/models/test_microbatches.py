@@ -9,18 +9,18 @@ import torch
 
 from growth import growth
 from oracles import microbatches as slow
+from sharpen.batch import Batch
 from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.packing.microbatches import (
     MICROBATCH_OPERATIONS,
     MICROBATCH_TOKENS,
+    MOST_PLANS,
     Cost,
-    Plan,
     Planner,
-    plan_microbatches,
 )
 from sharpen.models.packing.pack import PackedRow
-from sharpen.types import Batch
-from tiny_models import ragged_batch
+from sharpen.models.packing.plan import Plan
+from tiny_models import make_batch, ragged_batch
 
 FREE_ATTENTION = Cost(per_token=1.0, per_pair=0.0)
 
@@ -39,7 +39,7 @@ def made(prompts: list[int], completions: list[list[int]]) -> Batch:
 
 def divided(batch: Batch, tokens: int, cost: Cost = FREE_ATTENTION, **settings: object) -> list[list[PackedRow]]:
     settings = {"shared": True, "padded": False, **settings}
-    return [list(rows) for rows in plan_microbatches(batch, tokens_per_microbatch=tokens, cost=cost, **settings)]
+    return [list(rows) for rows in Planner().plan(batch, tokens_per_microbatch=tokens, cost=cost, **settings)]
 
 
 def test_the_work_of_a_group_by_hand() -> None:
@@ -199,7 +199,7 @@ def drawn(draw: random.Random) -> Batch:
     return replace(batch, mask_ET=mask_ET).select(order_E)
 
 
-@pytest.mark.parametrize("atom", ["sequence", "group"])
+@pytest.mark.parametrize("atom", ["token", "group"])
 @pytest.mark.parametrize(("shared", "padded"), [(True, False), (False, False), (False, True)])
 @pytest.mark.parametrize("cost", [FREE_ATTENTION, Cost(0.0, 1.0), Cost(7e7 / 3, 1e5 / 7)])
 def test_plans_are_those_of_the_slow_reference(cost: Cost, shared: bool, padded: bool, atom: str) -> None:
@@ -212,7 +212,7 @@ def test_plans_are_those_of_the_slow_reference(cost: Cost, shared: bool, padded:
         expected = slow.plan(
             batch.mask_ET.tolist(),
             batch.group_E.tolist(),
-            [len(prompt) for prompt in batch.prompts],
+            [len(prefix) for prefix in batch.prefixes],
             most_tokens=limit,
             shared=shared,
             padded=padded,
@@ -220,7 +220,7 @@ def test_plans_are_those_of_the_slow_reference(cost: Cost, shared: bool, padded:
             cost=(cost.per_token, cost.per_pair),
             overhead=overhead,
         )
-        assert [[(row.group, row.sequences, row.tokens) for row in rows] for rows in found] == expected
+        assert [[(row.prefix, row.samples, row.tokens) for row in rows] for rows in found] == expected
         several += len(found) > 1
     assert several > 30
 
@@ -231,9 +231,9 @@ def test_a_plan_counts_tokens_and_work() -> None:
     Padded, rows of 3, 3, 5, 5 and 5 tokens: two of 3, and three of 5 with 25 pairs each.
     """
     batch = made([3, 1, 2], [[2, 2], [4], [1, 1]])
-    packed = plan_microbatches(batch, tokens_per_microbatch=15, shared=True, padded=False, cost=Cost(100.0, 1.0))
+    packed = Planner().plan(batch, tokens_per_microbatch=15, shared=True, padded=False, cost=Cost(100.0, 1.0))
     assert (packed.tokens, packed.work) == ((7, 9), (724.0, 924.0))
-    padded = plan_microbatches(batch, tokens_per_microbatch=15, shared=False, padded=True, cost=Cost(1e9, 1e8))
+    padded = Planner().plan(batch, tokens_per_microbatch=15, shared=False, padded=True, cost=Cost(1e9, 1e8))
     assert (padded.tokens, padded.work) == ((6, 15), (2 * 3e9 + 2 * 9e8, 3 * 5e9 + 3 * 25e8))
 
 
@@ -247,8 +247,8 @@ def test_micro_batches_dealt_to_ranks_by_hand() -> None:
     """3 | 5, 4 to the 3; 3 to the 5, and the 1 to the 7. The largest comes first, of equals the earlier one."""
     plan = of_work(3.0, 5.0, 1.0, 4.0, 3.0)
     first, second = plan.dealt(0, 2), plan.dealt(1, 2)
-    assert [row.group for rows in first for row in rows] == [1, 4]
-    assert [row.group for rows in second for row in rows] == [3, 0, 2]
+    assert [row.prefix for rows in first for row in rows] == [1, 4]
+    assert [row.prefix for rows in second for row in rows] == [3, 0, 2]
     assert first == Plan(((PackedRow(1, (1,), 11),), (PackedRow(4, (4,), 14),), ()), (11, 14, 0), (5.0, 3.0, 0.0))
     assert (second.tokens, second.work) == ((13, 10, 12), (4.0, 3.0, 1.0))
     assert plan.dealt(0, 1) is plan
@@ -274,11 +274,11 @@ def test_every_micro_batch_is_dealt_once_and_every_rank_gets_equally_many(ranks:
         plan = of_work(*(draw.choice([1.0, 2.0, draw.uniform(1, 9)]) for _ in range(draw.randint(0, 30))))
         dealt = [plan.dealt(rank, ranks) for rank in range(ranks)]
         assert {len(share) for share in dealt} == {-(-len(plan) // ranks)}
-        assert sorted(row.group for share in dealt for rows in share for row in rows) == list(range(len(plan)))
+        assert sorted(row.prefix for share in dealt for rows in share for row in rows) == list(range(len(plan)))
         for share in dealt:
             assert [bool(rows) for rows in share] == sorted((bool(rows) for rows in share), reverse=True)
             for rows, tokens, work in zip(share, share.tokens, share.work, strict=True):
-                assert (tokens, work) == ((rows[0].tokens, plan.work[rows[0].group]) if rows else (0, 0.0))
+                assert (tokens, work) == ((rows[0].tokens, plan.work[rows[0].prefix]) if rows else (0, 0.0))
 
 
 def test_a_planner_plans_sequences_of_the_same_lengths_once() -> None:
@@ -286,7 +286,7 @@ def test_a_planner_plans_sequences_of_the_same_lengths_once() -> None:
     limits = {"tokens_per_microbatch": 15, "shared": True, "padded": False, "cost": FREE_ATTENTION}
     planner = Planner()
     plan = planner.plan(batch, **limits)
-    assert plan == plan_microbatches(batch, **limits)
+    assert plan == Planner().plan(batch, **limits)
     assert planner.plan(replace(batch, tokens_ET=batch.tokens_ET + 1, mask_ET=batch.mask_ET.clone()), **limits) is plan
     others: list[tuple[Batch, dict[str, object]]] = [
         (batch.select(torch.tensor([0, 1, 2, 3])), {}),
@@ -303,24 +303,38 @@ def test_a_planner_plans_sequences_of_the_same_lengths_once() -> None:
     for other, changed in others:
         found = planner.plan(other, **{**limits, **changed})
         assert found is not plan
-        assert found == plan_microbatches(other, **{**limits, **changed})
+        assert found == Planner().plan(other, **{**limits, **changed})
     # Planned by what the mask says now, not by which tensor it is.
     batch.mask_ET[2] = False
-    assert [row.group for rows in planner.plan(batch, **limits) for row in rows] == [0, 2]
+    assert [row.prefix for rows in planner.plan(batch, **limits) for row in rows] == [0, 2]
     batch.mask_ET[2, :4] = True
     assert planner.plan(batch, **limits) is plan
 
 
-def test_passes_over_a_model_share_a_planner() -> None:
+def test_passes_with_the_same_limits_share_plans() -> None:
     batch, model = made([3, 1], [[2, 2], [4]]), SimpleNamespace(plain=True, cost=FREE_ATTENTION)
-    limits, planner = MicrobatchLimits(15, shared_prompt=True), Planner()
-    plan = microbatches(model, batch, limits, planner=planner)
+    limits = MicrobatchLimits(15, shared_prompt=True)
+    plan = microbatches(model, batch, limits)
     assert plan.microbatches == ((PackedRow(0, (0, 1), 7), PackedRow(1, (2,), 5)),)
-    assert microbatches(model, batch, limits, planner=planner) is plan
-    assert microbatches(model, batch, limits, "group", planner) is not plan
+    assert microbatches(model, batch, limits) is plan
+    assert microbatches(model, batch, limits, "group") is not plan
     model.plain = False
-    padded = microbatches(model, batch, limits, planner=planner)
+    padded = microbatches(model, batch, limits)
     assert padded.microbatches == ((PackedRow(0, (0,), 5), PackedRow(0, (1,), 5), PackedRow(1, (2,), 5)),)
+
+
+def test_a_planner_keeps_only_the_latest_plans() -> None:
+    batch, planner = made([3, 1], [[2, 2], [4]]), Planner()
+
+    def plan(limit: int) -> Plan:
+        return planner.plan(batch, tokens_per_microbatch=limit, shared=True, padded=False, cost=FREE_ATTENTION)
+
+    first = plan(100)
+    assert plan(100) is first
+    for limit in range(101, 101 + MOST_PLANS):
+        plan(limit)
+    assert plan(100) is not first
+    assert plan(100) == first
 
 
 def test_a_batch_without_a_trained_token_has_no_micro_batch() -> None:
@@ -341,4 +355,4 @@ def test_planning_takes_little_more_time_than_in_proportion(shared: bool) -> Non
         return made([draw.randint(50, 400) for _ in groups], [[draw.randint(1, 900) for _ in range(8)] for _ in groups])
 
     limits = {"tokens_per_microbatch": 4096, "shared": shared, "padded": False, "cost": Cost(1e8, 1e5)}
-    assert any(growth(step, lambda batch: plan_microbatches(batch, **limits), 4096) <= 8 for _ in range(3))
+    assert any(growth(step, lambda batch: Planner().plan(batch, **limits), 4096) <= 8 for _ in range(3))

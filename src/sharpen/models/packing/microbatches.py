@@ -97,6 +97,8 @@ class Planner:
         Samples without a trained token are left out.
         """
         assert not (shared and padded), "a padded row holds one sample"
+        if not batch.mask_ET.any():
+            return Plan((), (), ())
         task = _Task(
             lengths=tuple(_trained_lengths(batch).tolist()),
             prefix_of=tuple(batch.samples.prefix_B.tolist()),
