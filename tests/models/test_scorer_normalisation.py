@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sharpen.models.forward import MicrobatchLimits
+from sharpen.models.modules import ScorerModule
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.scorer import Scorer, normalise_scores
 from sharpen.types import Batch
@@ -136,11 +137,10 @@ def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
         mask_ET=torch.ones(n, 1, dtype=torch.bool),
     )
     scorer = Scorer(
-        model=Whole(),
+        root=ScorerModule(Whole(), "float32"),
         tokenizer=None,
         pad_id=0,
         context_length=9,
-        compute_dtype="float32",
         source="stub",
         kind="sequence",
     )
