@@ -76,7 +76,8 @@ def full_logprobs(
 ) -> Selected:
     """The same from given logits, for models that use their own forward."""
     logprobs_NV = _precise(logits_NV).div(temperature).log_softmax(dim=-1)
-    chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1)
+    # FSDP2 warns of a view as a result of a module.
+    chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1).clone()
     for_entropy_NV = logprobs_NV if entropy_gradient else logprobs_NV.detach()
     entropy_N = -(for_entropy_NV.exp() * for_entropy_NV).sum(dim=1)
     if reference_NV is None:

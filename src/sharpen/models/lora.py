@@ -5,6 +5,7 @@ peft's layers are injected in place: the model keeps its class and its frozen ba
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -64,7 +65,9 @@ def add_frozen_adapter(model: Model) -> Adapter:
     assert model.adapter is not None
     body, head_name = model.model, model.head_name
     trained = {name for name, p in body.named_parameters() if p.requires_grad}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft wants to be sure that two adapters are meant.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(model.adapter.config, body, REFERENCE)
     for layer in adapted_layers(body).values():
         private_torch.switch_adapter(layer, NAME)

@@ -215,8 +215,9 @@ def hidden_states(body: Any, packed: PackedBatch) -> Tensor:
 def read_head(head: nn.Linear, hidden_NH: Tensor) -> Tensor:
     """The output of a head H → 1 in the head's own precision, whatever the autocast type: [N]."""
     with torch.autocast(hidden_NH.device.type, enabled=False):
-        read_N: Tensor = head(hidden_NH.to(head.weight.dtype)).squeeze(1)
-    return read_N
+        read_N1: Tensor = head(hidden_NH.to(head.weight.dtype))
+    # FSDP2 warns of a view as its result.
+    return read_N1.squeeze(1).clone()
 
 
 def named_head(model: Any) -> tuple[str, nn.Linear]:
