@@ -72,7 +72,9 @@ def _compare(name: str, case: Case, rank: int, model: str) -> None:
         _shard(root, case)
     assert all(isinstance(p, DTensor) for p in sharded.root.parameters()), name
     rows = _rows(batch, whole)
-    needs: frozenset[Need] = frozenset({"scores"}) if case.scorer else frozenset({"logprobs", "entropy", "exact_kl", "values"})
+    needs: frozenset[Need] = (
+        frozenset({"scores"}) if case.scorer else frozenset({"logprobs", "entropy", "exact_kl", "values"})
+    )
     for step in range(2):
         expected = [_backward(whole, batch, part, needs, whole_reference) for part in rows]
         with torch.no_grad():

@@ -56,7 +56,10 @@ def main() -> int:
         )
         differing = 0
         for name in names:
-            before, now = contents(runs["before"][name], renames), contents(runs["now"][name], Renames(recomputed=renamed.RECOMPUTED))
+            before, now = (
+                contents(runs["before"][name], renames),
+                contents(runs["now"][name], Renames(recomputed=renamed.RECOMPUTED)),
+            )
             lines = differences(before, now)
             print(f"{name}: {f'{len(lines)} of' if lines else 'the same'} {len(now)} values{' differ' * bool(lines)}")
             for line in lines[:MOST_LINES]:

@@ -193,7 +193,13 @@ def test_bfloat16_gradients_of_entropy_and_kl_differ_by_their_rounding_only() ->
     hidden.requires_grad_(), weight.requires_grad_()
     found, exact = (
         selected_logprobs(
-            hidden, weight, targets, 1.0, dtype, entropy_gradient=True, reference=(ref_hidden, head_of(ref_weight, dtype))
+            hidden,
+            weight,
+            targets,
+            1.0,
+            dtype,
+            entropy_gradient=True,
+            reference=(ref_hidden, head_of(ref_weight, dtype)),
         )
         for dtype in (torch.bfloat16, torch.float32)
     )

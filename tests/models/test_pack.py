@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sharpen.models.modules import PLAIN_ARCHITECTURES
 from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.packing.segments import Segment
-from sharpen.models.modules import PLAIN_ARCHITECTURES
 from sharpen.types import Batch
 from tiny_models import assert_same_gradients, gradients, own_logprobs, ragged_batch, tiny_policy, weighted
 

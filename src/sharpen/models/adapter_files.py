@@ -96,7 +96,10 @@ def write_adapter(model: nn.Module, adapter: Adapter, head_name: str | None, fol
     }
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True), encoding="utf-8")
-    tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in adapter_weights(model, head_name, adapter.name).items()}
+    tensors = {
+        _file_name(name): p.detach().cpu().contiguous()
+        for name, p in adapter_weights(model, head_name, adapter.name).items()
+    }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -21,6 +21,7 @@ from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.types import Batch, Need, Outputs
 
+
 @dataclass(slots=True, kw_only=True)
 class Model(ABC):
     """The parts common to policies and scorers. ``version`` counts the weight updates.

@@ -51,10 +51,10 @@ def _sha256(files: list[Path]) -> str:
     digest = hashlib.sha256()
     names: dict[str, Path] = {}
     for file in files:
-        with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, "pt") as opened:
             names |= dict.fromkeys(opened.keys(), file)
     for name, file in sorted(names.items()):
-        with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, "pt") as opened:
             tensor = opened.get_tensor(name)
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
