@@ -21,6 +21,7 @@ from sharpen.methods import Method
 from sharpen.models.character_model import character_tokenizer
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
+from sharpen.models.modules import PolicyModule
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.models.scorer import Kind, Scorer, load_scorer
@@ -111,12 +112,11 @@ def tiny_policy(architecture: str = "llama", *, dtype: torch.dtype = torch.float
     compute_dtype = settings.pop("compute_dtype", "float32")
     model = tiny_model(architecture, **settings).to(dtype)
     return Policy(
-        model=model,
+        root=PolicyModule(model, compute_dtype),
         tokenizer=character_tokenizer(ALPHABET, context=128),
         eos_ids=frozenset({EOS}),
         pad_id=0,
         context_length=128,
-        compute_dtype=compute_dtype,
         source="tiny",
     )
 

@@ -51,10 +51,15 @@ def main() -> int:
             runs[which] = {name: Path(one["run"]) for name, one in trees.items()}
             written = [_written(place / which / f"{i}.yaml", one, settings) for i, one in enumerate(trees.values())]
             _run(tree, written)
-        renames = Renames(renamed.FILES, renamed.METRICS, renamed.COLUMNS, renamed.STATE, renamed.TENSORS)
+        renames = Renames(
+            renamed.FILES, renamed.METRICS, renamed.COLUMNS, renamed.STATE, renamed.TENSORS, renamed.RECOMPUTED
+        )
         differing = 0
         for name in names:
-            before, now = contents(runs["before"][name], renames), contents(runs["now"][name])
+            before, now = (
+                contents(runs["before"][name], renames),
+                contents(runs["now"][name], Renames(recomputed=renamed.RECOMPUTED)),
+            )
             lines = [line for line in differences(before, now) if not any(f"/{c}:" in line for c in renamed.REDEFINED)]
             print(f"{name}: {f'{len(lines)} of' if lines else 'the same'} {len(now)} values{' differ' * bool(lines)}")
             for line in lines[:MOST_LINES]:

@@ -20,13 +20,14 @@ Contents = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Renames:
-    """Old name → new name of what two versions call differently."""
+    """Old name → new name of what two versions call differently; and what of the state both compute differently."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
+    recomputed: tuple[str, ...] = ()
 
 
 def contents(run: Path, renames: Renames = Renames()) -> Contents:
@@ -43,7 +44,9 @@ def _contents(run: Path, renames: Renames) -> Iterator[tuple[str, Any]]:
                 yield f"{named}/{renames.tensors.get(name, name)}", _Bits(tensor)
         elif file.name == "state.json":
             for name, value in _leaves(json.loads(file.read_text(encoding="utf-8"))):
-                yield f"{named}/{_renamed(name, renames.state)}", value
+                now = _renamed(name, renames.state)
+                if not any(now == entry or now.startswith(f"{entry}/") for entry in renames.recomputed):
+                    yield f"{named}/{now}", value
         elif file.suffix == ".parquet":
             for column, values in pq.read_table(file).to_pydict().items():
                 yield f"{named}/{renames.columns.get(column, column)}", values

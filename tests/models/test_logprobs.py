@@ -81,6 +81,10 @@ def test_bfloat16_products_differ_by_their_rounding_only() -> None:
         assert (mine - theirs).abs().max() < 0.02 * theirs.abs().max()
 
 
+def head_of(weight, dtype=None):
+    return lambda hidden: hidden.to(dtype or weight.dtype) @ weight.to(dtype or weight.dtype).T
+
+
 def both_heads(entropy_gradient, hidden, weight, targets, temperature, reference, rows_per_chunk):
     """The chunked head, and the function of given logits."""
     chunked = selected_logprobs(
@@ -89,7 +93,7 @@ def both_heads(entropy_gradient, hidden, weight, targets, temperature, reference
         targets,
         temperature,
         entropy_gradient=entropy_gradient,
-        reference=reference,
+        reference=None if reference is None else (reference[0], head_of(reference[1])),
         chunk_bytes=4 * V * rows_per_chunk,
     )
     ref_logits = None if reference is None else reference[0] @ reference[1].T
@@ -156,13 +160,13 @@ def test_numbers_worked_out_by_hand_of_entropy_and_kl() -> None:
     odd = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
     targets = torch.tensor([0])
     weight = even.clone().requires_grad_()
-    found = selected_logprobs(one, weight, targets, 1.0, entropy_gradient=True, reference=(one, odd))
+    found = selected_logprobs(one, weight, targets, 1.0, entropy_gradient=True, reference=(one, head_of(odd)))
     assert found.kl_N.item() == pytest.approx(0.5 * math.log(4 / 3))
     # p (log p − log q − KL): (log 2 − ½ log 4/3) / 2 = log(3) / 4 for the first.
     (slope,) = torch.autograd.grad(found.kl_N.sum(), weight)
     assert slope.flatten().tolist() == pytest.approx([math.log(3) / 4, -math.log(3) / 4])
     weight = odd.clone().requires_grad_()
-    found = selected_logprobs(one, weight, targets, 1.0, entropy_gradient=True, reference=(one, even))
+    found = selected_logprobs(one, weight, targets, 1.0, entropy_gradient=True, reference=(one, head_of(even)))
     entropy = math.log(4) - 0.75 * math.log(3)
     assert found.entropy_N.item() == pytest.approx(entropy)
     assert found.kl_N.item() == pytest.approx(math.log(2) - entropy)
@@ -177,7 +181,7 @@ def test_the_kl_to_itself_is_zero_with_a_gradient_of_zero_also_in_bfloat16() -> 
     hidden, weight, targets, _ = problem()
     for dtype in (torch.float32, torch.bfloat16):
         h, w = hidden.detach().float().requires_grad_(), weight.detach().float().requires_grad_()
-        kl = selected_logprobs(h, w, targets, 0.7, dtype, reference=(h.detach(), w.detach())).kl_N
+        kl = selected_logprobs(h, w, targets, 0.7, dtype, reference=(h.detach(), head_of(w.detach(), dtype))).kl_N
         assert kl.abs().max() < 1e-6
         for gradient in torch.autograd.grad(kl.sum(), (h, w)):
             assert gradient.abs().max() < 1e-5
@@ -185,10 +189,18 @@ def test_the_kl_to_itself_is_zero_with_a_gradient_of_zero_also_in_bfloat16() -> 
 
 def test_bfloat16_gradients_of_entropy_and_kl_differ_by_their_rounding_only() -> None:
     hidden, weight, targets, upstream = (x.float().detach() if x.is_floating_point() else x for x in problem())
-    reference = tuple(x.float() for x in ref_problem())
+    ref_hidden, ref_weight = (x.float() for x in ref_problem())
     hidden.requires_grad_(), weight.requires_grad_()
     found, exact = (
-        selected_logprobs(hidden, weight, targets, 1.0, dtype, entropy_gradient=True, reference=reference)
+        selected_logprobs(
+            hidden,
+            weight,
+            targets,
+            1.0,
+            dtype,
+            entropy_gradient=True,
+            reference=(ref_hidden, head_of(ref_weight, dtype)),
+        )
         for dtype in (torch.bfloat16, torch.float32)
     )
     for name in ("entropy_N", "kl_N"):
@@ -231,7 +243,7 @@ def test_no_tensor_of_all_tokens_and_the_vocabulary_exists() -> None:
             torch.zeros(tokens, dtype=torch.long),
             0.9,
             entropy_gradient=True,
-            reference=(hidden.detach(), weight.detach().clone()),
+            reference=(hidden.detach(), head_of(weight.detach().clone())),
             chunk_bytes=4 * vocabulary * chunk,
         )
         (found.logprobs_N + found.entropy_N + found.kl_N).sum().backward()

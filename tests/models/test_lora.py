@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sharpen.batch import Batch
 from sharpen.errors import RecipeError
-from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.adapter import NAME, REFERENCE, adapted_layers, adapter_weights
+from sharpen.models.adapter_files import WEIGHTS, find_adapter
 from sharpen.models.forward import MicrobatchLimits, all_outputs, microbatches
 from sharpen.models.load import prepare
-from sharpen.models.lora import add_adapter, merged_weight, store_frozen_in_bfloat16
+from sharpen.models.lora import add_adapter, merged_weight, read_adapter, store_frozen_in_bfloat16
 from sharpen.models.policy import Policy
-from sharpen.models.reference import average, base_policy, copy_policy, follow
+from sharpen.models.reference import average, base_policy, follow, second_adapter
 from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
@@ -50,16 +53,16 @@ def adapted(architecture: str = "llama", *, targets: Any = "all-linear", **setti
     return policy
 
 
-def dense(policy: Policy, architecture: str, **settings: Any) -> nn.Module:
-    """The same model without peft, with weights W + (alpha / rank) · B A."""
+def dense(policy: Policy, architecture: str, adapter: str = NAME, **settings: Any) -> nn.Module:
+    """The same model without peft, with weights W + (alpha / rank) · B A of one of its adapters."""
     model = tiny_model(architecture, **settings).to(next(policy.model.parameters()).dtype)
     parts = dict(policy.model.named_parameters())
     with torch.no_grad():
         for name, weight in model.named_parameters():
             layer = name.removesuffix(".weight")
-            if f"{layer}.lora_A.default.weight" not in parts:
+            if f"{layer}.lora_A.{adapter}.weight" not in parts:
                 continue
-            a, b = (parts[f"{layer}.lora_{x}.default.weight"] for x in "AB")
+            a, b = (parts[f"{layer}.lora_{x}.{adapter}.weight"] for x in "AB")
             update = torch.einsum("or,ri->oi", b, a) * SCALE
             weight += update.T if architecture == "gpt2" else update
     return model
@@ -151,9 +154,10 @@ def test_without_its_adapter_the_policy_equals_the_base_bit_for_bit(architecture
     assert torch.equal(said[0], said[1])
     assert (said[0] - said[2]).abs().max() > 0.01
     assert reference.parameters() == []
-    own = {p.data_ptr() for p in policy.model.parameters()}
-    assert all(p.data_ptr() in own for p in reference.model.parameters())
-    assert len(adapted_layers(policy.model)) > len(adapted_layers(reference.model)) == 0
+    assert reference.root is policy.root
+    # The policy goes on with its adapter, and trains it.
+    assert torch.equal(all_outputs(policy, batch, "logprobs", 0.7, LIMITS), said[2])
+    assert len(policy.parameters()) == 2 * len(adapted_layers(policy.model))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -161,13 +165,13 @@ def test_the_exact_kl_to_the_base_and_to_another_adapter(architecture: str) -> N
     """Σ π (log π − log π_ref) over the vocabulary, computed from the two models separately."""
     policy = adapted(architecture, dtype=torch.float64)
     batch = ragged_batch(len(policy.tokenizer))
-    other = copy_policy(policy)
+    other = second_adapter(policy)
     with torch.no_grad():
-        for parameter in adapter_weights(other.model, other.head_name).values():
+        for parameter in adapter_weights(other.model, other.head_name, REFERENCE).values():
             parameter.mul_(-0.5)
     logits = own_logits(dense(policy, architecture), batch)
     plain = tiny_model(architecture).double()
-    for reference, model in ((base_policy(policy), plain), (other, dense(other, architecture))):
+    for reference, model in ((base_policy(policy), plain), (other, dense(policy, architecture, REFERENCE))):
         found_ET = all_outputs(policy, batch, "exact_kl", 0.7, LIMITS, reference)
         for b, (mine, theirs) in enumerate(zip(logits, own_logits(model, batch), strict=True)):
             p, q = ((x.detach() / 0.7).log_softmax(-1) for x in (mine, theirs))
@@ -180,23 +184,40 @@ def test_a_reference_adapter_is_synchronised_or_averaged_on_the_shared_base() ->
     """A and B are averaged separately: 0.9 · old + 0.1 · new."""
     policy = adapted(dtype=torch.float64)
     before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
-    reference = copy_policy(policy)
+    reference = second_adapter(policy)
     with torch.no_grad():
         for parameter in adapter_weights(policy.model, policy.head_name).values():
             parameter.add_(1.0)
     average(reference, policy, 0.9)
-    for name, parameter in reference.model.named_parameters():
-        moved = ".lora_" in name
-        torch.testing.assert_close(parameter.data, before[name] + 0.1 * moved, rtol=0, atol=1e-15)
-        assert (parameter is dict(policy.model.named_parameters())[name]) is not moved
+    for name, parameter in adapter_weights(policy.model, None, REFERENCE).items():
+        torch.testing.assert_close(parameter.data, before[name] + 0.1, rtol=0, atol=1e-15)
+        assert torch.equal(dict(policy.model.named_parameters())[name], before[name] + 1.0)
     follow(reference, policy)
-    mine, theirs = (
-        adapter_weights(reference.model, reference.head_name),
-        adapter_weights(policy.model, policy.head_name),
-    )
-    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert all(torch.equal(p, before[name]) for name, p in policy.model.named_parameters() if ".lora_" not in name)
+    mine, theirs = (adapter_weights(policy.model, None, adapter) for adapter in (REFERENCE, NAME))
+    assert all(torch.equal(mine[name], theirs[name]) and mine[name] is not theirs[name] for name in theirs)
+    after = dict(policy.model.named_parameters())
+    assert all(torch.equal(after[name], p) for name, p in before.items() if ".lora_" not in name)
     assert reference.parameters() == []
+    assert {id(p) for p in policy.parameters()} == {id(p) for p in theirs.values()}
+
+
+def test_a_second_adapter_is_saved_and_read_by_the_names_of_the_first(tmp_path: Path) -> None:
+    policy = adapted()
+    reference = second_adapter(policy)
+    with torch.no_grad():
+        for parameter in adapter_weights(policy.model, None, REFERENCE).values():
+            parameter.mul_(-0.5)
+    for model, folder in ((policy, tmp_path / "policy"), (reference, tmp_path / "reference")):
+        folder.mkdir()
+        model.save(folder)
+    saved, other = (load_file(tmp_path / name / WEIGHTS) for name in ("policy", "reference"))
+    assert saved.keys() == other.keys()
+    assert all(torch.equal(other[name], -0.5 * saved[name]) for name in saved)
+    files = find_adapter(str(tmp_path / "policy"))
+    assert files is not None
+    read_adapter(reference, files)
+    mine, theirs = (adapter_weights(policy.model, None, adapter) for adapter in (REFERENCE, NAME))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
 # Merged weights

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.models.kernels.memory_efficient import make_memory_efficient, rms_norm, silu_mul
-from sharpen.models.policy import PLAIN_ARCHITECTURES
+from sharpen.models.modules import PLAIN_ARCHITECTURES
 from tiny_models import tiny_policy
 
 TOKENS, HIDDEN, INNER = 7, 16, 24

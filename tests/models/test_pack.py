@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from sharpen.batch import Batch
-from sharpen.models.packing.microbatches import Cost, plan_microbatches
+from sharpen.models.modules import PLAIN_ARCHITECTURES
+from sharpen.models.packing.microbatches import Cost, Planner
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.packing.segments import Segment
-from sharpen.models.policy import PLAIN_ARCHITECTURES
 from tiny_models import assert_same_gradients, gradients, make_batch, own_logprobs, ragged_batch, tiny_policy, weighted
 
 LOGPROBS = frozenset({"logprobs"})
@@ -102,7 +102,7 @@ def test_a_row_without_padding_equals_the_models_own_forward(architecture: str, 
         policy.model.zero_grad()
         found_ET = torch.zeros_like(own_ET)
         limits = {"tokens_per_microbatch": 40, "shared": shared}
-        microbatches = plan_microbatches(batch, cost=policy.cost, padded=False, **limits)
+        microbatches = Planner().plan(batch, cost=policy.cost, padded=False, **limits)
         assert len(microbatches) > 1
         # Several groups in one row, and, where prompts are shared, both one completion and several to a prompt.
         assert any(len({row.prefix for row in rows}) > 1 for rows in microbatches)
@@ -141,7 +141,7 @@ def test_all_other_architectures_are_padded_and_use_their_own_forward(name: str)
     expected = gradients(policy.model)
     policy.model.zero_grad()
     found_ET = torch.zeros_like(own_ET)
-    for rows in plan_microbatches(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
+    for rows in Planner().plan(batch, tokens_per_microbatch=60, shared=policy.plain, cost=policy.cost, padded=True):
         assert all(len(row.samples) == 1 for row in rows)
         logprobs_ET = policy.outputs(batch, rows, TEMPERATURE, LOGPROBS)["logprobs"]
         (weights_ET * logprobs_ET).sum().backward()
@@ -158,7 +158,7 @@ def test_a_packed_row_would_be_wrong_with_a_window() -> None:
     policy.model.config.sliding_window = None
     assert policy.plain
     found_ET = torch.zeros_like(own_ET)
-    for rows in plan_microbatches(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
+    for rows in Planner().plan(batch, tokens_per_microbatch=100, shared=True, cost=FREE_ATTENTION, padded=False):
         found_ET += policy.outputs(batch, rows, 1.0, LOGPROBS)["logprobs"].detach()
     assert (found_ET - own_ET).abs().max() > 0.1
 

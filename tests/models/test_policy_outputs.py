@@ -202,7 +202,7 @@ def test_a_value_head_is_saved_beside_an_ordinary_model_and_comes_back(tmp_path:
     ours, theirs = policy.model.state_dict(), again.model.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    again.value_head = None
+    again.root.value_head = None
     again.save(tmp_path / "again")
     assert load_policy(tmp_path / "again", device="cpu").value_head is None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -222,3 +223,21 @@ def test_no_other_file_uses_a_private_name_of_torch_or_transformers() -> None:
         if private.search(line) and file.name != "private_torch.py"
     }
     assert found == set()
+
+
+def test_an_adapted_layer_is_switched_without_a_change_of_what_is_trained() -> None:
+    """x W with W = 1, to which the adapters add 2 · 3 and 4 · 5."""
+    net = nn.Sequential(nn.Linear(1, 1, bias=False))
+    for name, (a, b) in {"one": (2.0, 3.0), "two": (4.0, 5.0)}.items():
+        inject_adapter_in_model(LoraConfig(r=1, lora_alpha=1, target_modules=["0"]), net, name)
+        layer: Any = net[0]
+        nn.init.constant_(layer.lora_A[name].weight, a)
+        nn.init.constant_(layer.lora_B[name].weight, b)
+    nn.init.ones_(layer.base_layer.weight)
+    trained = [p.requires_grad for p in net.parameters()]
+    before = []
+    for name, expected in ((None, 1.0), ("one", 7.0), ("two", 21.0), (None, 1.0), ("one", 7.0)):
+        before.append(private_torch.switch_adapter(layer, name))
+        assert net(torch.ones(1, 1)).item() == expected
+    assert before == ["two", None, "one", "two", None]
+    assert [p.requires_grad for p in net.parameters()] == trained

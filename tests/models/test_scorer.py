@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from sharpen.batch import Batch
 from sharpen.errors import ModelError
+from sharpen.models.modules import ScorerModule
 from sharpen.models.packing.microbatches import Cost, plan_microbatches
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from tiny_models import (
@@ -219,7 +220,7 @@ def test_models_that_cannot_become_a_scorer_are_errors(tmp_path: Path) -> None:
 
 def test_bfloat16_differs_by_its_rounding_only(tmp_path: Path) -> None:
     exact = loaded_scorer(tmp_path / "model", "token")
-    rounded = replace(exact, compute_dtype="bfloat16")
+    rounded = replace(exact, root=ScorerModule(exact.model, "bfloat16"))
     batch = batch_without_padding_tokens()
     for mine, theirs in zip(all_outputs(rounded, batch), all_outputs(exact, batch), strict=True):
         assert 0 < (mine - theirs).abs().max() < 8 * 2**-8 * theirs.abs().max()

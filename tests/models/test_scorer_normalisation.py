@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sharpen.batch import Batch
 from sharpen.models.forward import MicrobatchLimits
+from sharpen.models.modules import ScorerModule
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.scorer import Scorer, normalise_scores
 from tiny_models import EOS, loaded_scorer, make_batch, prefix_of_each, ragged_batch
@@ -135,11 +136,10 @@ def stub(states: Tensor, weight: list[float]) -> tuple[Scorer, Batch]:
         mask_ET=torch.ones(n, 1, dtype=torch.bool),
     )
     scorer = Scorer(
-        model=Whole(),
+        root=ScorerModule(Whole(), "float32"),
         tokenizer=None,
         pad_id=0,
         context_length=9,
-        compute_dtype="float32",
         source="stub",
         kind="sequence",
     )

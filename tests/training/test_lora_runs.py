@@ -19,7 +19,7 @@ from sharpen.errors import ModelError, RecipeError
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
-from sharpen.models.adapter import adapted_layers, adapter_weights
+from sharpen.models.adapter import REFERENCE, adapted_layers, adapter_weights
 from sharpen.models.lora import merged_weight
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
@@ -170,10 +170,14 @@ def test_the_reference_is_the_base_with_the_adapter_off_and_no_second_copy(
     rows = run_of(tmp_path / "run", model).metrics()
     reference = trainers[0].learner.annotator.reference
     assert reference is not None
-    own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
-    assert {p.data_ptr() for p in reference.policy.model.parameters()} <= own
+    policy = trainers[0].model
+    assert reference.policy.root is policy.root
+    assert {name for name, _ in policy.model.named_parameters() if ".reference." in name} == set()
     base = load_file(model / "model.safetensors")
-    assert all(torch.equal(p, base[name]) for name, p in reference.policy.model.named_parameters())
+    frozen = {
+        name.replace(".base_layer.", "."): p for name, p in policy.model.named_parameters() if "lora_" not in name
+    }
+    assert all(torch.equal(frozen[name], base[name]) for name in frozen)
     assert 0 < rows[0]["kl"] < rows[1]["kl"]
     assert not (tmp_path / "run/checkpoints/step_000004/reference").exists()
 
@@ -214,9 +218,12 @@ def test_a_moving_average_is_a_second_adapter(model: Path, tmp_path: Path, train
     run = run_of(tmp_path / "run", model, method={"kl": {"reference": "average", "decay": 0.9}})
     reference = trainers[0].learner.annotator.reference
     assert reference is not None
-    own = {p.data_ptr() for p in trainers[0].model.model.parameters()}
-    shared = [n for n, p in reference.policy.model.named_parameters() if p.data_ptr() in own]
-    assert len(shared) == len(load_file(model / "model.safetensors"))
+    # Only A and B exist twice.
+    assert reference.policy.root is trainers[0].model.root
+    names = [name for name, _ in reference.policy.model.named_parameters()]
+    adapted = [name for name in names if ".lora_" in name]
+    assert len(names) - len(adapted) == len(load_file(model / "model.safetensors"))
+    assert len(adapted) == 2 * len(weights(run, 1))
     average = {name: t.double() * (".lora_A." in name) for name, t in weights(run, 1, "reference").items()}
     average = {n: ((t - 0.1 * weights(run, 1)[n].double()) / 0.9 if ".lora_A." in n else t) for n, t in average.items()}
     for step in (1, 2, 3, 4):
@@ -245,10 +252,7 @@ def test_a_run_goes_on_with_the_adapter_of_another_and_holds_on_to_it(
     reference = trainers[0].learner.annotator.reference
     assert reference is not None
     # As the files name it: of the same base, the adapter that the run began with.
-    held = {
-        n.replace(".default.", "."): p
-        for n, p in adapter_weights(reference.policy.model, reference.policy.head_name).items()
-    }
+    held = {n.replace(".default.", "."): p for n, p in adapter_weights(reference.policy.model, None, REFERENCE).items()}
     assert all(torch.equal(held[name.removeprefix("base_model.model.")], t) for name, t in first.items())
     assert all(not torch.equal(t, first[name]) for name, t in weights(run, STEPS).items())
     config = json.loads((run.model / "adapter_config.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.model import hidden_states
+from sharpen.models.modules import hidden_states
 from sharpen.models.packing.microbatches import plan_microbatches
 from sharpen.models.packing.pack import PackedBatch, pack
 from sharpen.models.policy import Policy, load_policy

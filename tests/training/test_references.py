@@ -18,7 +18,7 @@ from sharpen.launch.run import Run, start
 from sharpen.methods.kl import KL
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
-from sharpen.models.reference import copy_policy
+from sharpen.models.reference import frozen
 from sharpen.training import annotate
 from sharpen.training.reference import Reference
 from sharpen.types import Group, Score, single_turn
@@ -90,10 +90,10 @@ def test_a_moving_average_is_its_recurrence(model: Path, tmp_path: Path) -> None
 
 
 def test_without_a_penalty_there_is_no_reference(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_copy(policy: Policy) -> Policy:
+    def no_reference(policy: Policy) -> Policy:
         raise AssertionError("nothing is compared with a reference")
 
-    monkeypatch.setattr("sharpen.launch.models.copy_policy", no_copy)
+    monkeypatch.setattr("sharpen.launch.models.frozen", no_reference)
     rows = run_of(tmp_path / "run", model, steps=2, method={"beta": 0.0}).metrics()
     assert all("kl" not in row and "beta" not in row for row in rows)
     with pytest.raises(AssertionError, match="nothing is compared"):
@@ -137,7 +137,7 @@ def said_by_reference(reference: Reference, groups: list[Group], temperature: fl
 
 def test_what_a_fixed_reference_says_of_data_is_its_own_and_computed_once(computed: list[int]) -> None:
     policy = tiny_policy(seed=1)
-    reference = Reference(copy_policy(policy), policy, KL())
+    reference = Reference(frozen(tiny_policy(seed=1)), policy, KL())
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.mul_(1.5)
@@ -154,11 +154,11 @@ def test_what_a_fixed_reference_says_of_data_is_its_own_and_computed_once(comput
 
 def test_what_moves_or_was_sampled_is_never_remembered(computed: list[int]) -> None:
     policy = tiny_policy(seed=1)
-    moving = Reference(copy_policy(policy), policy, KL(reference="average"))
+    moving = Reference(frozen(tiny_policy(seed=1)), policy, KL(reference="average"))
     groups = ranked(policy)
     for _ in range(2):
         said_by_reference(moving, groups, 1.0)
-    fixed = Reference(copy_policy(policy), policy, KL())
+    fixed = Reference(frozen(tiny_policy(seed=1)), policy, KL())
     drawn = [replace(g, trajectories=tuple(replace(c, draw_id=5) for c in g.trajectories)) for g in groups]
     for _ in range(2):
         said_by_reference(fixed, drawn, 1.0)

@@ -20,7 +20,7 @@ from sharpen.methods import resolve_method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.load import load_tokenizer
 from sharpen.models.model import Model
-from sharpen.models.reference import copy_policy
+from sharpen.models.reference import frozen
 from sharpen.models.scorer import Scorer
 from sharpen.runs.checkpoint import load_state, problem
 from sharpen.training.annotate import Annotator
@@ -108,7 +108,7 @@ def test_held_out_rankings_of_a_reward_model(tmp_path: Path) -> None:
 def test_held_out_rankings_of_dpo() -> None:
     """h is Σ log π − log π_ref; the margin is β times the difference."""
     policy = tiny_policy(seed=1)
-    reference = Reference(copy_policy(tiny_policy(seed=2)), policy, resolve_method("dpo").kl_settings)
+    reference = Reference(frozen(tiny_policy(seed=2)), policy, resolve_method("dpo").kl_settings)
     groups = groups_of(policy)
     annotator = Annotator({"policy": policy}, reference, 1.0, LIMITS)
     found = measure_groups(resolve_method({"name": "dpo", "beta": 0.05}), annotator, groups)

@@ -117,7 +117,8 @@ def built_trainer(
         held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, say))
     normalisation = None
     if method.normalises_scores:
-        normalisation = _score_normalisation(inputs.demonstrations, groups, format, limits, say)
+        demonstrations = _demonstrations(inputs.demonstrations, groups, format, say)
+        normalisation = ScoreNormalisation(demonstrations, limits, trust_remote_code)
     step = None if state is None else state["step"]
     sinks = [*loggers, *_configured_loggers(recipe.log, folder, recipe.model_dump(mode="json"), step)]
     try:
@@ -190,14 +191,13 @@ def _scoring(reward: Reward | None, max_failure_rate: float) -> Scoring | None:
     return None if reward is None else partial(score_step, reward, max_failure_rate=max_failure_rate)
 
 
-def _score_normalisation(
-    demonstrations: Rows | None, ranked: Sequence[Group], format: PromptFormat, limits: MicrobatchLimits, say: Say
-) -> ScoreNormalisation:
-    """On the demonstrations, or on the best completion of each ranking if there are none."""
+def _demonstrations(
+    demonstrations: Rows | None, ranked: Sequence[Group], format: PromptFormat, say: Say
+) -> Sequence[Group]:
+    """What scores are normalised on: the demonstrations, or the best completion of each ranking if there are none."""
     if demonstrations is None:
-        return ScoreNormalisation(best_of(ranked), limits)
-    groups = groups_of("demonstrations", demonstrations, format, step_separator=None, say=say)
-    return ScoreNormalisation(groups, limits)
+        return best_of(ranked)
+    return groups_of("demonstrations", demonstrations, format, step_separator=None, say=say)
 
 
 def _configured_loggers(

@@ -9,12 +9,12 @@ from typing import Any
 from sharpen.errors import ModelError
 from sharpen.methods import Method, Role
 from sharpen.models.adapter_files import AdapterFiles, find_adapter
-from sharpen.models.load import located
+from sharpen.models.load import align, located
 from sharpen.models.lora import add_adapter, read_adapter, store_frozen_in_bfloat16
 from sharpen.models.model import Model
 from sharpen.models.padding import same_tokens
 from sharpen.models.policy import Policy, load_policy
-from sharpen.models.reference import base_policy, copy_policy
+from sharpen.models.reference import base_policy, frozen, second_adapter
 from sharpen.models.scorer import load_scorer
 from sharpen.models.settings import ModelSettings
 from sharpen.rewards.combine import WeightedSum
@@ -51,10 +51,7 @@ def load_model(
             if isinstance(model, Policy):
                 model.load_value_head(adapter.path)
         store_frozen_in_bfloat16(model)
-    # Matrix products round differently depending on a matrix's alignment in memory. Weights mapped from a file may have
-    # any; clones have torch's, so that loaded weights give bit for bit the results of the weights that were saved.
-    for weight in (*model.model.parameters(), *model.model.buffers()):
-        weight.data = weight.data.clone()
+    align(model.model)
     return model
 
 
@@ -108,7 +105,8 @@ def load_reference(
 ) -> Reference | None:
     """The frozen initial policy, or the checkpoint's copy if the reference moves; None for a method without one.
 
-    With LoRA it is the base with the adapter off, or an adapter of its own on the same base.
+    It is loaded, not copied from the policy, which may be sharded. With LoRA it is the policy's own root with the
+    adapter off, or with a second adapter.
     """
     if not method.needs_reference:
         return None
@@ -118,13 +116,12 @@ def load_reference(
     moves = kl.reference != "fixed"
     if policy.adapter is not None:
         return Reference(_adapted_reference(policy, settings.path, checkpoint, moves=moves), policy, kl)
-    if checkpoint is None:
-        return Reference(copy_policy(policy), policy, kl)
-    saved = checkpoint / "reference" if moves else None
-    loaded = load_model(settings, "policy", settings.path, seed=seed, trust_remote_code=trust_remote_code, saved=saved)
+    # At the start the policy says where it came from: of a run that goes on, that is one of several checkpoints.
+    start = policy.source if checkpoint is None else settings.path
+    saved = checkpoint / "reference" if checkpoint is not None and moves else None
+    loaded = load_model(settings, "policy", start, seed=seed, trust_remote_code=trust_remote_code, saved=saved)
     assert isinstance(loaded, Policy)
-    loaded.model.requires_grad_(False)
-    return Reference(loaded, policy, kl)
+    return Reference(frozen(loaded), policy, kl)
 
 
 def _load(settings: ModelSettings, role: Role, path: str, trust_remote_code: bool) -> Model:
@@ -144,11 +141,11 @@ def _adapted_reference(policy: Policy, start: str, checkpoint: Path | None, *, m
     initial = _start(start)[1]
     if initial is None and not moves:
         return base_policy(policy)
-    reference = copy_policy(policy)
-    if checkpoint is not None:
-        saved = _saved_adapter(checkpoint / "reference") if moves else initial
-        assert saved is not None
+    reference = second_adapter(policy)
+    saved = initial if checkpoint is None or not moves else _saved_adapter(checkpoint / "reference")
+    if saved is not None:
         read_adapter(reference, saved)
+        reference.source = saved.path
     return reference
 
 

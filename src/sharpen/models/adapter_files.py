@@ -96,7 +96,10 @@ def write_adapter(model: nn.Module, adapter: Adapter, head_name: str | None, fol
     }
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True), encoding="utf-8")
-    tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in adapter_weights(model, head_name).items()}
+    tensors = {
+        _file_name(name): p.detach().cpu().contiguous()
+        for name, p in adapter_weights(model, head_name, adapter.name).items()
+    }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -122,9 +125,12 @@ def merge_adapter(model: nn.Module, files: AdapterFiles, head_name: str | None =
 
 
 @torch.no_grad()
-def fill_adapter(model: nn.Module, weights: Mapping[str, Tensor], files: AdapterFiles, head_name: str | None) -> None:
+def fill_adapter(
+    model: nn.Module, weights: Mapping[str, Tensor], files: AdapterFiles, head_name: str | None, adapter: str = NAME
+) -> None:
     """Copy a saved adapter's weights into the model's layers. Raises ModelError if their names or shapes differ."""
-    own = dict(model.named_parameters())
+    own = {n: p for n, p in model.named_parameters() if ".lora_A." not in n and ".lora_B." not in n}
+    own |= adapter_weights(model, None, adapter)
     saved_head = next(iter(files.config.get("modules_to_save") or ()), None)
     # The two kinds of scorer may name their heads differently, and only one has a bias.
     if head_name is not None and saved_head is not None:

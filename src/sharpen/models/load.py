@@ -15,7 +15,7 @@ from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from sharpen.models.kernels.compiled import compiles
 from sharpen.models.kernels.linear import switch_linears
 from sharpen.models.kernels.memory_efficient import make_memory_efficient
-from sharpen.models.model import PLAIN_ARCHITECTURES
+from sharpen.models.modules import PLAIN_ARCHITECTURES
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.system.memory import keep_freed_memory
 
@@ -99,6 +99,15 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
         enable({"use_reentrant": False})
         # transformers only checkpoints in training mode, which without dropout changes nothing else.
         model.train()
+
+
+def align(model: nn.Module) -> None:
+    """Give the weights torch's alignment in memory, so that they compute bit for bit what the saved ones did.
+
+    Matrix products round differently with another alignment, and weights mapped from a file may have any.
+    """
+    for weight in (*model.parameters(), *model.buffers()):
+        weight.data = weight.data.clone()
 
 
 def context_length(model: Any) -> int:

@@ -5,8 +5,9 @@ peft's layers are injected in place: the model keeps its class and its frozen ba
 
 from __future__ import annotations
 
-import copy
+import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sharpen.errors import ModelError, RecipeError
-from sharpen.models.adapter import NAME, Adapter, adapted_layers
+from sharpen.models.adapter import NAME, REFERENCE, Adapter, adapted_layers, adapter_weights
 from sharpen.models.adapter_files import SCALING_SETTINGS, AdapterFiles, adapter_shapes, fill_adapter
+from sharpen.models.kernels import private_torch
+from sharpen.models.load import align
 from sharpen.models.model import Model
 from sharpen.suggest import did_you_mean
 
@@ -54,6 +57,38 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
     model.adapter = Adapter(model.source, config)
 
 
+@torch.no_grad()
+def add_frozen_adapter(model: Model) -> Adapter:
+    """Add a second adapter, a frozen copy of the model's own, which goes on being the one that it runs with."""
+    from peft import inject_adapter_in_model
+
+    assert model.adapter is not None
+    body, head_name = model.model, model.head_name
+    trained = {name for name, p in body.named_parameters() if p.requires_grad}
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft wants to be sure that two adapters are meant.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(model.adapter.config, body, REFERENCE)
+    for layer in adapted_layers(body).values():
+        private_torch.switch_adapter(layer, NAME)
+    for name, parameter in body.named_parameters():
+        parameter.requires_grad_(name in trained)
+    own = adapter_weights(body, head_name)
+    for name, parameter in adapter_weights(body, head_name, REFERENCE).items():
+        parameter.copy_(own[name])
+    body.train(body.training)
+    return replace(model.adapter, name=REFERENCE)
+
+
+def add_adapter_like(model: Model, like: Model) -> None:
+    """Add an adapter of the same settings as that of ``like``, a model of the same kind on the same base."""
+    assert like.adapter is not None
+    config = like.adapter.config
+    add_adapter(model, rank=config.r, alpha=config.lora_alpha, targets=sorted(config.target_modules), seed=0)
+    store_frozen_in_bfloat16(model)
+    align(model.model)
+
+
 def read_adapter(model: Model, files: AdapterFiles) -> None:
     """Copy a saved adapter's weights into the model's adapter.
 
@@ -71,7 +106,7 @@ def read_adapter(model: Model, files: AdapterFiles) -> None:
             f"{targets if isinstance(targets, str) else ', '.join(sorted(targets or ()))}, unlike model.lora: use "
             "these settings to continue training it, or `sharpen merge` it into a model to start a new one"
         )
-    fill_adapter(model.model, weights, files, model.head_name)
+    fill_adapter(model.model, weights, files, model.head_name, model.adapter.name)
 
 
 @torch.no_grad()
@@ -103,18 +138,6 @@ def store_frozen_in_bfloat16(model: Model) -> None:
             rounded = module.weight.to(torch.bfloat16)
             if rounded.float().equal(module.weight):
                 module.weight.data = rounded
-
-
-def remove_adapter(model: nn.Module) -> None:
-    """Remove the adapter in place: every adapted layer is replaced by its frozen base layer."""
-    for name, layer in adapted_layers(model).items():
-        model.set_submodule(name, layer.base_layer)
-
-
-def copy_sharing_frozen(model: nn.Module) -> nn.Module:
-    """A copy with its own adapter that shares the frozen weights."""
-    shared = {id(p): p for p in model.parameters() if not p.requires_grad}
-    return copy.deepcopy(model, shared)
 
 
 def _heads(model: Model) -> set[int]:

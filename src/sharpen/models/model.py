@@ -16,28 +16,24 @@ from sharpen.batch import Batch, Need, Outputs
 from sharpen.models.adapter import Adapter
 from sharpen.models.adapter_files import write_adapter
 from sharpen.models.dtype import Dtype
-from sharpen.models.kernels.attention import attend_to_segments
+from sharpen.models.modules import RootModule
 from sharpen.models.packing.microbatches import Cost
 from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
-
-PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})
-"""Model types that can be packed: full causal attention that follows a given 4-D mask and position ids, and a head
-that is a single matrix. Tests prove each. All others are padded and run through their own ``forward``."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Model(ABC):
     """The parts common to policies and scorers. ``version`` counts the weight updates.
 
-    With an ``adapter``, only the adapter's weights are trained and saved.
+    ``root`` holds all weights and computes all outputs. With an ``adapter``, only the adapter's weights are trained and
+    saved. ``source`` is the folder or hub id that the weights were loaded from.
     """
 
-    model: nn.Module
+    root: RootModule
     tokenizer: Any
     pad_id: int
     context_length: int
-    compute_dtype: Dtype
     source: str
     version: int = 0
     adapter: Adapter | None = None
@@ -68,8 +64,18 @@ class Model(ABC):
         """
 
     @property
+    def model(self) -> nn.Module:
+        """The transformers model inside the root: for saving, for adapters and for the local engine."""
+        model: nn.Module = self.root.model
+        return model
+
+    @property
+    def compute_dtype(self) -> Dtype:
+        return self.root.compute_dtype
+
+    @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.root.device
 
     @property
     def config(self) -> Any:
@@ -78,10 +84,7 @@ class Model(ABC):
     @property
     def plain(self) -> bool:
         """Whether this architecture supports packed rows and the chunked head."""
-        windowed = getattr(self.config, "sliding_window", None) is not None and getattr(
-            self.config, "use_sliding_window", True
-        )
-        return self.config.model_type in PLAIN_ARCHITECTURES and not windowed
+        return self.root.plain
 
     @property
     def cost(self) -> Cost:
@@ -98,13 +101,11 @@ class Model(ABC):
 
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters, heads included."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [p for p in self.root.parameters() if p.requires_grad]
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The autocast context of the forward pass."""
-        if self.compute_dtype == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return self.root.autocast()
 
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder: safetensors, configuration and tokenizer; with an adapter, in peft's format."""
@@ -114,24 +115,6 @@ class Model(ABC):
                 self.model.save_pretrained(folder)  # type: ignore[operator]
             else:
                 write_adapter(self.model, self.adapter, self.head_name, folder)
-
-
-def hidden_states(body: Any, packed: PackedBatch) -> Tensor:
-    """The backbone's last hidden states at every position of the rows, flattened: [R·L, H]."""
-    states_RLH: Tensor = body(
-        input_ids=packed.input_ids_RL,
-        position_ids=packed.position_ids_RL,
-        use_cache=False,
-        **({} if packed.segments is None else attend_to_segments(body.config, packed.segments)),
-    ).last_hidden_state
-    return states_RLH.flatten(0, 1)
-
-
-def read_head(head: nn.Linear, hidden_NH: Tensor) -> Tensor:
-    """The output of a head H → 1 in the head's own precision, whatever the autocast type: [N]."""
-    with torch.autocast(hidden_NH.device.type, enabled=False):
-        read_N: Tensor = head(hidden_NH.to(head.weight.dtype)).squeeze(1)
-    return read_N
 
 
 def scatter_to_batch(values_N: Tensor, packed: PackedBatch, batch: Batch) -> Tensor:

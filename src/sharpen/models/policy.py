@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
+from sharpen.models.adapter import NAME
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.load import (
@@ -24,43 +26,44 @@ from sharpen.models.load import (
     prepare,
     refuse_missing,
 )
-from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
-from sharpen.models.model import PLAIN_ARCHITECTURES, Model, hidden_states, read_head, scatter_to_batch
+from sharpen.models.model import Model, scatter_to_batch
+from sharpen.models.modules import PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
-
-__all__ = ["PLAIN_ARCHITECTURES", "Policy", "load_policy"]
 
 VALUE_HEAD = "value_head.safetensors"
 
 
 @dataclass(slots=True, kw_only=True)
 class Policy(Model):
-    """A causal language model and its tokenizer. With a ``value_head`` it is also the critic, on a shared backbone."""
+    """A causal language model and its tokenizer. With a ``value_head`` it is also the critic, on a shared backbone.
 
+    A policy that ``shares_root`` is a frozen reference: the root of the policy that is trained, run with another
+    adapter, or with none if it has no ``adapter``.
+    """
+
+    root: PolicyModule
     eos_ids: frozenset[int]
-    value_head: nn.Linear | None = None
+    shares_root: bool = False
+
+    @property
+    def value_head(self) -> nn.Linear | None:
+        return None if self.shares_root else self.root.value_head
 
     def add_value_head(self) -> None:
         """Add a head H → 1, initialised to 0."""
-        with torch.random.fork_rng(devices=[]):
-            head = nn.Linear(self._head_weight.shape[1], 1, dtype=torch.float32)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        self.value_head = head.to(self.device)
+        self.root.add_value_head()
 
     def load_value_head(self, folder: str | Path) -> None:
         """Load the value head from a folder that a policy was saved to, if there is one."""
         if (Path(folder) / VALUE_HEAD).is_file():
-            self.add_value_head()
-            assert self.value_head is not None
-            self.value_head.load_state_dict(load_file(Path(folder) / VALUE_HEAD))
+            self.root.add_value_head().load_state_dict(load_file(Path(folder) / VALUE_HEAD))
 
     @property
     def task(self) -> str:
         return "CAUSAL_LM"
 
     def parameters(self) -> list[nn.Parameter]:
-        return [*Model.parameters(self), *(() if self.value_head is None else self.value_head.parameters())]
+        return [] if self.shares_root else Model.parameters(self)
 
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder, with the value head in a file of its own."""
@@ -88,83 +91,45 @@ class Policy(Model):
         if "values" in needs and self.value_head is None:
             raise ValueError("the policy has no value head: call add_value_head()")
         packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last=False).to(self.device)
-        with self.autocast():
-            hidden_NH, selected = self._evaluate(packed, temperature, needs, reference)
-        outputs: dict[str, Tensor] = {}
-        if selected is not None and needs & {"logprobs", "entropy"}:
-            outputs["entropy"] = scatter_to_batch(selected.entropy_N, packed, batch)
-        if selected is not None and "logprobs" in needs:
-            outputs["logprobs"] = scatter_to_batch(selected.logprobs_N, packed, batch)
-        if selected is not None and selected.kl_N is not None:
-            outputs["exact_kl"] = scatter_to_batch(selected.kl_N, packed, batch)
-        if self.value_head is not None and "values" in needs:
-            outputs["values"] = scatter_to_batch(read_head(self.value_head, hidden_NH), packed, batch)
-        return Outputs(outputs)
-
-    def _evaluate(
-        self, packed: PackedBatch, temperature: float, needs: frozenset[Need], reference: Model | None
-    ) -> tuple[Tensor, Selected | None]:
-        """The hidden states that predict the trained tokens, [N, H], and their log-probabilities, entropy and KL."""
-        ref_policy = self._checked(reference) if "exact_kl" in needs else None
-        entropy = "entropy" in needs
-        if not self.plain:
-            hidden_NH, logits_NV = self._own_forward(packed)
-            ref_NV = None
-            if ref_policy is not None:
-                with torch.no_grad(), ref_policy.autocast():
-                    ref_NV = ref_policy._own_forward(packed.to(ref_policy.device))[1].to(self.device)
-            return hidden_NH, full_logprobs(
-                logits_NV, packed.target_N, temperature, entropy_gradient=entropy, reference_NV=ref_NV
-            )
-        hidden_NH = self._hidden(packed)
-        if not needs & {"logprobs", "entropy", "exact_kl"}:
-            return hidden_NH, None
-        ref = None
-        if ref_policy is not None:
-            with torch.no_grad(), ref_policy.autocast():
-                ref_hidden_NH = ref_policy._hidden(packed.to(ref_policy.device)).to(self.device)
-            ref = ref_hidden_NH, ref_policy._head_weight.detach().to(self.device)
-        dtype = torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
-        return hidden_NH, selected_logprobs(
-            hidden_NH,
-            self._head_weight,
-            packed.target_N,
-            temperature,
-            dtype,
-            entropy_gradient=entropy,
-            reference=ref,
+        found_N = self.root(
+            packed,
+            temperature=temperature,
+            needs=needs,
+            reference=self._checked(reference)._as_reference(packed, self) if "exact_kl" in needs else None,
+            adapter=self._adapter_name,
         )
+        return Outputs({name: scatter_to_batch(x_N, packed, batch) for name, x_N in found_N.items()})
 
-    def _hidden(self, packed: PackedBatch) -> Tensor:
-        return hidden_states(self.model.get_decoder(), packed)[packed.source_N]  # type: ignore[operator]
+    @property
+    def _adapter_name(self) -> str | None:
+        """What the root runs with: its own adapter, if it has one, unless this policy is another view of it."""
+        if not self.shares_root:
+            return NAME
+        return None if self.adapter is None else self.adapter.name
 
-    def _own_forward(self, packed: PackedBatch) -> tuple[Tensor, Tensor]:
-        """The head's input and the logits, which may be more than a matrix product of it."""
-        head_inputs: list[Tensor] = []
-        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        handle = head.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0]))
-        try:
-            logits_RLV: Tensor = self.model(
-                input_ids=packed.input_ids_RL, position_ids=packed.position_ids_RL, use_cache=False
-            ).logits
-        finally:
-            handle.remove()
-        return tuple(x.flatten(0, 1)[packed.source_N] for x in (head_inputs[-1], logits_RLV))  # type: ignore[return-value]
+    @torch.no_grad()
+    def _as_reference(self, packed: PackedBatch, policy: Policy) -> ReferenceHead:
+        """This policy's head for the exact KL of ``policy``, which calls it chunk by chunk within its own forward."""
+        needs: frozenset[Literal["head_inputs"]] = frozenset({"head_inputs"})
+        inputs = self.root(packed.to(self.device), needs=needs, adapter=self._adapter_name)["head_inputs"]
+
+        @torch.no_grad()
+        def logits(chunk: Tensor) -> Tensor:
+            # A root that is being called is not called again: its head is at hand there.
+            found = self.root.logits(chunk) if self.root is policy.root else self.root(head_inputs=chunk)["logits"]
+            return found.to(policy.device)
+
+        return inputs, logits
 
     def _checked(self, reference: Model | None) -> Policy:
         if not isinstance(reference, Policy):
             raise ValueError("the exact KL needs a Policy as its reference")
-        if reference.plain != self.plain or reference._head_weight.shape[0] != self._head_weight.shape[0]:
+        if reference.plain != self.plain or reference.root.head_shape[0] != self.root.head_shape[0]:
             raise ModelError(
                 f"{reference.source}: for the exact KL, the reference must have the architecture and vocabulary of the "
                 f"policy, {self.source}"
             )
         return reference
-
-    @property
-    def _head_weight(self) -> Tensor:
-        weight: Tensor = self.model.get_output_embeddings().weight  # type: ignore[operator]
-        return weight
 
 
 def load_policy(
@@ -207,12 +172,11 @@ def load_policy(
             "so no completion would ever end: set one"
         )
     policy = Policy(
-        model=model,
+        root=PolicyModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
         context_length=context_length(model),
-        compute_dtype=resolve_dtype(compute_dtype, model.device),
         source=path,
     )
     policy.load_value_head(path)

@@ -1,35 +1,31 @@
-"""The reference policy: a copy that is fixed, synchronised at intervals, or an exponential moving average."""
+"""The reference policy: fixed, synchronised at intervals, or an exponential moving average."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 
-from sharpen.models.kernels import private_torch
-from sharpen.models.lora import copy_sharing_frozen, remove_adapter
+from sharpen.models.adapter import adapter_weights
+from sharpen.models.lora import add_frozen_adapter
 from sharpen.models.policy import Policy
 
 
-def copy_policy(policy: Policy) -> Policy:
-    """A frozen copy of the current weights, without the value head.
-
-    The copy shares the tokenizer and, with an adapter, the base weights.
-    """
-    model = copy.deepcopy(policy.model) if policy.adapter is None else copy_sharing_frozen(policy.model)
-    for own, copied in zip(policy.model.modules(), model.modules(), strict=True):
-        # deepcopy drops the compiled call.
-        if private_torch.is_compiled(own):
-            copied.compile(dynamic=True)
-    return replace(policy, model=model.requires_grad_(False).eval(), value_head=None)
+def frozen(policy: Policy) -> Policy:
+    """The policy itself, made a reference: none of its weights is trained, and it has no value head."""
+    policy.root.value_head = None
+    policy.root.requires_grad_(False).eval()
+    return policy
 
 
 def base_policy(policy: Policy) -> Policy:
-    """The policy without its adapter, sharing the base weights."""
-    base = copy_policy(policy)
-    remove_adapter(base.model)
-    return replace(base, adapter=None, version=0)
+    """The base model of a policy with an adapter: the same root, run without the adapter."""
+    return replace(policy, adapter=None, shares_root=True, version=0)
+
+
+def second_adapter(policy: Policy) -> Policy:
+    """A frozen copy of a policy's adapter: the same root, run with a second adapter."""
+    return replace(policy, adapter=add_frozen_adapter(policy), shares_root=True)
 
 
 def follow(reference: Policy, policy: Policy) -> None:
@@ -46,15 +42,19 @@ def average(reference: Policy, policy: Policy, decay: float) -> None:
     """
     if not 0.0 <= decay <= 1.0:
         raise ValueError(f"decay is {decay}: use a number from 0 (copy the policy) to 1 (no change)")
-    mine, theirs = dict(reference.model.named_parameters()), dict(policy.model.named_parameters())
+    mine, theirs = _moved(reference), _moved(policy)
     if {name: p.shape for name, p in mine.items()} != {name: p.shape for name, p in theirs.items()}:
         raise ValueError(f"{reference.source}: its weights differ in shape from those of the policy, {policy.source}")
     for name, parameter in mine.items():
-        if parameter is theirs[name]:
-            # A base weight shared by both adapters.
-            continue
         parameter.lerp_(theirs[name].to(parameter), 1.0 - decay)
     # Buffers are counts and tables: averaging them makes no sense.
     for buffer, newer in zip(reference.model.buffers(), policy.model.buffers(), strict=True):
         buffer.copy_(newer)
     reference.version += 1
+
+
+def _moved(policy: Policy) -> dict[str, torch.nn.Parameter]:
+    """The weights by name; of a policy with an adapter only the adapter's, for the rest is frozen and shared."""
+    if policy.adapter is None:
+        return dict(policy.model.named_parameters())
+    return adapter_weights(policy.model, None, policy.adapter.name)

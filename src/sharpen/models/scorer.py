@@ -23,8 +23,9 @@ from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
-from sharpen.models.model import Model, hidden_states, read_head, scatter_to_batch
-from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
+from sharpen.models.model import Model, scatter_to_batch
+from sharpen.models.modules import ScorerModule, named_head
+from sharpen.models.packing.pack import PackedRow, pack
 from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.progress_bars import without_load_report
 
@@ -49,15 +50,16 @@ class Scorer(Model):
     label).
     """
 
+    root: ScorerModule
     kind: Kind
 
     @property
     def head(self) -> nn.Linear:
-        return _named_head(self.model)[1]
+        return self.root.head
 
     @property
     def head_name(self) -> str:
-        return _named_head(self.model)[0]
+        return self.root.head_name
 
     @property
     def task(self) -> str:
@@ -75,17 +77,8 @@ class Scorer(Model):
         if not needs <= {"scores", "values"}:
             raise ValueError(f"a scorer has only scores and values, not {', '.join(sorted(needs))}")
         packed = pack(batch, rows, self.pad_id, padded=not self.plain, with_last="scores" in needs).to(self.device)
-        hidden_PH = self._hidden(packed)
-        outputs: dict[str, Tensor] = {}
-        if packed.place_N is not None:
-            outputs["scores"] = scatter_to_batch(read_head(self.head, hidden_PH[packed.place_N]), packed, batch)
-        if "values" in needs:
-            outputs["values"] = scatter_to_batch(read_head(self.head, hidden_PH[packed.source_N]), packed, batch)
-        return Outputs(outputs)
-
-    def _hidden(self, packed: PackedBatch) -> Tensor:
-        with self.autocast():
-            return hidden_states(self.model.base_model, packed)
+        found_N = self.root(packed, needs=needs)
+        return Outputs({name: scatter_to_batch(x_N, packed, batch) for name, x_N in found_N.items()})
 
 
 def load_scorer(
@@ -125,7 +118,7 @@ def load_scorer(
         raise ModelError(f"{path}: has {config.num_labels} labels; a scorer has one")
     with without_load_report():
         model, missing = load_weights(auto, path, trust_remote_code=trust_remote_code, num_labels=1)
-    name, head = _named_head(model)
+    name, head = named_head(model)
     parts = {f"{name}.weight", f"{name}.bias"}
     refuse_missing(path, missing - parts)
     if found == kind:
@@ -135,17 +128,16 @@ def load_scorer(
         with without_load_report(), torch.no_grad():
             other, missing = load_weights(_CLASSES[found][1], path, trust_remote_code=trust_remote_code)
             refuse_missing(path, missing)
-            head.weight.copy_(_named_head(other)[1].weight)
+            head.weight.copy_(named_head(other)[1].weight)
     if adapter is not None:
         merge_adapter(model, adapter, name)
     pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, tokenizer)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     return Scorer(
-        model=model,
+        root=ScorerModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         pad_id=pad_id,
         context_length=context_length(model),
-        compute_dtype=resolve_dtype(compute_dtype, model.device),
         source=named,
         kind=kind,
     )
@@ -185,7 +177,7 @@ def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) 
     last: list[Tensor] = []
     for rows in microbatches(scorer, batch, limits):
         packed = pack(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
-        hidden_NH = scorer._hidden(packed)[packed.place_N].double().cpu()
+        hidden_NH = scorer.root(packed, needs=frozenset({"head_inputs"}))["head_inputs"].double().cpu()
         # Tokens are ordered by trajectory, then by position.
         e_N = packed.e_N.cpu()
         last.append(hidden_NH[torch.cat([e_N[1:] != e_N[:-1], torch.tensor([True])])])
@@ -198,18 +190,6 @@ def _kind(config: Any) -> Kind | None:
         if any(name.endswith(ending) for name in config.architectures or ()):
             return kind
     return None
-
-
-def _named_head(model: Any) -> tuple[str, nn.Linear]:
-    """The only module besides the backbone that has weights, and its name."""
-    heads = [
-        (name, module)
-        for name, module in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in module.parameters())
-    ]
-    if len(heads) != 1 or not isinstance(heads[0][1], nn.Linear) or heads[0][1].out_features != 1:
-        raise ModelError(f"the head of {type(model).__name__} is not a single linear layer with one output")
-    return heads[0]
 
 
 def _zero_missing(head: nn.Linear, *, missing: set[str], name: str) -> None:

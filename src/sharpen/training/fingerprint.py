@@ -7,28 +7,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sharpen.errors import DataError, ModelError
+from sharpen.errors import CheckpointError, DataError, ModelError
 from sharpen.methods import Role
-from sharpen.models.adapter import adapter_weights
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
+from sharpen.models.weight_files import adapter_sha256, model_sha256
 from sharpen.types import Group, Prompt
+
+HASH = "files_sha256"
+_OLD = "an earlier version of sharpen started this run and hashed its models in another way: it cannot be resumed"
 
 
 def fingerprint(
     prompts: Sequence[Prompt], groups: Sequence[Group], reference: Policy | None, models: Mapping[Role, Model]
 ) -> dict[str, Any]:
-    """Hashes of the data, of the reference and of the base models of adapters, for a checkpoint's state."""
+    """Hashes of the data, of the reference and of the base models of adapters, for a checkpoint's state.
+
+    Of the models, the files that they were loaded from are hashed.
+    """
     result: dict[str, Any] = {"data": _of_data(prompts, groups)}
     if reference is not None:
-        result["reference"] = _of_reference(reference, models["policy"])
+        result["reference"] = _of_reference(reference)
+    hashes: dict[str, str] = {}
     for role, model in models.items():
         if model.adapter is not None:
-            frozen = {n: p for n, p in model.model.named_parameters() if not p.requires_grad}
-            result.setdefault("bases", {})[role] = {"path": model.adapter.base, "sha256": _of_weights(frozen)}
+            base = model.adapter.base
+            hashes[base] = hashes.get(base) or model_sha256(base)
+            result.setdefault("bases", {})[role] = {"path": base, HASH: hashes[base]}
     return result
 
 
@@ -42,11 +48,15 @@ def check_fingerprint(saved: dict[str, Any], now: dict[str, Any]) -> None:
             raise ModelError(
                 f"model.lora is not what this run was started with: it decides which weights of the {role} are trained"
             )
-        if before[role]["sha256"] != after[role]["sha256"]:
+        if HASH not in before[role]:
+            raise CheckpointError(_OLD)
+        if before[role][HASH] != after[role][HASH]:
             raise ModelError(
                 f"{after[role]['path']}: not the base model that this run was started with; the adapter of its {role} "
                 f"belongs to {before[role]['path']} as it was then"
             )
+    if isinstance(saved.get("reference"), str):
+        raise CheckpointError(_OLD)
     if saved.get("reference") != now.get("reference"):
         raise ModelError("the reference model is not the one that this run was started with")
 
@@ -72,16 +82,8 @@ def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
     return digest.hexdigest()
 
 
-def _of_reference(reference: Policy, policy: Model) -> str | None:
+def _of_reference(reference: Policy) -> dict[str, str] | None:
     """Of the adapter only, if it shares a base model, which has a fingerprint of its own."""
-    if policy.adapter is None:
-        return _of_weights(reference.model.state_dict())
-    return None if reference.adapter is None else _of_weights(adapter_weights(reference.model, reference.head_name))
-
-
-def _of_weights(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    if not reference.shares_root:
+        return {HASH: model_sha256(reference.source)}
+    return None if reference.adapter is None else {HASH: adapter_sha256(reference.source)}

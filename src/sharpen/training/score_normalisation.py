@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.forward import MicrobatchLimits
-from sharpen.models.lora import copy_sharing_frozen, read_adapter
+from sharpen.models.lora import add_adapter_like, read_adapter
 from sharpen.models.model import Model
 from sharpen.models.scorer import Scorer, load_scorer, normalise_scores
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
@@ -31,6 +31,7 @@ class ScoreNormalisation:
 
     demonstrations: Sequence[Group]
     limits: MicrobatchLimits
+    trust_remote_code: bool = False
 
     def centre(self, scorer: Model) -> Metrics:
         """Shift the scores in place; returns ``score/shifted_by``."""
@@ -49,10 +50,15 @@ class ScoreNormalisation:
         if (damage := problem(checkpoint)) is not None:
             raise CheckpointError(f"{damage}; to finish the run without this best checkpoint, remove {checkpoint}")
         adapter = find_adapter(str(checkpoint))
-        if adapter is None:
-            saved = load_scorer(checkpoint, kind=like.kind, compute_dtype=like.compute_dtype, device=str(like.device))
-        else:
-            saved = replace(like, model=copy_sharing_frozen(like.model))
+        saved = load_scorer(
+            checkpoint if adapter is None else adapter.base,
+            kind=like.kind,
+            compute_dtype=like.compute_dtype,
+            device=str(like.device),
+            trust_remote_code=self.trust_remote_code,
+        )
+        if adapter is not None:
+            add_adapter_like(saved, like)
             read_adapter(saved, adapter)
         metrics = self.centre(saved)
         replace_model(checkpoint, saved, {"shifted_by": metrics["score/shifted_by"]})

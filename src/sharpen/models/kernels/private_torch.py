@@ -1,4 +1,4 @@
-"""The private entry points of PyTorch and transformers that sharpen uses. No other file uses any.
+"""The private entry points of PyTorch, transformers and peft that sharpen uses. No other file uses any.
 
 Each has a fallback for versions that lack it, except where noted. ``tests/models/test_private_torch.py`` checks that
 each exists, takes the arguments used here and agrees with public functions.
@@ -115,3 +115,18 @@ def set_attention(config: Any, name: str) -> None:
     """Make a model use the attention registered under ``name``. There is no fallback: packed rows depend on it."""
     if config._attn_implementation != name:
         config._attn_implementation = name
+
+
+# peft.
+
+
+def switch_adapter(layer: Any, name: str | None) -> str | None:
+    """Make an adapted layer run with the adapter ``name``, or with none; returns what it ran with. No fallback.
+
+    peft's public switches also change ``requires_grad`` of the weights. A sharded weight may only be told that once.
+    """
+    before = None if layer.disable_adapters else layer.active_adapters[0]
+    layer._disable_adapters = name is None
+    if name is not None:
+        layer._active_adapter = name
+    return before

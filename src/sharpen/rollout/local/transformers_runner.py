@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,21 +119,33 @@ def cache_dtype(policy: Policy) -> torch.dtype | None:
     return torch.bfloat16 if policy.compute_dtype == "bfloat16" else None
 
 
+class _Bfloat16Linears(nn.Module):
+    """A model run with weights of its own in bfloat16 in its linear layers; everything else is the model's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self.rounded = {
+            f"{name}.{part}": parameter.detach().to(torch.bfloat16)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+            for part, parameter in module.named_parameters(recurse=False)
+        }
+
+    def forward(self, **arguments: Any) -> Any:
+        # A tied embedding keeps its own type.
+        return torch.func.functional_call(self.model, self.rounded, kwargs=arguments, tie_weights=False)
+
+
 def with_bfloat16_linears(model: nn.Module) -> nn.Module:
-    """A copy of the model whose linear layers have their own weights in bfloat16; everything else is shared."""
-    rounded = copy.deepcopy(model, memo={id(t): t for t in (*model.parameters(), *model.buffers())})
-    for module in rounded.modules():
-        if isinstance(module, nn.Linear):
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                weight = parameter.detach().to(torch.bfloat16)
-                module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
-    return rounded
+    """The model as autocast runs it, but with the weights of its linear layers rounded once, not at every use."""
+    return _Bfloat16Linears(model)
 
 
 @torch.no_grad()
 def update_bfloat16_linears(model: nn.Module, rounded: nn.Module) -> None:
-    """Copy the model's current linear weights into ``rounded``, made by `with_bfloat16_linears`."""
-    for module, other in zip(model.modules(), rounded.modules(), strict=True):
-        if isinstance(module, nn.Linear):
-            for source, target in zip(module.parameters(recurse=False), other.parameters(recurse=False), strict=True):
-                target.copy_(source)
+    """Round the model's current linear weights into ``rounded``, made by `with_bfloat16_linears`."""
+    assert isinstance(rounded, _Bfloat16Linears)
+    for name, weight in rounded.rounded.items():
+        weight.copy_(model.get_parameter(name))
