@@ -10,7 +10,7 @@ from torch import Tensor
 from oracles import distributions
 from sharpen.batch import Batch
 from sharpen.errors import ModelError
-from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.microbatches import Planner
 from sharpen.models.policy import Policy, load_policy
 from tiny_models import (
     assert_same_gradients,
@@ -88,7 +88,7 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
     policy.model.zero_grad()
     policy.value_head.zero_grad()
     found = {n: torch.zeros(batch.tokens_ET.shape, dtype=torch.float64) for n in ALL}
-    for rows in plan_microbatches(
+    for rows in Planner().plan(
         batch, tokens_per_microbatch=tokens, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     ):
         outputs = policy.outputs(batch, rows, TEMPERATURE, ALL, reference)
@@ -111,7 +111,7 @@ def test_every_output_and_its_gradient_equal_the_models_own_forward(name: str, t
 def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
     policy, reference = (tiny_policy(architecture, dtype=torch.float64, seed=seed) for seed in (0, 7))
     batch = ragged_batch(policy.config.vocab_size)
-    (rows,) = plan_microbatches(
+    (rows,) = Planner().plan(
         batch, tokens_per_microbatch=10_000, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     )
     outputs = policy.outputs(batch, rows, TEMPERATURE, frozenset({"entropy", "exact_kl"}), reference)
@@ -126,7 +126,7 @@ def test_entropy_and_kl_of_a_token_by_hand(architecture: str) -> None:
 def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(architecture: str) -> None:
     policy = with_values(tiny_policy(architecture))
     batch = ragged_batch(policy.config.vocab_size)
-    (rows,) = plan_microbatches(
+    (rows,) = Planner().plan(
         batch, tokens_per_microbatch=10_000, shared=policy.plain, cost=policy.cost, padded=not policy.plain
     )
 
@@ -149,7 +149,7 @@ def test_only_needed_outputs_exist_and_entropy_has_a_gradient_only_if_needed(arc
 def test_outputs_that_are_not_available_are_errors() -> None:
     policy = tiny_policy()
     batch = ragged_batch(policy.config.vocab_size)
-    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
+    (rows,) = Planner().plan(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
     with pytest.raises(ValueError, match="no value head"):
         policy.outputs(batch, rows, 1.0, frozenset({"values"}))
     with pytest.raises(ValueError, match="Scorer"):
@@ -166,7 +166,7 @@ def test_bfloat16_differs_by_its_rounding_only(architecture: str) -> None:
     rounded = with_values(tiny_policy(architecture, compute_dtype="bfloat16"))
     reference = tiny_policy(architecture, seed=7)
     batch = ragged_batch(exact.config.vocab_size)
-    (rows,) = plan_microbatches(
+    (rows,) = Planner().plan(
         batch, tokens_per_microbatch=10_000, shared=exact.plain, cost=exact.cost, padded=not exact.plain
     )
     one, other = (p.outputs(batch, rows, 1.0, ALL, reference) for p in (exact, rounded))
@@ -213,7 +213,7 @@ def test_a_mixture_of_experts_loads_and_learns_what_it_is_trained_on(architectur
     assert not policy.plain
     batch = ragged_batch(policy.config.vocab_size)
     own_ET = torch.stack(own_logprobs(policy.model, batch, 1.0)).detach() * batch.mask_ET
-    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=False, cost=policy.cost, padded=True)
+    (rows,) = Planner().plan(batch, tokens_per_microbatch=10_000, shared=False, cost=policy.cost, padded=True)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.01)
     losses = []
     for step in range(4):

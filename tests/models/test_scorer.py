@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from sharpen.batch import Batch
 from sharpen.errors import ModelError
 from sharpen.models.modules import ScorerModule
-from sharpen.models.packing.microbatches import Cost, plan_microbatches
+from sharpen.models.packing.microbatches import Cost, Planner
 from sharpen.models.scorer import Kind, Scorer, load_scorer
 from tiny_models import (
     assert_same_gradients,
@@ -50,7 +50,7 @@ def own_scores(scorer: Scorer, ids: Tensor) -> Tensor:
 def all_outputs(scorer: Scorer, batch: Batch, tokens: int = 10_000, shared: bool = True) -> tuple[Tensor, Tensor]:
     scores, values = torch.zeros(2, *batch.tokens_ET.shape, dtype=torch.float64)
     limits = {"tokens_per_microbatch": tokens, "shared": shared and scorer.plain, "padded": not scorer.plain}
-    for rows in plan_microbatches(batch, cost=FREE_ATTENTION, **limits):
+    for rows in Planner().plan(batch, cost=FREE_ATTENTION, **limits):
         outputs = scorer.outputs(batch, rows, 1.0, BOTH)
         scores, values = scores + outputs["scores"], values + outputs["values"]
     return scores, values
@@ -92,7 +92,7 @@ def test_scores_and_values_equal_the_models_own_forward_packed_or_not(
 
 def test_only_needed_outputs_and_none_that_a_scorer_lacks(tmp_path: Path) -> None:
     scorer, batch = loaded_scorer(tmp_path / "model", "token"), ragged_batch(20)
-    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
+    (rows,) = Planner().plan(batch, tokens_per_microbatch=10_000, shared=True, cost=scorer.cost, padded=False)
     outputs = scorer.outputs(batch, rows, 1.0, frozenset({"values"}))
     assert set(outputs) == {"values"}
     with pytest.raises(ValueError, match="not entropy, logprobs"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from sharpen.batch import Batch
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.modules import ScorerModule
-from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.microbatches import Planner
 from sharpen.models.scorer import Scorer, normalise_scores
 from tiny_models import EOS, loaded_scorer, make_batch, prefix_of_each, ragged_batch
 
@@ -19,7 +19,7 @@ LIMITS = MicrobatchLimits(60, shared_prompt=True)
 
 def last_scores(scorer: Scorer, batch: Batch) -> Tensor:
     """The score at the last trained token of each sequence that has one."""
-    (rows,) = plan_microbatches(
+    (rows,) = Planner().plan(
         batch, tokens_per_microbatch=100_000, shared=scorer.plain, cost=scorer.cost, padded=not scorer.plain
     )
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sharpen.models.modules import hidden_states
-from sharpen.models.packing.microbatches import plan_microbatches
+from sharpen.models.packing.microbatches import Planner
 from sharpen.models.packing.pack import PackedBatch, pack
 from sharpen.models.policy import Policy, load_policy
 from sharpen.training.microbatch import activation_bytes, usual_tokens
@@ -35,7 +35,7 @@ def packed_groups(policy: Policy) -> PackedBatch:
         tokens_ET=tokens_ET,
         mask_ET=torch.ones_like(tokens_ET, dtype=torch.bool),
     )
-    (rows,) = plan_microbatches(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
+    (rows,) = Planner().plan(batch, tokens_per_microbatch=10_000, shared=True, cost=policy.cost, padded=False)
     return pack(batch, rows, policy.pad_id, padded=False, with_last=False)
 
 

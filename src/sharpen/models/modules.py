@@ -14,13 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sharpen.batch import Need
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME, using_adapter
 from sharpen.models.dtype import Dtype
 from sharpen.models.kernels.attention import attend_to_segments
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
 from sharpen.models.packing.pack import PackedBatch
-from sharpen.types import Need
 
 PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})
 """Model types that can be packed: full causal attention that follows a given 4-D mask and position ids, and a head
