@@ -33,7 +33,11 @@ def prompts_of(policy: Policy) -> list[Prompt]:
 
 
 def sample(
-    policy: Policy, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], max_sequences: int = 512, **settings: object
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    ids: Sequence[Sequence[int]],
+    max_sequences: int = 512,
+    **settings: object,
 ) -> list[tuple[Completion, ...]]:
     engine = LocalEngine(policy, max_sequences=max_sequences)
     sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]

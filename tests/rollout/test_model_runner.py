@@ -6,8 +6,8 @@ from torch import Tensor
 
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Request, Sampling
-from sharpen.rollout.local import model_runner, projections, torch_kv_cache
 from sharpen.rollout.generation import generate, run_block
+from sharpen.rollout.local import model_runner, projections, torch_kv_cache
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.model_runner import NativeRunner

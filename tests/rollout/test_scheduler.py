@@ -11,9 +11,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local import torch_kv_cache
 from sharpen.rollout.local.cuda_graph import CudaGraphRunner
-from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.scheduler import Scheduler
 from tiny_models import make_prompt, tiny_policy

@@ -10,9 +10,7 @@ from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.settings import EngineSettings
 
 ENGINES: Mapping[str, Callable[[EngineSettings, Policy], Engine]] = {
-    "local": lambda settings, policy: LocalEngine(
-        policy, max_sequences=settings.max_sequences, kv_gib=settings.kv_gib
-    ),
+    "local": lambda settings, policy: LocalEngine(policy, max_sequences=settings.max_sequences, kv_gib=settings.kv_gib),
 }
 
 

@@ -98,9 +98,7 @@ class InferenceModel:
 
     def extend(self, continuation: Continuation) -> Tensor:
         """Logits [P, V] of the token after each context, of which the kept tokens are not computed again."""
-        hidden = self._forward(
-            continuation.token_PW.flatten(), continuation.position_PW.flatten(), continuation.attend
-        )
+        hidden = self._forward(continuation.token_PW.flatten(), continuation.position_PW.flatten(), continuation.attend)
         return self._logits(_last_of_each(hidden, continuation.new_lengths, continuation.token_PW.shape[1]))
 
     def decode(self, token_B: Tensor, position_B: Tensor, cache: KVCache) -> Tensor:

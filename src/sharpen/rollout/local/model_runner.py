@@ -120,8 +120,7 @@ class NativeRunner:
 
     def extend(self, contexts: Sequence[tuple[int, ...]], kept: Sequence[Kept], reused: Sequence[int]) -> Tensor:
         widths = [
-            max(len(context) - r, len(context) // _KEPT_PER_TOKEN)
-            for context, r in zip(contexts, reused, strict=True)
+            max(len(context) - r, len(context) // _KEPT_PER_TOKEN) for context, r in zip(contexts, reused, strict=True)
         ]
         logits_PV = []
         for start, end in _prefill_passes(widths):

@@ -195,11 +195,7 @@ class Scheduler:
         running = len(self._batch)
         return bool(self._waiting) and (
             running == 0
-            or (
-                self._room_changed
-                and self._runner.continuous_batching
-                and running <= COMPACT_AT * self._max_sequences
-            )
+            or (self._room_changed and self._runner.continuous_batching and running <= COMPACT_AT * self._max_sequences)
         )
 
     def _prefill_waiting(self) -> None:
