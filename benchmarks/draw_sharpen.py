@@ -9,6 +9,7 @@ from worker import Gate
 
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.types import Prompt
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     draw_ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
     for step, ids in enumerate(settings["prompt_ids"]):
         prompts = [Prompt(f"{step}:{p}", tuple(tokens), "", {}) for p, tokens in enumerate(ids)]
-        drawn = engine.generate(prompts, draw_ids, Sampling(case.limit), seed=SEED + step)
+        drawn = generate(engine, prompts, draw_ids, Sampling(case.limit), seed=SEED + step)
         gate.done(tokens=sum(len(completion.token_ids) for group in drawn for completion in group))
 
 

@@ -23,6 +23,7 @@ from sharpen.models.kernels.flash import fits, flash_over_segments, spans_of
 from sharpen.models.packing.segments import Segment, Segments
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.sampling import uniforms
 from sharpen.training.update import accumulate_gradient
 from sharpen.types import Group, Prompt, Trajectory
@@ -67,11 +68,10 @@ def checks(folder: Path, device: str) -> dict[str, Callable[[], Check]]:
 
 
 def _draw(policy: Policy) -> list[Trajectory]:
-    engine = engine_of_lengths(CASE.lengths())(policy)
-    draw_ids = [range(p * CASE.group, (p + 1) * CASE.group) for p in range(CASE.prompts)]
     # Fewer rows at a time than are asked for: some have to wait.
-    sampling = Sampling(CASE.limit, max_sequences=CASE.completions // 2)
-    drawn = engine.generate(_prompts(policy), draw_ids, sampling, seed=SEED)
+    engine = engine_of_lengths(CASE.lengths())(policy, max_sequences=CASE.completions // 2)
+    draw_ids = [range(p * CASE.group, (p + 1) * CASE.group) for p in range(CASE.prompts)]
+    drawn = generate(engine, _prompts(policy), draw_ids, Sampling(CASE.limit), seed=SEED)
     return [completion for group in drawn for completion in group]
 
 
@@ -184,7 +184,7 @@ def _waits_of(policy: Policy, length: int) -> int:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            engine.generate(_prompts(policy), draw_ids, Sampling(length), seed=SEED)
+            generate(engine, _prompts(policy), draw_ids, Sampling(length), seed=SEED)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)

@@ -14,6 +14,7 @@ from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.update import accumulate_gradient
@@ -60,7 +61,7 @@ def decode(name: str, policy: Policy, shape: Shape, case: Case, rates: Rates, *,
     with scheduled(cuda_graph=capture):
         whole, first = (
             median_seconds(
-                partial(engine.generate, prompts, draw_ids, Sampling(limit), SEED), device, 5 if capture else 2
+                partial(generate, engine, prompts, draw_ids, Sampling(limit), SEED), device, 5 if capture else 2
             )
             for limit in (case.limit, 1)
         )

@@ -3,12 +3,12 @@
     python benchmarks/growth.py [--curve CURVE ...] [--repetitions 3] [--plot FILE.png]
 
 A tiny Llama (hidden 128, 4 layers) in float32 on 2 CPU cores; every point in a process of its own, the median of some
-repetitions after a warm-up. For each point: the seconds of a rollout (`LocalEngine.generate`) and of an optimizer step
-(forward, backward, clipping, AdamW), the operations that each needs at least (`floor.py`), the seconds that 10⁹ of
-them take compared with the curve's first point, and the peak memory above the loaded model, of the optimizer step
-alone and with a rollout. A relative cost of 1 or below says that a step costs what its tokens cost. A micro-batch
-holds 4096 tokens, so memory may grow until a step is that long. The last column is the processor time that others
-had meanwhile: where it is not small, measure again. Takes some minutes; prints Markdown.
+repetitions after a warm-up. For each point: the seconds of a rollout (`generate`) and of an optimizer step (forward,
+backward, clipping, AdamW), the operations that each needs at least (`floor.py`), the seconds that 10⁹ of them take
+compared with the curve's first point, and the peak memory above the loaded model, of the optimizer step alone and with
+a rollout. A relative cost of 1 or below says that a step costs what its tokens cost. A micro-batch holds 4096 tokens,
+so memory may grow until a step is that long. The last column is the processor time that others had meanwhile: where it
+is not small, measure again. Takes some minutes; prints Markdown.
 """
 
 from __future__ import annotations

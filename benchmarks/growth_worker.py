@@ -15,6 +15,7 @@ from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.training.annotate import Annotator
 from sharpen.training.learner import Learner
@@ -52,7 +53,7 @@ def main() -> None:
         learner.step("policy", [learner.forward_backward(objective, batch)], LEARNING_RATE)
 
     def draw() -> None:
-        engine.generate(prompts, draw_ids, Sampling(case.limit), seed=SEED)
+        generate(engine, prompts, draw_ids, Sampling(case.limit), seed=SEED)
 
     gate.ready()
     for phase in (train, draw):

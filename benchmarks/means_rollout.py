@@ -16,6 +16,7 @@ from synthetic import random_prompts
 
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.rollout.local import projections, scheduler
 
 
@@ -58,7 +59,7 @@ def draw(
     policy: Policy, case: Case, prompt_once: bool = True, sequences: int = 512, together: int | None = None
 ) -> None:
     """``together``: so many rows at a time, of which none begins before all have ended."""
-    engine = engine_of_lengths(case.lengths())(policy)
+    engine = engine_of_lengths(case.lengths())(policy, max_sequences=sequences)
     prompts = random_prompts(case, policy.config.vocab_size)
     ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
     if not prompt_once:
@@ -66,7 +67,7 @@ def draw(
     many = len(prompts) if together is None else together // case.group
     for first in range(0, len(prompts), many):
         part = slice(first, first + many)
-        engine.generate(prompts[part], ids[part], Sampling(case.limit, max_sequences=sequences), SEED)
+        generate(engine, prompts[part], ids[part], Sampling(case.limit), SEED)
 
 
 @contextlib.contextmanager

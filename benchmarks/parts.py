@@ -30,6 +30,7 @@ from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.system.memory import keep_freed_memory
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.update import accumulate_gradient
@@ -94,7 +95,7 @@ def decoding(policy: Policy, rows: int) -> Parts:
         case = replace(CASE, limit=limit, prompts=prompts, group=rows // prompts, spread=False)
         engine = engine_of_lengths(case.lengths())(policy)
         ids = [range(p * case.group, (p + 1) * case.group) for p in range(prompts)]
-        engine.generate(random_prompts(case, policy.config.vocab_size), ids, Sampling(limit), SEED)
+        generate(engine, random_prompts(case, policy.config.vocab_size), ids, Sampling(limit), SEED)
 
     return measure(lambda: draw(TOKENS)).beyond(measure(lambda: draw(1)), TOKENS - 1)
 

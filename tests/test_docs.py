@@ -23,6 +23,7 @@ from sharpen.recipe.schema import Recipe
 from sharpen.rewards import CallSettings, Gate
 from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
+from sharpen.rollout.settings import EngineSettings
 from test_rooms import ORDER, SOURCE
 
 README = Path(__file__).parents[1] / "README.md"
@@ -51,7 +52,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     f"`{name}`": model
     for name, field in Recipe.model_fields.items()
     if name != "method" and (model := settings_of(field)) is not None
-} | {"`model.lora`": LoraSettings}
+} | {"`model.lora`": LoraSettings, "`rollout.engine`": EngineSettings}
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -63,6 +64,8 @@ def test_the_page_on_recipes_has_every_setting_with_its_default(name: str) -> No
         default = field.get_default(call_default_factory=True)
         if default is PydanticUndefined:
             assert documented[key] == "required", key
+        elif isinstance(default, BaseModel):
+            assert documented[key] == "{}", key
         elif isinstance(default, float):
             assert float(documented[key]) == default, key
         else:

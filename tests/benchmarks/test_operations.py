@@ -16,6 +16,7 @@ from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling
+from sharpen.rollout.generation import generate
 from sharpen.training.update import accumulate_gradient
 from tiny_models import loaded_policy
 
@@ -166,7 +167,7 @@ def drawn(policy: Policy, case) -> object:
 
     engine = engine_of_lengths(case.lengths())(policy)
     ids = [range(p * case.group, (p + 1) * case.group) for p in range(case.prompts)]
-    return engine.generate(random_prompts(case, policy.config.vocab_size), ids, Sampling(case.limit), seed=1)
+    return generate(engine, random_prompts(case, policy.config.vocab_size), ids, Sampling(case.limit), seed=1)
 
 
 def test_the_counter_sees_what_it_counts() -> None:

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from sharpen.cli.app import app
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.models.character_model import create_character_model
-from sharpen.rollout.engine import Sampling
+from sharpen.rollout.engine import Request
 from sharpen.rollout.local.engine import LocalEngine
 
 TASK = "arithmetic?terms=2&digits=1&train_size=50&held_out_size=5&demonstration_size=50"
@@ -212,13 +212,14 @@ def test_chat_with_a_run_has_its_settings(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "run" / "recipe.yaml").write_text(json.dumps(recipe))
     asked: list[tuple[str, int, tuple[str, ...], str]] = []
 
-    def watched(self: LocalEngine, prompts: Any, draw_ids: Any, sampling: Sampling, seed: int) -> Any:
-        text = self.policy.tokenizer.decode(prompts[0].token_ids)
-        asked.append((text, sampling.max_new_tokens, sampling.stop, self.policy.compute_dtype))
-        return generate(self, prompts, draw_ids, sampling, seed)
+    def watched(self: LocalEngine, requests: Sequence[Request]) -> None:
+        (request,) = requests
+        text = self.policy.tokenizer.decode(request.token_ids)
+        asked.append((text, request.max_new_tokens, request.sampling.stop, self.policy.compute_dtype))
+        add(self, requests)
 
-    generate = LocalEngine.generate
-    monkeypatch.setattr(LocalEngine, "generate", watched)
+    add = LocalEngine.add
+    monkeypatch.setattr(LocalEngine, "add", watched)
     assert call("chat", checkpoint, stdin="cc\n").exit_code == 0
     options = ("--dtype", "float32", "--max-new-tokens", 3, "--system", "b")
     assert call("chat", checkpoint, *options, stdin="cc\n").exit_code == 0

@@ -1,7 +1,7 @@
 """Evaluation with an engine whose completions are known."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,38 +13,50 @@ from sharpen.evaluation.runner import evaluate, stream_seed
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.task import TaskReward
-from sharpen.rollout.engine import Sampling, Snapshot
-from sharpen.types import Finish, Group, Prompt, Score, Trajectory, single_turn
+from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
+from sharpen.types import Finish, Group, Prompt, Score
 
 SAMPLING = Sampling(max_new_tokens=5)
 
 
 class Known:
-    """Answers prompt i with the texts given for it; a text's length in tokens is its length in characters."""
+    """Answers the i-th prompt with the texts given i-th; a text's length in tokens is its length in characters."""
+
+    version = 0
+    counters = EngineCounters()
 
     def __init__(self, texts: dict[str, list[str]]) -> None:
-        self.texts = texts
-        self.asked: list[tuple[list[str], list[list[int]], Sampling, int]] = []
+        self.texts = [list(answers) for answers in texts.values()]
+        self.asked: list[Request] = []
+        self.unfinished: list[FinishedRequest] = []
 
-    def generate(
-        self, prompts: Sequence[Prompt], draw_ids: Sequence[Sequence[int]], sampling: Sampling, seed: int
-    ) -> list[tuple[Trajectory, ...]]:
-        self.asked.append(([p.id for p in prompts], [list(ids) for ids in draw_ids], sampling, seed))
-        return [
-            tuple(self._completion(p, text, i) for text, i in zip(self.texts[p.id], ids, strict=True))
-            for p, ids in zip(prompts, draw_ids, strict=True)
-        ]
+    def add(self, requests: Sequence[Request]) -> None:
+        self.asked += requests
+        for request, text in zip(requests, self.texts.pop(0), strict=True):
+            finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
+            ids, logprobs = (3,) * len(text), (0.0,) * len(text)
+            self.unfinished.append(FinishedRequest(request, ids, logprobs, finish, text, self.version))
 
-    def _completion(self, prompt: Prompt, text: str, draw_id: int) -> Trajectory:
-        finish = Finish.LENGTH if len(text) >= 5 else Finish.EOS
-        return single_turn(prompt.token_ids, (3,) * len(text), text, finish=finish, draw_id=draw_id)
+    def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+        """The last one first."""
+        finished, self.unfinished = self.unfinished[::-1], []
+        return finished
 
-    def load(self, snapshot: Snapshot) -> None:
-        pass
+    def cancel(self, draw_ids: Collection[int]) -> None:
+        raise AssertionError("nothing fails here")
+
+    def release(self, draw_ids: Collection[int]) -> None: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def prompts(**answers: str) -> list[Prompt]:
-    return [Prompt(name, (1,), name, {"prompt": name, "answer": answer}) for name, answer in answers.items()]
+    return [
+        Prompt(name, (number,), name, {"prompt": name, "answer": answer})
+        for number, (name, answer) in enumerate(answers.items())
+    ]
 
 
 ARITHMETIC = TaskReward(resolve_task("arithmetic"))
@@ -104,11 +116,10 @@ def test_the_interval_is_the_bootstrap_of_the_mean_over_prompts() -> None:
 def test_completions_are_requested_once_with_distinct_draw_ids_and_a_separate_seed() -> None:
     engine = Known(TEXTS)
     evaluate(engine, PROMPTS, ARITHMETIC, n=4, ks=(1,), sampling=SAMPLING, seed=5)
-    [(names, ids, sampling, seed)] = engine.asked
-    assert names == ["a", "b", "c"]
-    assert ids == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    assert sampling is SAMPLING
-    assert seed == stream_seed(5, "evaluation")
+    assert [request.token_ids for request in engine.asked] == [(0,)] * 4 + [(1,)] * 4 + [(2,)] * 4
+    assert [request.draw_id for request in engine.asked] == list(range(12))
+    assert all(request.sampling is SAMPLING for request in engine.asked)
+    assert {request.seed for request in engine.asked} == {stream_seed(5, "evaluation")}
     assert len({5, 6, stream_seed(5, "evaluation"), stream_seed(6, "evaluation"), stream_seed(5, "pass@1")}) == 5
 
 

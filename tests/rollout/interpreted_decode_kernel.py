@@ -64,9 +64,8 @@ def test_logits_equal_those_of_a_forward_pass_over_the_whole_sequence(monkeypatc
     policy = tiny_policy("qwen3")
     runner, reference = NativeRunner(InferenceModel(policy), max_new_tokens=9), Sequences(policy)
     assert isinstance(runner._cache, TritonKVCache)
-    first, second = (
-        [make_prompt(policy, t).token_ids for t in texts] for texts in (("1+2=", "7"), ("9-9", "12345+6789="))
-    )
+    texts = ("1+2=", "7"), ("9-9", "12345+6789=")
+    first, second = ([make_prompt(policy, t).token_ids for t in part] for part in texts)
 
     def close(found: Tensor, expected: Tensor) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -39,6 +39,14 @@ def test_shape_type_and_range():
     assert uniforms(3, [1, 2], 0).shape == (2, 0)
 
 
+def test_positions_go_on_from_an_offset():
+    whole = uniforms(3, [5, 9, 2], 40)
+    later = uniforms(3, [5, 9, 2], 10, offsets=[0, 7, 30])
+    assert torch.equal(later[0], whole[0, :10])
+    assert torch.equal(later[1], whole[1, 7:17])
+    assert torch.equal(later[2], whole[2, 30:])
+
+
 @pytest.mark.parametrize("seed", [0, 1, 12345, 2**31])
 def test_uniform_over_draws_and_positions(seed):
     numbers = uniforms(seed, range(1500), 64)

@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +200,7 @@ def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
     tree = recipe.model_dump(mode="json")
     result = {}
     for name in names:
-        section, _, key = SETTINGS[name].rpartition(".")
-        result[name] = (tree[section] if section else tree)[key]
+        result[name] = reduce(getitem, SETTINGS[name].split("."), tree)
     return result
 
 

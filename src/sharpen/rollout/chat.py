@@ -19,8 +19,8 @@ from sharpen.rollout.settings import EngineSettings
 class Conversation:
     """Keeps the history. A policy without a chat template completes each text on its own and keeps none.
 
-    Replies end where the context is full. The same ``seed`` and texts give the same replies. Of a conversation that goes
-    on, only the tokens that are new are computed.
+    Replies end where the context is full. The same ``seed`` and texts give the same replies. Of each turn only the
+    tokens that are new are computed.
     """
 
     policy: Policy

@@ -51,11 +51,11 @@ def uniforms(seed: int, draw_ids: Sequence[int], length: int, offsets: Sequence[
     They are those of positions ``offsets[b]`` to ``offsets[b] + length − 1``, by default from 0 on. A counter-based
     generator: each number is a hash of (seed, draw id, position), so the order of generation is free.
     """
-    first_B = np.asarray(offsets if offsets is not None else [0] * len(draw_ids), dtype=np.uint64)
+    first_B: Bits = np.asarray(offsets if offsets is not None else [0] * len(draw_ids), dtype=np.uint64)
     with np.errstate(over="ignore"):
         key = _mix(np.asarray(seed, dtype=np.uint64) + _GOLDEN)
         stream_B = _mix(_mix(np.asarray(draw_ids, dtype=np.uint64) * _GOLDEN + key) + key)
-        counter_BT = (first_B[:, None] + np.arange(1, length + 1, dtype=np.uint64)) * _GOLDEN
+        counter_BT: Bits = (first_B[:, None] + np.arange(1, length + 1, dtype=np.uint64)) * _GOLDEN
         bits_BT = _mix(_mix(stream_B[:, None] + counter_BT) ^ key)
     return torch.from_numpy((bits_BT >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 

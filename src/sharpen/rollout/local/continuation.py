@@ -57,8 +57,8 @@ class Continuation:
         keys[context_N, :, position_N] = k[column].to(keys.dtype)
         values[context_N, :, position_N] = v[column].to(values.dtype)
         q = q.to(keys.dtype).transpose(1, 2)
-        of_heads = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (keys, values))
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (keys, values))
         attended = nn.functional.scaled_dot_product_attention(
-            q, *of_heads, attn_mask=self._visible_P1WL, scale=self._cache.stored_scale
+            q, k, v, attn_mask=self._visible_P1WL, scale=self._cache.stored_scale
         )
         return attended.transpose(1, 2).flatten(2).flatten(0, 1)

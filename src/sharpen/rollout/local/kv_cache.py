@@ -90,7 +90,7 @@ class KVCache(ABC):
             self._max_new_tokens = max_new_tokens
 
     def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:
-        """A row's keys, as they are stored, and values, of its prompt and of ``own`` tokens after it: [layers, K, L, D]."""
+        """A row's stored keys, and values, of its prompt and of ``own`` tokens after it: [layers, K, L, D]."""
         prompt = self._prompt_of_row[row]
         length = self._prompt_lengths[prompt]
         keys, values = (

@@ -11,7 +11,7 @@ from sharpen.types import Finish
 
 @dataclass(frozen=True)
 class UnfinishedRequest:
-    """``tokens`` and ``logprobs`` are what it had drawn when it was last preempted; ``group`` is the call that added it.
+    """``tokens`` and ``logprobs`` are what it had drawn when it was last preempted; ``group`` numbers the call to add.
 
     Drawing goes on after ``context``. Requests of a group with the same context share it.
     """

@@ -120,6 +120,7 @@ def bytes_of_a_token(model: nn.Module, argument: str, dtype: torch.dtype | None)
     """
     config: Any = model.config
     cache = make_cache(config, dtype)
-    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device), **{argument: cache})
+    token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    model(input_ids=token, attention_mask=token, use_cache=True, **{argument: cache})
     held = [x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))]
     return sum(x.numel() * x.element_size() for x in held if x is not None)
