@@ -173,7 +173,7 @@ def test_a_snapshot_out_of_order_is_refused() -> None:
         engine.load(Snapshot(5, endless()))
     engine.load(Snapshot(5, policy))
     [(completion,)] = generate(engine, [make_prompt(policy, "7")], [[1]], Sampling(2), SEED)
-    assert completion.versions == (5, 5)
+    assert completion.last.versions == (5, 5)
 
 
 def test_weights_that_moved_on_without_a_snapshot_are_an_error() -> None:
