@@ -113,7 +113,7 @@ class WeightedSum(Reward):
             return Score(None, parts, retries=retries)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
         weighted_rewards = self._weighted_rewards(scores, closed)
-        steps = _steps(weighted, trajectory) if self.gives_steps else ()
+        steps = _steps(weighted, trajectory if self.gives_steps else None)
         return Score(total, parts, steps, retries=retries, weighted_rewards=weighted_rewards)
 
     def _weighted_rewards(self, scores: Sequence[Score], closed: Gate | None) -> tuple[WeightedReward, ...]:
@@ -135,12 +135,12 @@ def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[lis
     return scores, time.perf_counter() - started
 
 
-def _steps(weighted: Sequence[tuple[float, Score]], trajectory: Trajectory) -> tuple[StepValue, ...]:
-    """The weighted values of all steps, in order; a total without steps is a step that ends with the trajectory."""
+def _steps(weighted: Sequence[tuple[float, Score]], trajectory: Trajectory | None) -> tuple[StepValue, ...]:
+    """The weighted values of all steps, in order; with ``trajectory``, a total without steps is one at its end."""
     steps: list[StepValue] = []
     for weight, score in weighted:
         own = score.steps
-        if not own and score.total is not None:
+        if not own and trajectory is not None and score.total is not None:
             own = (at_the_end(trajectory, score.total),)
         steps += [replace(step, value=weight * step.value) for step in own]
     return tuple(sorted(steps, key=lambda step: (step.sample, step.position)))
