@@ -10,8 +10,8 @@ from conversations import MESSAGES, cut_off, group_of, in_one_sample, in_two_sam
 from sharpen.models.character_model import character_tokenizer
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.samples import sample_rows
-from sharpen.runs.trajectory_json import trajectory_from_json, trajectory_to_json
-from sharpen.types import End, Finish, Group, Score, Trajectory, single_turn
+from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
+from sharpen.types import End, Finish, Group, Score, StepValue, Trajectory, single_turn
 
 CHARACTERS = character_tokenizer("0123456789+-=;#ab", context=64)
 ONE = in_one_sample(CHARACTERS)
@@ -88,6 +88,7 @@ def test_a_kept_single_turn_is_written_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_trajectory_is_the_same_after_json() -> None:
-    for trajectory in (ONE, TWO, cut_off(ONE), SINGLE, replace(TWO, messages=(), end=End.STALE)):
-        text = json.dumps(trajectory_to_json(replace(trajectory, score=Score(1.0))))
+    score = Score(0.1, {"r": 0.1, "n": None}, (StepValue(3, 0.1, 1),), retries=2)
+    for trajectory in (ONE, TWO, cut_off(ONE), SINGLE, replace(TWO, messages=(), end=End.STALE, score=score)):
+        text = json.dumps(trajectory_to_json(trajectory))
         assert trajectory_from_json(json.loads(text)) == trajectory

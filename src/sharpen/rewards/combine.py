@@ -136,7 +136,7 @@ def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[lis
 
 
 def _steps(weighted: Sequence[tuple[float, Score]], trajectory: Trajectory | None) -> tuple[StepValue, ...]:
-    """The weighted values of all steps, in order; with ``trajectory``, a total without steps is one at its end."""
+    """The weighted values of all steps, in order. With ``trajectory``, a total without steps is a step at its end."""
     steps: list[StepValue] = []
     for weight, score in weighted:
         own = score.steps

@@ -12,7 +12,7 @@ from typing import Any
 
 from sharpen.errors import RecipeError
 from sharpen.runs.samples import sample_rows, write_parquet
-from sharpen.runs.trajectory_json import trajectory_from_json, trajectory_to_json
+from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
 from sharpen.system.files import write_text
 from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.user_code import RemoteError
-from sharpen.runs.trajectory_json import trajectory_to_json
+from sharpen.runs.trajectories import trajectory_to_json
 from sharpen.system.workers import Worker
 from sharpen.types import Trajectory
 

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any
 
 from sharpen.rewards.execution.user_code import describe, kinds_of, load_source
-from sharpen.runs.trajectory_json import trajectory_from_json
+from sharpen.runs.trajectories import trajectory_from_json
 from sharpen.system.worker_program import redirected_output
 
 
