@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -82,10 +82,23 @@ class Sample:
     versions: tuple[int, ...] = ()
 
     @property
+    def turns(self) -> tuple[tuple[int, int], ...]:
+        """The (start, stop) of each run of tokens that the policy drew; of data, of tokens that are trained on."""
+        drawn = [version != NOT_DRAWN for version in self.versions] or self.loss_mask
+        found = []
+        start = 0
+        for is_drawn, tokens in groupby(drawn):
+            stop = start + len(list(tokens))
+            if is_drawn:
+                found.append((start, stop))
+            start = stop
+        return tuple(found)
+
+    @property
     def answer_start(self) -> int:
         """Where the tokens of the last turn begin."""
-        between = [t for t, version in enumerate(self.versions) if version == NOT_DRAWN]
-        return between[-1] + 1 if between else 0
+        turns = self.turns
+        return turns[-1][0] if turns else 0
 
 
 @dataclass(frozen=True, slots=True)

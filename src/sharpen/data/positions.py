@@ -38,7 +38,7 @@ def token_ends(
 
     Raises ValueError for an offset that is outside the text or not above the one before.
     """
-    text = _decode(tokenizer, token_ids)
+    text = decoded(tokenizer, token_ids)
     if any(later <= earlier for earlier, later in pairwise((0, *char_ends))) or (
         char_ends and char_ends[-1] > len(text)
     ):
@@ -89,18 +89,19 @@ class _Prefixes:
 
     def _decoded(self, stop: int) -> str:
         """The text of the tokens from ``_base`` up to ``stop``."""
-        return _decode(self._tokenizer, self._ids[self._context : stop])[self._known :]
+        return decoded(self._tokenizer, self._ids[self._context : stop])[self._known :]
 
     def _move(self, stop: int) -> None:
         """Makes ``stop``, or a position shortly before it, the new base, at which no character is split."""
         for base in range(stop, max(stop - self.LONGEST_CHARACTER, self._base), -1):
             piece = self._decoded(base)
-            again = _decode(self._tokenizer, self._ids[self._base : base])
+            again = decoded(self._tokenizer, self._ids[self._base : base])
             before = self._before + len(piece)
             if again and self._text.startswith(piece, self._before) and self._text.endswith(again, 0, before):
                 self._context, self._base, self._known, self._before = self._base, base, len(again), before
                 return
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+def decoded(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of these tokens; special tokens are not text."""
     return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))

@@ -18,26 +18,33 @@ from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
 from sharpen.rewards.verifier import Verifier
 from sharpen.suggest import did_you_mean
-from sharpen.types import Group, Row, Score
+from sharpen.types import Group, Row, Score, Trajectory
 
 RewardFunction = Callable[..., float | Awaitable[float | None] | None]
 
 ASYNC_AT_ONCE = 16
 """Concurrent calls of an async function that does not say how many."""
 
+TRAJECTORY = "trajectory"
+"""The parameter that gets the whole trajectory."""
+
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 class FunctionReward(Reward):
-    """Calls ``function(completion, **row)`` once for each completion.
+    """Calls ``function(completion, **row)`` once for each trajectory.
 
-    ``completion`` is the text, passed to the parameter of that name, or to the first one if there is none.
+    ``completion`` is the text of the model's last answer, passed to the parameter of that name, or to the first one if
+    there is none. A function with a parameter named ``trajectory`` gets the whole `Trajectory` there; the text is then
+    passed only to a parameter named ``completion``, if there is one.
     Columns of the row are passed as keywords: those that the signature names, or all of them if it has
     ``**kwargs``. A column called like the completion's own parameter is not passed. ``settings`` are passed
     always and win over columns. ``call`` says how it is called, see `CallSettings`: with a time limit, in another
     thread, one call after another unless the function has an attribute ``at_once``. An ``async def`` function, or an
     object with such a ``__call__``, is awaited on an event loop that all async rewards share, `ASYNC_AT_ONCE` calls
     concurrently by default.
+
+    No column may be called ``trajectory`` if the function takes one.
 
     The function returns a number (bool, int, float, a numpy scalar, a tensor of one element) or None where
     the reward does not apply. Raises `RewardError` at construction if it cannot be called so, and while
@@ -62,11 +69,14 @@ class FunctionReward(Reward):
         self.name = name or _name_of(function)
         self.settings = dict(settings or {})
         parameters = _parameters(function, self.name)
-        self._completion = _completion_parameter(parameters, self.name)
+        self._takes_trajectory = _takes_trajectory(parameters, self.name)
+        self._completion = _completion_parameter(parameters, self.name, self._takes_trajectory)
+        if self._takes_trajectory:
+            self.reads_tokens = True
         self._takes_all = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
-        named = [p for p in parameters if p.kind in _NAMED and p is not self._completion]
+        named = [p for p in parameters if p.kind in _NAMED and not self._is_own(p.name)]
         self._taken = frozenset(p.name for p in named)
-        unknown = [] if self._takes_all else sorted(set(self.settings) - self._taken)
+        unknown = sorted(name for name in self.settings if not self.takes(name))
         if unknown:
             raise RewardError(
                 f"reward {self.name!r} takes no setting {unknown[0]!r}.{did_you_mean(unknown[0], self._taken)}"
@@ -91,6 +101,11 @@ class FunctionReward(Reward):
                     f"reward {self.name!r} needs the column {column!r}, which {where} does not have; "
                     f"its columns are: {', '.join(sorted(columns)) or 'none'}.{did_you_mean(column, columns)}"
                 )
+        if self._takes_trajectory and TRAJECTORY in columns:
+            raise RewardError(
+                f"reward {self.name!r} takes the whole trajectory in its parameter {TRAJECTORY!r}, but {where} has a "
+                "column of that name: rename one of them"
+            )
 
     def answer(self, completion: str) -> str | None:
         return self._answer(completion) if self._answer is not None else None
@@ -100,7 +115,13 @@ class FunctionReward(Reward):
 
     def takes(self, column: str) -> bool:
         """Whether the function is passed the column of this name."""
-        return column != self._completion.name and (self._takes_all or column in self._taken)
+        return not self._is_own(column) and (self._takes_all or column in self._taken)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether the parameter of this name is for what the model wrote."""
+        if self._takes_trajectory and name == TRAJECTORY:
+            return True
+        return self._completion is not None and name == self._completion.name
 
     @property
     def concurrency_group(self) -> Hashable:
@@ -115,7 +136,7 @@ class FunctionReward(Reward):
         asked = [i for i, want in enumerate(want for of_group in wanted for want in of_group) if want]
         calls = Calls(
             self.name,
-            lambda i: self._call(samples[i][0].trajectories[samples[i][1]].text, samples[i][0].prompt.row),
+            lambda i: self._call(samples[i][0].trajectories[samples[i][1]], samples[i][0].prompt.row),
             self.call,
             at_once=self.at_once,
             limit_s=math.inf if self.call.process or self._is_async else self.call.timeout_s,
@@ -141,15 +162,17 @@ class FunctionReward(Reward):
         total = None if value is None else self._number(value, partial(sample_name, group, index), otherwise)
         return Score(total, {self.name: total})
 
-    def _call(self, text: str, row: Row) -> object:
-        keywords = {name: value for name, value in row.items() if self._takes_all or name in self._taken}
-        keywords |= self.settings
-        keywords.pop(self._completion.name, None)
+    def _call(self, trajectory: Trajectory, row: Row) -> object:
+        keywords = {name: value for name, value in row.items() if self.takes(name)} | self.settings
+        if self._takes_trajectory:
+            keywords[TRAJECTORY] = trajectory
+        if self._completion is None:
+            value = self.function(**keywords)
         # By name, the parameter may stand anywhere: (prompt, completion) is a common order.
-        if self._completion.kind in _NAMED and self._completion.name == "completion":
-            value = self.function(**keywords, completion=text)
+        elif self._completion.kind in _NAMED and self._completion.name == "completion":
+            value = self.function(**keywords, completion=trajectory.text)
         else:
-            value = self.function(text, **keywords)
+            value = self.function(trajectory.text, **keywords)
         return run_coroutine(value, self.call.timeout_s) if inspect.iscoroutine(value) and self._is_async else value
 
     def _number(self, value: object, sample: Callable[[], str], otherwise: str = "") -> float:
@@ -186,7 +209,17 @@ def _parameters(function: RewardFunction, name: str) -> list[Parameter]:
         raise RewardError(f"reward {name!r} cannot be called with a completion: {error}") from error
 
 
-def _completion_parameter(parameters: Sequence[Parameter], name: str) -> Parameter:
+def _takes_trajectory(parameters: Sequence[Parameter], name: str) -> bool:
+    parameter = next((p for p in parameters if p.name == TRAJECTORY), None)
+    if parameter is None or parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        return False
+    if parameter.kind is Parameter.POSITIONAL_ONLY:
+        raise RewardError(f"reward {name!r}: its parameter {TRAJECTORY!r} is positional-only, but is passed by name")
+    return True
+
+
+def _completion_parameter(parameters: Sequence[Parameter], name: str, takes_trajectory: bool) -> Parameter | None:
+    """The parameter for the text; None if there is only one for the trajectory."""
     if parameters and parameters[0].name in ("completions", "prompts"):
         raise RewardError(
             f"reward {name!r} takes {parameters[0].name!r}; sharpen calls a reward once for each completion, "
@@ -195,10 +228,20 @@ def _completion_parameter(parameters: Sequence[Parameter], name: str) -> Paramet
     for parameter in parameters:
         if parameter.name == "completion" and parameter.kind in (*_NAMED, Parameter.POSITIONAL_ONLY):
             return parameter
+    if takes_trajectory:
+        nameless = next((p for p in parameters if p.kind is Parameter.POSITIONAL_ONLY), None)
+        if nameless is not None and nameless.default is Parameter.empty:
+            raise RewardError(
+                f"reward {name!r}: nothing is passed to its positional-only parameter {nameless.name!r}; the one for "
+                "the completion's text is named 'completion' in a function that takes the trajectory"
+            )
+        return None
     for parameter in parameters:
         if parameter.kind not in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD):
             return parameter
-    raise RewardError(f"reward {name!r} has no parameter for the completion: (completion, **row) -> float")
+    raise RewardError(
+        f"reward {name!r} has no parameter for the completion or the trajectory: (completion, **row) -> float"
+    )
 
 
 def _at_once(function: RewardFunction, name: str, default: int) -> int:

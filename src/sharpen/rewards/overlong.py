@@ -11,7 +11,7 @@ from pydantic import PositiveInt, model_validator
 from sharpen.functional.advantages import soft_overlong
 from sharpen.rewards.reward import Reward
 from sharpen.settings import Settings
-from sharpen.types import Group, Score
+from sharpen.types import Group, Score, Trajectory
 
 
 class OverlongSettings(Settings):
@@ -33,7 +33,8 @@ class SoftOverlong(Reward):
     """DAPO's soft overlong punishment (2503.14476, equation 13), from 0 to −1.
 
     See `sharpen.functional.advantages.soft_overlong`, with limit ``l_max`` and cache ``l_cache``. The length of a
-    completion counts the tokens that the model generated, including the end-of-sequence token, and no tool output.
+    trajectory counts the tokens that the model generated in all its turns, including end-of-turn tokens, and no tool
+    output.
     """
 
     name = "soft_overlong"
@@ -45,6 +46,10 @@ class SoftOverlong(Reward):
         return [self._score_group(group) for group in groups]
 
     def _score_group(self, group: Group) -> tuple[Score, ...]:
-        lengths_E = torch.tensor([sum(completion.loss_mask) for completion in group.trajectories], dtype=torch.float64)
+        lengths_E = torch.tensor([_written(trajectory) for trajectory in group.trajectories], dtype=torch.float64)
         values_E = soft_overlong(lengths_E, limit=self.settings.l_max, cache=self.settings.l_cache)
         return tuple(Score(value, {self.name: value}) for value in values_E.tolist())
+
+
+def _written(trajectory: Trajectory) -> int:
+    return sum(stop - start for sample in trajectory.samples for start, stop in sample.turns)

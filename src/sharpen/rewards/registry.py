@@ -72,10 +72,11 @@ def describe_rewards() -> dict[str, str]:
 def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
     """The reward that ``spec`` describes.
 
-    ``spec`` is one of: a reward; a callable ``(completion, **row) -> float | None``, which may be async; a class of
-    either, which is constructed with the settings; a name (see `describe_rewards`); ``module:function`` or
-    ``path/to/file.py:function``; a mapping of ``name`` (any of these), ``weight`` (1), ``gate``, ``call`` and settings;
-    or a list of these, for their weighted sum. The name ``task`` is the verifier of ``task``, if given.
+    ``spec`` is one of: a reward; a callable ``(completion, **row) -> float | None``, which may be async and may take
+    ``trajectory`` (see `FunctionReward`); a class of either, which is constructed with the settings; a name (see
+    `describe_rewards`); ``module:function`` or ``path/to/file.py:function``; a mapping of ``name`` (any of these),
+    ``weight`` (1), ``gate``, ``call`` and settings; or a list of these, for their weighted sum. The name ``task`` is
+    the verifier of ``task``, if given.
 
     Raises `RewardError` for an unknown name or setting, with the nearest known one, and if the import fails.
     """
@@ -229,6 +230,7 @@ def _placed(name: object, function: Callable[..., Any], call: CallSettings | Non
 def _step_reward(settings: Mapping[str, Any], call: CallSettings | None) -> Reward:
     rest = dict(settings)
     named, total, separator = rest.pop("function", None), rest.pop("total", "mean"), rest.pop("separator", None)
+    turns = rest.pop("turns", False)
     function = _load(named) if isinstance(named, str) and ":" in named else named
     if not callable(function):
         raise RewardError(
@@ -237,8 +239,10 @@ def _step_reward(settings: Mapping[str, Any], call: CallSettings | None) -> Rewa
         )
     if separator is not None and not isinstance(separator, str):
         raise RewardError(f"reward {STEPS!r}: the separator must be a text, not {separator!r}")
+    if not isinstance(turns, bool):
+        raise RewardError(f"reward {STEPS!r}: turns must be true or false, not {turns!r}")
     placed = _placed(named, function, call)
-    return StepReward(placed, STEPS, rest, total=total, separator=separator, call=call)
+    return StepReward(placed, STEPS, rest, total=total, separator=separator, turns=turns, call=call)
 
 
 def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Checked:

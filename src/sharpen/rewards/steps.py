@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from numbers import Integral
 from statistics import fmean
 from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.positions import step_ends, token_ends
+from sharpen.data.positions import decoded, step_ends, token_ends
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward
@@ -34,16 +34,18 @@ _TOTALS: dict[Total, Callable[[Sequence[float]], float]] = {
 class StepReward(FunctionReward):
     """A value for each step of the completion, from a function.
 
-    Calls ``function(completion, **row)`` as `FunctionReward` does. It returns one (end, value) for each step, where end
-    is the character offset of the step's end; or, with ``separator``, one value for each step of the completion split
-    after each separator (see `sharpen.data.positions.step_ends`); or None if the reward does not apply. A step's value
-    is placed at the token that completes it, the last step's at the last token that the model generated (including the
-    end-of-sequence token), so that no token follows the last step. ``total`` aggregates the values to the completion's
-    reward: mean, min, last or product.
+    Calls ``function(completion, **row)``, or with ``trajectory``, as `FunctionReward` does. It returns one (end, value)
+    for each step of the last answer, where end is the character offset of the step's end; or, with ``separator``, one
+    value for each step of the last answer split after each separator (see `sharpen.data.positions.step_ends`); or, with
+    ``turns``, one value for each turn of the model; or None if the reward does not apply. A step's value is placed at
+    the token that completes it, the last step's at the last token that the model generated (including the
+    end-of-sequence token), so that no token follows the last step. A turn's value is placed at the last token that the
+    model generated in it. ``total`` aggregates the values to the trajectory's reward: mean, min, last or product.
 
-    Raises `RewardError` at construction for an invalid function or total, and while scoring if the function returns
-    anything else, no steps, ends that do not increase (the last one may equal the one before) or lie beyond the text,
-    or if `use_tokenizer` was not called. An exception in the function is recorded with the sample.
+    Raises `RewardError` at construction for an invalid function or total, or both ``separator`` and ``turns``; and
+    while scoring if the function returns anything else, no steps, ends that do not increase (the last one may equal the
+    one before) or lie beyond the text, or, without ``turns``, if `use_tokenizer` was not called. An exception in the
+    function is recorded with the sample.
     """
 
     gives_steps = True
@@ -57,6 +59,7 @@ class StepReward(FunctionReward):
         *,
         total: Total = "mean",
         separator: str | None = None,
+        turns: bool = False,
         call: CallSettings | None = None,
     ) -> None:
         super().__init__(function, name, settings, call=call)  # type: ignore[arg-type]
@@ -68,8 +71,11 @@ class StepReward(FunctionReward):
             )
         if separator == "":
             raise RewardError(f"reward {self.name!r}: the separator is empty")
+        if separator is not None and turns:
+            raise RewardError(f"reward {self.name!r}: the steps are turns, so there is no separator")
         self.total: Total = total
         self.separator = separator
+        self.turns = turns
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -78,34 +84,52 @@ class StepReward(FunctionReward):
     def _judge(self, value: object, group: Group, index: int) -> Score:
         if value is None:
             return Score(None, {self.name: None})
-        ends, values = self._steps(value, group, index)
+        sample = sample_name(group, index)
+        trajectory = group.trajectories[index]
+        returned = self._returned(value, sample)
+        if self.turns:
+            places = turn_ends(trajectory)
+            values = self._numbers(self._one_each(returned, places, "turns", sample), "turn", sample)
+            steps = tuple(
+                StepValue(place, value, number) for (number, place), value in zip(places, values, strict=True)
+            )
+        else:
+            ends, values = self._steps(returned, trajectory.text, sample)
+            steps = step_values(trajectory, ends, values, required_tokenizer(self.name, self._tokenizer))
         total = total_of(values, self.total)
-        steps = step_values(group.trajectories[index], ends, values, required_tokenizer(self.name, self._tokenizer))
         return Score(total, {self.name: total}, steps)
 
-    def _steps(self, value: object, group: Group, index: int) -> tuple[tuple[int, ...], list[float]]:
-        """The character offsets of the steps' ends, and their values."""
-        sample = sample_name(group, index)
-        text = group.trajectories[index].text
+    def _returned(self, value: object, sample: str) -> Sequence[Any]:
         if hasattr(value, "tolist"):
             value = value.tolist()
         if not isinstance(value, Sequence) or isinstance(value, str):
             wanted = "one value per step" if self.separator else "one (end, value) per step"
             raise RewardError(
                 f"reward {self.name!r} returned a {type(value).__name__} for {sample}; "
-                f"it must return a list with {wanted}"
+                f"it must return a list with {'one value per turn' if self.turns else wanted}"
             )
+        if not value and self.separator is None:
+            raise RewardError(f"reward {self.name!r} returned no steps for {sample}; it must return at least one")
+        return value
+
+    def _one_each(self, values: Sequence[Any], of: Sequence[object], what: str, sample: str) -> Sequence[Any]:
+        if len(values) != len(of):
+            raise RewardError(
+                f"reward {self.name!r} returned {len(values)} values for the {len(of)} {what} of {sample}"
+            )
+        return values
+
+    def _numbers(self, values: Sequence[Any], what: str, sample: str) -> list[float]:
+        names = (partial("{} {} of {}".format, what, i, sample) for i in count(1))
+        return [self._number(value, name) for value, name in zip(values, names, strict=False)]
+
+    def _steps(self, value: Sequence[Any], text: str, sample: str) -> tuple[tuple[int, ...], list[float]]:
+        """The character offsets of the steps' ends, and their values."""
         if self.separator is not None:
             ends = step_ends(text, self.separator)
-            if len(value) != len(ends):
-                raise RewardError(
-                    f"reward {self.name!r} returned {len(value)} values for the {len(ends)} steps of {sample}"
-                )
-            given = list(value)
+            given = self._one_each(value, ends, "steps", sample)
         else:
             ends, given = self._pairs(value, sample)
-            if not ends:
-                raise RewardError(f"reward {self.name!r} returned no steps for {sample}; it must return at least one")
             if any(b <= a for a, b in pairwise((0, *ends[:-1]))) or ends[-1] < max((0, *ends[:-1])):
                 raise RewardError(
                     f"reward {self.name!r} returned step ends that do not increase, {list(ends)}, for {sample}"
@@ -115,14 +139,14 @@ class StepReward(FunctionReward):
                     f"reward {self.name!r} returned a step that ends at character {ends[-1]}, beyond the {len(text)} "
                     f"characters of {sample}"
                 )
-        return ends, [self._number(v, partial("step {} of {}".format, i, sample)) for i, v in enumerate(given, start=1)]
+        return ends, self._numbers(given, "step", sample)
 
-    def _pairs(self, value: Sequence[Any], sample: str) -> tuple[tuple[int, ...], list[Any]]:
+    def _pairs(self, value: Sequence[Any], sample: str) -> tuple[tuple[int, ...], Sequence[Any]]:
         for step in value:
             if not isinstance(step, Sequence) or len(step) != 2 or not isinstance(step[0], Integral):
                 raise RewardError(
                     f"reward {self.name!r} returned the step {step!r} for {sample}; a step is (end, value), "
-                    "where end is a character offset. To return values only, set a separator"
+                    "where end is a character offset. To return values only, set a separator, or turns"
                 )
         return tuple(int(end) for end, _ in value), [v for _, v in value]
 
@@ -132,13 +156,20 @@ def total_of(values: Sequence[float], total: Total) -> float:
     return float(_TOTALS[total](values))
 
 
-def step_positions(sample: Sample, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens of a sample at which the steps of its last turn end, given the ends in characters of that turn's text.
+def step_positions(
+    sample: Sample, ends: Sequence[int], answer: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """The tokens of a sample at which the steps of its last turn end, given the ends in characters of the ``answer``.
 
-    The last step ends at the last generated token.
+    The answer may be a part of that turn's text, such as what comes after the thinking. The last step ends at the last
+    generated token.
     """
     start = sample.answer_start
-    inner = token_ends(sample.token_ids[start:], ends[:-1], tokenizer)
+    written = sample.token_ids[start:]
+    before = 0
+    if len(ends) > 1 and not (text := decoded(tokenizer, written)).startswith(answer):
+        before = max(0, text.rfind(answer))
+    inner = token_ends(written, [before + end for end in ends[:-1]], tokenizer)
     return (*(start + position for position in inner), last_position(sample))
 
 
@@ -146,9 +177,14 @@ def step_values(
     trajectory: Trajectory, ends: Sequence[int], values: Sequence[float], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[StepValue, ...]:
     """The values of the steps of the model's last answer, which end at these characters of it."""
-    positions = step_positions(trajectory.last, ends, tokenizer)
+    positions = step_positions(trajectory.last, ends, trajectory.text, tokenizer)
     number = len(trajectory.samples) - 1
     return tuple(StepValue(place, value, number) for place, value in zip(positions, values, strict=True))
+
+
+def turn_ends(trajectory: Trajectory) -> tuple[tuple[int, int], ...]:
+    """The (sample, position) of the last token of each turn of the model."""
+    return tuple((number, stop - 1) for number, sample in enumerate(trajectory.samples) for _, stop in sample.turns)
 
 
 def required_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

@@ -6,13 +6,15 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharpen.errors import RecipeError
 from sharpen.runs.samples import sample_rows, write_parquet
+from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
 from sharpen.system.files import write_text
-from sharpen.types import Finish, Group, Prompt, single_turn
+from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
 
 
 class RunFolder:
@@ -75,24 +77,16 @@ class RunFolder:
                 file.unlink()
 
     def write_samples(self, step: int, groups: Sequence[Group]) -> None:
-        """The completions of a step with their rewards."""
+        """The trajectories of a step with their rewards."""
         rows = [{"step": step, **row} for row in sample_rows(groups)]
         write_parquet(self.samples / f"step_{step:06d}.parquet", rows)
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
-        """Write the completions to train on from now on, and return them as `read_kept` will."""
-        lines = [
-            {
-                "prompt": group.prompt.text,
-                "completion": completion.text,
-                "prompt_id": group.prompt.id,
-                "prompt_token_ids": group.prompt.token_ids,
-                "token_ids": completion.token_ids,
-                "finish": completion.last.finish.value,
-            }
-            for group in groups
-            for completion in group.trajectories
-        ]
+        """Write the trajectories to train on from now on, and return them as `read_kept` will.
+
+        They become data: scores, draw ids, log-probabilities and versions are not kept.
+        """
+        lines = [_kept_line(group.prompt, trajectory) for group in groups for trajectory in group.trajectories]
         write_text(self.kept, "".join(json.dumps(line) + "\n" for line in lines))
         return self.read_kept()
 
@@ -101,12 +95,29 @@ class RunFolder:
             return tuple(_kept_group(json.loads(line)) for line in file)
 
     def kept_digest(self) -> str | None:
-        """The hash of the kept completions, for checkpoints; None if there are none."""
+        """The hash of the kept trajectories, for checkpoints; None if there are none."""
         return hashlib.sha256(self.kept.read_bytes()).hexdigest() if self.kept.exists() else None
+
+
+def _kept_line(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
+    """A single turn is told by its tokens, anything else by its field ``trajectory``."""
+    line = {
+        "prompt": prompt.text,
+        "completion": trajectory.text,
+        "prompt_id": prompt.id,
+        "prompt_token_ids": prompt.token_ids,
+    }
+    samples = tuple(replace(sample, logprobs=(), versions=()) for sample in trajectory.samples)
+    data = replace(trajectory, samples=samples, draw_id=None, score=None)
+    if data == single_turn(prompt.token_ids, data.token_ids, data.text, finish=data.last.finish):
+        return {**line, "token_ids": data.token_ids, "finish": data.last.finish.value}
+    return {**line, "trajectory": trajectory_to_json(data)}
 
 
 def _kept_group(line: Mapping[str, Any]) -> Group:
     prompt = Prompt(line["prompt_id"], tuple(line["prompt_token_ids"]), line["prompt"], {"prompt": line["prompt"]})
+    if "trajectory" in line:
+        return Group(prompt, (trajectory_from_json(line["trajectory"]),))
     ids, finish = tuple(line["token_ids"]), Finish(line["finish"])
     return Group(prompt, (single_turn(prompt.token_ids, ids, line["completion"], finish=finish),))
 

@@ -1,7 +1,8 @@
-"""Completions with their rewards as Parquet files, one row per completion."""
+"""Completions with their rewards as Parquet files, one row per trajectory."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,49 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.system.files import replacing
-from sharpen.types import Group
+from sharpen.types import End, Group, Trajectory
 
 
 def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The columns of every sample file, for each completion of scored groups in order."""
+    """The columns of every sample file, for each trajectory of scored groups in order.
+
+    ``completion`` is the model's last answer, ``tokens`` the number of those that the model wrote, in all its turns. If
+    any trajectory has more than one answer, the columns of `_conversation` say the rest.
+    """
+    more = any(_is_conversation(trajectory) for group in groups for trajectory in group.trajectories)
     return [
         {
             "prompt_id": group.prompt.id,
             "prompt": group.prompt.text,
-            "completion": completion.text,
+            "completion": trajectory.text,
             "reward": score.total,
             **{f"reward/{name}": value for name, value in score.parts.items()},
             "error": score.error,
-            "tokens": len(completion.token_ids),
-            "finish": completion.last.finish.value,
-            "draw_id": completion.draw_id,
-            "policy_version": next(iter(completion.samples[0].versions), None),
+            "tokens": trajectory.drawn,
+            "finish": trajectory.last.finish.value,
+            "draw_id": trajectory.draw_id,
+            "policy_version": next(iter(trajectory.samples[0].versions), None),
+            **(_conversation(trajectory) if more else {}),
         }
         for group in groups
-        for completion, score in zip(group.trajectories, group.scores, strict=True)
+        for trajectory, score in zip(group.trajectories, group.scores, strict=True)
     ]
+
+
+def _is_conversation(trajectory: Trajectory) -> bool:
+    """Whether there is more to tell than one answer."""
+    told = (End.DONE, End.OUT_OF_TOKENS)
+    return len(trajectory.messages) > 1 or len(trajectory.samples) > 1 or trajectory.end not in told
+
+
+def _conversation(trajectory: Trajectory) -> dict[str, Any]:
+    """How it ended, the model's turns, the samples that it is trained on, and the messages as JSON."""
+    return {
+        "end": trajectory.end.value,
+        "turns": sum(message["role"] == "assistant" for message in trajectory.messages),
+        "samples": len(trajectory.samples),
+        "messages": json.dumps([dict(message) for message in trajectory.messages], ensure_ascii=False),
+    }
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -20,14 +20,15 @@ from sharpen.types import (
 
 def group_to_json(group: Group) -> list[dict[str, Any]]:
     """The trajectories of a group; its prompt is not included."""
-    return [_trajectory(trajectory) for trajectory in group.trajectories]
+    return [trajectory_to_json(trajectory) for trajectory in group.trajectories]
 
 
 def group_from_json(prompt: Prompt, trajectories: list[Mapping[str, Any]]) -> Group:
-    return Group(prompt, tuple(_read_trajectory(one) for one in trajectories))
+    return Group(prompt, tuple(trajectory_from_json(one) for one in trajectories))
 
 
-def _trajectory(trajectory: Trajectory) -> dict[str, Any]:
+def trajectory_to_json(trajectory: Trajectory) -> dict[str, Any]:
+    """All of a trajectory, as `trajectory_from_json` reads it."""
     return {
         "samples": [
             {
@@ -47,7 +48,8 @@ def _trajectory(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _read_trajectory(one: Mapping[str, Any]) -> Trajectory:
+def trajectory_from_json(one: Mapping[str, Any]) -> Trajectory:
+    """Raises KeyError for a missing field, ValueError for an unknown ``finish`` or ``end``."""
     return Trajectory(
         tuple(
             Sample(

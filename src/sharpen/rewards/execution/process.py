@@ -12,7 +12,9 @@ from typing import Any
 
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.user_code import RemoteError
+from sharpen.runs.trajectories import trajectory_to_json
 from sharpen.system.workers import Worker
+from sharpen.types import Trajectory
 
 _SCRIPT = Path(__file__).with_name("process_program.py")
 
@@ -21,7 +23,7 @@ class ProcessFunction:
     """Calls the function ``module:function`` in another process. Thread-safe.
 
     Each concurrent call uses its own process, which starts at its first call and is reused for later ones. Arguments
-    are sent as JSON. `inspect.signature` and `getattr` see the function itself.
+    are sent as JSON, a `Trajectory` among the keywords too. `inspect.signature` and `getattr` see the function itself.
 
     Raises `TimeoutError` and kills the process if a call takes longer than ``timeout_s``; `RemoteError` if the function
     raises; `RewardError` for an argument that JSON cannot represent.
@@ -36,6 +38,8 @@ class ProcessFunction:
         weakref.finalize(self, _end, self._workers)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        trajectories = [name for name, value in keywords.items() if isinstance(value, Trajectory)]
+        keywords |= {name: trajectory_to_json(keywords[name]) for name in trajectories}
         for name, value in [*((f"argument {i}", value) for i, value in enumerate(arguments, 1)), *keywords.items()]:
             try:
                 json.dumps(value)
@@ -45,6 +49,7 @@ class ProcessFunction:
             "function": self._named,
             "arguments": arguments,
             "keywords": keywords,
+            "trajectories": trajectories,
             "timeout_s": self._timeout_s,
         }
         worker = self._take()

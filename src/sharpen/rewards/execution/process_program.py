@@ -1,8 +1,8 @@
 """The worker program of `sharpen.rewards.execution.process.ProcessFunction`: calls functions by name.
 
-Reads JSON lines ``{"function", "arguments", "keywords", "timeout_s"}`` from standard input and answers each with one
-line: ``{"value"}``; ``{"unusable"}`` with the type of a value that is not a number, None or a list of these; or
-``{"raised", "kinds"}`` for an exception.
+Reads JSON lines ``{"function", "arguments", "keywords", "trajectories", "timeout_s"}`` from standard input, where
+``trajectories`` names the keywords that are one, and answers each with one line: ``{"value"}``; ``{"unusable"}`` with
+the type of a value that is not a number, None or a list of these; or ``{"raised", "kinds"}`` for an exception.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from operator import attrgetter
 from typing import Any
 
 from sharpen.rewards.execution.user_code import describe, kinds_of, load_source
+from sharpen.runs.trajectories import trajectory_from_json
 from sharpen.system.worker_program import redirected_output
 
 
@@ -37,7 +38,9 @@ def _runner() -> Any:
 
 def _reply(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        value = _named(request["function"])(*request["arguments"], **request["keywords"])
+        keywords = request["keywords"]
+        keywords |= {name: trajectory_from_json(keywords[name]) for name in request["trajectories"]}
+        value = _named(request["function"])(*request["arguments"], **keywords)
         if inspect.iscoroutine(value):
             value = _runner().run(value)
         return {"value": _plain(value)}

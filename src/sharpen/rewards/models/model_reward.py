@@ -68,11 +68,12 @@ class ScorerReward(Reward):
     """The base of rewards from a scorer.
 
     The model is loaded once, when the tokenizer is known, so that problems with it surface before the first step. If
-    the scorer has the policy's vocabulary (apart from a padding token), the completion's own token ids are scored.
-    Otherwise prompt and completion are retokenised separately, followed by the scorer's end-of-sequence token if the
-    completion ended with one. If the prompt is a conversation and the scorer has its own chat template, the
-    conversation is rendered with it, with the completion as the last turn, unless ``template`` says otherwise. A
-    completion that exceeds the scorer's context fails on its own.
+    the scorer has the policy's vocabulary (apart from a padding token), the trajectory's last sample is scored, in its
+    own token ids. Otherwise prompt and completion are retokenised separately, followed by the scorer's end-of-sequence
+    token if the completion ended with one. If the prompt is a conversation and the scorer has its own chat template,
+    the conversation is rendered with it, up to the model's last answer, unless ``template`` says otherwise; only so can
+    a scorer with another vocabulary read several turns. A trajectory that exceeds the scorer's context fails on its
+    own.
 
     Duplicates are computed once per call, and across calls if they are among the last ``cache_size`` sequences;
     ``cache`` counts hits and misses.
@@ -254,7 +255,7 @@ class ProcessModelReward(ScorerReward):
         self._separator, self._total = settings.separator, settings.total
 
     def _places(self, seen: Sample, answer: str) -> tuple[int, ...]:
-        return step_positions(seen, step_ends(answer, self._separator), self.scorer.tokenizer)
+        return step_positions(seen, step_ends(answer, self._separator), answer, self.scorer.tokenizer)
 
     def _rendered_places(self, rendered: Rendered, answer: str) -> tuple[int, ...]:
         if not rendered.offsets:

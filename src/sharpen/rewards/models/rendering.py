@@ -13,9 +13,9 @@ from sharpen.types import Prompt, Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The tokens of a conversation that ends with the completion.
+    """The tokens of a conversation that ends with the model's last answer.
 
-    ``starts`` is the character at which the completion begins, None if the template changed it; ``offsets`` are the
+    ``starts`` is the character at which this answer begins, None if the template changed it; ``offsets`` are the
     (start, end) characters of each token, empty if the tokenizer does not provide them.
     """
 
@@ -25,11 +25,14 @@ class Rendered:
 
 
 def render(prompt: Prompt, trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The prompt's messages and what was said after them, which ends with the assistant's turn.
+    """The prompt's messages and what was said after them, up to the model's last answer.
 
     Templates may strip a turn. Raises `RewardError` if the template rejects the conversation.
     """
-    conversation = [*map(dict, prompt.messages), *map(dict, trajectory.messages)]
+    said = [dict(message) for message in trajectory.messages]
+    while said and said[-1]["role"] != "assistant":
+        said.pop()
+    conversation = [*map(dict, prompt.messages), *said]
     try:
         text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
     except TemplateError as error:
@@ -50,10 +53,10 @@ def render(prompt: Prompt, trajectory: Trajectory, tokenizer: PreTrainedTokenize
 
 
 def positions_of_ends(rendered: Rendered, ends: tuple[int, ...], text: str) -> tuple[int, ...] | None:
-    """The tokens at which the steps end, for steps that end at characters ``ends`` of the completion ``text``.
+    """The tokens at which the steps end, for steps that end at characters ``ends`` of the answer ``text``.
 
-    A step ends at the token that completes it, the last one at the first token after the completion, which ends the
-    turn. None if the template changed the completion.
+    A step ends at the token that completes it, the last one at the first token after the answer, which ends the turn.
+    None if the template changed the answer.
     """
     if rendered.starts is None:
         return None
