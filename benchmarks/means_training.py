@@ -14,9 +14,8 @@ from pair import Pair, on_one_thread, under
 from synthetic import grpo_batch, random_groups
 from torch import Tensor
 
-import sharpen.models.model
+import sharpen.models.modules
 import sharpen.models.packing.microbatches
-import sharpen.models.policy
 from sharpen.batch import Batch, Need
 from sharpen.methods.grpo import GRPO
 from sharpen.models.forward import MicrobatchLimits, all_outputs
@@ -152,12 +151,12 @@ def _one_mask() -> Any:
 
         return {"attention_mask": segments.derive("one mask", mask)}
 
-    return mock.patch.object(sharpen.models.model, "attend_to_segments", attend)
+    return mock.patch.object(sharpen.models.modules, "attend_to_segments", attend)
 
 
 def _head_for_prompts(more: float) -> Any:
     """The head also for ``more`` times as many tokens as the completions have, of which nothing comes."""
-    selected = sharpen.models.policy.selected_logprobs
+    selected = sharpen.models.modules.selected_logprobs
 
     def of_all(hidden_NH: Tensor, weight_VH: Tensor, target_N: Tensor, *settings: Any, **named: Any) -> Selected:
         count = len(target_N)
@@ -165,4 +164,4 @@ def _head_for_prompts(more: float) -> Any:
         found = selected(hidden_NH[index], weight_VH, target_N[index], *settings, **named)
         return Selected(found.logprobs_N[:count], found.entropy_N[:count], None)
 
-    return mock.patch.object(sharpen.models.policy, "selected_logprobs", of_all)
+    return mock.patch.object(sharpen.models.modules, "selected_logprobs", of_all)
