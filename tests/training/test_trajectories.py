@@ -1,0 +1,57 @@
+"""Trajectories of several samples: loss and gradient of every method are the formulas over t = 1 … |o_i|."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharpen.data.collate import collate
+from sharpen.models.forward import MicrobatchLimits
+from sharpen.models.packing.microbatches import cut_trajectories
+from sharpen.models.scorer import Scorer, normalise_scores
+from trajectory_steps import copied, float64, models_of
+from trajectory_variants import CUT, CUTS, VARIANTS, assert_the_formula, groups_of
+
+__all__ = ["float64"]
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in CUT])
+def test_a_step_is_the_formula_over_the_drawn_tokens(name: str) -> None:
+    assert_the_formula(name, CUTS[list(VARIANTS).index(name) % len(CUTS)])
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_any_cut_gives_the_gradient_of_the_formula(name: str) -> None:
+    for limits in CUTS:
+        assert_the_formula(name, limits)
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_padded_samples_give_the_gradient_of_the_formula(name: str) -> None:
+    assert not models_of("gpt2").reference.plain
+    for tokens in (1, 40):
+        assert_the_formula(name, MicrobatchLimits(tokens, True), "gpt2")
+
+
+@pytest.mark.parametrize("name", ["grpo rollout", "dapo rollout", "gspo rollout", "gspo token rollout", "ppo lambda"])
+def test_the_examples_have_terms_on_both_sides_of_the_clip(name: str) -> None:
+    report = assert_the_formula(name, CUTS[0]).report
+    assert report is not None
+    assert 0.05 < report.metrics["clip_fraction"] < 0.95
+
+
+def test_the_examples_have_trajectories_that_micro_batches_cut() -> None:
+    """GSPO's ratio of these comes from a pass of its own."""
+    batch = collate(groups_of("gspo rollout"))
+    several = [len(t.samples) > 1 for group in groups_of("gspo rollout") for t in group.trajectories]
+    assert cut_trajectories(batch, CUTS[0].tokens_per_microbatch).sum() == 0
+    assert 1 < cut_trajectories(batch, CUTS[2].tokens_per_microbatch).sum() < sum(several) - 1
+
+
+@pytest.mark.parametrize("limits", CUTS)
+def test_scores_are_centred_at_the_last_drawn_token_of_each_trajectory(limits: MicrobatchLimits) -> None:
+    scorer = copied(models_of().trained["outcome_reward_model"])
+    assert isinstance(scorer, Scorer)
+    shown = groups_of("sft")
+    scores = models_of().said("outcome_reward_model", groups=shown).scores
+    mean = sum(row[-1].item() for row in scores) / len(scores)
+    assert normalise_scores(scorer, collate(shown), limits) == pytest.approx(mean, rel=1e-10)
