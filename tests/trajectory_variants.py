@@ -16,7 +16,7 @@ BOUND = 1e-10
 CUTS = (
     MicrobatchLimits(100_000, True),
     MicrobatchLimits(1, True),
-    MicrobatchLimits(19, True),
+    MicrobatchLimits(15, True),
     MicrobatchLimits(30, False),
 )
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.forward import MicrobatchLimits
 from sharpen.training.ranks import Ranks
 from trajectory_steps import WHOLE, assert_same, float64
-from trajectory_variants import BOUND, CUT, formula, learned
+from trajectory_variants import BOUND, CUT, CUTS, formula, learned
 
 __all__ = ["float64"]
 
@@ -69,8 +68,8 @@ def on_each(count: int, work: Callable[[Ranks], T]) -> list[T]:
 
 @pytest.mark.parametrize("name", CUT)
 def test_two_learners_have_the_gradient_of_one(name: str) -> None:
-    limits, wanted = MicrobatchLimits(30, True), formula(name)
-    for done in on_each(2, lambda rank: learned(name, limits, ranks=rank)):
+    wanted = formula(name)
+    for done in on_each(2, lambda rank: learned(name, CUTS[2], ranks=rank)):
         assert_same(done, wanted, BOUND)
 
 
