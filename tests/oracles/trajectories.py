@@ -42,7 +42,8 @@ def plain_step(groups, *, limit, old, reference, divergence, values, final, coef
     scores = [t.score for t in trajectories]
     return Step(
         groups=[number for number, group in enumerate(groups) for _ in group.trajectories],
-        tokens=each(lambda sample, n: sample.token_ids[n]),
+        # A token with all that came before it: two trajectories alike were drawn alike from first to last.
+        tokens=each(lambda sample, n: (sample.prefix_ids, sample.token_ids[: n + 1])),
         mask=each(lambda sample, n: True),
         rewards=[float("nan") if score is None or score.total is None else score.total for score in scores],
         truncated=[t.truncated for t in trajectories],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sharpen.data.collate import collate
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.packing.microbatches import cut_trajectories
 from sharpen.models.scorer import Scorer, normalise_scores
-from trajectory_steps import copied, float64, models_of
-from trajectory_variants import CUT, CUTS, VARIANTS, assert_the_formula, groups_of
+from sharpen.types import Sample, Trajectory
+from trajectory_steps import assert_same, copied, expected, float64, learn, models_of
+from trajectory_variants import BOUND, CUT, CUTS, VARIANTS, assert_the_formula, formula, groups_of, method_of
 
 __all__ = ["float64"]
 
@@ -44,6 +47,36 @@ def test_the_examples_have_trajectories_that_micro_batches_cut() -> None:
     batch = collate(groups_of("gspo rollout"))
     cut = [cut_trajectories(batch, limits.tokens_per_microbatch).sum() for limits in CUTS]
     assert cut == [0, 7, 2, 0]
+
+
+def test_a_reply_in_a_later_prefix_tells_right_trajectories_apart() -> None:
+    method, [group, *others] = method_of("online_rft"), groups_of("online_rft")
+    first, twin, *rest = group.trajectories
+    assert [s.token_ids for s in first.samples] == [s.token_ids for s in twin.samples]
+    other = replace(twin.samples[1], prefix_ids=others[0].trajectories[2].samples[1].prefix_ids)
+    twin = replace(twin, samples=(twin.samples[0], other))
+    groups = [replace(group, trajectories=(first, twin, *rest)), *others]
+    wanted = expected(method, groups, models_of())
+    assert_same(learn(method, groups, CUTS[0], models_of()), wanted, BOUND)
+    assert wanted.losses["policy"] != formula("online_rft").losses["policy"]
+
+
+@pytest.mark.parametrize("name", ["grpo rollout", "ppo td", "gspo rollout"])
+def test_a_trajectory_that_failed_before_a_token_was_drawn_changes_nothing(name: str) -> None:
+    def nothing(trajectory: Trajectory) -> Trajectory:
+        return replace(trajectory, samples=(Sample(trajectory.samples[0].prefix_ids, (), ()),))
+
+    groups = [
+        replace(
+            group,
+            trajectories=tuple(
+                nothing(t) if t.score is not None and t.score.total is None else t for t in group.trajectories
+            ),
+        )
+        for group in groups_of(name)
+    ]
+    assert groups != groups_of(name)
+    assert_same(learn(method_of(name), groups, CUTS[0], models_of()), formula(name), BOUND)
 
 
 @pytest.mark.parametrize("limits", CUTS)
