@@ -135,6 +135,15 @@ class Batch:
         """The number of groups."""
         return int(self.group_E.max()) + 1
 
+    @property
+    def prefix_ET(self) -> Tensor:
+        """The number of the prefix that each token follows."""
+        prefix_ET = torch.zeros_like(self.tokens_ET)
+        samples = self.samples
+        for e, start, prefix in zip(samples.trajectory_B, samples.start_B, samples.prefix_B, strict=True):
+            prefix_ET[e, start:] = prefix
+        return prefix_ET
+
     def select(self, index_E: Tensor) -> Batch:
         """The trajectories ``index_E``, in that order. Groups and prefixes keep their numbers."""
         if len(index_E) == len(self) and torch.equal(index_E, torch.arange(len(self))):

@@ -23,7 +23,7 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     rewards = [float("nan") if s is None or s.total is None else s.total for s in scores]
     masked = [s is not None and s.total is None for s in scores]
     sizes = torch.tensor([len(group.trajectories) for group in groups])
-    drawn = all(sample.logprobs for t in trajectories for sample in t.samples)
+    drawn = all(len(sample.logprobs) == len(sample.token_ids) for t in trajectories for sample in t.samples)
     stepwise = any(s is not None and s.steps for s in scores)
     weighted_rewards = next((s.weighted_rewards for s in scores if s is not None and s.weighted_rewards), ())
     prefixes, samples = _samples(groups)
@@ -31,8 +31,10 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         prefixes=prefixes,
         samples=samples,
         group_E=torch.repeat_interleave(torch.arange(len(groups)), sizes),
-        tokens_ET=_padded([torch.tensor(t.token_ids) for t in trajectories]),
-        mask_ET=_padded([torch.tensor(t.loss_mask) & (not m) for t, m in zip(trajectories, masked, strict=True)]),
+        tokens_ET=_padded([torch.tensor(t.token_ids, dtype=torch.long) for t in trajectories]),
+        mask_ET=_padded(
+            [torch.tensor(t.loss_mask, dtype=torch.bool) & (not m) for t, m in zip(trajectories, masked, strict=True)]
+        ),
         rewards_E=torch.tensor(rewards, dtype=torch.float64),
         truncated_E=torch.tensor([t.truncated for t in trajectories]),
         lengths_E=torch.tensor([len(t.token_ids) for t in trajectories]),

@@ -211,22 +211,25 @@ def accepted(
     threshold: float,
     at_most: int | None,
     unique: bool = True,
+    prefix_ET: Tensor | None = None,
 ) -> Tensor:
     """Which completions rejection sampling keeps (RFT, Yuan et al. 2023, arXiv 2308.01825), [E], bool.
 
     Those with a reward of at least ``threshold``, in order, at most ``at_most`` per group. With ``unique``, only the
-    first of identical completions of a group, compared up to the last token of ``mask_ET``. A completion without a
-    reward (NaN) or without a trained token is not kept.
+    first of identical completions of a group, compared up to the last token of ``mask_ET``; ``prefix_ET`` numbers the
+    prefix that each token follows, where completions have several. A completion without a reward (NaN) or without a
+    trained token is not kept.
     """
     keep_E = (rewards_E >= threshold) & mask_ET.any(dim=1)
-    seen: dict[int, list[tuple[int, ...]]] = {}
+    written_2ET = torch.stack([tokens_ET, torch.zeros_like(tokens_ET) if prefix_ET is None else prefix_ET])
+    seen: dict[int, list[list[list[int]]]] = {}
     for b in keep_E.nonzero().flatten().tolist():
         kept = seen.setdefault(int(group_E[b]), [])
-        tokens = tuple(tokens_ET[b, : int(mask_ET[b].nonzero().max()) + 1].tolist())
-        if (unique and tokens in kept) or len(kept) == at_most:
+        written = written_2ET[:, b, : int(mask_ET[b].nonzero().max()) + 1].tolist()
+        if (unique and written in kept) or len(kept) == at_most:
             keep_E[b] = False
         else:
-            kept.append(tokens)
+            kept.append(written)
     return keep_E
 
 

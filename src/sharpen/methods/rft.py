@@ -77,5 +77,6 @@ class OnlineRFT(SFT):
             threshold=self.threshold,
             at_most=self.at_most,
             unique=self.unique,
+            prefix_ET=batch.prefix_ET,
         )
         return (accepted_E[:, None] & batch.mask_ET).float()

@@ -171,16 +171,16 @@ def normalise_scores(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> 
 
 
 def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) -> Tensor:
-    """Hidden states at the last trained token of each sequence that has one: [E, H], float64 on the CPU."""
+    """Hidden states at the last trained token of each trajectory that has one: [E, H], float64 on the CPU."""
     if not batch.mask_ET.any():
         raise ValueError("the batch has no trained token to normalise the scores on")
+    position_T = torch.arange(batch.mask_ET.shape[1])
+    last_E = (batch.mask_ET * position_T).amax(dim=1)
     last: list[Tensor] = []
     for rows in microbatches(scorer, batch, limits):
         packed = pack(batch, rows, scorer.pad_id, padded=not scorer.plain, with_last=True).to(scorer.device)
         hidden_NH = scorer.root(packed, needs=frozenset({"head_inputs"}))["head_inputs"].double().cpu()
-        # Tokens are ordered by trajectory, then by position.
-        e_N = packed.e_N.cpu()
-        last.append(hidden_NH[torch.cat([e_N[1:] != e_N[:-1], torch.tensor([True])])])
+        last.append(hidden_NH[packed.t_N.cpu() == last_E[packed.e_N.cpu()]])
     return torch.cat(last)
 
 

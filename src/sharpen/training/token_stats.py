@@ -64,7 +64,7 @@ class TokenStats:
         if terms.unclipped_ET is not None:
             keep("clipped", ~terms.unclipped_ET)
         for name, figure_E in terms.figures.items():
-            self._keep(f"figure/{name}", figure_E, ~figure_E.isnan())
+            self._keep(f"figure/{name}", figure_E, ~figure_E.isnan() & mask_ET.any(dim=1))
 
     def _keep(self, name: str, values: Tensor, which: Tensor) -> None:
         self._figures.setdefault(name, []).append((values.detach().flatten(), which.flatten()))

@@ -76,11 +76,12 @@ def accumulate_gradient(
         loss = part.loss if scale == 1.0 else scale * part.loss
         loss.backward()
         tokens += part.tokens
-        if part.idle:
-            continue
-        losses.append(loss.detach())
+        if not part.idle:
+            losses.append(loss.detach())
         if observe is not None:
-            observe(part.batch, part.outputs, part.terms)
+            # Every rank has the same figures; of an idle one no token counts.
+            counted = part.batch.within(torch.zeros_like(part.batch.mask_ET)) if part.idle else part.batch
+            observe(counted, part.outputs, part.terms)
     return Accumulated(torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64), tokens)
 
 
