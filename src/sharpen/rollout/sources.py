@@ -171,6 +171,7 @@ class InitialPolicy(Source):
             threshold=self.threshold,
             at_most=self.at_most,
             unique=self.unique,
+            prefix_ET=batch.prefix_ET,
         )
         sampled = [(group.prompt, replace(t, score=None)) for group in groups for t in group.trajectories]
         kept = [Group(prompt, (t,)) for (prompt, t), keep in zip(sampled, accepted_E.tolist(), strict=True) if keep]
