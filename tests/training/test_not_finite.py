@@ -124,25 +124,25 @@ def test_an_update_that_is_applied_before_the_loss_breaks_is_gone_back_behind(
     path, stopped = tmp_path / "run", tmp_path / "stopped"
     changes: dict[str, Any] = {"evaluation": {"every": 0}, "checkpoint": {"every": 0, "best": None}}
     expected = stopped_at(stopped, tiny_recipe(stopped, model, "grpo", reward=reward, **changes), 3)
-    learn, update = Learner.learn, Learner._update
+    learn, forward_backward = Learner.learn, Learner.forward_backward
     updates = 0
 
-    def learning(self: Learner, groups: Any, step: int) -> Any:
+    def learning(self: Learner, groups: Any, step: int, *mixed: Any) -> Any:
         nonlocal updates
         updates = 0 if step == 4 else -100
-        return learn(self, groups, step)
+        return learn(self, groups, step, *mixed)
 
     def breaking(self: Learner, *arguments: Any) -> Any:
         nonlocal updates
         updates += 1
         if updates == 2:
             break_weights("policy")(self)
-        return update(self, *arguments)
+        return forward_backward(self, *arguments)
 
     said: list[str] = []
     with monkeypatch.context() as patched:
         patched.setattr(Learner, "learn", learning)
-        patched.setattr(Learner, "_update", breaking)
+        patched.setattr(Learner, "forward_backward", breaking)
         with pytest.raises(NonFiniteError, match=r"step 4: the policy's gradient norm is nan, its loss nan") as raised:
             start(tiny_recipe(path, model, "grpo", reward=reward, **changes), say=said.append)
     assert "the weights of step 3 are gone: repeating the steps since the latest checkpoint to save them" in said
