@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.system.files import replacing
-from sharpen.types import Group
+from sharpen.types import Group, Score
 
 
 def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The columns of every sample file, for each completion of scored groups in order."""
+    """The columns of every sample file, for each completion in order; without a reward they have none."""
     return [
         {
             "prompt_id": group.prompt.id,
@@ -29,7 +29,7 @@ def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "policy_version": next(iter(completion.samples[0].versions), None),
         }
         for group in groups
-        for completion, score in zip(group.trajectories, group.scores, strict=True)
+        for completion, score in ((c, c.score or Score(None)) for c in group.trajectories)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,17 @@ def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
         "groups/set_aside": len(drawn.set_aside) / len(groups),
         "groups/trained": len(drawn.groups),
     }
+
+
+def rollout_times(collected: Sequence[Collected]) -> Metrics:
+    """The seconds that each part of sampling and scoring took, and the tokens drawn per second."""
+    seconds = sum((Counter(one.seconds) for one in collected), Counter[str]())
+    metrics = {f"time/{part}_s": of_part for part, of_part in seconds.items() if of_part}
+    if seconds["rollout"]:
+        groups = [group for one in collected for group in (*one.groups, *one.set_aside)]
+        tokens = sum(trajectory.drawn for group in groups for trajectory in group.trajectories)
+        metrics["tokens_per_s/rollout"] = tokens / seconds["rollout"]
+    return metrics
 
 
 def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
