@@ -86,15 +86,10 @@ def load_frozen(
     settings: ModelSettings, method: Method, main: Model, *, seed: int, trust_remote_code: bool
 ) -> dict[str, Model]:
     """The models that the method uses and does not train, such as teachers."""
-    frozen: dict[str, Model] = {}
-    for name, path in method.frozen_models().items():
-        whole = settings.model_copy(update={"lora": None})
-        model = load_model(whole, "policy", path, seed=seed, trust_remote_code=trust_remote_code)
-        if not same_tokens(model.tokenizer, main.tokenizer):
-            raise ModelError(f"{path}: the {name} reads the policy's tokens, but this model has others")
-        model.model.requires_grad_(False)
-        frozen[name] = model
-    return frozen
+    return {
+        name: _load_frozen(settings, name, path, main, seed=seed, trust_remote_code=trust_remote_code)
+        for name, path in method.frozen_models().items()
+    }
 
 
 def load_reference(
@@ -106,9 +101,10 @@ def load_reference(
     seed: int,
     trust_remote_code: bool,
 ) -> Reference | None:
-    """The frozen initial policy, or the checkpoint's copy if the reference moves; None for a method without one.
+    """The frozen initial policy, or the checkpoint's copy if the reference moves, or the model that the settings name;
+    None for a method without one.
 
-    With LoRA it is the base with the adapter off, or an adapter of its own on the same base.
+    The initial policy with LoRA is the base with the adapter off, or an adapter of its own on the same base.
     """
     if not method.needs_reference:
         return None
@@ -116,6 +112,9 @@ def load_reference(
     policy = models["policy"]
     assert isinstance(policy, Policy)
     moves = kl.reference != "fixed"
+    if kl.path is not None:
+        named = _load_frozen(settings, "reference", kl.path, policy, seed=seed, trust_remote_code=trust_remote_code)
+        return Reference(named, policy, kl)
     if policy.adapter is not None:
         return Reference(_adapted_reference(policy, settings.path, checkpoint, moves=moves), policy, kl)
     if checkpoint is None:
@@ -125,6 +124,18 @@ def load_reference(
     assert isinstance(loaded, Policy)
     loaded.model.requires_grad_(False)
     return Reference(loaded, policy, kl)
+
+
+def _load_frozen(
+    settings: ModelSettings, name: str, path: str, main: Model, *, seed: int, trust_remote_code: bool
+) -> Policy:
+    whole = settings.model_copy(update={"lora": None})
+    model = load_model(whole, "policy", path, seed=seed, trust_remote_code=trust_remote_code)
+    assert isinstance(model, Policy)
+    if not same_tokens(model.tokenizer, main.tokenizer):
+        raise ModelError(f"{path}: the {name} reads the policy's tokens, but this model has others")
+    model.model.requires_grad_(False)
+    return model
 
 
 def _load(settings: ModelSettings, role: Role, path: str, trust_remote_code: bool) -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,9 +63,12 @@ def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
 
 def rollout_times(collected: Sequence[Collected]) -> Metrics:
     """The seconds that each part of sampling and scoring took, and the tokens drawn per second."""
-    seconds = sum((Counter(one.seconds) for one in collected), Counter[str]())
+    seconds: dict[str, float] = {}
+    for one in collected:
+        for part, of_part in one.seconds.items():
+            seconds[part] = seconds.get(part, 0.0) + of_part
     metrics = {f"time/{part}_s": of_part for part, of_part in seconds.items() if of_part}
-    if seconds["rollout"]:
+    if seconds.get("rollout"):
         groups = [group for one in collected for group in (*one.groups, *one.set_aside)]
         tokens = sum(trajectory.drawn for group in groups for trajectory in group.trajectories)
         metrics["tokens_per_s/rollout"] = tokens / seconds["rollout"]
