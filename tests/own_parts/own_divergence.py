@@ -18,9 +18,8 @@ class FullDistillation(Distillation):
         return batch.mask_ET * 0.0
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (
-            Objective("policy", self.divergence, frozenset({"exact_kl"}), against="teacher", without_advantage=True),
-        )
+        needs = frozenset({"exact_kl"})
+        return (Objective("policy", self.divergence, needs, against="teacher", without_advantage=True),)
 
     def divergence(self, outputs: Outputs, batch: Batch) -> LossTerms:
         return LossTerms(outputs["exact_kl"])

@@ -110,8 +110,3 @@ def test_an_engine_that_keeps_an_older_version_can_be_corrected_for(model: Path,
     first, second = read_metrics(asked.run)
     assert "staleness/mean" not in first
     assert (second["staleness/mean"], second["staleness/max"]) == (1, 1)
-
-
-def test_it_takes_at_most_40_lines() -> None:
-    for module in ("own_engine", "own_teacher", "own_hint", "own_divergence", "own_mixed"):
-        assert len(ENGINE.with_name(f"{module}.py").read_text().splitlines()) <= 40, module
