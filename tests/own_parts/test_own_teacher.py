@@ -19,13 +19,31 @@ from plain_forward import (
     record_gradients,
     relative_error,
 )
-from sharpen.launch.run import Run
+from sharpen.data.rows import read_rows
+from sharpen.launch.inputs import HeldOut
+from sharpen.launch.run import Run, measure
+from sharpen.methods import SFT, Objective
 from sharpen.models.character_model import character_tokenizer, create_character_model
+from sharpen.recipe.loading import make_recipe
 from sharpen.training.learner import Learner
 from sharpen.types import Group
 from tiny_runs import ALPHABET, tiny_start_model
 
 TEMPERATURE = 0.8
+
+
+class OfflineDistillation(SFT):
+    """KL(π ‖ ν) on completions of the data."""
+
+    name = "offline_distillation"
+    teacher: str
+
+    def frozen_models(self) -> dict[str, str]:
+        return {"teacher": self.teacher}
+
+    def objectives(self) -> tuple[Objective, ...]:
+        terms = FullDistillation(teacher="").divergence
+        return (Objective("policy", terms, frozenset({"exact_kl"}), against="teacher"),)
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +158,36 @@ def test_a_divergence_over_the_whole_vocabulary_is_taken_in_the_forward_pass(
     assert metrics["kl"] == pytest.approx(loss.item(), rel=1e-5)
     assert relative_error(found[0], plain_gradient(policy, loss)) < 1e-5
     assert set(seen.reports[0].batch.streams) == {"rollout_logprobs", "advantages"}
+
+
+def test_held_out_completions_are_measured_against_the_teacher(model: Path, teacher: Path, tmp_path: Path) -> None:
+    """The mean of KL(π ‖ ν) over the tokens, at temperature 1, before the first step; and `measure` says the same."""
+    written = [{"prompt": f"{n}+{n}=", "completion": str(2 * n)} for n in (3, 7, 8)]
+    run = sharpen.train(
+        {"path": model, "device": "cpu"},
+        OfflineDistillation(teacher=str(teacher)),
+        written,
+        held_out=written,
+        run=tmp_path / "run",
+        quiet=True,
+        training={"steps": 1},
+        evaluation={"every": 1},
+    )
+    policy, nu, tokenizer = plain_model(model), plain_model(teacher), character_tokenizer(ALPHABET, context=32)
+    terms: list[float] = []
+    for row in written:
+        prefix, tokens = tokenizer(row["prompt"])["input_ids"], tokenizer(row["completion"])["input_ids"]
+        p, q = (plain_distributions(m, prefix, [*tokens, tokenizer.eos_token_id]) for m in (policy, nu))
+        terms += (p.exp() * (p - q)).sum(dim=-1).tolist()
+    before, after = run.metrics()
+    assert before["held_out/loss"] == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    recipe = make_recipe(
+        {
+            "run": tmp_path / "other",
+            "model": {"path": str(model), "device": "cpu"},
+            "method": OfflineDistillation(teacher=str(teacher)),
+            "data": {"train": "<given in Python>"},
+        }
+    )
+    measured = measure(recipe, HeldOut(read_rows(written), "demonstrations", None), run.model)
+    assert measured.measures["loss"].mean == after["held_out/loss"]

@@ -114,7 +114,7 @@ def built_trainer(
     mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if mixed_groups else None
     held_out = None
     if inputs.held_out is not None:
-        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, say))
+        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, say))
     normalisation = None
     if method.normalises_scores:
         normalisation = _score_normalisation(inputs.demonstrations, groups, format, limits, say)
@@ -150,12 +150,18 @@ def built_trainer(
 
 
 def held_out_measurement(
-    recipe: Recipe, held_out: HeldOut, model: Model, engine: Engine | None, reference: Reference | None, say: Say
+    recipe: Recipe,
+    held_out: HeldOut,
+    model: Model,
+    engine: Engine | None,
+    reference: Reference | None,
+    frozen: Mapping[str, Model],
+    say: Say,
 ) -> Measurement:
     """The measurement that a recipe asks for.
 
-    ``engine`` answers held-out prompts with ``model``; ``reference`` is what held-out completions are compared with,
-    if the method does that.
+    ``engine`` answers held-out prompts with ``model``; ``reference`` and ``frozen`` are what held-out completions are
+    compared with, if the method does that.
     """
     format = PromptFormat.of(recipe.data, model.tokenizer, model.context_length)
     if held_out.reads == "prompts":
@@ -174,6 +180,7 @@ def held_out_measurement(
         model,
         reference,
         format,
+        frozen=frozen,
         method=recipe.method,
         step_separator=recipe.data.step_separator,
         at_most=recipe.evaluation.prompts,
