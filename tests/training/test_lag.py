@@ -115,7 +115,8 @@ def test_the_log_probabilities_are_those_of_the_version_that_is_named(
         return report
 
     monkeypatch.setattr(Learner, "learn", recording)
-    fast = {"optimizer": {"learning_rate": 3e-2, "warmup_steps": 0, "schedule": "constant"}}
+    fast: dict[str, Any] = {"method": {**CORRECTED, "updates_per_rollout": 2}}
+    fast |= {"optimizer": {"learning_rate": 3e-2, "warmup_steps": 0, "schedule": "constant"}}
     run = tmp_path / "run"
     start(recipe(run, model, 2, **fast), Given(reward=digits))
     version = [plain_model(model), *(plain_model(run / "checkpoints" / f"step_{t:06d}") for t in range(1, STEPS))]
@@ -127,10 +128,9 @@ def test_the_log_probabilities_are_those_of_the_version_that_is_named(
             with torch.no_grad():
                 drawn, old = plain_logprobs(drawn_by, prefix, tokens), plain_logprobs(now, prefix, tokens)
             assert torch.allclose(torch.tensor(trajectory.last.logprobs), drawn, atol=2e-5)
-            if step > 1 and batch["advantages"][e].any():
+            if batch["advantages"][e].any():
                 assert torch.allclose(batch["old_logprobs"][e, : len(tokens)], old, atol=2e-5)
-                assert (drawn - old).abs().max() > 1e-3
-        assert sum(len(t.token_ids) for t in trajectories) > 0
+                assert step == 1 or (drawn - old).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("method", [{"tis_cap": 2.0}, {"old": "rollout"}], ids=["tis_cap", "old rollout"])

@@ -154,6 +154,8 @@ def test_the_gradient_of_each_update_is_that_of_the_formula(
         assert relative_error(gradient, oracle(now, term, old, said)) < 2e-5
     mismatch = 0.0 if "old" in settings else sum(map(abs, apart)) / len(apart)
     assert report.metrics["mismatch/mean"] == pytest.approx(mismatch, rel=1e-4)
+    # The only update of a step computes π_old itself.
+    assert ("old_logprobs" in report.batch) == (passes > 1 or "old" in settings)
     assert learner.version == 2
 
 

@@ -128,8 +128,8 @@ class Learner:
             batch = batch.with_streams(targets=targets_ET.float())
         batch = replace(batch, mask_ET=method.loss_mask(batch))
         wanted = frozenset[str]().union(*(o.streams for o in self.objectives))
-        if method.passes_and_minibatches == (1, 1) and self.on_policy(batch):
-            # During the only update of a batch that the present policy drew, the policy is still the one that drew it.
+        if method.passes_and_minibatches == (1, 1):
+            # During the only update the policy is still that of the start of the step.
             wanted -= {"old_logprobs"}
         finite(batch["advantages"], "advantages, computed from the rewards,")
         every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.streams)
