@@ -60,6 +60,8 @@ WORSENING = {"optimizer": {"learning_rate": 0.1, "warmup_steps": 0, "schedule": 
 """A reward model's loss on held-out pairs is then least in the middle."""
 CENTRED = {**WORSENING, "checkpoint": {"best": "loss", "keep": 1}}
 LORA = {"model": {"lora": {"rank": 2, "alpha": 4}}}
+LAG = {"rollout": {"lag": 2}}
+"""The run goes on from step 2, with the batches of steps 3 and 4 drawn."""
 CASES: dict[str, Case] = {
     **{name: Case({"name": name, **SETTINGS.get(name, {})}) for name in METHODS if name != "reward_model"},
     "reward_model, the best is the latest": Case({"name": "reward_model"}, changes=CENTRED, best=2, short=True),
@@ -72,6 +74,12 @@ CASES: dict[str, Case] = {
     "grpo, adapter": Case({"name": "grpo", **SETTINGS["grpo"]}, changes=LORA),
     "grpo, average reference": Case({"name": "grpo", "kl": {"reference": "average", "decay": 0.7}}),
     "grpo, reset reference": Case({"name": "grpo", "kl": {"reference": "reset", "reset_every": 3}}),
+    "grpo, lag": Case({"name": "grpo", "group_size": 4, "tis_cap": 2.0}, changes={"rollout": {"lag": 1}}),
+    "grpo, lag of two": Case({"name": "grpo", "group_size": 4, "tis_cap": 2.0}, changes=LAG, short=True),
+    "grpo, lag of two, from its start": Case(
+        {"name": "grpo", "group_size": 2, "old": "rollout"}, "start", {**LAG, "checkpoint": {"every": 1, "keep": 9}}
+    ),
+    "dapo, lag of two": Case({"name": "dapo", **SETTINGS["dapo"], "tis_cap": 2.0}, changes=LAG),
     "grpo, from its start": Case({"name": "grpo", "group_size": 2}, "start", {"checkpoint": {"every": 1, "keep": 1}}),
     "rft, from its start": Case(
         {"name": "rft", **SETTINGS["rft"]},

@@ -123,6 +123,11 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
         task = f"arithmetic?terms=2&digits=1{sizes}"
         run = sharpen.train(model, method, task, reward=reward, run=tmp_path / name, **common)
         seen |= {metric for row in run.metrics() for metric in row}
+    stale = {**common, "rollout": {"max_new_tokens": 6, "lag": 1}}
+    run = sharpen.train(
+        model, {"name": "grpo", "tis_cap": 2.0}, task, reward=half_flat, run=tmp_path / "stale", **stale
+    )
+    seen |= {metric for row in run.metrics() for metric in row}
     for name in seen:
         if name.startswith("held_out/"):
             measure = re.sub(r"_(low|high)$", "", re.sub(r"@\d+", "@k", name))

@@ -80,6 +80,11 @@ def built_trainer(
         prompts = prompts_of(inputs.rows, format, max_new_tokens=rollout.max_new_tokens, say=say)
     else:
         groups = groups_of(source.reads, inputs.rows, format, step_separator=data.step_separator, say=say)
+    mixed = method.mixed()
+    mixed_groups: tuple[Group, ...] = ()
+    if mixed is not None and inputs.mixed is not None:
+        separator = data.step_separator
+        mixed_groups = groups_of(mixed.method.source().reads, inputs.mixed, format, step_separator=separator, say=say)
     engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
     longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
@@ -90,7 +95,7 @@ def built_trainer(
     frozen = load_frozen(recipe.model, method, main, seed=seed, trust_remote_code=trust_remote_code)
     annotator = Annotator(models, reference, temperature, limits, frozen, method.producers())
     fixed = None if reference is None or reference.moves else reference.policy
-    fingerprint_now = fingerprint(prompts, groups, fixed, models)
+    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models)
     state = None if checkpoint is None else load_state(checkpoint)
     if state is not None:
         check_fingerprint(state["fingerprint"], fingerprint_now)
@@ -106,15 +111,10 @@ def built_trainer(
         interaction=make_interaction(rollout, main.context_length),
         seed=seed,
     )
-    mixed = method.mixed()
-    mixed_collector = None
-    if mixed is not None and inputs.mixed is not None:
-        separator = data.step_separator
-        mixed_groups = groups_of(mixed.method.source().reads, inputs.mixed, format, step_separator=separator, say=say)
-        mixed_collector = LocalCollector(groups=mixed_groups, seed=seed)
+    mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if mixed_groups else None
     held_out = None
     if inputs.held_out is not None:
-        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, say))
+        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, say))
     normalisation = None
     if method.normalises_scores:
         demonstrations = _demonstrations(inputs.demonstrations, groups, format, say)
@@ -151,12 +151,18 @@ def built_trainer(
 
 
 def held_out_measurement(
-    recipe: Recipe, held_out: HeldOut, model: Model, engine: Engine | None, reference: Reference | None, say: Say
+    recipe: Recipe,
+    held_out: HeldOut,
+    model: Model,
+    engine: Engine | None,
+    reference: Reference | None,
+    frozen: Mapping[str, Model],
+    say: Say,
 ) -> Measurement:
     """The measurement that a recipe asks for.
 
-    ``engine`` answers held-out prompts with ``model``; ``reference`` is what held-out completions are compared with,
-    if the method does that.
+    ``engine`` answers held-out prompts with ``model``; ``reference`` and ``frozen`` are what held-out completions are
+    compared with, if the method does that.
     """
     format = PromptFormat.of(recipe.data, model.tokenizer, model.context_length)
     if held_out.reads == "prompts":
@@ -175,6 +181,7 @@ def held_out_measurement(
         model,
         reference,
         format,
+        frozen=frozen,
         method=recipe.method,
         step_separator=recipe.data.step_separator,
         at_most=recipe.evaluation.prompts,

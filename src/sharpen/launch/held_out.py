@@ -6,7 +6,7 @@ Rows are tokenised when a measurement is made, once; rows too long for the conte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from sharpen.data.prompt_format import PromptFormat
@@ -65,20 +65,20 @@ def of_completions(
     reference: Reference | None,
     format: PromptFormat,
     *,
+    frozen: Mapping[str, Model],
     method: Method,
     step_separator: str | None,
     at_most: int,
     training: TrainingSettings,
     say: Say,
 ) -> Measurement:
-    """The method's loss and figures on ``at_most`` rows of held-out completions."""
+    """The method's loss and figures on ``at_most`` rows of held-out completions, with its ``frozen`` models."""
     groups = groups_of(held_out.reads, held_out.rows, format, step_separator=step_separator, say=say)[:at_most]
     tokens = training.tokens_per_microbatch
     if tokens is None:
         # From the held-out rows alone: the micro-batches decide the last bits of a sum.
         tokens = usual_tokens(model, max(len(group.prompt.token_ids) for group in groups))
     # The completions were not sampled by this run, so there is no sampling temperature.
-    annotator = Annotator(
-        {method.objectives()[0].model: model}, reference, 1.0, MicrobatchLimits(tokens, training.shared_prompt)
-    )
+    limits = MicrobatchLimits(tokens, training.shared_prompt)
+    annotator = Annotator({method.objectives()[0].model: model}, reference, 1.0, limits, frozen, method.producers())
     return lambda: Evaluation(measure_groups(method, annotator, groups), groups)

@@ -197,6 +197,12 @@ def _mixed_rows(data: DataSettings, method: Method, given: Given) -> Rows | None
         return None
     if mixed.method.source().reads == "prompts":
         raise RecipeError(f"the second source of method {method.name} must read completions, not prompts")
+    trained = method.objectives()[0].model
+    if [objective.model for objective in mixed.method.objectives()] != [trained]:
+        raise RecipeError(
+            f"the second source of method {method.name} must train the {trained} alone, which {mixed.method.name} "
+            "does not"
+        )
     if named is None:
         raise RecipeError(f"method {method.name} has a second source: give its rows as data.mixed")
     return read_rows(named)

@@ -83,15 +83,10 @@ def load_frozen(
     settings: ModelSettings, method: Method, main: Model, *, seed: int, trust_remote_code: bool
 ) -> dict[str, Model]:
     """The models that the method uses and does not train, such as teachers."""
-    frozen: dict[str, Model] = {}
-    for name, path in method.frozen_models().items():
-        whole = settings.model_copy(update={"lora": None})
-        model = load_model(whole, "policy", path, seed=seed, trust_remote_code=trust_remote_code)
-        if not same_tokens(model.tokenizer, main.tokenizer):
-            raise ModelError(f"{path}: the {name} reads the policy's tokens, but this model has others")
-        model.model.requires_grad_(False)
-        frozen[name] = model
-    return frozen
+    return {
+        name: _load_frozen(settings, name, path, main, seed=seed, trust_remote_code=trust_remote_code)
+        for name, path in method.frozen_models().items()
+    }
 
 
 def load_reference(
@@ -103,10 +98,11 @@ def load_reference(
     seed: int,
     trust_remote_code: bool,
 ) -> Reference | None:
-    """The frozen initial policy, or the checkpoint's copy if the reference moves; None for a method without one.
+    """The frozen initial policy, or the checkpoint's copy if the reference moves, or the model that the settings name;
+    None for a method without one.
 
-    It is loaded, not copied from the policy, which may be sharded. With LoRA it is the policy's own root with the
-    adapter off, or with a second adapter.
+    The initial policy is loaded, not copied from the policy, which may be sharded. With LoRA it is the policy's own
+    root with the adapter off, or with a second adapter.
     """
     if not method.needs_reference:
         return None
@@ -114,6 +110,9 @@ def load_reference(
     policy = models["policy"]
     assert isinstance(policy, Policy)
     moves = kl.reference != "fixed"
+    if kl.path is not None:
+        named = _load_frozen(settings, "reference", kl.path, policy, seed=seed, trust_remote_code=trust_remote_code)
+        return Reference(named, policy, kl)
     if policy.adapter is not None:
         return Reference(_adapted_reference(policy, settings.path, checkpoint, moves=moves), policy, kl)
     # At the start the policy says where it came from: of a run that goes on, that is one of several checkpoints.
@@ -122,6 +121,17 @@ def load_reference(
     loaded = load_model(settings, "policy", start, seed=seed, trust_remote_code=trust_remote_code, saved=saved)
     assert isinstance(loaded, Policy)
     return Reference(frozen(loaded), policy, kl)
+
+
+def _load_frozen(
+    settings: ModelSettings, name: str, path: str, main: Model, *, seed: int, trust_remote_code: bool
+) -> Policy:
+    whole = settings.model_copy(update={"lora": None})
+    model = load_model(whole, "policy", path, seed=seed, trust_remote_code=trust_remote_code)
+    assert isinstance(model, Policy)
+    if not same_tokens(model.tokenizer, main.tokenizer):
+        raise ModelError(f"{path}: the {name} reads the policy's tokens, but this model has others")
+    return frozen(model)
 
 
 def _load(settings: ModelSettings, role: Role, path: str, trust_remote_code: bool) -> Model:

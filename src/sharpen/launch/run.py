@@ -12,7 +12,7 @@ from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
-from sharpen.launch.models import load_model, load_reference
+from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
@@ -215,8 +215,9 @@ def measure(
     path = Path(named.path)
     role = recipe.method.objectives()[0].model
     main = load_model(recipe.model, role, named.path, seed=recipe.seed, trust_remote_code=trust_remote_code)
-    reference = None
+    reference, frozen = None, {}
     if held_out.reads != "prompts":
+        frozen = load_frozen(recipe.model, recipe.method, main, seed=recipe.seed, trust_remote_code=trust_remote_code)
         reference = load_reference(
             recipe.model,
             recipe.method,
@@ -232,7 +233,7 @@ def measure(
         held_out.reward.use_tokenizer(main.tokenizer)
     engine = make_engine(recipe.rollout.engine, main) if isinstance(main, Policy) else None
     try:
-        return held_out_measurement(recipe, held_out, main, engine, reference, say)()
+        return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()
     finally:
         if engine is not None:
             engine.close()

@@ -27,6 +27,8 @@ class KL(Settings):
     """Horizon of the proportional rule, in completions."""
     reference: Literal["fixed", "reset", "average"] = "fixed"
     """fixed: the initial policy. reset: the policy at the last multiple of reset_every. average: its moving average."""
+    path: str | None = None
+    """Model that a fixed reference is loaded from; null: the initial policy."""
     reset_every: int = Field(400, ge=1)
     """Training steps between resets."""
     decay: float = Field(0.992, ge=0, lt=1)
@@ -36,4 +38,6 @@ class KL(Settings):
     def _check_settings(self) -> KL:
         if self.estimator == "weighted_k3" and self.placement == "reward":
             raise ValueError("weighted_k3 is for the loss: in the reward its ratio is always 1, so use k3")
+        if self.path is not None and self.reference != "fixed":
+            raise ValueError(f"path is for a fixed reference: with reference {self.reference} it follows the policy")
         return self

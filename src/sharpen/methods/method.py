@@ -62,7 +62,8 @@ class Objective:
 class Mixed:
     """A second source with a loss of its own: another method, ``coefficient`` times whose loss joins every update.
 
-    Each step takes ``prompts_per_step`` of its prompts, in equal shares for the updates of a pass.
+    Each step takes ``prompts_per_step`` of its prompts, in equal shares for the updates of a pass. It reads completions
+    of the data, and its one objective trains the model of the main method's first.
     """
 
     method: Method
@@ -174,10 +175,12 @@ class Method(Settings, ABC):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the method uses a reference, which is then loaded."""
+        """Whether the method or its second source uses a reference, which is then loaded."""
         wanted = self.streams.union(*(o.streams for o in self.objectives()))
         exact = any("exact_kl" in o.needs and o.against == "reference" for o in self.objectives())
-        return exact or not wanted.isdisjoint(("ref_logprobs", "kl"))
+        mixed = self.mixed()
+        of_second = mixed is not None and mixed.method.needs_reference
+        return exact or of_second or not wanted.isdisjoint(("ref_logprobs", "kl"))
 
     @property
     def kl_settings(self) -> KL:

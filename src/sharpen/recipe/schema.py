@@ -72,7 +72,9 @@ class Recipe(Settings):
                 f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
             )
         if self.rollout.lag and not self.method.source().on_policy:
-            raise ValueError(f"rollout.lag has no effect: method {self.method.name} does not draw from the policy")
+            raise ValueError(
+                f"rollout.lag has no effect: method {self.method.name} does not draw from the policy that it trains"
+            )
         if self.rollout.lag and not self.method.corrects_stale:
             raise ValueError(
                 f"rollout.lag is {self.rollout.lag}, and method {self.method.name} does not correct for tokens that an "

@@ -67,7 +67,6 @@ class LocalCollector:
 
     def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         assert self._engine is not None
-        assert self._score is not None
         assert self._sampling is not None
         started = time.perf_counter()
         first, self._next_draw = self._next_draw, self._next_draw + len(prompts) * group_size
@@ -77,7 +76,8 @@ class LocalCollector:
         work = {name: count - before[name] for name, count in asdict(self._engine.counters).items()}
         rollout_s = time.perf_counter() - started
         groups = [Group(p, trajectories) for p, trajectories in zip(prompts, drawn, strict=True)]
-        scored, seconds = self._score(groups)
+        # A method may need no reward: one that follows a teacher.
+        scored, seconds = (groups, {}) if self._score is None else self._score(groups)
         return Collected(scored, seconds={"rollout": rollout_s, **seconds}, work=work)
 
     def state(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Collector(Protocol):
         ...
 
     def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
-        """``group_size`` completions of the current policy for each prompt, scored."""
+        """``group_size`` completions of the current policy for each prompt, scored if there is a reward."""
         ...
 
     def keep(self, groups: list[Group]) -> None:

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.system.files import replacing
-from sharpen.types import End, Group, Trajectory
+from sharpen.types import End, Group, Score, Trajectory
 
 
 def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The columns of every sample file, for each trajectory of scored groups in order.
+    """The columns of every sample file, for each trajectory in order; without a reward they have none.
 
     ``completion`` is the model's last answer, ``tokens`` the number of those that the model wrote, in all its turns. If
     any trajectory has more than one answer, the columns of `_conversation` say the rest.
@@ -36,7 +36,7 @@ def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
             **(_conversation(trajectory) if more else {}),
         }
         for group in groups
-        for trajectory, score in zip(group.trajectories, group.scores, strict=True)
+        for trajectory, score in ((t, t.score or Score(None)) for t in group.trajectories)
     ]
 
 

@@ -26,12 +26,12 @@ class RolloutsAhead:
         self._prompts, self._steps, self._lag = prompts, steps, lag
         self._pending: deque[Collected] = deque()
 
-    def take(self, step: int) -> Collected:
-        """The batch of ``step``, counted from 1, after drawing all that is due by then."""
+    def take(self, step: int) -> tuple[Collected, list[Collected]]:
+        """The batch of ``step``, counted from 1; and the batches drawn now, all that are due by this step."""
         due = min(step + self._lag, self._steps) - step + 1
-        while len(self._pending) < due:
-            self._pending.append(self._source.collect(self._collector, self._prompts))
-        return self._pending.popleft()
+        drawn = [self._source.collect(self._collector, self._prompts) for _ in range(due - len(self._pending))]
+        self._pending.extend(drawn)
+        return self._pending.popleft(), drawn
 
     def pending(self) -> tuple[Collected, ...]:
         """Batches that are drawn and not yet trained on, for a checkpoint."""
@@ -42,7 +42,7 @@ class RolloutsAhead:
 
 
 def pending_to_json(pending: Sequence[Collected], prompts: Sequence[Prompt]) -> str:
-    """``pending`` as text; prompts are written as their number among all ``prompts``."""
+    """``pending`` as text, without timings; prompts are written as their number among all ``prompts``."""
     number = {id(prompt): i for i, prompt in enumerate(prompts)}
 
     def written(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -50,12 +50,7 @@ def pending_to_json(pending: Sequence[Collected], prompts: Sequence[Prompt]) -> 
 
     return json.dumps(
         [
-            {
-                "groups": written(one.groups),
-                "set_aside": written(one.set_aside),
-                "seconds": dict(one.seconds),
-                "work": dict(one.work),
-            }
+            {"groups": written(one.groups), "set_aside": written(one.set_aside), "work": dict(one.work)}
             for one in pending
         ]
     )
@@ -70,6 +65,4 @@ def pending_from_json(text: str, prompts: Sequence[Prompt], where: str) -> list[
                 raise CheckpointError(f"{where}: prompt {group['prompt']} is not among the data's {len(prompts)}")
         return [group_from_json(prompts[group["prompt"]], group["trajectories"]) for group in groups]
 
-    return [
-        Collected(read(one["groups"]), read(one["set_aside"]), one["seconds"], one["work"]) for one in json.loads(text)
-    ]
+    return [Collected(read(one["groups"]), read(one["set_aside"]), work=one["work"]) for one in json.loads(text)]

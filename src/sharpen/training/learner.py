@@ -30,6 +30,9 @@ from sharpen.types import Group
 
 T = TypeVar("T")
 
+GIVEN = 1.0
+"""The temperature of completions that were not drawn by this run."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -86,13 +89,14 @@ class Learner:
         fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
+        second = self._second_source(mixed)
         for number, minibatch in enumerate(self._minibatches(batch)):
             observe = partial(stats.add, first_update=number == 0, on_policy=fresh)
             for objective in self.objectives:
                 rate = self._learning_rate(step, number) * objective.learning_rate_ratio
                 parts = [self.forward_backward(objective, minibatch, observe)]
-                if mixed and objective.model == self.main:
-                    parts.append(self._add_mixed(mixed, number))
+                if second and objective.model == self.main:
+                    parts.append(self._add_second(second[number % len(second)]))
                 updates[objective.model].append(self.step(objective.model, parts, rate))
         reference = self.annotator.reference
         if reference is not None:
@@ -122,8 +126,8 @@ class Learner:
             batch = batch.with_streams(targets=targets_ET.float())
         batch = replace(batch, mask_ET=method.loss_mask(batch))
         wanted = frozenset[str]().union(*(o.streams for o in self.objectives))
-        if method.passes_and_minibatches == (1, 1) and on_policy(batch, self.version):
-            # During the only update of a batch that the present policy drew, the policy is still the one that drew it.
+        if method.passes_and_minibatches == (1, 1):
+            # During the only update the policy is still that of the start of the step.
             wanted -= {"old_logprobs"}
         finite(batch["advantages"], "advantages, computed from the rewards,")
         every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.streams)
@@ -131,15 +135,24 @@ class Learner:
         return self.annotator.annotate(batch, wanted, groups, has_gradient_E)
 
     def forward_backward(
-        self, objective: Objective, minibatch: Batch, observe: Observer | None = None, *, scale: float = 1.0
+        self,
+        objective: Objective,
+        minibatch: Batch,
+        observe: Observer | None = None,
+        *,
+        scale: float = 1.0,
+        temperature: float | None = None,
     ) -> Accumulated:
-        """Add the gradient of ``scale`` times the objective's loss on an optimizer step's batch to the parameters."""
+        """Add the gradient of ``scale`` times the objective's loss on an optimizer step's batch to the parameters.
+
+        ``temperature`` is that of the batch's tokens, None for that of the rollout.
+        """
         annotator = self.annotator
         return accumulate_gradient(
             self.models[objective.model],
             objective,
             minibatch if "weights" in minibatch else with_weights(self.method, minibatch),
-            annotator.temperature,
+            annotator.temperature if temperature is None else temperature,
             annotator.limits,
             observe,
             annotator.named(objective.against) if "exact_kl" in objective.needs else None,
@@ -231,16 +244,23 @@ class Learner:
         passes, count = self.method.passes_and_minibatches
         return [with_weights(self.method, part) for part in _split(batch, count)] * passes
 
-    def _add_mixed(self, groups: Sequence[Group], number: int) -> Accumulated:
-        """The gradient of the second source's share in update ``number`` of a step."""
+    def _second_source(self, groups: Sequence[Group]) -> list[Batch]:
+        """The second source's share of each update of a pass, with its weights; none without one."""
+        mixed = self.method.mixed()
+        if mixed is None or not groups:
+            return []
+        (objective,) = mixed.method.objectives()
+        annotator = replace(self.annotator, temperature=GIVEN)
+        batch = annotator.annotate(collate(groups), mixed.method.streams | objective.streams, groups)
+        batch = batch.with_streams(advantages=mixed.method.advantages(batch).float())
+        parts = _split(batch, self.method.passes_and_minibatches[1])
+        return [with_weights(mixed.method, part) for part in parts]
+
+    def _add_second(self, batch: Batch) -> Accumulated:
         mixed = self.method.mixed()
         assert mixed is not None
-        parts = _split(collate(groups), self.method.passes_and_minibatches[1])
-        batch = parts[number % len(parts)]
         (objective,) = mixed.method.objectives()
-        batch = self.annotator.annotate(batch, mixed.method.streams | objective.streams, groups)
-        batch = batch.with_streams(advantages=mixed.method.advantages(batch).float())
-        return self.forward_backward(objective, with_weights(mixed.method, batch), scale=mixed.coefficient)
+        return self.forward_backward(objective, batch, scale=mixed.coefficient, temperature=GIVEN)
 
     def _learning_rate(self, step: int, number: int) -> float:
         """The learning rate of optimizer step ``number``, counted from 0, within training step ``step``."""

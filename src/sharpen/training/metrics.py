@@ -61,6 +61,20 @@ def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
     }
 
 
+def rollout_times(collected: Sequence[Collected]) -> Metrics:
+    """The seconds that each part of sampling and scoring took, and the tokens drawn per second."""
+    seconds: dict[str, float] = {}
+    for one in collected:
+        for part, of_part in one.seconds.items():
+            seconds[part] = seconds.get(part, 0.0) + of_part
+    metrics = {f"time/{part}_s": of_part for part, of_part in seconds.items() if of_part}
+    if seconds.get("rollout"):
+        groups = [group for one in collected for group in (*one.groups, *one.set_aside)]
+        tokens = sum(trajectory.drawn for group in groups for trajectory in group.trajectories)
+        metrics["tokens_per_s/rollout"] = tokens / seconds["rollout"]
+    return metrics
+
+
 def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
     """Lengths, truncation and rewards of the completions of a step."""
     completions = [c for group in groups for c in group.trajectories]

@@ -21,7 +21,7 @@ from sharpen.training.ahead import RolloutsAhead, pending_from_json, pending_to_
 from sharpen.training.annotate import Annotator
 from sharpen.training.evaluation import HeldOutEvaluation
 from sharpen.training.learner import Learner
-from sharpen.training.metrics import Metrics, rollout_metrics, sampling_metrics, update_metrics
+from sharpen.training.metrics import Metrics, rollout_metrics, rollout_times, sampling_metrics, update_metrics
 from sharpen.training.score_normalisation import ScoreNormalisation, best_to_normalise
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
 from sharpen.types import Group
@@ -146,7 +146,7 @@ class Trainer:
     def train_step(self) -> Metrics:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
         started = time.perf_counter()
-        drawn = self.ahead.take(self.step)
+        drawn, drawn_now = self.ahead.take(self.step)
         mixed = self._mixed_groups()
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step, mixed)
@@ -165,13 +165,10 @@ class Trainer:
             **learned.metrics,
             **self.learner.policy_shift(learned.batch),
             "tokens_per_s/training": learned.tokens / (trained - rolled_out),
-            **{f"time/{part}_s": seconds for part, seconds in drawn.seconds.items() if seconds},
+            **rollout_times(drawn_now),
             "time/training_s": trained - rolled_out,
             "time/step_s": trained - started,
         }
-        if rollout_s := drawn.seconds.get("rollout"):
-            groups = [*drawn.groups, *drawn.set_aside]
-            metrics["tokens_per_s/rollout"] = sum(c.drawn for g in groups for c in g.trajectories) / rollout_s
         self.learner.coefficients.adapt(metrics, len(learned.batch))
         for warning in self.method.warnings(metrics):
             self._warn(warning)

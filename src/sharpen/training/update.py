@@ -108,7 +108,7 @@ def forward_microbatches(
         said = model.outputs(batch, rows, temperature, objective.needs, reference)
         outputs = Outputs({name: of_all_ET[on_device_E] for name, of_all_ET in said.items()})
         if "old_logprobs" in objective.streams and "old_logprobs" not in part:
-            # With one update of a batch that the policy itself drew, the policy is still the one that drew it.
+            # With one update per step, the policy is still that of the start of the step.
             part = part.with_streams(old_logprobs=outputs["logprobs"].detach())
         tokens = sum(of_rank.tokens[number] for of_rank in shares)
         yield Microbatch(part, outputs, objective.terms(outputs, part), tokens, idle=not dealt)
