@@ -8,14 +8,15 @@ BATTERY = Path(__file__).parents[1] / "kill_battery.py"
 
 
 def test_killed_before_any_file_operation_a_run_ends_as_if_it_had_not_been() -> None:
-    """A reward model whose best checkpoint is the one to go on from, in its last step; RFT from its beginning."""
+    """A reward model whose best checkpoint is the one to go on from, and GRPO with several turns, in their last step;
+    RFT from its beginning."""
     # In a process of its own, which then forks: what other tests began there would not survive that.
     ended = subprocess.run(
         [sys.executable, str(BATTERY), "--short"], capture_output=True, text=True, check=False, timeout=900
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     *cases, total = ended.stdout.splitlines()
-    assert len(cases) == 2
+    assert len(cases) == 3
     kills, *rest = total.split()
     assert int(kills) >= 40
     assert " ".join(rest) == "kills, 0 of them not as never stopped"
