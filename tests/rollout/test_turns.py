@@ -342,7 +342,7 @@ def test_a_block_is_the_next_turn_of_all_that_go_on() -> None:
 
 
 def test_in_free_flow_a_conversation_goes_on_at_once() -> None:
-    """The scripted engine finishes the latest request first: the second conversation ends before the first is answered."""
+    """The scripted engine finishes the latest request first: the second conversation ends before the first goes on."""
     engine = ScriptedEngine({i: [((5,), Finish.EOS)] * 2 for i in range(2)})
     generate(engine, [PROMPT], [[0, 1]], Sampling(9), 3, Interaction(appending(9), 4, 100, "free"))
     assert [request.draw_id for request in engine.requests] == [0, 1, 1, 0]

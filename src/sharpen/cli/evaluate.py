@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +151,11 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data:
     of_run = None if named.run is None else load_recipe(named.run.recipe)
     tree = _usual(named, given) if of_run is None else of_run.model_dump(mode="json")
     for name, value in given.items():
-        section, _, key = SETTINGS[name].rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[key] = value
+        *sections, key = SETTINGS[name].split(".")
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[key] = value
     rows = tree.setdefault("data", {})
     if task is not None:
         rows.update(task=task, train=None, held_out=None)
@@ -196,11 +201,7 @@ def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str]) -> Non
 
 def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
     tree = recipe.model_dump(mode="json")
-    result = {}
-    for name in names:
-        section, _, key = SETTINGS[name].rpartition(".")
-        result[name] = (tree[section] if section else tree)[key]
-    return result
+    return {name: reduce(getitem, SETTINGS[name].split("."), tree) for name in names}
 
 
 def _shown(settings: Mapping[str, Any]) -> list[str]:
