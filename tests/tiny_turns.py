@@ -29,3 +29,10 @@ def answer(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
     if int(trajectory.text[-1]) % 2:
         return Reply((*prompt.token_ids, *added), (message,))
     return Reply((*trajectory.last.prefix_ids, *trajectory.last.token_ids, *added), (message,))
+
+
+def failing_now_and_then(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+    assert trajectory.draw_id is not None
+    if trajectory.draw_id % 4 == 1:
+        raise OSError("no connection")
+    return answer(prompt, trajectory)

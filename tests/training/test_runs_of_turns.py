@@ -16,13 +16,15 @@ from sharpen.cli.app import app
 from sharpen.errors import RecipeError, RewardError
 from sharpen.launch.run import start
 from sharpen.models.policy import Policy
+from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Snapshot
 from sharpen.rollout.settings import EngineSettings
+from sharpen.rollout.sources import Collected
 from sharpen.rollout.turns import Reply
 from sharpen.runs.folder import read_metrics
-from sharpen.types import End, Finish, Prompt, Trajectory
+from sharpen.types import End, Finish, Group, Prompt, Trajectory
 from tiny_runs import reward_file, tiny_recipe, tiny_start_model
-from tiny_turns import TOKENIZER, TURNS, answer
+from tiny_turns import TOKENIZER, TURNS
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,18 @@ def test_a_limit_of_turns_holds_in_evaluations_too(model: Path, tmp_path: Path) 
     assert run.metrics()[-1]["held_out/pass@1"] == 0.25
 
 
-def test_the_metrics_of_a_step_count_its_turns_and_samples(model: Path, tmp_path: Path, drawn: list[list[Any]]) -> None:
+def test_the_metrics_of_a_step_count_its_turns_and_samples(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[Group]] = []
+    collect = LocalCollector.collect
+
+    def recording(self: LocalCollector, prompts: list[Prompt], group_size: int) -> Collected:
+        collected = collect(self, prompts, group_size)
+        drawn.append(collected.groups)
+        return collected
+
+    monkeypatch.setattr(LocalCollector, "collect", recording)
     recipe = tiny_recipe(
         tmp_path / "run",
         model,
@@ -160,18 +173,11 @@ def test_the_metrics_of_a_step_count_its_turns_and_samples(model: Path, tmp_path
     assert {len(t.samples) for groups in drawn for group in groups for t in group.trajectories} == {1, 2, 3}
 
 
-def one_in_four_fails(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
-    assert trajectory.draw_id is not None
-    if trajectory.draw_id % 4 == 1:
-        raise OSError("no connection")
-    return answer(prompt, trajectory)
-
-
 def failing(model: Path, folder: Path, rate: float) -> Path:
     rollout = {
         **TURNS,
         "stop": list("0123456789+-=;#"),
-        "turns": f"{__file__}:one_in_four_fails",
+        "turns": "tiny_turns:failing_now_and_then",
         "max_reward_failures": rate,
     }
     recipe = tiny_recipe(
@@ -200,7 +206,7 @@ def test_failing_environments_are_counted_and_the_run_goes_on(model: Path, tmp_p
     for sample in lost:
         assert sample["reward"] is None
         assert sample["end"] == "environment_failed"
-        assert sample["error"].startswith("the environment failed: OSError: no connection (test_runs_of_turns.py")
+        assert sample["error"].startswith("the environment failed: OSError: no connection (tiny_turns.py")
     assert all(s["reward"] is not None for s in samples if s not in lost)
 
 

@@ -6,8 +6,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +149,8 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data:
     of_run = None if named.run is None else load_recipe(named.run.recipe)
     tree = _usual(named, given) if of_run is None else of_run.model_dump(mode="json")
     for name, value in given.items():
-        *sections, key = SETTINGS[name].split(".")
-        section = tree
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[key] = value
+        section, _, key = SETTINGS[name].rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[key] = value
     rows = tree.setdefault("data", {})
     if task is not None:
         rows.update(task=task, train=None, held_out=None)
@@ -201,7 +196,11 @@ def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str]) -> Non
 
 def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
     tree = recipe.model_dump(mode="json")
-    return {name: reduce(getitem, SETTINGS[name].split("."), tree) for name in names}
+    result = {}
+    for name in names:
+        section, _, key = SETTINGS[name].rpartition(".")
+        result[name] = (tree[section] if section else tree)[key]
+    return result
 
 
 def _shown(settings: Mapping[str, Any]) -> list[str]:
