@@ -38,6 +38,10 @@ class FileOperations:
     def begin(self) -> None:
         self.counting = True
 
+    def other(self, what: str) -> None:
+        """Count something that is done to no file."""
+        self._operation(what, os.path.join(self.folder, ""))
+
     def _counts(self, path: str) -> bool:
         return self.counting and path.startswith(self.folder + os.sep)
 

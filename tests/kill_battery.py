@@ -2,8 +2,11 @@
 
     python tests/kill_battery.py                  every method, every operation: a quarter of an hour
     python tests/kill_battery.py --short          what the tests do: the cases that differ, and of the operations within
-                                                  a folder that is not yet a checkpoint one of a few
+                                                  a folder that is not yet a checkpoint, and of the answers between
+                                                  turns, one of a few
     python tests/kill_battery.py "reward_model"   some cases
+
+Where trajectories have several turns, they are killed before every answer to the policy too.
 
 Each run dies by SIGKILL in a process of its own, forked from this one, which has imported everything and run nothing.
 """
@@ -27,6 +30,7 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import torch
 
+import tiny_turns
 from file_operations import FileOperations
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
@@ -40,6 +44,7 @@ STEPS = 4
 TIMEOUT_S = 120.0
 WITHIN = 20
 """Of the operations within a folder under another name, the short form tries one in this many."""
+ANSWER = "an answer between turns"
 
 Counted = Literal["last step", "resume", "start"]
 """Where the operations are counted from."""
@@ -59,6 +64,7 @@ class Case:
 WORSENING = {"optimizer": {"learning_rate": 0.1, "warmup_steps": 0, "schedule": "constant"}}
 """A reward model's loss on held-out pairs is then least in the middle."""
 CENTRED = {**WORSENING, "checkpoint": {"best": "loss", "keep": 1}}
+TURNS = {"rollout": tiny_turns.TURNS}
 LORA = {"model": {"lora": {"rank": 2, "alpha": 4}}}
 LAG = {"rollout": {"lag": 2}}
 """The run goes on from step 2, with the batches of steps 3 and 4 drawn."""
@@ -81,6 +87,12 @@ CASES: dict[str, Case] = {
     ),
     "dapo, lag of two": Case({"name": "dapo", **SETTINGS["dapo"], "tis_cap": 2.0}, changes=LAG),
     "grpo, from its start": Case({"name": "grpo", "group_size": 2}, "start", {"checkpoint": {"every": 1, "keep": 1}}),
+    "grpo, turns": Case({"name": "grpo", **SETTINGS["grpo"]}, changes=TURNS, short=True),
+    "gspo, turns": Case({"name": "gspo", **SETTINGS["gspo"]}, changes=TURNS),
+    "ppo, turns": Case({"name": "ppo", **SETTINGS["ppo"]}, changes=TURNS),
+    "grpo, turns drawn ahead": Case(
+        {"name": "grpo", "group_size": 4, "old": "rollout"}, changes={"rollout": {**tiny_turns.TURNS, "lag": 1}}
+    ),
     "rft, from its start": Case(
         {"name": "rft", **SETTINGS["rft"]},
         "start",
@@ -221,6 +233,7 @@ class Kills:
 
     def _watched(self, run: Path, fatal: int | None) -> FileOperations:
         operations = FileOperations(run, fatal)
+        tiny_turns.before_answers.append(lambda: operations.other(ANSWER))
         if self.case.counted == "last step":
             at_last_step(operations.begin)
         else:
@@ -238,8 +251,10 @@ class Kills:
         assert not differing, f"not the same: {differing}"
 
 
-def is_within(operation: str) -> bool:
-    """Whether it is in a folder that nobody takes for a checkpoint."""
+def is_one_of_many(operation: str) -> bool:
+    """Whether it is one of many alike: an answer, or in a folder that nobody takes for a checkpoint."""
+    if operation.startswith(ANSWER):
+        return True
     names = ("partial", "replaced", "removed")
     return operation.count("/") > 1 and any(f"checkpoints/.{name}_" in operation for name in names)
 
@@ -251,7 +266,7 @@ def battery(name: str, *, short: bool) -> tuple[int, list[str]]:
         folder = Path(made)
         kills = Kills(CASES[name], folder, tiny_start_model(folder / "model"))
         operations = kills.operations()
-        numbers = [n for n, o in enumerate(operations, 1) if not (short and is_within(o) and n % WITHIN)]
+        numbers = [n for n, o in enumerate(operations, 1) if not (short and is_one_of_many(o) and n % WITHIN)]
         for number in numbers:
             try:
                 kills.kill(number)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import sharpen
+import tiny_turns
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import METHODS
@@ -116,7 +117,13 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
         "ppo": {"form": "kl"},
         "rft": {"threshold": 0.0},
     }
-    seen: set[str] = set()
+    # Conversations that fail now and then, in less memory than they would like.
+    turns = {**tiny_turns.TURNS, "turns": "tiny_turns:failing_now_and_then", "max_new_tokens": 12}
+    limited = {**common, "rollout": {**turns, "max_reward_failures": 1.0, "engine": {"kv_gib": 2.5e-5}}}
+    talked = sharpen.train(
+        model, "grpo", f"arithmetic?terms=2&digits=1{sizes}", reward=half_flat, run=tmp_path / "talked", **limited
+    )
+    seen = {metric for row in talked.metrics() for metric in row}
     for name, settings in methods.items():
         reward = half_flat if METHODS[name]().needs_reward else None
         method = {"name": name, **settings}

@@ -63,6 +63,7 @@ VALUES: dict[str, Any] = {
         "overlong": "drop",
         "step_separator": ";",
         "demonstrations": "c.jsonl",
+        "mixed": "d.jsonl",
     },
     "reward": {"name": "regex", "pattern": r"\\frac\${1}", "weight": 0.5},
     "reward_check": {"rows": 7, "cheat_rows": 6, "reference": "answer", "allow": ["empty"], "timeout_s": 3.0},
@@ -71,6 +72,10 @@ VALUES: dict[str, Any] = {
         "temperature": 0.5,
         "stop": [";"],
         "engine": {"name": "local", "max_sequences": 5, "kv_gib": 0.5},
+        "turns": "game.py:reply",
+        "max_turns": 3,
+        "flow": "free",
+        "lag": 2,
         "max_reward_failures": 0.5,
         # Training allows no others.
         "top_p": 1.0,

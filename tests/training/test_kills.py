@@ -8,8 +8,8 @@ BATTERY = Path(__file__).parents[1] / "kill_battery.py"
 
 
 def test_killed_before_any_file_operation_a_run_ends_as_if_it_had_not_been() -> None:
-    """In the last step: a reward model whose best checkpoint is the one to go on from, and GRPO with a lag of two. RFT
-    from its beginning."""
+    """In the last step: a reward model whose best checkpoint is the one to go on from, GRPO with a lag of two, and GRPO
+    with several turns. RFT from its beginning."""
     # In a process of its own, which then forks: what other tests began there would not survive that.
     ended = subprocess.run(
         [sys.executable, str(BATTERY), "--short"], capture_output=True, text=True, check=False, timeout=900

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from sharpen.rewards.execution.user_code import describe
 from sharpen.rollout.engine import FinishedRequest, Request, Sampling
 from sharpen.types import NOT_DRAWN, End, Finish, Message, Prompt, Sample, Score, Trajectory
 
@@ -27,7 +28,7 @@ class Turns(Protocol):
     def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
         """A reply to the trajectory so far, or how it has ended. It must depend on these two alone.
 
-        An exception is recorded with the trajectory, which then has no reward.
+        An exception, or any other answer, is recorded with the trajectory, which then has no reward.
         """
         ...
 
@@ -103,10 +104,10 @@ class Conversation:
             self.end = End.DONE
             return
         try:
-            answer = turns(self.prompt, self.trajectory())
+            answer = _checked(turns(self.prompt, self.trajectory()))
         # User code may raise anything; the failure is recorded, counted, and stops the run above a rate.
         except Exception as error:  # noqa: BLE001
-            self._error = f"{type(error).__name__}: {error}"
+            self._error = describe(error)
             self.end = End.ENVIRONMENT_FAILED
             return
         if isinstance(answer, End):
@@ -141,3 +142,11 @@ class Conversation:
         samples = (*self._closed, self._open) if self._open.token_ids or not self._closed else tuple(self._closed)
         score = None if self._error is None else Score(None, error=f"the environment failed: {self._error}")
         return Trajectory(samples, tuple(self._messages), self.end or End.DONE, self.draw_id, score)
+
+
+def _checked(answer: object) -> Reply | End:
+    if not isinstance(answer, Reply | End):
+        raise TypeError(f"it returned {answer!r:.60}, not a Reply or an End")
+    if isinstance(answer, Reply) and not answer.token_ids:
+        raise ValueError("its reply has no tokens: token_ids is the whole context, not only what is added to it")
+    return answer

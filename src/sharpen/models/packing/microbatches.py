@@ -122,7 +122,7 @@ class Planner:
 def cut_trajectories(batch: Batch, tokens_per_microbatch: int) -> Tensor:
     """The trajectories whose samples are too long together for one micro-batch, [E], bool."""
     lengths_B = torch.from_numpy(_trained_lengths(batch))
-    prefixes = torch.tensor([len(prefix) for prefix in batch.prefixes])
+    prefixes = torch.tensor([len(prefix) for prefix in batch.prefixes], dtype=torch.long)
     trajectory_B, trained_B = batch.samples.trajectory_B, lengths_B > 0
     tokens_B = (lengths_B + prefixes[batch.samples.prefix_B]) * trained_B
     tokens_E = torch.zeros(len(batch), dtype=torch.long).index_add(0, trajectory_B, tokens_B)
