@@ -55,7 +55,8 @@ def uniforms(seed: int, draw_ids: Sequence[int], length: int, offsets: Sequence[
     with np.errstate(over="ignore"):
         key = _mix(np.asarray(seed, dtype=np.uint64) + _GOLDEN)
         stream_B = _mix(_mix(np.asarray(draw_ids, dtype=np.uint64) * _GOLDEN + key) + key)
-        counter_BT: Bits = (first_B[:, None] + np.arange(1, length + 1, dtype=np.uint64)) * _GOLDEN
+        position_BT = first_B[:, None] + np.arange(1, length + 1, dtype=np.uint64)
+        counter_BT = np.asarray(position_BT * _GOLDEN, dtype=np.uint64)
         bits_BT = _mix(_mix(stream_B[:, None] + counter_BT) ^ key)
     return torch.from_numpy((bits_BT >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 

@@ -17,10 +17,10 @@ class EngineSettings(Settings):
 
 
 class RolloutSettings(Settings):
-    engine: EngineSettings = EngineSettings()
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
     stop: tuple[str, ...] = ()
+    engine: EngineSettings = EngineSettings()
     max_reward_failures: float = Field(0.1, ge=0, le=1)
     """The share of a step's samples whose reward may raise or time out before the run stops."""
 
