@@ -53,7 +53,7 @@ VALUES: dict[str, Any] = {
         "device": "cpu",
         "lora": {"rank": 3, "alpha": 5, "targets": ["q_proj"]},
     },
-    "method": {"name": "grpo", "group_size": 3},
+    "method": {"name": "grpo", "group_size": 3, "tis_cap": 2.0},
     "data": {
         "train": "a.jsonl",
         "held_out": "b.jsonl",

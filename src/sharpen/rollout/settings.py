@@ -19,10 +19,10 @@ class EngineSettings(Settings):
 
 
 class RolloutSettings(Settings):
-    engine: EngineSettings = EngineSettings()
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
     stop: tuple[str, ...] = ()
+    engine: EngineSettings = EngineSettings()
     turns: str | None = None
     """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or
     path/to/file.py:name. null: trajectories have one turn."""
