@@ -54,7 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grpo exact in the reward": {"beta": 0.3, "kl": {"estimator": "exact", "placement": "reward"}},
     "grpo k1 in the reward": {"beta": 0.3, "kl": {"estimator": "k1", "placement": "reward"}},
     "grpo corrected": {"tis_cap": 1.1, "beta": 0.3},
-    "grpo stale": {"tis_cap": 1.1, "dual_clip": 1.3},
+    "grpo stale": {"tis_cap": 1.1, "dual_clip": 1.3, "beta": 0.3, "kl": {"estimator": "weighted_k3"}},
     "dapo rollout": {"old": "rollout"},
     "gspo": {"minibatches": 1},
     "gspo minibatches": {"minibatches": 2, "updates_per_rollout": 2, "eps_low": 0.1, "eps_high": 0.1},

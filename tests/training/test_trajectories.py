@@ -49,6 +49,12 @@ def test_the_examples_have_trajectories_that_micro_batches_cut() -> None:
     assert cut == [0, 7, 2, 0]
 
 
+@pytest.mark.parametrize("name", ["sft", "dpo", "process_reward_model", "ppo lambda", "grpo process", "gspo rollout"])
+def test_the_order_of_trajectories_and_groups_does_not_matter(name: str) -> None:
+    groups = [replace(group, trajectories=group.trajectories[::-1]) for group in groups_of(name)[::-1]]
+    assert_same(learn(method_of(name), groups, CUTS[2], models_of()), formula(name), BOUND)
+
+
 def test_a_reply_in_a_later_prefix_tells_right_trajectories_apart() -> None:
     method, [group, *others] = method_of("online_rft"), groups_of("online_rft")
     first, twin, *rest = group.trajectories
