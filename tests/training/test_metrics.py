@@ -9,7 +9,8 @@ import torch
 from sharpen.batch import Batch, Outputs
 from sharpen.data.collate import collate
 from sharpen.methods import GRPO, LossTerms
-from sharpen.training.metrics import rollout_metrics
+from sharpen.rollout.sources import Collected
+from sharpen.training.metrics import rollout_metrics, sampling_metrics
 from sharpen.training.token_stats import TokenStats
 from sharpen.types import Finish, Group, Prompt, Score, StepValue, Trajectory, single_turn
 from tiny_models import make_batch, unscored, with_given
@@ -235,3 +236,12 @@ def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
     assert torch.equal(found.step_rewards_ET.isnan(), torch.tensor(expected).isnan())
     assert found.step_rewards_ET.nansum(dim=1).tolist() == [-2.5, 0.0, 0.0]
     assert found.truncated_E.tolist() == [False, True, False]
+
+
+def test_what_an_engine_did_beside_plain_decoding_is_a_metric_where_it_did_it() -> None:
+    trajectory = single_turn((1, 2), (5, 6, 7), "abc", score=Score(1.0))
+    groups = [Group(Prompt("p", (1, 2), "", {}), (trajectory,))]
+    work = {"preemptions": 3, "evictions": 0, "reused_tokens": 40, "prefill_tokens": 2, "decoded_tokens": 3}
+    metrics = sampling_metrics(Collected(groups, work=work), collate(groups))
+    found = {name: value for name, value in metrics.items() if name.startswith("rollout/")}
+    assert found == {"rollout/preemptions": 3, "rollout/reused_tokens": 40}
