@@ -74,6 +74,7 @@ VALUES: dict[str, Any] = {
         "engine": {"name": "local", "max_sequences": 5, "kv_gib": 0.5},
         "turns": "game.py:reply",
         "max_turns": 3,
+        "turn_timeout_s": 5.0,
         "flow": "free",
         "lag": 2,
         "max_reward_failures": 0.5,

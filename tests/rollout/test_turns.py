@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -23,7 +24,7 @@ from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import uniforms
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Reply, Turns
-from sharpen.types import NOT_DRAWN, End, Finish, Group, Prompt, Sample, Trajectory
+from sharpen.types import NOT_DRAWN, End, Finish, Group, Prompt, Sample, Score, Trajectory
 from tiny_models import make_prompt, tiny_policy
 
 PROMPT = Prompt("one", (1, 2), "ab", {})
@@ -248,10 +249,10 @@ class Unprintable(Exception):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (ValueError("no such door"), r"ValueError: no such door \(test_turns.py, line \d+\)"),
-        (Unprintable(), "Unprintable: "),
-        (None, "TypeError: it returned None, not a Reply or an End"),
-        (Reply(()), "ValueError: its reply has no tokens"),
+        (ValueError("no such door"), r"rollout\.turns raised ValueError: no such door \(test_turns.py, line \d+\)"),
+        (Unprintable(), r"rollout\.turns raised Unprintable: "),
+        (None, r"rollout\.turns raised TypeError: it returned None, not a Reply or an End"),
+        (Reply(()), r"rollout\.turns raised ValueError: its reply has no tokens"),
     ],
 )
 def test_a_function_that_fails_is_recorded_with_the_trajectory(answer: Any, said: str, flow: Flow) -> None:
@@ -263,6 +264,25 @@ def test_a_function_that_fails_is_recorded_with_the_trajectory(answer: Any, said
     with pytest.raises(AssertionError, match=f"the environment failed: {said}"):
         raise AssertionError(trajectory.score.error)
     assert 7 in engine.released
+
+
+@FLOWS
+def test_a_reply_that_does_not_come_in_time_is_a_failure_and_holds_up_nobody_else(flow: Flow) -> None:
+    comes = threading.Event()
+
+    def late_for_the_first(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if trajectory.draw_id == 0:
+            comes.wait(timeout=30)
+        return End.DONE
+
+    engine = ScriptedEngine({0: [((3,), Finish.EOS)], 1: [((4,), Finish.EOS)]})
+    interaction = Interaction(late_for_the_first, 2, 100, flow, timeout_s=0.2)
+    ((late, other),) = generate(engine, [PROMPT], [[0, 1]], Sampling(4), 3, interaction)
+    comes.set()
+    assert (late.end, other.end) == (End.ENVIRONMENT_FAILED, End.DONE)
+    assert late.score == Score(
+        None, error="the environment failed: rollout.turns gave no value within 0.2 s", timed_out=True
+    )
 
 
 def failing_for(draw_ids: Collection[int]) -> Turns:
@@ -305,7 +325,8 @@ def test_a_failed_trajectory_is_masked_and_the_others_keep_their_rewards(failing
 def test_too_many_failed_environments_stop_the_run() -> None:
     scored({1, 6}, rate=0.25)
     with pytest.raises(
-        RewardError, match=r"2 of 8 .* completion 1 \('1'\): the environment failed: OSError: it is gone"
+        RewardError,
+        match=r"2 of 8 .* completion 1 \('1'\): the environment failed: .* OSError: it is gone",
     ):
         scored({1, 6}, rate=0.24)
 

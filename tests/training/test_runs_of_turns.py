@@ -206,12 +206,16 @@ def test_failing_environments_are_counted_and_the_run_goes_on(model: Path, tmp_p
     for sample in lost:
         assert sample["reward"] is None
         assert sample["end"] == "environment_failed"
-        assert sample["error"].startswith("the environment failed: OSError: no connection (tiny_turns.py")
+        assert sample["error"].startswith(
+            "the environment failed: rollout.turns raised OSError: no connection (tiny_turns.py"
+        )
     assert all(s["reward"] is not None for s in samples if s not in lost)
 
 
 def test_more_failing_environments_than_allowed_stop_the_run(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"4 of 16 .*the environment failed: OSError: no connection"):
+    with pytest.raises(
+        RewardError, match=r"4 of 16 .*the environment failed: rollout.turns raised OSError: no connection"
+    ):
         failing(model, tmp_path, 0.24)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sharpen.rollout.answers import answer
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Conversation, TurnLimits, Turns
-from sharpen.types import Prompt, Trajectory
+from sharpen.types import End, Prompt, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,14 @@ class Interaction:
     In ``blocks`` the next turns of all conversations are drawn together, and answered in the order of their draw ids.
     What is computed together then follows from the recipe alone, so that a resumed run draws the same bits. In ``free``
     flow each conversation goes on as soon as its turn is drawn; a token then depends on how fast the answers come where
-    rounding decides it. ``context`` is the model's, in tokens.
+    rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time limit of a reply.
     """
 
     turns: Turns
     max_turns: int
     context: int
     flow: Flow = "blocks"
+    timeout_s: float = 60.0
 
 
 def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[FinishedRequest]]:
@@ -68,12 +70,11 @@ def generate(
         [Conversation(prompt, draw_id, limits) for draw_id in ids]
         for prompt, ids in zip(prompts, draw_ids, strict=True)
     ]
-    turns = None if interaction is None else interaction.turns
     try:
         if interaction is not None and interaction.flow == "free":
-            _run_freely(engine, groups, sampling, seed, interaction.turns)
+            _run_freely(engine, groups, sampling, seed, interaction)
         else:
-            _run_in_blocks(engine, groups, sampling, seed, turns)
+            _run_in_blocks(engine, groups, sampling, seed, interaction)
     finally:
         if interaction is not None:
             engine.release([draw_id for ids in draw_ids for draw_id in ids])
@@ -81,7 +82,11 @@ def generate(
 
 
 def _run_in_blocks(
-    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, turns: Turns | None
+    engine: Engine,
+    groups: Sequence[Sequence[Conversation]],
+    sampling: Sampling,
+    seed: int,
+    interaction: Interaction | None,
 ) -> None:
     going_on = list(groups)
     while going_on:
@@ -89,15 +94,15 @@ def _run_in_blocks(
         for group, finished in zip(going_on, block, strict=True):
             for conversation, turn in zip(group, finished, strict=True):
                 conversation.take(turn)
-                conversation.go_on(turns)
-        if turns is not None:
+        _answer([c for group in going_on for c in group], interaction)
+        if interaction is not None:
             engine.release([c.draw_id for group in going_on for c in group if c.end is not None])
         open_groups = ([c for c in group if c.end is None] for group in going_on)
         going_on = [group for group in open_groups if group]
 
 
 def _run_freely(
-    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, turns: Turns
+    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, interaction: Interaction
 ) -> None:
     by_draw_id = {c.draw_id: c for group in groups for c in group}
     try:
@@ -107,7 +112,7 @@ def _run_freely(
             for turn in finished:
                 conversation = by_draw_id[turn.request.draw_id]
                 conversation.take(turn)
-                conversation.go_on(turns)
+                _answer([conversation], interaction)
                 if conversation.end is None:
                     engine.add([conversation.request(sampling, seed)])
                 else:
@@ -115,3 +120,13 @@ def _run_freely(
     except BaseException:
         engine.cancel(list(by_draw_id))
         raise
+
+
+def _answer(conversations: Sequence[Conversation], interaction: Interaction | None) -> None:
+    """Let the conversations whose turn has been drawn go on or end."""
+    unended = [conversation for conversation in conversations if conversation.end is None]
+    if interaction is not None:
+        answer(unended, interaction.turns, interaction.timeout_s)
+        return
+    for conversation in unended:
+        conversation.go_on(End.DONE)

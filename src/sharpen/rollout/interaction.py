@@ -19,4 +19,4 @@ def make_interaction(settings: RolloutSettings, context: int) -> Interaction | N
     turns = load_named(settings.turns, what, RecipeError)
     if not callable(turns):
         raise RecipeError(f"{what} is a {type(turns).__name__}, not a function (prompt, trajectory) -> Reply or End")
-    return Interaction(turns, settings.max_turns, context, settings.flow)
+    return Interaction(turns, settings.max_turns, context, settings.flow, settings.turn_timeout_s)

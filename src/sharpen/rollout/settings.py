@@ -27,6 +27,7 @@ class RolloutSettings(Settings):
     """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or
     path/to/file.py:name. null: trajectories have one turn."""
     max_turns: int = Field(8, ge=1, description="of the policy in a trajectory, with turns")
+    turn_timeout_s: float = Field(60.0, gt=0, description="time limit of a reply, with turns")
     flow: Flow = "blocks"
     """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: each
     conversation goes on at once."""
@@ -41,9 +42,10 @@ class RolloutSettings(Settings):
 
     @model_validator(mode="after")
     def _turns_have_effect(self) -> RolloutSettings:
-        unused = [name for name in ("max_turns", "flow") if name in self.model_fields_set and self.turns is None]
-        changed = [name for name in unused if getattr(self, name) != type(self).model_fields[name].default]
-        if changed:
+        fields = type(self).model_fields
+        of_turns = ("max_turns", "turn_timeout_s", "flow")
+        changed = [name for name in of_turns if getattr(self, name) != fields[name].default]
+        if changed and self.turns is None:
             raise ValueError(f"{changed[0]} has no effect without turns")
         return self
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from sharpen.rewards.execution.user_code import describe
 from sharpen.rollout.engine import FinishedRequest, Request, Sampling
 from sharpen.types import NOT_DRAWN, End, Finish, Message, Prompt, Sample, Score, Trajectory
 
@@ -54,7 +53,7 @@ class Conversation:
         self._open = Sample(prompt.token_ids, (), ())
         self._messages: list[Message] = []
         self._turns = self._drawn = 0
-        self._error: str | None = None
+        self._failure: Score | None = None
 
     @property
     def _context(self) -> tuple[int, ...]:
@@ -96,20 +95,8 @@ class Conversation:
         if finished.finish is Finish.LENGTH:
             self.end = End.OUT_OF_TOKENS
 
-    def go_on(self, turns: Turns | None) -> None:
-        """Ask for a reply, unless the trajectory has ended."""
-        if self.end is not None:
-            return
-        if turns is None:
-            self.end = End.DONE
-            return
-        try:
-            answer = _checked(turns(self.prompt, self.trajectory()))
-        # User code may raise anything; the failure is recorded, counted, and stops the run above a rate.
-        except Exception as error:  # noqa: BLE001
-            self._error = describe(error)
-            self.end = End.ENVIRONMENT_FAILED
-            return
+    def go_on(self, answer: Reply | End) -> None:
+        """Append the reply, if there is one and the limits allow another turn."""
         if isinstance(answer, End):
             self.end = answer
         elif self._turns == self._limits.turns:
@@ -118,6 +105,11 @@ class Conversation:
             self._continue(answer)
             if self._room < 1:
                 self.end = End.OUT_OF_TOKENS
+
+    def fail(self, error: str, *, timed_out: bool = False) -> None:
+        """End the trajectory without a reward: what should have answered failed."""
+        self.end = End.ENVIRONMENT_FAILED
+        self._failure = Score(None, error=f"the environment failed: {error}", timed_out=timed_out)
 
     def _continue(self, reply: Reply) -> None:
         so_far = self._context
@@ -140,13 +132,4 @@ class Conversation:
         """The trajectory so far."""
         # A context in which the policy had no room to write is no sample.
         samples = (*self._closed, self._open) if self._open.token_ids or not self._closed else tuple(self._closed)
-        score = None if self._error is None else Score(None, error=f"the environment failed: {self._error}")
-        return Trajectory(samples, tuple(self._messages), self.end or End.DONE, self.draw_id, score)
-
-
-def _checked(answer: object) -> Reply | End:
-    if not isinstance(answer, Reply | End):
-        raise TypeError(f"it returned {answer!r:.60}, not a Reply or an End")
-    if isinstance(answer, Reply) and not answer.token_ids:
-        raise ValueError("its reply has no tokens: token_ids is the whole context, not only what is added to it")
-    return answer
+        return Trajectory(samples, tuple(self._messages), self.end or End.DONE, self.draw_id, self._failure)
