@@ -97,7 +97,7 @@ def test_conversations_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharpen.rollout.local.kv_cache.MIN_HEADROOM", 2)
     policy = tiny_policy("qwen3")
     policy.eos_ids = frozenset()
-    engine = LocalEngine(policy, kv_gib=30 * 256 / 2**30)
+    engine = LocalEngine(policy, kv_gib=40 * 128 / 2**30)
     held: list[int] = []
     reserve = TritonKVCache.reserve
 
@@ -113,8 +113,9 @@ def test_conversations_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     check_logprobs(policy, [*one, *two])
     # Of each first turn all but the last token drawn: 4 + 6 and 1 + 6.
     assert engine.counters.reused_tokens == 17
-    # Two contexts in 4 slots each, and two rows of 13 decoded tokens, are too many.
-    [three] = run_block(engine, [[replace(r, sampling=Sampling(14), draw_id=r.draw_id + 2) for r in requests]])
+    engine.release([0, 1])
+    # Two contexts in 4 slots each, and two rows of 17 decoded tokens, are too many.
+    [three] = run_block(engine, [[replace(r, sampling=Sampling(18), draw_id=r.draw_id + 2) for r in requests]])
     check_logprobs(policy, three)
     assert engine.counters.preemptions == 1
-    assert max(held) <= 30
+    assert max(held) <= 40
