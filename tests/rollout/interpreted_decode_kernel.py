@@ -3,13 +3,19 @@
 The interpreter must be chosen before Triton is imported, so `test_decode_kernel` runs these tests in another process.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
+from test_conversations import SEED, check_logprobs, ids_of, next_turn
 from test_model_runner import Sequences, decoded
 from torch import Tensor
 
+from sharpen.rollout.engine import Request, Sampling
+from sharpen.rollout.generation import run_block
 from sharpen.rollout.local import inference_model
 from sharpen.rollout.local.decode_kernel import attend_one_token
+from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.model_runner import NativeRunner
 from sharpen.rollout.local.triton_kv_cache import TritonKVCache
@@ -82,3 +88,34 @@ def test_logits_equal_those_of_a_forward_pass_over_the_whole_sequence(monkeypatc
         for _ in range(3):
             token_B, expected = reference.step()
             close(decoded(runner, token_B), expected)
+
+
+def test_conversations_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are kept as this cache stores them; a row is preempted; the cache never holds more than it may."""
+    monkeypatch.setattr(inference_model, "compiles", lambda _: True)
+    monkeypatch.setattr("sharpen.rollout.local.triton_kv_cache.MIN_CAPACITY", 2)
+    monkeypatch.setattr("sharpen.rollout.local.kv_cache.MIN_HEADROOM", 2)
+    policy = tiny_policy("qwen3")
+    policy.eos_ids = frozenset()
+    engine = LocalEngine(policy, kv_gib=40 * 128 / 2**30)
+    held: list[int] = []
+    reserve = TritonKVCache.reserve
+
+    def watched(self: TritonKVCache, slots: int | None = None) -> None:
+        reserve(self, slots)
+        held.append(self.slots + engine._kept.slots)
+
+    monkeypatch.setattr(TritonKVCache, "reserve", watched)
+    texts = ("1+2=", "7")
+    requests = [Request(ids_of(policy, text), i, Sampling(7), SEED, keep=True) for i, text in enumerate(texts)]
+    [one] = run_block(engine, [requests])
+    [two] = run_block(engine, [next_turn(policy, one, ["5", "#12-3"])])
+    check_logprobs(policy, [*one, *two])
+    # Of each first turn all but the last token drawn: 4 + 6 and 1 + 6.
+    assert engine.counters.reused_tokens == 17
+    engine.release([0, 1])
+    # Two contexts in 4 slots each, and two rows of 17 decoded tokens, are too many.
+    [three] = run_block(engine, [[replace(r, sampling=Sampling(18), draw_id=r.draw_id + 2) for r in requests]])
+    check_logprobs(policy, three)
+    assert engine.counters.preemptions == 1
+    assert max(held) <= 40

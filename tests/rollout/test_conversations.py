@@ -171,6 +171,36 @@ def test_a_conversation_draws_the_same_alone_and_in_company(architecture: str) -
             [request] = next_turn(policy, [one], [SECOND[number]])
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_conversations_that_go_on_at_their_own_pace_draw_and_reuse_the_same(architecture: str) -> None:
+    """Each sends its next request as soon as it has an answer, while the others still run, at most four at once."""
+    policy = tiny_policy(architecture, dtype=torch.float64)
+    in_blocks = LocalEngine(policy)
+    expected = {
+        (number, one.request.draw_id): one for number, turn in enumerate(turns(in_blocks, policy, 3)) for one in turn
+    }
+    engine = LocalEngine(policy, max_sequences=4)
+    engine.add(first_turn(policy))
+    done: dict[tuple[int, int], FinishedRequest] = {}
+    passed = [0] * len(FIRST)
+    while finished := engine.next_finished():
+        for one in finished:
+            number = one.request.draw_id
+            done[passed[number], number] = one
+            passed[number] += 1
+            if passed[number] < 3:
+                engine.add(next_turn(policy, [one], [SECOND[number]]))
+            else:
+                engine.release([number])
+    assert done.keys() == expected.keys()
+    for key, one in done.items():
+        assert one.token_ids == expected[key].token_ids
+        assert one.logprobs == pytest.approx(expected[key].logprobs, abs=1e-6)
+    assert engine.counters.prefill_tokens == in_blocks.counters.prefill_tokens
+    assert engine.counters.reused_tokens == in_blocks.counters.reused_tokens
+    assert engine._kept.slots == 0
+
+
 def test_a_stop_string_does_not_match_what_an_earlier_turn_drew() -> None:
     policy = scripted({"1": "2", "2": "3", "3": "4", "4": "1"})
     engine = LocalEngine(policy)

@@ -218,6 +218,29 @@ def test_kept_conversations_go_before_running_rows() -> None:
     assert (engine.counters.evictions, one.preemptions, engine._kept.slots) == (1, 0, 0)
 
 
+def test_kept_conversations_make_room_for_requests_that_wait() -> None:
+    """Three conversations of 3 + 16 tokens are kept, 57 slots. Contexts of 21 tokens and of 1 then take 2 · 32 slots,
+    their three rows 3 · 32: 160 in all, which leaves 20 of 180.
+
+    Two conversations have to go, but not the one that waits for its own next turn, although it was kept first. It
+    reuses its 19 tokens; the other two rows share a context.
+    """
+    policy = tiny_policy()
+    policy.eos_ids = frozenset()
+    engine = limited(policy, 180)
+    first = [Request(ids_of(policy, "9-9"), i, Sampling(17), SEED, keep=True) for i in range(3)]
+    [finished] = run_block(engine, [first])
+    assert engine._kept.slots == 57
+    [again, *_] = next_turn(policy, finished, ["1"] * 3)
+    others = [Request(ids_of(policy, "7"), i, Sampling(17), SEED) for i in (7, 8)]
+    engine.counters.prefill_tokens = engine.counters.decoded_tokens = 0
+    run_block(engine, [[again], others])
+    assert engine.counters.evictions == 2
+    assert engine.counters.reused_tokens == 19
+    assert engine.counters.prefill_tokens == 2 + 1
+    assert engine.counters.preemptions == 0
+
+
 def test_without_a_setting_the_budget_follows_from_the_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy()
     assert memory.kv_bytes(policy, None) == 8 * 2**30

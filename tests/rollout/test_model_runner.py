@@ -193,6 +193,27 @@ def test_a_full_row_does_not_affect_the_others() -> None:
             torch.testing.assert_close(decoded(runner, token_B)[1], expected[1], rtol=0, atol=SLACK)
 
 
+def test_a_longer_row_joins_one_that_ran_past_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capacity for 3 tokens and no headroom: the first row is decoded 6 times, then the limit is raised to 9."""
+    for module in ("kv_cache", "torch_kv_cache"):
+        monkeypatch.setattr(f"sharpen.rollout.local.{module}.MIN_HEADROOM", 0)
+    monkeypatch.setattr(torch_kv_cache, "CPU_BLOCK", 1)
+    policy = tiny_policy(dtype=torch.float64)
+    runner, reference = NativeRunner(InferenceModel(policy), max_new_tokens=3), Sequences(policy)
+    early, late = [make_prompt(policy, "1+2=").token_ids], [make_prompt(policy, "7").token_ids]
+    with torch.no_grad():
+        runner.prefill(early, [1])
+        reference.prefill(early, [1])
+        for _ in range(6):
+            decoded(runner, reference.step()[0])
+        runner.raise_limit(9)
+        runner.prefill(late, [1])
+        reference.prefill(late, [1])
+        for _ in range(9):
+            token_B, expected = reference.step()
+            torch.testing.assert_close(decoded(runner, token_B)[1], expected[1], rtol=0, atol=SLACK)
+
+
 def test_a_prompt_is_prefilled_once_for_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy()
     computed: list[int] = []

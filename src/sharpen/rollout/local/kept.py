@@ -51,8 +51,13 @@ class KeptConversations:
             if (kept := self._kept.pop(draw_id, None)) is not None:
                 self.slots -= len(kept.token_ids)
 
-    def evict(self) -> None:
-        self.drop([next(iter(self._kept))])
+    def evict(self, protected: Collection[int] = ()) -> bool:
+        """Drop the one that was kept first, but for the ``protected`` draw ids. Whether there was one."""
+        first = next((draw_id for draw_id in self._kept if draw_id not in protected), None)
+        if first is None:
+            return False
+        self.drop([first])
+        return True
 
     def clear(self) -> None:
         self.drop(list(self._kept))

@@ -30,9 +30,10 @@ class Scheduler:
     GPU it checks afterwards: sampling, recording and decoding are then one CUDA graph, at the price of one superfluous
     forward pass at the end.
 
-    Requests are admitted while the cache has room for their next tokens, not for all that they may draw. When it has to
-    grow beyond ``slots``, finished rows go first, then kept conversations, then the rows that came last are preempted:
-    they wait in front of all others, and their context is computed again.
+    Requests are admitted while the cache has room for their next tokens, not for all that they may draw; kept
+    conversations make room for them. When the cache has to grow beyond ``slots``, finished rows go first, then kept
+    conversations, then the rows that came last are preempted: they wait in front of all others, and their context is
+    computed again.
     """
 
     def __init__(
@@ -165,9 +166,10 @@ class Scheduler:
     def _fits(self, slots: int) -> bool:
         return slots + self._kept.slots <= self._slots
 
-    def _evict(self) -> None:
-        self._kept.evict()
-        self._counters.evictions += 1
+    def _evict(self, protected: Collection[int] = ()) -> bool:
+        evicted = self._kept.evict(protected)
+        self._counters.evictions += evicted
+        return evicted
 
     def _make_room(self) -> Tensor | slice:
         """See to it that another token of every row fits. Returns the index of the rows that are left."""
@@ -179,8 +181,8 @@ class Scheduler:
         if not bool(unfinished_B.all()):
             left_B = self._compact(unfinished_B)
             rows = len(left_B)
-        while len(self._kept) and not self._fits(runner.slots_to_decode(rows)):
-            self._evict()
+        while not self._fits(runner.slots_to_decode(rows)) and self._evict():
+            pass
         while rows > 1 and not self._fits(runner.slots_to_decode(rows)):
             rows -= 1
         if rows < len(left_B):
@@ -202,11 +204,14 @@ class Scheduler:
         """Add as many waiting requests as ``max_sequences`` and the memory allow, at least one to an empty batch."""
         free = min(len(self._waiting), self._max_sequences - len(self._batch))
         first = [self._waiting[i] for i in range(free)]
-        count = admissible(first, self._runner, self._slots - self._kept.slots)
-        while not count and not len(self._batch) and len(self._kept):
-            self._evict()
-            count = admissible(first, self._runner, self._slots - self._kept.slots)
+        # Those that wait for their next turn are about to use what was kept of them.
+        protected = {request.request.draw_id for request in self._waiting}
+        while (count := admissible(first, self._runner, self._slots - self._kept.slots)) < free:
+            if not self._evict(protected):
+                break
         if not len(self._batch):
+            while not count and self._evict():
+                count = admissible(first, self._runner, self._slots - self._kept.slots)
             count = max(count, 1)
         before, self._room_changed = self._kept.slots, False
         if count:
