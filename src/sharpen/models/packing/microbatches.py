@@ -112,8 +112,8 @@ def _plan(parts: Sequence[Sequence[PackedRow]]) -> Plan:
 
 def cut_trajectories(batch: Batch, tokens_per_microbatch: int) -> Tensor:
     """The trajectories whose samples are too long together for one micro-batch, [E], bool."""
-    lengths = torch.tensor(_trained_lengths(batch))
-    prefix_P = torch.tensor([len(prefix) for prefix in batch.prefixes])
+    lengths = torch.tensor(_trained_lengths(batch), dtype=torch.long)
+    prefix_P = torch.tensor([len(prefix) for prefix in batch.prefixes], dtype=torch.long)
     trajectory_B, trained_B = batch.samples.trajectory_B, lengths > 0
     tokens_B = (lengths + prefix_P[batch.samples.prefix_B]) * trained_B
     tokens_E = torch.zeros(len(batch), dtype=torch.long).index_add(0, trajectory_B, tokens_B)
