@@ -85,14 +85,17 @@ def test_the_initial_policy_by_its_name_changes_nothing(model: Path, tmp_path: P
     assert (tmp_path / "named" / weights).read_bytes() == (tmp_path / "unnamed" / weights).read_bytes()
 
 
-def test_a_resumed_run_loads_it_again_and_notices_another(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["all weights", "adapter"])
+def test_a_resumed_run_loads_it_again_and_notices_another(
+    lora: dict[str, int] | None, model: Path, tmp_path: Path
+) -> None:
     other = other_model(tmp_path / "other")
     run, stopped = tmp_path / "run", tmp_path / "stopped"
     for path in (run, stopped):
-        start(recipe(path, model, {"path": str(other)}), Given(reward=digits))
+        start(recipe(path, model, {"path": str(other)}, model={"lora": lora}), Given(reward=digits))
     shutil.rmtree(stopped / "checkpoints" / "step_000002")
     assert resume(stopped, Given(reward=digits)).finished
-    weights = "checkpoints/step_000002/model.safetensors"
+    weights = f"checkpoints/step_000002/{'model' if lora is None else 'adapter_model'}.safetensors"
     assert (stopped / weights).read_bytes() == (run / weights).read_bytes()
     shutil.rmtree(stopped / "checkpoints" / "step_000002")
     shutil.rmtree(other)
