@@ -95,7 +95,7 @@ def built_trainer(
     frozen = load_frozen(recipe.model, method, main, seed=seed, trust_remote_code=trust_remote_code)
     annotator = Annotator(models, reference, temperature, limits, frozen, method.producers())
     fixed = None if reference is None or reference.moves else reference.policy
-    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models)
+    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen)
     state = None if checkpoint is None else load_state(checkpoint)
     if state is not None:
         check_fingerprint(state["fingerprint"], fingerprint_now)

@@ -226,9 +226,9 @@ def measure(
             seed=recipe.seed,
             trust_remote_code=trust_remote_code,
         )
-    if named.run is not None and (reference is not None or main.adapter is not None):
+    if named.run is not None and (reference is not None or main.adapter is not None or frozen):
         fixed = None if reference is None or reference.moves else reference.policy
-        check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}))
+        check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
     if held_out.reward is not None:
         held_out.reward.use_tokenizer(main.tokenizer)
     engine = make_engine(recipe.rollout.engine, main) if isinstance(main, Policy) else None

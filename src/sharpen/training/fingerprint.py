@@ -20,9 +20,13 @@ _OLD = "an earlier version of sharpen started this run and hashed its models in 
 
 
 def fingerprint(
-    prompts: Sequence[Prompt], groups: Sequence[Group], reference: Policy | None, models: Mapping[Role, Model]
+    prompts: Sequence[Prompt],
+    groups: Sequence[Group],
+    reference: Policy | None,
+    models: Mapping[Role, Model],
+    frozen: Mapping[str, Model],
 ) -> dict[str, Any]:
-    """Hashes of the data, of the reference and of the base models of adapters, for a checkpoint's state.
+    """Hashes of the data, of the reference, of frozen models and of the base models of adapters, for a checkpoint.
 
     Of the models, the files that they were loaded from are hashed.
     """
@@ -35,6 +39,8 @@ def fingerprint(
             base = model.adapter.base
             hashes[base] = hashes.get(base) or model_sha256(base)
             result.setdefault("bases", {})[role] = {"path": base, HASH: hashes[base]}
+    if frozen:
+        result["frozen"] = {name: {HASH: model_sha256(model.source)} for name, model in frozen.items()}
     return result
 
 
@@ -59,12 +65,15 @@ def check_fingerprint(saved: dict[str, Any], now: dict[str, Any]) -> None:
         raise CheckpointError(_OLD)
     if saved.get("reference") != now.get("reference"):
         raise ModelError("the reference model is not the one that this run was started with")
+    for name, model in now.get("frozen", {}).items():
+        if saved.get("frozen", {}).get(name) != model:
+            raise ModelError(f"the {name} is not the model that this run was started with")
 
 
 def check_models(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """`check_fingerprint` for a model that is measured, not trained: checks only the models in ``now``."""
     bases = {role: base for role, base in saved.get("bases", {}).items() if role in now.get("bases", {})}
-    part = {"data": now["data"], "bases": bases}
+    part = {"data": now["data"], "bases": bases, "frozen": saved.get("frozen", {})}
     if "reference" in now:
         part["reference"] = saved.get("reference")
     check_fingerprint(part, now)
