@@ -1,6 +1,6 @@
 """Runs killed before every file operation of their last step, resumed, and compared with one that was never stopped.
 
-    python tests/kill_battery.py                  every method, every operation: a quarter of an hour
+    python tests/kill_battery.py                  every method, every operation: more than a quarter of an hour
     python tests/kill_battery.py --short          what the tests do: the cases that differ, and of the operations within
                                                   a folder that is not yet a checkpoint, and of the answers between
                                                   turns, one of a few
