@@ -24,7 +24,7 @@ def plain_step(batch: Batch) -> Step:
 
     steps = [
         {t: value for t, value in enumerate(row) if value == value}
-        for row in rows(batch.step_rewards_ET) or [[]] * len(batch)
+        for row in stream("step_rewards") or [[]] * len(batch)
     ]
     return Step(
         groups=batch.group_E.tolist(),

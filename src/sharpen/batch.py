@@ -91,8 +91,7 @@ class Batch:
     A trajectory's row holds the tokens of its samples one after another; ``samples`` says where each begins and which
     of ``prefixes`` it follows. ``mask_ET`` is the loss mask: tokens of the model's own, drawn or marked in a
     demonstration, of a trajectory with a score if scores are needed; once the advantages are there, the method may
-    narrow it. ``rewards_E`` is NaN without a reward; ``step_rewards_ET`` holds the reward of each step at its last
-    token and NaN elsewhere; None if the reward does not score steps. ``rewards_EK`` holds the K rewards of which
+    narrow it. ``rewards_E`` is NaN without a reward. ``rewards_EK`` holds the K rewards of which
     ``rewards_E`` is the sum weighted by ``reward_weights``, None if there is only one. ``truncated_E`` marks
     trajectories that were cut off at ``completion_limit`` tokens, and ``lengths_E`` counts the tokens of each row.
     ``versions_ET`` are the policy versions that drew the tokens, `NOT_DRAWN` for all others.
@@ -112,7 +111,6 @@ class Batch:
     lengths_E: Tensor
     versions_ET: Tensor
     completion_limit: int
-    step_rewards_ET: Tensor | None = None
     rewards_EK: Tensor | None = None
     reward_weights: tuple[float, ...] = ()
     streams: Streams = field(default_factory=Streams)

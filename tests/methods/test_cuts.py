@@ -122,7 +122,7 @@ def drawn(method: Method) -> Batch:
     old_ET = now_ET + noise(2 * getattr(method, "eps_high", 0.2))
     return with_given(
         batch,
-        step_rewards_ET=labels_ET.double().masked_fill(~ends_ET, torch.nan),
+        step_rewards=labels_ET.double().masked_fill(~ends_ET, torch.nan),
         old_logprobs=old_ET,
         rollout_logprobs=old_ET + noise(0.3),
         ref_logprobs=now_ET + noise(0.5),

@@ -80,9 +80,8 @@ def test_the_steps_reach_the_batch(written: Any) -> None:
     reward = StepReward(lambda completion: values[completion], separator=";")
     reward.use_tokenizer(CHARACTERS)
     batch = collate([group.scored(reward.score([group])[0])])
-    assert batch.step_rewards_ET is not None
     nan = float("nan")
-    np.testing.assert_equal(batch.step_rewards_ET.numpy(), [[nan, 0.25, nan, 0.75], [nan, 0.5, nan, nan]])
+    np.testing.assert_equal(batch["step_rewards"].numpy(), [[nan, 0.25, nan, 0.75], [nan, 0.5, nan, nan]])
 
 
 def test_none_does_not_apply_and_what_raises_is_recorded(written: Any) -> None:
@@ -179,9 +178,8 @@ def test_an_outcome_beside_steps_stands_at_the_last_token(written: Any) -> None:
     # Where the steps do not apply the outcome still counts, at the same place.
     assert scores[1].steps == (StepValue(0, -1.0),)
     batch = collate([group.scored(scores)])
-    assert batch.step_rewards_ET is not None
     nan = float("nan")
-    np.testing.assert_equal(batch.step_rewards_ET.numpy(), [[nan, 0.5, nan, -1.5], [-1.0, nan, nan, nan]])
+    np.testing.assert_equal(batch["step_rewards"].numpy(), [[nan, 0.5, nan, -1.5], [-1.0, nan, nan, nan]])
 
 
 def test_without_weight_steps_are_not_there_and_outcomes_have_none(written: Any) -> None:

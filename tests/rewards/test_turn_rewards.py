@@ -73,7 +73,7 @@ def test_turn_values_reach_the_rows_of_the_batch() -> None:
     expected = torch.full((2, 10), nan, dtype=torch.float64)
     expected[0, [3, 9]] = torch.tensor([0.25, 0.5], dtype=torch.float64)
     expected[1, [3, 7]] = torch.tensor([0.25, 0.5], dtype=torch.float64)
-    torch.testing.assert_close(batch.step_rewards_ET, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(batch["step_rewards"], expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_total_beside_turn_values_ends_with_the_trajectory() -> None:
@@ -83,9 +83,8 @@ def test_a_total_beside_turn_values_ends_with_the_trajectory() -> None:
     (scores,) = WeightedSum([(StepReward(by_turn, turns=True), 1.0), (outcome, 2.0)]).score([group])
     assert scores[1].steps == (StepValue(3, 0.25, 0), StepValue(3, 0.5, 1), StepValue(3, 2.0, 1))
     batch = collate([group.scored(scores)])
-    assert batch.step_rewards_ET is not None
-    assert batch.step_rewards_ET[0, [3, 9]].tolist() == [0.25, 2.5]
-    assert batch.step_rewards_ET[1, [3, 7]].tolist() == [0.25, 2.5]
+    assert batch["step_rewards"][0, [3, 9]].tolist() == [0.25, 2.5]
+    assert batch["step_rewards"][1, [3, 7]].tolist() == [0.25, 2.5]
 
 
 @pytest.mark.parametrize("options", [{"separator": ";"}, {}])

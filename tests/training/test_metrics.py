@@ -213,7 +213,7 @@ def test_completions_become_a_batch() -> None:
     assert found["rollout_logprobs"].tolist() == [[-0.5, -0.25, -1.0], [-2.0, 0, 0], [-2.0, 0, 0]]
     assert found.truncated_E.tolist() == [False, False, False]
     assert (found.completion_limit, collate(groups, completion_limit=9).completion_limit) == (3, 9)
-    assert found.step_rewards_ET is None
+    assert "step_rewards" not in found
     bare = collate([unscored(group) for group in groups])
     assert bare.mask_ET.int().tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert bare.rewards_E.isnan().all()
@@ -231,10 +231,9 @@ def test_step_rewards_stand_at_the_ends_of_their_steps() -> None:
         )
     ]
     found = collate(groups)
-    assert found.step_rewards_ET is not None
     expected = [[NAN, 0.5, NAN, -3.0], [NAN] * 4, [NAN] * 4]
-    assert torch.equal(found.step_rewards_ET.isnan(), torch.tensor(expected).isnan())
-    assert found.step_rewards_ET.nansum(dim=1).tolist() == [-2.5, 0.0, 0.0]
+    assert torch.equal(found["step_rewards"].isnan(), torch.tensor(expected).isnan())
+    assert found["step_rewards"].nansum(dim=1).tolist() == [-2.5, 0.0, 0.0]
     assert found.truncated_E.tolist() == [False, True, False]
 
 

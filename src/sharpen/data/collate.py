@@ -16,7 +16,8 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
 
     In a group with scores, a trajectory without one (its reward failed or does not apply) is masked out of the loss and
     has a reward of NaN. A group without scores has rewards of NaN and is not masked. If all trajectories were drawn,
-    the batch has the stream ``rollout_logprobs``, the log-probabilities with which they were.
+    the batch has the stream ``rollout_logprobs``, the log-probabilities with which they were. If steps have rewards, it
+    has ``step_rewards``: the reward of each step at its last token, NaN elsewhere.
     """
     trajectories = [t for group in groups for t in group.trajectories]
     scores = [t.score for t in trajectories]
@@ -24,9 +25,13 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     masked = [s is not None and s.total is None for s in scores]
     sizes = torch.tensor([len(group.trajectories) for group in groups])
     drawn = all(len(sample.logprobs) == len(sample.token_ids) for t in trajectories for sample in t.samples)
-    stepwise = any(s is not None and s.steps for s in scores)
     weighted_rewards = next((s.weighted_rewards for s in scores if s is not None and s.weighted_rewards), ())
     prefixes, samples = _samples(groups)
+    streams: dict[str, Tensor] = {}
+    if drawn:
+        streams["rollout_logprobs"] = _padded([_logprobs(t) for t in trajectories])
+    if any(s is not None and s.steps for s in scores):
+        streams["step_rewards"] = _padded([_steps(t) for t in trajectories], float("nan"))
     return Batch(
         prefixes=prefixes,
         samples=samples,
@@ -40,12 +45,11 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
         lengths_E=torch.tensor([len(t.token_ids) for t in trajectories]),
         versions_ET=_padded([_versions(t) for t in trajectories], NOT_DRAWN),
         completion_limit=completion_limit or max(len(t.token_ids) for t in trajectories),
-        step_rewards_ET=_padded([_steps(t) for t in trajectories], float("nan")) if stepwise else None,
         rewards_EK=torch.tensor([_weighted_rewards(s, len(weighted_rewards)) for s in scores], dtype=torch.float64)
         if weighted_rewards
         else None,
         reward_weights=tuple(weighted_reward.weight for weighted_reward in weighted_rewards),
-        streams=Streams(rollout_logprobs=_padded([_logprobs(t) for t in trajectories])) if drawn else Streams(),
+        streams=Streams(streams),
     )
 
 

@@ -11,7 +11,7 @@ from sharpen.methods.dpo import DPO
 from sharpen.methods.dr_grpo import DrGRPO
 from sharpen.methods.grpo import GRPO
 from sharpen.methods.gspo import GSPO
-from sharpen.methods.method import LossTerms, Method, Objective, Role, UnifiedView
+from sharpen.methods.method import LossTerms, Method, Mixed, Objective, Role, UnifiedView
 from sharpen.methods.ppo import PPO
 from sharpen.methods.reinforce import RLOO, Reinforce, ReinforcePlusPlus
 from sharpen.methods.reward_model import ProcessRewardModel, RewardModel
@@ -79,6 +79,7 @@ __all__ = [
     "DrGRPO",
     "LossTerms",
     "Method",
+    "Mixed",
     "Objective",
     "OnlineRFT",
     "ProcessRewardModel",

@@ -118,11 +118,11 @@ class GroupMethod(PolicyMethod):
         return advantages_E[:, None] * batch.mask_ET
 
     def _process_advantages(self, batch: Batch) -> Tensor:
-        if batch.step_rewards_ET is None:
+        if "step_rewards" not in batch:
             # The reward scores steps, but it applied to no completion of this rollout.
             return batch.mask_ET * 0.0
         return process_advantages(
-            batch.step_rewards_ET,
+            batch["step_rewards"],
             batch.mask_ET,
             batch.group_E,
             mode="to_go" if self.supervision == "process" else "own",

@@ -150,7 +150,6 @@ class PolicyMethod(Method):
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         logprobs_ET = outputs["logprobs"]
-        assert logprobs_ET is not None
         loss_ET, unclipped_ET = self.surrogate(logprobs_ET, batch)
         if self.tis_cap is not None:
             loss_ET = loss_ET * truncated_importance_weights(

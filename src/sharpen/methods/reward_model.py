@@ -91,9 +91,7 @@ class ProcessRewardModel(Method):
         return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        scores_ET, labels_ET = outputs["scores"], batch.step_rewards_ET
-        assert scores_ET is not None
-        assert labels_ET is not None
+        scores_ET, labels_ET = outputs["scores"], batch["step_rewards"]
         ends_ET = self._ends(batch)
         right_ET = ((scores_ET.detach() > 0) == (labels_ET > 0.5)) & ends_ET
         accuracy_E = right_ET.sum(dim=1) / ends_ET.sum(dim=1)
@@ -101,5 +99,4 @@ class ProcessRewardModel(Method):
 
     @staticmethod
     def _ends(batch: Batch) -> Tensor:
-        assert batch.step_rewards_ET is not None
-        return ~batch.step_rewards_ET.isnan() & batch.mask_ET
+        return ~batch["step_rewards"].isnan() & batch.mask_ET

@@ -198,9 +198,9 @@ def _has_spread(group: Group, of: Differing) -> bool:
         )
     rewards_NK = batch.rewards_E[:, None]
     if of == "steps":
-        if batch.step_rewards_ET is None:
+        if "step_rewards" not in batch:
             return False
-        rewards_NK = batch.step_rewards_ET[~batch.step_rewards_ET.isnan()][:, None]
+        rewards_NK = batch["step_rewards"][~batch["step_rewards"].isnan()][:, None]
     elif of == "parts" and batch.rewards_EK is not None:
         rewards_NK = batch.rewards_EK
     together_N = torch.zeros(len(rewards_NK), dtype=torch.long)

@@ -22,6 +22,7 @@ from sharpen.training.annotate import Annotator, finite
 from sharpen.training.coefficients import Coefficients
 from sharpen.training.metrics import Metrics, Updated
 from sharpen.training.optimizer import learning_rate, make_optimizer
+from sharpen.training.second_source import GIVEN, SecondSource, in_parts
 from sharpen.training.settings import OptimizerSettings
 from sharpen.training.token_stats import TokenStats
 from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
@@ -29,9 +30,6 @@ from sharpen.training.versions import on_policy, refuse_stale, staleness
 from sharpen.types import Group
 
 T = TypeVar("T")
-
-GIVEN = 1.0
-"""The temperature of completions that were not drawn by this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,9 @@ class Learner:
         self.optimizers = {role: make_optimizer(model.parameters(), optimizer) for role, model in models.items()}
         self.updates: dict[Role, int] = dict.fromkeys(models, 0)
         self.coefficients = Coefficients(method.coefficients())
+        mixed = method.mixed()
+        minibatches = method.passes_and_minibatches[1]
+        self.second = None if mixed is None else SecondSource(mixed, annotator, minibatches)
 
     def learn(self, groups: Sequence[Group], step: int, mixed: Sequence[Group] = ()) -> StepReport:
         """Update every model on the groups of ``step``, counted from 1, then move the reference.
@@ -89,14 +90,14 @@ class Learner:
         fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
-        second = self._second_source(mixed)
+        second = [] if self.second is None else self.second.batches(mixed)
         for number, minibatch in enumerate(self._minibatches(batch)):
             observe = partial(stats.add, first_update=number == 0, on_policy=fresh)
             for objective in self.objectives:
                 rate = self._learning_rate(step, number) * objective.learning_rate_ratio
                 parts = [self.forward_backward(objective, minibatch, observe)]
-                if second and objective.model == self.main:
-                    parts.append(self._add_second(second[number % len(second)]))
+                if self.second is not None and second and objective.model == self.main:
+                    parts.append(self._add_second(self.second, second[number % len(second)]))
                 updates[objective.model].append(self.step(objective.model, parts, rate))
         reference = self.annotator.reference
         if reference is not None:
@@ -242,37 +243,13 @@ class Learner:
     def _minibatches(self, batch: Batch) -> list[Batch]:
         """The batch of each optimizer step with its weights: split by groups, in the same order in every pass."""
         passes, count = self.method.passes_and_minibatches
-        return [with_weights(self.method, part) for part in _split(batch, count)] * passes
+        return [with_weights(self.method, part) for part in in_parts(batch, count)] * passes
 
-    def _second_source(self, groups: Sequence[Group]) -> list[Batch]:
-        """The second source's share of each update of a pass, with its weights; none without one."""
-        mixed = self.method.mixed()
-        if mixed is None or not groups:
-            return []
-        (objective,) = mixed.method.objectives()
-        annotator = replace(self.annotator, temperature=GIVEN)
-        batch = annotator.annotate(collate(groups), mixed.method.streams | objective.streams, groups)
-        batch = batch.with_streams(advantages=mixed.method.advantages(batch).float())
-        parts = _split(batch, self.method.passes_and_minibatches[1])
-        return [with_weights(mixed.method, part) for part in parts]
-
-    def _add_second(self, batch: Batch) -> Accumulated:
-        mixed = self.method.mixed()
-        assert mixed is not None
-        (objective,) = mixed.method.objectives()
-        return self.forward_backward(objective, batch, scale=mixed.coefficient, temperature=GIVEN)
+    def _add_second(self, second: SecondSource, batch: Batch) -> Accumulated:
+        return self.forward_backward(second.objective, batch, scale=second.mixed.coefficient, temperature=GIVEN)
 
     def _learning_rate(self, step: int, number: int) -> float:
         """The learning rate of optimizer step ``number``, counted from 0, within training step ``step``."""
         passes, minibatches = self.method.passes_and_minibatches
         per_step = passes * minibatches
         return learning_rate((step - 1) * per_step + number, self.steps * per_step, self.settings)
-
-
-def _split(batch: Batch, count: int) -> list[Batch]:
-    """The batch in ``count`` parts of whole groups; fewer if there are fewer groups."""
-    if count == 1:
-        return [batch]
-    split = torch.arange(batch.groups).tensor_split(count)
-    parts = [batch.select(torch.isin(batch.group_E, groups).nonzero().squeeze(1)) for groups in split]
-    return [part for part in parts if len(part)]

@@ -1,6 +1,7 @@
 """The streams that sharpen produces, by name. A method may add producers of its own (`Method.producers`).
 
 rollout_logprobs   with which the tokens were drawn; in every batch that was drawn            [E, T]
+step_rewards       of each step at its last token, NaN elsewhere; only where steps have rewards  [E, T]
 old_logprobs       log π_old: the policy's at the start of the step                           [E, T]
 ref_logprobs       log π_ref                                                                  [E, T]
 kl                 KL(π_old ‖ π_ref) over the whole vocabulary, in nats                       [E, T]
