@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from sharpen.batch import Batch, Need, Outputs
 from sharpen.models.adapter import adapter_weights
 from sharpen.models.load import prepare
 from sharpen.models.lora import add_adapter
@@ -20,7 +21,6 @@ from sharpen.models.packing.pack import PackedRow
 from sharpen.models.policy import Policy
 from sharpen.models.reference import average, base_policy, frozen, second_adapter
 from sharpen.models.scorer import load_scorer
-from sharpen.types import Batch, Need, Outputs
 from tiny_models import ragged_batch, tiny_policy, weighted
 
 WORLD = 2

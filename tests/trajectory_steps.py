@@ -153,8 +153,7 @@ def precise(model: nn.Module) -> None:
 
 
 def copied(model: Model) -> Model:
-    heads = {"value_head": deepcopy(model.value_head)} if isinstance(model, Policy) else {}
-    return replace(model, model=deepcopy(model.model), **heads)
+    return replace(model, root=deepcopy(model.root))
 
 
 @dataclass

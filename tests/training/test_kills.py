@@ -16,7 +16,7 @@ def test_killed_before_any_file_operation_a_run_ends_as_if_it_had_not_been() -> 
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     *cases, total = ended.stdout.splitlines()
-    assert len(cases) == 3
+    assert len(cases) == 4
     kills, *rest = total.split()
     assert int(kills) >= 50
     assert " ".join(rest) == "kills, 0 of them not as never stopped"

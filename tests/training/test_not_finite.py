@@ -38,10 +38,10 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[Learne
     """Calls ``action`` in this step, after its completions are sampled."""
     learn = Learner.learn
 
-    def acting(self: Learner, groups: Any, now: int) -> Any:
+    def acting(self: Learner, groups: Any, now: int, mixed: Any = ()) -> Any:
         if now == step:
             action(self)
-        return learn(self, groups, now)
+        return learn(self, groups, now, mixed)
 
     monkeypatch.setattr(Learner, "learn", acting)
 
