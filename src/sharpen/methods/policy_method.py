@@ -118,6 +118,10 @@ class PolicyMethod(Method):
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The policy-gradient loss per token, and which terms are unclipped; None if the loss does not clip."""
 
+    def importance_weights(self, batch: Batch, cap: float) -> Tensor:
+        """min(π_old / π_rollout, cap), by which the loss of each token is multiplied, [E, T]."""
+        return truncated_importance_weights(batch["old_logprobs"], batch["rollout_logprobs"], cap=cap)
+
     def objectives(self) -> tuple[Objective, ...]:
         return (self.policy_objective(),)
 
@@ -152,9 +156,7 @@ class PolicyMethod(Method):
         logprobs_ET = outputs["logprobs"]
         loss_ET, unclipped_ET = self.surrogate(logprobs_ET, batch)
         if self.tis_cap is not None:
-            loss_ET = loss_ET * truncated_importance_weights(
-                batch["old_logprobs"], batch["rollout_logprobs"], cap=self.tis_cap
-            )
+            loss_ET = loss_ET * self.importance_weights(batch, self.tis_cap)
         if self.beta and self.kl.placement == "loss":
             loss_ET = loss_ET + batch.coefficients["beta"] * self._kl_term(logprobs_ET, outputs, batch)
         if self.entropy_coef:

@@ -78,7 +78,13 @@ def sequence_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor
 
 def mean_log_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor) -> Tensor:
     """log s_i, the logarithm of GSPO's ratio (``sequence_ratio``) of each sequence, [E]."""
-    return _mean_per_sequence(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET)
+    return mean_per_trajectory(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET)
+
+
+def mean_per_trajectory(values_ET: Tensor, mask_ET: Tensor) -> Tensor:
+    """The mean over the tokens of the mask, [E]; 0 where there is none."""
+    kept_ET = values_ET.where(mask_ET, torch.zeros_like(values_ET))
+    return kept_ET.sum(dim=1) / mask_ET.sum(dim=1).clamp(min=1)
 
 
 def sequence_surrogate(
@@ -109,7 +115,7 @@ def sequence_surrogate(
         ValueError: ``dual_clip`` is not above 1.
     """
     ratio_E = sequence_ratio(logprobs_ET, old_logprobs_ET, mask_ET)
-    advantages_E = _mean_per_sequence(advantages_ET, mask_ET)
+    advantages_E = mean_per_trajectory(advantages_ET, mask_ET)
     loss_E, unclipped_E = _clipped(ratio_E, advantages_E, eps_low, eps_high, dual_clip)
     loss_ET, unclipped_ET = loss_E[:, None] * mask_ET, unclipped_E[:, None].expand_as(mask_ET)
     if whole_log_ratio_E is None:
@@ -185,14 +191,15 @@ def clipped_weight_surrogate(
     return -weight_ET * advantages_ET * logprobs_ET, weight_ET == ratio_ET
 
 
-def truncated_importance_weights(old_logprobs_ET: Tensor, sample_logprobs_ET: Tensor, *, cap: float) -> Tensor:
-    r"""Weights that correct each token's term for a rollout engine whose numerics differ from the trainer's.
+def truncated_importance_weights(old_logprobs_ET: Tensor, rollout_logprobs_ET: Tensor, *, cap: float) -> Tensor:
+    r"""Weights that correct each token's term for a rollout by an older version of the policy, or by an engine whose
+    numerics differ from the trainer's.
 
-    .. math:: w_t = \min(π_{old,t} / π_{sample,t},\ C)
+    .. math:: w_t = \min(π_{old,t} / π_{rollout,t},\ C)
 
     Truncated importance sampling: Ionides 2008; for rollout engines Yao et al. 2025. Without gradient.
     """
-    return (old_logprobs_ET - sample_logprobs_ET).exp().clamp(max=cap).detach()
+    return (old_logprobs_ET - rollout_logprobs_ET).exp().clamp(max=cap).detach()
 
 
 def _clipped(
@@ -209,9 +216,3 @@ def _clipped(
         loss = torch.where(beyond_dual, -dual_clip * advantages, loss)
         unclipped = unclipped & ~beyond_dual
     return loss, unclipped
-
-
-def _mean_per_sequence(values_ET: Tensor, mask_ET: Tensor) -> Tensor:
-    """Over the tokens of the mask, [E]; 0 where there is none."""
-    kept_ET = values_ET.where(mask_ET, torch.zeros_like(values_ET))
-    return kept_ET.sum(dim=1) / mask_ET.sum(dim=1).clamp(min=1)
