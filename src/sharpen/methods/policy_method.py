@@ -37,7 +37,7 @@ class PolicyMethod(Method):
     computed it."""
     tis_cap: float | None = Field(None, ge=1)
     """Truncated importance sampling: weight tokens by min(π_old / π_rollout, cap), for tokens that an older version or
-    an engine with other numerics drew."""
+    an engine with other numerics drew. It weights the policy gradient alone, not a KL in the loss or the entropy."""
     updates_per_rollout: int = Field(1, ge=1)
     """μ, passes over each rollout."""
     minibatches: Minibatches = 1
@@ -89,7 +89,7 @@ class PolicyMethod(Method):
         return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
 
     def kl_cost(self, batch: Batch) -> Tensor:
-        """β times the KL of each token, [E, T], of the policy that sampled; 0 unless the reward is reduced by it."""
+        """β · KL(π_old ‖ π_ref) of each token, [E, T]; 0 unless the reward is reduced by it."""
         if not self.beta or self.kl.placement == "loss":
             return batch.mask_ET.double() * 0.0
         if self.kl.estimator == "exact":
