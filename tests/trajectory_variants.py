@@ -70,17 +70,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 CUT = [
     *METHODS,
     *("ppo shared", "ppo updates", "dpo ipo", "grpo process", "grpo weighted k3", "grpo exact", "grpo stale"),
-    *(
-        "gspo stale",
-        "gspo truncated stale",
-        "gspo token stale",
-        "gspo rollout",
-        "gspo token",
-        "gspo token rollout",
-        "gspo process",
-        "gspo minibatches",
-        "cispo rollout",
-    ),
+    *("gspo rollout", "gspo token", "gspo token rollout", "gspo process", "gspo minibatches", "cispo rollout"),
+    *("gspo stale", "gspo truncated stale", "gspo token stale"),
 ]
 
 
