@@ -128,6 +128,8 @@ class PolicyMethod(Method):
     def policy_objective(self) -> Objective:
         needs: set[Need] = {"logprobs"}
         streams: set[str] = {"old_logprobs"}
+        if self.tis_cap is not None:
+            streams.add("rollout_logprobs")
         if self.entropy_coef:
             needs.add("entropy")
         in_loss = self.beta > 0 and self.kl.placement == "loss"

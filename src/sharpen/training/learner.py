@@ -26,7 +26,7 @@ from sharpen.training.second_source import GIVEN, SecondSource, in_parts
 from sharpen.training.settings import OptimizerSettings
 from sharpen.training.token_stats import TokenStats
 from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
-from sharpen.training.versions import on_policy, refuse_stale, staleness
+from sharpen.training.versions import on_policy, refuse_stale, refuse_without_logprobs, staleness
 from sharpen.types import Group
 
 T = TypeVar("T")
@@ -112,13 +112,15 @@ class Learner:
         """The batch of a rollout with everything that its optimizer steps need.
 
         Raises:
-            StaleError: an older version of the policy drew tokens, and the method does not correct for that.
+            StaleError: an older version of the policy drew tokens, and the method does not correct for that, or
+                cannot, because their log-probabilities are missing.
         """
         method = self.method
         batch = collate(groups, completion_limit=self.completion_limit)
         batch = replace(batch, coefficients=self.coefficients.at(step))
         refuse_stale(batch, self.version, method)
-        if method.old_from == "rollout" and "rollout_logprobs" in batch:
+        refuse_without_logprobs(batch, groups, method)
+        if method.old_from == "rollout":
             batch = batch.with_streams(old_logprobs=batch["rollout_logprobs"])
         batch = self.annotator.annotate(batch, method.streams, groups)
         targets_ET = method.targets(batch)
