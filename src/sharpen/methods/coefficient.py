@@ -10,7 +10,8 @@ Rule = Literal["proportional", "double"]
 class AdaptiveCoefficient:
     """Has the value ``initial``, reached by a linear rise over ``warmup_steps``.
 
-    With a ``target``, its value is adapted after every step to the metric ``measured_by``.
+    With a ``target``, its value is adapted after every step to the metric ``measured_by``: one of the updates or of
+    their tokens (docs/metrics.md), not of the rollout.
     """
 
     initial: float

@@ -43,8 +43,8 @@ class Objective:
     ``needs`` is what the model's forward pass must return, ``streams`` what the batch must already hold, and
     ``against`` the model that an exact KL is taken to. ``atom`` is the unit that is never split between micro-batches.
     A trajectory too long for one is split if ``whole`` says what ``terms`` then needs of the whole trajectory, [E]
-    each, computed before without gradient; otherwise it is an error. With ``without_advantage``, tokens with advantage 0 still
-    have a gradient; otherwise trajectories of such tokens are not computed.
+    each, computed before without gradient; otherwise it is an error. With ``without_advantage``, tokens with advantage
+    0 still have a gradient; otherwise trajectories of such tokens are not computed.
     """
 
     model: Role
@@ -62,8 +62,8 @@ class Objective:
 class Mixed:
     """A second source with a loss of its own: another method, ``coefficient`` times whose loss joins every update.
 
-    Each step takes ``prompts_per_step`` of its prompts, in equal shares for the updates of a pass. It reads completions
-    of the data, and its one objective trains the model of the main method's first.
+    Each step takes ``prompts_per_step`` of its prompts, at least one for each update of a pass, which share them. It
+    reads completions of the data, and its one objective trains the model of the main method's first.
     """
 
     method: Method
