@@ -26,7 +26,7 @@ class AdaptiveCoefficient:
         return value * min(1.0, step / self.warmup_steps) if self.warmup_steps else value
 
     def adapted(self, value: float, measured: float, samples: int) -> float:
-        """The next value, after a step with ``samples`` completions."""
+        """The next value, after a step with ``samples`` trajectories."""
         if self.target is None:
             return value
         if self.rule == "double":
