@@ -71,7 +71,7 @@ CUT = [
     *METHODS,
     *("ppo shared", "ppo updates", "dpo ipo", "grpo process", "grpo weighted k3", "grpo exact", "grpo stale"),
     *("gspo rollout", "gspo token", "gspo token rollout", "gspo process", "gspo minibatches", "cispo rollout"),
-    *("gspo stale", "gspo truncated stale", "gspo token stale"),
+    *("gspo stale", "gspo truncated stale", "gspo token stale", "ppo kl form"),
 ]
 
 

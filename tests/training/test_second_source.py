@@ -26,8 +26,10 @@ from sharpen.models.settings import ModelSettings
 from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.learner import Learner
+from sharpen.training.ranks import OneRank, Ranks
 from sharpen.training.settings import OptimizerSettings
 from sharpen.types import Group, Prompt, Score, single_turn
+from thread_ranks import on_each
 from tiny_runs import tiny_recipe, tiny_start_model
 
 __all__ = ["one_thread"]
@@ -35,6 +37,7 @@ __all__ = ["one_thread"]
 COEFFICIENT = 2.5
 LIMITS = MicrobatchLimits(16, True)
 STILL = OptimizerSettings(learning_rate=1e-12, warmup_steps=0, schedule="constant", weight_decay=0.0)
+MOVING = OptimizerSettings(learning_rate=0.02, warmup_steps=0, schedule="constant")
 UNCLIPPED = STILL.model_copy(update={"max_grad_norm": None})
 WRITTEN = (((3, 13), (5, 1)), ((4, 9), (6, 7, 8, 1)), ((14,), (9, 10, 1)), ((5, 6, 7), (12, 3, 4, 1)))
 
@@ -77,9 +80,9 @@ def written(count: int) -> list[Group]:
     ]
 
 
-def learner_of(method: Method, model: Path, settings: OptimizerSettings = STILL) -> Learner:
+def learner_of(method: Method, model: Path, settings: OptimizerSettings = STILL, ranks: Ranks | None = None) -> Learner:
     policy = load_policy(model, device="cpu")
-    annotator = Annotator({"policy": policy}, None, 0.7, LIMITS)
+    annotator = Annotator({"policy": policy}, None, 0.7, LIMITS, ranks=ranks or OneRank())
     return Learner(method, {"policy": policy}, annotator, settings, steps=4, completion_limit=8)
 
 
@@ -245,9 +248,8 @@ class Watched(GRPO):
         }
 
 
-def test_the_learner_adapts_its_coefficients(model: Path) -> None:
-    """A log-probability is below any target, the shift and the norm of the gradient are above."""
-    groups = [
+def told_apart(groups: Sequence[Group]) -> list[Group]:
+    return [
         Group(
             group.prompt,
             tuple(
@@ -255,10 +257,34 @@ def test_the_learner_adapts_its_coefficients(model: Path) -> None:
                 for i, t in enumerate(group.trajectories)
             ),
         )
-        for group in flat_groups(2)
+        for group in groups
     ]
-    rate = OptimizerSettings(learning_rate=0.02, warmup_steps=0, schedule="constant")
-    learner = learner_of(Watched(group_size=2), model, rate)
+
+
+class WatchedMixing(Watched):
+    name = "watched_mixing"
+
+    def mixed(self) -> Mixed:
+        return Mixed(SFT(), COEFFICIENT, 4)
+
+
+def test_every_rank_has_the_metrics_and_the_coefficients_of_one_learner(model: Path) -> None:
+    def learned(ranks: Ranks | None = None) -> tuple[dict[str, float], dict[str, float]]:
+        learner = learner_of(WatchedMixing(group_size=2), model, MOVING, ranks)
+        report = learner.learn(told_apart(flat_groups(3)), 1, written(4))
+        return report.metrics, learner.coefficients.values
+
+    metrics, coefficients = learned()
+    assert metrics["mixed/loss"] == pytest.approx(nll(model, range(4))[1], rel=1e-5)
+    for on_rank in on_each(2, learned):
+        assert on_rank[0] == pytest.approx(metrics, rel=1e-3, abs=1e-5)
+        assert on_rank[1] == coefficients == {"shift": 2.0, "likelihood": 0.5, "norm": 2.0}
+
+
+def test_the_learner_adapts_its_coefficients(model: Path) -> None:
+    """A log-probability is below any target, the shift and the norm of the gradient are above."""
+    groups = told_apart(flat_groups(2))
+    learner = learner_of(Watched(group_size=2), model, MOVING)
     before = plain_model(model)
     report = learner.learn(groups, 1)
     assert learner.coefficients.values == {"shift": 2.0, "likelihood": 0.5, "norm": 2.0}
