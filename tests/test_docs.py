@@ -16,7 +16,7 @@ import sharpen
 import tiny_turns
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
-from sharpen.methods import METHODS
+from sharpen.methods import GRPO, METHODS, SFT, Mixed
 from sharpen.methods.page import methods_page
 from sharpen.models.character_model import create_character_model
 from sharpen.models.settings import LoraSettings
@@ -94,6 +94,15 @@ def test_links_within_the_page_on_methods_lead_to_a_heading() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= heads
 
 
+class Imitating(GRPO):
+    """With demonstrations as a second source."""
+
+    name = "imitating"
+
+    def mixed(self) -> Mixed:
+        return Mixed(SFT(), 1.0, 1)
+
+
 def half_flat(completion: str, prompt: str) -> float:
     """Tells completions of some prompts apart, and of others not."""
     return float(len(completion)) if prompt[0] in "01" else 1.0
@@ -134,6 +143,11 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     stale = {**common, "rollout": {"max_new_tokens": 6, "lag": 1}}
     run = sharpen.train(
         model, {"name": "grpo", "tis_cap": 2.0}, task, reward=half_flat, run=tmp_path / "stale", **stale
+    )
+    seen |= {metric for row in run.metrics() for metric in row}
+    rows = [{"prompt": "1+1=", "completion": "2"}]
+    run = sharpen.train(
+        model, Imitating(), task, reward=half_flat, run=tmp_path / "mixed", **common | {"data": {"mixed": rows}}
     )
     seen |= {metric for row in run.metrics() for metric in row}
     for name in seen:

@@ -61,6 +61,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gspo rollout": {"minibatches": 1, "old": "rollout", "beta": 0.3},
     "gspo token": {"minibatches": 1, "form": "token"},
     "gspo token rollout": {"minibatches": 1, "old": "rollout", "form": "token"},
+    "gspo stale": {"minibatches": 1, "updates_per_rollout": 2, "eps_low": 0.1, "eps_high": 0.1, "tis_cap": 1.1},
+    "gspo truncated stale": {"minibatches": 1, "eps_low": 0.1, "eps_high": 0.1, "tis_cap": 1.1, "mask_truncated": True},
+    "gspo token stale": {"minibatches": 1, "form": "token", "eps_high": 0.1, "tis_cap": 1.1},
     "gspo process": {"minibatches": 1, "old": "rollout", "form": "token", "supervision": "process"},
     "cispo rollout": {"old": "rollout", "eps_low": 0.2},
 }
@@ -68,6 +71,7 @@ CUT = [
     *METHODS,
     *("ppo shared", "ppo updates", "dpo ipo", "grpo process", "grpo weighted k3", "grpo exact", "grpo stale"),
     *("gspo rollout", "gspo token", "gspo token rollout", "gspo process", "gspo minibatches", "cispo rollout"),
+    *("gspo stale", "gspo truncated stale", "gspo token stale", "ppo kl form"),
 ]
 
 

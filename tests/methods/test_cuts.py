@@ -54,6 +54,8 @@ VARIANTS: dict[str, Method] = {
     "grpo overlong": GRPO(overlong_share=0.5, std_eps=0.1),
     "gspo token": GSPO(form="token", supervision="process", dual_clip=1.0004),
     "dapo overlong": METHODS["dapo"](overlong_share=1.0),
+    "gspo corrected": GSPO(tis_cap=1.1, eps_low=0.1, eps_high=0.1),
+    "gspo token corrected": GSPO(form="token", tis_cap=1.1, eps_low=0.1, eps_high=0.1),
     "gspo kl": GSPO(beta=0.3, mask_truncated=True),
     "reinforce none": Reinforce(baseline="none", reduction="per_sequence"),
     "reinforce mean": Reinforce(baseline="group_mean", beta=0.3, kl=KL(placement="reward", estimator="k2")),

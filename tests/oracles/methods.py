@@ -54,7 +54,7 @@ def trained(method, step):
 
 
 def cost(method, step):
-    """β KL of each token that counts, of the policy that sampled, where it is taken off the reward."""
+    """β KL(π_old ‖ π_ref) of each token that counts, where it is taken off the reward."""
     rows = []
     for i, mask in enumerate(step.mask):
         row = [0.0] * len(mask)

@@ -184,7 +184,7 @@ def test_rows_and_a_second_source_belong_together(
 
 
 def test_a_second_source_trains_the_same_model(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PPOPtx, "mixed", lambda self: Mixed(METHODS["reward_model"](), 1.0, 2))
+    monkeypatch.setattr(PPOPtx, "mixed", lambda self: Mixed(METHODS["reward_model"](), 1.0, 4))
     preferences = rows(tmp_path / "preferences.jsonl", RANKED)
     with pytest.raises(RecipeError, match="the second source of method ppo_ptx must train the policy alone"):
         run(tmp_path / "run", model, PPOPtx(), data={"mixed": preferences})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,41 @@ def test_tokens_that_nobody_drew_are_never_stale(model: Path) -> None:
         )
     ]
     assert "staleness/mean" not in learner_at(4, SFT(), model).learn(written, 5).metrics
+
+
+@pytest.mark.parametrize("settings", [{"tis_cap": 2.0}, {"old": "rollout"}], ids=["tis_cap", "old rollout"])
+@pytest.mark.parametrize("version", [0, 3], ids=["stale", "on-policy"])
+def test_a_correction_needs_the_log_probabilities_of_the_rollout(
+    settings: dict[str, Any], version: int, model: Path
+) -> None:
+    """Without them a stale batch would have ratio 1. One sample that lacks them is enough."""
+    groups = drawn(rollout_logprobs(model), lambda t: version)
+    first, second, third = groups[1].trajectories
+    [sample] = second.samples
+    bare = dataclasses.replace(second, samples=(dataclasses.replace(sample, logprobs=()),), draw_id=17)
+    groups[1] = dataclasses.replace(groups[1], trajectories=(first, bare, third))
+    learner = learner_at(3, GRPO(group_size=3, **settings), model)
+    before = [p.detach().clone() for p in learner.models["policy"].parameters()]
+    with pytest.raises(StaleError) as raised:
+        learner.learn(groups, 4)
+    assert str(raised.value) == (
+        "prompt 1, draw 17: some tokens lack the log-probability with which they were drawn, and method grpo divides "
+        "by it (method.tis_cap or method.old: rollout): the engine must return one for each token that it draws"
+    )
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.models["policy"].parameters(), strict=True))
+
+
+def test_a_method_that_corrects_nothing_needs_no_log_probabilities_of_the_rollout(model: Path) -> None:
+    groups = [
+        dataclasses.replace(
+            group,
+            trajectories=tuple(
+                dataclasses.replace(t, samples=tuple(dataclasses.replace(s, logprobs=()) for s in t.samples))
+                for t in group.trajectories
+            ),
+        )
+        for group in drawn(rollout_logprobs(model), lambda t: 3)
+    ]
+    report = learner_at(3, GRPO(group_size=3), model).learn(groups, 4)
+    assert "mismatch/mean" not in report.metrics
+    assert [update.applied for update in report.updates["policy"]] == [True]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from sharpen.data.collate import collate
+from sharpen.errors import RecipeError
+from sharpen.methods import GSPO
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.packing.microbatches import cut_trajectories
+from sharpen.models.policy import Policy
 from sharpen.models.scorer import Scorer, normalise_scores
 from sharpen.types import Sample, Trajectory
 from trajectory_steps import assert_same, copied, expected, float64, learn, models_of
@@ -47,6 +51,21 @@ def test_the_examples_have_trajectories_that_micro_batches_cut() -> None:
     batch = collate(groups_of("gspo rollout"))
     cut = [cut_trajectories(batch, limits.tokens_per_microbatch).sum() for limits in CUTS]
     assert cut == [0, 7, 2, 0]
+
+
+def test_a_loss_of_whole_trajectories_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed before the error: GSPO without what it says of whole trajectories."""
+    objective = replace(GSPO().objectives()[0], whole=None)
+    monkeypatch.setattr(GSPO, "objectives", lambda self: (objective,))
+    computed: list[object] = []
+    monkeypatch.setattr(Policy, "outputs", lambda *arguments: computed.append(arguments))
+    said = (
+        "a trajectory is too long for a micro-batch of 1 tokens, and its loss needs all of it: raise "
+        "training.tokens_per_microbatch, or give the objective what it needs of a whole trajectory (`whole`)"
+    )
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        learn(method_of("gspo"), groups_of("gspo"), CUTS[1], models_of())
+    assert computed == []
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "process_reward_model", "ppo lambda", "grpo process", "gspo rollout"])

@@ -225,6 +225,28 @@ def test_a_step_without_any_advantage_is_a_no_op_to_the_last_bit() -> None:
     assert all(torch.equal(after[i][n], v) for (i, n), v in state.items())
 
 
+def test_the_loss_of_a_step_without_any_advantage_is_on_the_models_device() -> None:
+    """It is stacked with the loss of a second source."""
+    batch = example("grpo without a reference")[0]
+    flat = batch.with_streams(advantages=torch.zeros_like(batch["advantages"]))
+    elsewhere = tiny_policy()
+    elsewhere.model.to("meta")
+    done = accumulate(elsewhere, GRPO(), flat, WHOLE)
+    assert (done.loss.device.type, done.unscaled.device.type, done.tokens) == ("meta", "meta", 0)
+
+
+def test_the_scale_of_a_loss_scales_its_gradient() -> None:
+    batch, expected, expected_loss = example("grpo per_sequence")
+    method = METHODS["grpo per_sequence"]
+    [objective] = method.objectives()
+    policy().model.zero_grad()
+    limits = MicrobatchLimits(40, True)
+    done = accumulate_gradient(policy(), objective, with_weights(method, batch), TEMPERATURE, limits, scale=-2.5)
+    assert_same_gradients(gradients(policy().model), {n: -2.5 * g for n, g in expected.items()}, TOLERANCE)
+    assert done.loss.item() == pytest.approx(-2.5 * expected_loss, rel=1e-6)
+    assert done.unscaled.item() == pytest.approx(expected_loss, rel=1e-6)
+
+
 def adamw(p: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple[Tensor, Tensor, Tensor]:
     """Loshchilov and Hutter, algorithm 2, with β = (0.9, 0.999) and ε = 1e-8."""
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g

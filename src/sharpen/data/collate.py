@@ -15,9 +15,9 @@ def collate(groups: Sequence[Group], *, completion_limit: int = 0) -> Batch:
     """The batch of all trajectories of ``groups``, in order.
 
     In a group with scores, a trajectory without one (its reward failed or does not apply) is masked out of the loss and
-    has a reward of NaN. A group without scores has rewards of NaN and is not masked. If all trajectories were drawn,
-    the batch has the stream ``rollout_logprobs``, the log-probabilities with which they were. If steps have rewards, it
-    has ``step_rewards``: the reward of each step at its last token, NaN elsewhere.
+    has a reward of NaN. A group without scores has rewards of NaN and is not masked. If every token has a
+    log-probability with which it was drawn, the batch has them as the stream ``rollout_logprobs``. If steps have
+    rewards, it has ``step_rewards``: the reward of each step at its last token, NaN elsewhere.
     """
     trajectories = [t for group in groups for t in group.trajectories]
     scores = [t.score for t in trajectories]

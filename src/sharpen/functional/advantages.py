@@ -32,18 +32,18 @@ def group_advantages(
     The paper leaves ddof open; 1 divides by G − 1, 0 by G. A group of equal rewards has advantage 0.
 
     Args:
-        rewards_E: one reward per sequence; NaN is ignored and gets advantage 0.
-        group_E: the group of each sequence, integers from 0.
+        rewards_E: one reward per trajectory; NaN is ignored and gets advantage 0.
+        group_E: the group of each trajectory, integers from 0.
         std: standard deviation of the group, of all rewards of the batch, or no division.
         ddof: degrees of freedom subtracted from the count in the standard deviation, 0 or 1.
         eps: added to the standard deviation.
         rounding_E: bound on the rounding error of each reward.
 
     Returns:
-        One advantage per sequence, [E].
+        One advantage per trajectory, [E].
 
     Raises:
-        ValueError: a group of one sequence has no standard deviation with ddof = 1.
+        ValueError: a group of one trajectory has no standard deviation with ddof = 1.
     """
     if std == "group" and ddof == 1 and (group_E.bincount() == 1).any():
         raise ValueError("a group of one completion has no spread with ddof=1; use a larger group or ddof=0")
@@ -102,7 +102,7 @@ def leave_one_out(rewards_E: Tensor, group_E: Tensor, *, rounding_E: Tensor | No
     equal rewards.
 
     Raises:
-        ValueError: a group of one sequence has no others.
+        ValueError: a group of one trajectory has no others.
     """
     if (group_E.bincount() == 1).any():
         raise ValueError("a group of one completion has no others to average over; use a larger group")
@@ -132,7 +132,7 @@ def process_advantages(
     Args:
         step_rewards_ET: the reward of each step at its last token, NaN elsewhere. Steps outside the mask count too.
         mask_ET: the tokens that are trained on; all others get 0.
-        group_E: the group of each sequence, integers from 0.
+        group_E: the group of each trajectory, integers from 0.
         mode: "to_go" as above; "own" gives each token the z-score of its own step alone.
         std: standard deviation of the pool, or no division. A pool of equal rewards, such as of a single step, gives 0.
         ddof: degrees of freedom subtracted from the count in the standard deviation, 0 or 1.
@@ -147,8 +147,8 @@ def process_advantages(
     if mode == "to_go":
         advantages_ET = sum_from(scores_ET)
     else:
-        past_the_end_B1 = torch.zeros_like(scores_ET[:, :1])
-        advantages_ET = torch.cat([scores_ET, past_the_end_B1], dim=1).gather(1, next_marked(ends_ET)[:, :-1])
+        past_the_end_E1 = torch.zeros_like(scores_ET[:, :1])
+        advantages_ET = torch.cat([scores_ET, past_the_end_E1], dim=1).gather(1, next_marked(ends_ET)[:, :-1])
     return advantages_ET.where(mask_ET, torch.zeros_like(advantages_ET))
 
 
@@ -157,19 +157,19 @@ def decoupled_advantages(parts_EK: Tensor, group_E: Tensor, weights_K: Tensor, *
 
     .. math:: S_i = \sum_k w_k\, (r_{i,k} - \mathrm{mean}\,r_k) / \mathrm{std}\,r_k, \quad Â_i = S_i / \mathrm{std}\,S
 
-    mean r_k and std r_k are over the group, std S over all sequences of the batch. S has mean 0 in every group and so
-    in the batch; it is not subtracted again, so that groups of equal rewards have an advantage of exactly 0.
+    mean r_k and std r_k are over the group, std S over all trajectories of the batch. S has mean 0 in every group and
+    so in the batch; it is not subtracted again, so that groups of equal rewards have an advantage of exactly 0.
 
     Args:
-        parts_EK: K rewards per sequence; NaN is ignored and adds nothing. A sequence with only NaN gets 0 and does not
-            count in std S.
-        group_E: the group of each sequence, integers from 0.
+        parts_EK: K rewards per trajectory; NaN is ignored and adds nothing. A trajectory with only NaN gets 0 and does
+            not count in std S.
+        group_E: the group of each trajectory, integers from 0.
         weights_K: weight of each reward after its normalisation. If the weighted scores of a group
             cancel, it counts as a group of equal rewards.
         ddof: degrees of freedom subtracted from the count in both standard deviations, 0 or 1.
 
     Raises:
-        ValueError: a group of one sequence has no standard deviation with ddof = 1.
+        ValueError: a group of one trajectory has no standard deviation with ddof = 1.
     """
     parts = [group_advantages(part_E, group_E, ddof=ddof) for part_E in parts_EK.unbind(1)]
     weighted_EK = torch.stack(parts, dim=1) * weights_K
@@ -223,11 +223,11 @@ def accepted(
     keep_E = (rewards_E >= threshold) & mask_ET.any(dim=1)
     written_2ET = torch.stack([tokens_ET, torch.zeros_like(tokens_ET) if prefix_ET is None else prefix_ET])
     seen: dict[int, list[list[list[int]]]] = {}
-    for b in keep_E.nonzero().flatten().tolist():
-        kept = seen.setdefault(int(group_E[b]), [])
-        written = written_2ET[:, b, : int(mask_ET[b].nonzero().max()) + 1].tolist()
+    for e in keep_E.nonzero().flatten().tolist():
+        kept = seen.setdefault(int(group_E[e]), [])
+        written = written_2ET[:, e, : int(mask_ET[e].nonzero().max()) + 1].tolist()
         if (unique and written in kept) or len(kept) == at_most:
-            keep_E[b] = False
+            keep_E[e] = False
         else:
             kept.append(written)
     return keep_E

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 
 def at_last_token(rewards_E: Tensor, mask_ET: Tensor) -> Tensor:
-    """The reward of each sequence at its last token of the mask, 0 elsewhere and for a missing reward (NaN), [E, T]."""
+    """The reward of each trajectory at its last token of the mask; 0 elsewhere, and for a missing one (NaN), [E, T]."""
     known_E = rewards_E.masked_fill(rewards_E.isnan(), 0.0)
     return torch.where(_last(mask_ET), known_E[:, None], torch.zeros_like(known_E)[:, None])
 
 
 def at_last(values_ET: Tensor, mask_ET: Tensor) -> Tensor:
-    """The value at each sequence's last token of the mask, 0 for a sequence without one, [E]."""
+    """The value at each trajectory's last token of the mask, 0 for a trajectory without one, [E]."""
     return (values_ET * _last(mask_ET)).sum(dim=1)
 
 
@@ -83,7 +83,7 @@ def sum_from(values_ET: Tensor) -> Tensor:
 
 
 def next_marked(marked_ET: Tensor) -> Tensor:
-    """The first marked position at or after each of the positions 0 … T, T where there is none, [B, T + 1]."""
+    """The first marked position at or after each of the positions 0 … T, T where there is none, [E, T + 1]."""
     T = marked_ET.shape[1]
     positions_ET = torch.where(marked_ET, torch.arange(T, device=marked_ET.device), T)
     return F.pad(positions_ET, (0, 1), value=T).flip(1).cummin(dim=1).values.flip(1)

@@ -82,10 +82,19 @@ def load_helpers(
 def load_frozen(
     settings: ModelSettings, method: Method, main: Model, *, seed: int, trust_remote_code: bool
 ) -> dict[str, Model]:
-    """The models that the method uses and does not train, such as teachers."""
+    """The models that the method and its second source use and do not train, such as teachers."""
+    mixed = method.mixed()
+    own = method.frozen_models()
+    of_second = {} if mixed is None else mixed.method.frozen_models()
+    for name in own.keys() & of_second.keys():
+        if own[name] != of_second[name]:
+            raise ModelError(
+                f"method {method.name} has its {name} at {own[name]}, its second source at {of_second[name]}: give "
+                "them different names"
+            )
     return {
         name: _load_frozen(settings, name, path, main, seed=seed, trust_remote_code=trust_remote_code)
-        for name, path in method.frozen_models().items()
+        for name, path in {**own, **of_second}.items()
     }
 
 

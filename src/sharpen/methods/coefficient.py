@@ -10,7 +10,8 @@ Rule = Literal["proportional", "double"]
 class AdaptiveCoefficient:
     """Has the value ``initial``, reached by a linear rise over ``warmup_steps``.
 
-    With a ``target``, its value is adapted after every step to the metric ``measured_by``.
+    With a ``target``, its value is adapted after every step to the metric ``measured_by``: one of the updates or of
+    their tokens (docs/metrics.md), not of the rollout.
     """
 
     initial: float
@@ -25,7 +26,7 @@ class AdaptiveCoefficient:
         return value * min(1.0, step / self.warmup_steps) if self.warmup_steps else value
 
     def adapted(self, value: float, measured: float, samples: int) -> float:
-        """The next value, after a step with ``samples`` completions."""
+        """The next value, after a step with ``samples`` trajectories."""
         if self.target is None:
             return value
         if self.rule == "double":

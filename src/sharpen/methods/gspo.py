@@ -6,17 +6,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from sharpen.batch import Batch, Outputs
-from sharpen.functional.losses.policy import mean_log_ratio, sequence_surrogate, sequence_token_surrogate
+from sharpen.functional.losses.policy import (
+    mean_log_ratio,
+    mean_per_trajectory,
+    sequence_surrogate,
+    sequence_token_surrogate,
+)
 from sharpen.methods.fields import DualClip, EpsHigh, EpsLow
 from sharpen.methods.group_method import GroupMethod
 from sharpen.methods.method import Objective, UnifiedView
 
 WHOLE = "whole_log_ratio"
 """The stream of log s of trajectories that are cut between micro-batches, NaN for all others."""
+WHOLE_WEIGHT = "whole_importance_weight"
+"""The stream of their importance weights, with form sequence and a tis_cap."""
 
 
 class GSPO(GroupMethod):
@@ -24,6 +32,7 @@ class GSPO(GroupMethod):
 
     J = E 1/G Σ_i min(s_i Â_i, clip(s_i, 1 − ε_low, 1 + ε_high) Â_i), s_i = (π(o_i|q) / π_old(o_i|q))^(1/|o_i|).
     The form per token replaces s_i by sg[s_i] · π/sg[π]: the same gradient where Â is constant along the completion.
+    With tis_cap, form sequence multiplies the term of a completion by the mean of its tokens' weights.
     """
 
     name = "gspo"
@@ -67,8 +76,21 @@ class GSPO(GroupMethod):
         return replace(super().policy_objective(), atom="trajectory", whole=self.whole)
 
     def whole(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
-        """log s of trajectories that are cut between micro-batches."""
-        return {WHOLE: mean_log_ratio(outputs["logprobs"], batch["old_logprobs"], batch.mask_ET)}
+        """log s of trajectories that are cut between micro-batches, and the weight of their terms."""
+        found = {WHOLE: mean_log_ratio(outputs["logprobs"], batch["old_logprobs"], batch.mask_ET)}
+        if self.tis_cap is not None and self.form == "sequence":
+            weights_ET = super().importance_weights(batch, self.tis_cap)
+            found[WHOLE_WEIGHT] = mean_per_trajectory(weights_ET, batch.mask_ET)
+        return found
+
+    def importance_weights(self, batch: Batch, cap: float) -> Tensor:
+        """Of each token. In form sequence all tokens have the same term, whose weight is in effect their mean: that
+        of a trajectory which is cut, whose terms then differ, is computed beforehand."""
+        weights_ET = super().importance_weights(batch, cap)
+        whole_E = batch.streams.get(WHOLE_WEIGHT)
+        if whole_E is None:
+            return weights_ET
+        return torch.where(whole_E.isnan()[:, None], weights_ET, whole_E[:, None])
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         noise, bound = metrics.get("ratio/noise", 0.0), min(self.eps_low, self.eps_high)

@@ -16,7 +16,7 @@ class KL(Settings):
     estimator: Literal["k1", "k2", "k3", "weighted_k3", "exact"] = "k3"
     """Estimator per token. exact sums over the whole vocabulary; weighted_k3 is π/π_old · k3."""
     placement: Literal["loss", "reward"] = "loss"
-    """loss: a term of the loss. reward: subtracted from the reward, computed with the policy that sampled."""
+    """loss: a term of the loss. reward: subtracted from the reward, where it is that of π_old."""
     warmup_steps: int = Field(0, ge=0)
     """Training steps over which beta rises linearly from 0."""
     target: float | None = Field(None, gt=0)

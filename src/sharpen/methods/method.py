@@ -27,8 +27,8 @@ Role = Literal["policy", "critic", "outcome_reward_model", "process_reward_model
 class LossTerms:
     """The loss terms before they are weighted and summed, [E, T] or [E].
 
-    ``unclipped_ET`` marks the terms that carry a gradient. ``figures`` are metrics of each sequence, [E], NaN where one
-    does not apply.
+    ``unclipped_ET`` marks the terms that carry a gradient. ``figures`` are metrics of each trajectory, [E], NaN where
+    one does not apply.
     """
 
     loss: Tensor
@@ -42,9 +42,9 @@ class Objective:
 
     ``needs`` is what the model's forward pass must return, ``streams`` what the batch must already hold, and
     ``against`` the model that an exact KL is taken to. ``atom`` is the unit that is never split between micro-batches.
-    Trajectories too long for one are split all the same: ``whole`` says what ``terms`` then needs of the whole
-    trajectory, [E] each, computed before without gradient. With ``without_advantage``, tokens with advantage 0 still
-    have a gradient; otherwise trajectories of such tokens are not computed.
+    A trajectory too long for one is split if ``whole`` says what ``terms`` then needs of the whole trajectory, [E]
+    each, computed before without gradient; otherwise it is an error. With ``without_advantage``, tokens with advantage
+    0 still have a gradient; otherwise trajectories of such tokens are not computed.
     """
 
     model: Role
@@ -62,8 +62,8 @@ class Objective:
 class Mixed:
     """A second source with a loss of its own: another method, ``coefficient`` times whose loss joins every update.
 
-    Each step takes ``prompts_per_step`` of its prompts, in equal shares for the updates of a pass. It reads completions
-    of the data, and its one objective trains the model of the main method's first.
+    Each step takes ``prompts_per_step`` of its prompts, at least one for each update of a pass, which share them. It
+    reads completions of the data, and its one objective trains the model of the main method's first.
     """
 
     method: Method

@@ -12,7 +12,7 @@ from sharpen.methods.method import Method
 from sharpen.settings import Settings
 
 LEGEND = (
-    ("ρ", "π/π_old of a token, 1 while the policy is the one that sampled; linear beyond e²⁰, as is π_ref/π"),
+    ("ρ", "π/π_old of a token, 1 while the two are the same; linear beyond e²⁰, as is π_ref/π"),
     ("s", "the same ratio of a whole completion, to the power of 1/|o|"),
     ("A, Â", "the advantage of a token; of a completion relative to its group"),
     ("unclipped", "0 where clipping stops the gradient, else 1"),

@@ -37,7 +37,7 @@ class PolicyMethod(Method):
     computed it."""
     tis_cap: float | None = Field(None, ge=1)
     """Truncated importance sampling: weight tokens by min(π_old / π_rollout, cap), for tokens that an older version or
-    an engine with other numerics drew."""
+    an engine with other numerics drew. It weights the policy gradient alone, not a KL in the loss or the entropy."""
     updates_per_rollout: int = Field(1, ge=1)
     """μ, passes over each rollout."""
     minibatches: Minibatches = 1
@@ -89,7 +89,7 @@ class PolicyMethod(Method):
         return frozenset({"kl"} if self.kl.estimator == "exact" else {"old_logprobs", "ref_logprobs"})
 
     def kl_cost(self, batch: Batch) -> Tensor:
-        """β times the KL of each token, [E, T], of the policy that sampled; 0 unless the reward is reduced by it."""
+        """β · KL(π_old ‖ π_ref) of each token, [E, T]; 0 unless the reward is reduced by it."""
         if not self.beta or self.kl.placement == "loss":
             return batch.mask_ET.double() * 0.0
         if self.kl.estimator == "exact":
@@ -118,12 +118,18 @@ class PolicyMethod(Method):
     def surrogate(self, logprobs_ET: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The policy-gradient loss per token, and which terms are unclipped; None if the loss does not clip."""
 
+    def importance_weights(self, batch: Batch, cap: float) -> Tensor:
+        """min(π_old / π_rollout, cap), by which the loss of each token is multiplied, [E, T]."""
+        return truncated_importance_weights(batch["old_logprobs"], batch["rollout_logprobs"], cap=cap)
+
     def objectives(self) -> tuple[Objective, ...]:
         return (self.policy_objective(),)
 
     def policy_objective(self) -> Objective:
         needs: set[Need] = {"logprobs"}
         streams: set[str] = {"old_logprobs"}
+        if self.tis_cap is not None:
+            streams.add("rollout_logprobs")
         if self.entropy_coef:
             needs.add("entropy")
         in_loss = self.beta > 0 and self.kl.placement == "loss"
@@ -152,9 +158,7 @@ class PolicyMethod(Method):
         logprobs_ET = outputs["logprobs"]
         loss_ET, unclipped_ET = self.surrogate(logprobs_ET, batch)
         if self.tis_cap is not None:
-            loss_ET = loss_ET * truncated_importance_weights(
-                batch["old_logprobs"], batch["rollout_logprobs"], cap=self.tis_cap
-            )
+            loss_ET = loss_ET * self.importance_weights(batch, self.tis_cap)
         if self.beta and self.kl.placement == "loss":
             loss_ET = loss_ET + batch.coefficients["beta"] * self._kl_term(logprobs_ET, outputs, batch)
         if self.entropy_coef:

@@ -55,7 +55,7 @@ class PPO(PolicyMethod):
     whiten_advantages: bool = True
     """Subtract the mean and divide by the standard deviation over the batch's tokens."""
     form: Literal["clip", "kl"] = "clip"
-    """Keep the policy near the one that sampled by clipping, or by a penalty on KL(π_old ‖ π)."""
+    """Keep the policy near π_old by clipping, or by a penalty on KL(π_old ‖ π)."""
     eps_low: EpsLow = 0.2
     eps_high: EpsHigh = 0.2
     dual_clip: DualClip = None
@@ -75,7 +75,7 @@ class PPO(PolicyMethod):
     value_target: Literal["lambda", "td"] = "lambda"
     """Target of the critic. lambda: A_t + V_t. td: R_t + γ V_{t+1}."""
     value_clip: float | None = Field(None, gt=0)
-    """How far a value may move from its value at the rollout before its gradient stops."""
+    """How far a value may move from its value at the start of the step before its gradient stops."""
     bootstrap_truncated: bool = False
     """For truncated completions, take the critic's value of the state after the last token as V_{T+1}, instead of 0."""
 

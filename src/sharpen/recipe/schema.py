@@ -71,6 +71,17 @@ class Recipe(Settings):
             raise ValueError(
                 f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
             )
+        mixed = self.method.mixed()
+        if mixed is not None and mixed.prompts_per_step < minibatches:
+            raise ValueError(
+                f"the second source of method {self.method.name} gives {mixed.prompts_per_step} prompts per step, too "
+                f"few for {minibatches} minibatches"
+            )
+        if mixed is not None and any(c.target is not None for c in mixed.method.coefficients().values()):
+            raise ValueError(
+                f"the second source of method {self.method.name} cannot adapt a coefficient: only the method's own are "
+                "measured"
+            )
         if self.rollout.lag and not self.method.source().on_policy:
             raise ValueError(
                 f"rollout.lag has no effect: method {self.method.name} does not draw from the policy that it trains"

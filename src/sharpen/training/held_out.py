@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sharpen.data.collate import collate
 from sharpen.errors import NonFiniteError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import estimate_measure
 from sharpen.methods import Method
 from sharpen.training.annotate import Annotator
+from sharpen.training.coefficients import Coefficients
+from sharpen.training.method_batch import batch_of
 from sharpen.training.update import forward_microbatches, with_weights
 from sharpen.types import Group
 
@@ -21,9 +22,7 @@ from sharpen.types import Group
 def measure_groups(method: Method, annotator: Annotator, groups: Sequence[Group]) -> dict[str, Estimate]:
     """``loss`` and the metrics of the method's first objective, each a mean over groups with its interval."""
     objective = method.objectives()[0]
-    batch = collate(groups)
-    batch = annotator.annotate(batch, objective.streams, groups)
-    batch = batch.with_streams(advantages=method.advantages(batch).float())
+    batch = batch_of(method, annotator, groups, Coefficients(method.coefficients()).values)
     loss_P = np.zeros(len(groups))
     figures: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     parts = forward_microbatches(

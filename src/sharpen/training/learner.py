@@ -18,15 +18,16 @@ from sharpen.methods import Method, Objective, Role
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Snapshot
-from sharpen.training.annotate import Annotator, finite
+from sharpen.training.annotate import Annotator
 from sharpen.training.coefficients import Coefficients
-from sharpen.training.metrics import Metrics, Updated
+from sharpen.training.method_batch import with_advantages
+from sharpen.training.metrics import Metrics, Updated, update_metrics
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.second_source import GIVEN, SecondSource, in_parts
 from sharpen.training.settings import OptimizerSettings
 from sharpen.training.token_stats import TokenStats
 from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
-from sharpen.training.versions import on_policy, refuse_stale, staleness
+from sharpen.training.versions import on_policy, refuse_stale, refuse_without_logprobs, staleness
 from sharpen.types import Group
 
 T = TypeVar("T")
@@ -78,11 +79,10 @@ class Learner:
         self.updates: dict[Role, int] = dict.fromkeys(models, 0)
         self.coefficients = Coefficients(method.coefficients())
         mixed = method.mixed()
-        minibatches = method.passes_and_minibatches[1]
-        self.second = None if mixed is None else SecondSource(mixed, annotator, minibatches)
+        self.second = None if mixed is None else SecondSource(mixed, annotator)
 
     def learn(self, groups: Sequence[Group], step: int, mixed: Sequence[Group] = ()) -> StepReport:
-        """Update every model on the groups of ``step``, counted from 1, then move the reference.
+        """Update every model on the groups of ``step``, counted from 1, then move the reference and adapt coefficients.
 
         ``mixed`` are the groups of the method's second source.
         """
@@ -90,14 +90,19 @@ class Learner:
         fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
-        second = [] if self.second is None else self.second.batches(mixed)
-        for number, minibatch in enumerate(self._minibatches(batch)):
+        minibatches = self._minibatches(batch)
+        second = self.second.batches(mixed, len(minibatches), step) if self.second is not None and mixed else []
+        of_second: list[Accumulated] = []
+        for number, minibatch in enumerate(minibatches * self.method.passes_and_minibatches[0]):
             observe = partial(stats.add, first_update=number == 0, on_policy=fresh)
             for objective in self.objectives:
                 rate = self._learning_rate(step, number) * objective.learning_rate_ratio
                 parts = [self.forward_backward(objective, minibatch, observe)]
                 if self.second is not None and second and objective.model == self.main:
-                    parts.append(self._add_second(self.second, second[number % len(second)]))
+                    share = second[number % len(minibatches)]
+                    if len(share):
+                        of_second.append(self._add_second(self.second, share))
+                        parts.append(of_second[-1])
                 updates[objective.model].append(self.step(objective.model, parts, rate))
         reference = self.annotator.reference
         if reference is not None:
@@ -106,31 +111,31 @@ class Learner:
         computed = any(u.tokens for done in updates.values() for u in done)
         last_rate = self._learning_rate(step, len(updates[self.main]) - 1)
         metrics = stats.metrics(self.annotator.ranks.join) if computed else {}
-        return StepReport(batch, updates, last_rate, metrics | behind)
+        metrics |= behind | self._policy_shift(batch)
+        if of_second:
+            metrics["mixed/loss"] = self._mean_loss(of_second)
+        self.coefficients.adapt(update_metrics(updates, self.main) | metrics, len(batch))
+        return StepReport(batch, updates, last_rate, metrics)
 
     def annotate(self, groups: Sequence[Group], step: int) -> Batch:
         """The batch of a rollout with everything that its optimizer steps need.
 
         Raises:
-            StaleError: an older version of the policy drew tokens, and the method does not correct for that.
+            StaleError: an older version of the policy drew tokens, and the method does not correct for that, or
+                cannot, because their log-probabilities are missing.
         """
         method = self.method
         batch = collate(groups, completion_limit=self.completion_limit)
         batch = replace(batch, coefficients=self.coefficients.at(step))
         refuse_stale(batch, self.version, method)
-        if method.old_from == "rollout" and "rollout_logprobs" in batch:
+        refuse_without_logprobs(batch, groups, method)
+        if method.old_from == "rollout":
             batch = batch.with_streams(old_logprobs=batch["rollout_logprobs"])
-        batch = self.annotator.annotate(batch, method.streams, groups)
-        targets_ET = method.targets(batch)
-        batch = batch.with_streams(advantages=method.advantages(batch).float())
-        if targets_ET is not None:
-            batch = batch.with_streams(targets=targets_ET.float())
-        batch = replace(batch, mask_ET=method.loss_mask(batch))
+        batch = with_advantages(method, self.annotator, batch, groups)
         wanted = frozenset[str]().union(*(o.streams for o in self.objectives))
         if method.passes_and_minibatches == (1, 1):
             # During the only update the policy is still that of the start of the step.
             wanted -= {"old_logprobs"}
-        finite(batch["advantages"], "advantages, computed from the rewards,")
         every = any(o.without_advantage for o in self.objectives if "old_logprobs" in o.streams)
         has_gradient_E = batch["advantages"].ne(0).any(dim=1) | every
         return self.annotator.annotate(batch, wanted, groups, has_gradient_E)
@@ -211,7 +216,7 @@ class Learner:
         self.updates = dict(state["updates"])
         self.coefficients.values = dict(state["coefficients"])
 
-    def policy_shift(self, batch: Batch) -> Metrics:
+    def _policy_shift(self, batch: Batch) -> Metrics:
         """``kl_old``, KL(π_old ‖ π) after the updates on ``batch``, if a coefficient is adapted to it."""
         if not self.coefficients.measured_by("kl_old"):
             return {}
@@ -241,12 +246,18 @@ class Learner:
         return {"" if role == self.main else str(role): value for role, value in by_role.items()}
 
     def _minibatches(self, batch: Batch) -> list[Batch]:
-        """The batch of each optimizer step with its weights: split by groups, in the same order in every pass."""
-        passes, count = self.method.passes_and_minibatches
-        return [with_weights(self.method, part) for part in in_parts(batch, count)] * passes
+        """The batch of each optimizer step of a pass with its weights: split by groups."""
+        parts = in_parts(batch, self.method.passes_and_minibatches[1])
+        return [with_weights(self.method, part) for part in parts if len(part)]
 
     def _add_second(self, second: SecondSource, batch: Batch) -> Accumulated:
         return self.forward_backward(second.objective, batch, scale=second.mixed.coefficient, temperature=GIVEN)
+
+    def _mean_loss(self, parts: Sequence[Accumulated]) -> float:
+        """Of several updates, before it was scaled."""
+        losses_M = torch.stack([part.unscaled for part in parts])
+        self.annotator.ranks.sum_([losses_M])
+        return losses_M.mean().item()
 
     def _learning_rate(self, step: int, number: int) -> float:
         """The learning rate of optimizer step ``number``, counted from 0, within training step ``step``."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from sharpen.batch import Batch
-from sharpen.data.collate import collate
 from sharpen.methods import Mixed, Objective
 from sharpen.training.annotate import Annotator
+from sharpen.training.coefficients import Coefficients
+from sharpen.training.method_batch import batch_of
 from sharpen.training.update import with_weights
 from sharpen.types import Group
 
@@ -20,32 +21,28 @@ GIVEN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SecondSource:
-    """``mixed`` with the models to annotate its batches; they are divided among ``minibatches`` updates."""
+    """``mixed`` with the learner's annotator, whose ``frozen`` models include its own."""
 
     mixed: Mixed
     annotator: Annotator
-    minibatches: int
 
     @property
     def objective(self) -> Objective:
         (objective,) = self.mixed.method.objectives()
         return objective
 
-    def batches(self, groups: Sequence[Group]) -> list[Batch]:
-        """What joins each update of a pass, with its weights; nothing without groups."""
-        if not groups:
-            return []
+    def batches(self, groups: Sequence[Group], updates: int, step: int) -> list[Batch]:
+        """What joins each of the ``updates`` of a pass of ``step``, with its weights; some are empty if there are fewer
+        groups."""
         method = self.mixed.method
-        annotator = replace(self.annotator, temperature=GIVEN)
-        batch = annotator.annotate(collate(groups), method.streams | self.objective.streams, groups)
-        batch = batch.with_streams(advantages=method.advantages(batch).float())
-        return [with_weights(method, part) for part in in_parts(batch, self.minibatches)]
+        annotator = replace(self.annotator, temperature=GIVEN, producers=method.producers())
+        batch = batch_of(method, annotator, groups, Coefficients(method.coefficients()).at(step))
+        return [with_weights(method, part) if len(part) else part for part in in_parts(batch, updates)]
 
 
 def in_parts(batch: Batch, count: int) -> list[Batch]:
-    """The batch in ``count`` parts of whole groups; fewer if there are fewer groups."""
+    """The batch in ``count`` parts of whole groups; the last are empty if there are fewer groups."""
     if count == 1:
         return [batch]
     split = torch.arange(batch.groups).tensor_split(count)
-    parts = [batch.select(torch.isin(batch.group_E, groups).nonzero().squeeze(1)) for groups in split]
-    return [part for part in parts if len(part)]
+    return [batch.select(torch.isin(batch.group_E, groups).nonzero().squeeze(1)) for groups in split]

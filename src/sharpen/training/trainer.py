@@ -163,13 +163,11 @@ class Trainer:
             **learned.batch.coefficients,
             **sampling_metrics(drawn, learned.batch),
             **learned.metrics,
-            **self.learner.policy_shift(learned.batch),
             "tokens_per_s/training": learned.tokens / (trained - rolled_out),
             **rollout_times(drawn_now),
             "time/training_s": trained - rolled_out,
             "time/step_s": trained - started,
         }
-        self.learner.coefficients.adapt(metrics, len(learned.batch))
         for warning in self.method.warnings(metrics):
             self._warn(warning)
         if len(drawn.groups) < self.training.prompts_per_step:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sharpen.batch import Batch, Outputs
+from sharpen.errors import RecipeError
 from sharpen.methods import LossTerms, Method, Objective
 from sharpen.models.forward import MicrobatchLimits, all_outputs, microbatches
 from sharpen.models.model import Model
@@ -21,9 +22,13 @@ Observer = Callable[[Batch, Outputs, LossTerms], None]
 
 @dataclass(frozen=True, slots=True)
 class Accumulated:
-    """A gradient that was added to the parameters: the loss, and the number of tokens computed, prefixes included."""
+    """A gradient that was added to the parameters: the loss, and the number of tokens computed, prefixes included.
+
+    ``unscaled`` is the loss before it was scaled.
+    """
 
     loss: Tensor
+    unscaled: Tensor
     tokens: int
 
 
@@ -73,8 +78,8 @@ def accumulate_gradient(
     losses: list[Tensor] = []
     tokens = 0
     for part in forward_microbatches(model, objective, batch, temperature, limits, reference, share):
-        loss = part.loss if scale == 1.0 else scale * part.loss
-        loss.backward()
+        loss = part.loss
+        (loss if scale == 1.0 else scale * loss).backward()
         tokens += part.tokens
         if not part.idle:
             losses.append(loss.detach())
@@ -82,7 +87,8 @@ def accumulate_gradient(
             # Every rank has the same figures; of an idle one no token counts.
             counted = part.batch.within(torch.zeros_like(part.batch.mask_ET)) if part.idle else part.batch
             observe(counted, part.outputs, part.terms)
-    return Accumulated(torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64), tokens)
+    losses_M = torch.stack(losses) if losses else torch.zeros(0, device=model.device)
+    return Accumulated((scale * losses_M).double().sum(), losses_M.double().sum(), tokens)
 
 
 def forward_microbatches(
@@ -143,12 +149,21 @@ def _part(batch: Batch, rows: Sequence[PackedRow]) -> tuple[Tensor, Batch]:
 def _with_whole(
     model: Model, objective: Objective, batch: Batch, temperature: float, limits: MicrobatchLimits
 ) -> Batch:
-    """The batch with what the loss needs of whole trajectories, for those that are cut between micro-batches."""
-    if objective.whole is None or objective.atom != "trajectory":
+    """The batch with what the loss needs of whole trajectories, for those that are cut between micro-batches.
+
+    Raises RecipeError if it needs them whole and does not say what.
+    """
+    if objective.atom != "trajectory":
         return batch
     index_E = cut_trajectories(batch, limits.tokens_per_microbatch).nonzero().squeeze(1)
     if not len(index_E):
         return batch
+    if objective.whole is None:
+        raise RecipeError(
+            f"a trajectory is too long for a micro-batch of {limits.tokens_per_microbatch} tokens, and its loss needs "
+            "all of it: raise training.tokens_per_microbatch, or give the objective what it needs of a whole "
+            "trajectory (`whole`)"
+        )
     cut = batch.select(index_E)
     now_ET = all_outputs(model, cut, "logprobs", temperature, limits)
     if "old_logprobs" not in cut:

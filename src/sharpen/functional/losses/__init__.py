@@ -1,1 +1,1 @@
-"""Loss terms: pure functions of tensors, one term per token, sequence or pair, never reduced here."""
+"""Loss terms: pure functions of tensors, one term per token, trajectory or pair, never reduced here."""

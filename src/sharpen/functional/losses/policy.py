@@ -67,18 +67,24 @@ def kl_penalised_surrogate(
 
 
 def sequence_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor) -> Tensor:
-    r"""GSPO's length-normalised ratio of each sequence (arXiv 2507.18071, eq. 7), [E].
+    r"""GSPO's length-normalised ratio of each trajectory (arXiv 2507.18071, eq. 7), [E].
 
     .. math:: s_i = \Big(\frac{π(o_i)}{π_{old}(o_i)}\Big)^{1/|o_i|} = \exp\Big(\frac1{|o_i|} \sum_t \log \rho_t\Big)
 
-    Only tokens of ``mask_ET`` count; a sequence without one has ratio 1.
+    Only tokens of ``mask_ET`` count; a trajectory without one has ratio 1.
     """
     return ratio(mean_log_ratio(logprobs_ET, old_logprobs_ET, mask_ET))
 
 
 def mean_log_ratio(logprobs_ET: Tensor, old_logprobs_ET: Tensor, mask_ET: Tensor) -> Tensor:
-    """log s_i, the logarithm of GSPO's ratio (``sequence_ratio``) of each sequence, [E]."""
-    return _mean_per_sequence(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET)
+    """log s_i, the logarithm of GSPO's ratio (``sequence_ratio``) of each trajectory, [E]."""
+    return mean_per_trajectory(log_ratio(logprobs_ET, old_logprobs_ET), mask_ET)
+
+
+def mean_per_trajectory(values_ET: Tensor, mask_ET: Tensor) -> Tensor:
+    """The mean over the tokens of the mask, [E]; 0 where there is none."""
+    kept_ET = values_ET.where(mask_ET, torch.zeros_like(values_ET))
+    return kept_ET.sum(dim=1) / mask_ET.sum(dim=1).clamp(min=1)
 
 
 def sequence_surrogate(
@@ -92,24 +98,24 @@ def sequence_surrogate(
     dual_clip: float | None = None,
     whole_log_ratio_E: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""GSPO: the clipped surrogate with one ratio per sequence (arXiv 2507.18071, eq. 5), to be minimised.
+    r"""GSPO: the clipped surrogate with one ratio per trajectory (arXiv 2507.18071, eq. 5), to be minimised.
 
     .. math:: L_i = -\min(s_i Â_i,\ \mathrm{clip}(s_i, 1 - ε_{low}, 1 + ε_{high})\, Â_i)
 
     Each token of ``mask_ET`` gets the whole L_i, all others 0, so that 1/|o_i| times the sum over tokens is L_i and
-    ``reduce.per_sequence`` gives GSPO's loss. Â_i is the mean advantage of the sequence's tokens: with an outcome
+    ``reduce.per_sequence`` gives GSPO's loss. Â_i is the mean advantage of the trajectory's tokens: with an outcome
     reward, which is what the paper has, the advantage that they all share. The gradient coefficient of a token is
-    unclipped · s_i · Â_i. A sequence of which only a part is given has its log s_i in ``whole_log_ratio_E``, NaN for
+    unclipped · s_i · Â_i. A trajectory of which only a part is given has its log s_i in ``whole_log_ratio_E``, NaN for
     all others, and gets the terms of ``sequence_token_surrogate``, whose gradient is the same for a constant Â_i.
 
     Returns:
-        The terms, and where they are not clipped, each [E, T] and the same along a sequence.
+        The terms, and where they are not clipped, each [E, T] and the same along a trajectory.
 
     Raises:
         ValueError: ``dual_clip`` is not above 1.
     """
     ratio_E = sequence_ratio(logprobs_ET, old_logprobs_ET, mask_ET)
-    advantages_E = _mean_per_sequence(advantages_ET, mask_ET)
+    advantages_E = mean_per_trajectory(advantages_ET, mask_ET)
     loss_E, unclipped_E = _clipped(ratio_E, advantages_E, eps_low, eps_high, dual_clip)
     loss_ET, unclipped_ET = loss_E[:, None] * mask_ET, unclipped_E[:, None].expand_as(mask_ET)
     if whole_log_ratio_E is None:
@@ -139,12 +145,12 @@ def sequence_token_surrogate(
     dual_clip: float | None = None,
     whole_log_ratio_E: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""GSPO-token: the sequence's ratio in value, the token's own in gradient (arXiv 2507.18071, eq. 13 and 14).
+    r"""GSPO-token: the trajectory's ratio in value, the token's own in gradient (arXiv 2507.18071, eq. 13 and 14).
 
     .. math:: L_{i,t} = -\min(s_{i,t} Â_{i,t},\ \mathrm{clip}(s_{i,t}, 1 - ε_{low}, 1 + ε_{high})\, Â_{i,t}),
               \quad s_{i,t} = \mathrm{sg}[s_i]\, π_t / \mathrm{sg}[π_t]
 
-    For advantages that differ along a sequence. Where they do not, its gradient is that of ``sequence_surrogate``.
+    For advantages that differ along a trajectory. Where they do not, its gradient is that of ``sequence_surrogate``.
     ``whole_log_ratio_E`` as there.
 
     Returns:
@@ -185,20 +191,21 @@ def clipped_weight_surrogate(
     return -weight_ET * advantages_ET * logprobs_ET, weight_ET == ratio_ET
 
 
-def truncated_importance_weights(old_logprobs_ET: Tensor, sample_logprobs_ET: Tensor, *, cap: float) -> Tensor:
-    r"""Weights that correct each token's term for a rollout engine whose numerics differ from the trainer's.
+def truncated_importance_weights(old_logprobs_ET: Tensor, rollout_logprobs_ET: Tensor, *, cap: float) -> Tensor:
+    r"""Weights that correct each token's term for a rollout by an older version of the policy, or by an engine whose
+    numerics differ from the trainer's.
 
-    .. math:: w_t = \min(π_{old,t} / π_{sample,t},\ C)
+    .. math:: w_t = \min(π_{old,t} / π_{rollout,t},\ C)
 
     Truncated importance sampling: Ionides 2008; for rollout engines Yao et al. 2025. Without gradient.
     """
-    return (old_logprobs_ET - sample_logprobs_ET).exp().clamp(max=cap).detach()
+    return (old_logprobs_ET - rollout_logprobs_ET).exp().clamp(max=cap).detach()
 
 
 def _clipped(
     ratio: Tensor, advantages: Tensor, eps_low: float, eps_high: float, dual_clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """−min(ρA, clip(ρ)A) and where it is not clipped, for ratios of tokens or of sequences."""
+    """−min(ρA, clip(ρ)A) and where it is not clipped, for ratios of tokens or of trajectories."""
     loss = -(ratio * advantages).minimum(ratio.clamp(1.0 - eps_low, 1.0 + eps_high) * advantages)
     positive = advantages >= 0
     unclipped = torch.where(positive, ratio <= 1.0 + eps_high, ratio >= 1.0 - eps_low)
@@ -209,9 +216,3 @@ def _clipped(
         loss = torch.where(beyond_dual, -dual_clip * advantages, loss)
         unclipped = unclipped & ~beyond_dual
     return loss, unclipped
-
-
-def _mean_per_sequence(values_ET: Tensor, mask_ET: Tensor) -> Tensor:
-    """Over the tokens of the mask, [E]; 0 where there is none."""
-    kept_ET = values_ET.where(mask_ET, torch.zeros_like(values_ET))
-    return kept_ET.sum(dim=1) / mask_ET.sum(dim=1).clamp(min=1)

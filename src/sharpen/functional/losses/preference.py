@@ -45,7 +45,7 @@ def dpo(
 def bradley_terry(
     scores_E: Tensor, grades_E: Tensor, group_E: Tensor, *, margin: bool = False, noise: float = 0.0
 ) -> Tensor:
-    r"""A reward model's loss on ranked completions (InstructGPT, arXiv 2203.02155, eq. 1), one term per sequence.
+    r"""A reward model's loss on ranked completions (InstructGPT, arXiv 2203.02155, eq. 1), one term per trajectory.
 
     .. math:: L_w = -\frac1C \sum_l \log P_{wl}, \quad P_{wl} = (1 - η)\, σ(s_w - s_l - m_{wl}) + η/2
 
@@ -56,7 +56,7 @@ def bradley_terry(
     Args:
         scores_E: s, the model's scores, with gradient.
         grades_E: the labelled grades, higher is better; NaN is ignored.
-        group_E: the group of each sequence, integers from 0.
+        group_E: the group of each trajectory, integers from 0.
         margin: m is the difference of the grades (Llama 2, arXiv 2307.09288, eq. 2), else 0.
         noise: η, the share of random labels (Christiano et al. 2017, arXiv 1706.03741, section 2.2.3, whose
             share is 0.1).
@@ -101,7 +101,7 @@ def step_loss(scores_ET: Tensor, labels_ET: Tensor) -> Tensor:
 
 
 def pair_figures(scores_E: Tensor, beats_EE: Tensor) -> dict[str, Tensor]:
-    """Of the pairs that each sequence should win, the share it wins and its mean margin; NaN without such pairs."""
+    """Of the pairs that each trajectory should win, the share it wins and its mean margin; NaN without such pairs."""
     difference_EE = scores_E[:, None] - scores_E
     pairs_E = beats_EE.sum(dim=1)
     return {

@@ -1,8 +1,8 @@
 """The weight of every term in the loss of one optimizer step: loss = Σ weight × term.
 
 Weights are computed once over the whole step, before it is split into micro-batches, so that no split can change them.
-``mask_ET`` marks the trained tokens; ``group_E`` gives each sequence's group, an integer from 0. A sequence without a
-trained token does not count in its group's G, nor a group without such a sequence in P.
+``mask_ET`` marks the trained tokens; ``group_E`` gives each trajectory's group, an integer from 0. A trajectory without
+a trained token does not count in its group's G, nor a group without such a trajectory in P.
 """
 
 import torch
@@ -21,7 +21,7 @@ def groups_mean(present_P: Tensor, *, dtype: torch.dtype = torch.float32) -> Ten
 
 
 def sequences(present_E: Tensor, group_E: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """1/P · 1/G for each sequence that is present and 0 for the others, [E]: the mean over each group, then groups."""
+    """1/P · 1/G for each trajectory that is present, else 0, [E]: the mean over each group, then over groups."""
     size_P = _count_per_group(present_E.to(dtype), group_E)
     weight_P = groups_mean(size_P > 0, dtype=dtype) / size_P.clamp(min=1)
     return weight_P[group_E] * present_E

@@ -18,7 +18,7 @@ def value_loss(
     Args:
         values_ET: V, with gradient.
         targets_ET: y, such as a λ-return A + V_old or R + γV_old'.
-        old_values_ET: V_old, the values at the rollout.
+        old_values_ET: V_old, the values at the start of the step.
         clip: c, in units of the value.
 
     Raises:
