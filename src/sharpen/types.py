@@ -180,11 +180,8 @@ class Trajectory:
 
     @property
     def drawn(self) -> int:
-        """The number of tokens that the policy drew, |o|; of data, all tokens after the prompt."""
-        return sum(
-            sum(version != NOT_DRAWN for version in sample.versions) if sample.versions else len(sample.token_ids)
-            for sample in self.samples
-        )
+        """The number of tokens that the policy drew, |o|; of data, of tokens that are trained on."""
+        return sum(stop - start for sample in self.samples for start, stop in sample.turns)
 
 
 def single_turn(

@@ -74,6 +74,7 @@ def test_every_sample_of_what_is_kept_is_read_again(tmp_path: Path) -> None:
     assert kept == RunFolder(tmp_path).read_kept()
     # The model's own tokens, not the tool's.
     assert [sum(of_one.trajectories[0].loss_mask) for of_one in kept] == [8, 8, 7, 3, 3]
+    assert [of_one.trajectories[0].drawn for of_one in kept] == [t.drawn for t in given] == [8, 8, 7, 3, 3]
 
 
 def test_a_kept_single_turn_is_written_as_it_was(tmp_path: Path) -> None:
