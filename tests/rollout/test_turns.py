@@ -18,12 +18,14 @@ from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.scoring import score_groups
+from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.generation import Interaction, generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import uniforms
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Reply, Turns
+from sharpen.training.metrics import rollout_metrics
 from sharpen.types import NOT_DRAWN, End, Finish, Group, Prompt, Sample, Score, Trajectory
 from tiny_models import make_prompt, tiny_policy
 
@@ -80,6 +82,12 @@ def converse(
     interaction = Interaction(turns, max_turns, context, flow)
     ((trajectory,),) = generate(engine, [PROMPT], [[7]], Sampling(tokens), 3, interaction)
     return trajectory, engine
+
+
+def drawn_by_script(script: Mapping[int, Sequence[Turn]]) -> tuple[Trajectory, ...]:
+    """Trajectories of one turn."""
+    ((*trajectories,),) = generate(ScriptedEngine(script), [PROMPT], [list(script)], Sampling(4), 3)
+    return tuple(trajectories)
 
 
 def answering(*answers: Reply | End | Exception) -> Turns:
@@ -326,9 +334,61 @@ def test_too_many_failed_environments_stop_the_run() -> None:
     scored({1, 6}, rate=0.25)
     with pytest.raises(
         RewardError,
-        match=r"2 of 8 .* completion 1 \('1'\): the environment failed: .* OSError: it is gone",
+        match=r"^the environment failed for 2 of 8 .* completion 1 \('1'\): the environment failed: .* it is gone",
     ):
         scored({1, 6}, rate=0.24)
+
+
+def test_failed_environments_and_rewards_are_counted_apart_and_together() -> None:
+    """One environment and one reward of four: together more than 0.4, of which the environment is named first."""
+    first, second, third, fourth = (
+        replace(t, score=None) for t in drawn_by_script({i: [((i,), Finish.EOS)] for i in range(4)})
+    )
+    failed = replace(third, end=End.ENVIRONMENT_FAILED, score=Score(None, error="no door"))
+    group = Group(PROMPT, (first, second, failed, fourth))
+
+    def fails_for_1(completion: str) -> float:
+        if completion == "1":
+            raise ValueError("no number")
+        return 1.0
+
+    score_groups(FunctionReward(fails_for_1), [group], max_failure_rate=0.5)
+    with pytest.raises(
+        RewardError,
+        match=r"^the environment failed for 1 of 4 completions and the reward failed for 1 of 4 completions, .*"
+        r"completion 2 \('2'\): no door",
+    ):
+        score_groups(FunctionReward(fails_for_1), [group], max_failure_rate=0.4)
+
+
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_failed_environments_stop_a_run_before_and_without_its_reward(rewarded: bool) -> None:
+    """Trajectories 1 and 6 of 8 fail. Only the allowed rate lets the reward see what is left."""
+    asked: list[int] = []
+
+    def score(groups: Sequence[Group]) -> tuple[list[Group], dict[str, float]]:
+        asked.append(len(groups))
+        return list(groups), {}
+
+    def collect(rate: float) -> list[Group]:
+        collector = LocalCollector(
+            prompts=[PROMPT],
+            seed=0,
+            engine=ScriptedEngine({i: [((i,), Finish.EOS)] for i in range(8)}),
+            sampling=Sampling(4),
+            interaction=Interaction(failing_for({1, 6}), 2, 100),
+            score=score if rewarded else None,
+            max_reward_failures=rate,
+        )
+        return collector.collect([PROMPT] * 2, 4).groups
+
+    with pytest.raises(RewardError, match=r"^the environment failed for 2 of 8 completions"):
+        collect(0.24)
+    assert asked == []
+    groups = collect(0.25)
+    assert asked == [2] * rewarded
+    found = rollout_metrics(groups, collate(groups))
+    assert (found["environment/failed"], found["reward/failed"]) == (0.25, 0.25)
 
 
 def test_an_engine_that_fails_leaves_nothing_behind() -> None:

@@ -109,6 +109,7 @@ def built_trainer(
         score=_scoring(inputs.reward, rollout.max_reward_failures),
         sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
         interaction=make_interaction(rollout, main.context_length),
+        max_reward_failures=rollout.max_reward_failures,
         seed=seed,
     )
     mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if mixed_groups else None

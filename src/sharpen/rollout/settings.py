@@ -34,7 +34,7 @@ class RolloutSettings(Settings):
     lag: int = Field(0, ge=0, description="versions by which the policy that draws a batch is behind; 0: on-policy")
     """With a lag of k the batch of a step is drawn k steps before it is trained on."""
     max_reward_failures: float = Field(0.1, ge=0, le=1)
-    """The share of a step's samples whose reward may raise or time out before the run stops."""
+    """The share of a step's samples whose turns or reward may raise or time out before the run stops."""
 
     top_p: float = 1.0
     top_k: int = 0

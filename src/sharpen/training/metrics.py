@@ -102,8 +102,8 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
             batch.rewards_E, batch.group_E, rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
         )
         result["groups/zero_spread"] = flat.double().mean().item()
-    result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)
-    result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(scores)
+    result["reward/failed"] = sum(s.error is not None for s in scores) / len(completions)
+    result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(completions)
     result["reward/retries"] = sum(s.retries for s in scores)
     for name in sorted({name for s in scores for name in s.parts}):
         parts = [value for s in scores if (value := s.parts.get(name)) is not None]
