@@ -403,6 +403,38 @@ def test_an_engine_that_fails_leaves_nothing_behind() -> None:
         assert engine.cancelled == engine.released == [7, 8]
 
 
+@pytest.mark.parametrize("flow", [None, "blocks", "free"])
+def test_a_request_that_the_engine_loses_is_an_error_that_names_it(flow: Flow | None) -> None:
+    class Losing(ScriptedEngine):
+        asked = 0
+
+        def add(self, requests: Sequence[Request]) -> None:
+            super().add([request for request in requests if request.draw_id != 8])
+
+        def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+            self.asked += 1
+            assert self.asked < 10, "it is asked for ever"
+            return super().next_finished(at_least)
+
+    engine = Losing({7: [FIRST]})
+    interaction = None if flow is None else Interaction(appending(9, until=1), 2, 100, flow)
+    with pytest.raises(RuntimeError, match=r"it has none left, and never finished draw ids \[8\]$"):
+        generate(engine, [PROMPT], [[7, 8]], Sampling(4), 3, interaction)
+    assert engine.cancelled == [7, 8]
+
+
+@FLOWS
+def test_a_request_that_nobody_made_is_an_error_that_names_it(flow: Flow) -> None:
+    class Eager(ScriptedEngine):
+        def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+            return super().next_finished(at_least + 1)
+
+    engine = Eager({7: [FIRST], 9: [FIRST]})
+    engine.add([Request((1,), 9, Sampling(4), 3)])
+    with pytest.raises(RuntimeError, match=r"it also finished draw ids \[9\]$"):
+        generate(engine, [PROMPT], [[7]], Sampling(4), 3, Interaction(appending(9, until=1), 2, 100, flow))
+
+
 # The order of turns
 
 

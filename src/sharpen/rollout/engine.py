@@ -106,7 +106,11 @@ class Engine(Protocol):
         ...
 
     def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
-        """Work until ``at_least`` more requests have finished, or none is left. Empty only if none was left."""
+        """Work until ``at_least`` more requests have finished, or none is left. Empty only if none was left.
+
+        It returns or raises within a time of the engine's own choice: one that waits for another process or machine
+        sets itself a limit, after which it raises an exception that names what does not answer, and the requests.
+        """
         ...
 
     def cancel(self, draw_ids: Collection[int]) -> None:

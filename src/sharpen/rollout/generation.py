@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sharpen.rollout.answers import answer
@@ -33,22 +33,39 @@ def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[
     """The finished requests of each group, in the order of the requests. A group's common context is computed once.
 
     The block follows from its requests alone, rounding included, provided that nothing else is in the engine. If it
-    fails, its requests are cancelled.
+    fails, its requests are cancelled. Raises `RuntimeError` if the engine loses one, or finishes another.
     """
     draw_ids = [request.draw_id for group in groups for request in group]
+    unfinished = set(draw_ids)
     finished: dict[int, FinishedRequest] = {}
     try:
         for group in groups:
             engine.add(group)
-        while len(finished) < len(draw_ids):
-            for done in engine.next_finished(at_least=len(draw_ids) - len(finished)):
+        while unfinished:
+            for done in _next_finished(engine, unfinished, at_least=len(unfinished)):
                 finished[done.request.draw_id] = done
-        if strangers := finished.keys() - set(draw_ids):
-            raise RuntimeError(f"a block needs the engine for itself; it also finished draw ids {sorted(strangers)}")
     except BaseException:
         engine.cancel(draw_ids)
         raise
     return [[finished[request.draw_id] for request in group] for group in groups]
+
+
+def _next_finished(engine: Engine, unfinished: set[int], at_least: int = 1) -> list[FinishedRequest]:
+    """The next finished requests, whose draw ids are taken out of ``unfinished``, all those that the engine has."""
+    finished = engine.next_finished(at_least)
+    if not finished:
+        raise RuntimeError(f"the engine has lost requests: it has none left, and never finished {_listed(unfinished)}")
+    for done in finished:
+        if done.request.draw_id not in unfinished:
+            also = _listed([done.request.draw_id])
+            raise RuntimeError(f"a rollout needs the engine for itself; it also finished {also}")
+        unfinished.remove(done.request.draw_id)
+    return finished
+
+
+def _listed(draw_ids: Collection[int], at_most: int = 20) -> str:
+    more = f" and {len(draw_ids) - at_most} more" if len(draw_ids) > at_most else ""
+    return f"draw ids {sorted(draw_ids)[:at_most]}{more}"
 
 
 def generate(
@@ -105,16 +122,18 @@ def _run_freely(
     engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, interaction: Interaction
 ) -> None:
     by_draw_id = {c.draw_id: c for group in groups for c in group}
+    unfinished = set(by_draw_id)
     try:
         for group in groups:
             engine.add([c.request(sampling, seed) for c in group])
-        while finished := engine.next_finished():
-            for turn in finished:
+        while unfinished:
+            for turn in _next_finished(engine, unfinished):
                 conversation = by_draw_id[turn.request.draw_id]
                 conversation.take(turn)
                 _answer([conversation], interaction)
                 if conversation.end is None:
                     engine.add([conversation.request(sampling, seed)])
+                    unfinished.add(conversation.draw_id)
                 else:
                     engine.release([conversation.draw_id])
     except BaseException:
