@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,9 +22,10 @@ from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.generation import Interaction, generate
+from sharpen.rollout.interaction import make_interaction
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import uniforms
-from sharpen.rollout.settings import Flow
+from sharpen.rollout.settings import Flow, RolloutSettings
 from sharpen.rollout.turns import Reply, Turns
 from sharpen.training.metrics import rollout_metrics
 from sharpen.types import NOT_DRAWN, End, Finish, Group, Prompt, Sample, Score, Trajectory
@@ -79,7 +81,7 @@ def converse(
 ) -> tuple[Trajectory, ScriptedEngine]:
     """The trajectory that the script and the function make, with draw id 7."""
     engine = ScriptedEngine({7: script})
-    interaction = Interaction(turns, max_turns, context, flow)
+    interaction = Interaction(turns, max_turns, context, flow, vocabulary=10)
     ((trajectory,),) = generate(engine, [PROMPT], [[7]], Sampling(tokens), 3, interaction)
     return trajectory, engine
 
@@ -168,9 +170,36 @@ def test_a_reply_that_changes_a_token_of_the_policy_begins_a_sample() -> None:
     assert [(s.prefix_ids, s.token_ids) for s in trajectory.samples] == [((1, 2), (3, 4)), ((1, 2, 3, 9), (5,))]
 
 
-def test_a_reply_may_add_nothing() -> None:
-    trajectory, _ = converse(answering(Reply((1, 2, 3, 4)), End.DONE), FIRST, SECOND)
-    assert [(s.prefix_ids, s.token_ids, s.loss_mask) for s in trajectory.samples] == [((1, 2), (3, 4, 5), (True,) * 3)]
+@pytest.mark.parametrize("kind", [list, torch.tensor, np.array])
+def test_token_ids_are_ints_whatever_they_come_in(kind: Any) -> None:
+    """Tokenizers return lists, which goes on with the sample just as a tuple does."""
+    trajectory, _ = converse(answering(Reply(kind([1, 2, 3, 4, 8])), End.DONE), FIRST, SECOND)
+    (sample,) = trajectory.samples
+    assert (sample.prefix_ids, sample.token_ids) == ((1, 2), (3, 4, 8, 5))
+    assert {type(token) for token in sample.token_ids} == {int}
+
+
+def test_the_limits_of_tokens_are_those_of_the_model() -> None:
+    policy = tiny_policy()
+    made = make_interaction(RolloutSettings(turns="tiny_turns:answer"), policy)
+    assert made is not None
+    assert (made.context, made.vocabulary) == (policy.context_length, policy.config.vocab_size)
+
+
+def test_a_message_is_as_it_is_read_from_a_file_and_stays_so() -> None:
+    said = {"role": "tool", "content": "4", "shape": (2, 3)}
+
+    def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        said["content"] += "2"
+        return Reply((1, 2, 3, 4, 8), (said,)) if len(trajectory.messages) == 1 else End.DONE
+
+    trajectory, _ = converse(turns, FIRST, SECOND)
+    assert trajectory.messages[1] == {"role": "tool", "content": "42", "shape": [2, 3]}
+
+
+def test_a_conversation_may_end_as_out_of_turns() -> None:
+    trajectory, _ = converse(answering(End.OUT_OF_TURNS), FIRST)
+    assert (trajectory.end, trajectory.score) == (End.OUT_OF_TURNS, None)
 
 
 def test_the_function_is_shown_the_trajectory_so_far() -> None:
@@ -248,6 +277,11 @@ def test_the_function_is_asked_after_the_last_turn_too(until: int, end: End) -> 
 # Failures
 
 
+def added(*token_ids: Any, said: Any = SAID) -> Reply:
+    """A reply to the first turn, with a good message and this one."""
+    return Reply((1, 2, 3, 4, *token_ids), (SAID, said))
+
+
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError
@@ -259,8 +293,31 @@ class Unprintable(Exception):
     [
         (ValueError("no such door"), r"rollout\.turns raised ValueError: no such door \(test_turns.py, line \d+\)"),
         (Unprintable(), r"rollout\.turns raised Unprintable: "),
-        (None, r"rollout\.turns raised TypeError: it returned None, not a Reply or an End"),
-        (Reply(()), r"rollout\.turns raised ValueError: its reply has no tokens"),
+        (None, r"rollout\.turns returned None, not a Reply or an End$"),
+        (End.ENVIRONMENT_FAILED, r"rollout\.turns returned End\.ENVIRONMENT_FAILED$"),
+        (End.STALE, r"rollout\.turns returned End\.STALE, not End\.DONE or End\.OUT_OF_TURNS$"),
+        (End.OUT_OF_TOKENS, r"rollout\.turns returned End\.OUT_OF_TOKENS, not End\.DONE or End\.OUT_OF_TURNS$"),
+        (Reply(()), r"rollout\.turns returned a reply that has no tokens"),
+        (Reply((1, 2, 3, 4)), r"rollout\.turns returned a reply that adds no tokens to the context$"),
+        (added(-1), r"rollout\.turns returned a reply with the token id -1; the model has 10 tokens$"),
+        (added(9, 10), r"rollout\.turns returned a reply with the token id 10; the model has 10 tokens$"),
+        (added("8"), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'str'"),
+        (added([8]), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'list'"),
+        (added(8.0), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'float'"),
+        (added(8, said="42"), r"rollout\.turns returned a reply whose message 1 is a str, not a mapping$"),
+        (added(8, said={"content": "x"}), r"rollout\.turns returned a reply whose message 1 has no text as 'role': "),
+        (
+            added(8, said={"role": "tool", "content": 42}),
+            r"rollout\.turns returned a reply whose message 1 has no text as 'content': ",
+        ),
+        (
+            added(8, said={**SAID, "at": {1, 2}}),
+            r"rollout\.turns returned a reply whose message 1 cannot be written as JSON: Object of type set",
+        ),
+        (
+            added(8, said={**SAID, "content": "\ud800"}),
+            r"rollout\.turns returned a reply whose message 1 cannot be written as JSON: .*surrogates",
+        ),
     ],
 )
 def test_a_function_that_fails_is_recorded_with_the_trajectory(answer: Any, said: str, flow: Flow) -> None:

@@ -19,7 +19,8 @@ class Interaction:
     In ``blocks`` the next turns of all conversations are drawn together, and answered in the order of their draw ids.
     What is computed together then follows from the recipe alone, so that a resumed run draws the same bits. In ``free``
     flow each conversation goes on as soon as its turn is drawn; a token then depends on how fast the answers come where
-    rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time limit of a reply.
+    rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time limit of a reply, and
+    ``vocabulary`` the number of the model's tokens, None if it is not known.
     """
 
     turns: Turns
@@ -27,6 +28,7 @@ class Interaction:
     context: int
     flow: Flow = "blocks"
     timeout_s: float = 60.0
+    vocabulary: int | None = None
 
 
 def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[FinishedRequest]]:
@@ -145,7 +147,7 @@ def _answer(conversations: Sequence[Conversation], interaction: Interaction | No
     """Let the conversations whose turn has been drawn go on or end."""
     unended = [conversation for conversation in conversations if conversation.end is None]
     if interaction is not None:
-        answer(unended, interaction.turns, interaction.timeout_s)
+        answer(unended, interaction.turns, interaction.timeout_s, interaction.vocabulary)
         return
     for conversation in unended:
         conversation.go_on(End.DONE)
