@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ import torch
 
 from oracles import sampling as oracle
 from sharpen.data.collate import collate
-from sharpen.errors import RewardError
+from sharpen.errors import RecipeError, RewardError
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
+from sharpen.rewards.execution import threads
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.collector import LocalCollector
@@ -511,12 +514,142 @@ def test_a_block_is_the_next_turn_of_all_that_go_on() -> None:
     assert [[t.token_ids for t in group] for group in drawn] == [[(5,), (5, 9, 5)], [(5, 9, 5), (5,)]]
 
 
-def test_in_free_flow_a_conversation_goes_on_at_once() -> None:
-    """The scripted engine finishes the latest request first: the second conversation ends before the first goes on."""
-    engine = ScriptedEngine({i: [((5,), Finish.EOS)] * 2 for i in range(2)})
-    generate(engine, [PROMPT], [[0, 1]], Sampling(9), 3, Interaction(appending(9), 4, 100, "free"))
+class Watched(ScriptedEngine):
+    """Says when it has drawn a draw id's first or second turn. The first that was added finishes first."""
+
+    def __init__(self, script: Mapping[int, Sequence[Turn]]) -> None:
+        super().__init__(script)
+        self.drawn = {(draw_id, turn): threading.Event() for draw_id in script for turn in (1, 2)}
+
+    def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+        taken, self._unfinished = self._unfinished[:at_least], self._unfinished[at_least:]
+        for request in taken:
+            self.drawn[request.draw_id, 2 if request.offset else 1].set()
+        return [self._finished(request) for request in taken]
+
+
+def test_in_free_flow_the_engine_draws_while_a_reply_is_awaited() -> None:
+    """Draw id 0 is answered only once both turns of draw id 1 are drawn."""
+    engine = Watched({i: [((5,), Finish.EOS)] * 2 for i in range(2)})
+
+    class AnswersTwoAtOnce:
+        at_once = 2
+
+        def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+            if trajectory.draw_id == 0:
+                assert engine.drawn[1, 2].wait(timeout=20)
+            return appending(9)(prompt, trajectory)
+
+    interaction = Interaction(AnswersTwoAtOnce(), 4, 100, "free")
+    ((first, second),) = generate(engine, [PROMPT], [[0, 1]], Sampling(9), 3, interaction)
     assert [request.draw_id for request in engine.requests] == [0, 1, 1, 0]
-    assert engine.released[:2] == [1, 0]
+    assert (first.end, first.samples, second.end, second.samples) == (End.DONE, second.samples) * 2
+    assert set(engine.released) == {0, 1}
+
+
+def test_in_free_flow_a_plain_function_gets_one_call_at_a_time_while_the_engine_draws() -> None:
+    engine = Watched({i: [((5,), Finish.EOS)] for i in range(4)})
+    running: list[int] = []
+
+    def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        running.append(1)
+        assert engine.drawn[3, 1].wait(timeout=20)
+        assert len(running) == 1
+        running.pop()
+        return End.DONE
+
+    (drawn,) = generate(engine, [PROMPT], [range(4)], Sampling(9), 3, Interaction(turns, 4, 100, "free"))
+    assert [t.end for t in drawn] == [End.DONE] * 4
+
+
+class Together:
+    """Answers only once so many calls wait at the same time."""
+
+    def __init__(self, calls: int) -> None:
+        self.at_once = calls
+        self._barrier = threading.Barrier(calls)
+
+    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if len(trajectory.messages) > 1:
+            return End.DONE
+        self._barrier.wait(timeout=20)
+        return appending(9)(prompt, trajectory)
+
+
+def asynchronous(calls: int) -> Turns:
+    """The same as a coroutine."""
+    waiting: list[int] = []
+
+    async def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if len(trajectory.messages) > 1:
+            return End.DONE
+        waiting.append(1)
+        while len(waiting) < calls:
+            await asyncio.sleep(0.001)
+        return appending(9)(prompt, trajectory)
+
+    return turns
+
+
+@FLOWS
+@pytest.mark.parametrize("turns", [Together(4), asynchronous(4)], ids=["at_once", "async def"])
+def test_several_replies_are_awaited_at_once_and_entered_by_draw_id(turns: Turns, flow: Flow) -> None:
+    engine = ScriptedEngine({i: [((5,), Finish.EOS), ((i,), Finish.EOS)] for i in range(4)})
+    interaction = Interaction(turns, 4, 100, flow, timeout_s=30)
+    (drawn,) = generate(engine, [PROMPT], [range(4)], Sampling(9), 3, interaction)
+    assert [(t.draw_id, t.end, t.token_ids) for t in drawn] == [(i, End.DONE, (5, 9, i)) for i in range(4)]
+    assert flow == "free" or engine.blocks == [[0, 1, 2, 3]] * 2
+
+
+@FLOWS
+def test_a_coroutine_that_takes_too_long_is_cancelled(flow: Flow) -> None:
+    cancelled: list[int | None] = []
+
+    async def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if trajectory.draw_id == 1:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                cancelled.append(trajectory.draw_id)
+                raise
+        return End.DONE
+
+    engine = ScriptedEngine({i: [((5,), Finish.EOS)] for i in range(2)})
+    interaction = Interaction(turns, 2, 100, flow, timeout_s=0.2)
+    ((done, late),) = generate(engine, [PROMPT], [[0, 1]], Sampling(4), 3, interaction)
+    assert (done.end, late.end, cancelled) == (End.DONE, End.ENVIRONMENT_FAILED, [1])
+    assert late.score is not None
+    assert late.score.timed_out
+
+
+@FLOWS
+def test_too_many_replies_that_never_come_stop_the_run(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "MAX_STUCK", 1)
+    monkeypatch.setattr(threads, "_stuck", [])
+    comes = threading.Event()
+
+    def never(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        comes.wait(timeout=30)
+        return End.DONE
+
+    engine = ScriptedEngine({i: [((5,), Finish.EOS)] for i in range(4)})
+    interaction = Interaction(never, 2, 100, flow, timeout_s=0.05)
+    with pytest.raises(
+        RewardError, match=r"^2 calls are stuck .* rollout.turns for prompt 'one'.*correct the function"
+    ):
+        generate(engine, [PROMPT], [range(4)], Sampling(4), 3, interaction)
+    comes.set()
+    assert engine.cancelled or flow == "blocks"
+
+
+@pytest.mark.parametrize("at_once", [0, True, 2.0, "4"])
+def test_a_wrong_number_of_calls_is_refused_before_the_first_step(
+    at_once: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text(f"def turns(prompt, trajectory): ...\nturns.at_once = {at_once!r}\n")
+    settings = RolloutSettings(turns=f"{tmp_path / 'own.py'}:turns")
+    with pytest.raises(RecipeError, match=r"rollout\.turns: the attribute at_once is .*, not a whole number"):
+        make_interaction(settings, tiny_policy())
 
 
 # With models

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sharpen.rollout.answers import answer
+from sharpen.rewards.execution.user_code import undisturbed
+from sharpen.rollout.answers import Answering, Answers
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Conversation, TurnLimits, Turns
 from sharpen.types import End, Prompt, Trajectory
+
+QUICK_REPLY_S = 0.005
+"""How long the engine waits for a reply before it draws further turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +22,9 @@ class Interaction:
 
     In ``blocks`` the next turns of all conversations are drawn together, and answered in the order of their draw ids.
     What is computed together then follows from the recipe alone, so that a resumed run draws the same bits. In ``free``
-    flow each conversation goes on as soon as its turn is drawn; a token then depends on how fast the answers come where
-    rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time limit of a reply, and
-    ``vocabulary`` the number of the model's tokens, None if it is not known.
+    flow the engine draws on while replies are awaited, and they join what it draws as they come; a token then depends
+    on how fast they come where rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time
+    limit of a reply, and ``vocabulary`` the number of the model's tokens, None if it is not known.
     """
 
     turns: Turns
@@ -29,6 +33,10 @@ class Interaction:
     flow: Flow = "blocks"
     timeout_s: float = 60.0
     vocabulary: int | None = None
+
+    @property
+    def answers(self) -> Answers:
+        return Answers(self.turns, self.timeout_s, self.vocabulary)
 
 
 def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[FinishedRequest]]:
@@ -125,29 +133,44 @@ def _run_freely(
 ) -> None:
     by_draw_id = {c.draw_id: c for group in groups for c in group}
     unfinished = set(by_draw_id)
+    answering = Answering(interaction.answers)
+
+    def release(conversations: Iterable[Conversation]) -> None:
+        engine.release([c.draw_id for c in conversations if c.end is not None])
+
     try:
         for group in groups:
             engine.add([c.request(sampling, seed) for c in group])
-        while unfinished:
-            for turn in _next_finished(engine, unfinished):
-                conversation = by_draw_id[turn.request.draw_id]
-                conversation.take(turn)
-                _answer([conversation], interaction)
-                if conversation.end is None:
+        with undisturbed():
+            while unfinished or answering:
+                if unfinished:
+                    finished = _next_finished(engine, unfinished)
+                    for turn in finished:
+                        by_draw_id[turn.request.draw_id].take(turn)
+                    drawn = [by_draw_id[turn.request.draw_id] for turn in finished]
+                    release(drawn)
+                    for conversation in drawn:
+                        if conversation.end is None:
+                            answering.add(conversation)
+                # While the engine has work, only quick replies are waited for.
+                answered = answering.take(within_s=QUICK_REPLY_S if unfinished else None)
+                release(answered)
+                going_on = [c for c in answered if c.end is None]
+                for conversation in going_on:
                     engine.add([conversation.request(sampling, seed)])
-                    unfinished.add(conversation.draw_id)
-                else:
-                    engine.release([conversation.draw_id])
+                unfinished |= {c.draw_id for c in going_on}
     except BaseException:
         engine.cancel(list(by_draw_id))
         raise
+    finally:
+        answering.stop()
 
 
 def _answer(conversations: Sequence[Conversation], interaction: Interaction | None) -> None:
     """Let the conversations whose turn has been drawn go on or end."""
     unended = [conversation for conversation in conversations if conversation.end is None]
     if interaction is not None:
-        answer(unended, interaction.turns, interaction.timeout_s, interaction.vocabulary)
+        interaction.answers.enter(unended)
         return
     for conversation in unended:
         conversation.go_on(End.DONE)

@@ -7,6 +7,7 @@ from typing import Any
 from sharpen.errors import RecipeError
 from sharpen.models.model import Model
 from sharpen.rewards.execution.named import load_named
+from sharpen.rollout.answers import calls_at_once
 from sharpen.rollout.generation import Interaction
 from sharpen.rollout.settings import RolloutSettings
 
@@ -14,7 +15,7 @@ from sharpen.rollout.settings import RolloutSettings
 def make_interaction(settings: RolloutSettings, model: Model) -> Interaction | None:
     """Conversations with the model; None for trajectories of one turn.
 
-    Raises RecipeError if ``rollout.turns`` cannot be imported or is not a function.
+    Raises RecipeError if ``rollout.turns`` cannot be imported, is not a function, or has a wrong ``at_once``.
     """
     if settings.turns is None:
         return None
@@ -23,6 +24,7 @@ def make_interaction(settings: RolloutSettings, model: Model) -> Interaction | N
     if not callable(turns):
         raise RecipeError(f"{what} is a {type(turns).__name__}, not a function (prompt, trajectory) -> Reply or End")
     embedding: Any = model.model.get_input_embeddings()  # type: ignore[operator]
+    calls_at_once(turns)
     return Interaction(
         turns,
         settings.max_turns,

@@ -29,8 +29,8 @@ class RolloutSettings(Settings):
     max_turns: int = Field(8, ge=1, description="of the policy in a trajectory, with turns")
     turn_timeout_s: float = Field(60.0, gt=0, description="time limit of a reply, with turns")
     flow: Flow = "blocks"
-    """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: each
-    conversation goes on at once."""
+    """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: the
+    engine draws on while replies are awaited."""
     lag: int = Field(0, ge=0, description="versions by which the policy that draws a batch is behind; 0: on-policy")
     """With a lag of k the batch of a step is drawn k steps before it is trained on."""
     max_reward_failures: float = Field(0.1, ge=0, le=1)

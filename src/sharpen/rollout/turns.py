@@ -6,6 +6,7 @@ with what it adds; where not, the sample ends there and another begins.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +29,12 @@ class Reply:
 class Turns(Protocol):
     """What answers the policy between its turns."""
 
-    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End | Awaitable[Reply | End]:
         """A reply to the trajectory so far, or how it has ended. It must depend on these two alone.
 
         It ends as `End.DONE` or `End.OUT_OF_TURNS`. An exception, or any other answer, is a failure of the environment,
-        recorded with the trajectory, which then has no reward.
+        recorded with the trajectory, which then has no reward. An ``async def`` function is awaited; an attribute
+        ``at_once`` says how many calls may run concurrently.
         """
         ...
 
