@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,19 @@ Flow = Literal["blocks", "free"]
 
 class EngineSettings(Settings):
     name: str = Field("local", description="local, or an engine of your own as module:name or path/to/file.py:name")
-    max_sequences: int = Field(512, ge=1, description="requests that are decoded at once")
+    max_sequences: int = Field(512, ge=1, description="requests that the local engine decodes at once")
     kv_gib: float | None = Field(None, gt=0)
-    """Memory for keys and values, in GiB; null: derived from the model and the kind of device."""
+    """Memory for keys and values of the local engine, in GiB; null: derived from the model and the kind of device."""
+    settings: dict[str, Any] = Field({}, description="of an engine of your own, which gets them as settings.settings")
+
+    @model_validator(mode="after")
+    def _have_effect(self) -> EngineSettings:
+        of_local = [f for f in ("max_sequences", "kv_gib") if getattr(self, f) != type(self).model_fields[f].default]
+        if self.name == "local" and self.settings:
+            raise ValueError("settings has no effect with the engine local, only with one of your own")
+        if ":" in self.name and of_local:
+            raise ValueError(f"{of_local[0]} has no effect with an engine of your own: it gets what is in settings")
+        return self
 
 
 class RolloutSettings(Settings):
