@@ -447,7 +447,7 @@ def test_failed_environments_stop_a_run_before_and_without_its_reward(rewarded: 
     assert asked == []
     groups = collect(0.25)
     assert asked == [2] * rewarded
-    found = rollout_metrics(groups, collate(groups))
+    found = rollout_metrics(groups, collate(groups), conversations=True)
     assert (found["environment/failed"], found["reward/failed"]) == (0.25, 0.25)
 
 

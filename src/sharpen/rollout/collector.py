@@ -57,6 +57,11 @@ class LocalCollector:
         return [self._groups[i] for i in self._cursor.take(count)]
 
     @property
+    def conversations(self) -> bool:
+        """Whether the trajectories that it collects may have several turns."""
+        return self._interaction is not None and bool(self._prompts)
+
+    @property
     def groups(self) -> int:
         """The number of groups in the data, or of those kept."""
         return len(self._groups)
