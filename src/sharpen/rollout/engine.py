@@ -50,7 +50,7 @@ class FinishedRequest:
     """What a request drew: tokens, their log-probabilities in nats and their text without special tokens.
 
     ``version`` is that of the weights that drew them, ``preemptions`` how often the request had to make room for others
-    and was taken up again.
+    and was taken up again. Nothing records that per request: a step's metrics have the sum, from `EngineCounters`.
     """
 
     request: Request
