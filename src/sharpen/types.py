@@ -180,11 +180,8 @@ class Trajectory:
 
     @property
     def drawn(self) -> int:
-        """The number of tokens that the policy drew, |o|; of data, all tokens after the prompt."""
-        return sum(
-            sum(version != NOT_DRAWN for version in sample.versions) if sample.versions else len(sample.token_ids)
-            for sample in self.samples
-        )
+        """The number of tokens that the policy drew, |o|; of data, of tokens that are trained on."""
+        return sum(stop - start for sample in self.samples for start, stop in sample.turns)
 
 
 def single_turn(
@@ -212,14 +209,17 @@ def single_turn(
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt with its trajectories. All of them have a score, or none."""
+    """A prompt with its trajectories.
+
+    Before they are scored, only those whose environment failed have a score; after that all have one.
+    """
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...]
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """One for each trajectory once they are scored; empty before."""
+        """Those that there are: one for each trajectory once they are scored."""
         return tuple(t.score for t in self.trajectories if t.score is not None)
 
     def scored(self, scores: Sequence[Score]) -> Group:

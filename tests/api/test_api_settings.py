@@ -71,7 +71,7 @@ VALUES: dict[str, Any] = {
         "max_new_tokens": 9,
         "temperature": 0.5,
         "stop": [";"],
-        "engine": {"name": "local", "max_sequences": 5, "kv_gib": 0.5},
+        "engine": {"name": "local", "max_sequences": 5, "kv_gib": 0.5, "settings": {}},
         "turns": "game.py:reply",
         "max_turns": 3,
         "turn_timeout_s": 5.0,

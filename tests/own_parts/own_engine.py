@@ -1,4 +1,4 @@
-"""An engine from outside the package: it replays tokens and log-probabilities that stand in a file beside this one."""
+"""An engine from outside the package: it replays tokens and log-probabilities that stand in a file."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from sharpen.types import Finish
 class ReplayEngine:
     def __init__(self, settings: EngineSettings, policy: Policy) -> None:
         self.version, self.counters, self.tokenizer = 0, EngineCounters(), policy.tokenizer
-        self.answers = json.loads(Path(__file__).with_name("answers.json").read_text())
+        self.answers = json.loads(Path(settings.settings["answers"]).read_text())
         self.waiting: list[Request] = []
 
     def add(self, requests: Sequence[Request]) -> None:

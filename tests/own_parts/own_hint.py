@@ -13,9 +13,12 @@ from sharpen.types import Group
 
 
 def with_hint(batch: Batch, groups: Sequence[Group], models: StepModels) -> Mapping[str, Tensor]:
+    # A trajectory of several samples has several prefixes.
+    group_B = batch.group_E[batch.samples.trajectory_B].tolist()
+    group_of = dict(zip(batch.samples.prefix_B.tolist(), group_B, strict=True))
     prefixes = [
-        torch.cat([torch.tensor(group.prompt.row["hint_ids"]), prefix])
-        for group, prefix in zip(groups, batch.prefixes, strict=True)
+        torch.cat([torch.tensor(groups[group_of[p]].prompt.row["hint_ids"]), prefix])
+        for p, prefix in enumerate(batch.prefixes)
     ]
     return {"teacher_logprobs": models.output("teacher", "logprobs", replace(batch, prefixes=tuple(prefixes)))}
 

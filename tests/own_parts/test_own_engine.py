@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plain_forward import plain_gradient, plain_logprobs, plain_model, record_gradients, relative_error
-from sharpen.errors import StaleError
+from sharpen.errors import RecipeError, StaleError
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import start
 from sharpen.models.character_model import character_tokenizer
@@ -41,7 +41,12 @@ def recipe(folder: Path, model: Path, **changes: Any) -> Any:
         "grpo",
         method=method,
         reward="<given in Python>",
-        rollout={"engine": {"name": f"{folder / 'own_engine.py'}:ReplayEngine"}},
+        rollout={
+            "engine": {
+                "name": f"{folder / 'own_engine.py'}:ReplayEngine",
+                "settings": {"answers": str(folder / "answers.json")},
+            }
+        },
         training={"steps": 2, "prompts_per_step": 2},
         evaluation={"every": 0},
         checkpoint={"every": 0, "best": None},
@@ -110,3 +115,19 @@ def test_an_engine_that_keeps_an_older_version_can_be_corrected_for(model: Path,
     first, second = read_metrics(asked.run)
     assert "staleness/mean" not in first
     assert (second["staleness/mean"], second["staleness/max"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"settings": {"url": "x"}}, "settings has no effect with the engine local, only with one of your own"),
+        ({"name": "m:E", "kv_gib": 1.0}, "kv_gib has no effect with an engine of your own"),
+        (
+            {"name": "m:E", "max_sequences": 4, "settings": {"url": "x"}},
+            "max_sequences has no effect with an engine of",
+        ),
+    ],
+)
+def test_a_setting_that_the_engine_would_not_read_is_refused(engine: dict[str, Any], said: str, model: Path) -> None:
+    with pytest.raises(RecipeError, match=f"rollout.engine.*{said}"):
+        tiny_recipe(Path("run"), model, "grpo", reward="<given in Python>", rollout={"engine": engine})

@@ -240,7 +240,7 @@ def test_too_many_blocked_loops_stop_the_run_and_are_named(
         released.wait(WAIT_S)
         return 1.0
 
-    with pytest.raises(RewardError, match="3 calls of reward functions are stuck") as caught:
+    with pytest.raises(RewardError, match="3 calls are stuck") as caught:
         scores_of(judge, group([str(i) for i in range(9)], id="row 7"), timeout_s=0.05, at_once=1)
     assert "judge for prompt 'row 7', completion 2 ('2')" in str(caught.value)
 

@@ -146,7 +146,7 @@ def test_too_many_stuck_calls_stop_the_run_and_are_named(
     with pytest.raises(RewardError) as caught:
         scores_of(judge, group([str(i) for i in range(9)], id="row 7"), timeout_s=0.05)
     message = str(caught.value)
-    assert "3 calls of reward functions are stuck" in message
+    assert "3 calls are stuck" in message
     assert "judge for prompt 'row 7', completion 2 ('2')" in message
     assert "call.process" in message
     assert seen == ["0", "1", "2"]

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from oracles import sampling as oracle
 from sharpen.data.collate import collate
-from sharpen.errors import RewardError
+from sharpen.errors import RecipeError, RewardError
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
+from sharpen.rewards.execution import threads
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.scoring import score_groups
+from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.generation import Interaction, generate
+from sharpen.rollout.interaction import make_interaction
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.sampling import uniforms
-from sharpen.rollout.settings import Flow
+from sharpen.rollout.settings import Flow, RolloutSettings
 from sharpen.rollout.turns import Reply, Turns
+from sharpen.training.metrics import rollout_metrics
 from sharpen.types import NOT_DRAWN, End, Finish, Group, Prompt, Sample, Score, Trajectory
 from tiny_models import make_prompt, tiny_policy
 
@@ -77,9 +84,15 @@ def converse(
 ) -> tuple[Trajectory, ScriptedEngine]:
     """The trajectory that the script and the function make, with draw id 7."""
     engine = ScriptedEngine({7: script})
-    interaction = Interaction(turns, max_turns, context, flow)
+    interaction = Interaction(turns, max_turns, context, flow, vocabulary=10)
     ((trajectory,),) = generate(engine, [PROMPT], [[7]], Sampling(tokens), 3, interaction)
     return trajectory, engine
+
+
+def drawn_by_script(script: Mapping[int, Sequence[Turn]]) -> tuple[Trajectory, ...]:
+    """Trajectories of one turn."""
+    ((*trajectories,),) = generate(ScriptedEngine(script), [PROMPT], [list(script)], Sampling(4), 3)
+    return tuple(trajectories)
 
 
 def answering(*answers: Reply | End | Exception) -> Turns:
@@ -160,9 +173,36 @@ def test_a_reply_that_changes_a_token_of_the_policy_begins_a_sample() -> None:
     assert [(s.prefix_ids, s.token_ids) for s in trajectory.samples] == [((1, 2), (3, 4)), ((1, 2, 3, 9), (5,))]
 
 
-def test_a_reply_may_add_nothing() -> None:
-    trajectory, _ = converse(answering(Reply((1, 2, 3, 4)), End.DONE), FIRST, SECOND)
-    assert [(s.prefix_ids, s.token_ids, s.loss_mask) for s in trajectory.samples] == [((1, 2), (3, 4, 5), (True,) * 3)]
+@pytest.mark.parametrize("kind", [list, torch.tensor, np.array])
+def test_token_ids_are_ints_whatever_they_come_in(kind: Any) -> None:
+    """Tokenizers return lists, which goes on with the sample just as a tuple does."""
+    trajectory, _ = converse(answering(Reply(kind([1, 2, 3, 4, 8])), End.DONE), FIRST, SECOND)
+    (sample,) = trajectory.samples
+    assert (sample.prefix_ids, sample.token_ids) == ((1, 2), (3, 4, 8, 5))
+    assert {type(token) for token in sample.token_ids} == {int}
+
+
+def test_the_limits_of_tokens_are_those_of_the_model() -> None:
+    policy = tiny_policy()
+    made = make_interaction(RolloutSettings(turns="tiny_turns:answer"), policy)
+    assert made is not None
+    assert (made.context, made.vocabulary) == (policy.context_length, policy.config.vocab_size)
+
+
+def test_a_message_is_as_it_is_read_from_a_file_and_stays_so() -> None:
+    said = {"role": "tool", "content": "4", "shape": (2, 3)}
+
+    def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        said["content"] += "2"
+        return Reply((1, 2, 3, 4, 8), (said,)) if len(trajectory.messages) == 1 else End.DONE
+
+    trajectory, _ = converse(turns, FIRST, SECOND)
+    assert trajectory.messages[1] == {"role": "tool", "content": "42", "shape": [2, 3]}
+
+
+def test_a_conversation_may_end_as_out_of_turns() -> None:
+    trajectory, _ = converse(answering(End.OUT_OF_TURNS), FIRST)
+    assert (trajectory.end, trajectory.score) == (End.OUT_OF_TURNS, None)
 
 
 def test_the_function_is_shown_the_trajectory_so_far() -> None:
@@ -240,6 +280,11 @@ def test_the_function_is_asked_after_the_last_turn_too(until: int, end: End) -> 
 # Failures
 
 
+def added(*token_ids: Any, said: Any = SAID) -> Reply:
+    """A reply to the first turn, with a good message and this one."""
+    return Reply((1, 2, 3, 4, *token_ids), (SAID, said))
+
+
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError
@@ -251,8 +296,31 @@ class Unprintable(Exception):
     [
         (ValueError("no such door"), r"rollout\.turns raised ValueError: no such door \(test_turns.py, line \d+\)"),
         (Unprintable(), r"rollout\.turns raised Unprintable: "),
-        (None, r"rollout\.turns raised TypeError: it returned None, not a Reply or an End"),
-        (Reply(()), r"rollout\.turns raised ValueError: its reply has no tokens"),
+        (None, r"rollout\.turns returned None, not a Reply or an End$"),
+        (End.ENVIRONMENT_FAILED, r"rollout\.turns returned End\.ENVIRONMENT_FAILED$"),
+        (End.STALE, r"rollout\.turns returned End\.STALE, not End\.DONE or End\.OUT_OF_TURNS$"),
+        (End.OUT_OF_TOKENS, r"rollout\.turns returned End\.OUT_OF_TOKENS, not End\.DONE or End\.OUT_OF_TURNS$"),
+        (Reply(()), r"rollout\.turns returned a reply that has no tokens"),
+        (Reply((1, 2, 3, 4)), r"rollout\.turns returned a reply that adds no tokens to the context$"),
+        (added(-1), r"rollout\.turns returned a reply with the token id -1; the model has 10 tokens$"),
+        (added(9, 10), r"rollout\.turns returned a reply with the token id 10; the model has 10 tokens$"),
+        (added("8"), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'str'"),
+        (added([8]), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'list'"),
+        (added(8.0), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'float'"),
+        (added(8, said="42"), r"rollout\.turns returned a reply whose message 1 is a str, not a mapping$"),
+        (added(8, said={"content": "x"}), r"rollout\.turns returned a reply whose message 1 has no text as 'role': "),
+        (
+            added(8, said={"role": "tool", "content": 42}),
+            r"rollout\.turns returned a reply whose message 1 has no text as 'content': ",
+        ),
+        (
+            added(8, said={**SAID, "at": {1, 2}}),
+            r"rollout\.turns returned a reply whose message 1 cannot be written as JSON: Object of type set",
+        ),
+        (
+            added(8, said={**SAID, "content": "\ud800"}),
+            r"rollout\.turns returned a reply whose message 1 cannot be written as JSON: .*surrogates",
+        ),
     ],
 )
 def test_a_function_that_fails_is_recorded_with_the_trajectory(answer: Any, said: str, flow: Flow) -> None:
@@ -326,9 +394,61 @@ def test_too_many_failed_environments_stop_the_run() -> None:
     scored({1, 6}, rate=0.25)
     with pytest.raises(
         RewardError,
-        match=r"2 of 8 .* completion 1 \('1'\): the environment failed: .* OSError: it is gone",
+        match=r"^the environment failed for 2 of 8 .* completion 1 \('1'\): the environment failed: .* it is gone",
     ):
         scored({1, 6}, rate=0.24)
+
+
+def test_failed_environments_and_rewards_are_counted_apart_and_together() -> None:
+    """One environment and one reward of four: together more than 0.4, of which the environment is named first."""
+    first, second, third, fourth = (
+        replace(t, score=None) for t in drawn_by_script({i: [((i,), Finish.EOS)] for i in range(4)})
+    )
+    failed = replace(third, end=End.ENVIRONMENT_FAILED, score=Score(None, error="no door"))
+    group = Group(PROMPT, (first, second, failed, fourth))
+
+    def fails_for_1(completion: str) -> float:
+        if completion == "1":
+            raise ValueError("no number")
+        return 1.0
+
+    score_groups(FunctionReward(fails_for_1), [group], max_failure_rate=0.5)
+    with pytest.raises(
+        RewardError,
+        match=r"^the environment failed for 1 of 4 completions and the reward failed for 1 of 4 completions, .*"
+        r"completion 2 \('2'\): no door",
+    ):
+        score_groups(FunctionReward(fails_for_1), [group], max_failure_rate=0.4)
+
+
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_failed_environments_stop_a_run_before_and_without_its_reward(rewarded: bool) -> None:
+    """Trajectories 1 and 6 of 8 fail. Only the allowed rate lets the reward see what is left."""
+    asked: list[int] = []
+
+    def score(groups: Sequence[Group]) -> tuple[list[Group], dict[str, float]]:
+        asked.append(len(groups))
+        return list(groups), {}
+
+    def collect(rate: float) -> list[Group]:
+        collector = LocalCollector(
+            prompts=[PROMPT],
+            seed=0,
+            engine=ScriptedEngine({i: [((i,), Finish.EOS)] for i in range(8)}),
+            sampling=Sampling(4),
+            interaction=Interaction(failing_for({1, 6}), 2, 100),
+            score=score if rewarded else None,
+            max_reward_failures=rate,
+        )
+        return collector.collect([PROMPT] * 2, 4).groups
+
+    with pytest.raises(RewardError, match=r"^the environment failed for 2 of 8 completions"):
+        collect(0.24)
+    assert asked == []
+    groups = collect(0.25)
+    assert asked == [2] * rewarded
+    found = rollout_metrics(groups, collate(groups), conversations=True)
+    assert (found["environment/failed"], found["reward/failed"]) == (0.25, 0.25)
 
 
 def test_an_engine_that_fails_leaves_nothing_behind() -> None:
@@ -341,6 +461,38 @@ def test_an_engine_that_fails_leaves_nothing_behind() -> None:
         with pytest.raises(RuntimeError, match="no engine"):
             generate(engine, [PROMPT], [[7, 8]], Sampling(4), 3, Interaction(appending(8), 2, 100, flow))
         assert engine.cancelled == engine.released == [7, 8]
+
+
+@pytest.mark.parametrize("flow", [None, "blocks", "free"])
+def test_a_request_that_the_engine_loses_is_an_error_that_names_it(flow: Flow | None) -> None:
+    class Losing(ScriptedEngine):
+        asked = 0
+
+        def add(self, requests: Sequence[Request]) -> None:
+            super().add([request for request in requests if request.draw_id != 8])
+
+        def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+            self.asked += 1
+            assert self.asked < 10, "it is asked for ever"
+            return super().next_finished(at_least)
+
+    engine = Losing({7: [FIRST]})
+    interaction = None if flow is None else Interaction(appending(9, until=1), 2, 100, flow)
+    with pytest.raises(RuntimeError, match=r"it has none left, and never finished draw ids \[8\]$"):
+        generate(engine, [PROMPT], [[7, 8]], Sampling(4), 3, interaction)
+    assert engine.cancelled == [7, 8]
+
+
+@FLOWS
+def test_a_request_that_nobody_made_is_an_error_that_names_it(flow: Flow) -> None:
+    class Eager(ScriptedEngine):
+        def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+            return super().next_finished(at_least + 1)
+
+    engine = Eager({7: [FIRST], 9: [FIRST]})
+    engine.add([Request((1,), 9, Sampling(4), 3)])
+    with pytest.raises(RuntimeError, match=r"it also finished draw ids \[9\]$"):
+        generate(engine, [PROMPT], [[7]], Sampling(4), 3, Interaction(appending(9, until=1), 2, 100, flow))
 
 
 # The order of turns
@@ -362,12 +514,143 @@ def test_a_block_is_the_next_turn_of_all_that_go_on() -> None:
     assert [[t.token_ids for t in group] for group in drawn] == [[(5,), (5, 9, 5)], [(5, 9, 5), (5,)]]
 
 
-def test_in_free_flow_a_conversation_goes_on_at_once() -> None:
-    """The scripted engine finishes the latest request first: the second conversation ends before the first goes on."""
-    engine = ScriptedEngine({i: [((5,), Finish.EOS)] * 2 for i in range(2)})
-    generate(engine, [PROMPT], [[0, 1]], Sampling(9), 3, Interaction(appending(9), 4, 100, "free"))
+class Watched(ScriptedEngine):
+    """Says when it has drawn a draw id's first or second turn. The first that was added finishes first."""
+
+    def __init__(self, script: Mapping[int, Sequence[Turn]]) -> None:
+        super().__init__(script)
+        self.drawn = {(draw_id, turn): threading.Event() for draw_id in script for turn in (1, 2)}
+
+    def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
+        taken, self._unfinished = self._unfinished[:at_least], self._unfinished[at_least:]
+        for request in taken:
+            self.drawn[request.draw_id, 2 if request.offset else 1].set()
+        return [self._finished(request) for request in taken]
+
+
+def test_in_free_flow_the_engine_draws_while_a_reply_is_awaited() -> None:
+    """Draw id 0 is answered only once both turns of draw id 1 are drawn."""
+    engine = Watched({i: [((5,), Finish.EOS)] * 2 for i in range(2)})
+
+    class AnswersTwoAtOnce:
+        at_once = 2
+
+        def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+            if trajectory.draw_id == 0:
+                assert engine.drawn[1, 2].wait(timeout=20)
+            return appending(9)(prompt, trajectory)
+
+    interaction = Interaction(AnswersTwoAtOnce(), 4, 100, "free")
+    ((first, second),) = generate(engine, [PROMPT], [[0, 1]], Sampling(9), 3, interaction)
     assert [request.draw_id for request in engine.requests] == [0, 1, 1, 0]
-    assert engine.released[:2] == [1, 0]
+    assert (first.end, first.samples, second.end, second.samples) == (End.DONE, second.samples) * 2
+    assert set(engine.released) == {0, 1}
+
+
+def test_in_free_flow_a_plain_function_gets_one_call_at_a_time_while_the_engine_draws() -> None:
+    engine = Watched({i: [((5,), Finish.EOS)] for i in range(4)})
+    running: list[int] = []
+
+    def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        running.append(1)
+        assert engine.drawn[3, 1].wait(timeout=20)
+        assert len(running) == 1
+        running.pop()
+        return End.DONE
+
+    (drawn,) = generate(engine, [PROMPT], [range(4)], Sampling(9), 3, Interaction(turns, 4, 100, "free"))
+    assert [t.end for t in drawn] == [End.DONE] * 4
+
+
+class Together:
+    """Answers only once so many calls wait at the same time."""
+
+    def __init__(self, calls: int) -> None:
+        self.at_once = calls
+        self._barrier = threading.Barrier(calls)
+
+    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if len(trajectory.messages) > 1:
+            return End.DONE
+        self._barrier.wait(timeout=20)
+        return appending(9)(prompt, trajectory)
+
+
+def asynchronous(calls: int) -> Turns:
+    """The same as a coroutine."""
+    waiting: list[int] = []
+
+    async def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if len(trajectory.messages) > 1:
+            return End.DONE
+        waiting.append(1)
+        while len(waiting) < calls:
+            await asyncio.sleep(0.001)
+        return appending(9)(prompt, trajectory)
+
+    return turns
+
+
+@FLOWS
+@pytest.mark.parametrize("turns", [Together(4), asynchronous(4)], ids=["at_once", "async def"])
+def test_several_replies_are_awaited_at_once_and_entered_by_draw_id(turns: Turns, flow: Flow) -> None:
+    engine = ScriptedEngine({i: [((5,), Finish.EOS), ((i,), Finish.EOS)] for i in range(4)})
+    interaction = Interaction(turns, 4, 100, flow, timeout_s=30)
+    (drawn,) = generate(engine, [PROMPT], [range(4)], Sampling(9), 3, interaction)
+    assert [(t.draw_id, t.end, t.token_ids) for t in drawn] == [(i, End.DONE, (5, 9, i)) for i in range(4)]
+    assert flow == "free" or engine.blocks == [[0, 1, 2, 3]] * 2
+
+
+@FLOWS
+def test_a_coroutine_that_takes_too_long_is_cancelled(flow: Flow) -> None:
+    cancelled = threading.Event()
+
+    async def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        if trajectory.draw_id == 1:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+        return End.DONE
+
+    engine = ScriptedEngine({i: [((5,), Finish.EOS)] for i in range(2)})
+    interaction = Interaction(turns, 2, 100, flow, timeout_s=0.5)
+    ((done, late),) = generate(engine, [PROMPT], [[0, 1]], Sampling(4), 3, interaction)
+    assert (done.end, late.end) == (End.DONE, End.ENVIRONMENT_FAILED)
+    assert cancelled.wait(timeout=20)
+    assert late.score is not None
+    assert late.score.timed_out
+
+
+@FLOWS
+def test_too_many_replies_that_never_come_stop_the_run(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "MAX_STUCK", 1)
+    monkeypatch.setattr(threads, "_stuck", [])
+    comes = threading.Event()
+
+    def never(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        comes.wait(timeout=30)
+        return End.DONE
+
+    engine = ScriptedEngine({i: [((5,), Finish.EOS)] for i in range(4)})
+    interaction = Interaction(never, 2, 100, flow, timeout_s=0.05)
+    with pytest.raises(
+        RewardError, match=r"^2 calls are stuck .* rollout.turns for prompt 'one'.*correct the function"
+    ):
+        generate(engine, [PROMPT], [range(4)], Sampling(4), 3, interaction)
+    comes.set()
+    assert engine.cancelled or flow == "blocks"
+
+
+@pytest.mark.parametrize("at_once", [0, True, 2.0, "4"])
+def test_a_wrong_number_of_calls_is_refused_before_the_first_step(
+    at_once: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text(f"def turns(prompt, trajectory): ...\nturns.at_once = {at_once!r}\n")
+    settings = RolloutSettings(turns=f"{tmp_path / 'own.py'}:turns")
+    with pytest.raises(RecipeError, match=r"rollout\.turns: the attribute at_once is .*, not a whole number"):
+        make_interaction(settings, tiny_policy())
 
 
 # With models

@@ -38,7 +38,7 @@ def test_single_turns_have_the_columns_that_they_had() -> None:
 
 def test_rows_of_several_turns_tell_the_conversation(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.write_samples(4, [scored(ONE, TWO, cut_off(TWO), SINGLE)])
+    folder.write_samples(4, [scored(ONE, TWO, cut_off(TWO), SINGLE)], conversations=True)
     rows = pq.read_table(folder.samples / "step_000004.parquet").to_pylist()
     assert list(rows[0]) == ["step", *PRESENT, "end", "turns", "samples", "messages"]
     told = [[row[name] for name in ("completion", "tokens", "finish", "end", "turns", "samples")] for row in rows]
@@ -52,8 +52,14 @@ def test_rows_of_several_turns_tell_the_conversation(tmp_path: Path) -> None:
     assert json.loads(rows[3]["messages"]) == [{"role": "assistant", "content": "12"}]
 
 
+def test_the_columns_are_those_of_the_recipe_whatever_was_drawn() -> None:
+    (row,) = sample_rows([scored(SINGLE)], conversations=True)
+    assert list(row) == [*PRESENT, "end", "turns", "samples", "messages"]
+    assert (row["end"], row["turns"], row["samples"]) == ("done", 1, 1)
+
+
 def test_an_end_that_the_finish_does_not_say_is_told() -> None:
-    (row,) = sample_rows([scored(replace(SINGLE, end=End.ENVIRONMENT_FAILED))])
+    (row,) = sample_rows([scored(replace(SINGLE, end=End.ENVIRONMENT_FAILED))], conversations=True)
     assert (row["finish"], row["end"], row["turns"], row["samples"]) == ("eos", "environment_failed", 1, 1)
 
 
@@ -74,6 +80,7 @@ def test_every_sample_of_what_is_kept_is_read_again(tmp_path: Path) -> None:
     assert kept == RunFolder(tmp_path).read_kept()
     # The model's own tokens, not the tool's.
     assert [sum(of_one.trajectories[0].loss_mask) for of_one in kept] == [8, 8, 7, 3, 3]
+    assert [of_one.trajectories[0].drawn for of_one in kept] == [t.drawn for t in given] == [8, 8, 7, 3, 3]
 
 
 def test_a_kept_single_turn_is_written_as_it_was(tmp_path: Path) -> None:

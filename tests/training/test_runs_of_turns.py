@@ -173,6 +173,26 @@ def test_the_metrics_of_a_step_count_its_turns_and_samples(
     assert {len(t.samples) for groups in drawn for group in groups for t in group.trajectories} == {1, 2, 3}
 
 
+@pytest.mark.parametrize("method", ["grpo", "rft"])
+def test_columns_and_metrics_do_not_depend_on_how_long_the_conversations_were(
+    method: str, model: Path, tmp_path: Path
+) -> None:
+    """With one turn at most no conversation has several, but the recipe would allow a function to answer."""
+    rollout = {**TURNS, "max_turns": 1}
+    settings = {"threshold": 0.0, "prompts": 4} if method == "rft" else {}
+    reward = reward_file(tmp_path / "r.py")
+    start(tiny_recipe(
+        tmp_path / "run", model, method, method=settings, reward=reward, rollout=rollout, training={"steps": 1},
+        evaluation={"every": 0}, checkpoint={"best": None}, log={"samples_every": 1},
+    ))  # fmt: skip
+    for row in read_metrics(tmp_path / "run"):
+        assert (row["turns/mean"], row["samples/mean"], row["environment/failed"]) == (1.0, 1.0, 0.0)
+        assert 0.0 <= row["turns/out_of_turns"] <= 1.0
+    files = list((tmp_path / "run" / "samples").glob("*.parquet"))
+    assert len(files) == 1
+    assert pq.read_table(files[0]).column_names[-4:] == ["end", "turns", "samples", "messages"]
+
+
 def failing(model: Path, folder: Path, rate: float) -> Path:
     rollout = {
         **TURNS,

@@ -93,7 +93,7 @@ def measure_model(
                 trust_remote_code=trust_remote_code,
             )
         if out is not None:
-            _write_answers(evaluation, out)
+            _write_answers(evaluation, out, conversations=recipe.rollout.turns is not None)
             errors.print(f"answers: {out}", markup=False)
 
     answered = held_out.reads == "prompts"
@@ -115,9 +115,9 @@ def measure_model(
     console.print(measures_table(evaluation.measures))
 
 
-def _write_answers(evaluation: Evaluation, path: Path) -> None:
+def _write_answers(evaluation: Evaluation, path: Path, *, conversations: bool) -> None:
     right = [mark for marks in evaluation.right for mark in marks]
-    rows = sample_rows(evaluation.groups)
+    rows = sample_rows(evaluation.groups, conversations=conversations)
     write_parquet(path, [{**row, "right": is_right} for row, is_right in zip(rows, right, strict=True)])
 
 

@@ -108,7 +108,8 @@ def built_trainer(
         store=folder.write_kept,
         score=_scoring(inputs.reward, rollout.max_reward_failures),
         sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
-        interaction=make_interaction(rollout, main.context_length),
+        interaction=make_interaction(rollout, main),
+        max_reward_failures=rollout.max_reward_failures,
         seed=seed,
     )
     mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if mixed_groups else None
@@ -173,6 +174,7 @@ def held_out_measurement(
             format,
             evaluation=recipe.evaluation,
             rollout=recipe.rollout,
+            interaction=make_interaction(recipe.rollout, model),
             seed=recipe.seed,
             say=say,
         )

@@ -17,7 +17,7 @@ from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.interaction import make_interaction
+from sharpen.rollout.generation import Interaction
 from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
@@ -37,6 +37,7 @@ def of_answers(
     *,
     evaluation: EvaluationSettings,
     rollout: RolloutSettings,
+    interaction: Interaction | None,
     seed: int,
     say: Say,
 ) -> Measurement:
@@ -55,7 +56,7 @@ def of_answers(
         seed=seed,
         threshold=evaluation.threshold,
         max_reward_failures=rollout.max_reward_failures,
-        interaction=make_interaction(rollout, format.context_length),
+        interaction=interaction,
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import PositiveInt, model_validator
 from sharpen.functional.advantages import soft_overlong
 from sharpen.rewards.reward import Reward
 from sharpen.settings import Settings
-from sharpen.types import Group, Score, Trajectory
+from sharpen.types import Group, Score
 
 
 class OverlongSettings(Settings):
@@ -46,10 +46,6 @@ class SoftOverlong(Reward):
         return [self._score_group(group) for group in groups]
 
     def _score_group(self, group: Group) -> tuple[Score, ...]:
-        lengths_E = torch.tensor([_written(trajectory) for trajectory in group.trajectories], dtype=torch.float64)
+        lengths_E = torch.tensor([trajectory.drawn for trajectory in group.trajectories], dtype=torch.float64)
         values_E = soft_overlong(lengths_E, limit=self.settings.l_max, cache=self.settings.l_cache)
         return tuple(Score(value, {self.name: value}) for value in values_E.tolist())
-
-
-def _written(trajectory: Trajectory) -> int:
-    return sum(stop - start for sample in trajectory.samples for start, stop in sample.turns)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rewards.reward import Reward, sample_name
-from sharpen.types import Group, Score
+from sharpen.types import End, Group, Score
 
 
 def score_groups(
@@ -54,19 +54,30 @@ def score_step(
 
 
 def check_failures(groups: Sequence[Group], max_failure_rate: float) -> None:
-    """Raises `RewardError` if more than this share of the scored completions failed.
+    """Raises `RewardError` if more than this share of the completions failed, by their environment or their reward.
 
-    The message names the function, the first sample that failed and its exception.
+    The message counts both, and names the first sample that failed and why: the environment first.
     """
-    failed = [
-        (group, index, score) for group in groups for index, score in enumerate(group.scores) if score.error is not None
-    ]
-    total = sum(len(group.scores) for group in groups)
-    if len(failed) > max_failure_rate * total:
-        group, index, score = failed[0]
-        late = sum(score.timed_out for _, _, score in failed)
-        timed_out = f" ({late} of them took too long)" if late else ""
-        raise RewardError(
-            f"the reward failed for {len(failed)} of {total} completions{timed_out}, more than the rate of "
-            f"{max_failure_rate:g} allows. The first: {sample_name(group, index)}: {score.error}"
-        )
+    environment: list[tuple[Group, int, Score]] = []
+    reward: list[tuple[Group, int, Score]] = []
+    for group in groups:
+        for index, trajectory in enumerate(group.trajectories):
+            if trajectory.score is not None and trajectory.score.error is not None:
+                failed = environment if trajectory.end is End.ENVIRONMENT_FAILED else reward
+                failed.append((group, index, trajectory.score))
+    total = sum(len(group.trajectories) for group in groups)
+    if len(environment) + len(reward) <= max_failure_rate * total:
+        return
+    counted = [_counted("environment", environment, total)] if environment else []
+    counted += [_counted("reward", reward, total)] if reward else []
+    group, index, score = [*environment, *reward][0]
+    raise RewardError(
+        f"{' and '.join(counted)}, more than the rate of {max_failure_rate:g} allows. "
+        f"The first: {sample_name(group, index)}: {score.error}"
+    )
+
+
+def _counted(what: str, failed: Sequence[tuple[Group, int, Score]], total: int) -> str:
+    late = sum(score.timed_out for _, _, score in failed)
+    timed_out = f" ({late} of them took too long)" if late else ""
+    return f"the {what} failed for {len(failed)} of {total} completions{timed_out}"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sharpen.data.cursor import Cursor
+from sharpen.rewards.scoring import check_failures
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.generation import Interaction, generate
 from sharpen.rollout.sources import Collected
@@ -31,7 +32,9 @@ class LocalCollector:
         score: Scoring | None = None,
         sampling: Sampling | None = None,
         interaction: Interaction | None = None,
+        max_reward_failures: float = 0.1,
     ) -> None:
+        """``max_reward_failures`` is the share of a rollout's trajectories whose environment may fail."""
         self._prompts = prompts
         self._groups = groups
         self._cursor = Cursor(len(prompts) or len(groups), seed)
@@ -40,6 +43,7 @@ class LocalCollector:
         self._score = score
         self._sampling = sampling
         self._interaction = interaction
+        self._max_reward_failures = max_reward_failures
         self._seed = seed
         self._next_draw = 0
 
@@ -51,6 +55,11 @@ class LocalCollector:
 
     def next_groups(self, count: int) -> list[Group]:
         return [self._groups[i] for i in self._cursor.take(count)]
+
+    @property
+    def conversations(self) -> bool:
+        """Whether the trajectories that it collects may have several turns."""
+        return self._interaction is not None and bool(self._prompts)
 
     @property
     def groups(self) -> int:
@@ -76,6 +85,7 @@ class LocalCollector:
         work = {name: count - before[name] for name, count in asdict(self._engine.counters).items()}
         rollout_s = time.perf_counter() - started
         groups = [Group(p, trajectories) for p, trajectories in zip(prompts, drawn, strict=True)]
+        check_failures(groups, self._max_reward_failures)
         # A method may need no reward: one that follows a teacher.
         scored, seconds = (groups, {}) if self._score is None else self._score(groups)
         return Collected(scored, seconds={"rollout": rollout_s, **seconds}, work=work)

@@ -50,7 +50,7 @@ class FinishedRequest:
     """What a request drew: tokens, their log-probabilities in nats and their text without special tokens.
 
     ``version`` is that of the weights that drew them, ``preemptions`` how often the request had to make room for others
-    and was taken up again.
+    and was taken up again. Nothing records that per request: a step's metrics have the sum, from `EngineCounters`.
     """
 
     request: Request
@@ -106,7 +106,11 @@ class Engine(Protocol):
         ...
 
     def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
-        """Work until ``at_least`` more requests have finished, or none is left. Empty only if none was left."""
+        """Work until ``at_least`` more requests have finished, or none is left. Empty only if none was left.
+
+        It returns or raises within a time of the engine's own choice: one that waits for another process or machine
+        sets itself a limit, after which it raises an exception that names what does not answer, and the requests.
+        """
         ...
 
     def cancel(self, draw_ids: Collection[int]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sharpen.rollout.answers import answer
+from sharpen.rewards.execution.user_code import undisturbed
+from sharpen.rollout.answers import Answering, Answers
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Conversation, TurnLimits, Turns
 from sharpen.types import End, Prompt, Trajectory
+
+QUICK_REPLY_S = 0.005
+"""How long the engine waits for a reply before it draws further turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,9 @@ class Interaction:
 
     In ``blocks`` the next turns of all conversations are drawn together, and answered in the order of their draw ids.
     What is computed together then follows from the recipe alone, so that a resumed run draws the same bits. In ``free``
-    flow each conversation goes on as soon as its turn is drawn; a token then depends on how fast the answers come where
-    rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time limit of a reply.
+    flow the engine draws on while replies are awaited, and they join what it draws as they come; a token then depends
+    on how fast they come where rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time
+    limit of a reply, and ``vocabulary`` the number of the model's tokens, None if it is not known.
     """
 
     turns: Turns
@@ -27,28 +32,50 @@ class Interaction:
     context: int
     flow: Flow = "blocks"
     timeout_s: float = 60.0
+    vocabulary: int | None = None
+
+    @property
+    def answers(self) -> Answers:
+        return Answers(self.turns, self.timeout_s, self.vocabulary)
 
 
 def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[FinishedRequest]]:
     """The finished requests of each group, in the order of the requests. A group's common context is computed once.
 
     The block follows from its requests alone, rounding included, provided that nothing else is in the engine. If it
-    fails, its requests are cancelled.
+    fails, its requests are cancelled. Raises `RuntimeError` if the engine loses one, or finishes another.
     """
     draw_ids = [request.draw_id for group in groups for request in group]
+    unfinished = set(draw_ids)
     finished: dict[int, FinishedRequest] = {}
     try:
         for group in groups:
             engine.add(group)
-        while len(finished) < len(draw_ids):
-            for done in engine.next_finished(at_least=len(draw_ids) - len(finished)):
+        while unfinished:
+            for done in _next_finished(engine, unfinished, at_least=len(unfinished)):
                 finished[done.request.draw_id] = done
-        if strangers := finished.keys() - set(draw_ids):
-            raise RuntimeError(f"a block needs the engine for itself; it also finished draw ids {sorted(strangers)}")
     except BaseException:
         engine.cancel(draw_ids)
         raise
     return [[finished[request.draw_id] for request in group] for group in groups]
+
+
+def _next_finished(engine: Engine, unfinished: set[int], at_least: int = 1) -> list[FinishedRequest]:
+    """The next finished requests, whose draw ids are taken out of ``unfinished``, all those that the engine has."""
+    finished = engine.next_finished(at_least)
+    if not finished:
+        raise RuntimeError(f"the engine has lost requests: it has none left, and never finished {_listed(unfinished)}")
+    for done in finished:
+        if done.request.draw_id not in unfinished:
+            also = _listed([done.request.draw_id])
+            raise RuntimeError(f"a rollout needs the engine for itself; it also finished {also}")
+        unfinished.remove(done.request.draw_id)
+    return finished
+
+
+def _listed(draw_ids: Collection[int], at_most: int = 20) -> str:
+    more = f" and {len(draw_ids) - at_most} more" if len(draw_ids) > at_most else ""
+    return f"draw ids {sorted(draw_ids)[:at_most]}{more}"
 
 
 def generate(
@@ -105,28 +132,45 @@ def _run_freely(
     engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, interaction: Interaction
 ) -> None:
     by_draw_id = {c.draw_id: c for group in groups for c in group}
+    unfinished = set(by_draw_id)
+    answering = Answering(interaction.answers)
+
+    def release(conversations: Iterable[Conversation]) -> None:
+        engine.release([c.draw_id for c in conversations if c.end is not None])
+
     try:
         for group in groups:
             engine.add([c.request(sampling, seed) for c in group])
-        while finished := engine.next_finished():
-            for turn in finished:
-                conversation = by_draw_id[turn.request.draw_id]
-                conversation.take(turn)
-                _answer([conversation], interaction)
-                if conversation.end is None:
+        with undisturbed():
+            while unfinished or answering:
+                if unfinished:
+                    finished = _next_finished(engine, unfinished)
+                    for turn in finished:
+                        by_draw_id[turn.request.draw_id].take(turn)
+                    drawn = [by_draw_id[turn.request.draw_id] for turn in finished]
+                    release(drawn)
+                    for conversation in drawn:
+                        if conversation.end is None:
+                            answering.add(conversation)
+                # While the engine has work, only quick replies are waited for.
+                answered = answering.take(within_s=QUICK_REPLY_S if unfinished else None)
+                release(answered)
+                going_on = [c for c in answered if c.end is None]
+                for conversation in going_on:
                     engine.add([conversation.request(sampling, seed)])
-                else:
-                    engine.release([conversation.draw_id])
+                unfinished |= {c.draw_id for c in going_on}
     except BaseException:
         engine.cancel(list(by_draw_id))
         raise
+    finally:
+        answering.stop()
 
 
 def _answer(conversations: Sequence[Conversation], interaction: Interaction | None) -> None:
     """Let the conversations whose turn has been drawn go on or end."""
     unended = [conversation for conversation in conversations if conversation.end is None]
     if interaction is not None:
-        answer(unended, interaction.turns, interaction.timeout_s)
+        interaction.answers.enter(unended)
         return
     for conversation in unended:
         conversation.go_on(End.DONE)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sharpen.errors import RecipeError
+from sharpen.models.model import Model
 from sharpen.rewards.execution.named import load_named
+from sharpen.rollout.answers import calls_at_once
 from sharpen.rollout.generation import Interaction
 from sharpen.rollout.settings import RolloutSettings
 
 
-def make_interaction(settings: RolloutSettings, context: int) -> Interaction | None:
-    """None for trajectories of one turn; ``context`` is the model's, in tokens.
+def make_interaction(settings: RolloutSettings, model: Model) -> Interaction | None:
+    """Conversations with the model; None for trajectories of one turn.
 
-    Raises RecipeError if ``rollout.turns`` cannot be imported or is not a function.
+    Raises RecipeError if ``rollout.turns`` cannot be imported, is not a function, or has a wrong ``at_once``.
     """
     if settings.turns is None:
         return None
@@ -19,4 +23,13 @@ def make_interaction(settings: RolloutSettings, context: int) -> Interaction | N
     turns = load_named(settings.turns, what, RecipeError)
     if not callable(turns):
         raise RecipeError(f"{what} is a {type(turns).__name__}, not a function (prompt, trajectory) -> Reply or End")
-    return Interaction(turns, settings.max_turns, context, settings.flow, settings.turn_timeout_s)
+    embedding: Any = model.model.get_input_embeddings()  # type: ignore[operator]
+    calls_at_once(turns)
+    return Interaction(
+        turns,
+        settings.max_turns,
+        model.context_length,
+        settings.flow,
+        settings.turn_timeout_s,
+        vocabulary=len(embedding.weight),
+    )

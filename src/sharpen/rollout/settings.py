@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,19 @@ Flow = Literal["blocks", "free"]
 
 class EngineSettings(Settings):
     name: str = Field("local", description="local, or an engine of your own as module:name or path/to/file.py:name")
-    max_sequences: int = Field(512, ge=1, description="requests that are decoded at once")
+    max_sequences: int = Field(512, ge=1, description="requests that the local engine decodes at once")
     kv_gib: float | None = Field(None, gt=0)
-    """Memory for keys and values, in GiB; null: derived from the model and the kind of device."""
+    """Memory for keys and values of the local engine, in GiB; null: derived from the model and the kind of device."""
+    settings: dict[str, Any] = Field({}, description="of an engine of your own, which gets them as settings.settings")
+
+    @model_validator(mode="after")
+    def _have_effect(self) -> EngineSettings:
+        of_local = [f for f in ("max_sequences", "kv_gib") if getattr(self, f) != type(self).model_fields[f].default]
+        if self.name == "local" and self.settings:
+            raise ValueError("settings has no effect with the engine local, only with one of your own")
+        if ":" in self.name and of_local:
+            raise ValueError(f"{of_local[0]} has no effect with an engine of your own: it gets what is in settings")
+        return self
 
 
 class RolloutSettings(Settings):
@@ -29,12 +39,12 @@ class RolloutSettings(Settings):
     max_turns: int = Field(8, ge=1, description="of the policy in a trajectory, with turns")
     turn_timeout_s: float = Field(60.0, gt=0, description="time limit of a reply, with turns")
     flow: Flow = "blocks"
-    """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: each
-    conversation goes on at once."""
+    """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: the
+    engine draws on while replies are awaited."""
     lag: int = Field(0, ge=0, description="versions by which the policy that draws a batch is behind; 0: on-policy")
     """With a lag of k the batch of a step is drawn k steps before it is trained on."""
     max_reward_failures: float = Field(0.1, ge=0, le=1)
-    """The share of a step's samples whose reward may raise or time out before the run stops."""
+    """The share of a step's samples whose turns or reward may raise or time out before the run stops."""
 
     top_p: float = 1.0
     top_k: int = 0

@@ -6,6 +6,7 @@ with what it adds; where not, the sample ends there and another begins.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,11 @@ from sharpen.types import NOT_DRAWN, End, Finish, Message, Prompt, Sample, Score
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the policy reads next: the whole context as token ids, and the messages said since its last answer."""
+    """What the policy reads next: the whole context as token ids, and the messages said since its last answer.
+
+    The context differs from the one so far, and its ids are tokens of the model. Messages are JSON, and their ``role``
+    and ``content`` are texts.
+    """
 
     token_ids: tuple[int, ...]
     messages: tuple[Message, ...] = ()
@@ -24,10 +29,12 @@ class Reply:
 class Turns(Protocol):
     """What answers the policy between its turns."""
 
-    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+    def __call__(self, prompt: Prompt, trajectory: Trajectory) -> Reply | End | Awaitable[Reply | End]:
         """A reply to the trajectory so far, or how it has ended. It must depend on these two alone.
 
-        An exception, or any other answer, is recorded with the trajectory, which then has no reward.
+        It ends as `End.DONE` or `End.OUT_OF_TURNS`. An exception, or any other answer, is a failure of the environment,
+        recorded with the trajectory, which then has no reward. An ``async def`` function is awaited; an attribute
+        ``at_once`` says how many calls may run concurrently.
         """
         ...
 
@@ -56,7 +63,8 @@ class Conversation:
         self._failure: Score | None = None
 
     @property
-    def _context(self) -> tuple[int, ...]:
+    def context(self) -> tuple[int, ...]:
+        """All that the policy reads before its next turn, or has read and written by the end of the last."""
         return (*self._open.prefix_ids, *self._open.token_ids)
 
     @property
@@ -64,13 +72,13 @@ class Conversation:
         """The number of tokens that the policy may still draw."""
         room = self._limits.tokens - self._drawn
         if self._limits.context is not None:
-            room = min(room, self._limits.context - len(self._context))
+            room = min(room, self._limits.context - len(self.context))
         return room
 
     def request(self, sampling: Sampling, seed: int) -> Request:
         """The request that draws the policy's next turn."""
         return Request(
-            self._context,
+            self.context,
             self.draw_id,
             sampling.limited_to(self._room),
             seed,
@@ -112,7 +120,7 @@ class Conversation:
         self._failure = Score(None, error=f"the environment failed: {error}", timed_out=timed_out)
 
     def _continue(self, reply: Reply) -> None:
-        so_far = self._context
+        so_far = self.context
         self._messages += reply.messages
         if reply.token_ids[: len(so_far)] != so_far:
             self._closed.append(self._open)

@@ -76,9 +76,9 @@ class RunFolder:
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()
 
-    def write_samples(self, step: int, groups: Sequence[Group]) -> None:
-        """The trajectories of a step with their rewards."""
-        rows = [{"step": step, **row} for row in sample_rows(groups)]
+    def write_samples(self, step: int, groups: Sequence[Group], *, conversations: bool = False) -> None:
+        """The trajectories of a step with their rewards; ``conversations`` if they may have several turns."""
+        rows = [{"step": step, **row} for row in sample_rows(groups, conversations=conversations)]
         write_parquet(self.samples / f"step_{step:06d}.parquet", rows)
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:

@@ -11,16 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.system.files import replacing
-from sharpen.types import End, Group, Score, Trajectory
+from sharpen.types import Group, Score, Trajectory
 
 
-def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list[dict[str, Any]]:
     """The columns of every sample file, for each trajectory in order; without a reward they have none.
 
-    ``completion`` is the model's last answer, ``tokens`` the number of those that the model wrote, in all its turns. If
-    any trajectory has more than one answer, the columns of `_conversation` say the rest.
+    ``completion`` is the model's last answer, ``tokens`` the number of those that the model wrote, in all its turns.
+    With ``conversations``, where the recipe allows several turns, the columns of `_conversation` say the rest.
     """
-    more = any(_is_conversation(trajectory) for group in groups for trajectory in group.trajectories)
     return [
         {
             "prompt_id": group.prompt.id,
@@ -33,17 +32,11 @@ def sample_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "finish": trajectory.last.finish.value,
             "draw_id": trajectory.draw_id,
             "policy_version": next(iter(trajectory.samples[0].versions), None),
-            **(_conversation(trajectory) if more else {}),
+            **(_conversation(trajectory) if conversations else {}),
         }
         for group in groups
         for trajectory, score in ((t, t.score or Score(None)) for t in group.trajectories)
     ]
-
-
-def _is_conversation(trajectory: Trajectory) -> bool:
-    """Whether there is more to tell than one answer."""
-    told = (End.DONE, End.OUT_OF_TOKENS)
-    return len(trajectory.messages) > 1 or len(trajectory.samples) > 1 or trajectory.end not in told
 
 
 def _conversation(trajectory: Trajectory) -> dict[str, Any]:

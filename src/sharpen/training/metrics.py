@@ -47,14 +47,14 @@ OF_WORK = ("preemptions", "evictions", "reused_tokens")
 """What an engine did beside plain decoding, as metrics."""
 
 
-def sampling_metrics(drawn: Collected, batch: Batch) -> Metrics:
+def sampling_metrics(drawn: Collected, batch: Batch, *, conversations: bool = False) -> Metrics:
     """`rollout_metrics` over all groups of a step, including those that were set aside; ``batch`` holds the others."""
     work = {f"rollout/{name}": float(drawn.work[name]) for name in OF_WORK if drawn.work.get(name)}
     if not drawn.set_aside:
-        return rollout_metrics(drawn.groups, batch) | work
+        return rollout_metrics(drawn.groups, batch, conversations=conversations) | work
     groups = [*drawn.groups, *drawn.set_aside]
     return {
-        **rollout_metrics(groups, collate(groups)),
+        **rollout_metrics(groups, collate(groups), conversations=conversations),
         **work,
         "groups/set_aside": len(drawn.set_aside) / len(groups),
         "groups/trained": len(drawn.groups),
@@ -75,8 +75,8 @@ def rollout_times(collected: Sequence[Collected]) -> Metrics:
     return metrics
 
 
-def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
-    """Lengths, truncation and rewards of the completions of a step."""
+def rollout_metrics(groups: Sequence[Group], batch: Batch, *, conversations: bool = False) -> Metrics:
+    """Lengths, truncation and rewards of the completions of a step, and their turns if they are ``conversations``."""
     completions = [c for group in groups for c in group.trajectories]
     lengths = torch.tensor([c.drawn for c in completions], dtype=torch.float64)
     result = {
@@ -84,13 +84,12 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
         "length/max": lengths.max().item(),
         "truncated": sum(c.truncated for c in completions) / len(completions),
     }
-    turns = [sum(message["role"] == "assistant" for message in c.messages) for c in completions]
-    if max(turns) > 1:
+    if conversations:
+        turns = [sum(message["role"] == "assistant" for message in c.messages) for c in completions]
         result["turns/mean"] = sum(turns) / len(turns)
         result["turns/out_of_turns"] = sum(c.end is End.OUT_OF_TURNS for c in completions) / len(completions)
         result["samples/mean"] = sum(len(c.samples) for c in completions) / len(completions)
-    if failed := sum(c.end is End.ENVIRONMENT_FAILED for c in completions):
-        result["environment/failed"] = failed / len(completions)
+        result["environment/failed"] = sum(c.end is End.ENVIRONMENT_FAILED for c in completions) / len(completions)
     scores = [s for group in groups for s in group.scores]
     if not scores:
         return result
@@ -102,8 +101,8 @@ def rollout_metrics(groups: Sequence[Group], batch: Batch) -> Metrics:
             batch.rewards_E, batch.group_E, rounding_of_sum(batch.rewards_E, batch.rewards_EK, batch.reward_weights)
         )
         result["groups/zero_spread"] = flat.double().mean().item()
-    result["reward/failed"] = sum(s.error is not None for s in scores) / len(scores)
-    result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(scores)
+    result["reward/failed"] = sum(s.error is not None for s in scores) / len(completions)
+    result["reward/timed_out"] = sum(s.timed_out for s in scores) / len(completions)
     result["reward/retries"] = sum(s.retries for s in scores)
     for name in sorted({name for s in scores for name in s.parts}):
         parts = [value for s in scores if (value := s.parts.get(name)) is not None]

@@ -154,14 +154,15 @@ class Trainer:
             self.engine.load(self.learner.publish())
         trained = time.perf_counter()
         if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
-            self.folder.write_samples(self.step, [*drawn.groups, *drawn.set_aside])
+            groups = [*drawn.groups, *drawn.set_aside]
+            self.folder.write_samples(self.step, groups, conversations=self.collector.conversations)
 
         metrics: Metrics = {
             "step": self.step,
             **update_metrics(learned.updates, self.learner.main),
             "learning_rate": learned.learning_rate,
             **learned.batch.coefficients,
-            **sampling_metrics(drawn, learned.batch),
+            **sampling_metrics(drawn, learned.batch, conversations=self.collector.conversations),
             **learned.metrics,
             "tokens_per_s/training": learned.tokens / (trained - rolled_out),
             **rollout_times(drawn_now),
@@ -187,8 +188,9 @@ class Trainer:
         if not sampled:
             return {}
         if self.samples_every:
-            self.folder.write_samples(0, sampled)
-        return {**rollout_metrics(sampled, collate(sampled)), "kept": self.collector.groups}
+            self.folder.write_samples(0, sampled, conversations=self.collector.conversations)
+        metrics = rollout_metrics(sampled, collate(sampled), conversations=self.collector.conversations)
+        return {**metrics, "kept": self.collector.groups}
 
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:
         """Whether this step is the best so far, which is then remembered."""

@@ -41,6 +41,6 @@ def note_stuck(thread: Thread, call: str) -> None:
         count = len(_stuck)
     if count > MAX_STUCK:
         raise RewardError(
-            f"{count} calls of reward functions are stuck beyond their time limit, the last of them {call}. A thread "
-            "cannot be killed: correct the function, or set `call.process` to true to call it in a process, which can"
+            f"{count} calls are stuck beyond their time limit, the last of them {call}. A thread cannot be killed: "
+            "correct the function. A reward with `call.process: true` is called in a process, which can be killed"
         )
