@@ -136,7 +136,7 @@ class LocalEngine:
             raise ValueError(f"{len(self._unfinished)} requests of version {self._version} are unfinished")
         self._kept.clear()
         if self._inference_model is not None:
-            self._inference_model.publish()
+            self._inference_model.reload()
         elif self._model is not self.policy.model:
             update_bfloat16_linears(self.policy.model, self._model)
         self._version, self._policy_version = snapshot.version, self.policy.version

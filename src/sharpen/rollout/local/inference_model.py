@@ -41,10 +41,10 @@ class InferenceModel:
             on_gpu(finish_layer, policy.device),
         )
 
-    def publish(self) -> None:
+    def reload(self) -> None:
         """Load the policy's current weights: copied matrices are copied again, everything else is shared."""
         for projection in self._projections:
-            projection.publish()
+            projection.reload()
 
     def release(self) -> None:
         """Free, between calls, copies of weights that can be made again."""
