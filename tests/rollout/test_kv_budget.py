@@ -2,7 +2,8 @@
 
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import FinishedRequest, Request, Sampling
 from sharpen.rollout.generation import run_block
 from sharpen.rollout.local import memory
+from sharpen.rollout.local.continuation import Continuation
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.kept import KeptConversations
 from sharpen.rollout.local.kv_cache import KVCache
@@ -45,6 +47,15 @@ def bytes_of(tensors: Sequence[torch.Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
+def tensors_of(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors of floats in nested lists and tuples."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from tensors_of(value)
+        elif isinstance(value, torch.Tensor) and value.is_floating_point():
+            yield value
+
+
 class Held:
     """The most bytes of keys and values at any time, from the tensors that hold them, since ``restart``."""
 
@@ -64,6 +75,8 @@ class Held:
             return bytes_of([*holder._keys, *holder._values, *holder._prompt_keys, *holder._prompt_values])
         if isinstance(holder, KeptConversations):
             return bytes_of([x for one in holder._kept.values() for x in (one.keys, one.values)])
+        if isinstance(holder, Continuation):
+            return bytes_of(list(tensors_of([x for name, x in vars(holder).items() if name != "_cache"])))
         return bytes_of([x for layer in holder._cache.layers for x in (layer._key_buffer, layer._value_buffer)])
 
 
@@ -83,8 +96,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
         monkeypatch.setattr(kind, name, watched)
 
     for kind, names in (
-        (KVCache, ("add_prompts", "reserve", "select_rows")),
+        (KVCache, ("add_layer", "add_rows", "reserve", "select_rows")),
         (KeptConversations, ("add", "drop")),
+        (Continuation, ("__init__", "attend")),
         (TransformersRunner, ("prefill", "decode", "select_rows")),
     ):
         for name in names:
@@ -190,6 +204,23 @@ def conversation_turns(engine: LocalEngine, policy: Policy) -> list[FinishedRequ
         result += finished
         requests = next_turn(policy, finished, ["".join(rng.choices("0123", k=4)) for _ in TEXTS])
     return result
+
+
+def test_extending_conversations_holds_no_more_than_what_is_kept_and_the_cache(held: Held) -> None:
+    """Six conversations of 30 + 1 tokens are kept, 186 slots. Their next contexts have 34 tokens: in blocks of 16 they
+    take 6 · 48 slots, and their rows then 6 · 16. With room for all, 570, nothing is evicted; the rows get theirs after
+    what was kept has gone, so no more than 186 + 288 are held."""
+    policy = tiny_policy()
+    policy.eos_ids = frozenset()
+    engine = limited(policy, 570)
+    [finished] = run_block(engine, [[Request((3 + i,) * 30, i, Sampling(2), SEED, keep=True) for i in range(6)]])
+    assert engine._kept.slots == 186
+    held.restart()
+    held.note(engine._kept)
+    run_block(engine, [[replace(r, keep=False) for r in next_turn(policy, finished, ["12"] * 6)]])
+    assert engine.counters.reused_tokens == 186
+    assert engine.counters.evictions == 0
+    assert held.most == (186 + 288) * BYTES
 
 
 @pytest.mark.parametrize("slots", [200, 330])

@@ -114,13 +114,13 @@ class KVCache(ABC):
         """Keys as they are stored."""
         return k
 
-    def add_prompts(
-        self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
-    ) -> None:
-        """Add prompts and ``copies[p]`` rows for each, given every layer's stored keys and values [P, K, L, D]."""
+    def add_layer(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Add one layer's stored keys, and values, of new prompts: [P, K, L, D]. Add all layers, then `add_rows`."""
         for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
-            for layer, added in enumerate(new):
-                old[layer] = _cat_prompts(old[layer], added.to(old[layer].dtype), self._block_size)
+            old[layer] = _cat_prompts(old[layer], new.to(old[layer].dtype), self._block_size)
+
+    def add_rows(self, lengths: Sequence[int], copies: Sequence[int]) -> None:
+        """Add ``copies[p]`` rows for each new prompt, of ``lengths[p]`` tokens."""
         first = len(self._prompt_lengths)
         self._prompt_lengths += lengths
         new_rows = [first + p for p, n in enumerate(copies) for _ in range(n)]

@@ -111,10 +111,8 @@ class NativeRunner:
     def prefill(self, contexts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
         logits_PV: list[Tensor] = []
         for start, end in _prefill_passes([len(context) for context in contexts]):
-            logits, keys, values = self._model.prefill(contexts[start:end])
-            lengths = [len(context) for context in contexts[start:end]]
-            self._cache.add_prompts([self._cache.stored_keys(k) for k in keys], values, lengths, copies[start:end])
-            logits_PV.append(logits)
+            logits_PV.append(self._model.prefill(contexts[start:end], self._cache))
+            self._cache.add_rows([len(context) for context in contexts[start:end]], copies[start:end])
         logits = torch.cat(logits_PV)
         return logits.repeat_interleave(torch.tensor(list(copies), device=logits.device), dim=0)
 
@@ -126,7 +124,7 @@ class NativeRunner:
         for start, end in _prefill_passes(widths):
             part = Continuation(contexts[start:end], kept[start:end], reused[start:end], self._cache)
             logits_PV.append(self._model.extend(part))
-            self._cache.add_prompts(part.keys, part.values, part.lengths, [1] * len(part.lengths))
+            self._cache.add_rows(part.lengths, [1] * len(part.lengths))
         return torch.cat(logits_PV)
 
     def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:
