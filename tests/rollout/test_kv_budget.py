@@ -14,7 +14,7 @@ from test_local_engine import scripted
 from sharpen.errors import RecipeError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import FinishedRequest, Request, Sampling
-from sharpen.rollout.generation import run_block
+from sharpen.rollout.generation import Interaction, generate, run_block
 from sharpen.rollout.local import memory
 from sharpen.rollout.local.continuation import Continuation
 from sharpen.rollout.local.engine import LocalEngine
@@ -22,6 +22,8 @@ from sharpen.rollout.local.kept import KeptConversations
 from sharpen.rollout.local.kv_cache import KVCache
 from sharpen.rollout.local.scheduler import Scheduler
 from sharpen.rollout.local.transformers_runner import TransformersRunner
+from sharpen.rollout.turns import Reply
+from sharpen.types import End, Prompt, Trajectory
 from tiny_models import tiny_policy
 
 SEED = 17
@@ -193,6 +195,41 @@ def test_a_request_that_cannot_fit_is_refused_before_anything_is_drawn(architect
     assert [len(one.token_ids) for one in found] == [
         len(one.token_ids) for one in run_block(LocalEngine(policy), [requests])[0]
     ]
+
+
+@pytest.mark.parametrize(("architecture", "slots", "longest"), [("llama", 96, 81), ("llama", 95, 65), ("gpt2", 71, 71)])
+def test_the_context_is_limited_to_what_the_budget_can_hold_alone(architecture: str, slots: int, longest: int) -> None:
+    """In blocks of 16, wherever a row is interrupted: 81 tokens take up to 6 blocks, as 1 + 80 do, and 82 up to 7."""
+    policy = tiny_policy(architecture)
+    policy.eos_ids = frozenset()
+    engine = limited(policy, slots)
+    assert engine.context_length == longest
+    [[one]] = run_block(engine, [[Request((3,), 0, Sampling(longest - 1), SEED)]])
+    assert len(one.token_ids) == longest - 1
+    with pytest.raises(RecipeError, match=r"rollout.engine.kv_gib"):
+        engine.add([Request((3,), 1, Sampling(longest), SEED)])
+    assert LocalEngine(policy).context_length == policy.context_length == 128
+
+
+def test_a_budget_that_cannot_hold_a_token() -> None:
+    assert limited(tiny_policy(), 15).context_length == 0
+
+
+def test_a_conversation_that_outgrows_the_budget_ends_and_the_others_go_on() -> None:
+    """96 slots hold 81 tokens. After 20 + 1 tokens of prompt and answer a reply of 59 leaves room for one, which is
+    drawn; of 60 it leaves none. The model's context is 128."""
+    policy = scripted({"1": "3", "3": "1"})
+    engine = limited(policy, 96)
+
+    def reply(prompt: Prompt, trajectory: Trajectory) -> Reply:
+        so_far = (*trajectory.last.prefix_ids, *trajectory.last.token_ids)
+        return Reply((*so_far, *ids_of(policy, "1" * prompt.row["reply"])))
+
+    prompts = [Prompt(str(n), ids_of(policy, "1" * 20), "", {"reply": n}) for n in (1, 59, 60)]
+    interaction = Interaction(reply, 3, engine.context_length)
+    block = generate(engine, prompts, [[0], [1], [2]], Sampling(30, stop=("3",)), SEED, interaction)
+    ends = [(one.end, one.drawn) for [one] in block]
+    assert ends == [(End.OUT_OF_TURNS, 3), (End.OUT_OF_TOKENS, 2), (End.OUT_OF_TOKENS, 1)]
 
 
 def conversation_turns(engine: LocalEngine, policy: Policy) -> list[FinishedRequest]:

@@ -36,6 +36,7 @@ class ScriptedEngine:
     """Draws what ``script`` says for each draw id, turn by turn, and finishes the latest request first."""
 
     version = 5
+    context_length = 100
 
     def __init__(self, script: Mapping[int, Sequence[Turn]]) -> None:
         self.script = {draw_id: list(turns) for draw_id, turns in script.items()}

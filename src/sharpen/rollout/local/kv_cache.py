@@ -76,11 +76,11 @@ class KVCache(ABC):
             prompts, longest = len(kept), rounded_up(max(self._prompt_lengths[p] for p in kept), self._block_size)
         return self._slots(prompts, longest, rows, self._next_capacity(self._max_new_tokens))
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        """The most slots that a prompt of that length needs with a single row, wherever that row is interrupted."""
+    def slots_alone(self, length: int) -> int:
+        """The most slots that a single row of ``length`` tokens needs, prompt included, wherever it is interrupted."""
         # At any cut, both parts are rounded up to whole blocks.
         block = self._block_size
-        return (length + max_new_tokens + 2 * (block - 1)) // block * block
+        return (length + 2 * (block - 1)) // block * block
 
     def raise_limit(self, max_new_tokens: int) -> None:
         """Allow rows of ``max_new_tokens`` tokens besides their prompt."""

@@ -44,8 +44,8 @@ class ModelRunner(Protocol):
         """Slots held once only the first ``rows`` rows are left, with room for another token in each."""
         ...
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        """The most slots that a row needs if it is the only one, even when it is interrupted and taken up again."""
+    def slots_alone(self, length: int) -> int:
+        """The most slots for a single row of ``length`` tokens, context included, even if it is interrupted."""
         ...
 
     def raise_limit(self, max_new_tokens: int) -> None:
@@ -102,8 +102,8 @@ class NativeRunner:
     def slots_to_decode(self, rows: int) -> int:
         return self._cache.slots_to_decode(rows)
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        return self._cache.slots_alone(length, max_new_tokens)
+    def slots_alone(self, length: int) -> int:
+        return self._cache.slots_alone(length)
 
     def raise_limit(self, max_new_tokens: int) -> None:
         self._cache.raise_limit(max_new_tokens)

@@ -51,8 +51,8 @@ class TransformersRunner:
             return rows * min(grown_capacity(length), self._end)
         return rows * max(length, capacity)
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        return length + max_new_tokens
+    def slots_alone(self, length: int) -> int:
+        return length
 
     def raise_limit(self, max_new_tokens: int) -> None:
         self._max_new_tokens = max_new_tokens
