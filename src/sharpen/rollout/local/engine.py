@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from math import isfinite
 
 import torch
@@ -103,7 +104,7 @@ class LocalEngine:
         try:
             with self._evaluating():
                 ended = self._scheduler.run(at_least, decode_first=on_gpu, cuda_graph=on_gpu)
-            if not all(isfinite(x) for row in ended for x in row.logprobs):
+            if not all(map(isfinite, chain.from_iterable(row.logprobs for row in ended))):
                 raise NonFiniteError(
                     f"{self.policy.source} gives logits that are not numbers, so it cannot be sampled from. If its "
                     "logits were finite before this run, lower the learning rate"

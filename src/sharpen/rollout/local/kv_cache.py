@@ -69,6 +69,11 @@ class KVCache(ABC):
         prompts, rows = len(self._prompt_lengths) + len(lengths), len(self._prompt_of_row) + sum(copies)
         return self._slots(prompts, longest, rows, self._next_capacity(max(max_new_tokens, self._max_new_tokens)))
 
+    @property
+    def must_grow(self) -> bool:
+        """Whether another token in every row takes more slots than are held."""
+        return self._needed(self._max_new_tokens) > self._capacity
+
     def slots_to_decode(self, rows: int) -> int:
         """Slots held once only the first ``rows`` rows are left, and every one has room for another token."""
         prompts, longest = len(self._prompt_lengths), self._longest

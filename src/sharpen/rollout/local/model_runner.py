@@ -40,6 +40,11 @@ class ModelRunner(Protocol):
         """Slots held after a prefill of contexts of these lengths, with room for a token in every row."""
         ...
 
+    @property
+    def must_grow(self) -> bool:
+        """Whether another token in every row takes more slots than are held."""
+        ...
+
     def slots_to_decode(self, rows: int) -> int:
         """Slots held once only the first ``rows`` rows are left, with room for another token in each."""
         ...
@@ -98,6 +103,10 @@ class NativeRunner:
 
     def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
         return self._cache.slots_after_adding(lengths, copies, max_new_tokens)
+
+    @property
+    def must_grow(self) -> bool:
+        return self._cache.must_grow
 
     def slots_to_decode(self, rows: int) -> int:
         return self._cache.slots_to_decode(rows)

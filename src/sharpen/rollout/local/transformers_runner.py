@@ -45,6 +45,10 @@ class TransformersRunner:
     def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
         return sum(copies) * grown_capacity(max(lengths))
 
+    @property
+    def must_grow(self) -> bool:
+        return self._length >= capacity_of(self._cache)
+
     def slots_to_decode(self, rows: int) -> int:
         length, capacity = self._length + 1, capacity_of(self._cache)
         if capacity and length > capacity:
