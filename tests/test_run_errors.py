@@ -133,6 +133,26 @@ def test_held_out_prompts_that_do_not_fit(run: Path, model: Path) -> None:
     assert "row 2: does not fit into the context of 32 tokens" in message
 
 
+def kv_slots(slots: int) -> dict[str, Any]:
+    """Of 256 bytes: 2 layers with keys and values of 2 heads of 8 numbers."""
+    return {"rollout": {"max_new_tokens": 4, "engine": {"kv_gib": slots * 256 / 2**30}}}
+
+
+def test_a_prompt_that_the_memory_for_keys_and_values_cannot_hold(run: Path, model: Path, tmp_path: Path) -> None:
+    """32 slots, in blocks of 16, hold 17 tokens wherever a completion is interrupted: a prompt of 13 and 4 new ones."""
+    longest, longer = ({"prompt": "1" * n, "answer": "1"} for n in (13, 14))
+    path = rows_file(tmp_path, [*ROWS[:2], longest, longer])
+    message = refused(RecipeError, run, model, Given(reward=digits), **from_file(path), **kv_slots(32))
+    assert message.startswith(f"{path}:4: its prompt has 14 tokens and rollout.max_new_tokens is 4")
+    assert "17 tokens" in message
+    assert "rollout.engine.kv_gib" in message
+    held_out = {"data": {"held_out": IN_MEMORY}, "evaluation": {"every": 1}}
+    given = Given(train=[*ROWS[:4], longest], held_out=[ROWS[0], longer], reward=digits)
+    message = refused(RecipeError, run, model, given, **held_out, **kv_slots(32))
+    assert "row 2: its prompt has 14 tokens" in message
+    assert begin(run, model, Given(train=given.train, held_out=given.train, reward=digits), **held_out, **kv_slots(32))
+
+
 def test_a_model_without_an_end(run: Path, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model", "gpt2", eos_token_id=None)
     for name in ("generation_config.json", "tokenizer_config.json"):

@@ -186,9 +186,9 @@ def test_chat_with_a_template_remembers_until_it_is_reset(folder: Path, tmp_path
     question = "a" * 150 + "\n"
     result = call(*arguments, stdin=question * 2)
     assert "/reset starts a new conversation" in result.stderr
-    assert "model's context only 256" in result.stderr
+    assert "room for only 256" in result.stderr
     again = call(*arguments, stdin=f"{question}/reset\n" * 3)
-    assert "context only" not in again.stderr
+    assert "room for only" not in again.stderr
     assert again.exit_code == result.exit_code == 0
 
 

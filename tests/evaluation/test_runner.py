@@ -23,6 +23,7 @@ class Known:
     """Answers the i-th prompt with the texts given i-th; a text's length in tokens is its length in characters."""
 
     version = 0
+    context_length = 100
     counters = EngineCounters()
 
     def __init__(self, texts: dict[str, list[str]]) -> None:

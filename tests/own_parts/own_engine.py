@@ -13,6 +13,7 @@ from sharpen.types import Finish
 class ReplayEngine:
     def __init__(self, settings: EngineSettings, policy: Policy) -> None:
         self.version, self.counters, self.tokenizer = 0, EngineCounters(), policy.tokenizer
+        self.context_length = policy.context_length
         self.answers = json.loads(Path(settings.settings["answers"]).read_text())
         self.waiting: list[Request] = []
 

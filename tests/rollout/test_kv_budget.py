@@ -2,7 +2,8 @@
 
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +14,16 @@ from test_local_engine import scripted
 from sharpen.errors import RecipeError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import FinishedRequest, Request, Sampling
-from sharpen.rollout.generation import run_block
+from sharpen.rollout.generation import Interaction, generate, run_block
 from sharpen.rollout.local import memory
+from sharpen.rollout.local.continuation import Continuation
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.local.kept import KeptConversations
 from sharpen.rollout.local.kv_cache import KVCache
 from sharpen.rollout.local.scheduler import Scheduler
 from sharpen.rollout.local.transformers_runner import TransformersRunner
+from sharpen.rollout.turns import Reply
+from sharpen.types import End, Prompt, Trajectory
 from tiny_models import tiny_policy
 
 SEED = 17
@@ -45,6 +49,15 @@ def bytes_of(tensors: Sequence[torch.Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
+def tensors_of(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors of floats in nested lists and tuples."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from tensors_of(value)
+        elif isinstance(value, torch.Tensor) and value.is_floating_point():
+            yield value
+
+
 class Held:
     """The most bytes of keys and values at any time, from the tensors that hold them, since ``restart``."""
 
@@ -64,6 +77,8 @@ class Held:
             return bytes_of([*holder._keys, *holder._values, *holder._prompt_keys, *holder._prompt_values])
         if isinstance(holder, KeptConversations):
             return bytes_of([x for one in holder._kept.values() for x in (one.keys, one.values)])
+        if isinstance(holder, Continuation):
+            return bytes_of(list(tensors_of([x for name, x in vars(holder).items() if name != "_cache"])))
         return bytes_of([x for layer in holder._cache.layers for x in (layer._key_buffer, layer._value_buffer)])
 
 
@@ -83,8 +98,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
         monkeypatch.setattr(kind, name, watched)
 
     for kind, names in (
-        (KVCache, ("add_prompts", "reserve", "select_rows")),
+        (KVCache, ("add_layer", "add_rows", "reserve", "select_rows")),
         (KeptConversations, ("add", "drop")),
+        (Continuation, ("__init__", "attend")),
         (TransformersRunner, ("prefill", "decode", "select_rows")),
     ):
         for name in names:
@@ -181,6 +197,41 @@ def test_a_request_that_cannot_fit_is_refused_before_anything_is_drawn(architect
     ]
 
 
+@pytest.mark.parametrize(("architecture", "slots", "longest"), [("llama", 96, 81), ("llama", 95, 65), ("gpt2", 71, 71)])
+def test_the_context_is_limited_to_what_the_budget_can_hold_alone(architecture: str, slots: int, longest: int) -> None:
+    """In blocks of 16, wherever a row is interrupted: 81 tokens take up to 6 blocks, as 1 + 80 do, and 82 up to 7."""
+    policy = tiny_policy(architecture)
+    policy.eos_ids = frozenset()
+    engine = limited(policy, slots)
+    assert engine.context_length == longest
+    [[one]] = run_block(engine, [[Request((3,), 0, Sampling(longest - 1), SEED)]])
+    assert len(one.token_ids) == longest - 1
+    with pytest.raises(RecipeError, match=r"rollout.engine.kv_gib"):
+        engine.add([Request((3,), 1, Sampling(longest), SEED)])
+    assert LocalEngine(policy).context_length == policy.context_length == 128
+
+
+def test_a_budget_that_cannot_hold_a_token() -> None:
+    assert limited(tiny_policy(), 15).context_length == 0
+
+
+def test_a_conversation_that_outgrows_the_budget_ends_and_the_others_go_on() -> None:
+    """96 slots hold 81 tokens. After 20 + 1 tokens of prompt and answer a reply of 59 leaves room for one, which is
+    drawn; of 60 it leaves none. The model's context is 128."""
+    policy = scripted({"1": "3", "3": "1"})
+    engine = limited(policy, 96)
+
+    def reply(prompt: Prompt, trajectory: Trajectory) -> Reply:
+        so_far = (*trajectory.last.prefix_ids, *trajectory.last.token_ids)
+        return Reply((*so_far, *ids_of(policy, "1" * prompt.row["reply"])))
+
+    prompts = [Prompt(str(n), ids_of(policy, "1" * 20), "", {"reply": n}) for n in (1, 59, 60)]
+    interaction = Interaction(reply, 3, engine.context_length)
+    block = generate(engine, prompts, [[0], [1], [2]], Sampling(30, stop=("3",)), SEED, interaction)
+    ends = [(one.end, one.drawn) for [one] in block]
+    assert ends == [(End.OUT_OF_TURNS, 3), (End.OUT_OF_TOKENS, 2), (End.OUT_OF_TOKENS, 1)]
+
+
 def conversation_turns(engine: LocalEngine, policy: Policy) -> list[FinishedRequest]:
     rng = random.Random(1)
     requests = [Request(ids_of(policy, text), i, Sampling(20), SEED, keep=True) for i, text in enumerate(TEXTS)]
@@ -190,6 +241,23 @@ def conversation_turns(engine: LocalEngine, policy: Policy) -> list[FinishedRequ
         result += finished
         requests = next_turn(policy, finished, ["".join(rng.choices("0123", k=4)) for _ in TEXTS])
     return result
+
+
+def test_extending_conversations_holds_no_more_than_what_is_kept_and_the_cache(held: Held) -> None:
+    """Six conversations of 30 + 1 tokens are kept, 186 slots. Their next contexts have 34 tokens: in blocks of 16 they
+    take 6 · 48 slots, and their rows then 6 · 16. With room for all, 570, nothing is evicted; the rows get theirs after
+    what was kept has gone, so no more than 186 + 288 are held."""
+    policy = tiny_policy()
+    policy.eos_ids = frozenset()
+    engine = limited(policy, 570)
+    [finished] = run_block(engine, [[Request((3 + i,) * 30, i, Sampling(2), SEED, keep=True) for i in range(6)]])
+    assert engine._kept.slots == 186
+    held.restart()
+    held.note(engine._kept)
+    run_block(engine, [[replace(r, keep=False) for r in next_turn(policy, finished, ["12"] * 6)]])
+    assert engine.counters.reused_tokens == 186
+    assert engine.counters.evictions == 0
+    assert held.most == (186 + 288) * BYTES
 
 
 @pytest.mark.parametrize("slots", [200, 330])

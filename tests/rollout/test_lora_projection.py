@@ -33,7 +33,7 @@ def test_a_layer_with_an_adapter_beside_one_without() -> None:
     with torch.no_grad():
         adapted.lora_B["default"].weight.zero_()
     assert projection(x).tolist()[0] == [19.0, 25.0, 1.0, 2.0]
-    projection.publish()
+    projection.reload()
     assert projection(x).tolist()[0] == [1.0, 1.0, 1.0, 2.0]
     whole = make_projection([adapted, plain], rounded=False)
     assert whole(x.float()).tolist() == projection(x).tolist()
@@ -61,5 +61,5 @@ def test_a_copy_of_frozen_weights_is_made_once() -> None:
     copy = projection._frozen._copy
     assert copy is not None
     projection.release()
-    projection.publish()
+    projection.reload()
     assert projection._frozen._copy is copy

@@ -43,6 +43,7 @@ class ScriptedEngine:
     """Draws what ``script`` says for each draw id, turn by turn, and finishes the latest request first."""
 
     version = 5
+    context_length = 100
 
     def __init__(self, script: Mapping[int, Sequence[Turn]]) -> None:
         self.script = {draw_id: list(turns) for draw_id, turns in script.items()}
@@ -184,7 +185,7 @@ def test_token_ids_are_ints_whatever_they_come_in(kind: Any) -> None:
 
 def test_the_limits_of_tokens_are_those_of_the_model() -> None:
     policy = tiny_policy()
-    made = make_interaction(RolloutSettings(turns="tiny_turns:answer"), policy)
+    made = make_interaction(RolloutSettings(turns="tiny_turns:answer"), policy, 40)
     assert made is not None
     assert (made.context, made.vocabulary) == (policy.context_length, policy.config.vocab_size)
 
@@ -650,7 +651,7 @@ def test_a_wrong_number_of_calls_is_refused_before_the_first_step(
     (tmp_path / "own.py").write_text(f"def turns(prompt, trajectory): ...\nturns.at_once = {at_once!r}\n")
     settings = RolloutSettings(turns=f"{tmp_path / 'own.py'}:turns")
     with pytest.raises(RecipeError, match=r"rollout\.turns: the attribute at_once is .*, not a whole number"):
-        make_interaction(settings, tiny_policy())
+        make_interaction(settings, tiny_policy(), 128)
 
 
 # With models

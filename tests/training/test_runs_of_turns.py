@@ -23,7 +23,7 @@ from sharpen.rollout.sources import Collected
 from sharpen.rollout.turns import Reply
 from sharpen.runs.folder import read_metrics
 from sharpen.types import End, Finish, Group, Prompt, Trajectory
-from tiny_runs import reward_file, tiny_recipe, tiny_start_model
+from tiny_runs import digits, reward_file, tiny_recipe, tiny_start_model
 from tiny_turns import TOKENIZER, TURNS
 
 
@@ -37,6 +37,7 @@ class Echo:
 
     def __init__(self, settings: EngineSettings, policy: Policy) -> None:
         self.version, self.counters = policy.version, EngineCounters()
+        self.context_length = policy.context_length
         self._unfinished: list[Request] = []
 
     def add(self, requests: Sequence[Request]) -> None:
@@ -66,6 +67,39 @@ def told(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
     added = TOKENIZER(f"#{prompt.row['told']}")["input_ids"]
     last = trajectory.last
     return Reply((*last.prefix_ids, *last.token_ids, *added), ({"role": "tool", "content": "told"},))
+
+
+def long_reply(prompt: Prompt, trajectory: Trajectory) -> Reply:
+    """Of 15 tokens."""
+    last = trajectory.last
+    return Reply((*last.prefix_ids, *last.token_ids, *TOKENIZER("1" * 15)["input_ids"]))
+
+
+def test_conversations_that_outgrow_the_memory_for_keys_and_values_end(model: Path, tmp_path: Path) -> None:
+    """32 slots of 256 bytes hold 17 tokens, of the 32 of the model's context. A prompt of 2 tokens, an answer and a
+    reply are more than that, so no conversation has a second turn, neither in training nor in evaluations."""
+    rows = [{"prompt": f"{a}+"} for a in range(4)]
+    run = sharpen.train(
+        model,
+        "grpo",
+        rows,
+        held_out=rows,
+        reward=digits,
+        run=tmp_path / "run",
+        quiet=True,
+        rollout={
+            "engine": {"kv_gib": 32 * 256 / 2**30},
+            "turns": f"{__file__}:long_reply",
+            "max_new_tokens": 8,
+        },
+        training={"steps": 1, "prompts_per_step": 4},
+        evaluation={"every": 1, "prompts": 4},
+    )
+    row = run.metrics()[-1]
+    # Some wrote fewer than 8 tokens and ended with their reply.
+    assert row["truncated"] == row["held_out/truncated"] == 1.0
+    assert max(row["length/mean"], row["held_out/length"]) < 8
+    assert "turns/mean" not in row
 
 
 def is_answer(completion: str, answer: str) -> float:

@@ -74,10 +74,12 @@ def built_trainer(
     if main.compute_dtype == "bfloat16" and not computes_bfloat16(main.device):
         say("model.compute_dtype: this processor has no bfloat16 instructions; float32 is many times faster")
     format = PromptFormat.of(data, main.tokenizer, main.context_length)
+    engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
     if source.reads == "prompts":
-        prompts = prompts_of(inputs.rows, format, max_new_tokens=rollout.max_new_tokens, say=say)
+        assert engine is not None
+        prompts = prompts_of(inputs.rows, format, engine, max_new_tokens=rollout.max_new_tokens, say=say)
     else:
         groups = groups_of(source.reads, inputs.rows, format, step_separator=data.step_separator, say=say)
     mixed = method.mixed()
@@ -85,7 +87,6 @@ def built_trainer(
     if mixed is not None and inputs.mixed is not None:
         separator = data.step_separator
         mixed_groups = groups_of(mixed.method.source().reads, inputs.mixed, format, step_separator=separator, say=say)
-    engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
     longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
@@ -108,7 +109,7 @@ def built_trainer(
         store=folder.write_kept,
         score=_scoring(inputs.reward, rollout.max_reward_failures),
         sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
-        interaction=make_interaction(rollout, main),
+        interaction=make_interaction(rollout, main, main.context_length if engine is None else engine.context_length),
         max_reward_failures=rollout.max_reward_failures,
         seed=seed,
     )
@@ -174,7 +175,7 @@ def held_out_measurement(
             format,
             evaluation=recipe.evaluation,
             rollout=recipe.rollout,
-            interaction=make_interaction(recipe.rollout, model),
+            interaction=make_interaction(recipe.rollout, model, engine.context_length),
             seed=recipe.seed,
             say=say,
         )

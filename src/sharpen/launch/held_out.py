@@ -1,7 +1,8 @@
 """Measuring a model on held-out rows; a run and ``sharpen eval`` get the same numbers.
 
 Rows are tokenised when a measurement is made, once; rows too long for the context are left out or refused, as
-``data.overlong`` says. The same weights give the same numbers, bit for bit on the CPU of the same machine.
+``data.overlong`` says, and prompts too long for the engine's memory are refused. The same weights give the same
+numbers, bit for bit on the CPU of the same machine.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def of_answers(
 ) -> Measurement:
     """Answer the held-out prompts with the model of ``engine``, and score the answers with the reward."""
     assert held_out.reward is not None
-    prompts = prompts_of(held_out.rows, format, max_new_tokens=rollout.max_new_tokens, say=say)
+    prompts = prompts_of(held_out.rows, format, engine, max_new_tokens=rollout.max_new_tokens, say=say)
     truncation = Truncation(evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p)
     return partial(
         evaluate,

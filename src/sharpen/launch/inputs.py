@@ -21,6 +21,7 @@ from sharpen.recipe.schema import Recipe
 from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.task import TaskReward
+from sharpen.rollout.engine import Engine
 from sharpen.rollout.sources import Reads
 from sharpen.types import Group, Prompt
 
@@ -131,9 +132,23 @@ def task_reward(task: Task, spec: Any) -> Reward:
     return TaskReward(task) if spec is None else resolve_reward(spec, task)
 
 
-def prompts_of(rows: Rows, format: PromptFormat, *, max_new_tokens: int, say: Say) -> tuple[Prompt, ...]:
-    """The prompts of rows; ``say`` is told how many are left out as too long, if the settings allow that."""
-    return _reported(load_prompts(rows, format, max_new_tokens=max_new_tokens), rows, say)
+def prompts_of(
+    rows: Rows, format: PromptFormat, engine: Engine, *, max_new_tokens: int, say: Say
+) -> tuple[Prompt, ...]:
+    """The prompts of rows; ``say`` is told how many are left out as too long, if the settings allow that.
+
+    Raises RecipeError for a prompt that fits into the model's context and not into the engine's memory.
+    """
+    prompts = _reported(load_prompts(rows, format, max_new_tokens=max_new_tokens), rows, say)
+    for prompt in prompts:
+        if (tokens := len(prompt.token_ids)) + max_new_tokens > engine.context_length:
+            index = next(i for i in range(len(rows)) if rows.row_id(i) == prompt.id)
+            raise RecipeError(
+                f"{rows.where(index)}: its prompt has {tokens} tokens and rollout.max_new_tokens is {max_new_tokens}, "
+                f"together more than the {engine.context_length} tokens whose keys and values the engine has memory "
+                "for: raise rollout.engine.kv_gib, lower rollout.max_new_tokens, or make the prompt shorter"
+            )
+    return prompts
 
 
 def groups_of(

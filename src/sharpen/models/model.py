@@ -24,7 +24,7 @@ from sharpen.models.progress_bars import without_progress_bars
 
 @dataclass(slots=True, kw_only=True)
 class Model(ABC):
-    """The parts common to policies and scorers. ``version`` counts the weight updates.
+    """The parts common to policies and scorers. ``version`` counts the learner's training steps.
 
     ``root`` holds all weights and computes all outputs. With an ``adapter``, only the adapter's weights are trained and
     saved. ``source`` is the folder or hub id that the weights were loaded from.

@@ -36,7 +36,7 @@ def follow(reference: Policy, policy: Policy) -> None:
 
 @torch.no_grad()
 def average(reference: Policy, policy: Policy, decay: float) -> None:
-    """π_ref ← decay · π_ref + (1 − decay) · π, in place; counts as one update of the reference.
+    """π_ref ← decay · π_ref + (1 − decay) · π, in place; adds 1 to the reference's version.
 
     Raises ValueError if ``decay`` is not within [0, 1] or the shapes differ.
     """

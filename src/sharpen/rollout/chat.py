@@ -64,12 +64,12 @@ class Conversation:
             ids = self._format.prompt_ids(history)
         else:
             ids = tuple(self.policy.tokenizer(text)["input_ids"])
-        room = self.policy.context_length - len(ids)
+        room = self._engine.context_length - len(ids)
         if not ids or room < 1:
             raise DataError(
                 "this text has no tokens"
                 if not ids
-                else f"the conversation has {len(ids)} tokens and the model's context only {self.policy.context_length}"
+                else f"the conversation has {len(ids)} tokens and there is room for only {self._engine.context_length}"
             )
         sampling = replace(self.sampling, max_new_tokens=min(self.sampling.max_new_tokens, room))
         request = Request(ids, self._conversation, sampling, self.seed, offset=self._drawn, keep=self.remembers)

@@ -94,6 +94,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def context_length(self) -> int:
+        """The most tokens of a context and what is drawn after it: the model's own limit, or what memory allows."""
+        ...
+
+    @property
     def counters(self) -> EngineCounters: ...
 
     def add(self, requests: Sequence[Request]) -> None:

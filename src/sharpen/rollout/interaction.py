@@ -12,8 +12,8 @@ from sharpen.rollout.generation import Interaction
 from sharpen.rollout.settings import RolloutSettings
 
 
-def make_interaction(settings: RolloutSettings, model: Model) -> Interaction | None:
-    """Conversations with the model; None for trajectories of one turn.
+def make_interaction(settings: RolloutSettings, model: Model, context: int) -> Interaction | None:
+    """Conversations with the model, of at most ``context`` tokens; None for trajectories of one turn.
 
     Raises RecipeError if ``rollout.turns`` cannot be imported, is not a function, or has a wrong ``at_once``.
     """
@@ -28,7 +28,7 @@ def make_interaction(settings: RolloutSettings, model: Model) -> Interaction | N
     return Interaction(
         turns,
         settings.max_turns,
-        model.context_length,
+        context,
         settings.flow,
         settings.turn_timeout_s,
         vocabulary=len(embedding.weight),

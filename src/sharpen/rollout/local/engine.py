@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from math import isfinite
 
 import torch
@@ -62,6 +64,8 @@ class LocalEngine:
         self._kv_bytes = kv_bytes(policy, kv_gib)
         self._slots = self._kv_bytes // self._bytes_per_token
         self._make_runner: Callable[[], ModelRunner] = self._runner_maker(argument)
+        # A row of 2³¹ tokens is beyond any model.
+        self._longest = bisect_right(range(1, 2**31), self._slots, key=self._make_runner().slots_alone)
         self._kept = KeptConversations()
         self._scheduler: Scheduler | None = None
         self._unfinished: dict[int, Request] = {}
@@ -72,6 +76,11 @@ class LocalEngine:
     @property
     def version(self) -> int:
         return self._version
+
+    @property
+    def context_length(self) -> int:
+        """The model's, or less where the budget cannot hold a request of that many tokens alone."""
+        return min(self.policy.context_length, self._longest)
 
     @torch.inference_mode()
     def add(self, requests: Sequence[Request]) -> None:
@@ -95,7 +104,7 @@ class LocalEngine:
         try:
             with self._evaluating():
                 ended = self._scheduler.run(at_least, decode_first=on_gpu, cuda_graph=on_gpu)
-            if not all(isfinite(x) for row in ended for x in row.logprobs):
+            if not all(map(isfinite, chain.from_iterable(row.logprobs for row in ended))):
                 raise NonFiniteError(
                     f"{self.policy.source} gives logits that are not numbers, so it cannot be sampled from. If its "
                     "logits were finite before this run, lower the learning rate"
@@ -136,7 +145,7 @@ class LocalEngine:
             raise ValueError(f"{len(self._unfinished)} requests of version {self._version} are unfinished")
         self._kept.clear()
         if self._inference_model is not None:
-            self._inference_model.publish()
+            self._inference_model.reload()
         elif self._model is not self.policy.model:
             update_bfloat16_linears(self.policy.model, self._model)
         self._version, self._policy_version = snapshot.version, self.policy.version
@@ -169,7 +178,6 @@ class LocalEngine:
     def _check(self, requests: Sequence[Request]) -> None:
         running = next(iter(self._unfinished.values()), requests[0])
         seen = set(self._unfinished)
-        runner = self._make_runner()
         for request in requests:
             name = f"the request of draw id {request.draw_id}"
             if not request.token_ids or request.max_new_tokens < 1 or request.offset < 0:
@@ -179,8 +187,9 @@ class LocalEngine:
             if _shared(request) != _shared(running):
                 raise ValueError(f"{name}: its truncation, stop strings or seed differ from the unfinished ones'")
             seen.add(request.draw_id)
-            needed = runner.slots_alone(len(request.token_ids), request.max_new_tokens)
-            if needed > self._slots:
+            length = len(request.token_ids) + request.max_new_tokens
+            if length > self._longest:
+                needed = self._make_runner().slots_alone(length)
                 raise RecipeError(
                     f"a context of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones need "
                     f"{needed * self._bytes_per_token / GIB:.3g} GiB for keys and values, and the budget is "

@@ -41,10 +41,10 @@ class InferenceModel:
             on_gpu(finish_layer, policy.device),
         )
 
-    def publish(self) -> None:
+    def reload(self) -> None:
         """Load the policy's current weights: copied matrices are copied again, everything else is shared."""
         for projection in self._projections:
-            projection.publish()
+            projection.reload()
 
     def release(self) -> None:
         """Free, between calls, copies of weights that can be made again."""
@@ -72,8 +72,8 @@ class InferenceModel:
         first = self._layers[0]
         return 2 * len(self._layers) * first.kv_heads * first.head_dim * first.attention_dtype.itemsize
 
-    def prefill(self, contexts: Sequence[Sequence[int]]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits [P, V] of the token after each context, and every layer's keys and values [P, kv heads, L, D]."""
+    def prefill(self, contexts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
+        """Logits [P, V] of the token after each context, whose keys and values go to the cache layer by layer."""
         lengths = [len(context) for context in contexts]
         width = max(lengths)
         tokens_PL = torch.zeros(len(contexts), width, dtype=torch.long)
@@ -82,19 +82,16 @@ class InferenceModel:
             tokens_PL[p, : lengths[p]] = torch.tensor(context)
         device = self.policy.device
         position_L = torch.arange(width, device=device)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
 
-        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (x.to(q.dtype).unflatten(0, (len(contexts), width)).transpose(1, 2) for x in (q, k, v))
-            keys.append(k)
-            values.append(v)
+            cache.add_layer(layer, cache.stored_keys(k), v)
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
             attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._scale)
             return attended.transpose(1, 2).flatten(2).flatten(0, 1)
 
         hidden = self._forward(tokens_PL.to(device).flatten(), position_L.repeat(len(contexts)), attend)
-        return self._logits(_last_of_each(hidden, lengths, width)), keys, values
+        return self._logits(_last_of_each(hidden, lengths, width))
 
     def extend(self, continuation: Continuation) -> Tensor:
         """Logits [P, V] of the token after each context, of which the kept tokens are not computed again."""

@@ -69,6 +69,11 @@ class KVCache(ABC):
         prompts, rows = len(self._prompt_lengths) + len(lengths), len(self._prompt_of_row) + sum(copies)
         return self._slots(prompts, longest, rows, self._next_capacity(max(max_new_tokens, self._max_new_tokens)))
 
+    @property
+    def must_grow(self) -> bool:
+        """Whether another token in every row takes more slots than are held."""
+        return self._needed(self._max_new_tokens) > self._capacity
+
     def slots_to_decode(self, rows: int) -> int:
         """Slots held once only the first ``rows`` rows are left, and every one has room for another token."""
         prompts, longest = len(self._prompt_lengths), self._longest
@@ -76,11 +81,11 @@ class KVCache(ABC):
             prompts, longest = len(kept), rounded_up(max(self._prompt_lengths[p] for p in kept), self._block_size)
         return self._slots(prompts, longest, rows, self._next_capacity(self._max_new_tokens))
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        """The most slots that a prompt of that length needs with a single row, wherever that row is interrupted."""
+    def slots_alone(self, length: int) -> int:
+        """The most slots that a single row of ``length`` tokens needs, prompt included, wherever it is interrupted."""
         # At any cut, both parts are rounded up to whole blocks.
         block = self._block_size
-        return (length + max_new_tokens + 2 * (block - 1)) // block * block
+        return (length + 2 * (block - 1)) // block * block
 
     def raise_limit(self, max_new_tokens: int) -> None:
         """Allow rows of ``max_new_tokens`` tokens besides their prompt."""
@@ -114,13 +119,13 @@ class KVCache(ABC):
         """Keys as they are stored."""
         return k
 
-    def add_prompts(
-        self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
-    ) -> None:
-        """Add prompts and ``copies[p]`` rows for each, given every layer's stored keys and values [P, K, L, D]."""
+    def add_layer(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Add one layer's stored keys, and values, of new prompts: [P, K, L, D]. Add all layers, then `add_rows`."""
         for old, new in ((self._prompt_keys, keys), (self._prompt_values, values)):
-            for layer, added in enumerate(new):
-                old[layer] = _cat_prompts(old[layer], added.to(old[layer].dtype), self._block_size)
+            old[layer] = _cat_prompts(old[layer], new.to(old[layer].dtype), self._block_size)
+
+    def add_rows(self, lengths: Sequence[int], copies: Sequence[int]) -> None:
+        """Add ``copies[p]`` rows for each new prompt, of ``lengths[p]`` tokens."""
         first = len(self._prompt_lengths)
         self._prompt_lengths += lengths
         new_rows = [first + p for p, n in enumerate(copies) for _ in range(n)]

@@ -26,10 +26,10 @@ class LoraProjection:
         self._linears = linears
         self._a = self._b = torch.empty(0)
         self._scale = next(linear.scaling[NAME] for linear in linears if hasattr(linear, "lora_A"))
-        self.publish()
+        self.reload()
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def reload(self) -> None:
         """Load A and B. The frozen weights have not changed."""
         pairs = [_pair(linear) for linear in self._linears]
         a = torch.cat([a for a, _ in pairs]).to(torch.bfloat16)

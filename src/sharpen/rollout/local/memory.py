@@ -18,7 +18,11 @@ _LEAST_SHARE = 0.05
 
 
 def kv_bytes(policy: Policy, kv_gib: float | None) -> int:
-    """``kv_gib``, or 8 GiB on a CPU. On a GPU: half of what weights, gradients and optimizer leave of its memory."""
+    """``kv_gib``, or 8 GiB on a CPU. On a GPU: half of what the policy leaves of its memory, at least 5 % of it.
+
+    The policy takes its weights, gradients and optimizer state. The other half is for activations and all other models:
+    a critic, a reference, teachers and reward models are not subtracted.
+    """
     if kv_gib is not None:
         return int(kv_gib * GIB)
     if policy.device.type != "cuda":

@@ -40,12 +40,17 @@ class ModelRunner(Protocol):
         """Slots held after a prefill of contexts of these lengths, with room for a token in every row."""
         ...
 
+    @property
+    def must_grow(self) -> bool:
+        """Whether another token in every row takes more slots than are held."""
+        ...
+
     def slots_to_decode(self, rows: int) -> int:
         """Slots held once only the first ``rows`` rows are left, with room for another token in each."""
         ...
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        """The most slots that a row needs if it is the only one, even when it is interrupted and taken up again."""
+    def slots_alone(self, length: int) -> int:
+        """The most slots for a single row of ``length`` tokens, context included, even if it is interrupted."""
         ...
 
     def raise_limit(self, max_new_tokens: int) -> None:
@@ -99,11 +104,15 @@ class NativeRunner:
     def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
         return self._cache.slots_after_adding(lengths, copies, max_new_tokens)
 
+    @property
+    def must_grow(self) -> bool:
+        return self._cache.must_grow
+
     def slots_to_decode(self, rows: int) -> int:
         return self._cache.slots_to_decode(rows)
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        return self._cache.slots_alone(length, max_new_tokens)
+    def slots_alone(self, length: int) -> int:
+        return self._cache.slots_alone(length)
 
     def raise_limit(self, max_new_tokens: int) -> None:
         self._cache.raise_limit(max_new_tokens)
@@ -111,10 +120,8 @@ class NativeRunner:
     def prefill(self, contexts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
         logits_PV: list[Tensor] = []
         for start, end in _prefill_passes([len(context) for context in contexts]):
-            logits, keys, values = self._model.prefill(contexts[start:end])
-            lengths = [len(context) for context in contexts[start:end]]
-            self._cache.add_prompts([self._cache.stored_keys(k) for k in keys], values, lengths, copies[start:end])
-            logits_PV.append(logits)
+            logits_PV.append(self._model.prefill(contexts[start:end], self._cache))
+            self._cache.add_rows([len(context) for context in contexts[start:end]], copies[start:end])
         logits = torch.cat(logits_PV)
         return logits.repeat_interleave(torch.tensor(list(copies), device=logits.device), dim=0)
 
@@ -126,7 +133,7 @@ class NativeRunner:
         for start, end in _prefill_passes(widths):
             part = Continuation(contexts[start:end], kept[start:end], reused[start:end], self._cache)
             logits_PV.append(self._model.extend(part))
-            self._cache.add_prompts(part.keys, part.values, part.lengths, [1] * len(part.lengths))
+            self._cache.add_rows(part.lengths, [1] * len(part.lengths))
         return torch.cat(logits_PV)
 
     def copy_row(self, row: int, own: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ class Projection(Protocol):
         """The results side by side, [N, sum of the output sizes]."""
         ...
 
-    def publish(self) -> None:
+    def reload(self) -> None:
         """Load the current weights."""
         ...
 
@@ -42,7 +42,7 @@ class SharedProjection:
         results = [linear(x) for linear in self._linears]
         return torch.cat(results, dim=-1) if len(results) > 1 else results[0]
 
-    def publish(self) -> None:
+    def reload(self) -> None:
         pass
 
     def release(self) -> None:
@@ -66,7 +66,7 @@ class BlockedProjection:
             self._copy = _blocked(weight), bias
         return _blocked_product(x, *self._copy)
 
-    def publish(self) -> None:
+    def reload(self) -> None:
         self.release()
 
     def release(self) -> None:
@@ -80,10 +80,10 @@ class RoundedProjection:
         self._linears = linears
         self._weight = torch.empty(0)
         self._bias: Tensor | None = None
-        self.publish()
+        self.reload()
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def reload(self) -> None:
         fresh, bias = _concatenated(self._linears, torch.bfloat16)
         if self._weight.shape != fresh.shape:
             self._weight, self._bias = fresh, bias

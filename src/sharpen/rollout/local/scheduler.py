@@ -123,8 +123,9 @@ class Scheduler:
             self._apply_stop_strings(self._sampling.stop)
         unfinished_B = batch.unfinished_B
         unfinished = int(unfinished_B.sum())
+        finished = len(batch) - unfinished
         if unfinished > COMPACT_AT * len(batch):
-            if len(self._ended) + len(batch) - unfinished - batch.taken >= at_least:
+            if finished and len(self._ended) + finished - batch.taken >= at_least:
                 self._take_finished()
             return slice(None)
         return self._compact(unfinished_B)
@@ -173,7 +174,10 @@ class Scheduler:
 
     def _make_room(self) -> Tensor | slice:
         """See to it that another token of every row fits. Returns the index of the rows that are left."""
-        runner, rows = self._runner, len(self._batch)
+        runner = self._runner
+        if not runner.must_grow:
+            return slice(None)
+        rows = len(self._batch)
         if self._fits(runner.slots_to_decode(rows)):
             return slice(None)
         left_B = torch.arange(rows, device=self._batch.tokens_BT.device)

@@ -37,11 +37,9 @@ class TorchKVCache(KVCache):
     def stored_keys(self, k: Tensor) -> Tensor:
         return k * self._scale
 
-    def add_prompts(
-        self, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[int], copies: Sequence[int]
-    ) -> None:
+    def add_rows(self, lengths: Sequence[int], copies: Sequence[int]) -> None:
         self._same_length = not self._prompt_of_row
-        super().add_prompts(keys, values, lengths, copies)
+        super().add_rows(lengths, copies)
 
     def reserve(self, slots: int | None = None) -> None:
         super().reserve(slots)

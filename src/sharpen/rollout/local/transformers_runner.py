@@ -45,14 +45,18 @@ class TransformersRunner:
     def slots_after_adding(self, lengths: Sequence[int], copies: Sequence[int], max_new_tokens: int) -> int:
         return sum(copies) * grown_capacity(max(lengths))
 
+    @property
+    def must_grow(self) -> bool:
+        return self._length >= capacity_of(self._cache)
+
     def slots_to_decode(self, rows: int) -> int:
         length, capacity = self._length + 1, capacity_of(self._cache)
         if capacity and length > capacity:
             return rows * min(grown_capacity(length), self._end)
         return rows * max(length, capacity)
 
-    def slots_alone(self, length: int, max_new_tokens: int) -> int:
-        return length + max_new_tokens
+    def slots_alone(self, length: int) -> int:
+        return length
 
     def raise_limit(self, max_new_tokens: int) -> None:
         self._max_new_tokens = max_new_tokens
