@@ -183,11 +183,11 @@ def test_token_ids_are_ints_whatever_they_come_in(kind: Any) -> None:
     assert {type(token) for token in sample.token_ids} == {int}
 
 
-def test_the_limits_of_tokens_are_those_of_the_model() -> None:
+def test_the_limits_of_tokens_are_the_context_that_is_given_and_the_vocabulary() -> None:
     policy = tiny_policy()
     made = make_interaction(RolloutSettings(turns="tiny_turns:answer"), policy, 40)
     assert made is not None
-    assert (made.context, made.vocabulary) == (policy.context_length, policy.config.vocab_size)
+    assert (made.context, made.vocabulary) == (40, policy.config.vocab_size)
 
 
 def test_a_message_is_as_it_is_read_from_a_file_and_stays_so() -> None:
