@@ -177,12 +177,12 @@ class LocalEngine:
 
     def _check(self, requests: Sequence[Request]) -> None:
         running = next(iter(self._unfinished.values()), requests[0])
-        seen = set(self._unfinished)
+        seen: set[int] = set()
         for request in requests:
             name = f"the request of draw id {request.draw_id}"
             if not request.token_ids or request.max_new_tokens < 1 or request.offset < 0:
                 raise ValueError(f"{name}: no context, no tokens to draw, or a negative offset")
-            if request.draw_id in seen:
+            if request.draw_id in seen or request.draw_id in self._unfinished:
                 raise ValueError(f"{name}: another one of this id is unfinished")
             if _shared(request) != _shared(running):
                 raise ValueError(f"{name}: its truncation, stop strings or seed differ from the unfinished ones'")

@@ -58,6 +58,8 @@ class Scheduler:
         self._logits_BV = torch.empty(0)
         self._step: CudaGraphRunner | None = None
         self._waiting: deque[UnfinishedRequest] = deque()
+        # Whether requests were added to an empty batch, and none has been prefilled since.
+        self._unsorted = False
         # Whether there may be room for a waiting request that did not fit before.
         self._room_changed = True
         self._ended: list[EndedRow] = []
@@ -65,9 +67,7 @@ class Scheduler:
     def add(self, requests: Sequence[UnfinishedRequest]) -> None:
         self._waiting += requests
         self._room_changed = True
-        if not len(self._batch):
-            # Contexts of similar length are prefilled together, which saves padding.
-            self._waiting = deque(sorted(self._waiting, key=lambda r: len(r.context)))
+        self._unsorted |= not len(self._batch)
 
     def cancel(self, draw_ids: Collection[int]) -> None:
         """Forget these requests."""
@@ -206,6 +206,9 @@ class Scheduler:
 
     def _prefill_waiting(self) -> None:
         """Add as many waiting requests as ``max_sequences`` and the memory allow, at least one to an empty batch."""
+        if self._unsorted:
+            # Contexts of similar length are prefilled together, which saves padding.
+            self._waiting, self._unsorted = deque(sorted(self._waiting, key=lambda r: len(r.context))), False
         free = min(len(self._waiting), self._max_sequences - len(self._batch))
         first = [self._waiting[i] for i in range(free)]
         # Those that wait for their next turn are about to use what was kept of them.
