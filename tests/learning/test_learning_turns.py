@@ -80,7 +80,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 METHODS: dict[str, tuple[dict[str, Any], float]] = {
     "grpo": ({}, 4e-3),
     "gspo": ({"minibatches": 2}, 4e-3),
-    "ppo": ({"lam": 1.0, "minibatches": 2}, 2.5e-3),
+    "ppo": ({"lam": 1.0, "minibatches": 2}, 2e-3),
 }
 """Settings, and the learning rate."""
 

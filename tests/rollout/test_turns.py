@@ -302,7 +302,6 @@ class Unprintable(Exception):
         (End.STALE, r"rollout\.turns returned End\.STALE, not End\.DONE or End\.OUT_OF_TURNS$"),
         (End.OUT_OF_TOKENS, r"rollout\.turns returned End\.OUT_OF_TOKENS, not End\.DONE or End\.OUT_OF_TURNS$"),
         (Reply(()), r"rollout\.turns returned a reply that has no tokens"),
-        (Reply((1, 2, 3, 4)), r"rollout\.turns returned a reply that adds no tokens to the context$"),
         (added(-1), r"rollout\.turns returned a reply with the token id -1; the model has 10 tokens$"),
         (added(9, 10), r"rollout\.turns returned a reply with the token id 10; the model has 10 tokens$"),
         (added("8"), r"rollout\.turns returned a reply whose token_ids are not all whole numbers: 'str'"),
@@ -333,6 +332,14 @@ def test_a_function_that_fails_is_recorded_with_the_trajectory(answer: Any, said
     with pytest.raises(AssertionError, match=f"the environment failed: {said}"):
         raise AssertionError(trajectory.score.error)
     assert 7 in engine.released
+
+
+def test_a_reply_that_adds_no_tokens_begins_another_sample() -> None:
+    trajectory, _ = converse(answering(Reply((1, 2, 3, 4)), End.DONE), FIRST, SECOND)
+    assert [(s.prefix_ids, s.token_ids, s.turns) for s in trajectory.samples] == [
+        ((1, 2), (3, 4), ((0, 2),)),
+        ((1, 2, 3, 4), (5,), ((0, 1),)),
+    ]
 
 
 @FLOWS

@@ -81,7 +81,7 @@ class Answers:
         if _is_async(self.turns) and inspect.iscoroutine(answer):
             answer = run_coroutine(answer, self.timeout_s)
         try:
-            return checked(answer, conversation.context, self.vocabulary)
+            return checked(answer, self.vocabulary)
         except AnswerError as error:
             return error
 

@@ -17,11 +17,11 @@ class AnswerError(ValueError):
     """An answer that cannot be used; the message says what was returned."""
 
 
-def checked(answer: object, context: tuple[int, ...], vocabulary: int | None) -> Reply | End:
+def checked(answer: object, vocabulary: int | None) -> Reply | End:
     """The answer, with token ids that are ints and messages as they are after JSON.
 
-    ``context`` is what the policy has read and written so far, ``vocabulary`` the number of its tokens. Raises
-    `AnswerError` for anything that a conversation cannot go on or end with.
+    ``vocabulary`` is the number of the policy's tokens. Raises `AnswerError` for anything that a conversation cannot go
+    on or end with.
     """
     if isinstance(answer, End):
         if answer not in ENDS:
@@ -29,8 +29,6 @@ def checked(answer: object, context: tuple[int, ...], vocabulary: int | None) ->
             raise AnswerError(f"End.{answer.name}{or_else}")
     elif isinstance(answer, Reply):
         token_ids = _token_ids(answer.token_ids, vocabulary)
-        if token_ids == context:
-            raise AnswerError("a reply that adds no tokens to the context")
         messages = tuple(_message(message, f"message {i}") for i, message in enumerate(answer.messages))
         return Reply(token_ids, messages)
     else:

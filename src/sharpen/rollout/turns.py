@@ -1,7 +1,7 @@
 """Trajectories of one or several turns, from the requests that draw them.
 
 What the policy wrote is carried as token ids. Where the next context begins with all tokens so far, the sample goes on
-with what it adds; where not, the sample ends there and another begins.
+with what it adds; where not, or where it adds nothing, the sample ends there and another begins.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Conversation:
     def _continue(self, reply: Reply) -> None:
         so_far = self.context
         self._messages += reply.messages
-        if reply.token_ids[: len(so_far)] != so_far:
+        # A reply that adds nothing begins a sample too: two turns without a token between them would be read as one.
+        if reply.token_ids[: len(so_far)] != so_far or len(reply.token_ids) == len(so_far):
             self._closed.append(self._open)
             self._open = Sample(reply.token_ids, (), ())
             return
