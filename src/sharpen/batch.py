@@ -91,10 +91,10 @@ class Batch:
     A trajectory's row holds the tokens of its samples one after another; ``samples`` says where each begins and which
     of ``prefixes`` it follows. ``mask_ET`` is the loss mask: tokens of the model's own, drawn or marked in a
     demonstration, of a trajectory with a score if scores are needed; once the advantages are there, the method may
-    narrow it. ``rewards_E`` is NaN without a reward. ``rewards_EK`` holds the K rewards of which
-    ``rewards_E`` is the sum weighted by ``reward_weights``, None if there is only one. ``truncated_E`` marks
-    trajectories that were cut off at ``completion_limit`` tokens, and ``lengths_E`` counts the tokens of each row.
-    ``versions_ET`` are the policy versions that drew the tokens, `NOT_DRAWN` for all others.
+    narrow it. ``rewards_E`` is NaN without a reward. ``rewards_EK`` holds the K rewards of which ``rewards_E`` is the
+    sum weighted by ``reward_weights``, None if there is only one. ``completion_limit`` is the most tokens that a policy
+    may draw in a trajectory, and ``truncated_E`` marks those that ran out of tokens or of context. ``lengths_E`` counts
+    the tokens of each row. ``versions_ET`` are the policy versions that drew the tokens, `NOT_DRAWN` for all others.
 
     ``streams`` holds what the method and the models add, read as ``batch["old_logprobs"]``: see
     `sharpen.training.streams` for the names and their producers. ``coefficients`` are the current values of those that

@@ -215,10 +215,20 @@ def test_columns_and_metrics_do_not_depend_on_how_long_the_conversations_were(
     rollout = {**TURNS, "max_turns": 1}
     settings = {"threshold": 0.0, "prompts": 4} if method == "rft" else {}
     reward = reward_file(tmp_path / "r.py")
-    start(tiny_recipe(
-        tmp_path / "run", model, method, method=settings, reward=reward, rollout=rollout, training={"steps": 1},
-        evaluation={"every": 0}, checkpoint={"best": None}, log={"samples_every": 1},
-    ))  # fmt: skip
+    start(
+        tiny_recipe(
+            tmp_path / "run",
+            model,
+            method,
+            method=settings,
+            reward=reward,
+            rollout=rollout,
+            training={"steps": 1},
+            evaluation={"every": 0},
+            checkpoint={"best": None},
+            log={"samples_every": 1},
+        )
+    )
     for row in read_metrics(tmp_path / "run"):
         assert (row["turns/mean"], row["samples/mean"], row["environment/failed"]) == (1.0, 1.0, 0.0)
         assert 0.0 <= row["turns/out_of_turns"] <= 1.0

@@ -111,8 +111,8 @@ def forward_microbatches(
         index_E, part = _part(batch, rows)
         # Copy everything to the device before the forward pass is queued; a later copy would wait for it.
         part, on_device_E = part.to(model.device), index_E.to(model.device)
-        said = model.outputs(batch, rows, temperature, objective.needs, reference)
-        outputs = Outputs({name: of_all_ET[on_device_E] for name, of_all_ET in said.items()})
+        of_all = model.outputs(batch, rows, temperature, objective.needs, reference)
+        outputs = Outputs({name: output_ET[on_device_E] for name, output_ET in of_all.items()})
         if "old_logprobs" in objective.streams and "old_logprobs" not in part:
             # With one update per step, the policy is still that of the start of the step.
             part = part.with_streams(old_logprobs=outputs["logprobs"].detach())
