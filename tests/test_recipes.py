@@ -103,7 +103,7 @@ def test_a_recipe_says_how_it_is_run_and_writes_where_its_name_says(name: str) -
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(name, folder, monkeypatch)
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     adapted = load_recipe(RECIPES[name]).model.lora is not None
@@ -149,7 +149,7 @@ def test_a_recipe_that_trains_a_reward_has_none_to_check(name: str) -> None:
 
 
 def test_ppo_follows_the_reward_model_and_logs_what_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = run_of("ppo", folder, monkeypatch).metrics()[1]
+    row = run_of("ppo", folder, monkeypatch).metric_rows()[1]
     assert row["reward/mean"] == pytest.approx(row["reward/reward_model"])
     assert 0 <= row["reward/arithmetic"] <= 1
     assert row["critic/grad_norm"] > 0

@@ -12,9 +12,10 @@ from sharpen.data.settings import DataSettings
 from sharpen.data.tasks import TASKS
 from sharpen.errors import RecipeError
 from sharpen.in_memory import IN_MEMORY, paths_as_text, recorded
+from sharpen.launch.handle import Run
 from sharpen.launch.inputs import Given
-from sharpen.launch.run import Run, start
 from sharpen.launch.run import resume as resume_run
+from sharpen.launch.run import start
 from sharpen.methods import Method
 from sharpen.recipe.loading import load_recipe, make_recipe
 from sharpen.report.progress import Console

@@ -28,7 +28,6 @@ from sharpen.rollout.collector import LocalCollector, Scoring
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.engines import make_engine
 from sharpen.rollout.interaction import make_interaction
-from sharpen.rollout.sampling import Truncation
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
@@ -108,7 +107,7 @@ def built_trainer(
         engine=engine,
         store=folder.write_kept,
         score=_scoring(inputs.reward, rollout.max_reward_failures),
-        sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
+        sampling=Sampling(rollout.max_new_tokens, rollout.temperature, stop=rollout.stop),
         interaction=make_interaction(rollout, main, main.context_length if engine is None else engine.context_length),
         max_reward_failures=rollout.max_reward_failures,
         seed=seed,

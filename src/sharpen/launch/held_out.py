@@ -19,7 +19,6 @@ from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.generation import Interaction
-from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
@@ -45,7 +44,14 @@ def of_answers(
     """Answer the held-out prompts with the model of ``engine``, and score the answers with the reward."""
     assert held_out.reward is not None
     prompts = prompts_of(held_out.rows, format, engine, max_new_tokens=rollout.max_new_tokens, say=say)
-    truncation = Truncation(evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p)
+    sampling = Sampling(
+        rollout.max_new_tokens,
+        evaluation.temperature,
+        evaluation.top_k,
+        evaluation.top_p,
+        evaluation.min_p,
+        rollout.stop,
+    )
     return partial(
         evaluate,
         engine,
@@ -53,7 +59,7 @@ def of_answers(
         held_out.reward,
         n=evaluation.n,
         ks=evaluation.k,
-        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop),
+        sampling=sampling,
         seed=seed,
         threshold=evaluation.threshold,
         max_reward_failures=rollout.max_reward_failures,

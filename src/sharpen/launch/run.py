@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.handle import Run
 from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
@@ -27,7 +27,7 @@ from sharpen.runs.checkpoint import (
     set_aside,
     sound_checkpoints,
 )
-from sharpen.runs.folder import RunFolder, read_metrics
+from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
 from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.lookup import find_model
@@ -36,23 +36,6 @@ from sharpen.system.streams import lasting_streams
 from sharpen.training.fingerprint import check_models, fingerprint
 from sharpen.training.score_normalisation import best_to_normalise
 from sharpen.training.trainer import Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that has ended. ``finished`` is False if it was stopped before its last step.
-
-    ``signum`` is the signal that stopped it, if any; it may have come during the last step.
-    """
-
-    path: Path
-    model: Path
-    finished: bool
-    signum: int | None = field(default=None, compare=False)
-
-    def metrics(self) -> list[dict[str, float]]:
-        """The rows of ``metrics.jsonl``."""
-        return read_metrics(self.path)
 
 
 def _silent(text: str) -> None:
