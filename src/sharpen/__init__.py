@@ -6,10 +6,11 @@ from sharpen.errors import SharpenError
 from sharpen.system.lazy_imports import lazily
 
 if TYPE_CHECKING:
-    from sharpen.api import evaluate, resume, train
+    from sharpen.api import resume, train
     from sharpen.data.settings import DataSettings
     from sharpen.evaluation.runner import Evaluation
     from sharpen.evaluation.settings import EvaluationSettings
+    from sharpen.launch.evaluate import evaluate
     from sharpen.launch.handle import Run
     from sharpen.launch.load import Completion, LoadedModel, load
     from sharpen.methods import (
@@ -169,7 +170,7 @@ _HOMES = {
     "TrainingSettings": "sharpen.training.settings",
     "Verifier": "sharpen.rewards",
     "WeightedSum": "sharpen.rewards",
-    "evaluate": "sharpen.api",
+    "evaluate": "sharpen.launch.evaluate",
     "load": "sharpen.launch.load",
     "resume": "sharpen.api",
     "train": "sharpen.api",

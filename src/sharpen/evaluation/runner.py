@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,14 @@ from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.generation import Interaction, generate
+from sharpen.runs.samples import sample_rows
 from sharpen.types import Group, Prompt
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """The measures, each a mean over prompts with its 95 % bootstrap interval, and the completions behind them.
 
@@ -39,6 +43,38 @@ class Evaluation:
             }
             for name, e in self.measures.items()
         }
+
+    @property
+    def table(self) -> DataFrame:
+        """The mean and interval of each measure; the ends are NaN where there is no interval."""
+        # Imported here: it takes half a second, and the command line does not need it.
+        import pandas
+
+        return pandas.DataFrame({name: asdict(e) for name, e in self.measures.items()}).T
+
+    @property
+    def answers(self) -> DataFrame:
+        """Every answer with its reward, and whether it is right."""
+        import pandas
+
+        turns = any(len(t.messages) > 1 for group in self.groups for t in group.trajectories)
+        return pandas.DataFrame(self.answer_rows(conversations=turns))
+
+    def answer_rows(self, *, conversations: bool) -> list[dict[str, Any]]:
+        """The columns of a sample file for each answer, and whether it is right."""
+        right = [mark for marks in self.right for mark in marks]
+        rows = sample_rows(self.groups, conversations=conversations)
+        return [{**row, "right": is_right} for row, is_right in zip(rows, right, strict=True)] if right else rows
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name} {e.mean:.4g}" + ("" if np.isnan(e.low) else f" [{e.low:.4g}, {e.high:.4g}]")
+            for name, e in self.measures.items()
+        )
+        return f"Evaluation({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html(float_format="{:.4g}".format, na_rep=""))
 
 
 def stream_seed(seed: int, purpose: str) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sharpen.evaluation.runner import Evaluation
     from sharpen.report.plot import RunFigure
     from sharpen.rollout.chat import Conversation
+    from sharpen.rollout.engine import Sampling
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,11 +112,11 @@ class Run:
 
         return evaluate(self.path, data, reward, **options)
 
-    def chat(self, **options: Any) -> Conversation:
-        """A conversation with the latest checkpoint; the arguments are those of `LoadedModel.chat`."""
+    def chat(self, sampling: Sampling | None = None, *, seed: int = 0) -> Conversation:
+        """A conversation with the latest checkpoint, as `LoadedModel.chat` gives it."""
         from sharpen.launch.load import load
 
-        return load(self.path).chat(**options)
+        return load(self.path).chat(sampling, seed=seed)
 
     def __repr__(self) -> str:
         return f"Run({', '.join(f'{name}: {value}' for name, value in self._summary().items())})"

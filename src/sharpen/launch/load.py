@@ -16,6 +16,7 @@ from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows, read_rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import ModelError, RecipeError
+from sharpen.launch.handle import Run
 from sharpen.launch.inputs import prompts_of
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.forward import MicrobatchLimits, all_outputs
@@ -213,7 +214,7 @@ class LoadedModel:
 
 
 def load(
-    name: str | Path,
+    name: str | Path | Run,
     *,
     chat: bool | None = None,
     system: str | None = None,
@@ -240,7 +241,7 @@ def load(
     Raises:
         SharpenError: there is no such model, or it cannot be loaded.
     """
-    named = find_model(str(name))
+    named = find_model(str(name.path if isinstance(name, Run) else name))
     for note in named.notes[:-1]:  # the last only says which checkpoint it is
         warnings.warn(note, stacklevel=2)
     recipe = None if named.run is None else load_recipe(named.run.recipe)

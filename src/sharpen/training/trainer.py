@@ -26,6 +26,9 @@ from sharpen.training.score_normalisation import ScoreNormalisation, best_to_nor
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
 from sharpen.types import Group
 
+OnStep = Callable[[int, Mapping[str, float]], object]
+"""Called with each step and its metrics, once they are recorded; False stops the run."""
+
 PENDING = "pending.json"
 """The file of a checkpoint with the batches that are drawn and not yet trained on."""
 
@@ -84,6 +87,7 @@ class Trainer:
         self.shifted_by: float | None = None
         self.stop_requested = False
         self.stop_at: int | None = None
+        self.on_step: OnStep | None = None
         self.saving = False
         self._saved_s = time.monotonic()
         self._step_start = self._progress()
@@ -133,9 +137,10 @@ class Trainer:
             # Read once: a request that arrives while this step is recorded applies to the next step, which then saves.
             stopping = self.stop_requested or self.step == self.stop_at
             self._record(metrics)
-            if last or due or improved or stopping:
+            saved = last or due or improved or stopping
+            if saved:
                 self.save()
-            if stopping:
+            if self._told_to_stop(metrics, saved) or stopping:
                 break
         if self.score_normalisation is not None and self.step >= self.training.steps:
             folder = self.folder.checkpoints
@@ -204,6 +209,18 @@ class Trainer:
         self.folder.append_metrics(metrics)
         for logger in self.loggers:
             logger.log(self.step, metrics)
+
+    def _told_to_stop(self, metrics: Metrics, saved: bool) -> bool:
+        """Call ``on_step``: whether it says to stop. If it does, or raises, this step has a checkpoint."""
+        if self.on_step is None:
+            return False
+        stop = True
+        try:
+            stop = self.on_step(self.step, dict(metrics)) is False
+        finally:
+            if stop and not saved:
+                self.save()
+        return stop
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:

@@ -180,8 +180,8 @@ class LocalEngine:
         seen: set[int] = set()
         for request in requests:
             name = f"the request of draw id {request.draw_id}"
-            if not request.token_ids or request.max_new_tokens < 1 or request.offset < 0:
-                raise ValueError(f"{name}: no context, no tokens to draw, or a negative offset")
+            if not request.token_ids or request.offset < 0:
+                raise ValueError(f"{name}: no context, or a negative offset")
             if request.draw_id in seen or request.draw_id in self._unfinished:
                 raise ValueError(f"{name}: another one of this id is unfinished")
             if _shared(request) != _shared(running):
