@@ -130,15 +130,18 @@ assert run.finished
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_quiet_run_shows_nothing(tmp_path: Path, quiet: bool) -> None:
+def test_a_run_shows_a_bar_that_is_redrawn_and_nothing_if_quiet(tmp_path: Path, quiet: bool) -> None:
     shown: list[dict[str, Any]] = []
-    code = "run = sharpen.train(model, 'grpo', ROWS, reward=first_digit, run='run', training={'steps': 1}, "
+    code = f"run = sharpen.train(model, 'grpo', ROWS, reward=first_digit, run='run', quiet={quiet}, "
     with kernel(tmp_path) as (_, client):
         reply = client.execute_interactive(
-            SETUP + code + f"quiet={quiet}, **settings)", timeout=WITHIN_S, output_hook=shown.append
+            SETUP + code + "training={'steps': 3}, **settings)", timeout=WITHIN_S, output_hook=shown.append
         )
     assert reply["content"]["status"] == "ok", reply["content"]
-    kinds = {message["header"]["msg_type"] for message in shown} - {"status", "execute_input"}
-    assert kinds == (set() if quiet else {"display_data", "stream"}) | (
-        {"update_display_data"} if not quiet and "update_display_data" in kinds else set()
-    )
+    outputs = [(m["header"]["msg_type"], m["content"]) for m in shown]
+    assert {content["name"] for kind, content in outputs if kind == "stream"} <= (set() if quiet else {"stdout"})
+    bars = [content for kind, content in outputs if kind.endswith("display_data")]
+    assert len({bar["transient"]["display_id"] for bar in bars}) == (0 if quiet else 1)
+    if not quiet:
+        assert '<progress value="3" max="3">' in bars[-1]["data"]["text/html"]
+        assert "step 3/3  reward" in bars[-1]["data"]["text/plain"]

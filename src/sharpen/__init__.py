@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from sharpen.errors import SharpenError
 from sharpen.system.lazy_imports import lazily
+from sharpen.system.notebook import import_tqdm
 
 if TYPE_CHECKING:
     from sharpen.api import resume, train
@@ -177,6 +178,8 @@ _HOMES = {
 }
 
 __getattr__ = lazily(__name__, _HOMES)
+
+import_tqdm()
 
 
 def __dir__() -> list[str]:

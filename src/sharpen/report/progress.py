@@ -36,8 +36,9 @@ class Console:
         self.stage = stage
         # No emoji: rich loads the emoji table on first use, and a Ctrl-C during that import has a message to print.
         # The stream is kept, because a reward may replace sys.stderr.
-        # In a notebook rich would show each line as an output of its own.
-        self._console = RichConsole(file=lasting(sys.stderr), quiet=quiet, emoji=False, force_jupyter=False)
+        # In a notebook rich would show each line as an output of its own, and standard error is shown in red.
+        stream = lasting(sys.stdout if in_notebook() else sys.stderr)
+        self._console = RichConsole(file=stream, quiet=quiet, emoji=False, force_jupyter=False)
         self._notebook = NotebookProgress(stage, total) if in_notebook() and not quiet else None
         self._live = self._console.is_terminal and self._notebook is None and not quiet
         self._progress = Progress(

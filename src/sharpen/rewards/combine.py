@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.concurrency import run_concurrently
+from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, at_the_end
 from sharpen.types import Group, Score, StepValue, Trajectory, WeightedReward
@@ -32,26 +33,34 @@ class WeightedSum(Reward):
     last token that the model generated, so that the sum of the step rewards from any token on (DeepSeekMath 4.1.3,
     2402.03300) includes it. If a gate is closed, the total is the only step.
 
-    Raises `RewardError` for a weight that is not finite, and if all weights are 0.
+    A function or verifier among ``weighted`` becomes a `FunctionReward`. Raises `RewardError` for a weight that is not
+    finite, and if all weights are 0.
     """
 
     def __init__(
-        self, weighted: Sequence[tuple[Reward, float]], name: str = "sum", *, gates: Mapping[int, Gate] | None = None
+        self,
+        weighted: Sequence[tuple[Reward | RewardFunction, float]],
+        name: str = "sum",
+        *,
+        gates: Mapping[int, Gate] | None = None,
     ) -> None:
-        for reward, weight in weighted:
+        rewards = [reward if isinstance(reward, Reward) else FunctionReward(reward) for reward, _ in weighted]
+        for reward, (_, weight) in zip(rewards, weighted, strict=True):
             if not math.isfinite(weight):
                 raise RewardError(f"the weight of reward {reward.name!r} is {weight}; it must be finite")
         if not any(weight for _, weight in weighted):
             raise RewardError("a sum of rewards needs at least one reward with a weight other than 0")
         self.name = name
-        self.rewards = tuple(reward for reward, _ in weighted)
+        self.rewards = tuple(rewards)
         self.weights = tuple(float(weight) for _, weight in weighted)
         self.names = _unique([reward.name for reward in self.rewards])
         self.gates = dict(sorted((gates or {}).items()))
         # Majority voting uses the answers of the first reward that has them.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
-        self.gives_steps = any(reward.gives_steps and weight for reward, weight in weighted)
+        self.gives_steps = any(
+            reward.gives_steps and weight for reward, weight in zip(self.rewards, self.weights, strict=True)
+        )
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.evaluation.estimators import Estimate
@@ -216,7 +218,8 @@ class Trainer:
             return False
         stop = True
         try:
-            stop = self.on_step(self.step, dict(metrics)) is False
+            said = self.on_step(self.step, dict(metrics))
+            stop = isinstance(said, bool | np.bool_) and not said
         finally:
             if stop and not saved:
                 self.save()
