@@ -35,7 +35,7 @@ def untimed(run: Run) -> list[dict[str, float]]:
 def redo(run: Run, **arguments: Any) -> Run:
     """The run again from its beginning, as a resumed one."""
     shutil.rmtree(run.path / "checkpoints")
-    return sharpen.train("unused", "unused", run=run.path, resume=True, **arguments)
+    return sharpen.resume(run, **arguments)
 
 
 def never(*arguments: Any, **settings: Any) -> None:

@@ -199,13 +199,14 @@ def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
 
 def _changes(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """The path, the old and the new value of each setting that differs."""
-    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        pairs = [(f"{name}.{key}" if name else str(key), before.get(key), now.get(key)) for key in keys]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(f"{name}[{place}]", old, new) for place, (old, new) in enumerate(zip(before, now, strict=True))]
+    else:
         return [] if before == now else [(name, before, now)]
-    return [
-        change
-        for key in dict.fromkeys([*before, *now])
-        for change in _changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-    ]
+    return [change for path, old, new in pairs for change in _changes(old, new, path)]
 
 
 def _section(name: str, section: Settings | Section | None) -> dict[str, Any] | None:
@@ -221,7 +222,7 @@ def _section(name: str, section: Settings | Section | None) -> dict[str, Any] | 
     return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in section.items()}
 
 
-def _data(train_dataset: Any, held_out: Any, section: DataSettings | Section | None) -> dict[str, Any] | None:
+def _data(train_dataset: Any, held_out: Any, section: DataSettings | Section | None) -> dict[str, Any]:
     """The ``data`` section, with any rows given in Python among its settings."""
     if not isinstance(section, DataSettings | Mapping | None):
         raise RecipeError(
@@ -239,7 +240,7 @@ def _data(train_dataset: Any, held_out: Any, section: DataSettings | Section | N
     if held_out is not None:
         _once(data, "held_out", "held_out")
         data["held_out"] = held_out
-    return data or None
+    return data
 
 
 def _once(data: Mapping[str, Any], argument: str, *keys: str) -> None:

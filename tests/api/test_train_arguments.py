@@ -180,7 +180,7 @@ def test_resuming_needs_what_was_given_in_python_and_nothing_else(model: Path, t
         sharpen.resume(run, quiet=True)
     with pytest.raises(RecipeError, match=r"was given `reward` in Python"):
         sharpen.resume(run, train_dataset=ROWS, quiet=True)
-    with pytest.raises(RecipeError, match=r"`held_out`: started with None"):
+    with pytest.raises(RecipeError, match=r"`data\.held_out`: started with None"):
         sharpen.resume(run, train_dataset=ROWS, held_out=ROWS, reward=local, quiet=True)
     assert sharpen.resume(run, train_dataset=ROWS, reward=local, quiet=True).finished
 

@@ -199,7 +199,7 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, s
     elif rows.get("task") is None and rows.get("held_out") is None:
         raise RecipeError(f"say what to measure on: {spell('task')} (`sharpen tasks` lists them) or {spell('data')}")
     wanted = {"data": rows.get("held_out"), "reward": tree.get("reward")}
-    missing = [name for name, value in wanted.items() if list(in_memory(value, name))]
+    missing = [name for name, value in wanted.items() if any(in_memory(value, value))]
     if missing:
         raise RecipeError(
             f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(map(spell, missing))}"

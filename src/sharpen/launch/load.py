@@ -245,7 +245,8 @@ def load(
     for note in named.notes[:-1]:  # the last only says which checkpoint it is
         warnings.warn(note, stacklevel=2)
     recipe = None if named.run is None else load_recipe(named.run.recipe)
-    data = DataSettings(train="") if recipe is None else recipe.data
+    # Without its check that there are rows: only the defaults of its other settings are wanted.
+    data = DataSettings.model_construct() if recipe is None else recipe.data
     rollout = RolloutSettings() if recipe is None else recipe.rollout
     dtype = compute_dtype or ("float32" if recipe is None else recipe.model.compute_dtype)
     device = device or ("auto" if recipe is None else recipe.model.device)

@@ -36,6 +36,7 @@ class Display:
 
         data = {"text/html": html, "text/plain": text}
         if self._handle is None:
-            self._handle = display(data, raw=True, display_id=True)
+            show: Any = display
+            self._handle = show(data, raw=True, display_id=True)
         else:
             self._handle.update(data, raw=True)
