@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
@@ -110,38 +109,31 @@ def test_interrupting_the_kernel_stops_a_run_after_its_step(tmp_path: Path) -> N
     assert run.model.name == f"step_{last:06d}"
 
 
-def test_training_within_a_running_event_loop(tmp_path: Path) -> None:
-    """A kernel always has one; an async reward gets its own."""
+def test_a_run_within_an_event_loop_shows_a_bar_that_is_redrawn(tmp_path: Path) -> None:
+    """A kernel always has a running loop; an async reward gets its own. A quiet run shows nothing."""
     code = """
 async def delayed(completion, answer, **row):
     await asyncio.sleep(0)
     return first_digit(completion, answer)
 
-async def main(folder):
-    return sharpen.train(model, 'grpo', ROWS, reward=delayed, run=folder, training={'steps': 1}, **settings)
-
-assert asyncio.get_running_loop()
-run = await main('in_kernel')
-assert run.finished
+async def main(folder, **more):
+    assert asyncio.get_running_loop()
+    return sharpen.train(model, 'grpo', ROWS, reward=delayed, run=folder, training={'steps': 3}, **settings, **more)
 """
     with kernel(tmp_path) as (_, client):
-        reply = client.execute_interactive(SETUP + code, timeout=WITHIN_S, output_hook=lambda message: None)
-        assert reply["content"]["status"] == "ok", reply["content"]
 
+        def outputs(cell: str) -> list[tuple[str, dict[str, Any]]]:
+            shown: list[dict[str, Any]] = []
+            reply = client.execute_interactive(cell, timeout=WITHIN_S, output_hook=shown.append)
+            assert reply["content"]["status"] == "ok", reply["content"]
+            found = [(m["header"]["msg_type"], m["content"]) for m in shown]
+            return [(kind, content) for kind, content in found if kind not in ("status", "execute_input")]
 
-@pytest.mark.parametrize("quiet", [False, True])
-def test_a_run_shows_a_bar_that_is_redrawn_and_nothing_if_quiet(tmp_path: Path, quiet: bool) -> None:
-    shown: list[dict[str, Any]] = []
-    code = f"run = sharpen.train(model, 'grpo', ROWS, reward=first_digit, run='run', quiet={quiet}, "
-    with kernel(tmp_path) as (_, client):
-        reply = client.execute_interactive(
-            SETUP + code + "training={'steps': 3}, **settings)", timeout=WITHIN_S, output_hook=shown.append
-        )
-    assert reply["content"]["status"] == "ok", reply["content"]
-    outputs = [(m["header"]["msg_type"], m["content"]) for m in shown]
-    assert {content["name"] for kind, content in outputs if kind == "stream"} <= (set() if quiet else {"stdout"})
-    bars = [content for kind, content in outputs if kind.endswith("display_data")]
-    assert len({bar["transient"]["display_id"] for bar in bars}) == (0 if quiet else 1)
-    if not quiet:
-        assert '<progress value="3" max="3">' in bars[-1]["data"]["text/html"]
-        assert "step 3/3  reward" in bars[-1]["data"]["text/plain"]
+        assert outputs(SETUP + code) == []
+        loud = outputs("run = await main('loud')\nassert run.finished")
+        assert outputs("run = await main('quiet', quiet=True)\nassert run.finished") == []
+    assert {content["name"] for kind, content in loud if kind == "stream"} <= {"stdout"}
+    bars = [content for kind, content in loud if kind.endswith("display_data")]
+    assert len({bar["transient"]["display_id"] for bar in bars}) == 1
+    assert '<progress value="3" max="3">' in bars[-1]["data"]["text/html"]
+    assert "step 3/3  reward" in bars[-1]["data"]["text/plain"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -170,7 +171,11 @@ def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, qui
             raise
     if done.signum is not None:
         pass_on(done.signum)
-    return done
+    unnamed = recipe.unnamed()
+    objects = {"held_out": recipe.data.held_out} if "data.held_out" in unnamed else {}
+    if any(path.partition(".")[0] == "reward" for path in unnamed):
+        objects["reward"] = recipe.reward
+    return replace(done, given=objects)
 
 
 def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:

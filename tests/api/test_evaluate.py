@@ -75,7 +75,21 @@ def test_a_run_is_measured_as_it_measured_itself(run: sharpen.Run) -> None:
         found.to_json() == sharpen.evaluate(run.model, ROWS[:6]).to_json() == sharpen.evaluate(run, ROWS[:6]).to_json()
     )
     with pytest.raises(RecipeError, match="its run was given rows or a reward in Python; give `data`"):
-        run.evaluate()
+        sharpen.Run.open(run.path).evaluate()
+    # The call that trained it knows the rows.
+    assert run.evaluate().to_json() == found.to_json()
+
+
+def test_a_local_reward_is_known_to_the_run_that_was_given_it(model: Path, tmp_path: Path) -> None:
+    reward = {"name": lambda completion, answer: first_digit(completion, answer), "weight": 2.0}
+    run = sharpen.train(
+        model, "grpo", ROWS, reward=reward, held_out=ROWS[:4], run=tmp_path / "run", quiet=True, **SMALL
+    )
+    found = run.evaluate(n=2, k=1)
+    assert found.to_json() == sharpen.evaluate(run, ROWS[:4], reward, n=2, k=1).to_json()
+    assert set(found.answers["reward"]) == {0.0, 2.0}
+    with pytest.raises(RecipeError, match="given rows or a reward in Python; give `data` and `reward`"):
+        sharpen.evaluate(run.path)
 
 
 def test_the_measures_and_the_answers_are_data_frames(run: sharpen.Run) -> None:

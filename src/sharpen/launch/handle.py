@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -28,13 +29,15 @@ class Run:
     """A run: what `sharpen.train` and `sharpen.resume` return, and what `Run.open` finds in a folder.
 
     ``checkpoint`` is the latest one, None before the first; ``finished`` is False if the run was stopped before its
-    last step. ``signum`` is the signal that stopped it, if any; it may have come during the last step.
+    last step. ``signum`` is the signal that stopped it, if any; it may have come during the last step. ``given`` has
+    the held-out rows and the reward that were given in Python and that the recipe cannot name.
     """
 
     path: Path
     checkpoint: Path | None
     finished: bool
     signum: int | None = field(default=None, compare=False)
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -110,7 +113,8 @@ class Run:
         """Measure the latest checkpoint; the arguments are those of `sharpen.evaluate`."""
         from sharpen.launch.evaluate import evaluate
 
-        return evaluate(self.path, data, reward, **options)
+        data = self.given.get("held_out") if data is None else data
+        return evaluate(self.path, data, self.given.get("reward") if reward is None else reward, **options)
 
     def chat(self, sampling: Sampling | None = None, *, seed: int = 0) -> Conversation:
         """A conversation with the latest checkpoint, as `LoadedModel.chat` gives it."""
