@@ -118,6 +118,12 @@ def run(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as training.steps=50.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder instead.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Do N runs, with the recipe's seed and the next ones.")
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, metavar="M", help="With --seeds: up to M runs side by side, which share the threads.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -127,6 +133,8 @@ def run(
     SIGTERM and a closed terminal do the same, if the step ends within checkpoint.grace_s.
     """
     from sharpen.cli.run import resume_run, start_run
+    from sharpen.cli.seeds import resume_seeds, start_seeds
+    from sharpen.runs.seeds import SeedsFolder
 
     if resume is None and recipe is None:
         raise RecipeError("give a recipe, or --resume and the folder of a run")
@@ -135,8 +143,19 @@ def run(
             f"a resumed run keeps the recipe it was started with, so {' '.join([recipe, *(overrides or [])])!r} "
             f"cannot be given with it: sharpen run --resume {resume}"
         )
-    if resume is not None:
+    if resume is not None and seeds is not None:
+        raise RecipeError(f"--resume continues all seeds of a folder: sharpen run --resume {resume}")
+    several = seeds is not None or (resume is not None and SeedsFolder(resume).exists)
+    if at_once > 1 and not several:
+        raise RecipeError("--at-once has no effect without --seeds")
+    if resume is not None and several:
+        resume_seeds(resume, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code)
+    elif resume is not None:
         resume_run(resume, quiet=quiet, trust_remote_code=trust_remote_code)
+    elif seeds is not None:
+        start_seeds(
+            str(recipe), overrides or [], seeds, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code
+        )
     else:
         start_run(str(recipe), overrides or [], quiet=quiet, trust_remote_code=trust_remote_code)
 
