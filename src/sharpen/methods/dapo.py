@@ -23,6 +23,10 @@ class DAPO(GRPO):
         gradient_coefficient="unclipped · ρ · Â",
         paper="DAPO, Yu et al. 2025, arXiv 2503.14476",
     )
+    differences = (
+        "TRL's loss_type dapo is a reduction alone, 1/Σ|o| over all groups of the batch (tokens_of_batch here). "
+        "Its epsilon_high is 0.2 by default, and it has no dynamic sampling.",
+    )
 
     eps_high: EpsHigh = 0.28
     reduction: Reduction = "tokens_of_group"

@@ -21,6 +21,11 @@ class DrGRPO(GRPO):
         gradient_coefficient="unclipped · ρ · Â",
         paper="Dr. GRPO, Liu et al. 2025, arXiv 2503.20783",
     )
+    differences = (
+        "TRL's loss_type dr_grpo is the constant length alone: its scale_rewards still divides by the group's "
+        "standard deviation. OpenRLHF's estimator dr_grpo is the centred reward alone: its loss remains "
+        "token-mean.",
+    )
 
     std: Spread = "none"
     """Standard deviation that the centred reward is divided by: of the group, of the batch, or none."""

@@ -31,6 +31,13 @@ class GRPO(GroupMethod):
         gradient_coefficient="unclipped · ρ · Â + β(π_ref/π − 1)",
         paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
     )
+    differences = (
+        "`reduction: per_sequence` is the paper's; it is TRL's loss_type grpo, and seq-mean-token-mean in verl "
+        "and OpenRLHF. All three default to tokens_of_batch: TRL's loss_type dapo, the others' token-mean.",
+        "constant is TRL's loss_type dr_grpo, and seq-mean-token-sum-norm in verl. tokens_of_group, the mean over "
+        "each group's tokens and then over groups, is in none of them.",
+        "`dual_clip: null`, as TRL's delta and OpenRLHF's dual_clip. verl's clip_ratio_c is 3.",
+    )
 
     beta: float = Field(0.0, ge=0)
     """Coefficient of the KL penalty to the reference; with 0 no reference is loaded. DeepSeekMath: 0.04."""

@@ -44,6 +44,12 @@ class GSPO(GroupMethod):
         gradient_coefficient="unclipped · s · Â",
         paper="GSPO, Zheng et al. 2025, arXiv 2507.18071",
     )
+    differences = (
+        "`eps_low: 0.0003` and `eps_high: 0.0004` are the paper's. TRL (importance_sampling_level sequence), verl "
+        "(loss_mode gspo) and OpenRLHF (policy_loss_type gspo) keep 0.2 by default.",
+        "Every completion weighs 1/G, as in OpenRLHF. TRL's and verl's defaults average over the batch's tokens, "
+        "which weights a completion by its length.",
+    )
 
     eps_low: EpsLow = 3e-4
     eps_high: EpsHigh = 4e-4
