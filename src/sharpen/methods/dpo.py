@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -28,7 +30,7 @@ class DPO(Method):
         gradient_coefficient="±β · σ(−u), u = β(h(o⁺) − h(o⁻))",
         paper="DPO, Rafailov et al. 2023, arXiv 2305.18290",
     )
-    differences = (
+    differences: ClassVar[tuple[str, ...]] = (
         "Form ipo: h sums the log-ratios of a completion's tokens, as in OpenRLHF. TRL divides by the number of "
         "tokens, (h⁺/|o⁺| − h⁻/|o⁻| − 1/(2β))²: for completions of one length L, its loss with beta is 1/L² times "
         "this one with beta/L.",

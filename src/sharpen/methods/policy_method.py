@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -24,7 +24,7 @@ SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
 class PolicyMethod(Method):
     """A policy-gradient method on sampled completions."""
 
-    differences = (
+    differences: ClassVar[tuple[str, ...]] = (
         "A completion that mask_truncated or a failed reward takes out of the loss does not count in its group's "
         "G: 1/G' over the G' that are left. TRL's losses grpo and dr_grpo divide by all G, so that masking makes "
         "the gradient smaller.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -41,7 +41,7 @@ class PPO(PolicyMethod):
         gradient_coefficient="unclipped · ρ · A_t",
         paper="Schulman et al. 2017, arXiv 1707.06347; InstructGPT, arXiv 2203.02155",
     )
-    differences = (
+    differences: ClassVar[tuple[str, ...]] = (
         "TRL has no PPO; what follows compares with verl and OpenRLHF.",
         "`lam: 0.95`; theirs is 1.",
         "`value_clip: null`; both clip a value at 0.5 from its old one.",
