@@ -124,9 +124,9 @@ def test_a_seed_that_fails_stops_no_other_is_named_and_is_continued_alone(folder
     assert {path: path.stat().st_mtime_ns for path in (runs / "seed_8").rglob("*")} == before
 
 
-def start(folder: Path, run: Path, *settings: str) -> subprocess.Popen[str]:
+def start(folder: Path, run: Path, *settings: str, pause_s: float = 0.02) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from sharpen.cli.app import main; main()", "run", str(folder / "recipe.yaml")]
-    slow = reward_file(folder / "slow.py", pause_s=0.02)
+    slow = reward_file(folder / "slow.py", pause_s)
     return subprocess.Popen(
         [*command, f"run={run}", f"reward={slow}", *settings, "--seeds", "2", "--at-once", "2"],
         stderr=subprocess.PIPE,
@@ -154,6 +154,22 @@ def test_a_signal_stops_all_after_their_step_and_resuming_the_folder_continues_a
     for seed, run in zip((7, 8), both, strict=True):
         whole = left_behind(folder / "whole" / f"seed_{seed}")
         assert left_behind(run)["model.safetensors"] == whole["model.safetensors"]
+
+
+def test_a_second_ctrl_c_ends_all_in_the_middle_of_a_step(folder: Path) -> None:
+    runs = folder / "stuck"
+    process = start(folder, runs, "evaluation.every=0", "checkpoint.best=null", pause_s=600.0)
+    both = [runs / "seed_7", runs / "seed_8"]
+    until(lambda: all((run / "recipe.yaml").exists() for run in both))
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not any(in_use(run) for run in both)
 
 
 def test_no_run_goes_on_when_the_command_is_killed(folder: Path) -> None:

@@ -48,3 +48,9 @@ def test_two_values_have_a_wide_interval_and_one_has_none() -> None:
     assert alone.mean == 0.4
     assert math.isnan(alone.low)
     assert math.isnan(alone.high)
+
+
+@pytest.mark.parametrize("values", [[math.nan, 1.0, 2.0], [math.inf, 1.0], [math.inf, -math.inf], [math.nan]])
+def test_what_was_not_measured_has_neither_mean_nor_interval(values: list[float]) -> None:
+    estimate = mean_interval(values)
+    assert all(map(math.isnan, (estimate.mean, estimate.low, estimate.high)))

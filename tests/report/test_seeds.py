@@ -1,6 +1,7 @@
 """What the runs of several seeds say together."""
 
 import json
+import math
 from io import StringIO
 
 import pytest
@@ -72,6 +73,14 @@ def test_the_tables_show_shares_in_percent_and_say_what_the_interval_is() -> Non
     alone = shown(means_table(over_seeds(RUNS[:1]), (7,)))
     assert "pass@1 (%) 30.0 50.0 +20.0" in alone
     assert "one seed: no interval" in alone
+
+
+def test_a_value_that_is_no_number_is_null_and_a_dash() -> None:
+    measures = {"held_out/reward": OverSeeds((1.0, math.nan))}
+    written = measures["held_out/reward"].to_json()
+    assert written == {"after": {"mean": None, "low": None, "high": None, "values": [1.0, None]}}
+    assert "reward – – –" in shown(means_table(measures, (1, 2)))
+    assert "reward 1.000 –" in shown(values_table(measures, (1, 2)))
 
 
 def test_the_mean_run_has_the_steps_that_all_have_and_the_interval_over_seeds() -> None:

@@ -12,10 +12,11 @@ from sharpen.evaluation.estimators import Estimate
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """The mean of n independent values with its interval, mean ± t_{n−1} · s / √n; s² divides by n − 1.
 
-    It holds for values that are normally distributed. One value has no interval: both ends are NaN.
+    It holds for values that are normally distributed. There is no interval of one value, or of values that are not
+    finite: both ends are NaN.
     """
-    n, mean = len(values), math.fsum(values) / len(values)
-    if n == 1:
+    n, mean = len(values), statistics.fmean(values) if all(map(math.isfinite, values)) else math.nan
+    if n == 1 or math.isnan(mean):
         return Estimate(mean, math.nan, math.nan)
     half = t_quantile(level, n - 1) * statistics.stdev(values) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half)

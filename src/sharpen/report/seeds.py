@@ -119,6 +119,8 @@ def _mean(values: tuple[float, ...] | None, percent: bool, sign: str = "") -> st
 
 
 def _number(value: float, percent: bool, sign: str = "") -> str:
+    if math.isnan(value):
+        return "–"
     scaled = 100 * value if percent else value
     # As in `format_estimate`: one decimal is too coarse for a reward between 0 and 1.
     return f"{scaled:{sign}.{1 if percent or abs(scaled) >= 10 else 3}f}"
@@ -136,7 +138,7 @@ def _common(mappings: Sequence[Mapping[Any, Any]]) -> list[Any]:
 
 
 def _mean_row(rows: Rows) -> dict[str, float]:
-    means = {key: math.fsum(row[key] for row in rows) / len(rows) for key in _common(rows)}
+    means = {key: mean_interval([row[key] for row in rows]).mean for key in _common(rows)}
     for name in held_out(means):
         estimate = mean_interval([row[f"{HELD_OUT}{name}"] for row in rows])
         means[f"{HELD_OUT}{name}_low"], means[f"{HELD_OUT}{name}_high"] = estimate.low, estimate.high
