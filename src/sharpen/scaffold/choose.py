@@ -88,11 +88,25 @@ def choose(source: Source, findings: Findings, model: ModelFacts, machine: Machi
     system = reward.system if reward is not None and (chat or findings.conversational) else None
     if system == BOXED and any("boxed" in str(row[findings.asked or "prompt"]) for row in part.rows):
         system = None
-    lengths = measure(
-        part.rows, READS[method], model, chat=chat, system=system, step_separator=findings.step_separator
+    lengths = sum(
+        (
+            measure(
+                part_of(rows).rows,
+                READS[method],
+                model,
+                chat=chat,
+                system=system,
+                step_separator=findings.step_separator,
+            )
+            for rows in (source.rows, source.held_out_rows)
+            if rows is not None
+        ),
+        Lengths((), ()),
     )
-    completions, too_long = None, _too_long(lengths, model.context)
-    if READS[method] == "prompts":
+    completions = None
+    if READS[method] != "prompts":
+        too_long = 0 if model.context is None else sum(total > model.context for total in lengths.totals)
+    else:
         wanted = _completions(source, findings, model, machine, part, in_chat=chat or findings.conversational)
         room = room_for_completions(wanted.max_new_tokens, lengths.prompts, model.context)
         completions, too_long = wanted, room.too_long
@@ -100,12 +114,8 @@ def choose(source: Source, findings: Findings, model: ModelFacts, machine: Machi
             why = f"what the context of {model.context} tokens leaves; {wanted.max_new_tokens} would be better"
             completions = Completions(room.max_new_tokens, why, wanted.unsure)
     return Choices(
-        source, findings, model, machine, method, chat, reward, system, completions, too_long, len(part.rows)
+        source, findings, model, machine, method, chat, reward, system, completions, too_long, len(lengths.prompts)
     )
-
-
-def _too_long(lengths: Lengths, context: int | None) -> int:
-    return 0 if context is None else sum(total > context for total in lengths.totals)
 
 
 def _completions(

@@ -25,9 +25,11 @@ def code_reward(part: Part) -> dict[str, Any] | None:
     for column in (name for name in ASSERTS if name in part.columns):
         if _all(part, column, _is_asserts):
             return _with(part, "code_asserts", column, "test_list")
-    column = first_of(TESTS, part.columns)
-    if column is None:
-        return None
+    tests = first_of(TESTS, part.columns)
+    return None if tests is None else _of_pairs(part, tests)
+
+
+def _of_pairs(part: Part, column: str) -> dict[str, Any]:
     if "def check(" in str(part.rows[0].get(column)):
         raise DataError(f"{part.rows.name}: column `{column}` calls a candidate; name it in a column `entry_point`")
     for place, row in zip(part.places, part.rows, strict=True):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sharpen.scaffold.answers import Answers
 
-Kind = Literal["answers", "words", "tests", "demonstrations", "preferences", "marked steps", "prompts"]
+Kind = Literal["answers", "words", "tests", "demonstrations", "preferences", "marked steps", "prompts", "task"]
 
 SAID: Mapping[Kind, str] = {
     "answers": "prompts with answers",
@@ -18,6 +18,7 @@ SAID: Mapping[Kind, str] = {
     "preferences": "prompts with better and worse completions",
     "marked steps": "completions with marked steps",
     "prompts": "prompts alone",
+    "task": "problems with a verifier",
 }
 
 

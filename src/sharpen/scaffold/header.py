@@ -24,7 +24,8 @@ def header_of(choices: Choices, file: str) -> tuple[str, ...]:
 
 def columns_used(choices: Choices) -> dict[str, str]:
     """Every column, and what it is used for."""
-    return {column: choices.findings.uses.get(column, "not used") for column in choices.source.rows.columns}
+    other = "not used" if choices.source.task is None else "for the verifier"
+    return {column: choices.findings.uses.get(column, other) for column in choices.source.rows.columns}
 
 
 def next_commands(choices: Choices, file: str) -> dict[str, str]:

@@ -41,7 +41,11 @@ def how_to_hold_out(source: Source) -> str:
         ]
         return "\n".join(lines)
     return "\n".join(
-        [*lines, f"Put some {count} of the rows into a file of their own, and add held_out: FILE here,", "and evaluation."]
+        [
+            *lines,
+            f"Put some {count} of the rows into a file of their own, and add held_out: FILE here,",
+            "and evaluation.",
+        ]
     )
 
 

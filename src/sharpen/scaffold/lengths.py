@@ -23,6 +23,9 @@ class Lengths:
     prompts: tuple[int, ...]
     completions: tuple[int, ...] = ()
 
+    def __add__(self, other: Lengths) -> Lengths:
+        return Lengths(self.prompts + other.prompts, self.completions + other.completions)
+
     @property
     def totals(self) -> tuple[int, ...]:
         return tuple(p + c for p, c in zip(self.prompts, self.completions, strict=True))

@@ -14,11 +14,12 @@ FENCED = "Answer with one block of Python, fenced by ```python and ```."
 
 @dataclass(frozen=True, slots=True)
 class RewardChoice:
-    """A reward's settings with its name, why, and the system message that a chat needs for it."""
+    """A reward's settings with its name, why, the system message that a chat needs for it, and a doubt about it."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     why: str = ""
     system: str | None = None
+    unsure: str | None = None
 
 
 def choose_reward(findings: Findings, *, chat: bool) -> RewardChoice | None:

@@ -99,6 +99,8 @@ def _data(draft: Draft, choices: Choices) -> None:
 def _held_out(draft: Draft, choices: Choices) -> None:
     source = choices.source
     if source.held_out is None or source.held_out_rows is None:
+        if source.left_out is not None:
+            draft.doubt(source.left_out, inside="data")
         draft.note(how_to_hold_out(source), inside="data", verbatim=True)
         return
     shared = shared_prompts(source.rows, source.held_out_rows, choices.findings.asked)
@@ -110,6 +112,8 @@ def _held_out(draft: Draft, choices: Choices) -> None:
 def _reward(draft: Draft, choices: Choices) -> None:
     if choices.reward is not None:
         settings = choices.reward.settings
+        if choices.reward.unsure is not None:
+            draft.doubt(choices.reward.unsure)
         if settings["name"] == "math" and settings.get("answer_from") == "boxed":
             draft.doubt("plain text prompts must themselves ask for the answer in \\boxed{}")
         if len(settings) == 1:

@@ -12,7 +12,7 @@ from datasets.exceptions import DatasetsError
 from sharpen.data.files import READERS
 from sharpen.data.query import parse_query
 from sharpen.data.rows import Rows, read_rows
-from sharpen.data.tasks import TASKS, Task, resolve_task
+from sharpen.data.tasks import Task, names_task, resolve_task
 from sharpen.data.tasks.registry import GYM_PREFIX
 from sharpen.errors import DataError
 
@@ -28,7 +28,7 @@ class Source:
     """Training rows and, where there are any, held-out rows, under the names that a recipe gives them.
 
     ``name`` is a short name for files. A ``task`` brings its own held-out rows. ``kind`` says how a part could be held
-    out where there is none.
+    out where there is none; ``left_out`` is why rows that seem to be held out are not used.
     """
 
     train: str
@@ -38,6 +38,7 @@ class Source:
     held_out: str | None = None
     held_out_rows: Rows | None = None
     task: Task | None = None
+    left_out: str | None = None
 
 
 def find_source(data: str) -> Source:
@@ -46,10 +47,9 @@ def find_source(data: str) -> Source:
     Raises:
         SharpenError: it does not exist, is empty or cannot be read.
     """
-    named = data.partition("?")[0]
-    if named in TASKS or named.startswith(GYM_PREFIX):
+    if names_task(data):
         task = resolve_task(data)
-        name = re.sub(r"\W+", "_", named.removeprefix(GYM_PREFIX))
+        name = re.sub(r"\W+", "_", data.partition("?")[0].removeprefix(GYM_PREFIX)).strip("_")
         return Source(data, task.train_rows(), name, "task", held_out_rows=task.held_out_rows(), task=task)
     path = Path(data).expanduser()
     if path.suffix in READERS or path.is_file():
