@@ -47,7 +47,11 @@ def refusal(*rows: Mapping[str, Any]) -> str:
             "preferences",
             ["prompt", "completions", "scores"],
         ),
-        ({"prompt": "a", "steps": ["b\n", "c"], "labels": [True, False]}, "marked steps", ["prompt", "steps", "labels"]),
+        (
+            {"prompt": "a", "steps": ["b\n", "c"], "labels": [True, False]},
+            "marked steps",
+            ["prompt", "steps", "labels"],
+        ),
         (
             {"prompt": "a", "tests": [{"input": "1", "output": "2"}], "solutions": ["print(2)"]},
             "tests",

@@ -9,6 +9,7 @@ from sharpen.scaffold.answers import Answers
 from sharpen.scaffold.findings import Findings
 
 BOXED = "Put the final answer in \\boxed{}."
+WORDS_ALONE = "a bare list of words gets the full reward: add a reward for what else a completion should be"
 FENCED = "Answer with one block of Python, fenced by ```python and ```."
 
 
@@ -30,7 +31,8 @@ def choose_reward(findings: Findings, *, chat: bool) -> RewardChoice | None:
         where = {} if chat else {"code_from": "whole"}
         return RewardChoice({**findings.code, **where}, "1 if the program passes all tests", FENCED)
     if findings.words is not None:
-        return RewardChoice({"name": "contains", "column": findings.words}, "1 if all the words are there")
+        settings = {"name": "contains", "column": findings.words}
+        return RewardChoice(settings, "1 if all the words are there", unsure=WORDS_ALONE)
     return None
 
 
