@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from pyarrow import csv, parquet
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -248,6 +250,30 @@ def test_rows_too_long_for_the_context_are_left_out(models: dict[str, str]) -> N
     written = write_first_recipe(put("mine.jsonl", rows), model=models["text"], machine=CPU)
     assert settings(written)["data"]["overlong"] == "drop"
     assert any(doubt.startswith("2 of 4 rows are too long") for doubt in written.draft.unsure)
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.csv", "mine.parquet"])
+def test_other_kinds_of_file(name: str, models: dict[str, str]) -> None:
+    table = pa.Table.from_pylist(SUMS)
+    if name.endswith("json"):
+        Path(name).write_text(json.dumps(SUMS))
+    elif name.endswith("csv"):
+        csv.write_csv(table, name)
+    else:
+        parquet.write_table(table, name)
+    written = write_first_recipe(name, model=models["text"], machine=CPU)
+    tree = settings(written)
+    assert tree["reward"] == {"name": "math", "answer_from": "last_number"}
+    assert tree["data"] == {"train": name}
+    assert "2 of the rows" in written.file.read_text()
+
+
+def test_a_model_that_nobody_chose_is_a_doubt(models: dict[str, str]) -> None:
+    Path("models").mkdir()
+    Path("models/SmolLM2-135M-Instruct").symlink_to(models["chat"])
+    written = write_first_recipe(put("mine.jsonl", SUMS), machine=CPU)
+    assert settings(written)["model"]["path"] == "models/SmolLM2-135M-Instruct"
+    assert written.draft.unsure[0].startswith("no --model was given")
 
 
 def test_held_out_rows_of_another_kind_are_not_used(models: dict[str, str]) -> None:

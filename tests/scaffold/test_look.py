@@ -11,9 +11,11 @@ from sharpen.data.rows import read_rows
 from sharpen.errors import DataError
 from sharpen.scaffold.answers import look_at_answers
 from sharpen.scaffold.findings import Findings
+from sharpen.scaffold.holding_out import how_to_hold_out
 from sharpen.scaffold.look import look
 from sharpen.scaffold.source import find_source
 
+NAMES = ("train", "held_out")
 ASK = {"role": "user", "content": "How are you?"}
 SAY = {"role": "assistant", "content": "Well."}
 LONG = "A sentence that is much too long to be compared with a completion as a whole, and no mathematics."
@@ -202,3 +204,15 @@ def test_a_split_is_held_out(tmp_path: Path) -> None:
     assert source.held_out_rows is not None
     assert (len(source.rows), len(source.held_out_rows)) == (2, 1)
     assert read_rows(source.held_out)[0] == {"prompt": "c"}
+
+
+def test_slices_of_a_split_hold_rows_out(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(f'{{"prompt": "{n}"}}\n' for n in range(20)))
+    source = find_source(str(folder))
+    assert (source.train, source.held_out) == (f"{folder}?split=train", None)
+    lines = how_to_hold_out(source).splitlines()
+    train, held_out = (read_rows(line.split(": ")[1]) for line in lines if ": " in line and line.split(":")[0] in NAMES)
+    assert [row["prompt"] for row in train] == [str(n) for n in range(18)]
+    assert [row["prompt"] for row in held_out] == ["18", "19"]

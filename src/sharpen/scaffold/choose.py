@@ -46,7 +46,7 @@ class Choices:
     """What a recipe is to do, and on what.
 
     ``chat`` makes plain prompts users' messages. ``completions`` is None if the method samples none. ``too_long`` rows
-    of ``looked_at`` do not fit into the context.
+    of ``looked_at`` do not fit into the context. ``model_given`` is False if nobody chose the model.
     """
 
     source: Source
@@ -60,6 +60,7 @@ class Choices:
     completions: Completions | None
     too_long: int
     looked_at: int
+    model_given: bool = True
 
     @property
     def samples(self) -> bool:

@@ -54,6 +54,7 @@ def write_first_recipe(
     findings = _findings(source, data)
     source = _with_usable_held_out(source, findings)
     choices = choose(source, findings, look_at_model(model or usual_model()), machine or this_machine())
+    choices = replace(choices, model_given=model is not None)
     run = _free_run(source.name)
     draft = _draft(choices, run, file)
     references = _tried(choices, draft, file)

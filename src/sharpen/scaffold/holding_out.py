@@ -20,14 +20,10 @@ def how_to_hold_out(source: Source) -> str:
     count = min(MOST, max(1, len(source.rows) // SHARE))
     lines = ["No held-out rows: nothing measures whether the model gets better at new ones."]
     if source.kind == "hub":
-        joined = "&" if "?" in source.train else "?"
-        if "split=" in source.train:
-            lines += ["Take a slice of the split, as in split=train[:90%] and, for held_out, split=train[90%:]."]
+        if source.train.endswith("split=train"):
+            lines += [f"train: {source.train}[:90%]", f"held_out: {source.train}[90%:]"]
         else:
-            lines += [
-                f"train: {source.train}{joined}split=train[:90%]",
-                f"held_out: {source.train}{joined}split=train[90%:]",
-            ]
+            lines += ["Take slices of the split: split=NAME[:90%] in train and split=NAME[90%:] in held_out."]
         return "\n".join([*lines, "Then set evaluation.every."])
     if source.kind == ".jsonl":
         path = Path(source.train)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from sharpen.scaffold.choose import Choices
 from sharpen.scaffold.draft import Draft
-from sharpen.scaffold.findings import SAID
 from sharpen.scaffold.holding_out import how_to_hold_out, shared_prompts
 from sharpen.scaffold.sizes import batch_size, known_size, learning_rate, step_count
 
 GROUP_SIZE = 8
 WORTH_COMPUTE_DTYPE = 20e6
 """Smaller models gain little from bfloat16."""
+
+WHY = {
+    "grpo": "samples completions and makes those with a higher reward likelier",
+    "sft": "makes the completions of the rows likelier",
+    "dpo": "makes the better completion likelier than the worse one",
+    "process_reward_model": "trains a model that says whether a step is right",
+}
 
 NO_REWARD = """\
 The recipe does not run without a reward, and no column says which completions are right.
@@ -44,6 +50,8 @@ def draft_of(choices: Choices, run: str) -> Draft:
 
 def _model(draft: Draft, choices: Choices) -> None:
     model = choices.model
+    if not choices.model_given:
+        draft.doubt("no --model was given: this is a small one to begin with", inside="model")
     if not model.at_hand:
         draft.doubt(
             "this model is not on this machine: lengths are estimated from characters, and whether it has a chat "
@@ -62,7 +70,7 @@ def _model(draft: Draft, choices: Choices) -> None:
 def _method(draft: Draft, choices: Choices) -> None:
     for doubt in choices.findings.unsure:
         draft.doubt(doubt, inside="method")
-    draft.set("method.name", choices.method, SAID[choices.findings.kind])
+    draft.set("method.name", choices.method, WHY[choices.method])
     if choices.samples:
         draft.set("method.group_size", GROUP_SIZE, "completions of a prompt, compared with each other")
     if choices.method == "dpo":
