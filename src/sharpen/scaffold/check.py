@@ -10,7 +10,7 @@ from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
-from sharpen.launch.inputs import NOTHING_GIVEN, Inputs, groups_of, read_inputs
+from sharpen.launch.inputs import Inputs, groups_of, read_inputs
 from sharpen.recipe.loading import make_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.checking.case import Case
@@ -43,7 +43,7 @@ def read(recipe: Recipe, model: ModelFacts) -> Inputs:
     Raises:
         SharpenError: a run would not begin.
     """
-    inputs = read_inputs(recipe, NOTHING_GIVEN)
+    inputs = read_inputs(recipe)
     reads = recipe.method.source().reads
     _tokenise(inputs.rows, reads, recipe, model)
     if inputs.held_out is not None:
