@@ -54,5 +54,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, str):
         # OmegaConf would look for a setting of that name.
         value = value.replace("${", "\\${")
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    # OmegaConf reads 1e3 as a number, PyYAML does not.
+    style = "'" if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.IGNORECASE) else None
+    text: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
