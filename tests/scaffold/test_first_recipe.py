@@ -114,6 +114,13 @@ def test_classes_are_named_to_a_chat_model(models: dict[str, str]) -> None:
     assert init(rows, models["text"], "again.jsonl")["data"] == {"train": "again.jsonl"}
 
 
+def test_short_answers_have_room_for_twice_their_length(models: dict[str, str]) -> None:
+    tree = init([{"prompt": "Who?", "answer": "Ada Lovelace Byron"}, {"prompt": "I?", "answer": "No"}], models["text"])
+    assert tree["reward"] == "exact_answer"
+    # 18 characters, doubled, up to a multiple of 8.
+    assert tree["rollout"]["max_new_tokens"] == 40
+
+
 def test_words(models: dict[str, str]) -> None:
     tree = init([{"prompt": "Write.", "words": ["moon", "sea"]}], models["chat"])
     assert tree["reward"] == {"name": "contains", "column": "words"}
