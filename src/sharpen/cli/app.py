@@ -33,6 +33,10 @@ Post-train language models with reinforcement learning, on a CPU or one GPU.
   [cyan]sharpen eval runs/grpo_words[/cyan]         measure the result
   [cyan]sharpen chat runs/grpo_words[/cyan]         talk to it
 
+Then with your own data, from which this writes a recipe:
+
+  [cyan]sharpen init DATA --model MODEL[/cyan]
+
 A recipe is a YAML file of settings. Arguments after it override some of them:
 
   [cyan]sharpen run recipes/grpo_words.yaml training.steps=50 run=runs/longer[/cyan]
@@ -158,6 +162,29 @@ def run(
         )
     else:
         start_run(str(recipe), overrides or [], quiet=quiet, trust_remote_code=trust_remote_code)
+
+
+@app.command()
+def init(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A file, a folder, a data set of the hub, or a task's name.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model to train: a folder, a run or a hub id. Default: SmolLM2-135M-Instruct."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The recipe to write. Default: DATA's name.yaml.")
+    ] = None,
+) -> None:
+    """Write a first recipe for your data.
+
+    It looks at the rows, the model and this machine, chooses a method, a reward and sizes, and says why in comments.
+    Before it writes the file it reads all rows as a run would, and tries the reward on the data's own answers.
+    """
+    from sharpen.cli.init import write_recipe
+
+    write_recipe(data, model=model, file=out)
 
 
 @app.command()
