@@ -30,9 +30,12 @@ NEAR_ZERO_LOSS = (
 
 
 class Console:
-    """Metric logger: a progress bar on a terminal or in a notebook, otherwise a line every ten seconds."""
+    """Metric logger: a progress bar on a terminal or in a notebook, otherwise a line every ten seconds.
 
-    def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False) -> None:
+    A terminal can show one bar at a time: without ``bar`` it gets the lines too.
+    """
+
+    def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False, bar: bool = True) -> None:
         self.stage = stage
         # No emoji: rich loads the emoji table on first use, and a Ctrl-C during that import has a message to print.
         # The stream is kept, because a reward may replace sys.stderr.
@@ -40,7 +43,7 @@ class Console:
         stream = lasting(sys.stdout if in_notebook() else sys.stderr)
         self._console = RichConsole(file=stream, quiet=quiet, emoji=False, force_jupyter=False)
         self._notebook = NotebookProgress(stage, total) if in_notebook() and not quiet else None
-        self._live = self._console.is_terminal and self._notebook is None and not quiet
+        self._live = bar and self._console.is_terminal and self._notebook is None and not quiet
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),
