@@ -82,7 +82,7 @@ def planned_evaluation(
     """The evaluation of a model with the settings ``given``, whose keys are those of `SETTINGS`.
 
     It is on the held-out problems of ``task``, the rows ``data``, or by default on those of the model's run. ``spell``
-    writes a setting's name as the user does; ``out`` says that the answers are wanted.
+    writes a setting's name, and a placeholder after it, as the user does; ``out`` says that the answers are wanted.
 
     Raises:
         SharpenError: something cannot be used, or would have no effect.
@@ -177,6 +177,7 @@ def evaluate(
 
 
 def _as_argument(name: str) -> str:
+    name = name.partition(" ")[0]
     return "a task as `data`" if name == "task" else f"`{name}`"
 
 
@@ -193,11 +194,13 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, s
     elif data is not None:
         if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
             raise RecipeError(
-                f"say which answers to {_shown(data)} are right: give {spell('reward')} (`sharpen rewards` lists them)"
+                f"say which answers to {_shown(data)} are right: give {spell('reward NAME')} (`sharpen rewards` lists them)"
             )
         rows.update(task=None, train=data, held_out=data)
     elif rows.get("task") is None and rows.get("held_out") is None:
-        raise RecipeError(f"say what to measure on: {spell('task')} (`sharpen tasks` lists them) or {spell('data')}")
+        raise RecipeError(
+            f"say what to measure on: {spell('task NAME')} (`sharpen tasks` lists them) or {spell('data FILE')}"
+        )
     wanted = {"data": rows.get("held_out"), "reward": tree.get("reward")}
     missing = [name for name, value in wanted.items() if any(in_memory(value, value))]
     if missing:
