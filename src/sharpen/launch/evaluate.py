@@ -194,7 +194,8 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, s
     elif data is not None:
         if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
             raise RecipeError(
-                f"say which answers to {_shown(data)} are right: give {spell('reward NAME')} (`sharpen rewards` lists them)"
+                f"say which answers to {_shown(data)} are right: give {spell('reward NAME')} "
+                "(`sharpen rewards` lists them)"
             )
         rows.update(task=None, train=data, held_out=data)
     elif rows.get("task") is None and rows.get("held_out") is None:
