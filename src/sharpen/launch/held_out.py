@@ -18,7 +18,7 @@ from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import Interaction
+from sharpen.rollout.generation import Interactions
 from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
@@ -38,7 +38,7 @@ def of_answers(
     *,
     evaluation: EvaluationSettings,
     rollout: RolloutSettings,
-    interaction: Interaction | None,
+    interaction: Interactions,
     seed: int,
     say: Say,
 ) -> Measurement:
