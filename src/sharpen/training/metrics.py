@@ -74,8 +74,8 @@ def metrics_by_source(drawn: Collected, *, conversations: bool = False) -> Metri
     for name in dict.fromkeys(group.prompt.source for group in (*drawn.groups, *drawn.set_aside)):
         if not name:
             continue
-        own = Collected(*([g for g in groups if g.prompt.source == name] for groups in (drawn.groups, drawn.set_aside)))
-        groups = [*own.groups, *own.set_aside]
+        trained, set_aside = ([g for g in gs if g.prompt.source == name] for gs in (drawn.groups, drawn.set_aside))
+        own, groups = Collected(trained, set_aside), [*trained, *set_aside]
         of_source = {
             "prompts": len(groups),
             **rollout_metrics(groups, collate(groups), conversations=conversations),
