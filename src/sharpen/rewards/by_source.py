@@ -51,6 +51,9 @@ class BySource(Reward):
     def of_source(self, source: str) -> Reward:
         return self.rewards[source]
 
+    def scores_source(self, source: str) -> bool:
+        return source in self.rewards
+
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         return self.score_timed(groups)[0]
 

@@ -89,6 +89,10 @@ class Reward(ABC):
         """The reward of the prompts of this data source: the same for all, unless the reward says otherwise."""
         return self
 
+    def scores_source(self, source: str) -> bool:
+        """Whether there is a reward for the prompts of this data source."""
+        return True
+
     def answer(self, completion: str) -> str | None:
         """The answer in ``completion`` for majority voting; None if it has none."""
         return None
