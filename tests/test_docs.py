@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 import sharpen
 import tiny_turns
+from sharpen.data.settings import SourceSettings
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import GRPO, METHODS, SFT, Mixed
@@ -53,7 +54,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     f"`{name}`": model
     for name, field in Recipe.model_fields.items()
     if name != "method" and (model := settings_of(field)) is not None
-} | {"`model.lora`": LoraSettings, "`rollout.engine`": EngineSettings}
+} | {"`model.lora`": LoraSettings, "`data.sources`": SourceSettings, "`rollout.engine`": EngineSettings}
 
 
 @pytest.mark.parametrize("name", SECTIONS)

@@ -29,8 +29,8 @@ def plain(completion, wanted, **row):
 def picky(completion, **row):
     return None if "1" in completion else 0.0
 """
-ORDER = "sums sums plain sums"
-"""With shares 3 and 1: sums is due by prompt 4/3, 8/3 and 4, plain by 4, which comes third as sums has its 2 of 9/4."""
+ORDER = "sums sums sums plain"
+"""With shares 3 and 1, sums is due by prompt 4/3, 8/3 and 4, and plain by 4: at this tie, sums is the first."""
 
 
 class PowerCut(BaseException):
@@ -50,7 +50,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, size in (("train", 3), ("held_out", 4)):
         rows = [{"prompt": f"{i}+{i}=", "wanted": str(i)} for i in range(1, size + 1)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = [{"prompt": f"{i}+{i}=", "completion": f"#{i + i}", "chosen": f"#{i + i}", "rejected": "#"} for i in (1, 2, 3)]
+    done = [
+        {"prompt": f"{i}+{i}=", "completion": f"#{i + i}", "chosen": f"#{i + i}", "rejected": "#"} for i in (1, 2, 3)
+    ]
     (folder / "done.jsonl").write_text("".join(json.dumps(row) + "\n" for row in done))
     return folder
 
@@ -64,8 +66,8 @@ def sources(files: Path, **plain: Any) -> dict[str, Any]:
     }
 
 
-def run_of(path: Path, model: Path, files: Path, method: str = "grpo", **changes: Any) -> Run:
-    return start(tiny_recipe(path, model, method, **{"data": sources(files), **changes}))
+def run_of(path: Path, model: Path, files: Path, name: str = "grpo", /, **changes: Any) -> Run:
+    return start(tiny_recipe(path, model, name, **{"data": sources(files), **changes}))
 
 
 def samples(run: Path, step: int) -> list[dict[str, Any]]:
@@ -265,7 +267,9 @@ def test_rft_keeps_each_completions_source_and_takes_them_by_the_shares(
 
 def test_rft_names_a_source_of_which_nothing_is_kept(model: Path, files: Path, tmp_path: Path) -> None:
     data = sources(files, reward=f"{files}/mine.py:picky")
-    with pytest.raises(RewardError, match="none of the 24 completions .* to prompts of source plain has a reward of 0.25"):
+    with pytest.raises(
+        RewardError, match=r"none of the 24 completions .* to prompts of source plain has a reward of 0.25"
+    ):
         run_of(tmp_path / "run", model, files, "rft", data=data)
 
 
@@ -332,11 +336,14 @@ def test_a_resumed_run_needs_the_same_shares(model: Path, files: Path, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"train": "x.jsonl"}}, "`data`: give either `sources` or `task` or `train`, not both"),
+        ({"data": {"train": "x.jsonl"}}, "`data`: give either `sources`, or `task` or `train`, not both"),
         ({"data": {"held_out": "x.jsonl"}}, "each source has its own `held_out`"),
         ({"data": {"sources": {"plain": {"share": 0}}}}, "`data.sources.plain.share`: .* greater than 0"),
-        ({"data": {"sources": {"plain": {"shares": 2}}}}, "unknown setting `data.sources.plain.shares`.* `data.sources.plain.share`"),
-        ({"data": {"sources": {"plain": {"task": "sums"}}}}, "`data.sources.plain`: give either `task` .* or `train`"),
+        (
+            {"data": {"sources": {"plain": {"shares": 2}}}},
+            "unknown setting `data.sources.plain.shares`.* `data.sources.plain.share`",
+        ),
+        ({"data": {"sources": {"plain": {"train": None}}}}, "`data.sources.plain`: give either `task` .* or `train`"),
         ({"data": {"sources": {"plain": {"reward": None}}}}, "source plain: method grpo needs a reward"),
         ({"data": {"sources": {"a.b": {"task": "sums"}}}}, "a source's name .* not 'a.b'"),
         ({"data": {"sources": {"reward": {"task": "sums"}}}}, "a source's name .* not 'reward'"),
@@ -368,7 +375,7 @@ def test_settings_that_contradict_each_other(
     [
         ({"train": "nowhere.jsonl"}, DataError, "data.sources.plain: .*nowhere.jsonl"),
         ({"reward": "exact_answr"}, RewardError, "data.sources.plain: .*exact_answer"),
-        ({"reward": "exact_answer"}, RewardError, r"data.sources.plain: \S*train.jsonl.*`?answer"),
+        ({"reward": "exact_answer"}, RewardError, r"'answer', which source plain, \S*train.jsonl does not have"),
         ({"reward": "regex"}, RewardError, "data.sources.plain: "),
         ({"task": "arithmetik", "train": None, "held_out": None}, RecipeError, "data.sources.plain: .*arithmetic"),
         ({"turns": "tiny_turns:nothing"}, RecipeError, "data.sources.plain.turns 'tiny_turns:nothing'"),
@@ -385,7 +392,7 @@ def test_what_cannot_be_used_is_named_with_its_source(
 def test_a_prompt_that_does_not_fit_is_named_with_its_source_and_line(model: Path, files: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.jsonl"
     long.write_text('{"prompt": "1+1=", "wanted": "2"}\n' + json.dumps({"prompt": "1+" * 20, "wanted": "2"}) + "\n")
-    with pytest.raises(DataError, match=r"data.sources.plain: \S*long.jsonl:2: does not fit"):
+    with pytest.raises(DataError, match=r"source plain, \S*long.jsonl:2: does not fit"):
         run_of(tmp_path / "run", model, files, data=sources(files, train=str(long)))
 
 
@@ -393,7 +400,7 @@ def test_process_rewards_need_steps_of_every_source(model: Path, files: Path, tm
     steps = {"name": "steps", "function": "sharpen.data.tasks.arithmetic:step_rewards"}
     data = sources(files)
     data["sources"]["sums"]["reward"] = steps
-    with pytest.raises(RecipeError, match="data.sources.plain: method grpo .* needs a reward for every step"):
+    with pytest.raises(RecipeError, match=r"data.sources.plain: method grpo .* needs a reward for every step"):
         run_of(tmp_path / "run", model, files, data=data, method={"supervision": "process"})
 
 

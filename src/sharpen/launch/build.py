@@ -77,7 +77,9 @@ def built_trainer(
     if source.reads == "prompts":
         assert engine is not None
         limit = rollout.max_new_tokens
-        prompts = tuple(p for part in inputs.train for p in prompts_of(part, main, engine, max_new_tokens=limit, say=say))
+        prompts = tuple(
+            p for part in inputs.train for p in prompts_of(part, main, engine, max_new_tokens=limit, say=say)
+        )
     else:
         groups = tuple(g for part in inputs.train for g in groups_of(source.reads, part, main, say=say))
     mixed = method.mixed()
