@@ -160,7 +160,13 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     # Whatever the page explains is there to be seen, so a name that is no more cannot stay.
     named = {name for line in TABLED.findall((DOCS / "metrics.md").read_text()) for name in re.findall("`(.+?)`", line)}
     # Completions are preempted only where they are long.
-    examples = {"reward/<name>", "time/reward_s", "time/reward/<name>_s", "rollout/preemptions", "source/<name>/prompts"}
+    examples = {
+        "reward/<name>",
+        "time/reward_s",
+        "time/reward/<name>_s",
+        "rollout/preemptions",
+        "source/<name>/prompts",
+    }
     assert sorted(n for n in named - seen - examples if not n.startswith("held_out/")) == []
 
 
