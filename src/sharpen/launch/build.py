@@ -12,7 +12,7 @@ import torch
 
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
-from sharpen.launch.inputs import HeldOut, Inputs, Say, SourceRows, groups_of, prompts_of
+from sharpen.launch.inputs import HeldOut, Inputs, Say, SourceRows
 from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
 from sharpen.methods import Role
 from sharpen.models.dtype import computes_bfloat16
@@ -77,15 +77,13 @@ def built_trainer(
     if source.reads == "prompts":
         assert engine is not None
         limit = rollout.max_new_tokens
-        prompts = tuple(
-            p for part in inputs.train for p in prompts_of(part, main, engine, max_new_tokens=limit, say=say)
-        )
+        prompts = tuple(p for part in inputs.train for p in part.prompts(main, engine, max_new_tokens=limit, say=say))
     else:
-        groups = tuple(g for part in inputs.train for g in groups_of(source.reads, part, main, say=say))
+        groups = tuple(group for part in inputs.train for group in part.groups(source.reads, main, say))
     mixed = method.mixed()
     mixed_groups: tuple[Group, ...] = ()
     if mixed is not None and inputs.mixed is not None:
-        mixed_groups = groups_of(mixed.method.source().reads, inputs.mixed, main, say=say)
+        mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, say)
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
     longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
@@ -206,7 +204,7 @@ def _demonstrations(
     """What scores are normalised on: the demonstrations, or the best completion of each ranking if there are none."""
     if demonstrations is None:
         return best_of(ranked)
-    return groups_of("demonstrations", demonstrations, model, say=say)
+    return demonstrations.groups("demonstrations", model, say)
 
 
 def _configured_loggers(

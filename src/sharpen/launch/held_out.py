@@ -12,7 +12,7 @@ from functools import partial
 
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.launch.inputs import HeldOut, Say, groups_of, prompts_of
+from sharpen.launch.inputs import HeldOut, Say
 from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
@@ -48,7 +48,7 @@ def of_answers(
     prompts = [
         prompt
         for part in held_out.parts
-        for prompt in prompts_of(part, model, engine, max_new_tokens=limit, say=say)[: evaluation.prompts]
+        for prompt in part.prompts(model, engine, max_new_tokens=limit, say=say)[: evaluation.prompts]
     ]
     truncation = Truncation(evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p)
     return partial(
@@ -79,7 +79,7 @@ def of_completions(
 ) -> Measurement:
     """The method's loss and figures on ``at_most`` rows of held-out completions of each source, with its ``frozen``
     models."""
-    groups = tuple(g for part in held_out.parts for g in groups_of(held_out.reads, part, model, say=say)[:at_most])
+    groups = tuple(g for part in held_out.parts for g in part.groups(held_out.reads, model, say)[:at_most])
     tokens = training.tokens_per_microbatch
     if tokens is None:
         # From the held-out rows alone: the micro-batches decide the last bits of a sum.

@@ -36,7 +36,18 @@ class SourceRows:
     rows: Rows
     data: DataSettings
 
-    def format(self, model: Model) -> PromptFormat:
+    def prompts(self, model: Model, engine: Engine, *, max_new_tokens: int, say: Say) -> tuple[Prompt, ...]:
+        """`prompts_of` these rows, with the name of their source."""
+        prompts = prompts_of(self.rows, self._format(model), engine, max_new_tokens=max_new_tokens, say=say)
+        return tuple(_named(prompt, self.source) for prompt in prompts)
+
+    def groups(self, reads: Reads, model: Model, say: Say) -> tuple[Group, ...]:
+        """`groups_of` these rows, with the name of their source."""
+        separator = self.data.step_separator
+        groups = groups_of(reads, self.rows, self._format(model), step_separator=separator, say=say)
+        return tuple(replace(group, prompt=_named(group.prompt, self.source)) for group in groups)
+
+    def _format(self, model: Model) -> PromptFormat:
         return PromptFormat.of(self.data, model.tokenizer, model.context_length)
 
 
@@ -123,13 +134,14 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     return held_out
 
 
-def prompts_of(part: SourceRows, model: Model, engine: Engine, *, max_new_tokens: int, say: Say) -> tuple[Prompt, ...]:
+def prompts_of(
+    rows: Rows, format: PromptFormat, engine: Engine, *, max_new_tokens: int, say: Say
+) -> tuple[Prompt, ...]:
     """The prompts of rows; ``say`` is told how many are left out as too long, if the settings allow that.
 
     Raises RecipeError for a prompt that fits into the model's context and not into the engine's memory.
     """
-    rows = part.rows
-    prompts = _reported(load_prompts(rows, part.format(model), max_new_tokens=max_new_tokens), rows, say)
+    prompts = _reported(load_prompts(rows, format, max_new_tokens=max_new_tokens), rows, say)
     for prompt in prompts:
         if (tokens := len(prompt.token_ids)) + max_new_tokens > engine.context_length:
             index = next(i for i in range(len(rows)) if rows.row_id(i) == prompt.id)
@@ -138,20 +150,18 @@ def prompts_of(part: SourceRows, model: Model, engine: Engine, *, max_new_tokens
                 f"together more than the {engine.context_length} tokens whose keys and values the engine has memory "
                 "for: raise rollout.engine.kv_gib, lower rollout.max_new_tokens, or make the prompt shorter"
             )
-    return tuple(_named(prompt, part.source) for prompt in prompts)
+    return prompts
 
 
-def groups_of(reads: Reads, part: SourceRows, model: Model, *, say: Say) -> tuple[Group, ...]:
+def groups_of(
+    reads: Reads, rows: Rows, format: PromptFormat, *, step_separator: str | None, say: Say
+) -> tuple[Group, ...]:
     """The completions that rows hold; ``say`` is told how many are left out as too long, if the settings allow that."""
-    rows, format = part.rows, part.format(model)
     if reads == "preferences":
-        loaded = load_preferences(rows, format)
-    elif reads == "steps":
-        loaded = load_steps(rows, format, separator=part.data.step_separator)
-    else:
-        loaded = load_demonstrations(rows, format)
-    groups = _reported(loaded, rows, say)
-    return tuple(replace(group, prompt=_named(group.prompt, part.source)) for group in groups)
+        return _reported(load_preferences(rows, format), rows, say)
+    if reads == "steps":
+        return _reported(load_steps(rows, format, separator=step_separator), rows, say)
+    return _reported(load_demonstrations(rows, format), rows, say)
 
 
 def _named(prompt: Prompt, source: str) -> Prompt:
