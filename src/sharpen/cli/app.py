@@ -118,6 +118,9 @@ def run(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as training.steps=50.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder instead.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would do, and neither train nor write anything.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -135,7 +138,11 @@ def run(
             f"a resumed run keeps the recipe it was started with, so {' '.join([recipe, *(overrides or [])])!r} "
             f"cannot be given with it: sharpen run --resume {resume}"
         )
-    if resume is not None:
+    if dry_run:
+        from sharpen.cli.dry_run import show_dry_run
+
+        show_dry_run(recipe, overrides or [], resume=resume, trust_remote_code=trust_remote_code)
+    elif resume is not None:
         resume_run(resume, quiet=quiet, trust_remote_code=trust_remote_code)
     else:
         start_run(str(recipe), overrides or [], quiet=quiet, trust_remote_code=trust_remote_code)

@@ -53,6 +53,9 @@ class LocalCollector:
     def all_prompts(self) -> list[Prompt]:
         return list(self._prompts)
 
+    def all_groups(self) -> list[Group]:
+        return list(self._groups)
+
     def next_groups(self, count: int) -> list[Group]:
         return [self._groups[i] for i in self._cursor.take(count)]
 
