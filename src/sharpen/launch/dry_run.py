@@ -245,13 +245,13 @@ def _memory(recipe: Recipe, inputs: Inputs, trainer: Trainer, first: FirstBatch)
     collector, limit, count = trainer.collector, recipe.rollout.max_new_tokens, recipe.training.prompts_per_step
     contexts = sorted(len(prompt.token_ids) for prompt in collector.all_prompts())
     blocks: list[tuple[list[int], int]] = []
-    if contexts:
+    if first.group_size:
         blocks.append((contexts if first.before_training else contexts[-count:], first.group_size))
         groups = of_length(contexts[-count:], 1 if first.before_training else first.group_size, limit)
     else:
         groups = sorted(collector.all_groups(), key=_tokens)[-count:]
     if _answers(inputs.held_out) and inputs.held_out is not None:
-        longest = contexts[-1] if contexts else max(len(group.prompt.token_ids) for group in groups)
+        longest = max(len(group.prompt.token_ids) for group in groups)
         measured = min(recipe.evaluation.prompts, len(inputs.held_out.rows))
         blocks.append(([longest] * measured, recipe.evaluation.n))
     rollout = None

@@ -25,7 +25,8 @@ class Span:
 class FirstBatch:
     """The groups of the first step, and of its second source if it has one.
 
-    Groups without trajectories are prompts, for each of which the policy will draw ``group_size`` completions. With
+    Groups without trajectories are prompts, for each of which the policy will draw ``group_size`` completions; that is
+    0 where all completions are in the data. With
     ``before_training`` they are drawn once, before the first step, and the steps train on those that are kept.
     """
 
@@ -94,7 +95,8 @@ def first_batch(trainer: Trainer) -> FirstBatch:
     tokenizer = trainer.model.tokenizer
     mixed = tuple(trainer.mixed_groups())
     if pending := trainer.ahead.pending():
-        return FirstBatch(tuple(pending[0].groups), mixed=mixed, tokenizer=tokenizer)
+        groups = tuple(pending[0].groups)
+        return FirstBatch(groups, max(len(group.trajectories) for group in groups), mixed=mixed, tokenizer=tokenizer)
     before_training = trainer.step == 0
     try:
         if before_training:
