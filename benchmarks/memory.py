@@ -45,7 +45,12 @@ def cases(folder: Path) -> dict[str, dict[str, Any]]:
             **WORDS,
         },
         "ppo": {"model": MODEL, "method": {"name": "ppo", "group_size": 4}, "training": STEPS, **WORDS},
-        "sft": {"model": MODEL, "method": "sft", "training": {**STEPS, "prompts_per_step": 8}, "data": {"train": str(demonstrations)}},
+        "sft": {
+            "model": MODEL,
+            "method": "sft",
+            "training": {**STEPS, "prompts_per_step": 8},
+            "data": {"train": str(demonstrations)},
+        },
         "grpo-lora": {"model": {**BFLOAT16, "lora": {"rank": 16}}, "method": "grpo", "training": LARGER, **WORDS},
     }
 
@@ -71,7 +76,7 @@ def row(name: str, expected: ExpectedMemory, measured: int) -> str:
 
 def _demonstrations() -> Iterator[dict[str, str]]:
     drawn = random.Random(0)
-    words = "the river mountain walks under bright sky while children sing songs about bread and winter light".split()
+    words = ["the", "river", "mountain", "walks", "under", "bright", "sky", "while", "children", "sing", "songs", "about", "bread", "and", "winter", "light"]
     for _ in range(64):
         yield {
             "prompt": f"Write about {drawn.choice(words)}.",

@@ -1,6 +1,6 @@
 """Does a run in this process and prints the bytes at its peak, beyond those of the imported libraries.
 
-    python benchmarks/memory_worker.py RECIPE.yaml
+python benchmarks/memory_worker.py RECIPE.yaml
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ import torch
 from sharpen.errors import CheckpointError
 from sharpen.launch.build import built_trainer
 from sharpen.launch.first_batch import FirstBatch, first_batch
-from sharpen.launch.inputs import NOTHING_GIVEN, HeldOut, Inputs, Say, read_inputs
+from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
 from sharpen.methods import UnifiedView
 from sharpen.models.model import Model
+from sharpen.recipe.changed import changed_settings
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.runs.checkpoint import sound_checkpoints
 from sharpen.runs.folder import RunFolder
-from sharpen.settings import Settings
 from sharpen.system.memory import Memory, cpu_memory
 from sharpen.training.memory import ADAM_MOMENTS, FLOAT32, ExpectedMemory, expected_memory
 from sharpen.training.settings import LogSettings
@@ -82,8 +82,8 @@ class Work:
 class DryRun:
     """``settings`` are those that differ from their defaults, ``chosen`` those that the machine or the model decides.
 
-    ``machine`` is the memory of the device that trains, None where it cannot be told. ``step`` counts the steps that are
-    done already, and ``first`` is the batch of the next one.
+    ``machine`` is the memory of the device that trains, None where it cannot be told. ``step`` counts the steps that
+    are done already, and ``first`` is the batch of the next one.
     """
 
     recipe: Recipe
@@ -129,7 +129,7 @@ def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryR
 
 
 def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool) -> DryRun:
-    inputs = read_inputs(recipe, NOTHING_GIVEN)
+    inputs = read_inputs(recipe)
     # A logger may write, or open a run of its own elsewhere.
     silent = recipe.model_copy(update={"log": LogSettings()})
     with built_trainer(
@@ -145,7 +145,7 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
     device = trainer.model.device
     return DryRun(
         recipe=recipe,
-        settings=dict(changed_settings(recipe)),
+        settings=changed_settings(recipe),
         chosen=_chosen(recipe, trainer),
         method=recipe.method.unified_view,
         method_settings={name: value for name, value in _flat(recipe.method.model_dump(mode="json")) if name != "name"},
@@ -160,24 +160,6 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         step=trainer.step,
         first=first,
     )
-
-
-def changed_settings(
-    settings: Settings, default: Settings | None = None, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """The settings that differ from their defaults, as in the YAML of a recipe, by their dotted names."""
-    dumped = settings.model_dump(mode="json")
-    if not prefix:
-        # A method is known by its name, which is no field of it.
-        yield "method.name", dumped["method"]["name"]
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        usual = field.get_default(call_default_factory=True) if default is None else getattr(default, name)
-        if isinstance(value, Settings):
-            of_section = usual if type(usual) is type(value) else None
-            yield from changed_settings(value, of_section, f"{prefix}{name}.")
-        elif field.is_required() or value != usual:
-            yield f"{prefix}{name}", dumped[name]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -93,9 +93,10 @@ def total(parts: Sequence[Part]) -> int:
 def expected_memory(numbers: MemoryNumbers) -> ExpectedMemory:
     """The bytes of a run at its peak, part by part.
 
-    peak = Σ (weights + 2 moments) + copies that stay + max(rollout, optimizer step of each model) + heap, where the
-    optimizer step has the gradients of that model's trained weights and one micro-batch, or whichever of these is larger
-    if it has no other; moments and gradients are in float32. The heap adds what loading leaves behind and a share of the largest phase.
+    peak = Σ (weights + 2 moments) + copies that stay + max(rollout, optimizer step of each model) + heap. Moments and
+    gradients are in float32. The optimizer step has the gradients of the model's trained weights and one micro-batch;
+    if it has no other, gradients take the place of its activations. The heap adds what loading leaves behind and a
+    share of the largest phase.
     """
     always = [Part("libraries, once used", LIBRARY_BYTES)]
     phases: dict[str, tuple[Part, ...]] = {}
@@ -107,26 +108,32 @@ def expected_memory(numbers: MemoryNumbers) -> ExpectedMemory:
     if (rollout := numbers.rollout) is not None:
         if rollout.kept_copy_bytes:
             always.append(Part("the engine's copy of the weights", rollout.kept_copy_bytes))
-        found = (
-            Part("keys and values", rollout.kv_bytes),
-            Part("copy of the weights", rollout.copy_bytes),
-            Part("logits and prefill", rollout.pass_bytes),
+        phases["rollout"] = _parts(
+            {
+                "keys and values": rollout.kv_bytes,
+                "copy of the weights": rollout.copy_bytes,
+                "logits and prefill": rollout.pass_bytes,
+            }
         )
-        phases["rollout"] = tuple(part for part in found if part.bytes)
     for microbatch in numbers.microbatches:
         gradients = FLOAT32 * numbers.models[microbatch.model].trained_parameters
         if microbatch.only:
             gradients = max(0, gradients - microbatch.activation_bytes)
-        found = (
-            Part("gradients", gradients),
-            Part("activations", microbatch.activation_bytes),
-            Part("logits", microbatch.logit_bytes),
-            Part("gradient of the head", microbatch.head_gradient_bytes),
-            Part("weights in bfloat16", microbatch.cast_bytes),
+        parts = _parts(
+            {
+                "gradients": gradients,
+                "activations": microbatch.activation_bytes,
+                "logits": microbatch.logit_bytes,
+                "gradient of the head": microbatch.head_gradient_bytes,
+                "weights in bfloat16": microbatch.cast_bytes,
+            }
         )
-        parts = tuple(part for part in found if part.bytes)
         phase = f"training the {microbatch.model}"
         phases[phase] = max(phases.get(phase, ()), parts, key=total)
     largest = max(map(total, phases.values()), default=0)
     left = sum(model.loaded_bytes for model in numbers.models.values()) if numbers.heap_waste else 0
     return ExpectedMemory(tuple(always), phases, left + round(numbers.heap_waste * largest))
+
+
+def _parts(sizes: Mapping[str, int]) -> tuple[Part, ...]:
+    return tuple(Part(name, size) for name, size in sizes.items() if size)

@@ -83,7 +83,7 @@ class LocalEngine:
         return min(self.policy.context_length, self._longest)
 
     def memory_for(self, contexts: Sequence[int], copies: int, max_new_tokens: int) -> RolloutMemory:
-        """What ``copies`` completions of each context take if all are of ``max_new_tokens``; ``contexts`` are lengths."""
+        """What ``copies`` completions of contexts of these lengths take, each of ``max_new_tokens``."""
         rows = min(len(contexts) * copies, self._max_sequences)
         running = sorted(contexts)[-ceil(rows / copies) :]
         if (model := self._inference_model) is not None:

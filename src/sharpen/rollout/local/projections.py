@@ -77,7 +77,7 @@ class BlockedProjection:
 
     @property
     def copy_bytes(self) -> int:
-        return sum(linear.weight.numel() for linear in self._linears) * self._dtype.itemsize
+        return int(sum(linear.weight.numel() for linear in self._linears)) * self._dtype.itemsize
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._copy is None:
