@@ -146,8 +146,8 @@ def _beside(found: DryRun, memory: ExpectedMemory) -> Iterable[Text]:
         verdict = "" if fits else ": more than there is; lower training.tokens_per_microbatch, or use model.lora"
         yield Text(f"{found.device} has {has} GiB, {free} of it free now{verdict}", style="" if fits else "red")
     yield Text(
-        "For completions of the greatest length that the recipe allows, the longest prompts of the data, and beside what "
-        f"Python takes once its libraries are imported. {NOT_MODELLED}"
+        "This is for the longest prompts of the data and completions as long as the recipe allows, and comes on top of "
+        f"what Python takes once its libraries are imported. {NOT_MODELLED}"
     )
     if found.device != "cpu":
         yield Text(NOT_MODELLED_ON_GPU)

@@ -13,7 +13,7 @@ LIBRARY_BYTES = 48 * 2**20
 """What PyTorch and its libraries take when they are first used, beyond importing them. Measured."""
 HEAP_WASTE = 0.15
 """Share of what a phase allocates and frees again that glibc's heap cannot use a second time: an aligned block does not
-fit into a hole of exactly its size. The mean of the runs in benchmarks/RESULTS.md."""
+fit into a hole of exactly its size. Fitted to the runs in benchmarks/RESULTS.md."""
 
 
 @dataclass(frozen=True, slots=True)
