@@ -72,3 +72,9 @@ def test_a_run_can_be_asked_for_its_next_batch(folder: Path) -> None:
     assert call("run", folder / "sft.yaml", f"run={run}", "training.steps=2", "-q").exit_code == 0
     lines = lines_of(call("run", "--resume", run, "--dry-run"))
     assert any(line.startswith("The next batch") for line in lines)
+
+
+def test_it_describes_one_run_not_several_seeds(folder: Path) -> None:
+    refused = call("run", folder / "sft.yaml", "--seeds", 2, "--dry-run")
+    assert refused.exit_code == 2
+    assert "--dry-run describes one run" in " ".join(refused.stderr.split())
