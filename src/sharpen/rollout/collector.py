@@ -65,6 +65,9 @@ class LocalCollector:
         sources = [prompt.source for prompt in self._prompts]
         return [self._prompts[i] for i in first_of_each(sources, self._shares, at_most)]
 
+    def all_groups(self) -> list[Group]:
+        return list(self._groups)
+
     def next_groups(self, count: int) -> list[Group]:
         return [self._groups[i] for i in self._cursor.take(count)]
 

@@ -148,7 +148,7 @@ class Trainer:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
         started = time.perf_counter()
         drawn, drawn_now = self.ahead.take(self.step)
-        mixed = self._mixed_groups()
+        mixed = self.mixed_groups()
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step, mixed)
         if self.engine is not None:
@@ -176,7 +176,7 @@ class Trainer:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
 
-    def _mixed_groups(self) -> list[Group]:
+    def mixed_groups(self) -> list[Group]:
         """The groups that the method's second source adds to a step."""
         mixed = self.method.mixed()
         if mixed is None or self.mixed_collector is None:
