@@ -67,7 +67,8 @@ def train(
         held_out: prompts to evaluate on, in any form that ``train_dataset`` takes.
         run: the run folder to write.
         seed: the same seed gives the same run.
-        data: how rows become prompts. ``train``, ``held_out``, ``demonstrations`` and ``mixed`` may be rows.
+        data: how rows become prompts. ``train``, ``held_out``, ``demonstrations`` and ``mixed`` may be rows. With
+            several data sources, ``data={"sources": {...}}``, ``train_dataset`` is left out.
         rollout: how completions are sampled.
         optimizer: the optimizer and its schedule.
         training: the number of steps and their size.
@@ -186,8 +187,7 @@ def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
     file = RunFolder.open(path).recipe
     tree = read_tree(file)
     for name, value in given.items():
-        section = isinstance(value, Mapping) and name not in ("method", "reward")
-        tree[name] = {**(tree.get(name) or {}), **value} if section else value
+        tree[name] = value if name in ("method", "reward") else _merged(tree.get(name), value)
     recipe = make_recipe(tree, where="train()")
     before, now = load_recipe(file).model_dump(mode="json"), recipe.model_dump(mode="json")
     if changes := list(_changes(before, now)):
@@ -200,6 +200,13 @@ def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
             )
         )
     return recipe
+
+
+def _merged(saved: Any, given: Any) -> Any:
+    """The saved settings with the given ones in their place."""
+    if not (isinstance(saved, Mapping) and isinstance(given, Mapping)):
+        return given
+    return {**saved, **{key: _merged(saved.get(key), value) for key, value in given.items()}}
 
 
 def _changes(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:

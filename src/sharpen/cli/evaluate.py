@@ -50,12 +50,12 @@ def measure_model(
             raise RecipeError("give --task or --data, not both")
         plan = planned_evaluation(named, given, task=task, data=data, spell=_as_option, out=out is not None)
         recipe, held_out = plan.recipe, plan.held_out
-        with errors.status(f"measuring {named.path} on {held_out.rows.name}"):
+        with errors.status(f"measuring {named.path} on {held_out.name}"):
             evaluation = plan.measure(
                 say=lambda text: errors.print(text, markup=False), trust_remote_code=trust_remote_code
             )
         if out is not None:
-            write_parquet(out, evaluation.answer_rows(conversations=recipe.rollout.turns is not None))
+            write_parquet(out, evaluation.answer_rows(conversations=recipe.conversational))
             errors.print(f"answers: {out}", markup=False)
 
     answered = held_out.reads == "prompts"
@@ -64,13 +64,13 @@ def measure_model(
     rows_from_run = named.run is not None and task is None and data is None
     count = len(evaluation.groups)
     if as_json:
-        said = {"model": named.path, "data": held_out.rows.name, **settings, "prompts": count}
+        said = {"model": named.path, "data": held_out.name, **settings, "prompts": count}
         said["from_run"] = [*(["data"] if rows_from_run else []), *from_run]
         typer.echo(json.dumps({**said, "measures": evaluation.to_json()}))
         return
     console = Console(highlight=False, soft_wrap=True)
-    measured = f"prompts of {held_out.rows.name}, {recipe.evaluation.n} answers each"
-    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.rows.name}'}", markup=False)
+    measured = f"prompts of {held_out.name}, {recipe.evaluation.n} answers each"
+    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.name}'}", markup=False)
     if named.run is not None:
         as_in_the_run = ["the rows"] * rows_from_run + _shown({name: settings[name] for name in from_run})
         console.print(f"as in the run: {', '.join(as_in_the_run)}", markup=False)

@@ -52,6 +52,9 @@ SETTINGS = {
 }
 """Settings that affect the measures, with their path in a recipe."""
 
+OF_SOURCES = ("reward", "chat", "system", "chat_template_kwargs")
+"""Settings that each of several data sources may have of its own."""
+
 OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
 """Settings that still matter when no completions are generated."""
 
@@ -189,26 +192,41 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, s
         section, _, key = SETTINGS[name].rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[key] = value
     rows = tree.setdefault("data", {})
+    sources = rows.get("sources", {})
     if task is not None:
-        rows.update(task=task, train=None, held_out=None)
+        rows.update(task=task, train=None, held_out=None, sources={})
     elif data is not None:
         if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
             raise RecipeError(
                 f"say which answers to {_shown(data)} are right: give {spell('reward NAME')} "
                 "(`sharpen rewards` lists them)"
             )
-        rows.update(task=None, train=data, held_out=data)
-    elif rows.get("task") is None and rows.get("held_out") is None:
+        rows.update(task=None, train=data, held_out=data, sources={})
+    elif not any(one.get("task") or one.get("held_out") for one in (rows, *sources.values())):
         raise RecipeError(
             f"say what to measure on: {spell('task NAME')} (`sharpen tasks` lists them) or {spell('data FILE')}"
         )
-    wanted = {"data": rows.get("held_out"), "reward": tree.get("reward")}
+    else:
+        _override(tree, sources, given)
+    measured = [rows, *rows["sources"].values()] if rows.get("sources") else [rows]
+    wanted = {
+        "data": [one.get("held_out") for one in measured],
+        "reward": [tree.get("reward"), *(one.get("reward") for one in measured)],
+    }
     missing = [name for name, value in wanted.items() if any(in_memory(value, value))]
     if missing:
         raise RecipeError(
             f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(map(spell, missing))}"
         )
     return make_recipe(tree, where="the evaluation")
+
+
+def _override(tree: dict[str, Any], sources: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:
+    """Let the given settings hold for each of a run's data sources, whatever it has of its own."""
+    for source in sources.values():
+        source.update({name: value for name, value in given.items() if name in OF_SOURCES})
+    if sources and "reward" in given:
+        tree["reward"] = None
 
 
 def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str], spell: Callable[[str], str]) -> None:
