@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +31,10 @@ class Evaluation:
     right: tuple[tuple[bool, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Means and intervals; the ends are None where there is a single prompt and thus no interval."""
+        """Means and intervals: None for a measure that applied to no prompt, ends also where there is a single one."""
         return {
             name: {
-                "mean": e.mean,
+                "mean": None if np.isnan(e.mean) else e.mean,
                 "low": None if np.isnan(e.low) else e.low,
                 "high": None if np.isnan(e.high) else e.high,
             }
@@ -101,5 +102,10 @@ def evaluate(
 
 
 def estimate_measure(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:
-    """The mean over prompts with its 95 % bootstrap interval, resampled with a seed that depends on the measure."""
+    """The mean over prompts with its 95 % bootstrap interval, resampled with a seed that depends on the measure.
+
+    All NaN if the measure applied to no prompt.
+    """
+    if not len(values_P):
+        return Estimate(math.nan, math.nan, math.nan)
     return estimate(values_P, seed=stream_seed(seed, name) % 2**32)

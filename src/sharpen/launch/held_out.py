@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from sharpen.data.prompt_format import PromptFormat
+from sharpen.evaluation.measures import MeasureNames, measures_of_answers, measures_of_completions
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.evaluation.settings import EvaluationSettings
 from sharpen.launch.inputs import HeldOut, Say, groups_of, prompts_of
@@ -29,6 +30,14 @@ from sharpen.training.settings import TrainingSettings
 
 Measurement = Callable[[], Evaluation]
 """Measures a model with its current weights."""
+
+
+def measure_names(held_out: HeldOut, method: Method, evaluation: EvaluationSettings) -> MeasureNames:
+    """What will be measured, known before a model is loaded."""
+    if held_out.reads != "prompts":
+        return measures_of_completions(method.objectives()[0].figures)
+    assert held_out.reward is not None
+    return measures_of_answers(held_out.reward, evaluation.k)
 
 
 def of_answers(

@@ -11,6 +11,7 @@ from pathlib import Path
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.checks import check_before_writing
 from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
@@ -142,6 +143,7 @@ def _start(recipe: Recipe, given: Given, *, loggers: Sequence[MetricLogger], say
     with run_lock(recipe.run, say):
         RunFolder.refuse_existing(recipe.run)
         inputs = read_inputs(recipe, given)
+        check_before_writing(recipe, inputs)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
         ) as trainer:
@@ -182,6 +184,7 @@ def _resume(
                 return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe, given)
+        check_before_writing(recipe, inputs)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:

@@ -34,6 +34,11 @@ class Reward(ABC):
     reads_tokens: bool = True
 
     @property
+    def part_names(self) -> Collection[str] | None:
+        """The names that the parts of its scores can have; None if they are not known before they are computed."""
+        return None
+
+    @property
     def concurrency_group(self) -> Hashable:
         """Rewards of the same group never run concurrently."""
         return CALLING_THREAD

@@ -115,6 +115,7 @@ class Trainer:
             metrics = self._prepare()
             if self.evaluation is not None:
                 metrics |= self.evaluation.metrics()
+                self.evaluation.check(metrics)
             if metrics:
                 self._record({"step": 0, **metrics})
         while self.step < self.training.steps:

@@ -92,6 +92,10 @@ class ScorerReward(Reward):
         self.same_tokens = True
         self.cache = ScoreCache(settings.cache_size)
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return (self.name,)
+
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._scorer is None:
             path = find_model(self.settings.path).path

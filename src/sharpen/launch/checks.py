@@ -1,0 +1,21 @@
+"""What can be known of a run's end before its folder is written."""
+
+from __future__ import annotations
+
+from sharpen.errors import RecipeError
+from sharpen.launch.held_out import measure_names
+from sharpen.launch.inputs import Inputs
+from sharpen.recipe.schema import Recipe
+
+
+def check_before_writing(recipe: Recipe, inputs: Inputs) -> None:
+    """Check what would otherwise fail when the run is under way. To be called before models are loaded.
+
+    Raises:
+        RecipeError: `checkpoint.best` is not among the measures.
+    """
+    best = recipe.checkpoint.best
+    if best is not None and inputs.held_out is not None:
+        measured = measure_names(inputs.held_out, recipe.method, recipe.evaluation)
+        if best not in measured:
+            raise RecipeError(f"checkpoint.best: {measured.unknown(best)}")
