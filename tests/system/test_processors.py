@@ -32,7 +32,11 @@ V1 = "7:cpu,cpuacct:/docker/ab\n3:cpuset:/docker/ab\n0::/\n"
         ("0::/slurm/job\n", {"slurm/job/cpu.max": "20000 10000\n", "slurm/cpu.max": "400000 100000\n"}, 2.0),
         # In a container the path is the host's, and only its own cgroup is mounted.
         ("0::/docker/ab\n", {"cpu.max": "300000 100000\n"}, 3.0),
-        (V1, {"cpu,cpuacct/docker/ab/cpu.cfs_quota_us": "-1", "cpu,cpuacct/docker/ab/cpu.cfs_period_us": "100000"}, None),
+        (
+            V1,
+            {"cpu,cpuacct/docker/ab/cpu.cfs_quota_us": "-1", "cpu,cpuacct/docker/ab/cpu.cfs_period_us": "100000"},
+            None,
+        ),
         (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "250000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2.5),
         (V1, {"cpu/docker/ab/cpu.cfs_quota_us": "50000", "cpu/docker/ab/cpu.cfs_period_us": "100000"}, 0.5),
         ("0::/\n", {"cpu.max": "nonsense\n"}, None),

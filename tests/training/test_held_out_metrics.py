@@ -55,7 +55,7 @@ def test_what_was_not_measured_this_time_is_not_the_best() -> None:
 
 def test_a_measure_that_applied_to_no_prompt_is_left_out_of_the_metrics() -> None:
     nothing = estimate_measure("reward/style", [])
-    assert math.isnan(nothing.mean) and math.isnan(nothing.low) and math.isnan(nothing.high)
+    assert all(map(math.isnan, (nothing.mean, nothing.low, nothing.high)))
     found = HeldOutEvaluation(lambda: {"reward/style": nothing, "reward": Estimate(0.5, NAN, NAN)}, 1, None).metrics()
     assert found.pop("time/evaluation_s") >= 0
     assert found == {"held_out/reward": 0.5}
@@ -129,6 +129,6 @@ def test_parts_that_only_an_own_reward_knows_are_checked_when_they_are_first_mea
     if known:
         assert start(recipe).metrics()[-1]["held_out/reward/b"] == 0.0
         return
-    with pytest.raises(RecipeError, match="checkpoint.best: `reward/c` is not measured"):
+    with pytest.raises(RecipeError, match=r"checkpoint\.best: `reward/c` is not measured"):
         start(recipe)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

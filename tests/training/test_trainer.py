@@ -14,7 +14,6 @@ from oracles import grpo, reduction
 from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
 from sharpen.data.collate import collate
-from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.inputs import Given
 from sharpen.launch.run import start

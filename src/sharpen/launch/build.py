@@ -32,6 +32,7 @@ from sharpen.rollout.sampling import Truncation
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.system.processors import available_processors
 from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import check_fingerprint, fingerprint
 from sharpen.training.microbatch import usual_tokens
@@ -73,6 +74,9 @@ def built_trainer(
         main.add_value_head()
     if main.compute_dtype == "bfloat16" and not computes_bfloat16(main.device):
         say("model.compute_dtype: this processor has no bfloat16 instructions; float32 is many times faster")
+    threads, available = torch.get_num_threads(), available_processors()
+    if main.device.type == "cpu" and threads > available:
+        say(f"PyTorch uses {threads} threads on {available} processors; OMP_NUM_THREADS={available} is faster")
     format = PromptFormat.of(data, main.tokenizer, main.context_length)
     engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     prompts: tuple[Prompt, ...] = ()

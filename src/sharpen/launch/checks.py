@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from sharpen.errors import RecipeError
 from sharpen.launch.held_out import measure_names
 from sharpen.launch.inputs import Inputs
@@ -19,3 +22,14 @@ def check_before_writing(recipe: Recipe, inputs: Inputs) -> None:
         measured = measure_names(inputs.held_out, recipe.method, recipe.evaluation)
         if best not in measured:
             raise RecipeError(f"checkpoint.best: {measured.unknown(best)}")
+
+
+def check_space(folder: Path, checkpoint_bytes: int) -> None:
+    """Raises RecipeError if the disk of a run's folder has no room for one checkpoint."""
+    disk = shutil.disk_usage(folder)
+    # Some network file systems do not say how large they are.
+    if disk.total and disk.free < checkpoint_bytes:
+        raise RecipeError(
+            f"run: {folder}: a checkpoint takes {checkpoint_bytes / 2**30:.2f} GiB, and its disk has "
+            f"{disk.free / 2**30:.2f} GiB free"
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
-from sharpen.launch.checks import check_before_writing
+from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
@@ -140,13 +140,16 @@ def _no_exit_from_user_code() -> Iterator[None]:
 
 
 def _start(recipe: Recipe, given: Given, *, loggers: Sequence[MetricLogger], say: Say, trust_remote_code: bool) -> Run:
-    with run_lock(recipe.run, say):
-        RunFolder.refuse_existing(recipe.run)
+    with run_lock(recipe.run, say) as locked:
+        RunFolder.refuse_existing(recipe.run, locked=locked)
         inputs = read_inputs(recipe, given)
         check_before_writing(recipe, inputs)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
         ) as trainer:
+            check_space(trainer.folder.path, trainer.learner.checkpoint_bytes())
+            if trainer.folder.recipe.exists():
+                say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
             return _train(trainer, say)
 
@@ -188,6 +191,7 @@ def _resume(
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:
+            check_space(path, trainer.learner.checkpoint_bytes())
             if checkpoint is not None:
                 trainer.load(checkpoint)
             for unsound in damaged:

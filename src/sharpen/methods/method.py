@@ -44,8 +44,9 @@ class Objective:
     ``against`` the model that an exact KL is taken to. ``atom`` is the unit that is never split between micro-batches.
     A trajectory too long for one is split if ``whole`` says what ``terms`` then needs of the whole trajectory, [E]
     each, computed before without gradient; otherwise it is an error. ``figures`` names the figures that ``terms``
-    gives, so that ``checkpoint.best`` is checked before a run is written; None: not said. With ``without_advantage``, tokens with advantage
-    0 still have a gradient; otherwise trajectories of such tokens are not computed.
+    gives, so that ``checkpoint.best`` can be checked before a run is written; None: not said. With
+    ``without_advantage``, tokens with advantage 0 still have a gradient; otherwise trajectories of such tokens are not
+    computed.
     """
 
     model: Role
