@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sharpen.settings import Settings
+from sharpen.settings import Name, Settings
 
 Flow = Literal["blocks", "free"]
 
 
 class EngineSettings(Settings):
-    name: str = Field("local", description="local, or an engine of your own as module:name or path/to/file.py:name")
+    name: Name = Field("local", description="local, or an engine of your own as module:name or path/to/file.py:name")
     max_sequences: int = Field(512, ge=1, description="requests that the local engine decodes at once")
     kv_gib: float | None = Field(None, gt=0)
     """Memory for keys and values of the local engine, in GiB; null: derived from the model and the kind of device."""
@@ -31,7 +31,7 @@ class EngineSettings(Settings):
 class RolloutSettings(Settings):
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     engine: EngineSettings = EngineSettings()
     turns: str | None = None
     """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or

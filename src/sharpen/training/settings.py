@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sharpen.settings import Settings
+from sharpen.settings import Name, Settings
 
 
 class OptimizerSettings(Settings):
@@ -32,7 +32,7 @@ class CheckpointSettings(Settings):
     every: int = Field(0, ge=0, description="steps between checkpoints; 0: only at the end")
     every_minutes: float = Field(0.0, ge=0, description="also when the last one is this many minutes old; 0: never")
     keep: int = Field(2, ge=1, description="latest checkpoints to keep")
-    best: str | None = Field(None, description="also keep the best checkpoint by this held-out measure, e.g. pass@1")
+    best: Name | None = Field(None, description="also keep the best checkpoint by this held-out measure, e.g. pass@1")
     grace_s: float | None = Field(30.0, gt=0, description="null: no limit")
     """Seconds after SIGTERM or SIGHUP within which the current step must end for its checkpoint to be written. Then the
     process ends."""
