@@ -9,14 +9,16 @@ from sharpen.errors import RecipeError
 from sharpen.launch.held_out import measure_names
 from sharpen.launch.inputs import Inputs
 from sharpen.recipe.schema import Recipe
+from sharpen.runs.named_loggers import find_loggers
 
 
 def check_before_writing(recipe: Recipe, inputs: Inputs) -> None:
     """Check what would otherwise fail when the run is under way. To be called before models are loaded.
 
     Raises:
-        RecipeError: `checkpoint.best` is not among the measures.
+        RecipeError: `checkpoint.best` is not among the measures, or a logger cannot be used.
     """
+    find_loggers(recipe.log.loggers)
     best = recipe.checkpoint.best
     if best is not None and inputs.held_out is not None:
         measured = measure_names(inputs.held_out, recipe.method, recipe.evaluation)

@@ -151,7 +151,7 @@ def _start(recipe: Recipe, given: Given, *, loggers: Sequence[MetricLogger], say
             if trainer.folder.recipe.exists():
                 say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
-            return _train(trainer, say)
+            return _train(trainer, recipe, say)
 
 
 def _resume(
@@ -198,7 +198,7 @@ def _resume(
                 set_aside(unsound)
             folder.cut_back(trainer.step if checkpoint else -1)
             trainer.stop_at = until
-            return _train(trainer, say)
+            return _train(trainer, recipe, say)
 
 
 @_no_exit_from_user_code()
@@ -246,8 +246,10 @@ def measure(
             engine.close()
 
 
-def _train(trainer: Trainer, say: Say) -> Run:
+def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
     path, grace_s = trainer.folder.path, trainer.checkpoint.grace_s
+    # Step 0 has no checkpoint, so what is at step 0 begins.
+    trainer.loggers.start(trainer.folder, recipe.model_dump(mode="json"), trainer.step or None)
     with stopped_after_step(
         trainer, grace_s=grace_s, say=say, how_to_continue=lambda: how_to_continue(path)
     ) as request:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from sharpen.settings import Name, Settings
 
@@ -38,8 +39,40 @@ class CheckpointSettings(Settings):
     process ends."""
 
 
+LoggerEntry = Name | dict[str, Any]
+
+
 class LogSettings(Settings):
     samples_every: int = Field(1, ge=0, description="steps between samples written to Parquet; 0: never")
-    tensorboard: bool = False
-    wandb: str | None = Field(None, description="name of the Weights & Biases project")
-    trackio: str | None = Field(None, description="name of the trackio project")
+    loggers: tuple[LoggerEntry, ...] = Field((), description="where metrics go beside metrics.jsonl")
+    """Each is a name or a mapping of a name and settings: tensorboard, wandb (project), trackio (project), or one of your
+    own as module:Name or path/to/file.py:Name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, given: Any) -> Any:
+        """Of earlier versions. A saved recipe that did not use them has them with their defaults, and is still read."""
+        if not isinstance(given, Mapping):
+            return given
+        old = ("tensorboard", "wandb", "trackio")
+        for name in old:
+            if given.get(name):
+                entry = name if name == "tensorboard" else f"{{name: {name}, project: {given[name]}}}"
+                raise ValueError(f"`{name}` is now one of the loggers: write `loggers: [{entry}]`")
+        return {
+            k: v for k, v in given.items() if k not in ("tensorboard", "wandb", "trackio") or v not in (False, None)
+        }
+
+    @field_validator("loggers", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str | Mapping) else given
+
+    @field_validator("loggers")
+    @classmethod
+    def _have_names(cls, loggers: tuple[LoggerEntry, ...]) -> tuple[LoggerEntry, ...]:
+        for entry in loggers:
+            name = entry if isinstance(entry, str) else entry.get("name")
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(f"a logger is a name or a mapping with a `name`, not {entry!r}")
+        return loggers
