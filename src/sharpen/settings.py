@@ -13,9 +13,9 @@ from sharpen.suggest import did_you_mean
 
 
 def not_blank(name: Any) -> Any:
-    """Raises ValueError for a text without a character that is not white space; anything else is returned."""
+    """Raises ValueError for a text of white space alone; anything else is returned."""
     if isinstance(name, str) and not name.strip():
-        raise ValueError("is empty, and has to name something")
+        raise ValueError("it is empty: name something, or leave it out")
     return name
 
 

@@ -89,23 +89,23 @@ def test_the_message_names_the_setting(name: str, empty: str) -> None:
     changes: Any = empty
     for part in reversed(name.split(".")):
         changes = {part: changes}
-    tree = merge(SMALLEST, changes)
+    tree = merge({**SMALLEST, "model": {"path": "m"}}, changes)
     with pytest.raises(RecipeError) as error:
         make_recipe(tree)
     place = "model.path" if name == "model" else name
-    assert f"recipe: `{place}`: " in str(error.value)
-    assert "\n" not in str(error.value).rstrip()
+    reason = "unknown method" if name == "method" else "it is empty: name something"
+    assert str(error.value).startswith(f"recipe: `{place}`: {reason}")
 
 
 def test_a_name_within_a_method_or_a_list_of_rewards() -> None:
-    with pytest.raises(RecipeError, match=r"`method`: method ppo: `critic_path`: is empty"):
+    with pytest.raises(RecipeError, match=r"`method`: method ppo: `critic_path`: it is empty"):
         make_recipe(SMALLEST | {"method": {"name": "ppo", "critic_path": ""}})
-    with pytest.raises(RecipeError, match=r"`method`: method grpo: `kl.path`: is empty"):
+    with pytest.raises(RecipeError, match=r"`method`: method grpo: `kl.path`: it is empty"):
         make_recipe(SMALLEST | {"method": {"name": "grpo", "kl": {"path": " "}}})
     for rewards in (["task", ""], ["task", {"name": " "}]):
-        with pytest.raises(RecipeError, match=r"`reward`: .*is empty"):
+        with pytest.raises(RecipeError, match=r"`reward`: .*it is empty"):
             make_recipe(SMALLEST | {"reward": rewards})
-    with pytest.raises(RewardError, match=r"reward 'exact_answer': `column`: is empty"):
+    with pytest.raises(RewardError, match=r"reward 'exact_answer': `column`: it is empty"):
         resolve_reward({"name": "exact_answer", "column": ""})
 
 

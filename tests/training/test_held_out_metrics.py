@@ -10,7 +10,7 @@ from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import estimate_measure
 from sharpen.launch.held_out import measure_names
-from sharpen.launch.inputs import NOTHING_GIVEN, read_inputs
+from sharpen.launch.inputs import read_inputs
 from sharpen.launch.run import start
 from sharpen.training.evaluation import HeldOutEvaluation
 from tiny_runs import tiny_recipe, tiny_start_model
@@ -75,7 +75,7 @@ METHODS = {
 def test_the_measures_are_known_before_anything_is_measured(name: str, model: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path / "run", model, name.partition(" ")[0], training={"steps": 1}, **METHODS[name])
     recipe = recipe.model_copy(update={"checkpoint": recipe.checkpoint.model_copy(update={"best": None})})
-    held_out = read_inputs(recipe, NOTHING_GIVEN).held_out
+    held_out = read_inputs(recipe).held_out
     assert held_out is not None
     known = measure_names(held_out, recipe.method, recipe.evaluation)
     row = start(recipe).metrics()[0]

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, PlainSerializer, model_validator
 
+from sharpen.data.tasks import task_name
+from sharpen.in_memory import IN_MEMORY, NamedPart, NamedRows
 from sharpen.settings import Settings
+
+
+def _saved_task(task: Any) -> Any:
+    return task if task is None or isinstance(task, str) else task_name(task) or IN_MEMORY
+
+
+NamedTask = Annotated[NamedPart, PlainSerializer(_saved_task)]
+"""A task: in a recipe its name, with parameters."""
 
 
 class DataSettings(Settings):
     """Either a task by name, with its prompts, held-out split and verifier, or your own data."""
 
-    task: str | None = None
-    train: str | None = None
-    held_out: str | None = None
+    task: NamedTask = None
+    train: NamedRows = None
+    held_out: NamedRows = None
     chat: bool = Field(False, description="wrap a plain text prompt as a user message")
     system: str | None = None
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
     step_separator: str | None = Field(None, min_length=1)
     """The text that ends a step of a completion, in rows with step labels."""
-    demonstrations: str | None = None
+    demonstrations: NamedRows = None
     """Rows whose mean score is the zero of a reward model's scores."""
-    mixed: str | None = None
+    mixed: NamedRows = None
     """Rows of a second source, for a method that has one."""
 
     @model_validator(mode="after")

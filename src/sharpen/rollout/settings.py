@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sharpen.settings import Name, Settings
+from sharpen.in_memory import NamedPart
+from sharpen.settings import Settings
 
 Flow = Literal["blocks", "free"]
 
 
 class EngineSettings(Settings):
-    name: Name = Field("local", description="local, or an engine of your own as module:name or path/to/file.py:name")
+    name: NamedPart = Field("local", description="local, or one of your own as module:name or path/to/file.py:name")
     max_sequences: int = Field(512, ge=1, description="requests that the local engine decodes at once")
     kv_gib: float | None = Field(None, gt=0)
     """Memory for keys and values of the local engine, in GiB; null: derived from the model and the kind of device."""
@@ -23,7 +24,7 @@ class EngineSettings(Settings):
         of_local = [f for f in ("max_sequences", "kv_gib") if getattr(self, f) != type(self).model_fields[f].default]
         if self.name == "local" and self.settings:
             raise ValueError("settings has no effect with the engine local, only with one of your own")
-        if ":" in self.name and of_local:
+        if (not isinstance(self.name, str) or ":" in self.name) and of_local:
             raise ValueError(f"{of_local[0]} has no effect with an engine of your own: it gets what is in settings")
         return self
 
@@ -33,7 +34,7 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     engine: EngineSettings = EngineSettings()
-    turns: str | None = None
+    turns: NamedPart = None
     """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or
     path/to/file.py:name. null: trajectories have one turn."""
     max_turns: int = Field(8, ge=1, description="of the policy in a trajectory, with turns")

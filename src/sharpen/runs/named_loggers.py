@@ -51,7 +51,7 @@ def _find(entry: str | Mapping[str, Any]) -> NamedLogger:
     return NamedLogger(name, kind, _checked(name, kind, given))
 
 
-def _checked(name: str, kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(name: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the types that the class declares for its parameters after the first, the run."""
     _, *parameters = inspect.signature(kind).parameters.values()
     hints = get_type_hints(kind.__init__, include_extras=True)

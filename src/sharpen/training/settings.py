@@ -45,8 +45,8 @@ LoggerEntry = Name | dict[str, Any]
 class LogSettings(Settings):
     samples_every: int = Field(1, ge=0, description="steps between samples written to Parquet; 0: never")
     loggers: tuple[LoggerEntry, ...] = Field((), description="where metrics go beside metrics.jsonl")
-    """Each is a name or a mapping of a name and settings: tensorboard, wandb (project), trackio (project), or one of your
-    own as module:Name or path/to/file.py:Name."""
+    """Each is a name, or a mapping of a name and settings: tensorboard, wandb and trackio (with a project), or one of
+    your own as module:Name or path/to/file.py:Name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,9 +59,7 @@ class LogSettings(Settings):
             if given.get(name):
                 entry = name if name == "tensorboard" else f"{{name: {name}, project: {given[name]}}}"
                 raise ValueError(f"`{name}` is now one of the loggers: write `loggers: [{entry}]`")
-        return {
-            k: v for k, v in given.items() if k not in ("tensorboard", "wandb", "trackio") or v not in (False, None)
-        }
+        return {key: value for key, value in given.items() if key not in old or value not in (False, None)}
 
     @field_validator("loggers", mode="before")
     @classmethod
