@@ -116,9 +116,6 @@ def _call_here(function: Callable[[], object]) -> BaseException | None:
 
 def _call_aside(thread: CallThread, function: Callable[[], object]) -> BaseException | None:
     """What the call raised in the thread, or a TimeoutError."""
-
-    def call() -> None:
-        with undisturbed():
-            function()
-
-    return thread.call(call, TIMEOUT_S)
+    # Undone here: one that comes back late must not change the folder that the program is in by then.
+    with undisturbed():
+        return thread.call(function, TIMEOUT_S)
