@@ -17,6 +17,10 @@ _TYPES = {"integer": "whole number", "number": "number", "boolean": "true, false
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
+PEERS = "TRL 1.16.0, verl 0.9.1, OpenRLHF 0.11.2"
+"""The releases that `Method.differences` speaks of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting of a method.
@@ -49,6 +53,17 @@ class Setting:
 def objective(method: type[Settings]) -> str:
     """The docstring of the class."""
     return inspect.cleandoc(method.__doc__ or "")
+
+
+def differences(owner: type[Settings]) -> tuple[str, ...]:
+    """Where a class, apart from those that it derives from, differs from other libraries."""
+    return tuple(vars(owner).get("differences", ()))
+
+
+def all_differences(method: type[Method]) -> dict[type[Settings], tuple[str, ...]]:
+    """The differences of a method, of what it shares with others and of its sections, by owner."""
+    owners = dict.fromkeys([*(c for c in method.__mro__ if issubclass(c, Method)), *by_owner(settings(method))])
+    return {owner: found for owner in owners if (found := differences(owner))}
 
 
 def parent(method: type[Method]) -> type[Method] | None:
@@ -97,6 +112,7 @@ def to_json(method: type[Method]) -> dict[str, Any]:
         "objective": objective(method),
         "parent": above and above.name,
         "settings": [setting.to_json() for setting in settings(method)],
+        "differences": {called(owner): found for owner, found in all_differences(method).items()},
     }
 
 

@@ -91,6 +91,8 @@ class Method(Settings, ABC):
 
     name: ClassVar[str]
     unified_view: ClassVar[UnifiedView]
+    differences: ClassVar[tuple[str, ...]] = ()
+    """Where the method or its defaults differ from those of other libraries (`sharpen.methods.describe.PEERS`)."""
 
     @abstractmethod
     def source(self) -> Source:

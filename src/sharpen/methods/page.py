@@ -7,7 +7,18 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from sharpen.methods import METHODS
-from sharpen.methods.describe import Setting, as_text, by_owner, called, objective, parent, row, settings
+from sharpen.methods.describe import (
+    PEERS,
+    Setting,
+    as_text,
+    by_owner,
+    called,
+    differences,
+    objective,
+    parent,
+    row,
+    settings,
+)
 from sharpen.methods.method import Method
 from sharpen.settings import Settings
 
@@ -37,7 +48,10 @@ This page is generated from the code by `sharpen methods --markdown`. `sharpen m
       group_size: 16
       beta: 0.04
       kl: {estimator: k2}
-"""
+
+Under “Other libraries” stands where a method differs from those of
+PEERS.
+""".replace("PEERS", PEERS)
 
 
 def methods_page() -> str:
@@ -65,6 +79,8 @@ def _section(method: type[Method]) -> str:
     if others:
         shared = ", ".join(_link(called(owner)) for owner in others)
         parts.append(f"{'Also the' if own else 'The'} settings of {shared}.")
+    if found := differences(method):
+        parts.append(_differences(found))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -74,7 +90,12 @@ def _shared(owner: type[Settings]) -> str:
     users = ", ".join(_link(method.name) for method in METHODS.values() if owner in by_owner(settings(method)))
     about = objective(owner).partition("\n")[0]
     head = called(owner) if issubclass(owner, Method) else f"`{called(owner)}`"
-    return f"## {head[0].upper()}{head[1:]}\n\n{about} In {users}.\n\n{_settings_table(found)}"
+    said = f"\n{_differences(differences(owner))}\n" if differences(owner) else ""
+    return f"## {head[0].upper()}{head[1:]}\n\n{about} In {users}.\n\n{_settings_table(found)}{said}"
+
+
+def _differences(found: Sequence[str]) -> str:
+    return "\n".join(["Other libraries:\n", *(f"- {line}" for line in found)])
 
 
 def _settings_table(found: Sequence[Setting]) -> str:
