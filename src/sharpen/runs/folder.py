@@ -20,7 +20,8 @@ from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
 LOGGER_FOLDERS = ("tensorboard", "wandb")
 """Folders in a run's folder that sharpen's loggers write. A new run leaves them: it logs under another id."""
 
-_OF_A_RUN = frozenset(("recipe.yaml", "metrics.jsonl", "samples", "checkpoints", "logging_id", "lock", *LOGGER_FOLDERS))
+_FILES = ("recipe.yaml", "metrics.jsonl", "samples", "checkpoints", "logging_id", "lock", "output.log")
+_OF_A_RUN = frozenset((*_FILES, *LOGGER_FOLDERS))
 
 
 class RunFolder:
@@ -41,6 +42,8 @@ class RunFolder:
 
         A run that did no step gives way, if ``locked``: without the run's lock, it may be at its first step just now.
         """
+        if (seeds := SeedsFolder(path)).exists:
+            raise RecipeError(seeds.refusal())
         folder = RunFolder(path)
         holds = folder.work()
         if holds is None and folder.recipe.exists() and not locked:
@@ -50,8 +53,6 @@ class RunFolder:
             raise RecipeError(
                 f"{path} already holds a run ({holds}); {go_on}remove it, or give another folder (`run=...`)"
             )
-        if (seeds := SeedsFolder(path)).exists:
-            raise RecipeError(seeds.refusal())
 
     def work(self) -> str | None:
         """What the folder holds that is worth keeping, in words; None if its run, if there is one, did no step.
