@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 import sharpen
 import tiny_turns
+from sharpen.data.settings import SourceSettings
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.methods import GRPO, METHODS, SFT, Mixed
@@ -53,7 +54,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     f"`{name}`": model
     for name, field in Recipe.model_fields.items()
     if name != "method" and (model := settings_of(field)) is not None
-} | {"`model.lora`": LoraSettings, "`rollout.engine`": EngineSettings}
+} | {"`model.lora`": LoraSettings, "`data.sources`": SourceSettings, "`rollout.engine`": EngineSettings}
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -159,7 +160,13 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     # Whatever the page explains is there to be seen, so a name that is no more cannot stay.
     named = {name for line in TABLED.findall((DOCS / "metrics.md").read_text()) for name in re.findall("`(.+?)`", line)}
     # Completions are preempted only where they are long.
-    examples = {"reward/<name>", "time/reward_s", "time/reward/<name>_s", "rollout/preemptions"}
+    examples = {
+        "reward/<name>",
+        "time/reward_s",
+        "time/reward/<name>_s",
+        "rollout/preemptions",
+        "source/<name>/prompts",
+    }
     assert sorted(n for n in named - seen - examples if not n.startswith("held_out/")) == []
 
 

@@ -46,7 +46,8 @@ def train(
         resume: resume the run in that folder, with the model, method and settings it was started with.
         settings: a recipe's other settings by name: ``seed=1``, and sections as mappings,
             ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out``,
-            ``demonstrations`` and ``mixed`` may be rows as well.
+            ``demonstrations`` and ``mixed`` may be rows as well. With several data sources,
+            ``data={"sources": {...}}``, ``train_dataset`` is left out.
 
     Ctrl-C stops the run after its current step, saves a checkpoint, and the call returns. SIGTERM and SIGHUP do the
     same, and are then passed to the previous handler; without one, the program exits with `SystemExit`.
@@ -59,6 +60,9 @@ def train(
     if resume:
         objects = ("task", "train", "held_out", "demonstrations", "mixed")
         given = {f"data.{key}": data[key] for key in objects if _is_object(data.get(key))}
+        of_sources = ("task", "train", "held_out", "reward", "turns")
+        for name, source in data.get("sources", {}).items():
+            given |= {f"data.sources.{name}.{key}": source[key] for key in of_sources if _is_object(source.get(key))}
         if reward is not None:
             given["reward"] = reward
         if isinstance(method, Method):

@@ -51,12 +51,18 @@ def explain(error: ValidationError, settings: type[BaseModel], noun: str = "sett
 
 
 def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:
-    known = _fields(settings)
-    for part in path[:-1]:
-        inner = _settings_of(known.get(part))
-        if inner is None:
-            return ""
-        known = _fields(inner)
+    inner: type[BaseModel] | None = settings
+    parts = list(path[:-1])
+    while parts and inner is not None:
+        annotation = _fields(inner).get(parts.pop(0))
+        if get_origin(annotation) is dict and parts:
+            # Sections under names that the user chooses.
+            annotation = get_args(annotation)[1]
+            parts.pop(0)
+        inner = _settings_of(annotation)
+    if inner is None:
+        return ""
+    known = _fields(inner)
     hint = did_you_mean(path[-1], known, prefix="".join(f"{part}." for part in path[:-1]))
     return hint or f" Known: {', '.join(known)}"
 

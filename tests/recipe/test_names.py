@@ -19,7 +19,7 @@ from tiny_runs import merge
 
 SMALLEST: dict[str, Any] = {"run": "r", "model": "m", "method": "grpo", "data": {"task": "arithmetic"}}
 
-FREE_TEXTS = {"DataSettings.system", "Regex.pattern"}
+FREE_TEXTS = {"DataSettings.system", "SourceSettings.system", "Regex.pattern"}
 """What may be empty."""
 
 

@@ -132,7 +132,7 @@ def test_the_reward_for_numbers_passes_its_check(models: dict[str, str]) -> None
     """The first command that is recommended finds nothing."""
     rows = [{"prompt": f"What is {a} plus {b}?", "answer": a + b} for a in (10, 40, 70) for b in (1, 3, 8)]
     written = write_first_recipe(put("mine.jsonl", rows), model=models["chat"], machine=CPU)
-    report = check_recipe(load_recipe(written.file))
+    (report,) = check_recipe(load_recipe(written.file))
     assert report.ok, report.findings
     assert (report.references.full, report.references.tried) == (9, 9)
 

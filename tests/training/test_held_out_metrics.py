@@ -8,12 +8,12 @@ import pytest
 
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.evaluation.runner import estimate_measure
 from sharpen.launch.held_out import measure_names
 from sharpen.launch.inputs import read_inputs
 from sharpen.launch.run import start
+from sharpen.recipe.loading import make_recipe
 from sharpen.training.evaluation import HeldOutEvaluation
-from tiny_runs import tiny_recipe, tiny_start_model
+from tiny_runs import TASK, tiny_recipe, tiny_start_model, tiny_tree
 
 NAN = math.nan
 
@@ -54,9 +54,8 @@ def test_what_was_not_measured_this_time_is_not_the_best() -> None:
 
 
 def test_a_measure_that_applied_to_no_prompt_is_left_out_of_the_metrics() -> None:
-    nothing = estimate_measure("reward/style", [])
-    assert all(map(math.isnan, (nothing.mean, nothing.low, nothing.high)))
-    found = HeldOutEvaluation(lambda: {"reward/style": nothing, "reward": Estimate(0.5, NAN, NAN)}, 1, None).metrics()
+    measures = {"reward/style": Estimate(NAN, NAN, NAN), "reward": Estimate(0.5, NAN, NAN)}
+    found = HeldOutEvaluation(lambda: measures, 1, None).metrics()
     assert found.pop("time/evaluation_s") >= 0
     assert found == {"held_out/reward": 0.5}
 
@@ -81,10 +80,33 @@ def test_the_measures_are_known_before_anything_is_measured(name: str, model: Pa
     row = start(recipe).metrics()[0]
     keys = [key.removeprefix("held_out/") for key in row if key.startswith("held_out/")]
     measured = [key for key in keys if not key.endswith(("_low", "_high"))]
-    assert (list(known.names), known.others) == (measured, None)
+    assert (list(known.names), known.others) == (measured, ())
     assert all(key in known for key in keys)
     assert f"x/{measured[0]}" not in known
     assert f"x/{measured[0]}_low" in known.prefixed("x/")
+
+
+SOURCES = {
+    "plain": {"task": TASK},
+    "strict": {"task": TASK, "reward": ["task", {"name": "contains", "column": "answer"}]},
+}
+
+
+@pytest.mark.parametrize(("method", "best"), [("grpo", "strict/reward/contains"), ("reward_model", "plain/pair_accuracy")])
+def test_the_measures_of_each_source_are_known_too(method: str, best: str, model: Path, tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", model, method, checkpoint={"best": best}, training={"steps": 1})
+    sources = SOURCES if method == "grpo" else {name: {"task": TASK} for name in SOURCES}
+    recipe = make_recipe({**tree, "data": {"sources": sources}})
+    held_out = read_inputs(recipe).held_out
+    assert held_out is not None
+    known = measure_names(held_out, recipe.method, recipe.evaluation)
+    keys = [key.removeprefix("held_out/") for key in start(recipe).metrics()[0] if key.startswith("held_out/")]
+    assert list(known.names) == [key for key in keys if not key.endswith(("_low", "_high"))]
+    assert best in known.names
+    changes = {"run": tmp_path / "other", "data": {"sources": sources}, "checkpoint": {"best": "plain/reward/contains"}}
+    with pytest.raises(RecipeError, match="`plain/reward/contains` is not measured"):
+        start(make_recipe({**tree, **changes}))
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,9 @@ SETTINGS = {
 }
 """Settings that affect the measures, with their path in a recipe."""
 
+OF_SOURCES = ("reward", "chat", "system", "chat_template_kwargs")
+"""Settings that each of several data sources may have of its own."""
+
 OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
 """Settings that still matter when no completions are generated."""
 
@@ -84,7 +87,7 @@ def measure_model(
         recipe = _recipe(named, given, task, data)
         held_out = read_held_out(recipe)
         _refuse_idle(recipe, held_out, [*given, *(["out"] if out is not None else [])])
-        with errors.status(f"measuring {named.path} on {held_out.rows.name}"):
+        with errors.status(f"measuring {named.path} on {held_out.name}"):
             evaluation = measure(
                 recipe,
                 held_out,
@@ -93,7 +96,7 @@ def measure_model(
                 trust_remote_code=trust_remote_code,
             )
         if out is not None:
-            _write_answers(evaluation, out, conversations=recipe.rollout.turns is not None)
+            _write_answers(evaluation, out, conversations=recipe.conversational)
             errors.print(f"answers: {out}", markup=False)
 
     answered = held_out.reads == "prompts"
@@ -102,13 +105,13 @@ def measure_model(
     rows_from_run = named.run is not None and task is None and data is None
     count = len(evaluation.groups)
     if as_json:
-        said = {"model": named.path, "data": held_out.rows.name, **settings, "prompts": count}
+        said = {"model": named.path, "data": held_out.name, **settings, "prompts": count}
         said["from_run"] = [*(["data"] if rows_from_run else []), *from_run]
         typer.echo(json.dumps({**said, "measures": evaluation.to_json()}))
         return
     console = Console(highlight=False, soft_wrap=True)
-    measured = f"prompts of {held_out.rows.name}, {recipe.evaluation.n} answers each"
-    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.rows.name}'}", markup=False)
+    measured = f"prompts of {held_out.name}, {recipe.evaluation.n} answers each"
+    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.name}'}", markup=False)
     if named.run is not None:
         as_in_the_run = ["the rows"] * rows_from_run + _shown({name: settings[name] for name in from_run})
         console.print(f"as in the run: {', '.join(as_in_the_run)}", markup=False)
@@ -154,19 +157,34 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data:
         section, _, key = SETTINGS[name].rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[key] = value
     rows = tree.setdefault("data", {})
+    sources = rows.get("sources", {})
     if task is not None:
-        rows.update(task=task, train=None, held_out=None)
+        rows.update(task=task, train=None, held_out=None, sources={})
     elif data is not None:
         if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
             raise RecipeError(f"say which answers to {data} are right: --reward NAME (`sharpen rewards` lists them)")
-        rows.update(task=None, train=data, held_out=data)
-    elif rows.get("task") is None and rows.get("held_out") is None:
+        rows.update(task=None, train=data, held_out=data, sources={})
+    elif not any(one.get("task") or one.get("held_out") for one in (rows, *sources.values())):
         raise RecipeError("say what to measure on: --task NAME (`sharpen tasks` lists them) or --data FILE")
-    options = {"--data": rows.get("held_out"), "--reward": tree.get("reward")}
+    else:
+        _override(tree, sources, given)
+    measured = [rows, *rows["sources"].values()] if rows.get("sources") else [rows]
+    options = {
+        "--data": [one.get("held_out") for one in measured],
+        "--reward": [tree.get("reward"), *(one.get("reward") for one in measured)],
+    }
     missing = [option for option, value in options.items() if any(in_memory(value, value))]
     if missing:
         raise RecipeError(f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(missing)}")
     return make_recipe(tree, where="sharpen eval")
+
+
+def _override(tree: dict[str, Any], sources: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:
+    """Let the given options hold for each of a run's data sources, whatever it has of its own."""
+    for source in sources.values():
+        source.update({name: value for name, value in given.items() if name in OF_SOURCES})
+    if sources and "reward" in given:
+        tree["reward"] = None
 
 
 def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:

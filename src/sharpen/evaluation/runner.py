@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,8 @@ from sharpen.evaluation.estimators import Estimate, estimate, majority_at_k, pas
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import Interaction, generate
+from sharpen.rollout.generation import Interactions, generate
+from sharpen.system.seeds import stream_seed
 from sharpen.types import Group, Prompt
 
 
@@ -31,21 +30,15 @@ class Evaluation:
     right: tuple[tuple[bool, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Means and intervals: None for a measure that applied to no prompt, ends also where there is a single one."""
+        """Means and intervals; the ends are None where there is a single prompt and thus no interval."""
         return {
             name: {
-                "mean": None if np.isnan(e.mean) else e.mean,
+                "mean": e.mean,
                 "low": None if np.isnan(e.low) else e.low,
                 "high": None if np.isnan(e.high) else e.high,
             }
             for name, e in self.measures.items()
         }
-
-
-def stream_seed(seed: int, purpose: str) -> int:
-    """A separate seed for each purpose, so that evaluation never changes what training samples."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
 
 
 def evaluate(
@@ -59,7 +52,7 @@ def evaluate(
     seed: int,
     threshold: float = 1.0,
     max_reward_failures: float = 0.1,
-    interaction: Interaction | None = None,
+    interaction: Interactions = None,
 ) -> Evaluation:
     """Measure a policy: ``n`` completions per prompt, right where the reward is at least ``threshold``.
 
@@ -67,7 +60,9 @@ def evaluate(
     are several; ``length`` in tokens and ``truncated``. The random numbers depend on the seed alone, so two policies
     are measured with the same ones.
 
-    Raises RewardError if the reward applies to no prompt.
+    With several data sources, the measures are over the prompts of all, and of each again as ``<source>/<measure>``.
+
+    Raises RewardError if the reward applies to no prompt, of a source if there are several.
     """
     draw_ids = [range(i * n, (i + 1) * n) for i in range(len(prompts))]
     completions = generate(engine, prompts, draw_ids, sampling, stream_seed(seed, "evaluation"), interaction)
@@ -75,37 +70,51 @@ def evaluate(
     groups, _ = score_groups(reward, groups, max_failure_rate=max_reward_failures)
     right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]
 
+    measures = _measures(groups, right, reward, ks, seed)
+    for source in sources_of(groups):
+        places = [i for i, group in enumerate(groups) if group.prompt.source == source]
+        own, own_right = [groups[i] for i in places], [right[i] for i in places]
+        of_source = _measures(own, own_right, reward.of_source(source), ks, seed)
+        measures |= {f"{source}/{name}": measure for name, measure in of_source.items()}
+    return Evaluation(measures, tuple(groups), tuple(tuple(row) for row in right))
+
+
+def sources_of(groups: Sequence[Group]) -> list[str]:
+    """The names of the data sources that these groups come from; none in a run with only one."""
+    return [name for name in dict.fromkeys(group.prompt.source for group in groups) if name]
+
+
+def _measures(
+    groups: Sequence[Group], right: Sequence[Sequence[bool]], reward: Reward, ks: Sequence[int], seed: int
+) -> dict[str, Estimate]:
     values: dict[str, list[float] | np.ndarray] = {}
     for k in ks:
-        values[f"pass@{k}"] = pass_at_k(n, [sum(row) for row in right], k)
+        values[f"pass@{k}"] = pass_at_k([len(row) for row in right], [sum(row) for row in right], k)
     if reward.has_answer:
-        answers = [[reward.answer(c.text) for c in g.trajectories] for g in groups]
+        answers = [[reward.of_source(g.prompt.source).answer(c.text) for c in g.trajectories] for g in groups]
         for k in ks:
             if k > 1:
                 values[f"maj@{k}"] = majority_at_k(answers, right, k)
     totals = [[s.total for s in g.scores if s.total is not None] for g in groups]
     if not any(totals):
-        raise RewardError(f"reward {reward.name!r} applies to none of the {len(groups)} held-out prompts")
+        raise RewardError(f"reward {reward.name!r} applies to none of the {len(groups)} held-out prompts{_of(groups)}")
     values["reward"] = [float(np.mean(t)) for t in totals if t]
     parts = sorted({name for g in groups for s in g.scores for name in s.parts})
     if len(parts) > 1:
         for part in parts:
             per_prompt = [[v for s in g.scores if (v := s.parts.get(part)) is not None] for g in groups]
-            values[f"reward/{part}"] = [float(np.mean(v)) for v in per_prompt if v]
+            if any(per_prompt):
+                values[f"reward/{part}"] = [float(np.mean(v)) for v in per_prompt if v]
     values["length"] = [float(np.mean([c.drawn for c in g.trajectories])) for g in groups]
     values["truncated"] = [float(np.mean([c.truncated for c in g.trajectories])) for g in groups]
-    return Evaluation(
-        measures={name: estimate_measure(name, np.asarray(v), seed) for name, v in values.items()},
-        groups=tuple(groups),
-        right=tuple(tuple(row) for row in right),
-    )
+    return {name: estimate_measure(name, np.asarray(v), seed) for name, v in values.items()}
+
+
+def _of(groups: Sequence[Group]) -> str:
+    sources = sources_of(groups)
+    return f" of source {sources[0]}" if len(sources) == 1 else ""
 
 
 def estimate_measure(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:
-    """The mean over prompts with its 95 % bootstrap interval, resampled with a seed that depends on the measure.
-
-    All NaN if the measure applied to no prompt.
-    """
-    if not len(values_P):
-        return Estimate(math.nan, math.nan, math.nan)
+    """The mean over prompts with its 95 % bootstrap interval, resampled with a seed that depends on the measure."""
     return estimate(values_P, seed=stream_seed(seed, name) % 2**32)

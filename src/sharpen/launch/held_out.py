@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from sharpen.data.prompt_format import PromptFormat
 from sharpen.evaluation.measures import MeasureNames, measures_of_answers, measures_of_completions
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.launch.inputs import HeldOut, Say, groups_of, prompts_of
+from sharpen.launch.inputs import HeldOut, Say
 from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
+from sharpen.rewards.reward import all_part_names
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import Interaction
+from sharpen.rollout.generation import Interactions
 from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
@@ -33,32 +33,49 @@ Measurement = Callable[[], Evaluation]
 
 
 def measure_names(held_out: HeldOut, method: Method, evaluation: EvaluationSettings) -> MeasureNames:
-    """What will be measured, known before a model is loaded."""
+    """What will be measured, known before a model is loaded: over all rows, and again for each of several sources."""
+    sources = [part.source for part in held_out.parts if part.source]
     if held_out.reads != "prompts":
-        return measures_of_completions(method.objectives()[0].figures)
-    assert held_out.reward is not None
-    return measures_of_answers(held_out.reward, evaluation.k)
+        names = measures_of_completions(method.objectives()[0].figures)
+        return names.joined(*(names.prefixed(f"{source}/") for source in sources))
+    reward = held_out.reward
+    assert reward is not None
+    own = {source: reward.of_source(source) for source in sources}
+    parts = all_part_names(list(own.values()) or [reward])
+    names = measures_of_answers(parts, evaluation.k, votes=reward.has_answer)
+    return names.joined(
+        *(
+            measures_of_answers(one.part_names, evaluation.k, votes=one.has_answer).prefixed(f"{source}/")
+            for source, one in own.items()
+        )
+    )
 
 
 def of_answers(
     held_out: HeldOut,
+    model: Model,
     engine: Engine,
-    format: PromptFormat,
     *,
     evaluation: EvaluationSettings,
     rollout: RolloutSettings,
-    interaction: Interaction | None,
+    interaction: Interactions,
     seed: int,
     say: Say,
 ) -> Measurement:
-    """Answer the held-out prompts with the model of ``engine``, and score the answers with the reward."""
+    """Answer the held-out prompts, ``evaluation.prompts`` of each source, with the model of ``engine``, and score the
+    answers with the reward."""
     assert held_out.reward is not None
-    prompts = prompts_of(held_out.rows, format, engine, max_new_tokens=rollout.max_new_tokens, say=say)
+    limit = rollout.max_new_tokens
+    prompts = [
+        prompt
+        for part in held_out.parts
+        for prompt in part.prompts(model, engine, max_new_tokens=limit, say=say)[: evaluation.prompts]
+    ]
     truncation = Truncation(evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p)
     return partial(
         evaluate,
         engine,
-        prompts[: evaluation.prompts],
+        prompts,
         held_out.reward,
         n=evaluation.n,
         ks=evaluation.k,
@@ -74,17 +91,16 @@ def of_completions(
     held_out: HeldOut,
     model: Model,
     reference: Reference | None,
-    format: PromptFormat,
     *,
     frozen: Mapping[str, Model],
     method: Method,
-    step_separator: str | None,
     at_most: int,
     training: TrainingSettings,
     say: Say,
 ) -> Measurement:
-    """The method's loss and figures on ``at_most`` rows of held-out completions, with its ``frozen`` models."""
-    groups = groups_of(held_out.reads, held_out.rows, format, step_separator=step_separator, say=say)[:at_most]
+    """The method's loss and figures on ``at_most`` rows of held-out completions of each source, with its ``frozen``
+    models."""
+    groups = tuple(g for part in held_out.parts for g in part.groups(held_out.reads, model, say)[:at_most])
     tokens = training.tokens_per_microbatch
     if tokens is None:
         # From the held-out rows alone: the micro-batches decide the last bits of a sum.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
 from typing import Annotated, Any
@@ -16,11 +15,11 @@ from sharpen.evaluation.settings import EvaluationSettings
 from sharpen.in_memory import IN_MEMORY, in_memory
 from sharpen.methods import Method, resolve_method, saved_method
 from sharpen.models.settings import ModelSettings
+from sharpen.recipe.sources import check_reward_entries, check_sources
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
-from sharpen.rewards.reward import Reward
 from sharpen.rollout.settings import RolloutSettings
-from sharpen.settings import PathName, Settings, not_blank
+from sharpen.settings import PathName, Settings
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 
 
@@ -54,18 +53,12 @@ class Recipe(Settings):
     @field_validator("reward", mode="before")
     @classmethod
     def _reward_entries(cls, value: Any) -> Any:
-        for entry in value if isinstance(value, list | tuple) else () if value is None else (value,):
-            if not isinstance(entry, str | Mapping | Reward) and not callable(entry):
-                raise ValueError(
-                    "a reward is a name, a mapping with a `name` or a list of these, and in Python also a function, "
-                    f"not {entry!r}"
-                )
-            not_blank(entry.get("name") if isinstance(entry, Mapping) else entry)
+        check_reward_entries(value)
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.evaluation.every and self.data.task is None and self.data.held_out is None:
+        if self.evaluation.every and not self.has_held_out:
             raise ValueError("evaluation.every needs held-out prompts: give data.held_out")
         if self.checkpoint.best is not None and not self.evaluation.every:
             raise ValueError("checkpoint.best needs evaluation.every")
@@ -95,9 +88,18 @@ class Recipe(Settings):
                 "older version of the policy drew: set method.tis_cap (2, say), or method.old: rollout, where it has "
                 "them"
             )
-        if self.data.task is None and self.method.needs_reward and self.reward is None:
-            raise ValueError(f"method {self.method.name} needs a reward: give `reward`")
+        check_sources(self)
         return self
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether there is anything to measure on."""
+        return any(data.task is not None or data.held_out is not None for data in self.data.by_source().values())
+
+    @property
+    def conversational(self) -> bool:
+        """Whether trajectories may have several turns."""
+        return self.rollout.turns is not None or any(one.turns is not None for one in self.data.sources.values())
 
     def tree(self) -> dict[str, Any]:
         """All settings as nested mappings, in which what was given as Python objects stays so."""

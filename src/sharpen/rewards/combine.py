@@ -46,8 +46,10 @@ class WeightedSum(Reward):
         self.name = name
         self.rewards = tuple(reward for reward, _ in weighted)
         self.weights = tuple(float(weight) for _, weight in weighted)
-        self.names = _unique([reward.name for reward in self.rewards])
+        self.names = unique_names([reward.name for reward in self.rewards])
         self.gates = dict(sorted((gates or {}).items()))
+        self._otherwise = any(gate.otherwise for gate in self.gates.values())
+        self.term_weights = tuple(weight for weight in self.weights if weight) + ((1.0,) if self._otherwise else ())
         # Majority voting uses the answers of the first reward that has them.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
@@ -101,7 +103,7 @@ class WeightedSum(Reward):
     ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
         """The scores of these rewards, which run concurrently, and the seconds that each took."""
         rewards = [self.rewards[place] for place in places]
-        jobs = [(reward.concurrency_group, partial(_timed, reward, groups, wanted)) for reward in rewards]
+        jobs = [(reward.concurrency_group, partial(timed, reward, groups, wanted)) for reward in rewards]
         return dict(zip(places, run_concurrently(jobs), strict=True))
 
     def _combine(self, scores: Sequence[Score], trajectory: Trajectory) -> Score:
@@ -132,15 +134,20 @@ class WeightedSum(Reward):
             for weight, score in zip(self.weights, scores, strict=True)
             if weight
         ]
-        if any(gate.otherwise for gate in self.gates.values()):
+        if self._otherwise:
             weighted_rewards.append(WeightedReward(1.0, 0.0 if closed is None else closed.otherwise))
         return tuple(weighted_rewards)
 
 
-def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
+def timed(
+    reward: Reward, groups: Sequence[Group], wanted: Wanted | None = None
+) -> tuple[list[tuple[Score, ...]], float]:
+    """The scores of the wanted completions, None meaning all, and the seconds that they took."""
     started = time.perf_counter()
-    whole = all(map(all, wanted))
-    scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
+    if wanted is None or all(map(all, wanted)):
+        scores = reward.score(groups)
+    else:
+        scores = reward.score_where(groups, wanted)
     return scores, time.perf_counter() - started
 
 
@@ -168,7 +175,8 @@ def _open(wanted: Wanted, gates: Mapping[int, Gate], found: Mapping[int, Sequenc
     ]
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with ``_2``, ``_3``, … for duplicates."""
     unique: list[str] = []
     for name in names:
         candidate, number = name, 2

@@ -14,6 +14,7 @@ from sharpen.methods import Method, Role
 from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import Engine
+from sharpen.rollout.sources import Collected
 from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, load_text, prune, save_checkpoint
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.logging import Loggers
@@ -21,7 +22,7 @@ from sharpen.training.ahead import RolloutsAhead, pending_from_json, pending_to_
 from sharpen.training.annotate import Annotator
 from sharpen.training.evaluation import HeldOutEvaluation
 from sharpen.training.learner import Learner
-from sharpen.training.metrics import Metrics, rollout_metrics, rollout_times, sampling_metrics, update_metrics
+from sharpen.training.metrics import Metrics, rollout_times, sampling_metrics, update_metrics
 from sharpen.training.score_normalisation import ScoreNormalisation, best_to_normalise
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
 from sharpen.types import Group
@@ -148,7 +149,7 @@ class Trainer:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
         started = time.perf_counter()
         drawn, drawn_now = self.ahead.take(self.step)
-        mixed = self._mixed_groups()
+        mixed = self.mixed_groups()
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step, mixed)
         if self.engine is not None:
@@ -176,7 +177,7 @@ class Trainer:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
 
-    def _mixed_groups(self) -> list[Group]:
+    def mixed_groups(self) -> list[Group]:
         """The groups that the method's second source adds to a step."""
         mixed = self.method.mixed()
         if mixed is None or self.mixed_collector is None:
@@ -190,7 +191,8 @@ class Trainer:
             return {}
         if self.samples_every:
             self.folder.write_samples(0, sampled, conversations=self.collector.conversations)
-        metrics = rollout_metrics(sampled, collate(sampled), conversations=self.collector.conversations)
+        conversations = self.collector.conversations
+        metrics = sampling_metrics(Collected(sampled), collate(sampled), conversations=conversations)
         return {**metrics, "kept": self.collector.groups}
 
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:
