@@ -27,7 +27,7 @@ KINDS: dict[str, Any] = {"all weights": None, f"LoRA, rank {RANK}": {"rank": RAN
 
 def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
     from sharpen.launch.build import built_trainer
-    from sharpen.launch.inputs import NOTHING_GIVEN, read_inputs
+    from sharpen.launch.inputs import read_inputs
     from sharpen.recipe.loading import make_recipe
 
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
                 "training": {"steps": STEPS, "prompts_per_step": 8, "tokens_per_microbatch": tokens},
             }
         )
-        inputs = read_inputs(recipe, NOTHING_GIVEN)
+        inputs = read_inputs(recipe)
         begun = resident("VmRSS")
         with built_trainer(recipe, inputs, loggers=[], say=print, trust_remote_code=False, checkpoint=None) as trainer:
             trainer.folder.initialise(recipe.to_yaml())

@@ -36,8 +36,8 @@ def rows_file(folder: Path, rows: list[Any]) -> Path:
     return path
 
 
-def begin(run: Path, model: Path, objects: Mapping[str, Any] | None = None, **changes: Any) -> Any:
-    tree: dict[str, Any] = {
+def tree_of(run: Path, model: Path) -> dict[str, Any]:
+    return {
         "run": str(run),
         "model": {"path": str(model), "device": "cpu"},
         "method": {"name": "grpo", "group_size": 2},
@@ -46,7 +46,11 @@ def begin(run: Path, model: Path, objects: Mapping[str, Any] | None = None, **ch
         "rollout": {"max_new_tokens": 4},
         "training": {"steps": 2, "prompts_per_step": 4},
     }
-    return start(given(make_recipe(merge(tree, changes)), objects or {"data.train": ROWS, "reward": digits}))
+
+
+def begin(run: Path, model: Path, objects: Mapping[str, Any] | None = None, **changes: Any) -> Any:
+    recipe = make_recipe(merge(tree_of(run, model), changes))
+    return start(given(recipe, objects or {"data.train": ROWS, "reward": digits}))
 
 
 def refused(
@@ -245,6 +249,18 @@ def test_rows_given_in_python_are_asked_for_again(run: Path, model: Path) -> Non
     for objects, what in (({}, "`data.train`, `reward`"), ({"data.train": ROWS}, "`reward`")):
         with pytest.raises(RecipeError, match=f"this run was given {what} in Python"):
             resume(run, objects)
+
+
+def test_more_threads_than_processors_are_said(run: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    recipe = given(
+        make_recipe({**tree_of(run, model), "training": {"steps": 1, "prompts_per_step": 2}}),
+        {"data.train": ROWS, "reward": digits},
+    )
+    monkeypatch.setattr("torch.get_num_threads", lambda: 64)
+    monkeypatch.setattr("sharpen.launch.build.available_processors", lambda: 2)
+    assert start(recipe, say=said.append).finished
+    assert "PyTorch uses 64 threads on 2 processors; OMP_NUM_THREADS=2 is faster" in said
 
 
 # What only a running reward can tell

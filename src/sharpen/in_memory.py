@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from sharpen.registry import own_name
-from sharpen.settings import Settings
+from sharpen.settings import Settings, not_blank
 
 IN_MEMORY = "<given in Python>"
 """Saved in a recipe in place of an object that no name gives again."""
@@ -47,10 +47,7 @@ def _rows(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if isinstance(value, str) and not value.strip():
-        raise ValueError("it is empty: name something, or leave it out")
-    return value
+    return not_blank(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 _SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})

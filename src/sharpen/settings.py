@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sharpen.suggest import did_you_mean
+
+
+def not_blank(name: Any) -> Any:
+    """Raises ValueError for a text of white space alone; anything else is returned."""
+    if isinstance(name, str) and not name.strip():
+        raise ValueError("it is empty: name something, or leave it out")
+    return name
+
+
+Name = Annotated[str, AfterValidator(not_blank), Field(json_schema_extra={"pattern": r"\S"})]
+"""A text that names something, such as a model, a column or a measure: it is not blank."""
+PathName = Annotated[Path, BeforeValidator(not_blank)]
+"""A path; without a name it would be the working directory."""
 
 
 class Settings(BaseModel):

@@ -106,7 +106,7 @@ VALUES: dict[str, Any] = {
         "min_p": 0.25,
     },
     "checkpoint": {"every": 2, "every_minutes": 2.5, "grace_s": 7.0, "keep": 5, "best": "reward"},
-    "log": {"samples_every": 2, "tensorboard": True, "wandb": "w", "trackio": "t"},
+    "log": {"samples_every": 2, "loggers": ["tensorboard", {"name": "wandb", "project": "w"}]},
 }
 
 

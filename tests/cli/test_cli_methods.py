@@ -144,7 +144,10 @@ def test_a_method_says_where_it_and_what_it_shares_differ_from_other_libraries()
     assert all(words(line.replace("`", "")) in shown for lines in found.values() for line in lines)
 
 
-@pytest.mark.parametrize("owner", {c for m in METHODS.values() for c in all_differences(m)}, ids=lambda c: c.__name__)
+OWNERS = list(dict.fromkeys(c for m in METHODS.values() for c in all_differences(m)))
+
+
+@pytest.mark.parametrize("owner", OWNERS, ids=lambda c: c.__name__)
 def test_defaults_in_the_differences_are_those_of_the_code(owner: type[Settings]) -> None:
     for name, value in re.findall(r"`(\w+): (\S+)`", " ".join(differences(owner))):
         assert owner.model_fields[name].default == yaml.safe_load(value), name

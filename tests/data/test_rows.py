@@ -55,7 +55,7 @@ def test_a_folder_is_read_with_its_split(files, tmp_path_factory):
         read_rows(str(folder))
     with pytest.raises(RecipeError, match=r"unknown key 'spilt'. Did you mean `split`\?"):
         read_rows(f"{folder}?spilt=test")
-    with pytest.raises(DataError, match=r"neither a data file nor a dataset that could be loaded: .*dev"):
+    with pytest.raises(DataError, match=r"no dataset could be loaded from this folder: .*dev"):
         read_rows(f"{folder}?split=dev")
 
 

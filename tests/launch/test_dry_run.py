@@ -85,7 +85,7 @@ def test_the_first_batch_is_that_of_the_first_step(
 
 
 def test_nothing_is_written_and_no_logger_starts(model: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tmp_path / "runs" / "one", model, "grpo", log={"tensorboard": True})
+    recipe = tiny_recipe(tmp_path / "runs" / "one", model, "grpo", log={"loggers": ["tensorboard"]})
     described(recipe)
     assert list(tmp_path.iterdir()) == []
 

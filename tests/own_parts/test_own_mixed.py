@@ -131,7 +131,7 @@ def test_a_run_with_a_second_source_is_resumed_where_it_was_in_its_rows(model: P
     method = PPOPtx(**PPO_SETTINGS, ptx_coef=GAMMA, ptx_prompts=2)
     expected = left_behind(run(tmp_path / "whole", model, method, **changes), 4)
 
-    class PowerCut(BaseException):
+    class PowerCut(KeyboardInterrupt):
         pass
 
     def fall() -> None:

@@ -8,10 +8,15 @@ import pytest
 
 from sharpen.errors import RecipeError
 from sharpen.launch.run import resume, start
-from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.runs.loggers import LoggedRun, MetricLogger, TensorBoardLogger, TrackioLogger
+from sharpen.runs.named_loggers import find_loggers
 from tiny_runs import Raising, tiny_recipe, tiny_start_model
 
 CONFIG = {"lr": 1e-4, "method": {"name": "grpo"}}
+
+
+def logged(folder: Path, last_step: int | None = None) -> LoggedRun:
+    return LoggedRun(folder, "run-1", CONFIG, "a1b2", last_step)
 
 
 def read_events(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -49,27 +54,32 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeTracker]:
     return install
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_start_model(tmp_path_factory.mktemp("loggers") / "model")
+
+
 def test_tensorboard_holds_every_metric_of_every_step(tmp_path: Path) -> None:
-    logger: MetricLogger = TensorBoardLogger(tmp_path)
+    logger: MetricLogger = TensorBoardLogger(logged(tmp_path))
     logger.log(0, {"reward/mean": 0.25, "kl_nats": 0.0})
     logger.log(1, {"reward/mean": 0.5, "kl_nats": 0.125})
     logger.close()
-    assert read_events(tmp_path, "reward/mean") == [(0, 0.25), (1, 0.5)]
-    assert read_events(tmp_path, "kl_nats") == [(0, 0.0), (1, 0.125)]
+    assert read_events(tmp_path / "tensorboard", "reward/mean") == [(0, 0.25), (1, 0.5)]
+    assert read_events(tmp_path / "tensorboard", "kl_nats") == [(0, 0.0), (1, 0.125)]
 
 
 def test_tensorboard_shows_no_step_twice_after_a_resume(tmp_path: Path) -> None:
-    killed = TensorBoardLogger(tmp_path)
+    killed = TensorBoardLogger(logged(tmp_path))
     for step in range(4):
         killed.log(step, {"reward/mean": 0.25})
-    assert len(read_events(tmp_path, "reward/mean")) == 4
+    assert len(read_events(tmp_path / "tensorboard", "reward/mean")) == 4
 
-    resumed = TensorBoardLogger(tmp_path, purge_step=2)
+    resumed = TensorBoardLogger(logged(tmp_path, last_step=1))
     for step in range(2, 5):
         resumed.log(step, {"reward/mean": 0.5})
     resumed.close()
     killed.close()
-    assert read_events(tmp_path, "reward/mean") == [(0, 0.25), (1, 0.25), (2, 0.5), (3, 0.5), (4, 0.5)]
+    assert read_events(tmp_path / "tensorboard", "reward/mean") == [(0, 0.25), (1, 0.25), (2, 0.5), (3, 0.5), (4, 0.5)]
 
 
 def test_tensorboard_shows_no_step_twice_of_a_run_without_a_checkpoint(tmp_path: Path) -> None:
@@ -80,7 +90,7 @@ def test_tensorboard_shows_no_step_twice_of_a_run_without_a_checkpoint(tmp_path:
         tmp_path / "run",
         tiny_start_model(tmp_path / "model"),
         "sft",
-        log={"tensorboard": True},
+        log={"loggers": ["tensorboard"]},
         checkpoint={"every": 4},
     )
     with pytest.raises(KeyboardInterrupt):
@@ -90,26 +100,43 @@ def test_tensorboard_shows_no_step_twice_of_a_run_without_a_checkpoint(tmp_path:
     assert [step for step, _ in read_events(tmp_path / "run" / "tensorboard", "held_out/reward")] == [0, 2, 4, 6]
 
 
-def test_wandb_gets_the_run_and_its_metrics(fake: Callable[[str], FakeTracker], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "passed"),
+    [
+        ({}, {}),
+        (
+            {"entity": "us", "tags": ["a", "b"], "mode": "offline"},
+            {"entity": "us", "tags": ("a", "b"), "mode": "offline"},
+        ),
+    ],
+)
+def test_wandb_gets_the_run_and_its_metrics(
+    settings: dict[str, Any], passed: dict[str, Any], fake: Callable[[str], FakeTracker], tmp_path: Path
+) -> None:
     wandb = fake("wandb")
-    logger: MetricLogger = WandbLogger("sums", "run-1", CONFIG, run_id="a1b2", folder=tmp_path)
+    [named] = find_loggers([{"name": "wandb", "project": "sums", **settings}])
+    assert wandb.calls == []
+    logger = named.make(logged(tmp_path))
     logger.log(3, {"reward/mean": 0.5})
     logger.close()
-    settings = {
+    given = {
         "project": "sums",
         "name": "run-1",
         "config": CONFIG,
         "id": "a1b2",
         "resume": "allow",
         "dir": tmp_path,
+        **passed,
     }
-    assert wandb.calls == [("init", settings), ("log", (3, {"reward/mean": 0.5})), ("finish", None)]
+    assert wandb.calls == [("init", given), ("log", (3, {"reward/mean": 0.5})), ("finish", None)]
 
 
-@pytest.mark.parametrize(("resume", "passed"), [(False, "never"), (True, "allow")])
-def test_trackio_gets_the_run_and_its_metrics(fake: Callable[[str], FakeTracker], resume: bool, passed: str) -> None:
+@pytest.mark.parametrize(("last_step", "passed"), [(None, "never"), (4, "allow")])
+def test_trackio_gets_the_run_and_its_metrics(
+    fake: Callable[[str], FakeTracker], last_step: int | None, passed: str, tmp_path: Path
+) -> None:
     trackio = fake("trackio")
-    logger: MetricLogger = TrackioLogger("sums", "run-1", CONFIG, resume=resume)
+    logger: MetricLogger = TrackioLogger(logged(tmp_path, last_step), "sums")
     logger.log(3, {"reward/mean": 0.5})
     logger.close()
     settings = {"project": "sums", "name": "run-1", "config": CONFIG, "resume": passed}
@@ -117,16 +144,138 @@ def test_trackio_gets_the_run_and_its_metrics(fake: Callable[[str], FakeTracker]
 
 
 @pytest.mark.parametrize(
-    ("module", "extra", "make"),
+    ("module", "extra", "settings"),
     [
-        ("torch.utils.tensorboard", "tensorboard", lambda: TensorBoardLogger("unused")),
-        ("wandb", "wandb", lambda: WandbLogger("project", "name", {}, run_id="id")),
-        ("trackio", "trackio", lambda: TrackioLogger("project", "name", {})),
+        ("torch.utils.tensorboard", "tensorboard", {}),
+        ("wandb", "wandb", {"project": "p"}),
+        ("trackio", "trackio", {"project": "p"}),
     ],
 )
-def test_a_missing_package_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, make: Callable[[], MetricLogger]
+def test_a_missing_package_names_the_extra_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, settings: dict[str, Any], model: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
+    recipe = tiny_recipe(tmp_path / "run", model, "sft", log={"loggers": [{"name": extra, **settings}]})
     with pytest.raises(RecipeError, match=rf"pip install \"sharpen\[{extra}\]\""):
-        make()
+        start(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_package_that_cannot_be_imported_is_as_good_as_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "trackio.py").write_text("raise ImportError('libfoo.so is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match=r"cannot be imported \(libfoo\.so is missing\)"):
+        find_loggers([{"name": "trackio", "project": "p"}])
+
+
+OWN = """
+from pathlib import Path
+
+class CsvLogger:
+    def __init__(self, run, path: Path, every: int = 1, **more):
+        self.file, self.every = (run.folder / path).open("a"), every
+        self.file.write(f"{run.name} {run.last_step} {len(run.logging_id)} {run.config['method']['name']} {more}\\n")
+
+    def log(self, step, metrics):
+        if step % self.every == 0:
+            self.file.write(f"{step},{metrics['step']}\\n")
+
+    def close(self):
+        self.file.write("closed\\n")
+        self.file.close()
+
+class Strict:
+    def __init__(self, run, *, project: str, limit: "int" = 3): ...
+    def log(self, step, metrics): ...
+    def close(self): ...
+
+class NoLogger:
+    def log(self, step, metrics): ...
+
+def make(run):
+    return Strict(run, project="p")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own.py").write_text(OWN)
+    return str(tmp_path / "own.py")
+
+
+def test_a_logger_of_ones_own_is_one_file(own: str, model: Path, tmp_path: Path) -> None:
+    def fall() -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    entry = {"name": f"{own}:CsvLogger", "path": "own.csv", "every": 2, "note": "n"}
+    recipe = tiny_recipe(run, model, "sft", log={"loggers": [entry]})
+    with pytest.raises(KeyboardInterrupt):
+        start(recipe, loggers=[Raising(lambda step: step == 5, fall)])
+    begun = "run None 12 sft {'note': 'n'}"
+    # The loggers given as objects come first: step 5 is not logged, and neither is an odd one.
+    assert (run / "own.csv").read_text().splitlines() == [begun, "0,0", "2,2", "4,4", "closed"]
+    resume(run)
+    again = (run / "own.csv").read_text().splitlines()[5:]
+    assert again == ["run 4 12 sft {'note': 'n'}", "6,6", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "tensorbord",
+            "log.loggers: unknown logger `tensorbord`. Did you mean `tensorboard`? Known: tensorboard, wandb",
+        ),
+        ({"name": "OWN:Strict"}, "log.loggers: logger OWN:Strict: `project`: Field required"),
+        ({"name": "OWN:Strict", "project": ["a"]}, "`project`: Input should be a valid string (given: ['a'])"),
+        ({"name": "OWN:Strict", "project": "a", "limit": "x"}, "`limit`: Input should be a valid integer"),
+        ({"name": "OWN:Strict", "projekt": "a"}, "unknown setting `projekt`. Did you mean `project`?"),
+        ({"name": "tensorboard", "x": 1}, "log.loggers: logger tensorboard: unknown setting `x`."),
+        ("OWN:NoLogger", "is not a logger: a class whose objects have `log(step, metrics)` and `close()`"),
+        ("OWN:make", "is not a logger: a class"),
+        ("OWN:Stict", "has no 'Stict'. Did you mean `Strict`?"),
+        ("nowhere.py:L", "log.loggers 'nowhere.py:L': importing 'nowhere.py' failed with FileNotFoundError"),
+    ],
+)
+def test_what_cannot_be_a_logger_is_named_before_anything_is_written(
+    entry: Any, said: str, own: str, model: Path, tmp_path: Path
+) -> None:
+    if isinstance(entry, str):
+        entry = entry.replace("OWN", own)
+    else:
+        entry = entry | {"name": entry["name"].replace("OWN", own)}
+    recipe = tiny_recipe(tmp_path / "run", model, "sft", log={"loggers": [entry]})
+    with pytest.raises(RecipeError) as error:
+        start(recipe)
+    assert said.replace("OWN", own) in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ({"tensorboard": True}, "`log`: `tensorboard` is now one of the loggers: write `loggers: [tensorboard]`"),
+        (
+            {"wandb": "sums"},
+            "`log`: `wandb` is now one of the loggers: write `loggers: [{name: wandb, project: sums}]`",
+        ),
+        ({"trackio": "t"}, "write `loggers: [{name: trackio, project: t}]`"),
+        ({"loggers": [{"project": "x"}]}, "a logger is a name or a mapping with a `name`, not {'project': 'x'}"),
+        ({"loggers": [{"name": " "}]}, "a logger is a name or a mapping with a `name`"),
+        ({"loggers": [""]}, "it is empty"),
+    ],
+)
+def test_a_recipe_says_how_loggers_are_written(log: dict[str, Any], said: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as error:
+        tiny_recipe(tmp_path / "run", model, "sft", log=log)
+    assert said in str(error.value)
+
+
+def test_a_recipe_saved_by_an_earlier_version_is_read(model: Path, tmp_path: Path) -> None:
+    old = {"samples_every": 3, "tensorboard": False, "wandb": None, "trackio": None}
+    log = tiny_recipe(tmp_path / "run", model, "sft", log=old).log
+    assert (log.samples_every, log.loggers) == (3, ())
+    assert tiny_recipe(tmp_path / "run", model, "sft", log={"loggers": "tensorboard"}).log.loggers == ("tensorboard",)

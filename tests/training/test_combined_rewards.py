@@ -46,8 +46,8 @@ def rewards(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     ]
 
 
-class PowerCut(BaseException):
-    """Nothing catches it."""
+class PowerCut(KeyboardInterrupt):
+    """Nothing catches it, not even where a logger raises it."""
 
 
 def test_a_run_with_rewards_side_by_side_resumes_bit_for_bit(

@@ -182,8 +182,8 @@ def test_what_a_lag_cannot_go_with(
 # Resumed with batches that are drawn and not trained on
 
 
-class PowerCut(BaseException):
-    """Nothing catches it."""
+class PowerCut(KeyboardInterrupt):
+    """Nothing catches it, not even where a logger raises it."""
 
 
 def cut_off(after: int) -> Raising:

@@ -40,8 +40,8 @@ LORA = {"rank": 2, "alpha": 4}
 STEPS = 4
 
 
-class PowerCut(BaseException):
-    """Nothing catches it."""
+class PowerCut(KeyboardInterrupt):
+    """Nothing catches it, not even where a logger raises it."""
 
 
 def cut_off(after: int) -> Raising:

@@ -28,8 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-class PowerCut(BaseException):
-    """Nothing catches it."""
+class PowerCut(KeyboardInterrupt):
+    """Nothing catches it, not even where a logger raises it."""
 
 
 def cut_off(after: int) -> Raising:

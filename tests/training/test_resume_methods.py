@@ -40,8 +40,8 @@ LEAVES = {
 ALWAYS = {"model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json", "metrics", "samples"}
 
 
-class PowerCut(BaseException):
-    """Nothing catches it."""
+class PowerCut(KeyboardInterrupt):
+    """Nothing catches it, not even where a logger raises it."""
 
 
 def cut_off(after: int) -> Raising:

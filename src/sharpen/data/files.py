@@ -19,6 +19,8 @@ Read = tuple["list[Any] | Dataset", tuple[int, ...] | None]
 
 def read_file(path: Path) -> Read:
     """The rows of a data file, whose suffix is one of READERS."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, and its name ends like a {path.suffix} file; give a file in it")
     if not path.is_file():
         if not path.parent.is_dir():
             raise DataError(f"{path}: no such file; the folder {path.parent} does not exist either")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
@@ -9,7 +10,7 @@ from datasets.exceptions import DatasetsError
 
 from sharpen.data.query import parse_query
 from sharpen.errors import DataError, RecipeError
-from sharpen.suggest import did_you_mean
+from sharpen.suggest import did_you_mean, folder_or_hub
 
 QUERY_KEYS = ("name", "split", "revision", "data_dir")
 
@@ -25,6 +26,11 @@ def load(source: str) -> Dataset:
     try:
         loaded = load_dataset(path, **query)
     except (OSError, ValueError, DatasetsError) as error:
+        if Path(path).is_dir():
+            hint = folder_or_hub(path, "dataset")
+            raise DataError(
+                f"{source}: no dataset could be loaded from this folder: {error}{hint and '.'}{hint}"
+            ) from error
         raise DataError(f"{source}: neither a data file nor a dataset that could be loaded: {error}") from error
     return one_split(loaded, source)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from sharpen.data.files import READERS, read_file
+from sharpen.data.query import parse_query
 from sharpen.errors import DataError
+from sharpen.suggest import could_be_hub_id
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -87,7 +89,10 @@ def _read_location(source: str | Path, name: str | None) -> Rows:
 
     from sharpen.data.hub import load
 
-    return _from_dataset(load(str(source)), name or str(source), key=name or path.name)
+    # Where the hub could have it too, messages say that the folder was read.
+    hiding = could_be_hub_id(str(source)) and Path(parse_query(str(source))[0]).is_dir()
+    label = f"./{source}" if hiding else str(source)
+    return _from_dataset(load(str(source)), name or label, key=name or path.name)
 
 
 def _from_list(rows: Sequence[Any], name: str, *, key: str, lines: tuple[int, ...] | None = None) -> Rows:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,13 +27,15 @@ from sharpen.rollout.engines import make_engine
 from sharpen.rollout.interaction import make_interaction
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
-from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
+from sharpen.runs.loggers import MetricLogger
+from sharpen.runs.logging import Loggers
+from sharpen.runs.named_loggers import find_loggers
+from sharpen.system.processors import available_processors
 from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import check_fingerprint, fingerprint
 from sharpen.training.microbatch import usual_tokens
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation, best_of
-from sharpen.training.settings import LogSettings
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group, Prompt
 
@@ -52,6 +53,7 @@ def built_trainer(
     """The trainer of a recipe, its models loaded from ``checkpoint`` if given; its loggers are closed at the end."""
     method, data, rollout, training, seed = recipe.method, recipe.data, recipe.rollout, recipe.training, recipe.seed
     source, objective = method.source(), method.objectives()[0]
+    named_loggers = find_loggers(recipe.log.loggers)
     main = load_model(
         recipe.model,
         objective.model,
@@ -70,6 +72,9 @@ def built_trainer(
         main.add_value_head()
     if main.compute_dtype == "bfloat16" and not computes_bfloat16(main.device):
         say("model.compute_dtype: this processor has no bfloat16 instructions; float32 is many times faster")
+    threads, available = torch.get_num_threads(), available_processors()
+    if main.device.type == "cpu" and threads > available:
+        say(f"PyTorch uses {threads} threads on {available} processors; OMP_NUM_THREADS={available} is faster")
     engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
@@ -120,8 +125,7 @@ def built_trainer(
     if method.normalises_scores:
         demonstrations = _demonstrations(inputs.demonstrations, groups, main, say)
         normalisation = ScoreNormalisation(demonstrations, limits, trust_remote_code)
-    step = None if state is None else state["step"]
-    sinks = [*loggers, *_configured_loggers(recipe.log, folder, recipe.model_dump(mode="json"), step)]
+    guarded = Loggers(loggers, named_loggers, say)
     try:
         yield Trainer(
             method,
@@ -133,7 +137,7 @@ def built_trainer(
             mixed_collector=mixed_collector,
             held_out=held_out,
             score_normalisation=normalisation,
-            loggers=sinks,
+            loggers=guarded,
             say=say,
             fingerprint=fingerprint_now,
             training=training,
@@ -145,8 +149,7 @@ def built_trainer(
             lag=rollout.lag,
         )
     finally:
-        for logger in sinks:
-            logger.close()
+        guarded.close()
         if engine is not None:
             engine.close()
 
@@ -204,17 +207,3 @@ def _demonstrations(
     if demonstrations is None:
         return best_of(ranked)
     return demonstrations.groups("demonstrations", model, say)
-
-
-def _configured_loggers(
-    log: LogSettings, folder: RunFolder, config: dict[str, Any], step: int | None
-) -> list[MetricLogger]:
-    """The loggers of ``log``; ``step`` is the last one done, None for a new run."""
-    loggers: list[MetricLogger] = []
-    if log.tensorboard:
-        loggers.append(TensorBoardLogger(folder.path / "tensorboard", purge_step=0 if step is None else step + 1))
-    if log.wandb is not None:
-        loggers.append(WandbLogger(log.wandb, folder.path.name, config, run_id=folder.logging_id(), folder=folder.path))
-    if log.trackio is not None:
-        loggers.append(TrackioLogger(log.trackio, folder.path.name, config, resume=step is not None))
-    return loggers

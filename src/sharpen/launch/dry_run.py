@@ -12,11 +12,11 @@ import torch
 
 from sharpen.errors import CheckpointError
 from sharpen.launch.build import built_trainer
+from sharpen.launch.checks import check_before_writing
 from sharpen.launch.first_batch import FirstBatch, first_batch
 from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
 from sharpen.methods import UnifiedView
-from sharpen.models.model import Model
 from sharpen.recipe.changed import changed_settings
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
@@ -24,8 +24,7 @@ from sharpen.rollout.local.engine import LocalEngine
 from sharpen.runs.checkpoint import sound_checkpoints
 from sharpen.runs.folder import RunFolder
 from sharpen.system.memory import Memory, cpu_memory
-from sharpen.training.memory import ADAM_MOMENTS, FLOAT32, ExpectedMemory, expected_memory
-from sharpen.training.settings import LogSettings
+from sharpen.training.memory import ExpectedMemory, expected_memory
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
 
@@ -130,10 +129,9 @@ def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryR
 
 def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool) -> DryRun:
     inputs = read_inputs(recipe)
-    # A logger may write, or open a run of its own elsewhere.
-    silent = recipe.model_copy(update={"log": LogSettings()})
+    check_before_writing(recipe, inputs)
     with built_trainer(
-        silent, inputs, loggers=(), say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+        recipe, inputs, loggers=(), say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
     ) as trainer:
         if checkpoint is not None:
             trainer.load(checkpoint)
@@ -156,7 +154,7 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         machine=cpu_memory() if device.type == "cpu" else _gpu_memory(device),
         device=str(device),
         writes=_writes(recipe),
-        checkpoint_bytes=sum(map(_saved_bytes, trainer.learner.models_to_save().values())),
+        checkpoint_bytes=trainer.learner.checkpoint_bytes(),
         step=trainer.step,
         first=first,
     )
@@ -253,14 +251,6 @@ def _memory(recipe: Recipe, inputs: Inputs, trainer: Trainer, first: FirstBatch)
 
 def _tokens(group: Group) -> int:
     return len(group.prompt.token_ids) + sum(len(t.token_ids) for t in group.trajectories)
-
-
-def _saved_bytes(model: Model) -> int:
-    """In a checkpoint: the trained weights with their moments, and of a model without an adapter all others too."""
-    trained = sum(p.numel() for p in model.parameters())
-    if model.adapter is not None:
-        return (1 + ADAM_MOMENTS) * FLOAT32 * trained
-    return FLOAT32 * (sum(p.numel() for p in model.root.parameters()) + ADAM_MOMENTS * trained)
 
 
 def _gpu_memory(device: torch.device) -> Memory:

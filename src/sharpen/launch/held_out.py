@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from sharpen.evaluation.measures import MeasureNames, measures_of_answers, measures_of_completions
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.evaluation.settings import EvaluationSettings
 from sharpen.launch.inputs import HeldOut, Say
 from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
+from sharpen.rewards.reward import all_part_names
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.generation import Interactions
 from sharpen.rollout.settings import RolloutSettings
@@ -27,6 +29,25 @@ from sharpen.training.settings import TrainingSettings
 
 Measurement = Callable[[], Evaluation]
 """Measures a model with its current weights."""
+
+
+def measure_names(held_out: HeldOut, method: Method, evaluation: EvaluationSettings) -> MeasureNames:
+    """What will be measured, known before a model is loaded: over all rows, and again for each of several sources."""
+    sources = [part.source for part in held_out.parts if part.source]
+    if held_out.reads != "prompts":
+        names = measures_of_completions(method.objectives()[0].figures)
+        return names.joined(*(names.prefixed(f"{source}/") for source in sources))
+    reward = held_out.reward
+    assert reward is not None
+    own = {source: reward.of_source(source) for source in sources}
+    parts = all_part_names(list(own.values()) or [reward])
+    names = measures_of_answers(parts, evaluation.k, votes=reward.has_answer)
+    return names.joined(
+        *(
+            measures_of_answers(one.part_names, evaluation.k, votes=one.has_answer).prefixed(f"{source}/")
+            for source, one in own.items()
+        )
+    )
 
 
 def of_answers(

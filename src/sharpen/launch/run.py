@@ -11,6 +11,7 @@ from typing import Any
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
@@ -137,17 +138,21 @@ def _no_exit_from_user_code() -> Iterator[None]:
 def _start(
     recipe: Recipe, *, loggers: Sequence[MetricLogger], say: Say, on_step: OnStep | None, trust_remote_code: bool
 ) -> Run:
-    with run_lock(recipe.run, say):
-        RunFolder.refuse_existing(recipe.run)
+    with run_lock(recipe.run, say) as locked:
+        RunFolder.refuse_existing(recipe.run, locked=locked)
         inputs = read_inputs(recipe)
+        check_before_writing(recipe, inputs)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
         ) as trainer:
+            check_space(trainer.folder.path, trainer.learner.checkpoint_bytes())
             if unnamed := ", ".join(f"`{path}`" for path in recipe.unnamed()):
                 say(f"no import gives {unnamed} again: this run can only be resumed from Python, with the same objects")
+            if trainer.folder.recipe.exists():
+                say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
             trainer.on_step = on_step
-            return _train(trainer, say)
+            return _train(trainer, recipe, say)
 
 
 def _resume(
@@ -184,16 +189,18 @@ def _resume(
                 return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe)
+        check_before_writing(recipe, inputs)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:
+            check_space(path, trainer.learner.checkpoint_bytes())
             if checkpoint is not None:
                 trainer.load(checkpoint)
             for unsound in damaged:
                 set_aside(unsound)
             folder.cut_back(trainer.step if checkpoint else -1)
             trainer.stop_at, trainer.on_step = until, on_step
-            return _train(trainer, say)
+            return _train(trainer, recipe, say)
 
 
 @_no_exit_from_user_code()
@@ -241,8 +248,10 @@ def measure(
             engine.close()
 
 
-def _train(trainer: Trainer, say: Say) -> Run:
+def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
     path, grace_s = trainer.folder.path, trainer.checkpoint.grace_s
+    # Step 0 has no checkpoint, so what is at step 0 begins.
+    trainer.loggers.start(trainer.folder, recipe.model_dump(mode="json"), trainer.step or None)
     with stopped_after_step(
         trainer, grace_s=grace_s, say=say, how_to_continue=lambda: how_to_continue(path)
     ) as request:

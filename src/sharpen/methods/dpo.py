@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sharpen.batch import Batch, Outputs
 from sharpen.functional.losses import reduce
-from sharpen.functional.losses.preference import DPOForm, beats, dpo, pair_figures, ranked_groups
+from sharpen.functional.losses.preference import PAIR_FIGURES, DPOForm, beats, dpo, pair_figures, ranked_groups
 from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import Preferences, Source
 
@@ -66,7 +66,11 @@ class DPO(Method):
 
     def objectives(self) -> tuple[Objective, ...]:
         streams: frozenset[str] = frozenset({"ref_logprobs"})
-        return (Objective("policy", self.terms, streams=streams, atom="group", without_advantage=True),)
+        return (
+            Objective(
+                "policy", self.terms, streams=streams, atom="group", figures=PAIR_FIGURES, without_advantage=True
+            ),
+        )
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         logratio_E = ((outputs["logprobs"] - batch["ref_logprobs"]) * batch.mask_ET).sum(dim=1)

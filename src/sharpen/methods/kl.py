@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sharpen.methods.coefficient import Rule
-from sharpen.settings import Settings
+from sharpen.settings import Name, Settings
 
 
 class KL(Settings):
@@ -35,7 +35,7 @@ class KL(Settings):
     """Horizon of the proportional rule, in completions."""
     reference: Literal["fixed", "reset", "average"] = "fixed"
     """fixed: the initial policy. reset: the policy at the last multiple of reset_every. average: its moving average."""
-    path: str | None = None
+    path: Name | None = None
     """Model that a fixed reference is loaded from; null: the initial policy."""
     reset_every: int = Field(400, ge=1)
     """Training steps between resets."""

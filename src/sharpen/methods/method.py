@@ -43,8 +43,10 @@ class Objective:
     ``needs`` is what the model's forward pass must return, ``streams`` what the batch must already hold, and
     ``against`` the model that an exact KL is taken to. ``atom`` is the unit that is never split between micro-batches.
     A trajectory too long for one is split if ``whole`` says what ``terms`` then needs of the whole trajectory, [E]
-    each, computed before without gradient; otherwise it is an error. With ``without_advantage``, tokens with advantage
-    0 still have a gradient; otherwise trajectories of such tokens are not computed.
+    each, computed before without gradient; otherwise it is an error. ``figures`` names the figures that ``terms``
+    gives, so that ``checkpoint.best`` can be checked before a run is written; None: not said. With
+    ``without_advantage``, tokens with advantage 0 still have a gradient; otherwise trajectories of such tokens are not
+    computed.
     """
 
     model: Role
@@ -54,6 +56,7 @@ class Objective:
     against: str = "reference"
     atom: Atom = "token"
     whole: Callable[[Outputs, Batch], Mapping[str, Tensor]] | None = None
+    figures: tuple[str, ...] | None = None
     without_advantage: bool = False
     learning_rate_ratio: float = 1.0
 

@@ -22,6 +22,7 @@ from sharpen.methods.kl import KL
 from sharpen.methods.method import LossTerms, Objective, UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
+from sharpen.settings import Name
 
 
 class PPO(PolicyMethod):
@@ -77,7 +78,7 @@ class PPO(PolicyMethod):
     doubled."""
     critic: Literal["own", "shared"] = "own"
     """own: a separate model. shared: a value head on the policy's backbone."""
-    critic_path: str | None = None
+    critic_path: Name | None = None
     """Model that a separate critic starts from; null: the reward model if there is one, else the initial policy."""
     critic_learning_rate_ratio: float = Field(1.0, gt=0)
     """Learning rate of a separate critic, as a multiple of the policy's."""

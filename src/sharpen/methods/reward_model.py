@@ -9,7 +9,14 @@ from torch import Tensor
 
 from sharpen.batch import Batch, Outputs
 from sharpen.functional.losses import reduce
-from sharpen.functional.losses.preference import beats, bradley_terry, pair_figures, ranked_groups, step_loss
+from sharpen.functional.losses.preference import (
+    PAIR_FIGURES,
+    beats,
+    bradley_terry,
+    pair_figures,
+    ranked_groups,
+    step_loss,
+)
 from sharpen.functional.returns import at_last
 from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import MarkedSteps, Preferences, Source
@@ -56,7 +63,8 @@ class RewardModel(Method):
         return reduce.groups_mean(ranked_groups(batch.rewards_E, batch.group_E))[batch.group_E]
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group"),)
+        figures = ("score", *PAIR_FIGURES)
+        return (Objective("outcome_reward_model", self.terms, frozenset({"scores"}), atom="group", figures=figures),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         scores_E = at_last(outputs["scores"], batch.mask_ET)
@@ -97,7 +105,7 @@ class ProcessRewardModel(Method):
         return reduce.tokens_of_batch(self._ends(batch))
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (Objective("process_reward_model", self.terms, frozenset({"scores"})),)
+        return (Objective("process_reward_model", self.terms, frozenset({"scores"}), figures=("step_accuracy",)),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         scores_ET, labels_ET = outputs["scores"], batch["step_rewards"]

@@ -40,7 +40,7 @@ class SFT(Method):
         return reduce.tokens_of_batch(trained_ET)
 
     def objectives(self) -> tuple[Objective, ...]:
-        return (Objective("policy", self.terms),)
+        return (Objective("policy", self.terms, figures=()),)
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         return LossTerms(policy_gradient(outputs["logprobs"], batch["advantages"]))

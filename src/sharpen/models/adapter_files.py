@@ -20,12 +20,18 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME, Adapter, adapted_layers, adapter_weights
+from sharpen.suggest import folder_or_hub
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 SCALING_SETTINGS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 """Settings that must agree, as must the weights' names, for two adapters' weights to be interchangeable."""
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model or an adapter."""
+    return any((folder / name).is_file() for name in ("config.json", CONFIG))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,11 @@ class AdapterFiles:
             raise ModelError(f"{self.path}: its {CONFIG} names no base model (base_model_name_or_path)")
         if Path(base).is_absolute() and not Path(base).is_dir():
             raise ModelError(f"{self.path}: its base model, {base}, does not exist: put the model or a link there")
+        if Path(base).is_dir() and not holds_model(Path(base)):
+            hint = folder_or_hub(base, "model")
+            raise ModelError(
+                f"{self.path}: its base model, {base}, is a folder without config.json{hint and '.'}{hint}"
+            )
         if find_adapter(base) is not None:
             raise ModelError(f"{self.path}: its base model, {base}, is itself an adapter: `sharpen merge` it first")
         return str(base)

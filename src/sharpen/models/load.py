@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,31 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from sharpen.errors import ModelError
-from sharpen.models.adapter_files import CONFIG as ADAPTER_CONFIG
+from sharpen.models.adapter_files import holds_model
 from sharpen.models.kernels.compiled import compiles
 from sharpen.models.kernels.linear import switch_linears
 from sharpen.models.kernels.memory_efficient import make_memory_efficient
 from sharpen.models.modules import PLAIN_ARCHITECTURES
 from sharpen.models.progress_bars import without_progress_bars
+from sharpen.suggest import did_you_mean, folder_or_hub
 from sharpen.system.memory import keep_freed_memory
 
 
 def located(path: str | Path) -> str:
     """The folder, with ~ expanded, or hub id of a model or adapter.
 
-    Raises ModelError if ``path`` can only be a folder and holds neither.
+    A folder of the working directory goes before a model of that name on the hub. Raises ModelError if there is neither
+    model nor adapter in the folder, and if ``path`` could be a hub id but begins with a folder's name.
     """
     path = str(path)
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(Path(path).parts[0]).is_dir():
-        path = str(Path(path).expanduser())
-        if not any((Path(path) / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
-            found = "it has no config.json" if Path(path).is_dir() else "there is no such folder"
-            raise ModelError(f"{path}: not a model folder: {found}")
+        given, folder = path, Path(path).expanduser()
+        path = str(folder)
+        if not holds_model(folder):
+            found = "it has no config.json" if folder.is_dir() else "there is no such folder"
+            beside = [] if folder.is_dir() or not folder.parent.is_dir() else os.listdir(folder.parent)
+            hints = f"{did_you_mean(folder.name, beside)}{folder_or_hub(given, 'model')}"
+            raise ModelError(f"{path}: not a model folder: {found}{hints and '.'}{hints}")
     return path
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from sharpen.models.dtype import AskedDtype
-from sharpen.settings import Settings
+from sharpen.settings import Name, Settings
 
 
 class LoraSettings(Settings):
@@ -15,7 +15,7 @@ class LoraSettings(Settings):
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1, description="the update is scaled by alpha / rank")
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | tuple[Name, ...] = "all-linear"
     """The linear layers to adapt, by the end of their names. A language model's head is never adapted."""
 
     @field_validator("targets")
@@ -27,11 +27,11 @@ class LoraSettings(Settings):
 
 
 class ModelSettings(Settings):
-    path: str = Field(description="a local Hugging Face folder, or the id of a model on the hub")
+    path: Name = Field(description="a local Hugging Face folder, or the id of a model on the hub")
     compute_dtype: AskedDtype = "float32"
     """The type of matrix products; weights, gradients and optimizer state stay in float32. ``auto``: bfloat16 if the
     CPU or GPU supports it in hardware, else float32."""
     gradient_checkpointing: bool = False
     compiled: bool = Field(True, description="on a GPU: compile the layers, which takes half a minute at the start")
-    device: str = Field("auto", description="auto: the GPU if there is one, else the CPU")
+    device: Name = Field("auto", description="auto: the GPU if there is one, else the CPU")
     lora: LoraSettings | None = Field(None, description="train a LoRA adapter instead of all weights")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import reduce
 from operator import getitem
-from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import OmegaConf
@@ -20,14 +19,14 @@ from sharpen.recipe.sources import check_reward_entries, check_sources
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
 from sharpen.rollout.settings import RolloutSettings
-from sharpen.settings import Settings
+from sharpen.settings import PathName, Settings
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 
 
 class Recipe(Settings):
     """Everything that decides what a run does."""
 
-    run: Path = Field(description="the folder that the run writes")
+    run: PathName = Field(description="the folder that the run writes")
     seed: int = Field(0, ge=0, lt=2**63)
     model: ModelSettings
     method: Annotated[Method, PlainSerializer(saved_method)]

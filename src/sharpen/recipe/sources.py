@@ -7,6 +7,7 @@ from typing import Any
 
 from sharpen.data.settings import SourceSettings
 from sharpen.rewards.reward import Reward
+from sharpen.settings import not_blank
 
 
 def has_common_reward(source: SourceSettings) -> bool:
@@ -48,3 +49,4 @@ def check_reward_entries(spec: Any, where: str = "") -> None:
                 f"{where}a reward is a name, a mapping with a `name` or a list of these, and in Python also a "
                 f"function, not {entry!r}"
             )
+        not_blank(entry.get("name") if isinstance(entry, Mapping) else entry)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.rewards.combine import timed, unique_names
 from sharpen.rewards.execution.concurrency import run_concurrently
-from sharpen.rewards.reward import Reward
+from sharpen.rewards.reward import Reward, all_part_names
 from sharpen.types import Group, Score, WeightedReward
 
 
@@ -36,6 +36,10 @@ class BySource(Reward):
         sums = any(reward.term_weights for reward in self.rewards.values())
         self._terms = {name: reward.term_weights or (1.0,) for name, reward in self.rewards.items()} if sums else {}
         self.term_weights = tuple(weight for weights in self._terms.values() for weight in weights)
+
+    @property
+    def part_names(self) -> tuple[str, ...] | None:
+        return all_part_names(self._distinct.values())
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self._distinct.values():

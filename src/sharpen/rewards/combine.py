@@ -64,6 +64,15 @@ class WeightedSum(Reward):
             reward.gives_steps and weight for reward, weight in zip(self.rewards, self.weights, strict=True)
         )
 
+    @property
+    def part_names(self) -> tuple[str, ...] | None:
+        names: list[str] = []
+        for reward, name in zip(self.rewards, self.names, strict=True):
+            if reward.part_names is None:
+                return None
+            names += [name, *(f"{name}/{part}" for part in reward.part_names if part != reward.name)]
+        return tuple(names)
+
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:
             reward.use_tokenizer(tokenizer)

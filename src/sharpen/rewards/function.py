@@ -94,6 +94,10 @@ class FunctionReward(Reward):
         self._reference: Callable[[Row], str | None] | None = reference if callable(reference) else None
         self.has_answer = bool(getattr(function, "has_answer", self._answer is not None))
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return (self.name,)
+
     def check_columns(self, columns: Collection[str], where: str) -> None:
         for column in self.required:
             if column not in columns:

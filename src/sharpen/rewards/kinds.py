@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, StrictBool
+from pydantic import BaseModel, Field, StrictBool
 
 from sharpen.errors import RewardError
 from sharpen.registry import Registry, load_named, own_name
@@ -65,7 +65,7 @@ class StepSettings(Settings, extra="allow"):
     """A step verifier, as module:function or path/to/file.py:function."""
     total: Total = "mean"
     """How the values of the steps are aggregated to the completion's reward."""
-    separator: str | None = None
+    separator: str | None = Field(None, min_length=1)
     """The text that ends a step; null: the function says where steps end."""
     turns: StrictBool = False
     """Whether the function gives one value for each turn of the model."""

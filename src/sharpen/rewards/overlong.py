@@ -42,6 +42,10 @@ class SoftOverlong(Reward):
     def __init__(self, settings: OverlongSettings) -> None:
         self.settings = settings
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return (self.name,)
+
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         return [self._score_group(group) for group in groups]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -34,6 +34,11 @@ class Reward(ABC):
     gives_steps: bool = False
     term_weights: tuple[float, ...] = ()
     reads_tokens: bool = True
+
+    @property
+    def part_names(self) -> Collection[str] | None:
+        """The names that the parts of its scores can have; None if they are not known before they are computed."""
+        return None
 
     @property
     def concurrency_group(self) -> Hashable:
@@ -96,6 +101,13 @@ class Reward(ABC):
     def answer(self, completion: str) -> str | None:
         """The answer in ``completion`` for majority voting; None if it has none."""
         return None
+
+
+def all_part_names(rewards: Iterable[Reward]) -> tuple[str, ...] | None:
+    """The parts that scores of several rewards can have, each of a reward of its own; None if one's are not known."""
+    names = [reward.part_names for reward in rewards]
+    known = [one for one in names if one is not None]
+    return tuple(dict.fromkeys(name for one in known for name in one)) if len(known) == len(names) else None
 
 
 def last_position(sample: Sample) -> int:

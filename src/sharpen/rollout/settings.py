@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,7 +32,7 @@ class EngineSettings(Settings):
 class RolloutSettings(Settings):
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(1.0, gt=0)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     engine: EngineSettings = EngineSettings()
     turns: NamedPart = None
     """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or

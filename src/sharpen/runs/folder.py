@@ -14,8 +14,14 @@ from sharpen.errors import RecipeError
 from sharpen.runs.samples import sample_rows, write_parquet
 from sharpen.runs.seeds import SeedsFolder
 from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
-from sharpen.system.files import write_text
+from sharpen.system.files import PARTIAL_SUFFIX, write_text
 from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
+
+LOGGER_FOLDERS = ("tensorboard", "wandb")
+"""Folders in a run's folder that sharpen's loggers write. A new run leaves them: it logs under another id."""
+
+_FILES = ("recipe.yaml", "metrics.jsonl", "samples", "checkpoints", "logging_id", "lock", "output.log")
+_OF_A_RUN = frozenset((*_FILES, *LOGGER_FOLDERS))
 
 
 class RunFolder:
@@ -28,23 +34,68 @@ class RunFolder:
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
         self.kept = path / "kept.jsonl"
+        self._logging_id = path / "logging_id"
 
     @staticmethod
-    def refuse_existing(path: Path) -> None:
-        """Raises RecipeError if the folder holds a run already: it is neither overwritten nor mixed with another."""
-        if (path / "recipe.yaml").exists():
-            raise RecipeError(
-                f"{path} already holds a run; continue it (`sharpen run --resume {path}`), remove it, "
-                "or give another folder (`run=...`)"
-            )
+    def refuse_existing(path: Path, *, locked: bool = True) -> None:
+        """Raises RecipeError if the folder holds a run that another must neither overwrite nor be mixed with.
+
+        A run that did no step gives way, if ``locked``: without the run's lock, it may be at its first step just now.
+        """
         if (seeds := SeedsFolder(path)).exists:
             raise RecipeError(seeds.refusal())
+        folder = RunFolder(path)
+        holds = folder.work()
+        if holds is None and folder.recipe.exists() and not locked:
+            holds = "it has done no step, but without locks on this file system it may be running"
+        if holds is not None:
+            go_on = f"continue it (`sharpen run --resume {path}`), " if folder.recipe.exists() else ""
+            raise RecipeError(
+                f"{path} already holds a run ({holds}); {go_on}remove it, or give another folder (`run=...`)"
+            )
+
+    def work(self) -> str | None:
+        """What the folder holds that is worth keeping, in words; None if its run, if there is one, did no step.
+
+        Files that are not of a run count only beside a recipe: then somebody put them with the run.
+        """
+        steps = self._last_step()
+        if steps is None or steps > 0:
+            return "metrics.jsonl cannot be read" if steps is None else f"{steps} steps of metrics"
+        if self.kept.exists():
+            return f"{self.kept.name}, the completions that it sampled"
+        for folder in (self.checkpoints, self.samples):
+            if folder.is_dir() and (inner := sorted(file.name for file in folder.iterdir())):
+                return f"{folder.name}/{inner[0]}"
+        if not self.recipe.exists():
+            return None
+        foreign = sorted(f.name for f in self.path.iterdir() if f.name.removesuffix(PARTIAL_SUFFIX) not in _OF_A_RUN)
+        return f"{foreign[0]}, which is not of a run" if foreign else None
+
+    def _last_step(self) -> int | None:
+        """The last step of the metrics, 0 without any; None if they cannot be read."""
+        if not self.metrics.exists():
+            return 0
+        # A killed run may leave its last line incomplete.
+        lines = [line for line in self.metrics.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        try:
+            return max((int(json.loads(line)["step"]) for line in lines), default=0)
+        except (ValueError, KeyError, TypeError):
+            return None
 
     def initialise(self, recipe: str) -> None:
-        """Make the folder of a new run; ``recipe`` is YAML."""
-        self.samples.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
-        write_text(self.recipe, recipe)
+        """Make the folder of a new run, or make it anew where a run did no step; ``recipe`` is YAML.
+
+        Raises RecipeError if it cannot be written.
+        """
+        try:
+            self.metrics.unlink(missing_ok=True)
+            self._logging_id.unlink(missing_ok=True)
+            self.samples.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+            write_text(self.recipe, recipe)
+        except OSError as error:
+            raise RecipeError(f"run: {error.filename or self.path} cannot be written: {error.strerror}") from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -59,11 +110,10 @@ class RunFolder:
 
     def logging_id(self) -> str:
         """The run's id in logging services; made once and kept, so that a resumed run continues under it."""
-        file = self.path / "logging_id"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, uuid.uuid4().hex[:12])
-        return file.read_text(encoding="utf-8")
+        if not self._logging_id.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self._logging_id, uuid.uuid4().hex[:12])
+        return self._logging_id.read_text(encoding="utf-8")
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

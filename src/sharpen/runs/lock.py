@@ -9,12 +9,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sharpen.errors import RunInUseError
+from sharpen.errors import RecipeError, RunInUseError
 
 WAIT_S = 2.0
 """A holder that was just killed keeps the lock until the system has freed its memory."""
@@ -35,45 +35,72 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
-def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
     """Lock a run's folder, made if missing, against other threads and processes.
 
     Files and folders made for the lock are removed at the end if no run was begun. On a file system without locks, this
-    tells ``say`` and locks nothing.
+    tells ``say``, locks nothing and yields False.
 
-    Raises RunInUseError, naming the holder, if the folder is locked.
+    Raises RunInUseError, naming the holder, if the folder is locked, and RecipeError if it cannot be written.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = _missing(folder)
     file = folder / "lock"
-    descriptor = _locked(file, say)
+    try:
+        descriptor, locked = _locked(file, say)
+    except RunInUseError:
+        raise
+    except BaseException:
+        _remove(made)
+        raise
     _held.add(descriptor)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield
+        yield locked
     finally:
         if descriptor in _held:
             if (folder / "recipe.yaml").exists():
                 os.truncate(descriptor, 0)
             else:
                 file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # something else is in it
-                    for path in made:
-                        path.rmdir()
+                _remove(made)
             _held.remove(descriptor)
             os.close(descriptor)
 
 
-def _locked(file: Path, say: Callable[[str], None]) -> int:
-    """An open descriptor of the locked file."""
+def _missing(folder: Path) -> list[Path]:
+    """The folders that have to be made, the innermost first. Raises RecipeError if a name of the path is a file's."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise RecipeError(f"run: {folder} cannot be made: {path} is a file")
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove(made: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # something else is in it, or it was not made
+        for path in made:
+            path.rmdir()
+
+
+def _opened(file: Path) -> int:
+    """Raises FileNotFoundError if another process has just removed the folder."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecipeError(f"run: {error.filename or file} cannot be written: {error.strerror}") from error
+
+
+def _locked(file: Path, say: Callable[[str], None]) -> tuple[int, bool]:
+    """An open descriptor of the file, and whether it could be locked."""
     patience = time.monotonic() + WAIT_S
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = _opened(file)
         except FileNotFoundError:
-            # Its last holder has just removed the folder.
             if time.monotonic() > patience:
                 raise
             continue
@@ -90,10 +117,10 @@ def _locked(file: Path, say: Callable[[str], None]) -> int:
                 os.close(descriptor)
                 raise
             say(f"{file}: this file system has no locks ({error.strerror}); make sure that only one process uses it")
-            return descriptor
+            return descriptor, False
         else:
             if _is_still(file, descriptor):
-                return descriptor
+                return descriptor, True
         os.close(descriptor)
 
 

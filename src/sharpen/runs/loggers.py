@@ -1,4 +1,4 @@
-"""Metric loggers: TensorBoard, Weights & Biases, trackio.
+"""Metric loggers: TensorBoard, Weights & Biases, trackio, or of a user's own.
 
 They log the numbers of ``metrics.jsonl``. A resumed run logs the steps after its checkpoint again: TensorBoard shows
 each once, Weights & Biases ignores a step it already has, and trackio, which cannot drop a step, shows both.
@@ -7,11 +7,14 @@ each once, Weights & Biases ignores a step it already has, and trackio, which ca
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from sharpen.errors import RecipeError
+from sharpen.registry import Registry
+from sharpen.settings import Name
 
 
 class MetricLogger(Protocol):
@@ -22,15 +25,48 @@ class MetricLogger(Protocol):
     def close(self) -> None: ...
 
 
-class TensorBoardLogger:
-    """Writes event files to ``folder``. A resumed run gives the first step it will log as ``purge_step``.
+@dataclass(frozen=True, slots=True)
+class LoggedRun:
+    """The run that a logger is made for.
 
-    Raises RecipeError if tensorboard is not installed.
+    ``config`` is its recipe as plain values, ``logging_id`` the same when the run is resumed, and ``last_step`` that of
+    the checkpoint from which it goes on, None for a run that begins.
     """
 
-    def __init__(self, folder: str | Path, *, purge_step: int | None = None) -> None:
-        tensorboard = _import("torch.utils.tensorboard", extra="tensorboard")
-        self._writer = tensorboard.SummaryWriter(str(folder), purge_step=purge_step)
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    logging_id: str
+    last_step: int | None = None
+
+
+class PackagedLogger:
+    """A logger that needs a package, which the extra of sharpen of the same name installs."""
+
+    extra: ClassVar[str]
+    module: ClassVar[str]
+
+    @classmethod
+    def package(cls) -> Any:
+        """The imported package. Raises RecipeError if it cannot be imported."""
+        try:
+            return import_module(cls.module)
+        except ImportError as error:
+            raise RecipeError(
+                f"logging to {cls.extra} needs a package that cannot be imported ({error}): "
+                f'pip install "sharpen[{cls.extra}]"'
+            ) from error
+
+
+class TensorBoardLogger(PackagedLogger):
+    """Writes event files to the folder ``tensorboard`` of the run."""
+
+    extra, module = "tensorboard", "torch.utils.tensorboard"
+
+    def __init__(self, run: LoggedRun) -> None:
+        # The steps that this process will log: events of an earlier one from there on are not shown.
+        first_step = 0 if run.last_step is None else run.last_step + 1
+        self._writer = self.package().SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -42,23 +78,30 @@ class TensorBoardLogger:
         self._writer.close()
 
 
-class WandbLogger:
-    """Sends metrics to Weights & Biases. A resumed run must give the ``run_id`` that it started with.
+class WandbLogger(PackagedLogger):
+    """Sends metrics to Weights & Biases. The settings are those of ``wandb.init``; those left out are its defaults."""
 
-    Raises RecipeError if wandb is not installed.
-    """
+    extra = module = "wandb"
 
     def __init__(
         self,
-        project: str,
-        name: str,
-        config: Mapping[str, Any],
-        *,
-        run_id: str,
-        folder: str | Path | None = None,
+        run: LoggedRun,
+        project: Name,
+        entity: Name | None = None,
+        group: Name | None = None,
+        tags: tuple[Name, ...] | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
     ) -> None:
-        wandb = _import("wandb", extra="wandb")
-        self._run = wandb.init(project=project, name=name, config=dict(config), id=run_id, resume="allow", dir=folder)
+        optional = {"entity": entity, "group": group, "tags": tags, "mode": mode}
+        self._run = self.package().init(
+            project=project,
+            name=run.name,
+            config=dict(run.config),
+            id=run.logging_id,
+            resume="allow",
+            dir=run.folder,
+            **{name: value for name, value in optional.items() if value is not None},
+        )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log(dict(metrics), step=step)
@@ -67,15 +110,19 @@ class WandbLogger:
         self._run.finish()
 
 
-class TrackioLogger:
-    """Sends metrics to trackio. ``resume`` continues the newest run of this name instead of starting a new one.
+class TrackioLogger(PackagedLogger):
+    """Sends metrics to trackio. A resumed run continues the newest one of its name."""
 
-    Raises RecipeError if trackio is not installed.
-    """
+    extra = module = "trackio"
 
-    def __init__(self, project: str, name: str, config: Mapping[str, Any], *, resume: bool = False) -> None:
-        trackio = _import("trackio", extra="trackio")
-        self._run = trackio.init(project=project, name=name, config=dict(config), resume="allow" if resume else "never")
+    def __init__(self, run: LoggedRun, project: Name, space_id: Name | None = None) -> None:
+        self._run = self.package().init(
+            project=project,
+            name=run.name,
+            config=dict(run.config),
+            resume="never" if run.last_step is None else "allow",
+            **({} if space_id is None else {"space_id": space_id}),
+        )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log(dict(metrics), step=step)
@@ -84,10 +131,6 @@ class TrackioLogger:
         self._run.finish()
 
 
-def _import(module: str, *, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            f'logging to {extra} needs a package that is not installed: pip install "sharpen[{extra}]"'
-        ) from error
+LOGGERS: Registry[type[PackagedLogger]] = Registry(
+    "logger", {kind.extra: kind for kind in (TensorBoardLogger, WandbLogger, TrackioLogger)}, error=RecipeError
+)

@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import Condition, Lock
 from typing import IO, Any
 
+from sharpen.system.processors import available_processors
+
 START_TIMEOUT_S = 60.0
 MOST_WORKERS = 8
 
@@ -36,7 +38,7 @@ class WorkerPool:
 
     def __init__(self, script: Path, size: int | None = None) -> None:
         self.script = script
-        self.size = size or min(max(_processors(), 2), MOST_WORKERS)
+        self.size = size or min(max(available_processors(), 2), MOST_WORKERS)
         self._begin()
         atexit.register(self.close)
 
@@ -203,8 +205,3 @@ def _wait(pipe: IO[bytes], event: int, ends_s: float) -> None:
     waiting.register(pipe, event)
     if not waiting.poll(max(0.0, ends_s - time.monotonic()) * 1000):
         raise TimeoutError
-
-
-def _processors() -> int:
-    """The number of processors available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

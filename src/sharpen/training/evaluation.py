@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.suggest import did_you_mean
+from sharpen.evaluation.measures import HIGH, LOW, MeasureNames
 from sharpen.training.metrics import Metrics
+
+PREFIX = "held_out/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +24,29 @@ class HeldOutEvaluation:
     best_by: str | None
 
     def metrics(self) -> Metrics:
-        """Measure the model as it is now.
-
-        Raises:
-            RecipeError: ``best_by`` is not among the measures.
-        """
+        """Measure the model as it is now. A measure that applied to no row is left out."""
         started = time.perf_counter()
         metrics: Metrics = {}
         for name, estimate in self.measure().items():
-            metrics[f"held_out/{name}"] = estimate.mean
-            if estimate.low == estimate.low:
-                metrics[f"held_out/{name}_low"] = estimate.low
-                metrics[f"held_out/{name}_high"] = estimate.high
-        if self.best_by is not None and f"held_out/{self.best_by}" not in metrics:
-            known = [name.removeprefix("held_out/") for name in metrics]
-            raise RecipeError(
-                f"checkpoint.best: `{self.best_by}` is not measured.{did_you_mean(self.best_by, known)} "
-                f"Known: {', '.join(known)}"
-            )
+            of_name = {"": estimate.mean, LOW: estimate.low, HIGH: estimate.high}
+            metrics |= {f"{PREFIX}{name}{end}": v for end, v in of_name.items() if not math.isnan(v)}
         metrics["time/evaluation_s"] = time.perf_counter() - started
         return metrics
 
+    def check(self, metrics: Metrics) -> None:
+        """Raises RecipeError if ``best_by`` is not among the first metrics: a user's own code names some of them."""
+        if self.best_by is not None and f"{PREFIX}{self.best_by}" not in metrics:
+            measured = MeasureNames(tuple(key.removeprefix(PREFIX) for key in metrics if key.startswith(PREFIX)))
+            raise RecipeError(f"checkpoint.best: {measured.unknown(self.best_by)}")
+
     def better(self, metrics: Metrics, best: float | None) -> float | None:
-        """The value of ``best_by`` in ``metrics`` if it beats ``best``, else None."""
+        """The value of ``best_by`` in ``metrics`` if it beats ``best``, else None. NaN beats nothing."""
         if self.best_by is None:
             return None
-        value = metrics[f"held_out/{self.best_by}"]
-        if best is None:
+        value = metrics.get(f"{PREFIX}{self.best_by}", math.nan)
+        if math.isnan(value):
+            return None
+        if best is None or math.isnan(best):
             return value
         # A loss is best when it is lowest, everything else when it is highest; a tie does not count.
         lower = self.best_by.rpartition("/")[2] == "loss"

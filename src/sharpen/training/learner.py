@@ -242,6 +242,19 @@ class Learner:
     def optimizers_to_save(self) -> dict[str, torch.optim.AdamW]:
         return self._by_folder(self.optimizers)
 
+    def checkpoint_bytes(self) -> int:
+        """The size of the weights and optimizer states in a checkpoint; Adam keeps two numbers for each that it trains.
+
+        Weights that an adapter builds on are not saved.
+        """
+        saved = [
+            weight
+            for model in self.models_to_save().values()
+            for weight in (model.root.parameters() if model.adapter is None else model.parameters())
+        ]
+        trained = [weight for model in self.models.values() for weight in model.parameters()]
+        return sum(w.numel() * w.element_size() for w in (*saved, *trained, *trained))
+
     def _by_folder(self, by_role: Mapping[Role, T]) -> dict[str, T]:
         return {"" if role == self.main else str(role): value for role, value in by_role.items()}
 

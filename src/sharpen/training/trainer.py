@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sharpen.rollout.engine import Engine
 from sharpen.rollout.sources import Collected
 from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, load_text, prune, save_checkpoint
 from sharpen.runs.folder import RunFolder
-from sharpen.runs.loggers import MetricLogger
+from sharpen.runs.logging import Loggers
 from sharpen.training.ahead import RolloutsAhead, pending_from_json, pending_to_json
 from sharpen.training.annotate import Annotator
 from sharpen.training.evaluation import HeldOutEvaluation
@@ -51,7 +51,7 @@ class Trainer:
         mixed_collector: LocalCollector | None,
         held_out: Callable[[], Mapping[str, Estimate]] | None,
         score_normalisation: ScoreNormalisation | None,
-        loggers: Sequence[MetricLogger],
+        loggers: Loggers,
         say: Callable[[str], None],
         fingerprint: dict[str, Any],
         training: TrainingSettings,
@@ -122,6 +122,7 @@ class Trainer:
             metrics = self._prepare()
             if self.evaluation is not None:
                 metrics |= self.evaluation.metrics()
+                self.evaluation.check(metrics)
             if metrics:
                 self._record({"step": 0, **metrics})
         while self.step < self.training.steps:
@@ -211,8 +212,7 @@ class Trainer:
 
     def _record(self, metrics: Metrics) -> None:
         self.folder.append_metrics(metrics)
-        for logger in self.loggers:
-            logger.log(self.step, metrics)
+        self.loggers.log(self.step, metrics)
 
     def _told_to_stop(self, metrics: Metrics, saved: bool) -> bool:
         """Call ``on_step``: whether it says to stop. If it does, or raises, this step has a checkpoint."""

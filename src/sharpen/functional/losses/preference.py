@@ -100,14 +100,16 @@ def step_loss(scores_ET: Tensor, labels_ET: Tensor) -> Tensor:
     return loss_ET.where(labelled_ET, nothing_ET)
 
 
+PAIR_FIGURES = ("pair_accuracy", "pair_margin")
+
+
 def pair_figures(scores_E: Tensor, beats_EE: Tensor) -> dict[str, Tensor]:
     """Of the pairs that each trajectory should win, the share it wins and its mean margin; NaN without such pairs."""
     difference_EE = scores_E[:, None] - scores_E
     pairs_E = beats_EE.sum(dim=1)
-    return {
-        "pair_accuracy": ((difference_EE > 0) & beats_EE).sum(dim=1) / pairs_E,
-        "pair_margin": (difference_EE * beats_EE).sum(dim=1) / pairs_E,
-    }
+    accuracy_E = ((difference_EE > 0) & beats_EE).sum(dim=1) / pairs_E
+    margin_E = (difference_EE * beats_EE).sum(dim=1) / pairs_E
+    return dict(zip(PAIR_FIGURES, (accuracy_E, margin_E), strict=True))
 
 
 def beats(grades_E: Tensor, group_E: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from sharpen.rewards.code.rows import AssertTest
 from sharpen.rewards.code.running import check_tests
 from sharpen.rewards.code.sources import asserted_functions, parsed, source_text
 from sharpen.rewards.code.verifiers import ScoredCode
+from sharpen.settings import Name
 from sharpen.types import Row
 
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
@@ -28,8 +29,8 @@ class CodeCheck(ScoredCode):
 
     name: ClassVar[str] = "code_check"
 
-    column: str = "test"
-    entry_point_column: str = "entry_point"
+    column: Name = "test"
+    entry_point_column: Name = "entry_point"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -74,9 +75,9 @@ class CodeAsserts(ScoredCode):
 
     name: ClassVar[str] = "code_asserts"
 
-    column: str = "test_list"
-    setup_column: str = "test_setup_code"
-    reference_column: str = "code"
+    column: Name = "test_list"
+    setup_column: Name = "test_setup_code"
+    reference_column: Name = "code"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -11,8 +10,9 @@ from typing import Any
 
 from sharpen.rewards.code.rows import AssertTest, CallTests, StdinTest
 from sharpen.sandbox import Isolation, Limits, Returned, Sandbox, Status
+from sharpen.system.processors import available_processors
 
-CORES = os.cpu_count() or 1
+CORES = available_processors()
 
 _HAS_SOLUTION = re.compile(r"^class Solution\b", re.MULTILINE)
 _COMPILE = 'import sys; compile(sys.stdin.buffer.read().decode(), "program.py", "exec", dont_inherit=True)'

@@ -15,6 +15,7 @@ from sharpen.rewards.code.running import CORES, Budget, call_tests, compiles, sh
 from sharpen.rewards.code.sources import source_text
 from sharpen.rewards.verifier import Verifier
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
+from sharpen.settings import Name
 from sharpen.types import Row
 
 _INDENTED = re.compile(r"(?:[ \t]*\r?\n)*[ \t]+\S")
@@ -30,10 +31,10 @@ class Code(Verifier):
     """
 
     code_from: CodeSource = "fence"
-    tag: str = Field("answer", min_length=1)
-    prompt_column: str | None = "prompt"
+    tag: Name = "answer"
+    prompt_column: Name | None = "prompt"
     continues_prompt: bool = False
-    reference_column: str = "canonical_solution"
+    reference_column: Name = "canonical_solution"
 
     @model_validator(mode="after")
     def _has_prompt(self) -> Self:
@@ -130,8 +131,8 @@ class CodeTests(ScoredCode):
 
     name: ClassVar[str] = "code_tests"
 
-    column: str = "tests"
-    function_column: str = "fn_name"
+    column: Name = "tests"
+    function_column: Name = "fn_name"
     wrapped_outputs: WrappedOutputs = "never"
     output: Output = "tokens"
     tolerance: float = Field(0.0, ge=0, lt=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sharpen.settings import Settings
+from sharpen.settings import Name, Settings
 
 
 class CallSettings(Settings):
@@ -16,13 +16,13 @@ class CallSettings(Settings):
     """Further attempts after an error that `retry_on` names."""
     backoff_s: float = Field(1.0, ge=0)
     """Pause before the first retry in seconds; it doubles with each further retry."""
-    retry_on: tuple[str, ...] = ("ConnectionError", "TimeoutError")
+    retry_on: tuple[Name, ...] = ("ConnectionError", "TimeoutError")
     """Names of exception classes, or of their bases, that are retried. With `process` or an async function, a call
     stopped at `timeout_s` counts as a TimeoutError. Otherwise it cannot be stopped, and is not retried."""
     at_once: int | None = Field(None, ge=1)
     """Maximum number of concurrent calls; null: the function's attribute `at_once`, else 16 for an async function and 1
     for any other."""
-    lane: str | None = Field(None, min_length=1)
+    lane: Name | None = None
     """Concurrency group. Rewards of the same group never run concurrently; trained models are in the group `models`."""
     process: bool = False
     """Call the function in a separate process, which is killed when a call exceeds `timeout_s`."""

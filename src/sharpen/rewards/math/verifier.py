@@ -13,6 +13,7 @@ from sharpen.rewards.math.forms import same
 from sharpen.rewards.math.text import clean, nesting
 from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.settings import Name
 from sharpen.system.workers import WorkerPool
 from sharpen.types import Row
 
@@ -46,10 +47,10 @@ class Math(Verifier):
     has_answer: ClassVar[bool] = True
     at_once: ClassVar[int] = _workers.size
 
-    column: str = "answer"
+    column: Name = "answer"
     answer_from: Literal["boxed", "marker", "tags", "last_number", "whole"] = "boxed"
     marker: str = Field("####", min_length=1)
-    tag: str = Field("answer", min_length=1)
+    tag: Name = "answer"
     timeout_s: float = Field(5.0, gt=0)
 
     @property

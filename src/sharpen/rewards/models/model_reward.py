@@ -25,19 +25,19 @@ from sharpen.rewards.models.score_cache import Logits, ScoreCache, content_key
 from sharpen.rewards.reward import Reward, last_position, sample_name
 from sharpen.rewards.steps import Total, required_tokenizer, step_positions, step_values, total_of
 from sharpen.runs.lookup import find_model
-from sharpen.settings import Settings
+from sharpen.settings import Name, Settings
 from sharpen.types import NOT_DRAWN, Finish, Group, Prompt, Sample, Score, Trajectory
 
 
 class RewardModelSettings(Settings):
     """Settings of `ModelReward`."""
 
-    path: str = Field(min_length=1)
+    path: Name
     """A run (its latest checkpoint), a model folder or a Hub id."""
     batch_tokens: PositiveInt = 8192
     """Tokens per forward pass, padding included."""
     dtype: AskedDtype = "float32"
-    device: str = "auto"
+    device: Name = "auto"
     """The model's device; auto is the GPU if there is one, else the CPU."""
     template: Literal["auto", "scorer", "policy"] = "auto"
     """The chat template for scoring conversations: scorer, policy (the text that the policy read and generated), or
@@ -91,6 +91,10 @@ class ScorerReward(Reward):
         self._own_template = False
         self.same_tokens = True
         self.cache = ScoreCache(settings.cache_size)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._scorer is None:

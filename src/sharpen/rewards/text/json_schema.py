@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sharpen.rewards.text.extraction import in_tags
 from sharpen.rewards.text.json_schema_worker import validator_of
 from sharpen.rewards.verifier import Verifier
+from sharpen.settings import Name
 from sharpen.system.workers import WorkerPool
 
 _OPENING = re.compile(r" {0,3}```[ \t]*+(?:json)?[ \t]*+", re.IGNORECASE)
@@ -44,9 +45,9 @@ class JsonSchema(Verifier):
     at_once: ClassVar[int] = _workers.size
 
     of: dict[str, Any] | bool | None = Field(None, alias="schema")
-    column: str | None = None
+    column: Name | None = None
     answer_from: Literal["whole", "fence", "tags"] = "whole"
-    tag: str = Field("answer", min_length=1)
+    tag: Name = "answer"
     timeout_s: float = Field(5.0, gt=0)
 
     @model_validator(mode="after")

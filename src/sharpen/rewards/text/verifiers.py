@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sharpen.rewards.text.extraction import Source, extract, given, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
+from sharpen.settings import Name
 from sharpen.types import Row
 
 
@@ -23,10 +24,10 @@ class ExactAnswer(Verifier):
     name: ClassVar[str] = "exact_answer"
     has_answer: ClassVar[bool] = True
 
-    column: str = "answer"
+    column: Name = "answer"
     answer_from: Source = "whole"
     marker: str = Field("####", min_length=1)
-    tag: str = Field("answer", min_length=1)
+    tag: Name = "answer"
     case_sensitive: bool = False
 
     @property
@@ -60,8 +61,8 @@ class Contains(Verifier):
 
     name: ClassVar[str] = "contains"
 
-    words: tuple[str, ...] = ()
-    column: str | None = None
+    words: tuple[Name, ...] = ()
+    column: Name | None = None
     mode: Literal["all", "any"] = "all"
     whole_word: bool = True
     case_sensitive: bool = False
@@ -111,7 +112,7 @@ class Tags(Verifier):
 
     name: ClassVar[str] = "tags"
 
-    tags: tuple[str, ...] = Field(("think", "answer"), min_length=1)
+    tags: tuple[Name, ...] = Field(("think", "answer"), min_length=1)
     prefilled: bool = False
 
     @field_validator("tags")
