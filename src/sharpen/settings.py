@@ -3,20 +3,81 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from sharpen.suggest import did_you_mean
 
+_NO_EFFECT = "no_effect"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """When a setting has an effect: `Effect("max_rounds", "with dynamic_sampling", lambda s: s.dynamic_sampling)`.
+
+    ``setting`` is a field, a field of a section within (``kl.decay``), or a section as a whole. ``only`` completes the
+    message "has no effect: only …" and the descriptions of the setting. ``when`` gets the object that holds the
+    settings.
+    """
+
+    setting: str
+    only: str
+    when: Callable[[Any], bool]
+
 
 class Settings(BaseModel):
-    """Immutable; an unknown name is an error, never ignored; numbers are checked and never NaN."""
+    """Immutable; an unknown name is an error, never ignored; numbers are checked and never NaN.
+
+    A setting of ``effects`` must keep its class's default where it has no effect. Each class lists its own; those of
+    its bases hold as well. Defaults are compared, not what was given: a saved recipe gives every setting.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
     )
+
+    effects: ClassVar[tuple[Effect, ...]] = ()
+
+    @classmethod
+    def all_effects(cls) -> tuple[Effect, ...]:
+        """The effects of the class and of its bases, the bases' first."""
+        own = (vars(base).get("effects", ()) for base in reversed(cls.__mro__))
+        return tuple(effect for effects in own for effect in effects)
+
+    @model_validator(mode="after")
+    def _settings_have_effect(self) -> Self:
+        idle = [e for e in self.all_effects() if not e.when(self) and _is_changed(self, e.setting.split("."))]
+        if idle:
+            said = "; ".join(f"`{e.setting}` has no effect: only {e.only}" for e in idle)
+            # The text is an argument, as a message template must not hold braces.
+            raise PydanticCustomError(_NO_EFFECT, "{said}", {"said": said, "idle": idle})
+        return self
+
+
+def _is_changed(settings: BaseModel, path: Sequence[str]) -> bool:
+    """Whether a setting is not the default of the class that holds it; a method's section has the method's defaults."""
+    value: Any = settings
+    default: Any = None
+    for name in path:
+        if not isinstance(value, BaseModel):
+            return False  # an optional section that is not there
+        default = getattr(default, name) if isinstance(default, type(value)) else default_of(_field(value, name))
+        value = getattr(value, name)
+    return value is not None if default is None else bool(value != default)
+
+
+def _field(settings: BaseModel, name: str) -> FieldInfo:
+    return type(settings).model_fields[name]
+
+
+def default_of(field: FieldInfo) -> Any:
+    """The default of a field, `PydanticUndefined` if it is required."""
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def explain(error: ValidationError, settings: type[BaseModel], noun: str = "setting") -> Iterator[str]:
@@ -30,10 +91,27 @@ def explain(error: ValidationError, settings: type[BaseModel], noun: str = "sett
         if problem["type"] == "extra_forbidden":
             yield f"unknown {noun} `{'.'.join(path)}`.{_suggestion(path, settings)}"
             continue
+        if problem["type"] == _NO_EFFECT:
+            for effect in problem["ctx"]["idle"]:
+                yield f"`{'.'.join([*path, effect.setting])}` has no effect: only {effect.only}"
+            continue
         message = problem["msg"].removeprefix("Value error, ")
         key = f"`{'.'.join(path)}`: " if path else ""
         given = "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"
         yield f"{key}{message}{given}"
+
+
+def without_effect(error: ValidationError) -> list[tuple[str, ...]]:
+    """The paths of the settings that an error refuses because they have no effect; empty if anything else is wrong."""
+    problems = error.errors()
+    if any(problem["type"] != _NO_EFFECT for problem in problems):
+        return []
+    paths = [
+        (*map(str, problem["loc"]), *effect.setting.split("."))
+        for problem in problems
+        for effect in problem["ctx"]["idle"]
+    ]
+    return list(dict.fromkeys(paths))
 
 
 def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:

@@ -18,9 +18,10 @@ from rich.console import Console
 from sharpen.errors import RecipeError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.in_memory import in_memory
-from sharpen.launch.inputs import HeldOut, read_held_out
+from sharpen.launch.inputs import read_held_out
 from sharpen.launch.run import measure
-from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.methods import SFT, Method
+from sharpen.recipe.loading import derived_recipe, load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.report.table import measures_table
 from sharpen.runs.lookup import NamedModel, find_model
@@ -81,9 +82,8 @@ def measure_model(
         named = find_model(model)
         for note in named.notes:
             errors.print(note, markup=False)
-        recipe = _recipe(named, given, task, data)
+        recipe = _recipe(named, given, task, data, out)
         held_out = read_held_out(recipe)
-        _refuse_idle(recipe, held_out, [*given, *(["out"] if out is not None else [])])
         with errors.status(f"measuring {named.path} on {held_out.rows.name}"):
             evaluation = measure(
                 recipe,
@@ -144,7 +144,9 @@ def _yaml(option: str, text: str) -> Any:
         raise RecipeError(f"--{option}: {text!r} is not YAML") from error
 
 
-def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data: str | None) -> Recipe:
+def _recipe(
+    named: NamedModel, given: Mapping[str, Any], task: str | None, data: str | None, out: Path | None
+) -> Recipe:
     """The run's recipe with the given options; for a model without a run, a recipe for this evaluation only."""
     if task is not None and data is not None:
         raise RecipeError("give --task or --data, not both")
@@ -166,7 +168,14 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: str | None, data:
     missing = [option for option, value in options.items() if list(in_memory(value, option))]
     if missing:
         raise RecipeError(f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(missing)}")
-    return make_recipe(tree, where="sharpen eval")
+    # What this evaluation reads has an effect, also where the run never evaluates.
+    evaluation = tree.setdefault("evaluation", {})
+    evaluation["every"] = evaluation.get("every") or 1
+    method = SFT() if of_run is None else of_run.method
+    scored = tree.get("reward") is not None or rows.get("task") is not None
+    answered = method.makes_a_policy and (scored or method.source().reads == "prompts")
+    _refuse_idle(method, answered, evaluation.get("temperature"), [*given, *(["out"] if out is not None else [])])
+    return derived_recipe(tree, where="sharpen eval")
 
 
 def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,16 +189,15 @@ def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str]) -> None:
+def _refuse_idle(method: Method, answered: bool, temperature: float | None, given: Sequence[str]) -> None:
     """Raises RecipeError for options that would have no effect."""
-    if held_out.reads != "prompts":
+    if not answered:
         idle = [name for name in given if name not in OF_COMPLETIONS]
-        why = f"{recipe.method.name} is measured by its loss on held-out completions, and generates no answers"
-        if recipe.method.makes_a_policy:
+        why = f"{method.name} is measured by its loss on held-out completions, and generates no answers"
+        if method.makes_a_policy:
             why += "; give --task, or --reward, to measure answers"
     else:
-        greedy = recipe.evaluation.temperature == 0
-        idle = [name for name in given if greedy and name in ("top_k", "top_p", "min_p")]
+        idle = [name for name in given if temperature == 0 and name in ("top_k", "top_p", "min_p")]
         why = "at temperature 0 the most likely token is taken"
     if idle:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)

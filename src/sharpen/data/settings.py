@@ -13,18 +13,25 @@ class DataSettings(Settings):
     """Either a task by name, with its prompts, held-out split and verifier, or your own data."""
 
     task: str | None = None
+    """A task's name with parameters, as in `arithmetic?terms=4` (`sharpen tasks` lists them)."""
     train: str | None = None
+    """A file, a folder or a hub data set to train on."""
     held_out: str | None = None
-    chat: bool = Field(False, description="wrap a plain text prompt as a user message")
+    """The same to measure on; a task brings its own."""
+    chat: bool = False
+    """Wrap a plain text prompt as a user's message."""
     system: str | None = None
-    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    """A system message for conversations that begin with none."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Passed to the chat template, as in `{enable_thinking: false}`."""
     overlong: Literal["error", "drop"] = "error"
+    """Rows that do not fit into the model's context: error, or drop (their number is reported)."""
     step_separator: str | None = Field(None, min_length=1)
-    """The text that ends a step of a completion, in rows with step labels."""
+    """What ends a step in a completion whose steps are marked."""
     demonstrations: str | None = None
-    """Rows whose mean score is the zero of a reward model's scores."""
+    """The completions on which a reward model's scores shall average 0; a task brings its own."""
     mixed: str | None = None
-    """Rows of a second source, for a method that has one."""
+    """Rows of the second source."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:

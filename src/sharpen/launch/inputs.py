@@ -206,8 +206,6 @@ def _demonstrations(data: DataSettings, method: Method, given: Given, task: Task
 def _mixed_rows(data: DataSettings, method: Method, given: Given) -> Rows | None:
     mixed = method.mixed()
     named = _given_or(given.mixed, data.mixed)
-    if mixed is None and named is not None:
-        raise RecipeError(f"data.mixed has no effect: method {method.name} has no second source")
     if mixed is None:
         return None
     if mixed.method.source().reads == "prompts":

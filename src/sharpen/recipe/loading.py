@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from yaml import YAMLError
 
 from sharpen.errors import RecipeError
 from sharpen.recipe.schema import Recipe
-from sharpen.settings import explain
+from sharpen.settings import explain, without_effect
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -38,6 +41,24 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
     assert isinstance(tree, dict)
     return make_recipe({str(k): v for k, v in tree.items()}, where=str(path))
+
+
+def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe made from another by changes, after which some of its settings have no effect: these get their defaults.
+
+    Raises as ``make_recipe`` does.
+    """
+    tree = deepcopy(dict(tree))
+    while True:
+        try:
+            return Recipe.model_validate(tree)
+        except ValidationError as error:
+            idle = without_effect(error)
+            if not idle:
+                return make_recipe(tree, where)
+        # Each pass takes a setting away, as what has its default is not refused; the inner before a whole section.
+        for *sections, name in sorted(idle, key=len, reverse=True):
+            del reduce(getitem, sections, tree)[name]
 
 
 def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -14,6 +14,7 @@ from sharpen.data.settings import DataSettings
 from sharpen.evaluation.settings import EvaluationSettings
 from sharpen.methods import Method, resolve_method
 from sharpen.models.settings import ModelSettings
+from sharpen.recipe.effects import EFFECTS
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.settings import Settings
@@ -38,6 +39,8 @@ class Recipe(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     log: LogSettings = LogSettings()
+
+    effects = EFFECTS
 
     @field_validator("model", mode="before")
     @classmethod
@@ -64,9 +67,7 @@ class Recipe(Settings):
     def _consistent(self) -> Recipe:
         if self.evaluation.every and self.data.task is None and self.data.held_out is None:
             raise ValueError("evaluation.every needs held-out prompts: give data.held_out")
-        if self.checkpoint.best is not None and not self.evaluation.every:
-            raise ValueError("checkpoint.best needs evaluation.every")
-        minibatches = self.method.passes_and_minibatches[1]
+        passes, minibatches = self.method.passes_and_minibatches
         if self.training.prompts_per_step < minibatches:
             raise ValueError(
                 f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
@@ -82,9 +83,17 @@ class Recipe(Settings):
                 f"the second source of method {self.method.name} cannot adapt a coefficient: only the method's own are "
                 "measured"
             )
-        if self.rollout.lag and not self.method.source().on_policy:
+        updates = self.training.steps * passes * minibatches
+        if self.optimizer.warmup_steps > updates:
             raise ValueError(
-                f"rollout.lag has no effect: method {self.method.name} does not draw from the policy that it trains"
+                f"optimizer.warmup_steps is {self.optimizer.warmup_steps}, more than the {updates} optimizer steps of "
+                "this run"
+            )
+        kl = self.method.kl_settings
+        if self.method.needs_reference and kl.reference == "reset" and kl.reset_every >= self.training.steps:
+            raise ValueError(
+                f"method.kl.reset_every is {kl.reset_every} and training.steps {self.training.steps}: the reference is "
+                "never reset"
             )
         if self.rollout.lag and not self.method.corrects_stale:
             raise ValueError(
