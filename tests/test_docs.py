@@ -23,7 +23,7 @@ from sharpen.models.settings import LoraSettings
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards import CallSettings, Gate
 from sharpen.rewards.checking.cheats import CHEATS
-from sharpen.rewards.registry import MODELS, OF_TOKENS, VERIFIERS, describe_rewards
+from sharpen.rewards.kinds import REWARDS, describe_rewards
 from sharpen.rollout.settings import EngineSettings
 from test_rooms import ORDER, SOURCE
 
@@ -179,11 +179,7 @@ def test_the_settings_of_rewards_are_those_of_the_code() -> None:
         for setting, field in part.model_fields.items():
             (row,) = (line for line in page.splitlines() if line.startswith(f"| `{setting}` |"))
             assert yaml.safe_load(row.split("|")[2]) == json.loads(json.dumps(field.default)), setting
-    settings: dict[str, type[BaseModel]] = {
-        **VERIFIERS,
-        **{name: model for name, (model, _) in (MODELS | OF_TOKENS).items()},
-    }
-    for name, model in settings.items():
+    for name, model in ((name, kind.settings) for name, kind in REWARDS.items()):
         line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
         assert all(f"`{field.alias or setting}`" in line for setting, field in model.model_fields.items()), name
 

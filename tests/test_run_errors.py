@@ -201,10 +201,10 @@ def test_a_reward_without_steps_for_process_supervision(run: Path, model: Path) 
 
 def test_an_unknown_task_or_reward(run: Path, model: Path) -> None:
     tree = {"run": run, "model": str(model), "method": "grpo", "data": {"task": "arithmetics"}}
-    with pytest.raises(RecipeError, match=r"unknown task 'arithmetics'\. Did you mean `arithmetic`"):
+    with pytest.raises(RecipeError, match=r"unknown task `arithmetics`\. Did you mean `arithmetic`"):
         start(make_recipe(tree))
     message = refused(RewardError, run, model, Given(train=ROWS), reward="exact_answers")
-    assert "there is no reward 'exact_answers'. Did you mean `exact_answer`?" in message
+    assert "unknown reward `exact_answers`. Did you mean `exact_answer`?" in message
     message = refused(RewardError, run, model, Given(train=ROWS), reward="nowhere.py:f")
     assert "there is no file" in message
     assert not run.exists()

@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"`data\.chat_template_kwargs\.f`: input was not a valid JSON value",
     ),
     "a model that is loaded": ({"model": object()}, RecipeError, "`model` is a folder, a hub id or .*, not object"),
-    "a class for a method": ({"method": sharpen.GRPO}, RecipeError, r"an object such as GRPO\(\), not <class"),
+    "a class that is no method": ({"method": dict}, RecipeError, r"an object such as GRPO\(\), not <class"),
     "an unknown method": ({"method": {"name": "grop"}}, RecipeError, "Did you mean `grpo`"),
 }
 

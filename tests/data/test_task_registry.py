@@ -16,7 +16,7 @@ def test_parameters_reach_the_task():
     [
         (
             "arithmetics",
-            r"unknown task 'arithmetics'\. Did you mean `arithmetic`\? Known: arithmetic, sums, words",
+            r"unknown task `arithmetics`\. Did you mean `arithmetic`\? Known: arithmetic, sums, words",
         ),
         ("arithmetic?term=4", r"arithmetic\?term=4: unknown parameter `term`\. Did you mean `terms`\?"),
         ("arithmetic?terms=four", "`terms`: Input should be a valid integer"),

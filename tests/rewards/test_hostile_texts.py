@@ -20,9 +20,9 @@ from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED
 from sharpen.models.character_model import character_tokenizer
 from sharpen.report.table import printable
 from sharpen.rewards.code.verifiers import Code
+from sharpen.rewards.kinds import REWARDS
 from sharpen.rewards.math.verifier import MOST_CHARACTERS, Math
 from sharpen.rewards.models.rendering import Rendered, positions_of_ends
-from sharpen.rewards.registry import VERIFIERS
 from sharpen.rewards.text import json_schema, regex
 from sharpen.rewards.verifier import Verifier
 
@@ -116,6 +116,9 @@ def readers(kind: type[Verifier]) -> Iterator[tuple[str, Reader]]:
                 yield f"within {given}", lambda text, called=called, a=around: called(a.format(text), {"answer": "5"})
             if kind.has_answer:
                 yield f"the answer of {given}", made.answer
+
+
+VERIFIERS = {name: kind.settings for name, kind in REWARDS.items() if issubclass(kind.settings, Verifier)}
 
 
 @pytest.mark.parametrize("name", VERIFIERS)

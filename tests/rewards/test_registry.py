@@ -97,7 +97,7 @@ def test_a_module_beside_the_user(file: Path, group: Any, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("exact_anwser", "there is no reward 'exact_anwser'. Did you mean `exact_answer`"),
+        ("exact_anwser", "unknown reward `exact_anwser`. Did you mean `exact_answer`"),
         ("no.such.module:f", "importing 'no.such.module' failed with ModuleNotFoundError"),
         ("/no/such/file.py:f", "importing '/no/such/file.py' failed with FileNotFoundError"),
         ({"name": "math", "colum": "a"}, "reward 'math': unknown setting `colum`. Did you mean `column`"),

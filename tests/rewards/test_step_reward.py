@@ -140,11 +140,14 @@ def test_it_needs_the_tokenizer(written: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "'steps' needs the setting `function`, a step verifier as module:function"),
+        ({}, "reward 'steps': `function`: Field required"),
         ({"function": "word"}, "not 'word'"),
-        ({"function": "math:sqrt", "total": "means"}, "unknown total 'means'. Did you mean `mean`"),
+        (
+            {"function": "math:sqrt", "total": "means"},
+            "`total`: Input should be 'mean', 'min', 'last' or 'product' (given: 'means')",
+        ),
         ({"function": "math:sqrt", "separator": ""}, "the separator is empty"),
-        ({"function": "math:sqrt", "separator": 3}, "the separator must be a text, not 3"),
+        ({"function": "math:sqrt", "separator": 3}, "`separator`: Input should be a valid string (given: 3)"),
         ({"function": "math:sqr"}, "'math' has no 'sqr'. Did you mean `sqrt`"),
     ],
 )

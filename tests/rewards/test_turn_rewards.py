@@ -124,5 +124,5 @@ def test_turns_in_a_recipe() -> None:
     assert [score.total for score in scores_of(resolve_reward(spec), ONE, TWO)] == [0.5, 0.5]
     with pytest.raises(RewardError, match="the steps are turns, so there is no separator"):
         resolve_reward({**spec, "separator": ";"})
-    with pytest.raises(RewardError, match="turns must be true or false, not 'yes'"):
+    with pytest.raises(RewardError, match=r"`turns`: Input should be a valid boolean \(given: 'yes'\)"):
         resolve_reward({**spec, "turns": "yes"})

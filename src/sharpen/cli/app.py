@@ -340,7 +340,7 @@ def methods(
 @app.command()
 def rewards() -> None:
     """List the rewards known by name."""
-    from sharpen.rewards.registry import describe_rewards
+    from sharpen.rewards.kinds import describe_rewards
 
     _list("reward", describe_rewards(), "Or a function of your own: module:function, path/to/file.py:function.")
 

@@ -16,7 +16,6 @@ from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
-from sharpen.rewards.execution.user_code import describe, ends_program
 from sharpen.rollout.engines import make_engine
 from sharpen.runs.checkpoint import (
     checkpoint_path,
@@ -33,6 +32,7 @@ from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.lookup import find_model
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
+from sharpen.system.user_code import describe, ends_program
 from sharpen.training.fingerprint import check_models, fingerprint
 from sharpen.training.score_normalisation import best_to_normalise
 from sharpen.training.trainer import Trainer

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sharpen.in_memory import IN_MEMORY
 from sharpen.methods.cispo import CISPO
 from sharpen.methods.dapo import DAPO
 from sharpen.methods.dpo import DPO
@@ -17,52 +18,68 @@ from sharpen.methods.reinforce import RLOO, Reinforce, ReinforcePlusPlus
 from sharpen.methods.reward_model import ProcessRewardModel, RewardModel
 from sharpen.methods.rft import RFT, OnlineRFT
 from sharpen.methods.sft import SFT
+from sharpen.registry import Registry
 from sharpen.settings import explain
-from sharpen.suggest import did_you_mean
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (
-        SFT,
-        RFT,
-        OnlineRFT,
-        RewardModel,
-        ProcessRewardModel,
-        DPO,
-        Reinforce,
-        RLOO,
-        ReinforcePlusPlus,
-        PPO,
-        GRPO,
-        DrGRPO,
-        DAPO,
-        GSPO,
-        CISPO,
-    )
-}
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    {
+        method.name: method
+        for method in (
+            SFT,
+            RFT,
+            OnlineRFT,
+            RewardModel,
+            ProcessRewardModel,
+            DPO,
+            Reinforce,
+            RLOO,
+            ReinforcePlusPlus,
+            PPO,
+            GRPO,
+            DrGRPO,
+            DAPO,
+            GSPO,
+            CISPO,
+        )
+    },
+    error=ValueError,
+)
 
 
-def resolve_method(spec: Method | str | Mapping[str, Any]) -> Method:
-    """A method from its name, or from a mapping with its ``name`` and settings.
+def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Method:
+    """A method from its name, or from a mapping with its ``name`` and settings; in Python also a method or its class.
+
+    The name is one of `METHODS`, or that of a class of your own, as ``module:Name`` or ``path/to/file.py:Name``.
 
     Raises:
         ValueError: an unknown name or setting, with the nearest known one.
     """
     if isinstance(spec, Method):
         return spec
-    if not isinstance(spec, str | Mapping):
-        raise ValueError(
-            f"a method is a name, a mapping with a `name` or, in Python, an object such as GRPO(), not {spec}"
-        )
-    settings = {"name": spec} if isinstance(spec, str) else dict(spec)
+    settings = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = settings.pop("name", None)
-    if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(f"unknown method `{name}`.{did_you_mean(str(name), METHODS)} Known: {', '.join(METHODS)}")
-    method = METHODS[name]
+    if name == IN_MEMORY:
+        raise ValueError("the method of this recipe was given in Python and can only be used from there")
+    method = METHODS.find(name) if isinstance(name, str) else name
+    if not isinstance(method, type) or not issubclass(method, Method):
+        raise ValueError(
+            "a method is a name, a mapping with a `name` or, in Python, a class such as GRPO or an object such as "
+            f"GRPO(), not {spec}"
+        )
+    called = method.name if method in METHODS.values() else method.__name__
+    if method not in METHODS.values() and any(method.name == known for known in METHODS):
+        raise ValueError(f"method {called}: give the class a `name` of its own, not {method.name!r}")
     try:
         return method(**settings)
     except ValidationError as error:
-        raise ValueError(f"method {name}: {'; '.join(explain(error, method))}") from error
+        raise ValueError(f"method {called}: {'; '.join(explain(error, method))}") from error
+
+
+def saved_method(method: Method) -> dict[str, Any] | str:
+    """What `resolve_method` makes an equal method of; `IN_MEMORY` for one whose class no import gives."""
+    name = METHODS.name_of(type(method))
+    return IN_MEMORY if name is None else {**method.model_dump(mode="json"), "name": name}
 
 
 __all__ = [
@@ -89,4 +106,5 @@ __all__ = [
     "Role",
     "UnifiedView",
     "resolve_method",
+    "saved_method",
 ]

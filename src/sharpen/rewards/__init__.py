@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from sharpen.rewards.execution.settings import CallSettings
     from sharpen.rewards.function import FunctionReward
     from sharpen.rewards.gate import Gate
+    from sharpen.rewards.kinds import REWARDS, describe_rewards
     from sharpen.rewards.models.model_reward import ModelReward, ProcessModelReward
-    from sharpen.rewards.registry import RewardSpec, describe_rewards, resolve_reward
+    from sharpen.rewards.registry import RewardSpec, resolve_reward
     from sharpen.rewards.reward import Reward
     from sharpen.rewards.scoring import check_failures, score_groups
     from sharpen.rewards.steps import StepReward
     from sharpen.rewards.verifier import Verifier
 
 __all__ = [
+    "REWARDS",
     "CallSettings",
     "FunctionReward",
     "Gate",
@@ -40,6 +42,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "REWARDS": "sharpen.rewards.kinds",
         "CallSettings": "sharpen.rewards.execution.settings",
         "FunctionReward": "sharpen.rewards.function",
         "Gate": "sharpen.rewards.gate",
@@ -53,7 +56,7 @@ __getattr__ = lazily(
         "WeightedSum": "sharpen.rewards.combine",
         "check": "sharpen.rewards.checking.checker",
         "check_failures": "sharpen.rewards.scoring",
-        "describe_rewards": "sharpen.rewards.registry",
+        "describe_rewards": "sharpen.rewards.kinds",
         "resolve_reward": "sharpen.rewards.registry",
         "score_groups": "sharpen.rewards.scoring",
     },

@@ -12,61 +12,19 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.rewards.code.asserts import CodeAsserts, CodeCheck
-from sharpen.rewards.code.lint import CodeLint
-from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
 from sharpen.rewards.combine import WeightedSum
-from sharpen.rewards.execution.named import load_named
-from sharpen.rewards.execution.process import ProcessFunction
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
-from sharpen.rewards.math.verifier import Math
-from sharpen.rewards.models.model_reward import (
-    ModelReward,
-    ProcessModelReward,
-    ProcessRewardModelSettings,
-    RewardModelSettings,
-)
-from sharpen.rewards.overlong import OverlongSettings, SoftOverlong
+from sharpen.rewards.kinds import REWARDS, display_name, in_threads, no_call, placed
 from sharpen.rewards.reward import Reward
-from sharpen.rewards.steps import StepReward
 from sharpen.rewards.task import TaskReward
-from sharpen.rewards.text.json_schema import JsonSchema
-from sharpen.rewards.text.language import Language
-from sharpen.rewards.text.regex import Regex
-from sharpen.rewards.text.repetition import Repetition
-from sharpen.rewards.text.verifiers import Contains, ExactAnswer, Tags
 from sharpen.rewards.verifier import Verifier
 from sharpen.settings import Settings, explain
-from sharpen.suggest import did_you_mean
 
 RewardSpec: TypeAlias = Reward | RewardFunction | str | Mapping[str, Any] | Sequence[Any]
 
 Checked = TypeVar("Checked", bound=BaseModel)
-
-_TEXT: tuple[type[Verifier], ...] = (ExactAnswer, Contains, Regex, Tags, Math, JsonSchema, Language, Repetition)
-_CODE: tuple[type[Verifier], ...] = (CodeTests, CodeCheck, CodeAsserts, CodeCompiles, CodeLint)
-
-VERIFIERS: dict[str, type[Verifier]] = {verifier.name: verifier for verifier in (*_TEXT, *_CODE)}
-
-MODELS: dict[str, tuple[type[RewardModelSettings], Callable[[Any], Reward]]] = {
-    ModelReward.name: (RewardModelSettings, ModelReward),
-    ProcessModelReward.name: (ProcessRewardModelSettings, ProcessModelReward),
-}
-OF_TOKENS: dict[str, tuple[type[BaseModel], Callable[[Any], Reward]]] = {
-    SoftOverlong.name: (OverlongSettings, SoftOverlong),
-}
-"""Rewards that depend on a completion's tokens, not its text."""
-STEPS = "steps"
-"""The name of step verifiers; the setting ``function`` selects one."""
-
-
-def describe_rewards() -> dict[str, str]:
-    """The known rewards by name, each with the first line of its description."""
-    kinds = {**VERIFIERS, STEPS: StepReward, **{name: kind for name, (_, kind) in MODELS.items()}}
-    kinds |= {name: kind for name, (_, kind) in OF_TOKENS.items()}
-    return {name: (kind.__doc__ or "").strip().partition("\n")[0] for name, kind in kinds.items()}
 
 
 def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
@@ -127,7 +85,7 @@ def _entry(spec: RewardSpec, task: Task | None) -> _Entry:
             raise RewardError(f"a reward needs a name: {dict(spec)}")
         name = _checked_name(name)
         common = {key: settings.pop(key) for key in Weighting.model_fields if settings.get(key) is not None}
-        weighting = _build(Weighting, name if isinstance(name, str) else _display_name(name), common)
+        weighting = _build(Weighting, name if isinstance(name, str) else display_name(name), common)
         reward = _named(name, settings, weighting.call, task)
         # A gate only adds to the total if the recipe gives it a weight.
         usual = 1.0 if weighting.gate is None else 0.0
@@ -147,42 +105,26 @@ def _named(
     if name == "task" and task is not None:
         _no_settings(name, settings)
         return TaskReward(task, call=call)
-    if isinstance(name, str) and name in VERIFIERS:
-        return FunctionReward(_build(VERIFIERS[name], name, settings), call=_in_threads(name, call))
-    if isinstance(name, str) and name in MODELS:
-        _not_display_name(name, call)
-        of_model, kind = MODELS[name]
-        return kind(_build(of_model, name, settings))
-    if isinstance(name, str) and name in OF_TOKENS:
-        _not_display_name(name, call)
-        of_tokens, kind = OF_TOKENS[name]
-        return kind(_build(of_tokens, name, settings))
-    if name == STEPS:
-        return _step_reward(settings, call)
+    if isinstance(name, str) and name in REWARDS:
+        return REWARDS[name].make(_build(REWARDS[name].settings, name, settings), call)
     if name == IN_MEMORY:
         raise RewardError("a reward of this recipe was given in Python and can only be used from there")
-    if isinstance(name, str) and ":" not in name:
-        known = [*VERIFIERS, STEPS, *MODELS, *OF_TOKENS]
-        raise RewardError(
-            f"there is no reward {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}. "
-            "A function of your own is written module:function or path/to/file.py:function"
-        )
-    target = _load(name) if isinstance(name, str) else name
+    target = REWARDS.find(name) if isinstance(name, str) else name
     if isinstance(target, type) and issubclass(target, Verifier):
-        return FunctionReward(_build(target, target.name, settings), call=_in_threads(target.name, call))
+        return FunctionReward(_build(target, target.name, settings), call=in_threads(target.name, call))
     if isinstance(target, type) and _makes_rewards(target):
-        _in_threads(_display_name(name), call)
+        in_threads(display_name(name), call)
         target, settings = _made(target, settings), {}
     if isinstance(target, Reward):
-        _no_settings(_display_name(name), settings)
-        _not_display_name(_display_name(name), call)
+        _no_settings(display_name(name), settings)
+        no_call(display_name(name), call)
         return target
     if isinstance(target, Verifier):
-        _no_settings(_display_name(name), settings)
-        return FunctionReward(target, call=_in_threads(target.name, call))
+        _no_settings(display_name(name), settings)
+        return FunctionReward(target, call=in_threads(target.name, call))
     if not callable(target):
         raise RewardError(f"reward {name!r} is a {type(target).__name__}, not a function")
-    return FunctionReward(_placed(name, target, call), settings=settings, call=call)
+    return FunctionReward(placed(name, target, call), settings=settings, call=call)
 
 
 def _makes_rewards(kind: type) -> bool:
@@ -198,51 +140,9 @@ def _made(kind: type, settings: Mapping[str, Any]) -> Any:
     return kind(**settings)
 
 
-def _display_name(name: object) -> str:
-    return name if isinstance(name, str) else str(getattr(name, "name", None) or getattr(name, "__name__", name))
-
-
 def _no_settings(name: str, settings: Mapping[str, Any]) -> None:
     if settings:
         raise RewardError(f"reward {name!r} is already constructed and takes no settings: {', '.join(settings)}")
-
-
-def _not_display_name(name: str, call: CallSettings | None) -> None:
-    if call is not None:
-        raise RewardError(f"reward {name!r}: call: only applies to functions that are called once per completion")
-
-
-def _in_threads(name: str, call: CallSettings | None) -> CallSettings | None:
-    if call is not None and call.process:
-        raise RewardError(f"reward {name!r}: call.process requires a function given as module:function")
-    return call
-
-
-def _placed(name: object, function: Callable[..., Any], call: CallSettings | None) -> Callable[..., Any]:
-    """The function, wrapped to run in its own process if ``call`` says so."""
-    if call is None or not call.process:
-        return function
-    if not isinstance(name, str):
-        _in_threads(_display_name(name), call)
-    return ProcessFunction(str(name), function, call.timeout_s)
-
-
-def _step_reward(settings: Mapping[str, Any], call: CallSettings | None) -> Reward:
-    rest = dict(settings)
-    named, total, separator = rest.pop("function", None), rest.pop("total", "mean"), rest.pop("separator", None)
-    turns = rest.pop("turns", False)
-    function = _load(named) if isinstance(named, str) and ":" in named else named
-    if not callable(function):
-        raise RewardError(
-            f"reward {STEPS!r} needs the setting `function`, a step verifier as module:function or "
-            f"path/to/file.py:function, not {named!r}"
-        )
-    if separator is not None and not isinstance(separator, str):
-        raise RewardError(f"reward {STEPS!r}: the separator must be a text, not {separator!r}")
-    if not isinstance(turns, bool):
-        raise RewardError(f"reward {STEPS!r}: turns must be true or false, not {turns!r}")
-    placed = _placed(named, function, call)
-    return StepReward(placed, STEPS, rest, total=total, separator=separator, turns=turns, call=call)
 
 
 def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Checked:
@@ -250,7 +150,3 @@ def _build(kind: type[Checked], name: str, settings: Mapping[str, Any]) -> Check
         return kind(**settings)
     except ValidationError as error:
         raise RewardError(f"reward {name!r}: {'; '.join(explain(error, kind))}") from error
-
-
-def _load(name: str) -> Any:
-    return load_named(name, f"reward {name!r}", RewardError)

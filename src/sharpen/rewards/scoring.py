@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sharpen.errors import RewardError
-from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rewards.reward import Reward, sample_name
+from sharpen.system.user_code import undisturbed
 from sharpen.types import End, Group, Score
 
 

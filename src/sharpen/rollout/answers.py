@@ -15,10 +15,10 @@ from sharpen.rewards.execution.calls import CallResult, Calls
 from sharpen.rewards.execution.event_loop import run_coroutine
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.execution.threads import start_thread
-from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rewards.function import ASYNC_AT_ONCE
 from sharpen.rollout.checked_answer import AnswerError, checked
 from sharpen.rollout.turns import Conversation, Reply, Turns
+from sharpen.system.user_code import undisturbed
 from sharpen.types import End
 
 SLACK_S = 30.0

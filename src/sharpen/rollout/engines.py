@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from sharpen.errors import RecipeError
 from sharpen.models.policy import Policy
-from sharpen.rewards.execution.named import load_named
+from sharpen.registry import Registry
 from sharpen.rollout.engine import Engine
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.settings import EngineSettings
-from sharpen.suggest import did_you_mean
 
 MakeEngine = Callable[[EngineSettings, Policy], Engine]
 
-ENGINES: Mapping[str, MakeEngine] = {
-    "local": lambda settings, policy: LocalEngine(policy, max_sequences=settings.max_sequences, kv_gib=settings.kv_gib),
-}
+
+def _local(settings: EngineSettings, policy: Policy) -> Engine:
+    return LocalEngine(policy, max_sequences=settings.max_sequences, kv_gib=settings.kv_gib)
+
+
+ENGINES: Registry[MakeEngine] = Registry("engine", {"local": _local}, error=RecipeError)
 
 
 def make_engine(settings: EngineSettings, policy: Policy) -> Engine:
@@ -25,13 +27,9 @@ def make_engine(settings: EngineSettings, policy: Policy) -> Engine:
     Raises:
         RecipeError: there is no such engine; else what its constructor raises.
     """
-    name = settings.name
-    if name in ENGINES:
-        return ENGINES[name](settings, policy)
-    if ":" not in name:
-        raise RecipeError(
-            f"rollout.engine.name: there is no engine {name!r}.{did_you_mean(name, ENGINES)} Known: "
-            f"{', '.join(ENGINES)}, or one of your own as module:name"
-        )
-    make: MakeEngine = load_named(name, f"rollout.engine.name {name!r}", RecipeError)
-    return make(settings, policy)
+    where = "rollout.engine.name"
+    make = ENGINES.find(settings.name, where) if isinstance(settings.name, str) else settings.name
+    if not callable(make):
+        raise RecipeError(f"{where} {settings.name!r} is a {type(make).__name__}, not a class or function")
+    engine: Engine = make(settings, policy)
+    return engine

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sharpen.rewards.execution.user_code import undisturbed
 from sharpen.rollout.answers import Answering, Answers
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Conversation, TurnLimits, Turns
+from sharpen.system.user_code import undisturbed
 from sharpen.types import End, Prompt, Trajectory
 
 QUICK_REPLY_S = 0.005

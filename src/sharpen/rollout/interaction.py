@@ -6,7 +6,7 @@ from typing import Any
 
 from sharpen.errors import RecipeError
 from sharpen.models.model import Model
-from sharpen.rewards.execution.named import load_named
+from sharpen.registry import load_named
 from sharpen.rollout.answers import calls_at_once
 from sharpen.rollout.generation import Interaction
 from sharpen.rollout.settings import RolloutSettings
@@ -20,7 +20,7 @@ def make_interaction(settings: RolloutSettings, model: Model, context: int) -> I
     if settings.turns is None:
         return None
     what = f"rollout.turns {settings.turns!r}"
-    turns = load_named(settings.turns, what, RecipeError)
+    turns = load_named(settings.turns, what, RecipeError) if isinstance(settings.turns, str) else settings.turns
     if not callable(turns):
         raise RecipeError(f"{what} is a {type(turns).__name__}, not a function (prompt, trajectory) -> Reply or End")
     embedding: Any = model.model.get_input_embeddings()  # type: ignore[operator]

@@ -1,9 +1,10 @@
 """Tasks by name, with parameters: ``arithmetic?terms=4&wrong_step_share=0.1``."""
 
+import inspect
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
@@ -14,32 +15,60 @@ from sharpen.data.tasks.sums import Sums
 from sharpen.data.tasks.task import Task
 from sharpen.data.tasks.words import Words
 from sharpen.errors import RecipeError
+from sharpen.registry import Registry
 from sharpen.settings import Settings, explain
-from sharpen.suggest import did_you_mean
 
 GYM_PREFIX = "reasoning_gym:"
 
-Kind = TypeVar("Kind", bound=Settings)
+TASKS: Registry[type[Arithmetic] | type[Sums] | type[Words]] = Registry(
+    "task", {"arithmetic": Arithmetic, "sums": Sums, "words": Words}, error=RecipeError
+)
 
 
-def resolve_task(spec: str) -> Task:
-    """The task that ``name?key=value&key=value`` specifies.
+def resolve_task(spec: object) -> Task:
+    """The task that ``name?key=value&key=value`` specifies; in Python also a task, or a class of tasks.
+
+    The name is one of `TASKS`, ``reasoning_gym:<name>``, or that of a class or object of your own, as
+    ``module:Name`` or ``path/to/file.py:Name``.
 
     Raises RecipeError for an unknown name or parameter, with the nearest known one, and for an invalid parameter
     value.
     """
+    if not isinstance(spec, str):
+        return _task(spec, {}, f"data.task {spec!r}")
     name, parameters = parse_query(spec)
     if name.startswith(GYM_PREFIX):
         return gym_task(name.removeprefix(GYM_PREFIX), parameters, spec)
-    if name not in TASKS:
-        known = [*TASKS, f"{GYM_PREFIX}<name of a reasoning-gym task>"]
-        raise RecipeError(f"{spec}: unknown task {name!r}.{did_you_mean(name, TASKS)} Known: {', '.join(known)}")
-    return TASKS[name](parameters, spec)
+    return _task(TASKS.find(name, "data.task"), parameters, spec)
+
+
+def names_task(text: str) -> bool:
+    """Whether a text names a task, rather than a file or a data set."""
+    name = text.partition("?")[0]
+    own = ":" in name and (name.partition(":")[0].endswith(".py") or "/" not in name)
+    return name in TASKS or own
+
+
+def is_task(thing: object) -> bool:
+    """Whether an object is a task or a class of tasks."""
+    return all(hasattr(thing, part) for part in ("train_rows", "held_out_rows", "verify"))
+
+
+def task_name(task: object) -> str | None:
+    """The specification that `resolve_task` makes an equal task of; None if there is none."""
+    kind = task if isinstance(task, type) else type(task)
+    name = TASKS.name_of(kind)
+    if name is None or isinstance(task, type):
+        return name
+    if not isinstance(task, Settings):
+        return None
+    given = {key: value for key, value in task.model_dump(mode="json").items() if value is not None}
+    return f"{name}?{urlencode(given)}" if given else name
 
 
 def describe_tasks() -> dict[str, str]:
     """Task name → one-line description, and parameters with their defaults."""
-    return {name: _describe(kind) for name, kind in _KINDS.items()}
+    return {name: _describe(kind) for name, kind in TASKS.items()}
 
 
 def _describe(kind: type[Settings]) -> str:
@@ -48,18 +77,26 @@ def _describe(kind: type[Settings]) -> str:
     return f"{first_line} Parameters: {parameters}"
 
 
-def _build(kind: type[Kind], parameters: Mapping[str, str], spec: str) -> Kind:
+def _task(found: object, parameters: Mapping[str, str], spec: str) -> Task:
+    """The task that was found under a name, or that its class makes of the parameters."""
+    task = found
+    if isinstance(found, type) and issubclass(found, Settings):
+        try:
+            task = found.model_validate(parameters)
+        except ValidationError as error:
+            raise RecipeError(f"{spec}: {'; '.join(explain(error, found, 'parameter'))}") from error
+    elif isinstance(found, type) or inspect.isfunction(found):
+        task = _made(found, parameters, spec)
+    elif parameters:
+        raise RecipeError(f"{spec}: this task is already constructed and takes no parameters")
+    if isinstance(task, type) or not is_task(task):
+        raise RecipeError(f"{spec} is a {type(task).__name__}, not a task: see sharpen.data.tasks.Task")
+    return cast(Task, task)
+
+
+def _made(kind: Any, parameters: Mapping[str, str], spec: str) -> object:
     try:
-        return kind.model_validate(parameters)
-    except ValidationError as error:
-        raise RecipeError(f"{spec}: {'; '.join(explain(error, kind, 'parameter'))}") from error
-
-
-_KINDS: dict[str, type[Arithmetic] | type[Sums] | type[Words]] = {
-    "arithmetic": Arithmetic,
-    "sums": Sums,
-    "words": Words,
-}
-TASKS: dict[str, Callable[[Mapping[str, str], str], Task]] = {
-    name: partial(_build, kind) for name, kind in _KINDS.items()
-}
+        inspect.signature(kind).bind(**parameters)
+    except TypeError as error:
+        raise RecipeError(f"{spec}: {error}") from error
+    return kind(**parameters)

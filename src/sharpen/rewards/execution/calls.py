@@ -14,7 +14,7 @@ from sharpen.rewards.execution.concurrency import cancelled, sequential
 from sharpen.rewards.execution.event_loop import CoroutineTimeoutError
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.execution.threads import note_stuck, start_thread
-from sharpen.rewards.execution.user_code import describe, kinds_of
+from sharpen.system.user_code import describe, kinds_of
 
 MORE_WORKERS_AFTER_S = 0.005
 """If one thread finishes all calls within this time, no further threads are started."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import RewardError
-from sharpen.rewards.execution.user_code import RemoteError
 from sharpen.runs.trajectories import trajectory_to_json
+from sharpen.system.user_code import RemoteError
 from sharpen.system.workers import Worker
 from sharpen.types import Trajectory
 

@@ -17,8 +17,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sharpen.rewards.execution.user_code import describe, kinds_of, load_source
 from sharpen.runs.trajectories import trajectory_from_json
+from sharpen.system.user_code import describe, kinds_of, load_source
 from sharpen.system.worker_program import redirected_output
 
 

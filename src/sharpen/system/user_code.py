@@ -5,11 +5,13 @@ No heavy imports: a process that calls a user's function must start fast.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Iterator
@@ -19,27 +21,88 @@ from types import ModuleType
 
 from sharpen.system.signals import ENDING
 
+_importing = threading.local()
+_loaded_versions: dict[str, tuple[int, int]] = {}
+"""The time of change and the size of each file that was loaded, by the name of its module."""
+
 
 def load_source(source: str) -> ModuleType:
     """Import a module by name, or a file if ``source`` ends with ``.py``. Raises what the import raises."""
     if source.endswith(".py"):
         return _load_file(Path(source))
     # sys.path of the installed command lacks the working directory, where users keep their functions.
-    with _importable(Path.cwd()):
+    with _importable(Path.cwd()), _noted(source):
         return importlib.import_module(source)
 
 
+def being_imported() -> str | None:
+    """The user's module or file that this thread is importing, if it is."""
+    sources: list[str] = getattr(_importing, "sources", [])
+    return sources[-1] if sources else None
+
+
+def defined_in(module: str) -> str | None:
+    """What ``load_source`` takes, from any folder, to give this module again: its name or its file.
+
+    None for a module that no file holds, as in a notebook.
+    """
+    found = sys.modules[module]
+    spec, file = getattr(found, "__spec__", None), getattr(found, "__file__", None)
+    if module == "__main__" and spec is not None:
+        module = spec.name  # started with python -m
+    if file is None or not Path(file).is_file():
+        return None
+    path = Path(file).resolve()
+    installed = any(path.is_relative_to(folder) for folder in map(Path, _installed()))
+    if module != "__main__" and (installed or "." in module):
+        return module
+    # A module beside a script is importable only where the script was started.
+    return str(path) if path.suffix == ".py" else None
+
+
+def _installed() -> Iterator[str]:
+    """The folders of installed packages."""
+    for key in ("stdlib", "platstdlib", "purelib", "platlib"):
+        yield str(Path(sysconfig.get_paths()[key]).resolve())
+
+
 def _load_file(path: Path) -> ModuleType:
+    """The module of a file; executed again only if the file has changed."""
     path = path.expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name that nothing else imports: a file may be called like a package.
+    name = f"{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    state = path.stat()
+    version = (state.st_mtime_ns, state.st_size)
+    loaded = sys.modules.get(name)
+    if loaded is not None and _loaded_versions.get(name) == version:
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with _importable(path.parent):
-        spec.loader.exec_module(module)
+    # Annotations of dataclasses and of settings are resolved there.
+    sys.modules[name] = module
+    try:
+        with _importable(path.parent), _noted(str(path)):
+            spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    _loaded_versions[name] = version
     return module
+
+
+@contextmanager
+def _noted(source: str) -> Iterator[None]:
+    """Within it, `being_imported` gives ``source``."""
+    sources = _importing.__dict__.setdefault("sources", [])
+    sources.append(source)
+    try:
+        yield
+    finally:
+        sources.pop()
 
 
 @contextmanager
