@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -117,7 +117,9 @@ def without_effect(error: ValidationError) -> list[tuple[str, ...]]:
 def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:
     known = _fields(settings)
     for part in path[:-1]:
-        inner = _settings_of(known.get(part))
+        if part.isdigit():
+            continue  # an entry of a list
+        inner = section_of(known.get(part))
         if inner is None:
             return ""
         known = _fields(inner)
@@ -130,7 +132,8 @@ def _fields(settings: type[BaseModel]) -> Mapping[str, Any]:
     return {field.alias or name: field.annotation for name, field in settings.model_fields.items()}
 
 
-def _settings_of(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((found for part in get_args(annotation) if (found := _settings_of(part)) is not None), None)
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The class of a section of settings, of an optional one, or of the sections in a list; None for other types."""
+    if get_origin(annotation) in (Union, types.UnionType, tuple, list, Annotated):
+        return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

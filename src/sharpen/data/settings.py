@@ -22,7 +22,7 @@ class DataSettings(Settings):
     """Wrap a plain text prompt as a user's message."""
     system: str | None = None
     """A system message for conversations that begin with none."""
-    chat_template_kwargs: dict[str, JsonValue] = {}
+    chat_template_kwargs: dict[str, JsonValue] = Field({})
     """Passed to the chat template, as in `{enable_thinking: false}`."""
     overlong: Literal["error", "drop"] = "error"
     """Rows that do not fit into the model's context: error, or drop (their number is reported)."""

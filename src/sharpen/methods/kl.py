@@ -11,7 +11,7 @@ from sharpen.settings import Effect, Settings
 
 
 class KL(Settings):
-    """The KL penalty: its estimator, where it is applied, how beta changes, and what the reference is."""
+    """The KL penalty, if beta is above 0: its estimator and placement, how beta changes, and what the reference is."""
 
     estimator: Literal["k1", "k2", "k3", "weighted_k3", "exact"] = "k3"
     """Estimator per token. exact sums over the whole vocabulary; weighted_k3 is π/π_old · k3."""

@@ -18,8 +18,8 @@ class LoraSettings(Settings):
     alpha: int = Field(32, ge=1)
     """The update is scaled by alpha / rank."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """The layers that get an adapter, by the end of their names, as in `[q_proj, v_proj]`. all-linear: every linear layer
-    except the head."""
+    """The layers that get an adapter, by the end of their names, as in `[q_proj, v_proj]`. all-linear: every linear
+    layer except the head."""
 
     @field_validator("targets")
     @classmethod
@@ -35,14 +35,13 @@ class ModelSettings(Settings):
     path: str
     """A Hugging Face folder with safetensors, a run (its latest checkpoint), or a hub id."""
     compute_dtype: AskedDtype = "float32"
-    """The type of matrix products; weights, gradients and optimizer stay in float32. auto is bfloat16 where the processor
-    or GPU has instructions for it (GPUs since Ampere, AMD since Zen 4, Intel since Cooper Lake), else float32, since
-    emulated bfloat16 is many times slower."""
+    """The type of matrix products; weights, gradients and optimizer stay in float32. auto is bfloat16 where the
+    processor or GPU has instructions for it (GPUs since Ampere, AMD since Zen 4, Intel since Cooper Lake), else
+    float32, since emulated bfloat16 is many times slower."""
     gradient_checkpointing: bool = False
     """Recompute activations instead of keeping them: less memory, more time."""
     compiled: bool = True
-    """Fuse a layer's small operations for training by compiling it; takes half a minute at the start of a run. A CPU never
-    compiles."""
+    """Fuse a layer's small operations for training by compiling it; takes half a minute at the start of a run."""
     device: str = "auto"
     """auto is the GPU if there is one, else the CPU; or a PyTorch device such as cuda:1."""
     lora: LoraSettings | None = None

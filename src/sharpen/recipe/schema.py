@@ -26,12 +26,17 @@ NamedReward = str | dict[str, Any]
 class Recipe(Settings):
     """Everything that decides what a run does."""
 
-    run: Path = Field(description="the folder that the run writes")
+    run: Path
+    """The folder that the run writes; it must not hold a run yet."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Determines the order of the data and all random numbers of the sampling."""
     model: ModelSettings
+    """A section, or just the path: `model: models/mine`."""
     method: SerializeAsAny[Method]
+    """A section with a `name`, or just the name: `method: sft` (`sharpen methods` lists them)."""
     data: DataSettings
     reward: NamedReward | tuple[NamedReward, ...] | None = None
+    """A name, a mapping with settings, or a list of these (`sharpen rewards` lists them). A task brings its own."""
     reward_check: RewardCheckSettings = RewardCheckSettings()
     rollout: RolloutSettings = RolloutSettings()
     optimizer: OptimizerSettings = OptimizerSettings()

@@ -21,7 +21,7 @@ class EngineSettings(Settings):
     kv_gib: float | None = Field(None, gt=0)
     """Memory for the keys and values of prompts and completions, in GiB. null: 8 on a CPU; on a GPU half of what the
     policy's weights, gradients and optimizer state leave of its memory."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field({})
     """Settings of an engine of your own, under names of its own."""
 
     effects = (
