@@ -71,16 +71,19 @@ def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
 
 def tiny_tree(run: Path, model: Path, name: str, /, **changes: Any) -> dict[str, Any]:
     """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
+    has_policy = not name.endswith("reward_model")
+    answers = {"n": 2, "k": [1, 2], "threshold": 0.5} if has_policy else {}
+    measured = changes.get("evaluation", {}).get("every") != 0
     tree = {
         "run": str(run),
         "seed": 7,
         "model": {"path": str(model), "device": "cpu"},
         "method": {"name": name, **SETTINGS.get(name, {})},
         "data": {"task": TASK},
-        "rollout": {"max_new_tokens": 8},
+        "rollout": {"max_new_tokens": 8} if has_policy else {},
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01, "warmup_steps": 2, "schedule": "cosine"},
         "training": {"steps": 6, "prompts_per_step": 4, "tokens_per_microbatch": 80},
-        "evaluation": {"every": 2, "prompts": 6, "n": 2, "k": [1, 2], "threshold": 0.5},
+        "evaluation": {"every": 2, "prompts": 6, **answers} if measured else {},
         "checkpoint": {"every": 2, "keep": 2, "best": "reward"},
     }
     return merge(tree, changes)

@@ -76,9 +76,8 @@ def described(kind: type[BaseModel], *, outer: Sequence[Effect] = (), within: st
     """
     schema = kind.model_json_schema()
     properties, definitions = schema.get("properties", {}), schema.get("$defs", {})
-    effects: list[Effect] = [*outer]
-    if issubclass(kind, Settings):
-        effects += [Effect(f"{within}{e.setting}", e.only, e.when) for e in kind.all_effects()]
+    own = kind.all_effects() if issubclass(kind, Settings) else ()
+    effects = [*(Effect(f"{within}{e.setting}", e.only, e.when) for e in own), *outer]
     found = []
     for name, field in kind.model_fields.items():
         written = field.alias or name
@@ -205,6 +204,10 @@ def _bare(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str
     return bare
 
 
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def _values(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(map(as_text, schema["enum"]))
@@ -219,5 +222,5 @@ def _values(schema: Mapping[str, Any]) -> str:
         return f"list of {count}{_MANY.get(items[0].get('type'), 'values')}"
     if kind == "object":
         return "mapping"
-    bounds = " and ".join(f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema)
+    bounds = " and ".join(f"{sign} {_number(schema[key])}" for key, sign in _BOUNDS.items() if key in schema)
     return f"{_TYPES[kind]} {bounds}".strip()

@@ -245,7 +245,7 @@ def test_plain_text_instead_of_a_chat(folder: Path) -> None:
     assert said["measures"] == in_the_run(metrics(plain)[0])
     assert said["measures"] != usual["measures"]
     assert {key for key in settings(said) if settings(said)[key] != settings(usual)[key]} == {"chat"}
-    assert "`system` is set, but the prompts are plain text" in complaint("eval", folder / "grpo", "--no-chat")
+    assert "no effect of `data.system`: the prompts are plain text" in complaint("eval", folder / "grpo", "--no-chat")
 
 
 GROUPS = {

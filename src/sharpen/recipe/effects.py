@@ -51,7 +51,7 @@ EFFECTS = (
         lambda r: r.method.source().on_policy,
     ),
     *(
-        Effect(f"evaluation.{name}", "where completions are sampled, not where the loss is measured", _answers)
+        Effect(f"evaluation.{name}", "where completions are sampled", _answers)
         for name in ("n", "k", "threshold", "temperature", "top_p", "top_k", "min_p")
     ),
     Effect("checkpoint.best", "with evaluation.every", lambda r: r.evaluation.every > 0),

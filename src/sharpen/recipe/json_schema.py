@@ -138,7 +138,7 @@ def _named(name: str, schema: Schema, description: str, more: Mapping[str, Schem
 def _one_of(definitions: Mapping[str, str], more: Mapping[str, Schema]) -> Schema:
     """One of the names in ``definitions``, or a mapping of that ``name`` under the definition given for it.
 
-    Or the user's own, with ``more`` settings than those which only its class or function knows. A mapping is told by its
+    Or the user's own, with ``more`` and the settings that only its class or function knows. A mapping is told by its
     name, so that what is wrong with it is said of that name's settings.
     """
     names: Schema = {"enum": list(definitions)}
