@@ -14,9 +14,8 @@ from places import place_of
 from worker import Gate
 
 from sharpen.data.cursor import Cursor
-from sharpen.in_memory import IN_MEMORY
 from sharpen.launch import build as building
-from sharpen.launch.inputs import Given, read_inputs
+from sharpen.launch.inputs import read_inputs
 from sharpen.models.model import Model
 from sharpen.recipe.loading import make_recipe
 
@@ -77,8 +76,8 @@ def main() -> None:
                 "seed": SEED,
                 "model": {"path": settings["model"], "compute_dtype": settings["dtype"], "device": device},
                 "method": {"name": "grpo", "group_size": case.group, "beta": 0.0},
-                "data": {"train": IN_MEMORY},
-                "reward": IN_MEMORY,
+                "data": {"train": in_drawing_order(settings["prompts"])},
+                "reward": reward,
                 "rollout": {"max_new_tokens": case.limit},
                 "optimizer": {"learning_rate": LEARNING_RATE, "max_grad_norm": MAX_GRAD_NORM},
                 "training": {"steps": 10**6, "prompts_per_step": case.prompts, **settings.get("training", {})},
@@ -86,7 +85,7 @@ def main() -> None:
             }
         )
         assert (recipe.method.eps_low, recipe.method.eps_high) == (EPSILON, EPSILON)  # type: ignore[attr-defined]
-        inputs = read_inputs(recipe, Given(train=in_drawing_order(settings["prompts"]), reward=reward))
+        inputs = read_inputs(recipe)
         with build.built_trainer(
             recipe,
             inputs,

@@ -32,13 +32,12 @@ import torch
 
 import tiny_turns
 from file_operations import FileOperations
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.methods import METHODS
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.folder import read_metrics
 from sharpen.training.trainer import Trainer
-from tiny_runs import SETTINGS, digits, tiny_recipe, tiny_start_model, untimed
+from tiny_runs import SETTINGS, digits, given, tiny_recipe, tiny_start_model, untimed
 
 STEPS = 4
 TIMEOUT_S = 120.0
@@ -116,11 +115,10 @@ def recipe_of(case: Case, run: Path, model: Path) -> Recipe:
 
 def go_on(run: Path, recipe: Recipe) -> None:
     """What a person does with a run that was killed."""
-    given = Given(reward=digits)
     if (run / "recipe.yaml").exists():
-        ended = resume(run, given)
+        ended = resume(run, {"reward": digits})
     else:
-        ended = start(recipe.model_copy(update={"run": run}), given)
+        ended = start(given(recipe.model_copy(update={"run": run}), {"reward": digits}))
     assert ended.finished
 
 
@@ -194,7 +192,7 @@ class Kills:
             # As a run that has not been stopped leaves it when its last step begins.
             def until_last_step() -> None:
                 at_last_step(lambda: os.kill(os.getpid(), signal.SIGKILL))
-                start(self.recipe.model_copy(update={"run": self.begun}), Given(reward=digits))
+                start(given(self.recipe.model_copy(update={"run": self.begun}), {"reward": digits}))
 
             assert in_child(until_last_step) == -signal.SIGKILL
         else:

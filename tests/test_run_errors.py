@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ import pytest
 
 from sharpen.errors import DataError, ModelError, RecipeError, RewardError, SharpenError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.methods import METHODS
 from sharpen.recipe.loading import make_recipe
 from tiny_models import tiny_folder
-from tiny_runs import digits, merge, tiny_start_model
+from tiny_runs import digits, given, merge, tiny_start_model
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(3) for b in range(3)]
 
@@ -36,7 +36,7 @@ def rows_file(folder: Path, rows: list[Any]) -> Path:
     return path
 
 
-def begin(run: Path, model: Path, given: Given | None = None, **changes: Any) -> Any:
+def begin(run: Path, model: Path, objects: Mapping[str, Any] | None = None, **changes: Any) -> Any:
     tree: dict[str, Any] = {
         "run": str(run),
         "model": {"path": str(model), "device": "cpu"},
@@ -46,13 +46,15 @@ def begin(run: Path, model: Path, given: Given | None = None, **changes: Any) ->
         "rollout": {"max_new_tokens": 4},
         "training": {"steps": 2, "prompts_per_step": 4},
     }
-    return start(make_recipe(merge(tree, changes)), given or Given(train=ROWS, reward=digits))
+    return start(given(make_recipe(merge(tree, changes)), objects or {"data.train": ROWS, "reward": digits}))
 
 
-def refused(error: type[SharpenError], run: Path, model: Path, given: Given | None = None, **changes: Any) -> str:
+def refused(
+    error: type[SharpenError], run: Path, model: Path, objects: Mapping[str, Any] | None = None, **changes: Any
+) -> str:
     """The message; nothing of a run may be there."""
     with pytest.raises(error) as raised:
-        begin(run, model, given, **changes)
+        begin(run, model, objects, **changes)
     assert not (run / "recipe.yaml").exists()
     assert not (run / "metrics.jsonl").exists()
     return str(raised.value)
@@ -64,17 +66,17 @@ def from_file(path: Path) -> dict[str, Any]:
 
 def test_empty_data(run: Path, model: Path, tmp_path: Path) -> None:
     path = rows_file(tmp_path, [])
-    assert refused(DataError, run, model, Given(reward=digits), **from_file(path)).startswith(f"{path}: no rows in it")
-    assert "no rows" in refused(DataError, run, model, Given(train=[], reward=digits))
+    assert refused(DataError, run, model, {"reward": digits}, **from_file(path)).startswith(f"{path}: no rows in it")
+    assert "no rows" in refused(DataError, run, model, {"data.train": [], "reward": digits})
 
 
 def test_a_file_that_is_not_there_or_not_json(run: Path, model: Path, tmp_path: Path) -> None:
     path = rows_file(tmp_path, ROWS)
     near = tmp_path / "row.jsonl"
-    message = refused(DataError, run, model, Given(reward=digits), **from_file(near))
+    message = refused(DataError, run, model, {"reward": digits}, **from_file(near))
     assert message == f"{near}: no such file. Did you mean `rows.jsonl`?"
     path.write_text('{"prompt": "1+1="}\n{"prompt": \n')
-    assert refused(DataError, run, model, Given(reward=digits), **from_file(path)).startswith(f"{path}:2: not JSON")
+    assert refused(DataError, run, model, {"reward": digits}, **from_file(path)).startswith(f"{path}:2: not JSON")
 
 
 def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) 
         return float(completion == answer)
 
     path = rows_file(tmp_path, [{"prompt": "1+1=", "answers": "2"}])
-    message = refused(RewardError, run, model, Given(reward=right), **from_file(path))
+    message = refused(RewardError, run, model, {"reward": right}, **from_file(path))
     assert message.startswith(f"reward 'right' needs the column 'answer', which {path} does not have")
     assert "Did you mean `answers`?" in message
     # The held-out rows are read before the first step too.
@@ -90,7 +92,7 @@ def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) 
         RewardError,
         run,
         model,
-        Given(train=ROWS, held_out=[{"prompt": "1"}], reward=right),
+        {"data.train": ROWS, "data.held_out": [{"prompt": "1"}], "reward": right},
         data={"held_out": IN_MEMORY},
         evaluation={"every": 1},
     )
@@ -99,7 +101,7 @@ def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) 
 
 def test_a_column_that_the_method_needs(run: Path, model: Path, tmp_path: Path) -> None:
     path = rows_file(tmp_path, [{"question": "1+1=", "answer": "2"}])
-    assert refused(DataError, run, model, Given(reward=digits), **from_file(path)).startswith(
+    assert refused(DataError, run, model, {"reward": digits}, **from_file(path)).startswith(
         f"{path}: no column `prompt`"
     )
     path = rows_file(tmp_path, ROWS)
@@ -117,19 +119,19 @@ def refused_sft(run: Path, model: Path, path: Path) -> str:
 def test_a_prompt_that_does_not_fit(run: Path, model: Path, tmp_path: Path) -> None:
     rows = [*ROWS[:2], {"prompt": "1" * 29, "answer": "1"}, *ROWS[2:]]
     path = rows_file(tmp_path, rows)
-    message = refused(DataError, run, model, Given(reward=digits), **from_file(path))
+    message = refused(DataError, run, model, {"reward": digits}, **from_file(path))
     assert message.startswith(f"{path}:3: does not fit into the context of 32 tokens")
     assert "its prompt has 29 tokens and max_new_tokens is 4" in message
     assert "overlong: drop" in message
-    done = begin(run, model, Given(reward=digits), data={"train": str(path), "overlong": "drop"})
+    done = begin(run, model, {"reward": digits}, data={"train": str(path), "overlong": "drop"})
     assert done.finished
     demonstrations = rows_file(tmp_path, [{"prompt": "1+1=", "completion": "2" * 30}])
     assert refused_sft(tmp_path / "sft", model, demonstrations).startswith(f"{demonstrations}:1: does not fit")
 
 
 def test_held_out_prompts_that_do_not_fit(run: Path, model: Path) -> None:
-    given = Given(train=ROWS, held_out=[ROWS[0], {"prompt": "1" * 30}], reward=digits)
-    message = refused(DataError, run, model, given, data={"held_out": IN_MEMORY}, evaluation={"every": 1})
+    objects = {"data.train": ROWS, "data.held_out": [ROWS[0], {"prompt": "1" * 30}], "reward": digits}
+    message = refused(DataError, run, model, objects, data={"held_out": IN_MEMORY}, evaluation={"every": 1})
     assert "row 2: does not fit into the context of 32 tokens" in message
 
 
@@ -142,15 +144,21 @@ def test_a_prompt_that_the_memory_for_keys_and_values_cannot_hold(run: Path, mod
     """32 slots, in blocks of 16, hold 17 tokens wherever a completion is interrupted: a prompt of 13 and 4 new ones."""
     longest, longer = ({"prompt": "1" * n, "answer": "1"} for n in (13, 14))
     path = rows_file(tmp_path, [*ROWS[:2], longest, longer])
-    message = refused(RecipeError, run, model, Given(reward=digits), **from_file(path), **kv_slots(32))
+    message = refused(RecipeError, run, model, {"reward": digits}, **from_file(path), **kv_slots(32))
     assert message.startswith(f"{path}:4: its prompt has 14 tokens and rollout.max_new_tokens is 4")
     assert "17 tokens" in message
     assert "rollout.engine.kv_gib" in message
     held_out = {"data": {"held_out": IN_MEMORY}, "evaluation": {"every": 1}}
-    given = Given(train=[*ROWS[:4], longest], held_out=[ROWS[0], longer], reward=digits)
-    message = refused(RecipeError, run, model, given, **held_out, **kv_slots(32))
+    objects = {"data.train": [*ROWS[:4], longest], "data.held_out": [ROWS[0], longer], "reward": digits}
+    message = refused(RecipeError, run, model, objects, **held_out, **kv_slots(32))
     assert "row 2: its prompt has 14 tokens" in message
-    assert begin(run, model, Given(train=given.train, held_out=given.train, reward=digits), **held_out, **kv_slots(32))
+    assert begin(
+        run,
+        model,
+        {"data.train": objects["data.train"], "data.held_out": objects["data.train"], "reward": digits},
+        **held_out,
+        **kv_slots(32),
+    )
 
 
 def test_a_model_without_an_end(run: Path, tmp_path: Path) -> None:
@@ -189,7 +197,7 @@ def test_a_task_without_what_the_method_learns_from(method: str, missing: str, r
 
 @pytest.mark.parametrize("method", [name for name, of in METHODS.items() if of().needs_reward])
 def test_a_method_that_follows_a_reward_is_not_begun_without_one(method: str, run: Path, model: Path) -> None:
-    message = refused(RecipeError, run, model, Given(train=ROWS), method=method, reward=None)
+    message = refused(RecipeError, run, model, {"data.train": ROWS}, method=method, reward=None)
     assert message == f"recipe: method {method} needs a reward: give `reward`"
 
 
@@ -203,9 +211,9 @@ def test_an_unknown_task_or_reward(run: Path, model: Path) -> None:
     tree = {"run": run, "model": str(model), "method": "grpo", "data": {"task": "arithmetics"}}
     with pytest.raises(RecipeError, match=r"unknown task `arithmetics`\. Did you mean `arithmetic`"):
         start(make_recipe(tree))
-    message = refused(RewardError, run, model, Given(train=ROWS), reward="exact_answers")
+    message = refused(RewardError, run, model, {"data.train": ROWS}, reward="exact_answers")
     assert "unknown reward `exact_answers`. Did you mean `exact_answer`?" in message
-    message = refused(RewardError, run, model, Given(train=ROWS), reward="nowhere.py:f")
+    message = refused(RewardError, run, model, {"data.train": ROWS}, reward="nowhere.py:f")
     assert "there is no file" in message
     assert not run.exists()
 
@@ -231,12 +239,12 @@ def test_a_folder_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
 
 
 def test_rows_given_in_python_are_asked_for_again(run: Path, model: Path) -> None:
-    begin(run, model)
+    begin(run, model, {"data.train": ROWS, "reward": lambda completion: len(completion)})
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.rename(run / checkpoint.name)
-    for given, what in ((Given(), "`data.train`, `reward`"), (Given(train=ROWS), "`reward`")):
+    for objects, what in (({}, "`data.train`, `reward`"), ({"data.train": ROWS}, "`reward`")):
         with pytest.raises(RecipeError, match=f"this run was given {what} in Python"):
-            resume(run, given)
+            resume(run, objects)
 
 
 # What only a running reward can tell
@@ -247,7 +255,7 @@ def test_a_reward_that_raises_too_often_stops_the_run_and_is_named(run: Path, mo
         return 1 / (len(answer) - 1)
 
     with pytest.raises(RewardError) as raised:
-        begin(run, model, Given(train=ROWS, reward=fragile))
+        begin(run, model, {"data.train": ROWS, "reward": fragile})
     message = str(raised.value)
     assert message.startswith("the reward failed for 8 of 8 completions, more than the rate of 0.1 allows. The first: ")
     assert "fragile raised ZeroDivisionError: division by zero (test_run_errors.py, line" in message
@@ -265,7 +273,7 @@ def test_a_reward_that_raises_now_and_then_is_recorded_with_its_sample(run: Path
             raise OSError("the disk is gone")
         return digits(completion)
 
-    done = begin(run, model, Given(train=ROWS, reward=fragile), rollout={"max_reward_failures": 0.125})
+    done = begin(run, model, {"data.train": ROWS, "reward": fragile}, rollout={"max_reward_failures": 0.125})
     assert [row["reward/failed"] for row in done.metrics()] == [0.125, 0.125]
     rows = [pq.read_table(run / "samples" / f"step_{step:06d}.parquet").to_pylist() for step in (1, 2)]
     failed = [[i for i, row in enumerate(part) if row["reward"] is None] for part in rows]
@@ -280,7 +288,7 @@ def test_a_reward_that_is_no_number_stops_the_run(run: Path, model: Path, value:
         return value
 
     with pytest.raises(RewardError) as raised:
-        begin(run, model, Given(train=ROWS, reward=unlimited))
+        begin(run, model, {"data.train": ROWS, "reward": unlimited})
     assert str(raised.value).startswith(f"reward 'unlimited' returned {value} for prompt ")
     assert "it must return a finite number" in str(raised.value)
     assert not (run / "metrics.jsonl").exists()
@@ -288,12 +296,12 @@ def test_a_reward_that_is_no_number_stops_the_run(run: Path, model: Path, value:
 
 def test_a_reward_of_another_kind_stops_the_run(run: Path, model: Path) -> None:
     with pytest.raises(RewardError, match="reward 'words' returned a str for prompt "):
-        begin(run, model, Given(train=ROWS, reward=_named("words", lambda completion: "good")))
+        begin(run, model, {"data.train": ROWS, "reward": _named("words", lambda completion: "good")})
 
 
 def test_a_reward_that_applies_to_nothing_stops_the_run(run: Path, model: Path) -> None:
     with pytest.raises(RewardError, match="reward 'nothing' applied to none of the completions of a step"):
-        begin(run, model, Given(train=ROWS, reward=_named("nothing", lambda completion: None)))
+        begin(run, model, {"data.train": ROWS, "reward": _named("nothing", lambda completion: None)})
 
 
 def _named(name: str, function: Any) -> Any:

@@ -69,6 +69,15 @@ def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
     return make_recipe(tiny_tree(run, model, name, **changes))
 
 
+def given(recipe: Recipe, objects: Mapping[str, Any]) -> Recipe:
+    """The recipe with Python objects for some settings, by their paths such as ``data.train``."""
+    tree = recipe.tree()
+    for path, value in objects.items():
+        section, _, name = path.rpartition(".")
+        (tree[section] if section else tree)[name] = value
+    return make_recipe(tree)
+
+
 def tiny_tree(run: Path, model: Path, name: str, /, **changes: Any) -> dict[str, Any]:
     """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
     has_policy = not name.endswith("reward_model")

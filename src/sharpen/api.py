@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.data.settings import DataSettings
-from sharpen.data.tasks import TASKS
+from sharpen.data.tasks import is_task, names_task
 from sharpen.errors import RecipeError
-from sharpen.in_memory import IN_MEMORY, paths_as_text, recorded
-from sharpen.launch.inputs import Given
+from sharpen.in_memory import paths_as_text
 from sharpen.launch.run import Run, start
 from sharpen.launch.run import resume as resume_run
 from sharpen.methods import Method
@@ -24,7 +23,7 @@ from sharpen.system.signals import Stopped, pass_on
 
 def train(
     model: str | Path | Mapping[str, Any],
-    method: str | Method | Mapping[str, Any],
+    method: str | Method | type[Method] | Mapping[str, Any],
     train_dataset: Any = None,
     *,
     reward: Any = None,
@@ -57,29 +56,28 @@ def train(
     """
     path = Path(run)
     data = _data(train_dataset, held_out, settings.pop("data", None))
-    rows = {key: data[key] for key in ("train", "held_out", "demonstrations", "mixed") if _is_object(data.get(key))}
-    reward = paths_as_text(reward)
-    given = Given(reward=reward, **rows)
     if resume:
-        recipe = load_recipe(RunFolder.open(path).recipe)
-        if reward is not None and recorded(reward) != recorded(recipe.reward):
-            raise RecipeError(
-                f"`reward` is not what {path} was started with, {recorded(recipe.reward)}; a resumed run needs the same"
-            )
+        objects = ("task", "train", "held_out", "demonstrations", "mixed")
+        given = {f"data.{key}": data[key] for key in objects if _is_object(data.get(key))}
+        if reward is not None:
+            given["reward"] = reward
+        if isinstance(method, Method):
+            given["method"] = method
+        recipe = load_recipe(RunFolder.open(path).recipe, given=given)
     else:
         tree = {
             "run": path,
             "model": _model(model),
             "method": method,
-            "data": paths_as_text(data | dict.fromkeys(rows, IN_MEMORY)),
-            "reward": recorded(reward),
+            "data": data,
+            "reward": reward,
             **paths_as_text(settings),
         }
         recipe = make_recipe(tree, where="train()")
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
-        command = partial(resume_run, path) if resume else partial(start, recipe)
+        command = partial(resume_run, path, given) if resume else partial(start, recipe)
         try:
-            done = command(given, loggers=[console], say=console.say)
+            done = command(loggers=[console], say=console.say)
         except Stopped as stopped:
             pass_on(stopped.signum)
             raise
@@ -99,9 +97,7 @@ def _data(train_dataset: Any, held_out: Any, section: Any) -> dict[str, Any]:
     if type(train_dataset) is dict and train_dataset.keys() <= DataSettings.model_fields.keys():
         raise RecipeError("train(): the third argument is what to train on; give settings as data={...}")
     data = dict(section or {})
-    named = isinstance(train_dataset, str) and (
-        train_dataset.partition("?")[0] in TASKS or train_dataset.startswith("reasoning_gym:")
-    )
+    named = names_task(train_dataset) if isinstance(train_dataset, str) else is_task(train_dataset)
     if train_dataset is not None:
         _once(data, "train_dataset", "train", "task")
         data["task" if named else "train"] = train_dataset
@@ -117,8 +113,8 @@ def _once(data: Mapping[str, Any], argument: str, *keys: str) -> None:
             raise RecipeError(f"train(): given twice, as {argument} and as data[{key!r}]: leave one of them out")
 
 
-def _is_object(rows: Any) -> bool:
-    return rows is not None and not isinstance(rows, str | os.PathLike)
+def _is_object(value: Any) -> bool:
+    return value is not None and not isinstance(value, str | os.PathLike)
 
 
 def _model(model: Any) -> Any:

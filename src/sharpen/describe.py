@@ -87,7 +87,7 @@ def described(kind: type[BaseModel], *, outer: Sequence[Effect] = (), within: st
         found.append(
             Setting(
                 written,
-                _bare(properties[written], definitions),
+                with_null(_bare(properties[written], definitions), field.default),
                 default_of(field),
                 default_of(above.model_fields[name]),
                 meaning,
@@ -167,6 +167,14 @@ def plain(value: Any) -> Any:
 def about(kind: type) -> str:
     """The docstring of a class."""
     return inspect.cleandoc(kind.__doc__ or "")
+
+
+def with_null(schema: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """The schema of a setting whose default is null, which may then also be given: a type of any value leaves it out."""
+    if default is not None or "type" not in schema:
+        return dict(schema)
+    beside = {key: schema[key] for key in ("description", "default") if key in schema}
+    return {"anyOf": [{k: v for k, v in schema.items() if k not in beside}, {"type": "null"}], **beside}
 
 
 def paragraphs(text: str) -> str:

@@ -1,39 +1,80 @@
-"""Placeholders, in a saved recipe, for rows and rewards given as Python objects."""
+"""Settings given as Python objects: what a saved recipe writes for them, and where they are to be given again."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from sharpen.registry import own_name
 from sharpen.settings import Settings
 
 IN_MEMORY = "<given in Python>"
-"""Saved in a recipe in place of rows or a reward given as Python objects."""
+"""Saved in a recipe in place of an object that no name gives again."""
 
 
-def recorded(setting: Any) -> Any:
-    """A setting in serialisable form: functions and other objects become `IN_MEMORY`."""
+def saved(setting: Any) -> Any:
+    """A setting in serialisable form: classes and functions become their names, other objects `IN_MEMORY`."""
+    if isinstance(setting, Mapping):
+        return {str(key): saved(value) for key, value in setting.items()}
+    if isinstance(setting, list | tuple):
+        return [saved(value) for value in setting]
+    if isinstance(setting, os.PathLike):
+        return os.fspath(setting)
+    if setting is None or isinstance(setting, str | bool | int | float):
+        return setting
     if isinstance(setting, Settings):
         return setting.model_dump(mode="json")
-    if isinstance(setting, Mapping):
-        return {str(key): recorded(value) for key, value in setting.items()}
-    if isinstance(setting, list | tuple):
-        return [recorded(value) for value in setting]
-    plain = setting is None or isinstance(setting, str | bool | int | float)
-    return setting if plain else IN_MEMORY
+    return own_name(setting) or IN_MEMORY
 
 
-def in_memory(setting: Any, name: str = "") -> Iterator[str]:
-    """Paths of each `IN_MEMORY` in the setting ``name``, such as ``reward[1].name``."""
-    if isinstance(setting, Mapping):
-        for key, value in setting.items():
-            yield from in_memory(value, f"{name}.{key}")
-    elif isinstance(setting, list | tuple):
-        for place, value in enumerate(setting):
-            yield from in_memory(value, f"{name}[{place}]")
-    elif setting == IN_MEMORY:
-        yield name
+def _saved_rows(rows: Any) -> Any:
+    return rows if rows is None or isinstance(rows, str) else IN_MEMORY
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, bool | int | float | Mapping | list | tuple):
+        raise ValueError("write a name, or in Python give the object itself")
+    return _text(value)
+
+
+def _rows(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        raise ValueError("write the name of a file or data set, or in Python give the rows themselves")
+    return _text(value)
+
+
+def _text(value: Any) -> Any:
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("it is empty: name something, or leave it out")
+    return value
+
+
+_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
+
+NamedPart = Annotated[Any, BeforeValidator(_part), PlainSerializer(saved), _SCHEMA]
+"""A class, function or object: in a recipe by its name."""
+
+NamedRows = Annotated[Any, BeforeValidator(_rows), PlainSerializer(_saved_rows), _SCHEMA]
+"""Rows of data: in a recipe the name of a file or data set."""
+
+
+def in_memory(recorded: Any, setting: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The path, such as ``reward[1].name``, of each part of ``setting`` that is recorded as `IN_MEMORY`, and the part.
+
+    ``recorded`` is the setting in serialisable form, and ``name`` what paths begin with.
+    """
+    if recorded == IN_MEMORY:
+        yield name, setting
+    elif isinstance(recorded, Mapping) and isinstance(setting, Mapping):
+        for key, value in recorded.items():
+            yield from in_memory(value, setting.get(key), f"{name}.{key}" if name else str(key))
+    elif isinstance(recorded, list) and isinstance(setting, list | tuple):
+        for place, value in enumerate(recorded):
+            yield from in_memory(value, setting[place], f"{name}[{place}]")
 
 
 def paths_as_text(setting: Any) -> Any:

@@ -16,7 +16,6 @@ import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, never, redo, untimed
 from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run
 from sharpen.models.settings import LoraSettings
 from sharpen.recipe.loading import load_recipe
@@ -29,12 +28,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Given]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """What `train` would have started, in place of a run."""
-    calls: list[tuple[Recipe, Given]] = []
+    calls: list[Recipe] = []
 
-    def start(recipe: Recipe, given: Given, **settings: Any) -> Run:
-        calls.append((recipe, given))
+    def start(recipe: Recipe, **settings: Any) -> Run:
+        calls.append(recipe)
         return Run(recipe.run, recipe.run, finished=True)
 
     monkeypatch.setattr("sharpen.api.start", start)
@@ -111,7 +110,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", Recipe.model_fields)
-def test_every_setting_of_a_recipe_can_be_given(name: str, started: list[tuple[Recipe, Given]], tmp_path: Path) -> None:
+def test_every_setting_of_a_recipe_can_be_given(name: str, started: list[Recipe], tmp_path: Path) -> None:
     """All of VALUES holds every setting there is, and what the run saves has them as they were given."""
     section = getattr(Recipe.model_fields[name].annotation, "model_fields", None)
     if section is not None and name != "method":
@@ -120,7 +119,7 @@ def test_every_setting_of_a_recipe_can_be_given(name: str, started: list[tuple[R
         assert all(VALUES[name].get(key) != default for key, default in defaults.items() if key != "task")
     assert VALUES["model"]["lora"].keys() == LoraSettings.model_fields.keys()
     sharpen.train(**VALUES, quiet=True)
-    ((recipe, given),) = started
+    (recipe,) = started
     saved = recipe.model_dump(mode="json")
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     assert load_recipe(tmp_path / "recipe.yaml").model_dump(mode="json") == saved
@@ -128,10 +127,10 @@ def test_every_setting_of_a_recipe_can_be_given(name: str, started: list[tuple[R
     if isinstance(found, Mapping):
         found = {key: found[key] for key in VALUES[name]}
     assert found == VALUES[name]
-    assert given == Given(reward=VALUES["reward"])
+    assert recipe.unnamed() == {}
 
 
-def test_what_to_train_on_may_be_given_in_its_section(started: list[tuple[Recipe, Given]], tmp_path: Path) -> None:
+def test_what_to_train_on_may_be_given_in_its_section(started: list[Recipe], tmp_path: Path) -> None:
     rows, shown = [{"prompt": "1"}], [{"prompt": "1", "completion": "2"}]
     arguments: dict[str, Any] = {"reward": len, "run": tmp_path / "run", "quiet": True}
     for given in (
@@ -139,14 +138,19 @@ def test_what_to_train_on_may_be_given_in_its_section(started: list[tuple[Recipe
         {"data": {"train": rows, "held_out": rows, "demonstrations": shown, "chat": True}},
     ):
         sharpen.train("m", "grpo", **given, **arguments)
-    for recipe, given_rows in started:
-        data = recipe.data
-        assert (data.train, data.held_out, data.demonstrations, data.chat) == (IN_MEMORY, IN_MEMORY, IN_MEMORY, True)
-        assert given_rows == Given(train=rows, held_out=rows, demonstrations=shown, reward=len)
+    for recipe in started:
+        data = recipe.model_dump(mode="json")["data"]
+        assert [data[key] for key in ("train", "held_out", "demonstrations", "chat")] == [*[IN_MEMORY] * 3, True]
+        assert recipe.unnamed() == {
+            "data.train": rows,
+            "data.held_out": rows,
+            "data.demonstrations": shown,
+            "reward": len,
+        }
     sharpen.train("m", "grpo", tmp_path / "a.jsonl", held_out=Path("b.jsonl"), **arguments)
     sharpen.train("m", "grpo", data={"task": "words"}, **arguments)
     sharpen.train({"path": Path("m")}, "grpo", "words", **arguments)
-    files, *tasks = (recipe for recipe, _ in started[2:])
+    files, *tasks = started[2:]
     assert (files.data.train, files.data.held_out) == (str(tmp_path / "a.jsonl"), "b.jsonl")
     assert [(task.data.task, task.model.path) for task in tasks] == [("words", "m"), ("words", "m")]
 

@@ -11,11 +11,10 @@ import torch
 
 from plain_forward import plain_gradient, plain_logprobs, plain_model, record_gradients, relative_error
 from sharpen.errors import RecipeError, StaleError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import start
 from sharpen.models.character_model import character_tokenizer
 from sharpen.runs.folder import read_metrics
-from tiny_runs import ALPHABET, digits, tiny_recipe, tiny_start_model
+from tiny_runs import ALPHABET, digits, given, tiny_recipe, tiny_start_model
 
 ENGINE = Path(__file__).with_name("own_engine.py")
 TEXTS = ["12", "+", "3+4", "=", "99", "77", "1", "++"]
@@ -69,7 +68,7 @@ def test_grpo_trains_on_the_tokens_that_it_replays(
     """
     found = record_gradients(monkeypatch)
     asked = recipe(tmp_path, model, method={"tis_cap": cap})
-    start(asked, Given(reward=digits))
+    start(given(asked, {"reward": digits}))
     rows = [*samples(asked.run, 1), *samples(asked.run, 2)]
     assert [row["completion"] for row in rows] == TEXTS
     assert [row["policy_version"] for row in rows] == [0] * 4 + [1] * 4
@@ -103,7 +102,7 @@ def test_an_engine_that_keeps_an_older_version_is_noticed(
     source = (tmp_path / "own_engine.py").read_text()
     (tmp_path / "own_engine.py").write_text(source.replace("self.version = snapshot.version", "return"))
     with pytest.raises(StaleError, match="version 0 of the policy drew tokens that version 1 would be trained on"):
-        start(asked, Given(reward=digits))
+        start(given(asked, {"reward": digits}))
     assert [row["step"] for row in read_metrics(asked.run)] == [1]
 
 
@@ -111,7 +110,7 @@ def test_an_engine_that_keeps_an_older_version_can_be_corrected_for(model: Path,
     asked = recipe(tmp_path, model, method={"tis_cap": 2.0})
     source = (tmp_path / "own_engine.py").read_text()
     (tmp_path / "own_engine.py").write_text(source.replace("self.version = snapshot.version", "return"))
-    assert start(asked, Given(reward=digits)).finished
+    assert start(given(asked, {"reward": digits})).finished
     first, second = read_metrics(asked.run)
     assert "staleness/mean" not in first
     assert (second["staleness/mean"], second["staleness/max"]) == (1, 1)

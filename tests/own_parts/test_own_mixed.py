@@ -12,11 +12,10 @@ from torch import Tensor
 
 from plain_forward import plain_gradient, plain_logprobs, plain_model, record_gradients, relative_error
 from sharpen.errors import DataError, RecipeError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.methods import DPO, METHODS, PPO, SFT
 from sharpen.methods.method import Mixed
-from tiny_runs import Raising, assert_left_the_same, digits, left_behind, tiny_recipe, tiny_start_model
+from tiny_runs import Raising, assert_left_the_same, digits, given, left_behind, tiny_recipe, tiny_start_model
 
 GAMMA = 3.5
 WRITTEN = [{"prompt": f"{n}+{n}=", "completion": str(2 * n)} for n in range(1, 8)]
@@ -50,7 +49,7 @@ def run(folder: Path, model: Path, method: Any, **changes: Any) -> Path:
         checkpoint={"every": 1, "best": None, "keep": 9},
         **{"training": {"steps": 1}, "rollout": {"temperature": 0.7}, "reward": "<given in Python>", **changes},
     )
-    start(recipe, Given(reward=digits))
+    start(given(recipe, {"reward": digits}))
     return folder
 
 
@@ -126,10 +125,7 @@ def test_a_second_source_with_a_reference(model: Path, tmp_path: Path, monkeypat
     assert relative_error(first["both"], first["ppo"] + GAMMA * first["dpo"]) <= 1e-6
 
 
-def test_a_run_with_a_second_source_is_resumed_where_it_was_in_its_rows(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(METHODS, "ppo_ptx", PPOPtx)
+def test_a_run_with_a_second_source_is_resumed_where_it_was_in_its_rows(model: Path, tmp_path: Path) -> None:
     demonstrations = rows(tmp_path / "demonstrations.jsonl", WRITTEN)
     changes = {"data": {"mixed": demonstrations}, "training": {"steps": 4}}
     method = PPOPtx(**PPO_SETTINGS, ptx_coef=GAMMA, ptx_prompts=2)
@@ -153,8 +149,8 @@ def test_a_run_with_a_second_source_is_resumed_where_it_was_in_its_rows(
         **changes,
     )
     with pytest.raises(PowerCut):
-        start(recipe, Given(reward=digits), loggers=[Raising(lambda step: step == 3, fall)])
-    assert resume(tmp_path / "run", Given(reward=digits)).finished
+        start(given(recipe, {"reward": digits}), loggers=[Raising(lambda step: step == 3, fall)])
+    assert resume(tmp_path / "run", {"reward": digits}).finished
     assert_left_the_same(tmp_path / "run", expected, 4)
     rows(tmp_path / "demonstrations.jsonl", [*WRITTEN[1:], {"prompt": "1+1=", "completion": "3"}])
     with pytest.raises(DataError, match="the training data is not what this run was started with"):
@@ -166,7 +162,7 @@ def resume_from(path: Path, step: int) -> None:
     for checkpoint in (path / "checkpoints").iterdir():
         if int(checkpoint.name.removeprefix("step_")) > step:
             shutil.rmtree(checkpoint)
-    resume(path, Given(reward=digits))
+    resume(path, {"reward": digits})
 
 
 @pytest.mark.parametrize(

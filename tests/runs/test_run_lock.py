@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from sharpen.errors import RunInUseError, SharpenError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.runs.folder import read_metrics
 from sharpen.runs.lock import run_lock
@@ -270,7 +269,7 @@ def test_a_lock_of_no_readable_content_names_nobody(tmp_path: Path) -> None:
 
 def test_a_refused_start_of_a_run_that_is_there_changes_nothing(model: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path / "run", model, "sft")
-    start(recipe, Given())
+    start(recipe)
     before = left_behind(tmp_path / "run")
     with pytest.raises(Exception, match="already holds a run"):
         start(recipe)

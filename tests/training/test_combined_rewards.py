@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.runs.folder import read_metrics
-from tiny_runs import Raising, assert_left_the_same, digits, left_behind, tiny_recipe, tiny_start_model
+from tiny_runs import Raising, assert_left_the_same, digits, given, left_behind, tiny_recipe, tiny_start_model
 
 REWARDS = """
 import time
@@ -92,7 +91,7 @@ def test_a_sample_whose_reward_hangs_is_masked_and_counted(model: Path, tmp_path
         "checkpoint": {"best": None},
     }
     recipe = tiny_recipe(tmp_path / "run", model, "grpo", **settings)
-    run = start(recipe, Given(reward={"name": judge, "call": {"timeout_s": 0.5}}))
+    run = start(given(recipe, {"reward": {"name": judge, "call": {"timeout_s": 0.5}}}))
     assert run.finished
     first, second = run.metrics()
     assert (first["reward/failed"], first["reward/timed_out"]) == (1 / 16, 1 / 16)
@@ -119,4 +118,4 @@ def test_above_the_stated_rate_time_outs_stop_the_run_and_name_the_sample(model:
         tmp_path / "run", model, "grpo", reward="given below", evaluation={"every": 0}, checkpoint={"best": None}
     )
     with pytest.raises(RewardError, match=r"3 of 16 completions \(3 of them took too long\).*judge gave no value"):
-        start(recipe, Given(reward={"name": judge, "call": {"timeout_s": 0.5}}))
+        start(given(recipe, {"reward": {"name": judge, "call": {"timeout_s": 0.5}}}))

@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sharpen.errors import ModelError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
 from sharpen.models.scorer import load_scorer
 from tiny_models import loaded_scorer
-from tiny_runs import digits, tiny_recipe, tiny_start_model
+from tiny_runs import digits, given, tiny_recipe, tiny_start_model
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def run_of(path: Path, model: Path, reward: Any = digits, *, steps: int = 2, **m
         evaluation={"every": 0},
         checkpoint={"every": 1, "keep": 9, "best": None},
     )
-    return start(recipe, Given() if named else Given(reward=reward))
+    return start(recipe if named else given(recipe, {"reward": reward}))
 
 
 def weights(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from oracles.methods import LOSSES, Said
 from sharpen.data.collate import collate
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import start
 from sharpen.methods import METHODS, Role, resolve_method
 from sharpen.models.model import Model
@@ -20,7 +19,7 @@ from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
-from tiny_runs import SETTINGS, digits, tiny_recipe, tiny_start_model
+from tiny_runs import SETTINGS, digits, given, tiny_recipe, tiny_start_model
 from whole_steps import plain_step, said_by
 
 TEMPERATURE = 0.8
@@ -88,7 +87,7 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
         evaluation={"every": 0},
         checkpoint={"every": 1, "best": None},
     )
-    [*_, row] = start(recipe, Given(reward=digits)).metrics()
+    [*_, row] = start(given(recipe, {"reward": digits})).metrics()
 
     before = tmp_path / "run" / "checkpoints" / f"step_{STEP - 1:06d}"
     main, *others = (objective.model for objective in method.objectives())
@@ -132,7 +131,7 @@ def test_a_method_loads_a_reference_only_where_it_compares_with_one(
     monkeypatch.setattr(Trainer, "__init__", recording)
     monkeypatch.setattr(Trainer, "run", lambda self: self.save())
     recipe = tiny_recipe(tmp_path / "run", model, name, reward="<given in Python>", checkpoint={"best": None})
-    start(recipe, Given(reward=digits))
+    start(given(recipe, {"reward": digits}))
     [trainer] = seen
     # The GRPO of these runs has a β.
     assert (trainer.learner.annotator.reference is not None) is (name in ("reinforce_plus_plus", "ppo", "grpo", "dpo"))

@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
 from sharpen.models.policy import load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Group, Prompt
-from tiny_runs import digits, tiny_recipe, tiny_start_model
+from tiny_runs import digits, given, tiny_recipe, tiny_start_model
 
 NO_EVALUATION: dict[str, Any] = {"evaluation": {"every": 0}, "checkpoint": {"best": None}}
 
@@ -29,7 +28,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(path: Path, model: Path, name: str, reward: Any = digits, **changes: Any) -> Run:
     return start(
-        tiny_recipe(path, model, name, reward="<given in Python>", **NO_EVALUATION, **changes), Given(reward=reward)
+        given(
+            tiny_recipe(path, model, name, reward="<given in Python>", **NO_EVALUATION, **changes), {"reward": reward}
+        )
     )
 
 

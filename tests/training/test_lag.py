@@ -16,14 +16,13 @@ import torch
 from one_thread import one_thread
 from plain_forward import plain_logprobs, plain_model
 from sharpen.errors import CheckpointError, NonFiniteError, RecipeError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.rollout.sources import Collected
 from sharpen.runs.folder import read_metrics
 from sharpen.training.ahead import pending_from_json, pending_to_json
 from sharpen.training.learner import Learner
 from sharpen.types import Finish, Group, Prompt, Score, StepValue, WeightedReward, single_turn
-from tiny_runs import Raising, digits, tiny_recipe, tiny_start_model, untimed
+from tiny_runs import Raising, digits, given, tiny_recipe, tiny_start_model, untimed
 
 __all__ = ["one_thread"]
 
@@ -74,7 +73,7 @@ def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Pa
     """Runs that were never stopped, by their lag."""
     runs = {lag: tmp_path_factory.mktemp("whole") / str(lag) for lag in (0, 1, 2, 9)}
     for lag, run in runs.items():
-        start(recipe(run, model, lag), Given(reward=digits))
+        start(given(recipe(run, model, lag), {"reward": digits}))
     return runs
 
 
@@ -118,7 +117,7 @@ def test_the_log_probabilities_are_those_of_the_version_that_is_named(
     fast: dict[str, Any] = {"method": {**CORRECTED, "updates_per_rollout": 2}}
     fast |= {"optimizer": {"learning_rate": 3e-2, "warmup_steps": 0, "schedule": "constant"}}
     run = tmp_path / "run"
-    start(recipe(run, model, 2, **fast), Given(reward=digits))
+    start(given(recipe(run, model, 2, **fast), {"reward": digits}))
     version = [plain_model(model), *(plain_model(run / "checkpoints" / f"step_{t:06d}") for t in range(1, STEPS))]
     for step, (groups, batch) in enumerate(batches, 1):
         drawn_by, now = version[max(0, step - 3)], version[step - 1]
@@ -143,7 +142,7 @@ def test_a_lag_of_one_learns(method: dict[str, Any], model: Path, tmp_path: Path
         "optimizer": {"learning_rate": 2e-2, "warmup_steps": 0, "schedule": "constant"},
         "checkpoint": {"every": 0, "best": None},
     }
-    start(recipe(run, model, 1, **changes), Given(reward=digits))
+    start(given(recipe(run, model, 1, **changes), {"reward": digits}))
     rewards = [row["reward/mean"] for row in read_metrics(run)]
     assert sum(rewards[:3]) / 3 < 0.6
     assert sum(rewards[-5:]) / 5 > 0.9
@@ -201,11 +200,11 @@ def test_a_run_that_was_cut_off_trains_on_what_had_been_drawn(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(PowerCut):
-        start(recipe(run, model, lag), Given(reward=digits), loggers=[cut_off(cuts[0])])
+        start(given(recipe(run, model, lag), {"reward": digits}), loggers=[cut_off(cuts[0])])
     for cut in cuts[1:]:
         with pytest.raises(PowerCut):
-            resume(run, Given(reward=digits), loggers=[cut_off(cut)])
-    assert resume(run, Given(reward=digits)).finished
+            resume(run, {"reward": digits}, loggers=[cut_off(cut)])
+    assert resume(run, {"reward": digits}).finished
     assert_same(run, everything(whole[lag]))
 
 
@@ -222,9 +221,9 @@ def test_a_stop_that_is_asked_for(lag: int, model: Path, whole: dict[int, Path],
     """Ctrl-C while step 2 is recorded: the run ends after step 3."""
     run = tmp_path / "run"
     interrupt = Raising(lambda step: step == 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    stopped = start(recipe(run, model, lag), Given(reward=digits), loggers=[interrupt])
+    stopped = start(given(recipe(run, model, lag), {"reward": digits}), loggers=[interrupt])
     assert (stopped.finished, stopped.model.name) == (False, "step_000003")
-    assert resume(run, Given(reward=digits)).finished
+    assert resume(run, {"reward": digits}).finished
     assert_same(run, everything(whole[lag]))
 
 
@@ -245,12 +244,12 @@ def test_a_step_that_meets_nan(
     with monkeypatch.context() as patched:
         patched.setattr(Learner, "learn", breaking)
         with pytest.raises(NonFiniteError, match=r"step 4: the loss is NaN; the latest checkpoint is .*step_000003"):
-            start(recipe(run, model, lag, **seldom), Given(reward=digits))
+            start(given(recipe(run, model, lag, **seldom), {"reward": digits}))
     expected = everything(whole[lag])
     folder = run / "checkpoints" / "step_000003"
     for name in ("trainer/pending.json", "trainer/state.json", "model.safetensors"):
         assert (folder / name).read_bytes() == expected[f"checkpoints/step_000003/{name}"]
-    assert resume(run, Given(reward=digits)).finished
+    assert resume(run, {"reward": digits}).finished
     found = everything(run)
     assert [name for name in found if found[name] != expected[name]] == []
 
@@ -260,14 +259,14 @@ def test_batches_that_are_lost_are_noticed(damage: str, model: Path, whole: dict
     """The checkpoint before is used, and the run ends as if nothing had happened."""
     run = tmp_path / "run"
     with pytest.raises(PowerCut):
-        start(recipe(run, model, 2), Given(reward=digits), loggers=[cut_off(5)])
+        start(given(recipe(run, model, 2), {"reward": digits}), loggers=[cut_off(5)])
     pending = run / "checkpoints" / "step_000004" / "trainer" / "pending.json"
     if damage == "missing":
         pending.unlink()
     else:
         pending.write_text(pending.read_text().replace('"versions": [3', '"versions": [4', 1))
     said: list[str] = []
-    assert resume(run, Given(reward=digits), say=said.append).finished
+    assert resume(run, {"reward": digits}, say=said.append).finished
     assert any(f"skipped a checkpoint: {pending}: {damage}" in line for line in said)
     shutil.rmtree(run / "checkpoints" / "damaged_step_000004")
     assert_same(run, everything(whole[2]))

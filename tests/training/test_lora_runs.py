@@ -16,7 +16,6 @@ from torch import Tensor
 from oracles.methods import LOSSES
 from sharpen.data.collate import collate
 from sharpen.errors import ModelError, RecipeError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
 from sharpen.models.adapter import REFERENCE, adapted_layers, adapter_weights
@@ -25,7 +24,16 @@ from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
-from tiny_runs import Raising, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model
+from tiny_runs import (
+    Raising,
+    assert_left_the_same,
+    digits,
+    given,
+    left_behind,
+    reward_file,
+    tiny_recipe,
+    tiny_start_model,
+)
 from whole_steps import plain_step, said_by
 
 LORA = {"rank": 2, "alpha": 4}
@@ -85,7 +93,7 @@ def recipe_of(path: Path, model: Path, name: str, /, **changes: Any) -> Any:
 
 
 def run_of(path: Path, model: Path, name: str = "grpo", /, **changes: Any) -> Run:
-    return start(recipe_of(path, model, name, **changes), Given(reward=digits))
+    return start(given(recipe_of(path, model, name, **changes), {"reward": digits}))
 
 
 def weights(run: Run, step: int, part: str = "") -> dict[str, Tensor]:

@@ -11,12 +11,11 @@ import pytest
 from one_thread import one_thread
 from plain_forward import plain_distributions, plain_logprobs, plain_model
 from sharpen.errors import ModelError, RecipeError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.models.character_model import create_character_model
 from sharpen.runs.folder import read_metrics
 from sharpen.training.learner import Learner
-from tiny_runs import ALPHABET, digits, tiny_recipe, tiny_start_model
+from tiny_runs import ALPHABET, digits, given, tiny_recipe, tiny_start_model
 
 __all__ = ["one_thread"]
 
@@ -63,7 +62,7 @@ def test_the_kl_is_that_to_the_model_that_is_named(
     monkeypatch.setattr(Learner, "learn", recording)
     other = other_model(tmp_path / "other")
     asked = recipe(tmp_path / "run", model, {"path": str(other), "estimator": estimator}, model={"lora": lora})
-    start(asked, Given(reward=digits))
+    start(given(asked, {"reward": digits}))
     policy, reference = plain_model(model), plain_model(other)
     terms: list[float] = []
     for trajectory in (t for group in steps[0] for t in group.trajectories):
@@ -80,7 +79,7 @@ def test_the_kl_is_that_to_the_model_that_is_named(
 
 def test_the_initial_policy_by_its_name_changes_nothing(model: Path, tmp_path: Path) -> None:
     for name, kl in (("unnamed", {}), ("named", {"path": str(model)})):
-        start(recipe(tmp_path / name, model, kl), Given(reward=digits))
+        start(given(recipe(tmp_path / name, model, kl), {"reward": digits}))
     weights = "checkpoints/step_000002/model.safetensors"
     assert (tmp_path / "named" / weights).read_bytes() == (tmp_path / "unnamed" / weights).read_bytes()
 
@@ -92,16 +91,16 @@ def test_a_resumed_run_loads_it_again_and_notices_another(
     other = other_model(tmp_path / "other")
     run, stopped = tmp_path / "run", tmp_path / "stopped"
     for path in (run, stopped):
-        start(recipe(path, model, {"path": str(other)}, model={"lora": lora}), Given(reward=digits))
+        start(given(recipe(path, model, {"path": str(other)}, model={"lora": lora}), {"reward": digits}))
     shutil.rmtree(stopped / "checkpoints" / "step_000002")
-    assert resume(stopped, Given(reward=digits)).finished
+    assert resume(stopped, {"reward": digits}).finished
     weights = f"checkpoints/step_000002/{'model' if lora is None else 'adapter_model'}.safetensors"
     assert (stopped / weights).read_bytes() == (run / weights).read_bytes()
     shutil.rmtree(stopped / "checkpoints" / "step_000002")
     shutil.rmtree(other)
     other_model(other, seed=22)
     with pytest.raises(ModelError, match="the reference model is not the one that this run was started with"):
-        resume(stopped, Given(reward=digits))
+        resume(stopped, {"reward": digits})
 
 
 @pytest.mark.parametrize("reference", ["reset", "average"])
@@ -113,4 +112,4 @@ def test_a_reference_that_moves_has_no_path(reference: str, model: Path, tmp_pat
 def test_a_reference_reads_the_policys_tokens(model: Path, tmp_path: Path) -> None:
     other = other_model(tmp_path / "other", alphabet=ALPHABET + "xyz")
     with pytest.raises(ModelError, match="other: the reference reads the policy's tokens, but this model has others"):
-        start(recipe(tmp_path / "run", model, {"path": str(other)}), Given(reward=digits))
+        start(given(recipe(tmp_path / "run", model, {"path": str(other)}), {"reward": digits}))

@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 
 from sharpen.cli.app import app
 from sharpen.errors import NonFiniteError
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import resume, start
 from sharpen.runs.folder import read_metrics
 from sharpen.training.learner import Learner
 from sharpen.training.trainer import Trainer
-from tiny_runs import TASK, assert_left_the_same, digits, left_behind, reward_file, tiny_recipe, tiny_start_model
+from tiny_runs import TASK, assert_left_the_same, digits, given, left_behind, reward_file, tiny_recipe, tiny_start_model
 
 NO_BEST = {"evaluation": {"every": 0}, "checkpoint": {"every": 2, "best": None}}
 ONE_UPDATE = {"method": {"updates_per_rollout": 1, "minibatches": 1, "beta": 0.0}}
@@ -84,7 +83,11 @@ def test_an_extremely_large_reward(changes: dict[str, Any], model: Path, reward:
     start(tiny_recipe(whole, model, "grpo", reward=reward, **NO_BEST, **changes))
     expected = stopped_at(stopped, tiny_recipe(stopped, model, "grpo", reward=reward, **NO_BEST, **changes), 3)
     with pytest.raises(NonFiniteError) as raised:
-        start(tiny_recipe(path, model, "grpo", reward=reward, **NO_BEST, **changes), Given(reward=extreme(16 * 3 + 1)))
+        start(
+            given(
+                tiny_recipe(path, model, "grpo", reward=reward, **NO_BEST, **changes), {"reward": extreme(16 * 3 + 1)}
+            )
+        )
     assert str(raised.value) == (
         "step 4: the advantages, computed from the rewards, are NaN or infinite. Lower optimizer.learning_rate, or "
         f"look for extremely large rewards; the latest checkpoint is {path / 'checkpoints' / 'step_000003'}; "

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sharpen.batch import Batch, Need
 from sharpen.data.collate import collate
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, start
 from sharpen.methods.kl import KL
 from sharpen.models.forward import MicrobatchLimits
@@ -23,7 +22,7 @@ from sharpen.training import annotate
 from sharpen.training.reference import Reference
 from sharpen.types import Group, Score, single_turn
 from tiny_models import make_prompt, own_logprobs, tiny_policy
-from tiny_runs import digits, tiny_recipe, tiny_start_model
+from tiny_runs import digits, given, tiny_recipe, tiny_start_model
 
 LIMITS = MicrobatchLimits(60, shared_prompt=True)
 
@@ -42,7 +41,7 @@ def run_of(path: Path, model: Path, name: str = "grpo", *, steps: int = 4, metho
         "evaluation": {"every": 0},
         "checkpoint": {"every": 1, "keep": 9, "best": None},
     }
-    return start(tiny_recipe(path, model, name, **{**settings, **changes}), Given(reward=digits))
+    return start(given(tiny_recipe(path, model, name, **{**settings, **changes}), {"reward": digits}))
 
 
 def weights(run: Run, step: int, part: str = "") -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
 from sharpen.models.forward import MicrobatchLimits
@@ -29,7 +29,7 @@ from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation
 from sharpen.types import Group, Score, StepValue, single_turn
 from tiny_models import loaded_scorer, make_prompt, own_logprobs, tiny_policy
-from tiny_runs import tiny_recipe, tiny_start_model
+from tiny_runs import given, tiny_recipe, tiny_start_model
 
 LIMITS = MicrobatchLimits(40, shared_prompt=True)
 PREFERENCES: list[dict[str, Any]] = [
@@ -168,15 +168,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_start_model(tmp_path_factory.mktemp("scorers") / "model")
 
 
-def run_of(path: Path, model: Path, given: Given | None = None, name: str = "reward_model", **changes: Any) -> Run:
+def run_of(
+    path: Path, model: Path, objects: Mapping[str, Any] | None = None, name: str = "reward_model", **changes: Any
+) -> Run:
     settings: dict[str, Any] = {
         "optimizer": {"learning_rate": 0.02, "warmup_steps": 0},
         "checkpoint": {"best": None, "every": 0},
         "evaluation": {"every": 0},
     }
-    if given is not None:
+    if objects is not None:
         settings["data"] = {"train": IN_MEMORY, "task": None}
-    return start(tiny_recipe(path, model, name, **{**settings, **changes}), given or Given())
+    return start(given(tiny_recipe(path, model, name, **{**settings, **changes}), objects or {}))
 
 
 def score(path: Path, prompt: str, completion: str) -> float:
@@ -190,7 +192,7 @@ def score(path: Path, prompt: str, completion: str) -> float:
 
 
 def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(model: Path, tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", model, Given(train=PREFERENCES), training={"prompts_per_step": 2})
+    run = run_of(tmp_path / "run", model, {"data.train": PREFERENCES}, training={"prompts_per_step": 2})
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     assert mean([score(run.model, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
     rows = run.metrics()
@@ -205,7 +207,7 @@ def best_before_the_last(path: Path, model: Path) -> Run:
     return run_of(
         path,
         model,
-        Given(train=PREFERENCES, held_out=PREFERENCES),
+        {"data.train": PREFERENCES, "data.held_out": PREFERENCES},
         data={"train": IN_MEMORY, "held_out": IN_MEMORY, "task": None},
         training={"prompts_per_step": 2},
         evaluation={"every": 2},
@@ -235,7 +237,7 @@ def test_what_a_checkpoint_was_shifted_by_stands_in_its_state(model: Path, tmp_p
     assert last["shifted_by"] == run.metrics()[-1]["score/shifted_by"]
     assert best["shifted_by"] not in (None, 0.0, last["shifted_by"])
     before = {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")}
-    assert resume(run.path, Given(train=PREFERENCES, held_out=PREFERENCES)) == run
+    assert resume(run.path, {"data.train": PREFERENCES, "data.held_out": PREFERENCES}) == run
     assert {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")} == before
 
 
@@ -259,7 +261,7 @@ def test_a_reward_model_is_centred_on_demonstrations_where_there_are_some(model:
     demonstrations = tmp_path / "demonstrations.jsonl"
     demonstrations.write_text('{"prompt": "2+2=", "completion": "#4"}\n{"prompt": "9-1=", "completion": "9-1=8#8"}\n')
     data = {"train": IN_MEMORY, "task": None, "demonstrations": str(demonstrations)}
-    run = run_of(tmp_path / "run", model, Given(train=PREFERENCES), data=data, training={"prompts_per_step": 2})
+    run = run_of(tmp_path / "run", model, {"data.train": PREFERENCES}, data=data, training={"prompts_per_step": 2})
     shown = [("2+2=", "#4"), ("9-1=", "9-1=8#8")]
     assert mean([score(run.model, *pair) for pair in shown]) == pytest.approx(0.0, abs=1e-4)
 
@@ -267,7 +269,7 @@ def test_a_reward_model_is_centred_on_demonstrations_where_there_are_some(model:
 def test_a_reward_model_that_is_not_to_be_centred_is_left_alone(model: Path, tmp_path: Path) -> None:
     settings = {"training": {"prompts_per_step": 2}}
     left, centred = (
-        run_of(tmp_path / str(centre), model, Given(train=PREFERENCES), method={"centre": centre}, **settings)
+        run_of(tmp_path / str(centre), model, {"data.train": PREFERENCES}, method={"centre": centre}, **settings)
         for centre in (False, True)
     )
     assert "score/shifted_by" not in left.metrics()[-1]

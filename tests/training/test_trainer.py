@@ -16,13 +16,12 @@ from oracles.ragged import Ragged
 from sharpen.data.collate import collate
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.launch.inputs import Given
 from sharpen.launch.run import start
 from sharpen.models.policy import load_policy
 from sharpen.runs.folder import read_metrics
 from sharpen.types import Group
 from tiny_models import own_logprobs
-from tiny_runs import digits, left_behind, tiny_recipe, tiny_start_model, untimed
+from tiny_runs import digits, given, left_behind, tiny_recipe, tiny_start_model, untimed
 
 OFF = {"every": 0}
 NO_EVALUATION = {"evaluation": OFF, "checkpoint": {"best": None}}
@@ -91,7 +90,7 @@ def test_a_step_of_grpo_is_algorithm_1_of_its_paper(
         reward="<given in Python>",
         **NO_EVALUATION,
     )
-    run = start(recipe, Given(reward=digits))
+    run = start(given(recipe, {"reward": digits}))
     [groups] = drawn
     assert [len(group.trajectories) for group in groups] == [4] * 4
     assert all(s.total == digits(c.text) for g in groups for c, s in zip(g.trajectories, g.scores, strict=True))
@@ -126,7 +125,7 @@ def test_the_learning_rate_counts_optimizer_steps_not_rollouts(model: Path, tmp_
         optimizer={"learning_rate": 1e-3, "schedule": "linear"},
         **NO_EVALUATION,
     )
-    rows = start(recipe, Given(reward=digits)).metrics()
+    rows = start(given(recipe, {"reward": digits})).metrics()
     last_updates = [3, 7, 11, 15, 19, 23]
     assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3 * (1 - (u - 2) / 21) for u in last_updates])
 
@@ -138,7 +137,7 @@ def test_a_run_in_which_nothing_has_an_advantage_changes_nothing(model: Path, tm
     recipe = tiny_recipe(
         tmp_path / "run", model, "grpo", reward="<given in Python>", method={"beta": 0.0}, **NO_EVALUATION
     )
-    run = start(recipe, Given(reward=same))
+    run = start(given(recipe, {"reward": same}))
     before, after = (load_policy(path, device="cpu").model.state_dict() for path in (model, run.model))
     assert all(torch.equal(before[name], after[name]) for name in before)
     for row in run.metrics():
@@ -153,7 +152,7 @@ def test_measuring_does_not_disturb_training(method: str, best: str, model: Path
     measured = tiny_recipe(tmp_path / "measured", model, method, **settings)
     alone = tiny_recipe(tmp_path / "alone", model, method, reward="<given in Python>", **NO_EVALUATION)
     for recipe in (measured, alone):
-        start(recipe, Given(reward=digits))
+        start(given(recipe, {"reward": digits}))
     left, right = (left_behind(tmp_path / name) for name in ("measured", "alone"))
     for name in ("model.safetensors", "trainer/optimizer.safetensors", "samples"):
         assert left[name] == right[name], name
@@ -175,7 +174,7 @@ def test_how_the_work_is_cut_changes_a_run_by_rounding_only(method: str, model: 
             rollout={"engine": {"max_sequences": side_by_side}},
             **NO_EVALUATION,
         )
-        start(recipe, Given(reward=digits))
+        start(given(recipe, {"reward": digits}))
         runs.append(left_behind(tmp_path / name))
     for other in runs[1:]:
         for one, two in zip(runs[0]["metrics"], other["metrics"], strict=True):
@@ -191,7 +190,7 @@ def test_samples_say_what_was_drawn_and_what_it_was_worth(
     recipe = tiny_recipe(
         tmp_path / "run", model, "grpo", reward="<given in Python>", log={"samples_every": 4}, **NO_EVALUATION
     )
-    start(recipe, Given(reward=digits))
+    start(given(recipe, {"reward": digits}))
     assert [file.name for file in (tmp_path / "run" / "samples").iterdir()] == ["step_000004.parquet"]
     rows = pq.read_table(tmp_path / "run" / "samples" / "step_000004.parquet").to_pylist()
     expected = [(g.prompt, c) for g in drawn[3] for c in g.trajectories]
@@ -284,7 +283,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
         reward="<given in Python>",
         **NO_EVALUATION,
     )
-    run = start(recipe, Given(reward=sometimes))
+    run = start(given(recipe, {"reward": sometimes}))
     [row] = run.metrics()
     assert row["reward/failed"] == 1 / 16
     [groups] = drawn

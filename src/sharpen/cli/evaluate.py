@@ -165,7 +165,7 @@ def _recipe(
     elif rows.get("task") is None and rows.get("held_out") is None:
         raise RecipeError("say what to measure on: --task NAME (`sharpen tasks` lists them) or --data FILE")
     options = {"--data": rows.get("held_out"), "--reward": tree.get("reward")}
-    missing = [option for option, value in options.items() if list(in_memory(value, option))]
+    missing = [option for option, value in options.items() if any(in_memory(value, value))]
     if missing:
         raise RecipeError(f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(missing)}")
     # What this evaluation reads has an effect, also where the run never evaluates.

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, PlainSerializer, model_validator
 
+from sharpen.data.tasks import task_name
+from sharpen.in_memory import IN_MEMORY, NamedPart, NamedRows
 from sharpen.settings import Settings
+
+
+def _saved_task(task: Any) -> Any:
+    return task if task is None or isinstance(task, str) else task_name(task) or IN_MEMORY
+
+
+NamedTask = Annotated[NamedPart, PlainSerializer(_saved_task)]
+"""A task: in a recipe its name, with parameters."""
 
 
 class DataSettings(Settings):
     """Either a task by name, with its prompts, held-out split and verifier, or your own data."""
 
-    task: str | None = None
+    task: NamedTask = None
     """A task's name with parameters, as in `arithmetic?terms=4` (`sharpen tasks` lists them)."""
-    train: str | None = None
+    train: NamedRows = None
     """A file, a folder or a hub data set to train on."""
-    held_out: str | None = None
+    held_out: NamedRows = None
     """The same to measure on; a task brings its own."""
     chat: bool = False
     """Wrap a plain text prompt as a user's message."""
@@ -28,9 +38,9 @@ class DataSettings(Settings):
     """Rows that do not fit into the model's context: error, or drop (their number is reported)."""
     step_separator: str | None = Field(None, min_length=1)
     """What ends a step in a completion whose steps are marked."""
-    demonstrations: str | None = None
+    demonstrations: NamedRows = None
     """The completions on which a reward model's scores shall average 0; a task brings its own."""
-    mixed: str | None = None
+    mixed: NamedRows = None
     """Rows of the second source."""
 
     @model_validator(mode="after")

@@ -15,7 +15,6 @@ from sharpen.data.settings import DataSettings
 from sharpen.data.steps import load_steps
 from sharpen.data.tasks import Task, resolve_task
 from sharpen.errors import DataError, RecipeError
-from sharpen.in_memory import in_memory
 from sharpen.methods import Method
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.registry import resolve_reward
@@ -27,38 +26,6 @@ from sharpen.types import Group, Prompt
 
 Say = Callable[[str], None]
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Rows and a reward given as Python objects, in place of those that a recipe names."""
-
-    train: Any = None
-    held_out: Any = None
-    demonstrations: Any = None
-    mixed: Any = None
-    reward: Any = None
-
-    def refuse_missing(self, data: DataSettings, reward: Any) -> None:
-        """Raises RecipeError if the recipe was made with Python objects that are not given now."""
-        settings = {
-            **{f"data.{key}": getattr(data, key) for key in ("train", "held_out", "demonstrations", "mixed")},
-            "reward": reward,
-        }
-        missing = [
-            place
-            for name, setting in settings.items()
-            if getattr(self, name.removeprefix("data.")) is None
-            for place in in_memory(setting, name)
-        ]
-        if missing:
-            raise RecipeError(
-                f"this run was given {', '.join(f'`{place}`' for place in missing)} in Python; resume it there, with "
-                "the same objects"
-            )
-
-
-NOTHING_GIVEN = Given()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +50,25 @@ class Inputs:
     mixed: Rows | None = None
 
 
-def read_inputs(recipe: Recipe, given: Given) -> Inputs:
+def refuse_missing(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe was made with Python objects that are not given now."""
+    if places := ", ".join(f"`{place}`" for place in recipe.missing()):
+        raise RecipeError(f"this run was given {places} in Python; resume it there, with the same objects")
+
+
+def read_inputs(recipe: Recipe) -> Inputs:
     """Read the rows and resolve the reward of a recipe.
 
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
     method, data = recipe.method, recipe.data
-    given.refuse_missing(data, recipe.reward)
+    refuse_missing(recipe)
     task = _task(data)
-    rows = read_rows(_given_or(given.train, data.train)) if task is None else _train_rows_of(task, method)
-    held_out_rows = _held_out_rows(data, method, given, task)
-    demonstrations = _demonstrations(data, method, given, task)
-    reward = _reward(recipe.reward, method, given, task)
+    rows = read_rows(data.train) if task is None else _train_rows_of(task, method)
+    held_out_rows = _held_out_rows(data, method, task)
+    demonstrations = _demonstrations(data, method, task)
+    reward = _reward(recipe.reward, method, task)
     held_out = None
     if recipe.evaluation.every and held_out_rows is not None:
         held_out = _held_out(method, held_out_rows, reward)
@@ -108,10 +81,10 @@ def read_inputs(recipe: Recipe, given: Given) -> Inputs:
         reward.check_columns(rows.columns, rows.name)
     if held_out is not None:
         _check_reward(held_out)
-    return Inputs(rows, held_out, reward, demonstrations, _mixed_rows(data, method, given))
+    return Inputs(rows, held_out, reward, demonstrations, _mixed_rows(data, method))
 
 
-def read_held_out(recipe: Recipe, given: Given = NOTHING_GIVEN) -> HeldOut:
+def read_held_out(recipe: Recipe) -> HeldOut:
     """Read the held-out rows of a recipe, even if its run never measures, and none of those it trains on.
 
     Raises:
@@ -119,10 +92,10 @@ def read_held_out(recipe: Recipe, given: Given = NOTHING_GIVEN) -> HeldOut:
     """
     method, data = recipe.method, recipe.data
     task = _task(data)
-    rows = _held_out_rows(data, method, given, task)
+    rows = _held_out_rows(data, method, task)
     if rows is None:
         raise DataError("there are no held-out rows to measure on: give data.held_out")
-    held_out = _held_out(method, rows, _reward(recipe.reward, method, given, task))
+    held_out = _held_out(method, rows, _reward(recipe.reward, method, task))
     _check_reward(held_out)
     return held_out
 
@@ -187,25 +160,25 @@ def _train_rows_of(task: Task, method: Method) -> Rows:
     return rows
 
 
-def _held_out_rows(data: DataSettings, method: Method, given: Given, task: Task | None) -> Rows | None:
+def _held_out_rows(data: DataSettings, method: Method, task: Task | None) -> Rows | None:
     if task is None:
-        return None if data.held_out is None else read_rows(_given_or(given.held_out, data.held_out))
+        return None if data.held_out is None else read_rows(data.held_out)
     if method.makes_a_policy:
         return task.held_out_rows()
     preferences = method.source().reads == "preferences"
     return task.held_out_preferences() if preferences else task.held_out_step_labels()
 
 
-def _demonstrations(data: DataSettings, method: Method, given: Given, task: Task | None) -> Rows | None:
+def _demonstrations(data: DataSettings, method: Method, task: Task | None) -> Rows | None:
     if task is None:
         named = data.demonstrations
-        return None if named is None else read_rows(_given_or(given.demonstrations, named))
+        return None if named is None else read_rows(named)
     return None if method.makes_a_policy else task.demonstrations()
 
 
-def _mixed_rows(data: DataSettings, method: Method, given: Given) -> Rows | None:
+def _mixed_rows(data: DataSettings, method: Method) -> Rows | None:
     mixed = method.mixed()
-    named = _given_or(given.mixed, data.mixed)
+    named = data.mixed
     if mixed is None:
         return None
     if mixed.method.source().reads == "prompts":
@@ -221,8 +194,7 @@ def _mixed_rows(data: DataSettings, method: Method, given: Given) -> Rows | None
     return read_rows(named)
 
 
-def _reward(named: Any, method: Method, given: Given, task: Task | None) -> Reward | None:
-    spec = _given_or(given.reward, named)
+def _reward(spec: Any, method: Method, task: Task | None) -> Reward | None:
     if task is None:
         return None if spec is None else resolve_reward(spec)
     reward = task_reward(task, spec)
@@ -242,7 +214,3 @@ def _held_out(method: Method, rows: Rows, reward: Reward | None) -> HeldOut:
 def _check_reward(held_out: HeldOut) -> None:
     if held_out.reads == "prompts" and held_out.reward is not None:
         held_out.reward.check_columns(held_out.rows.columns, held_out.rows.name)
-
-
-def _given_or(given: Any, named: Any) -> Any:
-    return named if given is None else given

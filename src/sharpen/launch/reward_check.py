@@ -14,8 +14,7 @@ from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.data.tasks import resolve_task
 from sharpen.errors import RecipeError
-from sharpen.in_memory import in_memory
-from sharpen.launch.inputs import NOTHING_GIVEN, read_inputs, task_reward
+from sharpen.launch.inputs import read_inputs, task_reward
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import load_tokenizer, located
 from sharpen.recipe.schema import Recipe
@@ -61,7 +60,7 @@ def check_recipe(
 
 def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str | None] | None]:
     """The rows to answer, the reward, and a task's function from a row to a reference completion."""
-    if any(in_memory([recipe.data.train, recipe.data.held_out, recipe.reward])):
+    if recipe.missing():
         raise RecipeError(
             "the rows or the reward of this recipe were given in Python; check them there: "
             "sharpen.rewards.check(reward, rows)"
@@ -71,7 +70,7 @@ def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str 
     if recipe.data.task is not None:
         task = resolve_task(recipe.data.task)
         return task.train_rows(), task_reward(task, recipe.reward), task.reference
-    inputs = read_inputs(recipe, NOTHING_GIVEN)
+    inputs = read_inputs(recipe)
     if inputs.reward is None:
         raise RecipeError("this recipe has no reward to check")
     answered_rows = inputs.rows

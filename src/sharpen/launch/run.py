@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
-from sharpen.launch.inputs import NOTHING_GIVEN, Given, HeldOut, Say, read_inputs
+from sharpen.launch.inputs import HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
-from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rollout.engines import make_engine
 from sharpen.runs.checkpoint import (
@@ -32,7 +33,7 @@ from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.lookup import find_model
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
-from sharpen.system.user_code import describe, ends_program
+from sharpen.system.user_code import being_imported, describe, ends_program
 from sharpen.training.fingerprint import check_models, fingerprint
 from sharpen.training.score_normalisation import best_to_normalise
 from sharpen.training.trainer import Trainer
@@ -61,7 +62,6 @@ def _silent(text: str) -> None:
 
 def start(
     recipe: Recipe,
-    given: Given = NOTHING_GIVEN,
     *,
     loggers: Sequence[MetricLogger] = (),
     say: Say = _silent,
@@ -74,13 +74,13 @@ def start(
         SharpenError: something cannot be used; raised before the first step and before anything is written if it can
             be known by then.
     """
-    command = partial(_start, recipe, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
-    return _safely(command, recipe.run, given, say, trust_remote_code)
+    command = partial(_start, recipe, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    return _safely(command, recipe.run, recipe.unnamed(), say, trust_remote_code)
 
 
 def resume(
     path: Path,
-    given: Given = NOTHING_GIVEN,
+    given: Mapping[str, Any] = NOTHING,
     *,
     loggers: Sequence[MetricLogger] = (),
     say: Say = _silent,
@@ -88,6 +88,7 @@ def resume(
 ) -> Run:
     """Continue a run from its latest sound checkpoint, or from the beginning if it has none.
 
+    ``given`` are the objects that the run was given in Python, by the paths of their settings such as ``data.train``.
     Ends with the weights and metrics of a run that was never stopped, except timings (same machine, same threads).
 
     Raises:
@@ -98,8 +99,12 @@ def resume(
     return _safely(command, path, given, say, trust_remote_code)
 
 
-def _safely(command: Callable[[], Run], path: Path, given: Given, say: Say, trust_remote_code: bool) -> Run:
+def _safely(command: Callable[[], Run], path: Path, given: Mapping[str, Any], say: Say, trust_remote_code: bool) -> Run:
     """Run a command; no signal, closed terminal, `sys.exit` in a reward, or NaN loses a finished step."""
+    if source := being_imported():
+        raise SharpenError(
+            f'{source} starts a run while it is imported; put what a script does under `if __name__ == "__main__":`'
+        )
     with lasting_streams(), stopped_at_once(), _no_exit_from_user_code():
         try:
             return command()
@@ -112,7 +117,7 @@ def _safely(command: Callable[[], Run], path: Path, given: Given, say: Say, trus
         raise NonFiniteError(message, step)
 
 
-def _save_step(path: Path, step: int, given: Given, say: Say, trust_remote_code: bool) -> None:
+def _save_step(path: Path, step: int, given: Mapping[str, Any], say: Say, trust_remote_code: bool) -> None:
     """Make sure that there is a checkpoint of ``step``: if not, repeat the steps since the latest checkpoint.
 
     The trainer has saved one if the step after it had not yet changed the weights.
@@ -138,20 +143,22 @@ def _no_exit_from_user_code() -> Iterator[None]:
         raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
 
 
-def _start(recipe: Recipe, given: Given, *, loggers: Sequence[MetricLogger], say: Say, trust_remote_code: bool) -> Run:
+def _start(recipe: Recipe, *, loggers: Sequence[MetricLogger], say: Say, trust_remote_code: bool) -> Run:
     with run_lock(recipe.run, say):
         RunFolder.refuse_existing(recipe.run)
-        inputs = read_inputs(recipe, given)
+        inputs = read_inputs(recipe)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
         ) as trainer:
+            if unnamed := ", ".join(f"`{path}`" for path in recipe.unnamed()):
+                say(f"no import gives {unnamed} again: this run can only be resumed from Python, with the same objects")
             trainer.folder.initialise(recipe.to_yaml())
             return _train(trainer, say)
 
 
 def _resume(
     path: Path,
-    given: Given,
+    given: Mapping[str, Any],
     *,
     loggers: Sequence[MetricLogger],
     say: Say,
@@ -160,7 +167,7 @@ def _resume(
 ) -> Run:
     """``until``: stop after this step, save a checkpoint and remove none."""
     folder = RunFolder.open(path)
-    recipe = load_recipe(folder.recipe)
+    recipe = load_recipe(folder.recipe, given=given)
     recipe = recipe.model_copy(update={"run": path})
     with run_lock(path, say):
         recover(folder.checkpoints)
@@ -181,7 +188,7 @@ def _resume(
                 say(f"{path} is finished: {recipe.training.steps} steps are done")
                 return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
-        inputs = read_inputs(recipe, given)
+        inputs = read_inputs(recipe)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:

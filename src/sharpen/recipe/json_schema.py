@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.registry import GYM_PREFIX
-from sharpen.describe import Setting, about, described, paragraphs, plain
+from sharpen.describe import Setting, about, described, paragraphs, plain, with_null
 from sharpen.methods import METHODS, Method
 from sharpen.recipe.describe import TOP, sections
 from sharpen.recipe.schema import Recipe
@@ -109,7 +109,8 @@ def _references(schema: Any) -> Iterator[str]:
 
 def _describe(schema: Schema, settings: Iterable[Setting]) -> None:
     for setting in settings:
-        schema["properties"][setting.name]["description"] = setting.text
+        found = schema["properties"][setting.name]
+        schema["properties"][setting.name] = with_null({**found, "description": setting.text}, setting.default)
 
 
 def _own_defaults(name: str, method: type[BaseModel], schema: Schema, definitions: dict[str, Schema]) -> None:

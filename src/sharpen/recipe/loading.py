@@ -18,13 +18,42 @@ from sharpen.errors import RecipeError
 from sharpen.recipe.schema import Recipe
 from sharpen.settings import explain, without_effect
 
+NOTHING: Mapping[str, Any] = {}
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] = NOTHING) -> Recipe:
     """Read a recipe and apply ``key.sub=value`` overrides.
 
+    ``given`` are settings that were Python objects when the recipe was saved, by their paths such as ``data.train``.
+
     Raises:
-        RecipeError: naming the file and the key, with the nearest known key where one is unknown.
+        RecipeError: naming the file and the key, with the nearest known key where one is unknown; or naming a setting
+            of ``given`` that is not what the recipe was saved with.
     """
+    tree = read_tree(path, overrides)
+    recorded = {name: _set(tree, name, value) for name, value in given.items()}
+    recipe = make_recipe(tree, where=str(path))
+    if recorded:
+        now = recipe.model_dump(mode="json")
+        for name, before in recorded.items():
+            if (saved := reduce(getitem, name.split("."), now)) != before:
+                raise RecipeError(
+                    f"{path}: `{name}` is not what this run was started with, {before}: it is now {saved}"
+                )
+    return recipe
+
+
+def _set(tree: dict[str, Any], name: str, value: Any) -> Any:
+    """Set a setting by its path, and return what was there."""
+    *sections, last = name.split(".")
+    section = reduce(lambda inner, part: inner.setdefault(part, {}), sections, tree)
+    before = section.get(last)
+    section[last] = value
+    return before
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings that a recipe gives, with overrides, before they are validated; raises as `load_recipe` does."""
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe")
@@ -40,7 +69,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OmegaConfBaseException, YAMLError, OSError) as error:
         raise RecipeError(f"{path}: {error}") from error
     assert isinstance(tree, dict)
-    return make_recipe({str(k): v for k, v in tree.items()}, where=str(path))
+    return {str(k): v for k, v in tree.items()}
 
 
 def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import OmegaConf
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
 from sharpen.data.settings import DataSettings
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.methods import Method, resolve_method
+from sharpen.in_memory import IN_MEMORY, in_memory
+from sharpen.methods import Method, resolve_method, saved_method
 from sharpen.models.settings import ModelSettings
 from sharpen.recipe.effects import EFFECTS
 from sharpen.rewards.checking.settings import RewardCheckSettings
+from sharpen.rewards.registry import saved_reward
+from sharpen.rewards.reward import Reward
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.settings import Settings
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 
-NamedReward = str | dict[str, Any]
+_REWARD = WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "object", "array", "null")]})
 
 
 class Recipe(Settings):
@@ -32,10 +37,10 @@ class Recipe(Settings):
     """Determines the order of the data and all random numbers of the sampling."""
     model: ModelSettings
     """A section, or just the path: `model: models/mine`."""
-    method: SerializeAsAny[Method]
+    method: Annotated[Method, PlainSerializer(saved_method)]
     """A section with a `name`, or just the name: `method: sft` (`sharpen methods` lists them)."""
     data: DataSettings
-    reward: NamedReward | tuple[NamedReward, ...] | None = None
+    reward: Annotated[Any, PlainSerializer(saved_reward), _REWARD] = None
     """A name, a mapping with settings, or a list of these (`sharpen rewards` lists them). A task brings its own."""
     reward_check: RewardCheckSettings = RewardCheckSettings()
     rollout: RolloutSettings = RolloutSettings()
@@ -61,7 +66,7 @@ class Recipe(Settings):
     @classmethod
     def _reward_entries(cls, value: Any) -> Any:
         for entry in value if isinstance(value, list | tuple) else () if value is None else (value,):
-            if not isinstance(entry, str | Mapping):
+            if not isinstance(entry, str | Mapping | Reward) and not callable(entry):
                 raise ValueError(
                     "a reward is a name, a mapping with a `name` or a list of these, and in Python also a function, "
                     f"not {entry!r}"
@@ -110,8 +115,37 @@ class Recipe(Settings):
             raise ValueError(f"method {self.method.name} needs a reward: give `reward`")
         return self
 
+    def tree(self) -> dict[str, Any]:
+        """All settings as nested mappings, in which what was given as Python objects stays so."""
+        return _tree(self)
+
+    def unnamed(self) -> dict[str, Any]:
+        """The settings with Python objects that a saved recipe cannot name, by their paths such as ``data.train``."""
+        tree = self.tree()
+        paths = [path.partition("[")[0] for path, _ in in_memory(self.model_dump(mode="json"), tree)]
+        return {path: reduce(getitem, path.split("."), tree) for path in paths}
+
+    def missing(self) -> list[str]:
+        """The settings that were Python objects when this recipe was saved, and are not given now."""
+        return [path for path, given in in_memory(self.model_dump(mode="json"), self.tree()) if given == IN_MEMORY]
+
     def to_yaml(self) -> str:
         return OmegaConf.to_yaml(OmegaConf.create(_literal(self.model_dump(mode="json"))))
+
+
+def _tree(settings: Settings) -> dict[str, Any]:
+    found = {name: getattr(settings, name) for name in type(settings).model_fields}
+    # What has no type of its own may be any object, a task for example, and is not a section of settings.
+    return {
+        name: value if type(settings).model_fields[name].annotation is Any else _sections(value)
+        for name, value in found.items()
+    }
+
+
+def _sections(value: Any) -> Any:
+    if isinstance(value, Settings) and not isinstance(value, Method):
+        return _tree(value)
+    return {key: _sections(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _literal(value: Any) -> Any:

@@ -6,15 +6,20 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from sharpen.in_memory import NamedPart
 from sharpen.settings import Effect, Settings
 
 Flow = Literal["blocks", "free"]
 
 
+def _is_own(engine: Any) -> bool:
+    return not isinstance(engine, str) or ":" in engine
+
+
 class EngineSettings(Settings):
     """What samples, and within which limits."""
 
-    name: str = "local"
+    name: NamedPart = "local"
     """The engine of this process, on its CPU or GPU; or one of your own, as `module:name` or `path/to/file.py:name`."""
     max_sequences: int = Field(512, ge=1)
     """Completions in the running batch, while others wait."""
@@ -25,7 +30,7 @@ class EngineSettings(Settings):
     """Settings of an engine of your own, under names of its own."""
 
     effects = (
-        *(Effect(name, "with the engine local", lambda s: ":" not in s.name) for name in ("max_sequences", "kv_gib")),
+        *(Effect(name, "with the engine local", lambda s: not _is_own(s.name)) for name in ("max_sequences", "kv_gib")),
         Effect("settings", "with an engine of your own", lambda s: s.name != "local"),
     )
 
@@ -43,7 +48,7 @@ class RolloutSettings(Settings):
     stop: tuple[str, ...] = ()
     """Texts that end a completion; they stay part of it."""
     engine: EngineSettings = EngineSettings()
-    turns: str | None = None
+    turns: NamedPart = None
     """A function (prompt, trajectory) -> Reply or End that answers the model between its turns, as `module:name` or
     `path/to/file.py:name`. null: one turn."""
     max_turns: int = Field(8, ge=1)
