@@ -170,7 +170,7 @@ def about(kind: type) -> str:
 
 
 def with_null(schema: Mapping[str, Any], default: Any) -> dict[str, Any]:
-    """The schema of a setting whose default is null, which may then also be given: a type of any value leaves it out."""
+    """The schema of a setting, which may be null if that is its default, whatever its type says."""
     if default is not None or "type" not in schema:
         return dict(schema)
     beside = {key: schema[key] for key in ("description", "default") if key in schema}

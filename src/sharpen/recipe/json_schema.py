@@ -143,11 +143,12 @@ def _one_of(definitions: Mapping[str, str], more: Mapping[str, Schema]) -> Schem
     name, so that what is wrong with it is said of that name's settings.
     """
     names: Schema = {"enum": list(definitions)}
-    own: Schema = {"if": {"properties": {"name": {"pattern": ":"}}}, "then": {"properties": dict(more)}}
-    known = [
-        {"if": {"properties": {"name": {"const": name}}}, "then": {"$ref": f"#/$defs/{at}"}}
-        for name, at in definitions.items()
-    ]
+
+    def case(name: Schema, then: Schema) -> Schema:
+        return {"if": {"properties": {"name": name}, "required": ["name"]}, "then": then}
+
+    own = case({"pattern": ":"}, {"properties": dict(more)})
+    known = [case({"const": name}, {"$ref": f"#/$defs/{at}"}) for name, at in definitions.items()]
     mapping = {
         "type": "object",
         "properties": {"name": {"anyOf": [names, _OWN_NAME]}},
