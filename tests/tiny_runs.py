@@ -70,17 +70,27 @@ def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
 
 
 def given(recipe: Recipe, objects: Mapping[str, Any]) -> Recipe:
-    """The recipe with Python objects for some settings, by their paths such as ``data.train``."""
+    """The recipe with Python objects for some settings, by their paths such as ``data.train``.
+
+    As in `tiny_tree`, a reward is for policies alone.
+    """
     tree = recipe.tree()
     for path, value in objects.items():
+        if path == "reward" and not recipe.method.makes_a_policy:
+            continue
         section, _, name = path.rpartition(".")
         (tree[section] if section else tree)[name] = value
     return make_recipe(tree)
 
 
 def tiny_tree(run: Path, model: Path, name: str, /, **changes: Any) -> dict[str, Any]:
-    """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
+    """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run.
+
+    A reward model gets no reward, and what is not measured no settings of how.
+    """
     has_policy = not name.endswith("reward_model")
+    if not has_policy:
+        changes.pop("reward", None)
     answers = {"n": 2, "k": [1, 2], "threshold": 0.5} if has_policy else {}
     measured = changes.get("evaluation", {}).get("every") != 0
     tree = {

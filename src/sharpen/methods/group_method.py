@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -48,7 +48,7 @@ class GroupMethod(PolicyMethod):
     overlong_share: float = Field(0.0, ge=0, le=1)
     """Soft overlong punishment over this last share of rollout.max_new_tokens; 0: none."""
 
-    effects = (
+    effects: ClassVar[tuple[Effect, ...]] = (
         Effect("ddof", "with std group or batch", lambda s: s.std != "none"),
         Effect("std_eps", "with std group or batch", lambda s: s.std != "none"),
         Effect("max_rounds", "with dynamic_sampling", lambda s: s.dynamic_sampling),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -43,7 +43,7 @@ class PolicyMethod(Method):
     """μ, passes over each rollout."""
     minibatches: Minibatches = 1
 
-    effects = (
+    effects: ClassVar[tuple[Effect, ...]] = (
         Effect("kl", "with beta above 0", lambda s: s.beta > 0),
         # π_old is π_rollout otherwise.
         Effect("tis_cap", "with old learner", lambda s: s.old == "learner"),

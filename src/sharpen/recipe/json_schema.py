@@ -27,7 +27,12 @@ _OWN_NAME: Schema = {"type": "string", "pattern": ":", "description": "module:Na
 
 def recipe_json_schema() -> Schema:
     """The schema of a recipe as it is written: short forms included, a method or reward with exactly its settings."""
-    asked = (Recipe, Weighting, *METHODS.values(), *(kind.settings for kind in REWARDS.values()))
+    asked: tuple[type[BaseModel], ...] = (
+        Recipe,
+        Weighting,
+        *METHODS.values(),
+        *(kind.settings for kind in REWARDS.values()),
+    )
     kinds = list(_with_sections(asked))
     names, whole = models_json_schema([(kind, "validation") for kind in kinds])
     # Two classes of one name have longer names here.
@@ -175,7 +180,7 @@ def _replace(schema: Schema, by: Schema) -> None:
     """Replace what a schema allows, and keep its description and default."""
     kept = {key: schema[key] for key in ("description", "default") if key in schema}
     schema.clear()
-    schema |= {**by, **kept}
+    schema.update({**by, **kept})
 
 
 def _untitled(schema: Any) -> Any:
@@ -184,7 +189,7 @@ def _untitled(schema: Any) -> Any:
         return [_untitled(inner) for inner in schema]
     if not isinstance(schema, Mapping):
         return schema
-    found = {}
+    found: Schema = {}
     for key, value in schema.items():
         if key == "properties":
             found[key] = {name: _untitled(inner) for name, inner in value.items()}

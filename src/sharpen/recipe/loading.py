@@ -77,17 +77,17 @@ def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:
 
     Raises as ``make_recipe`` does.
     """
-    tree = deepcopy(dict(tree))
+    left: dict[str, Any] = deepcopy(dict(tree))
     while True:
         try:
-            return Recipe.model_validate(tree)
+            return Recipe.model_validate(left)
         except ValidationError as error:
             idle = without_effect(error)
             if not idle:
-                return make_recipe(tree, where)
+                return make_recipe(left, where)
         # Each pass takes a setting away, as what has its default is not refused; the inner before a whole section.
         for *sections, name in sorted(idle, key=len, reverse=True):
-            del reduce(getitem, sections, tree)[name]
+            del reduce(getitem, sections, left)[name]
 
 
 def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
