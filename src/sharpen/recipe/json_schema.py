@@ -178,9 +178,9 @@ def _tasks() -> Iterator[Schema]:
 
 def _replace(schema: Schema, by: Schema) -> None:
     """Replace what a schema allows, and keep its description and default."""
-    kept = {key: schema[key] for key in ("description", "default") if key in schema}
-    schema.clear()
-    schema.update({**by, **kept})
+    for key in schema.keys() - {"description", "default"}:
+        del schema[key]
+    schema.update(by)
 
 
 def _untitled(schema: Any) -> Any:
