@@ -1,14 +1,17 @@
 """``sharpen methods``: what people and programs read about the methods."""
 
 import json
+import re
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from sharpen.cli.app import app
 from sharpen.methods import METHODS
-from sharpen.methods.describe import settings
+from sharpen.methods.describe import all_differences, differences, settings
+from sharpen.settings import Settings
 
 
 def said(*arguments: str, columns: int = 100) -> str:
@@ -57,7 +60,7 @@ def test_json_of_all_methods_has_the_rows_of_the_code_in_order() -> None:
     assert grpo["paper"].endswith("arXiv 2402.03300")
     assert {key for row in found for key in row} == {
         *("name", "source", "reward", "advantage", "loss", "gradient_coefficient", "paper"),
-        *("objective", "parent", "settings"),
+        *("objective", "parent", "settings", "differences"),
     }
 
 
@@ -131,6 +134,20 @@ def test_every_setting_of_every_method_has_a_meaning_and_is_shown_whole(name: st
         assert s.name in printed
         assert set(s.meaning.split()) <= set(printed), s.name
         assert set(s.values.split()) <= set(printed), s.name
+
+
+def test_a_method_says_where_it_and_what_it_shares_differ_from_other_libraries() -> None:
+    found = as_json("dapo")["differences"]
+    assert list(found) == ["dapo", "grpo", "every group method", "every policy method", "kl"]
+    shown = words(said("dapo"))
+    assert "Other libraries (TRL 1.16.0, verl 0.9.1, OpenRLHF 0.11.2): dapo TRL's loss_type dapo is a" in shown
+    assert all(words(line.replace("`", "")) in shown for lines in found.values() for line in lines)
+
+
+@pytest.mark.parametrize("owner", {c for m in METHODS.values() for c in all_differences(m)}, ids=lambda c: c.__name__)
+def test_defaults_in_the_differences_are_those_of_the_code(owner: type[Settings]) -> None:
+    for name, value in re.findall(r"`(\w+): (\S+)`", " ".join(differences(owner))):
+        assert owner.model_fields[name].default == yaml.safe_load(value), name
 
 
 def test_an_unknown_method_names_the_nearest() -> None:

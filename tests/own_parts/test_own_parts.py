@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-MODULES = ("own_engine", "own_teacher", "own_hint", "own_divergence", "own_mixed")
+MODULES = (
+    "own_max_rl",
+    "own_task",
+    "own_logger",
+    "own_engine",
+    "own_teacher",
+    "own_hint",
+    "own_divergence",
+    "own_mixed",
+)
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 

@@ -33,6 +33,10 @@ Post-train language models with reinforcement learning, on a CPU or one GPU.
   [cyan]sharpen eval runs/grpo_words[/cyan]         measure the result
   [cyan]sharpen chat runs/grpo_words[/cyan]         talk to it
 
+Then with your own data, from which this writes a recipe:
+
+  [cyan]sharpen init DATA --model MODEL[/cyan]
+
 A recipe is a YAML file of settings. Arguments after it override some of them:
 
   [cyan]sharpen run recipes/grpo_words.yaml training.steps=50 run=runs/longer[/cyan]
@@ -118,6 +122,12 @@ def run(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as training.steps=50.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder instead.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Do N runs, with the recipe's seed and the next ones.")
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, metavar="M", help="With --seeds: up to M runs side by side, which share the threads.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -129,6 +139,8 @@ def run(
     sharpen settings lists every setting of a recipe, sharpen settings grpo those of a method.
     """
     from sharpen.cli.run import resume_run, start_run
+    from sharpen.cli.seeds import resume_seeds, start_seeds
+    from sharpen.runs.seeds import SeedsFolder
 
     if resume is None and recipe is None:
         raise RecipeError("give a recipe, or --resume and the folder of a run")
@@ -137,10 +149,44 @@ def run(
             f"a resumed run keeps the recipe it was started with, so {' '.join([recipe, *(overrides or [])])!r} "
             f"cannot be given with it: sharpen run --resume {resume}"
         )
-    if resume is not None:
+    if resume is not None and seeds is not None:
+        raise RecipeError(f"--resume continues all seeds of a folder: sharpen run --resume {resume}")
+    several = seeds is not None or (resume is not None and SeedsFolder(resume).exists)
+    if at_once > 1 and not several:
+        raise RecipeError("--at-once has no effect without --seeds")
+    if resume is not None and several:
+        resume_seeds(resume, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code)
+    elif resume is not None:
         resume_run(resume, quiet=quiet, trust_remote_code=trust_remote_code)
+    elif seeds is not None:
+        start_seeds(
+            str(recipe), overrides or [], seeds, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code
+        )
     else:
         start_run(str(recipe), overrides or [], quiet=quiet, trust_remote_code=trust_remote_code)
+
+
+@app.command()
+def init(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A file, a folder, a data set of the hub, or a task's name.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model to train: a folder, a run or a hub id. Default: SmolLM2-135M-Instruct."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The recipe to write. Default: DATA's name.yaml.")
+    ] = None,
+) -> None:
+    """Write a first recipe for your data.
+
+    It looks at the rows, the model and this machine, chooses a method, a reward and sizes, and says why in comments.
+    Before it writes the file it reads all rows as a run would, and tries the reward on the data's own answers.
+    """
+    from sharpen.cli.init import write_recipe
+
+    write_recipe(data, model=model, file=out)
 
 
 @app.command()

@@ -14,7 +14,16 @@ from rich.text import Text
 from sharpen.describe import Setting, about, default_text, paragraphs
 from sharpen.errors import RecipeError
 from sharpen.methods import METHODS, Method, resolve_method
-from sharpen.methods.describe import by_owner, called, parent, row, settings, to_json
+from sharpen.methods.describe import (
+    PEERS,
+    all_differences,
+    by_owner,
+    called,
+    parent,
+    row,
+    settings,
+    to_json,
+)
 from sharpen.methods.page import LEGEND, methods_page
 
 
@@ -77,6 +86,12 @@ def _show_one(console: Console, method: type[Method]) -> None:
     if found:
         console.print()
         console.print(_settings_table(found))
+    if said := all_differences(method):
+        console.print(f"\nOther libraries ({PEERS}):")
+        for owner, lines in said.items():
+            console.print(Text(called(owner), style="bold"))
+            for line in lines:
+                console.print(Padding(Text(line.replace("`", "")), (0, 2)))
 
 
 def _settings_table(found: Sequence[Setting]) -> Table:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
 from rich.console import Console as RichConsole
 
-from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.run import Run, resume, start
 from sharpen.recipe.loading import load_recipe
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
+from sharpen.report.series import held_out
 from sharpen.report.table import before_after_table, plain_measures
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.system.signals import Stopped, exit_code
-
-PREFIX = "held_out/"
 
 
 def start_run(recipe_path: str, overrides: Sequence[str], *, quiet: bool, trust_remote_code: bool) -> None:
@@ -65,7 +63,7 @@ def _show(run: Run) -> None:
     folder = RunFolder.open(run.path)
     recipe = load_recipe(folder.recipe)
     rows = run.metrics()
-    measured = [row for row in rows if any(key.startswith(PREFIX) for key in row)]
+    measured = [row for row in rows if held_out(row)]
     before, after = (held_out(measured[0]), held_out(measured[-1])) if measured else ({}, {})
     if measured:
         title = f"Held-out prompts, step {measured[0]['step']:.0f} and step {measured[-1]['step']:.0f}"
@@ -81,17 +79,3 @@ def _show(run: Run) -> None:
     width = max(map(len, places))
     for what, place in places.items():
         console.print(f"{what:<{width}}  {place}", markup=False)
-
-
-def held_out(row: Mapping[str, float]) -> dict[str, Estimate]:
-    """The held-out measures in a row of metrics."""
-    names = [key.removeprefix(PREFIX) for key in row if key.startswith(PREFIX)]
-    return {
-        name: Estimate(
-            row[f"{PREFIX}{name}"],
-            row.get(f"{PREFIX}{name}_low", float("nan")),
-            row.get(f"{PREFIX}{name}_high", float("nan")),
-        )
-        for name in names
-        if not name.endswith(("_low", "_high"))
-    }

@@ -1,5 +1,7 @@
 """CISPO: GRPO whose ratio is a clipped weight without gradient, so that no token is dropped."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -26,6 +28,11 @@ class CISPO(GroupMethod):
         loss="log-likelihood weighted by Â and the clipped ratio, mean over the group's tokens",
         gradient_coefficient="min(ρ, 1 + ε_high) · Â",
         paper="MiniMax-M1, 2025, arXiv 2506.13585",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "The weight is at most 1 + eps_high. In TRL (loss_type cispo) the bound is epsilon_high itself, by "
+        "default 0.2: eps_high here is epsilon_high − 1. verl bounds it to 1 ± 0.2, also from below.",
+        "The mean over each group's tokens, then over groups. TRL and verl take the mean over the batch's tokens.",
     )
 
     eps_high: float = Field(0.28, gt=0)

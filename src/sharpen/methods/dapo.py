@@ -1,5 +1,7 @@
 """DAPO: GRPO with clip-higher, dynamic sampling, a mean over the group's tokens and soft overlong punishment."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from sharpen.methods.fields import EpsHigh, Reduction
@@ -22,6 +24,10 @@ class DAPO(GRPO):
         loss="clipped surrogate with a higher upper bound, mean over the group's tokens",
         gradient_coefficient="unclipped · ρ · Â",
         paper="DAPO, Yu et al. 2025, arXiv 2503.14476",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "TRL's loss_type dapo is a reduction alone, 1/Σ|o| over all groups of the batch (tokens_of_batch here). "
+        "Its epsilon_high is 0.2 by default, and it has no dynamic sampling.",
     )
 
     eps_high: EpsHigh = 0.28

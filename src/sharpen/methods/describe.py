@@ -13,6 +13,20 @@ from sharpen.describe import Setting, about, flattened
 from sharpen.methods import METHODS
 from sharpen.methods.method import Method
 
+PEERS = "TRL 1.16.0, verl 0.9.1, OpenRLHF 0.11.2"
+"""The releases that `Method.differences` speaks of."""
+
+
+def differences(owner: type[BaseModel]) -> tuple[str, ...]:
+    """Where a class, apart from those that it derives from, differs from other libraries."""
+    return tuple(vars(owner).get("differences", ()))
+
+
+def all_differences(method: type[Method]) -> dict[type[BaseModel], tuple[str, ...]]:
+    """The differences of a method, of what it shares with others and of its sections, by owner."""
+    owners = dict.fromkeys([*(c for c in method.__mro__ if issubclass(c, Method)), *by_owner(settings(method))])
+    return {owner: found for owner in owners if (found := differences(owner))}
+
 
 def parent(method: type[Method]) -> type[Method] | None:
     """The method that this one is a variant of, if any."""
@@ -55,4 +69,5 @@ def to_json(method: type[Method]) -> dict[str, Any]:
         "objective": about(method),
         "parent": above and above.name,
         "settings": [setting.to_json() for setting in settings(method)],
+        "differences": {called(owner): found for owner, found in all_differences(method).items()},
     }

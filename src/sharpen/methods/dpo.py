@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -28,6 +30,15 @@ class DPO(Method):
         loss="log σ(β · difference of the log-ratios)",
         gradient_coefficient="±β · σ(−u), u = β(h(o⁺) − h(o⁻))",
         paper="DPO, Rafailov et al. 2023, arXiv 2305.18290",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "Form ipo: h sums the log-ratios of a completion's tokens, as in OpenRLHF. TRL divides by the number of "
+        "tokens, (h⁺/|o⁺| − h⁻/|o⁻| − 1/(2β))²: for completions of one length L, its loss with beta is 1/L² times "
+        "this one with beta/L.",
+        "label_smoothing ε: −(1 − ε) log σ(u) − ε log σ(−u), as in OpenRLHF. TRL's loss sigmoid has none; its "
+        "loss robust is (−(1 − ε) log σ(u) + ε log σ(−u))/(1 − 2ε).",
+        "Of K ranked completions: the mean over a prompt's pairs, then over prompts. TRL and OpenRLHF take pairs "
+        "as rows, and the mean over all pairs.",
     )
 
     beta: float = Field(0.1, gt=0)

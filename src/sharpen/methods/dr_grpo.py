@@ -1,5 +1,7 @@
 """Dr. GRPO: GRPO without its divisions by the group's standard deviation and by the completion's length."""
 
+from typing import ClassVar
+
 from sharpen.functional.advantages import Spread
 from sharpen.methods.fields import Reduction
 from sharpen.methods.grpo import GRPO
@@ -20,6 +22,11 @@ class DrGRPO(GRPO):
         loss="clipped surrogate, sum over tokens / constant length",
         gradient_coefficient="unclipped · ρ · Â",
         paper="Dr. GRPO, Liu et al. 2025, arXiv 2503.20783",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "TRL's loss_type dr_grpo is the constant length alone: its scale_rewards still divides by the group's "
+        "standard deviation. OpenRLHF's estimator dr_grpo is the centred reward alone: its loss remains "
+        "token-mean.",
     )
 
     std: Spread = "none"

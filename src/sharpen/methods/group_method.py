@@ -27,6 +27,12 @@ from sharpen.settings import Effect
 class GroupMethod(PolicyMethod):
     """A method whose advantages are rewards relative to the other completions of the prompt."""
 
+    differences: ClassVar[tuple[str, ...]] = (
+        "`std_eps: 0.0`, and a group of rewards that are equal up to rounding has Â = 0. To the standard "
+        "deviation TRL adds 1e-4, verl 1e-6, OpenRLHF 1e-9. `ddof: 1` is also theirs.",
+        "combine normalise_then_sum: TRL adds 1e-4 to both standard deviations here too.",
+    )
+
     group_size: GroupSize = 8
     supervision: Literal["outcome", "process", "own_step"] = "outcome"
     """outcome: one reward per completion. process: one reward per step, normalised over all steps of the group; a

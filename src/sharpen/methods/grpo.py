@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -31,6 +33,13 @@ class GRPO(GroupMethod):
         loss="clipped surrogate, mean per completion, + β KL",
         gradient_coefficient="unclipped · ρ · Â + β(π_ref/π − 1)",
         paper="DeepSeekMath, Shao et al. 2024, arXiv 2402.03300",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "`reduction: per_sequence` is the paper's; it is TRL's loss_type grpo, and seq-mean-token-mean in verl "
+        "and OpenRLHF. All three default to tokens_of_batch: TRL's loss_type dapo, the others' token-mean.",
+        "constant is TRL's loss_type dr_grpo, and seq-mean-token-sum-norm in verl. tokens_of_group, the mean over "
+        "each group's tokens and then over groups, is in none of them.",
+        "`dual_clip: null`, as TRL's delta and OpenRLHF's dual_clip. verl's clip_ratio_c is 3.",
     )
 
     beta: float = Field(0.0, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -43,6 +43,12 @@ class GSPO(GroupMethod):
         loss="clipped surrogate with the completion's length-normalised ratio s",
         gradient_coefficient="unclipped · s · Â",
         paper="GSPO, Zheng et al. 2025, arXiv 2507.18071",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "`eps_low: 0.0003` and `eps_high: 0.0004` are the paper's. TRL (importance_sampling_level sequence), verl "
+        "(loss_mode gspo) and OpenRLHF (policy_loss_type gspo) keep 0.2 by default.",
+        "Every completion weighs 1/G, as in OpenRLHF. TRL's and verl's defaults average over the batch's tokens, "
+        "which weights a completion by its length.",
     )
 
     eps_low: EpsLow = 3e-4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,14 @@ from sharpen.settings import Effect, Settings
 
 class KL(Settings):
     """The KL penalty, if beta is above 0: its estimator and placement, how beta changes, and what the reference is."""
+
+    differences: ClassVar[tuple[str, ...]] = (
+        "`estimator: k3`, the paper's, which adds β (r − 1) to the gradient coefficient, r = π_ref/π. TRL's default "
+        "is weighted_k3, ρ · k3 (use_bias_correction_kl), which adds β ρ log r: another gradient at ρ = 1 too. In the "
+        "loss verl's default is k3; OpenRLHF's is k1, in the reward.",
+        "Beyond log r = 20, k3 goes on along its tangent. verl caps k3 at 10, and OpenRLHF every estimator: a token "
+        "beyond has no gradient.",
+    )
 
     estimator: Literal["k1", "k2", "k3", "weighted_k3", "exact"] = "k3"
     """Estimator per token. exact sums over the whole vocabulary; weighted_k3 is π/π_old · k3."""

@@ -88,6 +88,8 @@ class Method(Settings, ABC):
 
     name: ClassVar[str]
     unified_view: ClassVar[UnifiedView]
+    differences: ClassVar[tuple[str, ...]] = ()
+    """Where the method or its defaults differ from those of other libraries (`sharpen.methods.describe.PEERS`)."""
 
     @abstractmethod
     def source(self) -> Source:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 
 from sharpen.describe import about, markdown_table, settings_table
 from sharpen.methods import METHODS
-from sharpen.methods.describe import by_owner, called, parent, row, settings
+from sharpen.methods.describe import PEERS, by_owner, called, differences, parent, row, settings
 from sharpen.methods.method import Method
 
 LEGEND = (
@@ -36,7 +37,10 @@ This page is generated from the code by `sharpen methods --markdown`. `sharpen m
       group_size: 16
       beta: 0.04
       kl: {estimator: k2}
-"""
+
+Under “Other libraries” stands where a method differs from those of
+PEERS.
+""".replace("PEERS", PEERS)
 
 
 def methods_page() -> str:
@@ -64,6 +68,8 @@ def _section(method: type[Method]) -> str:
     if others:
         shared = ", ".join(_link(called(owner)) for owner in others)
         parts.append(f"{'Also the' if own else 'The'} settings of {shared}.")
+    if found := differences(method):
+        parts.append(_differences(found))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -73,7 +79,12 @@ def _shared(owner: type[BaseModel]) -> str:
     users = ", ".join(_link(method.name) for method in METHODS.values() if owner in by_owner(settings(method)))
     first = about(owner).partition("\n")[0]
     head = called(owner) if issubclass(owner, Method) else f"`{called(owner)}`"
-    return f"## {head[0].upper()}{head[1:]}\n\n{first} In {users}.\n\n{settings_table(found)}"
+    said = f"\n{_differences(differences(owner))}\n" if differences(owner) else ""
+    return f"## {head[0].upper()}{head[1:]}\n\n{first} In {users}.\n\n{settings_table(found)}{said}"
+
+
+def _differences(found: Sequence[str]) -> str:
+    return "\n".join(["Other libraries:\n", *(f"- {line}" for line in found)])
 
 
 def _link(name: str) -> str:

@@ -25,6 +25,17 @@ SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
 class PolicyMethod(Method):
     """A policy-gradient method on sampled completions."""
 
+    differences: ClassVar[tuple[str, ...]] = (
+        "A completion that mask_truncated or a failed reward takes out of the loss does not count in its group's "
+        "G: 1/G' over the G' that are left. TRL's losses grpo and dr_grpo divide by all G, so that masking makes "
+        "the gradient smaller.",
+        "The entropy of a token has the weight of its loss term, 1/G · 1/|o| in GRPO. TRL takes the mean over all "
+        "tokens, whatever the loss.",
+        "`tis_cap: null`: no correction, as in verl and OpenRLHF. TRL corrects rollouts of vLLM by default: it "
+        "multiplies the terms of a completion by Π_t π_old/π_rollout, or by 0 where that is above 3.",
+        "Rewards are used as they are. OpenRLHF clips them, less their baseline, to [−10, 10] by default.",
+    )
+
     beta: float = Field(0.0, ge=0)
     """Coefficient of the KL penalty to the reference; with 0 no reference is loaded."""
     kl: KL = KL()

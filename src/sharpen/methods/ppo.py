@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -41,6 +41,17 @@ class PPO(PolicyMethod):
         loss="clipped surrogate + value loss, mean over the batch's tokens",
         gradient_coefficient="unclipped · ρ · A_t",
         paper="Schulman et al. 2017, arXiv 1707.06347; InstructGPT, arXiv 2203.02155",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "TRL has no PPO; what follows compares with verl and OpenRLHF.",
+        "`lam: 0.95`; theirs is 1.",
+        "`value_clip: null`; both clip a value at 0.5 from its old one.",
+        "`critic_learning_rate_ratio: 1.0`; verl's critic learns with 1e-5 and its policy with 1e-6, OpenRLHF's "
+        "with 9e-6 and 1e-6.",
+        "`beta: 0.02`; verl leaves the KL out by default (use_kl_in_reward), OpenRLHF has 0.01.",
+        "`dual_clip: null`, as in OpenRLHF. verl's clip_ratio_c is 3.",
+        "Whitening divides by the root of Σ(x − mean)²/(n − 1). verl adds 1e-8 to that variance; OpenRLHF divides "
+        "by n.",
     )
 
     beta: float = Field(0.02, ge=0)

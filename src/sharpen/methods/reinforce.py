@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -38,6 +38,13 @@ class Reinforce(PolicyMethod):
         loss="log-likelihood weighted by the advantage, sum over tokens",
         gradient_coefficient="A",
         paper="Williams 1992; RLOO, Ahmadian et al. 2024, arXiv 2402.14740",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "`clip: null`: A log π of each token. TRL's RLOO clips the ratio of the whole completion, Π_t ρ_t, at 1 ± "
+        "0.2; its gradient is the same at ρ = 1.",
+        "`reduction: sum`, as TRL's RLOO. The estimators rloo of verl and OpenRLHF average over the batch's "
+        "tokens by default.",
+        "`beta: 0.0` and `group_size: 4`. TRL's RLOO has R − 0.05 Σ_t (log π_old − log π_ref) and 2.",
     )
 
     group_size: GroupSize = 4
@@ -135,6 +142,11 @@ class ReinforcePlusPlus(Reinforce):
         loss="clipped surrogate, mean over the batch's tokens",
         gradient_coefficient="unclipped · ρ · A",
         paper="REINFORCE++, Hu et al. 2025, arXiv 2501.03262",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "Whitening divides by the root of Σ(x − mean)²/(n − 1). verl adds 1e-8 to that variance; OpenRLHF "
+        "(estimator reinforce) divides by n.",
+        "`beta: 0.01`, as in OpenRLHF. verl leaves the KL out by default (use_kl_in_reward).",
     )
 
     beta: float = Field(0.01, ge=0)

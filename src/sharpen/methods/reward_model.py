@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -28,6 +30,13 @@ class RewardModel(Method):
         loss="log σ(difference of the scores), mean over a prompt's pairs",
         gradient_coefficient="±σ(−(s⁺ − s⁻)) of the scores",
         paper="InstructGPT, Ouyang et al. 2022, arXiv 2203.02155",
+    )
+    differences: ClassVar[tuple[str, ...]] = (
+        "`centre: true` shifts the scores once, after training. TRL can add c · mean (s⁺ + s⁻)² to the loss "
+        "instead (center_rewards_coefficient), by default not.",
+        "`margin: false`; if true it is the difference of the grades. TRL subtracts the column margin wherever "
+        "the data has it.",
+        "The mean over a prompt's pairs, then over prompts. TRL takes pairs as rows, and the mean over all pairs.",
     )
 
     margin: bool = False

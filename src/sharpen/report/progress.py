@@ -28,14 +28,17 @@ NEAR_ZERO_LOSS = (
 
 
 class Console:
-    """Metric logger for the terminal: a progress bar on a terminal, otherwise a line every ten seconds."""
+    """Metric logger for the terminal: a progress bar on a terminal, otherwise a line every ten seconds.
 
-    def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False) -> None:
+    A terminal can show one bar at a time: without ``bar`` it gets the lines too.
+    """
+
+    def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False, bar: bool = True) -> None:
         self.stage = stage
         # No emoji: rich loads the emoji table on first use, and a Ctrl-C during that import has a message to print.
         # The stream is kept, because a reward may replace sys.stderr.
         self._console = RichConsole(file=lasting(sys.stderr), quiet=quiet, emoji=False)
-        self._live = self._console.is_terminal and not quiet
+        self._live = bar and self._console.is_terminal and not quiet
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),

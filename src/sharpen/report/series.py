@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpen.evaluation.estimators import Estimate
+
 Floats = NDArray[np.float64]
+
+HELD_OUT = "held_out/"
+"""How the held-out measures begin in a row of metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,20 @@ def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series | None:
         return None
     steps, values = np.array(points).T
     return Series(steps, values)
+
+
+def held_out(row: Mapping[str, float]) -> dict[str, Estimate]:
+    """The held-out measures in a row of metrics."""
+    names = [key.removeprefix(HELD_OUT) for key in row if key.startswith(HELD_OUT)]
+    return {
+        name: Estimate(
+            row[f"{HELD_OUT}{name}"],
+            row.get(f"{HELD_OUT}{name}_low", math.nan),
+            row.get(f"{HELD_OUT}{name}_high", math.nan),
+        )
+        for name in names
+        if not name.endswith(("_low", "_high"))
+    }
 
 
 def smooth(values: Floats) -> Floats:

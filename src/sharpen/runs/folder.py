@@ -12,6 +12,7 @@ from typing import Any
 
 from sharpen.errors import RecipeError
 from sharpen.runs.samples import sample_rows, write_parquet
+from sharpen.runs.seeds import SeedsFolder
 from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
 from sharpen.system.files import write_text
 from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
@@ -36,6 +37,8 @@ class RunFolder:
                 f"{path} already holds a run; continue it (`sharpen run --resume {path}`), remove it, "
                 "or give another folder (`run=...`)"
             )
+        if (seeds := SeedsFolder(path)).exists:
+            raise RecipeError(seeds.refusal())
 
     def initialise(self, recipe: str) -> None:
         """Make the folder of a new run; ``recipe`` is YAML."""
@@ -48,7 +51,8 @@ class RunFolder:
         """The folder of an existing run. Raises RecipeError if there is none."""
         folder = cls(path)
         if not folder.recipe.is_file():
-            raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
+            seeds = SeedsFolder(path)
+            raise RecipeError(seeds.refusal() if seeds.exists else f"{path}: not a run, it has no recipe.yaml")
         folder.samples.mkdir(exist_ok=True)
         folder.checkpoints.mkdir(exist_ok=True)
         return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from sharpen.errors import CheckpointError
 from sharpen.runs.checkpoint import sound_checkpoints
 from sharpen.runs.folder import RunFolder
+from sharpen.runs.seeds import SeedsFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,11 @@ class NamedModel:
 def find_model(name: str) -> NamedModel:
     """A run's folder stands for its latest sound checkpoint; any other name is left to the loader.
 
-    Raises CheckpointError for a run without a sound checkpoint.
+    Raises CheckpointError for a run without a sound checkpoint, and for a folder of runs with several seeds.
     """
     path = Path(name).expanduser()
+    if (seeds := SeedsFolder(path)).exists:
+        raise CheckpointError(seeds.refusal())
     run = RunFolder(path)
     if not run.recipe.is_file():
         return NamedModel(name, _run_of(path))

@@ -1,0 +1,1 @@
+"""Writing the first recipe for somebody's data."""
