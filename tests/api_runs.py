@@ -29,13 +29,13 @@ def first_digit(completion: str, answer: str, **row: object) -> float:
 
 
 def untimed(run: Run) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per_s/"))} for row in run.metrics()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per_s/"))} for row in run.metric_rows()]
 
 
 def redo(run: Run, **arguments: Any) -> Run:
     """The run again from its beginning, as a resumed one."""
     shutil.rmtree(run.path / "checkpoints")
-    return sharpen.train("unused", "unused", run=run.path, resume=True, **arguments)
+    return sharpen.resume(run, **arguments)
 
 
 def never(*arguments: Any, **settings: Any) -> None:

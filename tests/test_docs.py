@@ -93,23 +93,23 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
         limited = {**common, "rollout": {"max_new_tokens": 12, **crowded, "engine": {"kv_gib": 1.2e-5}}}
         task = f"arithmetic?terms=2&digits=1{sizes}"
         run = sharpen.train(model, "grpo", task, reward=half_flat, run=tmp_path / name, **limited)
-        seen |= {metric for row in run.metrics() for metric in row}
+        seen |= {metric for row in run.metric_rows() for metric in row}
     for name, settings in methods.items():
         reward = half_flat if METHODS[name]().needs_reward else None
         method = {"name": name, **settings}
         task = f"arithmetic?terms=2&digits=1{sizes}"
         run = sharpen.train(model, method, task, reward=reward, run=tmp_path / name, **common)
-        seen |= {metric for row in run.metrics() for metric in row}
+        seen |= {metric for row in run.metric_rows() for metric in row}
     stale = {**common, "rollout": {"max_new_tokens": 6, "lag": 1}}
     run = sharpen.train(
         model, {"name": "grpo", "tis_cap": 2.0}, task, reward=half_flat, run=tmp_path / "stale", **stale
     )
-    seen |= {metric for row in run.metrics() for metric in row}
+    seen |= {metric for row in run.metric_rows() for metric in row}
     rows = [{"prompt": "1+1=", "completion": "2"}]
     run = sharpen.train(
         model, Imitating(), task, reward=half_flat, run=tmp_path / "mixed", **common | {"data": {"mixed": rows}}
     )
-    seen |= {metric for row in run.metrics() for metric in row}
+    seen |= {metric for row in run.metric_rows() for metric in row}
     for name in seen:
         if name.startswith("held_out/"):
             measure = re.sub(r"_(low|high)$", "", re.sub(r"@\d+", "@k", name))
@@ -119,7 +119,13 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     # Whatever the page explains is there to be seen, so a name that is no more cannot stay.
     named = {name for line in TABLED.findall((DOCS / "metrics.md").read_text()) for name in re.findall("`(.+?)`", line)}
     # Completions are preempted only where they are long.
-    examples = {"reward/<name>", "time/reward_s", "time/reward/<name>_s", "rollout/preemptions"}
+    examples = {
+        "reward/<name>",
+        "time/reward_s",
+        "time/reward/<name>_s",
+        "rollout/preemptions",
+        "source/<name>/prompts",
+    }
     assert sorted(n for n in named - seen - examples if not n.startswith("held_out/")) == []
 
 

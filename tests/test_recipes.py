@@ -103,7 +103,7 @@ def test_a_recipe_says_how_it_is_run_and_writes_where_its_name_says(name: str) -
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(name, folder, monkeypatch)
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     adapted = load_recipe(RECIPES[name]).model.lora is not None
@@ -118,21 +118,21 @@ REWARDED = [name for name, path in RECIPES.items() if load_recipe(path).method.m
 @pytest.mark.parametrize("name", [name for name in REWARDED if name != "ppo"])
 def test_the_reward_of_a_recipe_is_sound(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    report = check_recipe(load_recipe(RECIPES[name]))
-    assert report.ok, report.findings
-    assert report.references.full == report.rows
+    for report in check_recipe(load_recipe(RECIPES[name])):
+        assert report.ok, report.findings
+        assert report.references.full == report.rows
 
 
 def test_the_rewards_of_the_demo_are_sound() -> None:
     for name in ("demo_sft.yaml", "demo_grpo.yaml"):
         with as_file(files("sharpen.pipelines") / name) as path:
-            assert check_recipe(load_recipe(path)).ok
+            assert all(report.ok for report in check_recipe(load_recipe(path)))
 
 
 def test_a_reward_model_is_checked_with_the_tokens_of_the_policy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is there has learned nothing yet, so its verdicts are not looked at, only that there are some."""
     monkeypatch.chdir(folder)
-    report = check_recipe(load_recipe(RECIPES["ppo"], ["reward_check.rows=4", "reward_check.cheat_rows=2"]))
+    (report,) = check_recipe(load_recipe(RECIPES["ppo"], ["reward_check.rows=4", "reward_check.cheat_rows=2"]))
     assert report.references.tried == 4
     assert not report.stops
     empty = next(found for found in report.results if found.cheat.name == "empty")
@@ -149,7 +149,7 @@ def test_a_recipe_that_trains_a_reward_has_none_to_check(name: str) -> None:
 
 
 def test_ppo_follows_the_reward_model_and_logs_what_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = run_of("ppo", folder, monkeypatch).metrics()[1]
+    row = run_of("ppo", folder, monkeypatch).metric_rows()[1]
     assert row["reward/mean"] == pytest.approx(row["reward/reward_model"])
     assert 0 <= row["reward/arithmetic"] <= 1
     assert row["critic/grad_norm"] > 0

@@ -274,7 +274,7 @@ def test_a_reward_that_raises_now_and_then_is_recorded_with_its_sample(run: Path
         return digits(completion)
 
     done = begin(run, model, {"data.train": ROWS, "reward": fragile}, rollout={"max_reward_failures": 0.125})
-    assert [row["reward/failed"] for row in done.metrics()] == [0.125, 0.125]
+    assert [row["reward/failed"] for row in done.metric_rows()] == [0.125, 0.125]
     rows = [pq.read_table(run / "samples" / f"step_{step:06d}.parquet").to_pylist() for step in (1, 2)]
     failed = [[i for i, row in enumerate(part) if row["reward"] is None] for part in rows]
     assert failed == [[2], [3]]

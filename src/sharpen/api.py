@@ -1,94 +1,242 @@
-"""The Python API: train a model with a method, data and a reward."""
+"""Training from Python: a model, a method, data and a reward."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sharpen.data.settings import DataSettings
 from sharpen.data.tasks import is_task, names_task
 from sharpen.errors import RecipeError
-from sharpen.in_memory import paths_as_text
-from sharpen.launch.run import Run, start
+from sharpen.evaluation.settings import EvaluationSettings
+from sharpen.launch.handle import Run
 from sharpen.launch.run import resume as resume_run
+from sharpen.launch.run import start
 from sharpen.methods import Method
-from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.models.settings import ModelSettings
+from sharpen.recipe.loading import load_recipe, make_recipe, read_tree
+from sharpen.recipe.schema import Recipe
 from sharpen.report.progress import Console
+from sharpen.rewards.checking.settings import RewardCheckSettings
+from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.folder import RunFolder
+from sharpen.runs.loggers import MetricLogger
+from sharpen.settings import Settings
 from sharpen.system.signals import Stopped, pass_on
+from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
+from sharpen.training.trainer import OnStep
+
+Section: TypeAlias = Mapping[str, Any]
+"""Some of a section's settings by name."""
 
 
 def train(
-    model: str | Path | Mapping[str, Any],
-    method: str | Method | type[Method] | Mapping[str, Any],
+    model: str | Path | Run | ModelSettings | Section,
+    method: str | Method | type[Method] | Section,
     train_dataset: Any = None,
     *,
     reward: Any = None,
     held_out: Any = None,
     run: str | Path,
+    seed: int | None = None,
+    data: DataSettings | Section | None = None,
+    rollout: RolloutSettings | Section | None = None,
+    optimizer: OptimizerSettings | Section | None = None,
+    training: TrainingSettings | Section | None = None,
+    evaluation: EvaluationSettings | Section | None = None,
+    checkpoint: CheckpointSettings | Section | None = None,
+    log: LogSettings | Section | None = None,
+    reward_check: RewardCheckSettings | Section | None = None,
+    loggers: Sequence[MetricLogger] = (),
+    on_step: OnStep | None = None,
     resume: bool = False,
     quiet: bool = False,
-    **settings: Any,
 ) -> Run:
     """Train a model with a method on data.
 
     Args:
-        model: a local Hugging Face folder, a hub id, or a mapping of a recipe's model settings including ``path``.
+        model: a local Hugging Face folder, a run, a hub id, or a recipe's model settings including ``path``.
         method: a name (``"grpo"``), a name with settings, or a method such as ``GRPO(group_size=16)``.
-        train_dataset: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task's name.
-        reward: a function ``(completion, **row) -> float``, a reward's name, a mapping of ``name`` (one of these),
-            ``weight``, ``gate``, ``call`` and settings, or a list of these. A task has its own.
+        train_dataset: a list of rows, a JSONL, JSON, Parquet or CSV file, a ``datasets`` dataset, or a task.
+        reward: a function ``(completion, **row) -> float``, a verifier such as ``Math()``, a reward's name, a mapping
+            of ``name`` (one of these), ``weight``, ``gate``, ``call`` and settings, or a list of these. A task has its
+            own.
         held_out: prompts to evaluate on, in any form that ``train_dataset`` takes.
         run: the run folder to write.
-        resume: resume the run in that folder, with the model, method and settings it was started with.
-        settings: a recipe's other settings by name: ``seed=1``, and sections as mappings,
-            ``training={"steps": 50}``, ``data={"chat": True}``. In ``data``, ``train``, ``held_out``,
-            ``demonstrations`` and ``mixed`` may be rows as well.
+        seed: the same seed gives the same run.
+        data: how rows become prompts. ``train``, ``held_out``, ``demonstrations`` and ``mixed`` may be rows. With
+            several data sources, ``data={"sources": {...}}``, ``train_dataset`` is left out.
+        rollout: how completions are sampled.
+        optimizer: the optimizer and its schedule.
+        training: the number of steps and their size.
+        evaluation: how the model is measured on ``held_out``.
+        checkpoint: when checkpoints are written, and which are kept.
+        log: what is logged, and where.
+        reward_check: how ``sharpen reward check`` examines the reward.
+        loggers: loggers of your own, with ``log(step, metrics)`` and ``close()``.
+        on_step: called with each step and its metrics. If it returns False or raises, the run stops with a checkpoint
+            of that step; what it raises is passed on.
+        resume: resume the run in that folder. The other arguments must be what it was started with.
+        quiet: show no progress.
 
+    Each section from ``data`` to ``reward_check`` is an object of its class or a mapping of some of its settings.
     Ctrl-C stops the run after its current step, saves a checkpoint, and the call returns. SIGTERM and SIGHUP do the
     same, and are then passed to the previous handler; without one, the program exits with `SystemExit`.
 
     Raises:
         SharpenError: something cannot be used; the message names it.
     """
-    path = Path(run)
-    data = _data(train_dataset, held_out, settings.pop("data", None))
+    path = Path(run).expanduser()
+    tree = {
+        "model": _model(model),
+        "method": method,
+        "data": _data(train_dataset, held_out, data),
+        "reward": reward,
+        "seed": seed,
+        "rollout": _section("rollout", rollout),
+        "optimizer": _section("optimizer", optimizer),
+        "training": _section("training", training),
+        "evaluation": _section("evaluation", evaluation),
+        "checkpoint": _section("checkpoint", checkpoint),
+        "log": _section("log", log),
+        "reward_check": _section("reward_check", reward_check),
+    }
+    given = {name: value for name, value in tree.items() if value is not None}
     if resume:
-        objects = ("task", "train", "held_out", "demonstrations", "mixed")
-        given = {f"data.{key}": data[key] for key in objects if _is_object(data.get(key))}
-        if reward is not None:
-            given["reward"] = reward
-        if isinstance(method, Method):
-            given["method"] = method
-        recipe = load_recipe(RunFolder.open(path).recipe, given=given)
-    else:
-        tree = {
-            "run": path,
-            "model": _model(model),
-            "method": method,
-            "data": data,
-            "reward": reward,
-            **paths_as_text(settings),
-        }
-        recipe = make_recipe(tree, where="train()")
+        return _resumed(path, given, loggers, on_step, quiet)
+    recipe = make_recipe({"run": path, **given}, where="train()")
+    return _shown(
+        recipe,
+        path,
+        lambda console: start(recipe, loggers=[console, *loggers], say=console.say, on_step=on_step),
+        quiet=quiet,
+    )
+
+
+def resume(
+    run: str | Path | Run,
+    *,
+    method: Method | type[Method] | None = None,
+    train_dataset: Any = None,
+    reward: Any = None,
+    held_out: Any = None,
+    data: Section | None = None,
+    rollout: Section | None = None,
+    loggers: Sequence[MetricLogger] = (),
+    on_step: OnStep | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Resume a run from its latest checkpoint; it ends as if it had never been stopped.
+
+    All settings are those that it was started with. What its recipe cannot name has to be given again: rows, and
+    functions or classes of a notebook or of a script that was run. ``loggers``, ``on_step`` and ``quiet`` are as in
+    `train`.
+
+    Raises:
+        SharpenError: there is no such run; something is missing, or is not what the run was started with.
+    """
+    given = {
+        "method": method,
+        "data": _data(train_dataset, held_out, data),
+        "reward": reward,
+        "rollout": _section("rollout", rollout),
+    }
+    path = run.path if isinstance(run, Run) else Path(run).expanduser()
+    return _resumed(path, {name: value for name, value in given.items() if value is not None}, loggers, on_step, quiet)
+
+
+def _resumed(
+    path: Path, given: Mapping[str, Any], loggers: Sequence[MetricLogger], on_step: OnStep | None, quiet: bool
+) -> Run:
+    recipe = _same_recipe(path, given)
+    return _shown(
+        recipe,
+        path,
+        lambda console: resume_run(
+            path, recipe.unnamed(), loggers=[console, *loggers], say=console.say, on_step=on_step
+        ),
+        quiet=quiet,
+    )
+
+
+def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, quiet: bool) -> Run:
+    """Carry out a run with its progress shown."""
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
-        command = partial(resume_run, path, given) if resume else partial(start, recipe)
         try:
-            done = command(loggers=[console], say=console.say)
+            done = command(console)
         except Stopped as stopped:
             pass_on(stopped.signum)
             raise
     if done.signum is not None:
         pass_on(done.signum)
-    return done
+    unnamed = recipe.unnamed()
+    objects = {"held_out": recipe.data.held_out} if "data.held_out" in unnamed else {}
+    if any(path.partition(".")[0] == "reward" for path in unnamed):
+        objects["reward"] = recipe.reward
+    return replace(done, given=objects)
 
 
-def _data(train_dataset: Any, held_out: Any, section: Any) -> dict[str, Any]:
-    """The ``data`` section, with any rows given in Python among its settings."""
+def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run with the given settings, objects included.
+
+    Raises RecipeError for settings that are not those that the run was started with.
+    """
+    file = RunFolder.open(path).recipe
+    tree = read_tree(file)
+    for name, value in given.items():
+        tree[name] = value if name in ("method", "reward") else _merged(tree.get(name), value)
+    recipe = make_recipe(tree, where="train()")
+    before, now = load_recipe(file).model_dump(mode="json"), recipe.model_dump(mode="json")
+    if changes := list(_changes(before, now)):
+        raise RecipeError(
+            "\n".join(
+                [
+                    f"{path}: a resumed run keeps the settings it was started with; leave out, or give as they were:",
+                    *(f"`{name}`: started with {old!r}, now {new!r}" for name, old, new in changes),
+                ]
+            )
+        )
+    return recipe
+
+
+def _merged(saved: Any, given: Any) -> Any:
+    """The saved settings with the given ones in their place."""
+    if not (isinstance(saved, Mapping) and isinstance(given, Mapping)):
+        return given
+    return {**saved, **{key: _merged(saved.get(key), value) for key, value in given.items()}}
+
+
+def _changes(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """The path, the old and the new value of each setting that differs."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        pairs = [(f"{name}.{key}" if name else str(key), before.get(key), now.get(key)) for key in keys]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(f"{name}[{place}]", old, new) for place, (old, new) in enumerate(zip(before, now, strict=True))]
+    else:
+        return [] if before == now else [(name, before, now)]
+    return [change for path, old, new in pairs for change in _changes(old, new, path)]
+
+
+def _section(name: str, section: Settings | Section | None) -> dict[str, Any] | None:
+    """The settings of a section that are given, with paths as in a recipe."""
+    if isinstance(section, Settings):
+        return {key: getattr(section, key) for key in section.model_fields_set}
     if not isinstance(section, Mapping | None):
+        raise RecipeError(
+            f"train(): `{name}` is a mapping of settings, or an object of their class, not {type(section).__name__}"
+        )
+    if section is None:
+        return None
+    return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in section.items()}
+
+
+def _data(train_dataset: Any, held_out: Any, section: DataSettings | Section | None) -> dict[str, Any]:
+    """The ``data`` section, with any rows given in Python among its settings."""
+    if not isinstance(section, DataSettings | Mapping | None):
         raise RecipeError(
             f"train(): `data` is a mapping of settings such as {{'chat': True}}, not {type(section).__name__}; what to "
             "train on is the third argument, train_dataset"
@@ -96,7 +244,7 @@ def _data(train_dataset: Any, held_out: Any, section: Any) -> dict[str, Any]:
     # A DatasetDict is a dict of splits.
     if type(train_dataset) is dict and train_dataset.keys() <= DataSettings.model_fields.keys():
         raise RecipeError("train(): the third argument is what to train on; give settings as data={...}")
-    data = dict(section or {})
+    data = _section("data", section) or {}
     named = names_task(train_dataset) if isinstance(train_dataset, str) else is_task(train_dataset)
     if train_dataset is not None:
         _once(data, "train_dataset", "train", "task")
@@ -113,13 +261,13 @@ def _once(data: Mapping[str, Any], argument: str, *keys: str) -> None:
             raise RecipeError(f"train(): given twice, as {argument} and as data[{key!r}]: leave one of them out")
 
 
-def _is_object(value: Any) -> bool:
-    return value is not None and not isinstance(value, str | os.PathLike)
-
-
 def _model(model: Any) -> Any:
-    if not isinstance(model, str | os.PathLike | Mapping):
+    if isinstance(model, str | Path):
+        return {"path": str(model)}
+    if isinstance(model, Run):
+        return {"path": str(model.path)}
+    if not isinstance(model, ModelSettings | Mapping):
         raise RecipeError(
             f"train(): `model` is a folder, a hub id or a mapping of model settings, not {type(model).__name__}"
         )
-    return paths_as_text(model)
+    return _section("model", model)

@@ -42,7 +42,7 @@ class Setting:
     def values(self) -> str:
         """The values that may be given, in words."""
         if self.section is not None and not self.schema.get("anyOf"):
-            return "a section"
+            return "sections by name" if "additionalProperties" in self.schema else "a section"
         return " or ".join(_values(part) for part in self.schema.get("anyOf", [self.schema]))
 
     @property

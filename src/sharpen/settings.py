@@ -51,7 +51,12 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _settings_have_effect(self) -> Self:
-        idle = [e for e in self.all_effects() if not e.when(self) and _is_changed(self, e.setting.split("."))]
+        idle = [
+            Effect(path, effect.only, effect.when)
+            for effect in self.all_effects()
+            if not effect.when(self)
+            for path in _changed(self, effect.setting.split("."))
+        ]
         if idle:
             said = "; ".join(f"`{e.setting}` has no effect: only {e.only}" for e in idle)
             # The text is an argument, as a message template must not hold braces.
@@ -59,20 +64,23 @@ class Settings(BaseModel):
         return self
 
 
-def _is_changed(settings: BaseModel, path: Sequence[str]) -> bool:
-    """Whether a setting is not the default of the class that holds it; a method's section has the method's defaults."""
-    value: Any = settings
-    default: Any = None
-    for name in path:
-        if not isinstance(value, BaseModel):
-            return False  # an optional section that is not there
-        default = getattr(default, name) if isinstance(default, type(value)) else default_of(_field(value, name))
-        value = getattr(value, name)
-    return value is not None if default is None else bool(value != default)
+def _changed(settings: BaseModel, path: Sequence[str], default: Any = None, within: str = "") -> Iterator[str]:
+    """The path of a setting if it is not the default of the class that holds it, within ``default`` if that is one.
 
-
-def _field(settings: BaseModel, name: str) -> FieldInfo:
-    return type(settings).model_fields[name]
+    Of a setting of sections under names of the user's, the path in each of these.
+    """
+    name, *rest = path
+    value = getattr(settings, name)
+    usual = (
+        getattr(default, name) if isinstance(default, type(settings)) else default_of(type(settings).model_fields[name])
+    )
+    if not rest and (value is not None if usual is None else bool(value != usual)):
+        yield f"{within}{name}"
+    elif rest and isinstance(value, BaseModel):
+        yield from _changed(value, rest, usual, f"{within}{name}.")
+    elif rest and type(value) is dict:
+        for key, section in value.items():
+            yield from _changed(section, rest, None, f"{within}{name}.{key}.")
 
 
 def default_of(field: FieldInfo) -> Any:
@@ -115,14 +123,18 @@ def without_effect(error: ValidationError) -> list[tuple[str, ...]]:
 
 
 def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:
-    known = _fields(settings)
-    for part in path[:-1]:
-        if part.isdigit():
-            continue  # an entry of a list
-        inner = section_of(known.get(part))
-        if inner is None:
-            return ""
-        known = _fields(inner)
+    inner: type[BaseModel] | None = settings
+    parts = list(path[:-1])
+    while parts and inner is not None:
+        annotation = _fields(inner).get(parts.pop(0))
+        if get_origin(annotation) is dict and parts:
+            # Sections under names that the user chooses.
+            annotation = get_args(annotation)[1]
+            parts.pop(0)
+        inner = section_of(annotation)
+    if inner is None:
+        return ""
+    known = _fields(inner)
     hint = did_you_mean(path[-1], known, prefix="".join(f"{part}." for part in path[:-1]))
     return hint or f" Known: {', '.join(known)}"
 
@@ -133,7 +145,7 @@ def _fields(settings: type[BaseModel]) -> Mapping[str, Any]:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The class of a section of settings, of an optional one, or of the sections in a list; None for other types."""
-    if get_origin(annotation) in (Union, types.UnionType, tuple, list, Annotated):
+    """The class of a section of settings, of an optional one, or of several under names; None for other types."""
+    if get_origin(annotation) in (Union, types.UnionType, dict, Annotated):
         return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -51,7 +51,7 @@ class Prompt:
     """A prompt. ``row`` holds all columns of its data row, which the reward gets as keywords.
 
     ``messages`` is the conversation that ``text`` was rendered from, including the system message; empty if the prompt
-    is plain text.
+    is plain text. ``source`` is the name of the data source that it comes from; empty in a run with only one.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Prompt:
     text: str
     row: Row
     messages: tuple[Message, ...] = ()
+    source: str = ""
 
 
 NOT_DRAWN = -1

@@ -34,9 +34,9 @@ def test_rows_and_a_function_train_a_model(model: Path, tmp_path: Path) -> None:
     )
     assert run.finished
     assert (run.model / "model.safetensors").is_file()
-    assert [row["step"] for row in run.metrics()] == [0, 1, 2]
-    assert 0 <= run.metrics()[-1]["reward/mean"] <= 1
-    assert "held_out/pass@1" in run.metrics()[-1]
+    assert [row["step"] for row in run.metric_rows()] == [0, 1, 2]
+    assert 0 <= run.metric_rows()[-1]["reward/mean"] <= 1
+    assert "held_out/pass@1" in run.metric_rows()[-1]
 
 
 def test_a_list_a_file_and_a_dataset_are_the_same_data(model: Path, tmp_path: Path) -> None:
@@ -53,13 +53,13 @@ def test_a_list_a_file_and_a_dataset_are_the_same_data(model: Path, tmp_path: Pa
 def test_demonstrations_train_with_sft(model: Path, tmp_path: Path) -> None:
     rows = [{"prompt": row["prompt"], "completion": row["answer"]} for row in ROWS]
     run = sharpen.train(model, "sft", rows, run=tmp_path / "run", quiet=True, **SMALL)
-    assert all(row["loss"] > 0 for row in run.metrics())
+    assert all(row["loss"] > 0 for row in run.metric_rows())
 
 
 def test_a_task_brings_its_rows_and_its_reward(model: Path, tmp_path: Path) -> None:
     task = "arithmetic?terms=2&digits=1&train_size=8&held_out_size=2"
     run = sharpen.train(model, {"name": "grpo", "group_size": 2}, task, run=tmp_path / "run", quiet=True, **SMALL)
-    assert "reward/arithmetic" in run.metrics()[-1]
+    assert "reward/arithmetic" in run.metric_rows()[-1]
 
 
 def test_a_run_goes_on_with_the_same_objects(model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 
 import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, never, redo, untimed
+from sharpen.data.settings import SourceSettings
 from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
 from sharpen.launch.run import Run
@@ -126,11 +127,13 @@ VALUES: dict[str, Any] = {
 @pytest.mark.parametrize("name", Recipe.model_fields)
 def test_every_setting_of_a_recipe_can_be_given(name: str, started: list[Recipe], tmp_path: Path) -> None:
     """All of VALUES holds every setting there is, and what the run saves has them as they were given."""
-    section = getattr(Recipe.model_fields[name].annotation, "model_fields", None)
+    section, others = getattr(Recipe.model_fields[name].annotation, "model_fields", None), set[str]()
     if section is not None and name != "method":
-        assert VALUES[name].keys() | ({"task"} if name == "data" else set()) == section.keys()
+        # Instead of `train`.
+        others |= {"task", "sources"} if name == "data" else set()
+        assert VALUES[name].keys() | others == section.keys()
         defaults = {key: field.default for key, field in section.items() if not key.startswith(("top_", "min_p"))}
-        assert all(VALUES[name].get(key) != default for key, default in defaults.items() if key != "task")
+        assert all(VALUES[name].get(key) != default for key, default in defaults.items() if key not in others)
     assert VALUES["model"]["lora"].keys() == LoraSettings.model_fields.keys()
     sharpen.train(**VALUES, quiet=True)
     (recipe,) = started
@@ -142,6 +145,48 @@ def test_every_setting_of_a_recipe_can_be_given(name: str, started: list[Recipe]
         found = {key: found[key] for key in VALUES[name]}
     assert found == VALUES[name]
     assert recipe.unnamed() == {}
+
+
+SOURCE: dict[str, Any] = {
+    "share": 2.5,
+    "train": "a.jsonl",
+    "held_out": "b.jsonl",
+    "reward": [{"name": "regex", "pattern": r"\\frac\${1}"}, "math"],
+    "turns": "game.py:reply",
+    "max_turns": 3,
+    "turn_timeout_s": 5.0,
+    "chat": True,
+    "system": "Begin.",
+    "chat_template_kwargs": {"tools": [{"name": "look"}]},
+}
+
+
+def test_every_setting_of_a_source_can_be_given_and_the_sources_keep_their_order(
+    started: list[Recipe], tmp_path: Path
+) -> None:
+    assert SOURCE.keys() | {"task"} == SourceSettings.model_fields.keys()
+    sources = {"z": SOURCE, "a": {"task": "sums"}}
+    sharpen.train("m", "grpo", data={"sources": sources, "system": "Go."}, run=tmp_path / "run", quiet=True)
+    (recipe,) = started
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    saved = load_recipe(tmp_path / "recipe.yaml").model_dump(mode="json")
+    assert saved == recipe.model_dump(mode="json")
+    assert list(saved["data"]["sources"]) == ["z", "a"]
+    assert saved["data"]["sources"]["z"] == {**SOURCE, "task": None}
+    of_source = recipe.data.by_source()
+    assert [(of.train, of.task, of.chat, of.system) for of in of_source.values()] == [
+        ("a.jsonl", None, True, "Begin."),
+        (None, "sums", False, "Go."),
+    ]
+
+
+def test_what_a_source_is_given_in_python_is_named_by_its_place(started: list[Recipe], tmp_path: Path) -> None:
+    rows, turns = [{"prompt": "1"}], lambda prompt, trajectory: None
+    own = {"train": rows, "reward": [len, {"name": turns}], "turns": turns}
+    sharpen.train("m", "grpo", data={"sources": {"own": own}}, run=tmp_path / "run", quiet=True)
+    (recipe,) = started
+    assert recipe.unnamed().keys() == {f"data.sources.own.{key}" for key in ("train", "reward", "turns")}
+    assert recipe.unnamed()["data.sources.own.train"] is rows
 
 
 def test_what_to_train_on_may_be_given_in_its_section(started: list[Recipe], tmp_path: Path) -> None:

@@ -364,3 +364,47 @@ def test_what_was_given_in_python_has_to_be_given_again(folder: Path, tmp_path: 
     (run / "recipe.yaml").write_text(recipe.replace(str(folder / "held_out.jsonl"), "<given in Python>"))
     assert complaint("eval", run).endswith("its run was given rows or a reward in Python; give --data")
     assert evaluated(run, "--data", folder / "held_out.jsonl")["measures"] == in_the_run(metrics(run)[-1])
+
+
+@pytest.fixture(scope="module")
+def mixed(folder: Path) -> Path:
+    """A run of two sources, of which one asks in a chat."""
+    tree = grpo(folder)
+    rows = {key: tree["data"].pop(key) for key in ("train", "held_out", "chat", "system", "chat_template_kwargs")}
+    own = {"chat": True, "system": "1", "chat_template_kwargs": {"mark": "!!"}}
+    tree["data"]["sources"] = {
+        "asked": {"train": rows["train"], "held_out": rows["held_out"], "share": 2, **own},
+        "sums": {"task": TASK},
+    }
+    return carry_out(folder, "mixed", tree)
+
+
+def test_a_run_of_several_sources_is_measured_as_it_measured_itself(folder: Path, mixed: Path) -> None:
+    said = evaluated(mixed)
+    assert said["measures"] == in_the_run(metrics(mixed)[-1])
+    assert {"pass@1", "asked/pass@1", "sums/pass@1", "asked/maj@3", "sums/maj@3"} < said["measures"].keys()
+    # Five prompts of each, as evaluation.prompts says.
+    assert said["prompts"] == 10
+    assert said["data"].startswith(f"source asked, {folder / 'held_out.jsonl'}, source sums, arithmetic")
+    answers = folder / "mixed.parquet"
+    evaluated(mixed, "--out", answers)
+    rows = pq.read_table(answers).to_pylist()
+    assert [row["source"] for row in rows] == ["asked"] * 15 + ["sums"] * 15
+    for name in ("asked", "sums"):
+        own = [row["right"] for row in rows if row["source"] == name]
+        assert said["measures"][f"{name}/pass@1"]["mean"] == pytest.approx(sum(own) / 15)
+
+
+def test_a_run_of_several_sources_is_measured_on_others(folder: Path, mixed: Path) -> None:
+    task = evaluated(mixed, "--task", TASK)
+    assert "sums/pass@1" not in task["measures"]
+    assert task["prompts"] == 5
+    said = evaluated(mixed, "--data", folder / "held_out.jsonl", "--reward", "exact_answer")
+    assert (said["prompts"], said["reward"]) == (5, "exact_answer")
+
+
+def test_an_option_holds_for_every_source(folder: Path, mixed: Path) -> None:
+    """A reward that the answers of both get, whatever each source has of its own."""
+    (folder / "all_right.py").write_text("def all_right(completion, **row):\n    return 1.0\n")
+    said = evaluated(mixed, "--reward", f"{folder / 'all_right.py'}:all_right")
+    assert [said["measures"][f"{name}/pass@1"]["mean"] for name in ("asked", "sums")] == [1, 1]

@@ -118,3 +118,21 @@ def test_the_commands_are_told_apart() -> None:
     assert "│ reward " in page
     assert "│ rewards " in page
     assert "check" in CliRunner().invoke(app, ["reward", "--help"]).stdout
+
+
+def test_every_sources_reward_is_checked_on_its_rows(folder: Path) -> None:
+    (folder / "others.jsonl").write_text((folder / "rows.jsonl").read_text())
+    two = {
+        "good": {"train": "rows.jsonl", "reward": "rewards.py:sound"},
+        "sums": {"task": "arithmetic"},
+    }
+    sound = call(recipe(folder, None, data={"sources": two}))
+    assert sound.exit_code == 0, sound.output
+    assert "reward sound on 6 rows of source good, rows.jsonl" in sound.stdout
+    assert "reward arithmetic on 100 rows of source sums, arithmetic" in sound.stdout
+    two["bad"] = {"train": "others.jsonl", "reward": "rewards.py:generous"}
+    result = call(recipe(folder, None, data={"sources": two}))
+    assert result.exit_code == 1
+    assert result.stdout.count("The reward is sound") == 2
+    assert "✗ empty passes on 6 of 6 rows: an empty completion" in result.stdout
+    assert "source bad, others.jsonl:1: ''" in result.stdout

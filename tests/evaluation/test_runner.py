@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from sharpen.data.tasks import resolve_task
 from sharpen.errors import RewardError
 from sharpen.evaluation.runner import evaluate, stream_seed
+from sharpen.rewards.by_source import BySource
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.task import TaskReward
@@ -197,3 +199,58 @@ def test_a_single_prompt_has_no_interval() -> None:
     assert math.isnan(found.measures["pass@1"].low)
     assert found.to_json()["pass@1"] == {"mean": 0.75, "low": None, "high": None}
     assert measured().to_json()["pass@1"]["high"] == 0.75
+
+
+def by_source(**rewards: FunctionReward | TaskReward) -> Any:
+    """Prompts a and c are of one source, b of another."""
+    of = {"a": "first", "b": "second", "c": "first"}
+    sourced = [replace(prompt, source=of[prompt.id]) for prompt in PROMPTS]
+    return evaluate(Known(TEXTS), sourced, BySource(rewards), n=4, ks=(1, 2), sampling=SAMPLING, seed=5)
+
+
+def test_measures_of_each_source_and_of_the_prompts_of_all() -> None:
+    found = {name: estimate.mean for name, estimate in by_source(first=ARITHMETIC, second=ARITHMETIC).measures.items()}
+    whole = {name: estimate.mean for name, estimate in measured(ks=(1, 2)).measures.items()}
+    assert {name: value for name, value in found.items() if "/" not in name} == pytest.approx(whole)
+    assert {name: value for name, value in found.items() if "/" in name} == pytest.approx(
+        {
+            "first/pass@1": (3 / 4 + 0) / 2,
+            "first/pass@2": (1 + 0) / 2,
+            "first/maj@2": (3 / 4 + 0) / 2,
+            "first/reward": (3 / 4 + 0) / 2,
+            "first/length": ((2 + 3 + 2 + 2) / 4 + (0 + 1 + 6 + 2) / 4) / 2,
+            "first/truncated": (1 / 4) / 2,
+            "second/pass@1": 1 / 4,
+            "second/pass@2": 1 / 2,
+            "second/maj@2": 1 / 2,
+            "second/reward": 1 / 4,
+            "second/length": (2 + 2 + 1 + 2) / 4,
+            "second/truncated": 0,
+        }
+    )
+
+
+def test_each_source_has_its_own_reward_votes_and_parts() -> None:
+    def written(completion: str) -> float:
+        return len(completion) / 4
+
+    evaluation = by_source(first=FunctionReward(written), second=ARITHMETIC)
+    found = {name: estimate.mean for name, estimate in evaluation.measures.items()}
+    # 1 where four characters or more were written: of a and c, only "#12345" of c.
+    assert evaluation.right == ((False,) * 4, (False, False, False, True), (False, False, True, False))
+    assert found["pass@1"] == pytest.approx((0 + 1 / 4 + 1 / 4) / 3)
+    assert (found["first/pass@1"], found["second/pass@1"]) == (1 / 8, 1 / 4)
+    # Votes only where the reward has answers, and over all prompts only if all have.
+    assert [name for name in found if "maj@" in name] == ["second/maj@2"]
+    # Each part over the prompts that it applies to.
+    assert found["reward/written"] == found["first/reward"] == pytest.approx(((9 / 4) / 4 + (9 / 4) / 4) / 2)
+    assert found["reward/arithmetic"] == found["second/reward"] == 1 / 4
+    assert found["reward"] == pytest.approx((9 / 16 + 1 / 4 + 9 / 16) / 3)
+
+
+def test_a_source_whose_reward_never_applies_is_named() -> None:
+    def never(completion: str) -> None:
+        return None
+
+    with pytest.raises(RewardError, match="'never' applies to none of the 1 held-out prompts of source second"):
+        by_source(first=ARITHMETIC, second=FunctionReward(never))

@@ -87,7 +87,7 @@ def answers(sft: Path) -> list[dict[str, Any]]:
 
 def measures(run: Run, name: str) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """The measure before and after with its interval."""
-    rows = [row for row in run.metrics() if f"held_out/{name}" in row]
+    rows = [row for row in run.metric_rows() if f"held_out/{name}" in row]
     before, after = (
         {key: row[f"held_out/{name}{suffix}"] for key, suffix in (("mean", ""), ("low", "_low"), ("high", "_high"))}
         for row in (rows[0], rows[-1])
@@ -182,10 +182,10 @@ def test_a_reward_model_and_ppo_that_follows_it(sft: Path, tmp_path: Path) -> No
         training=MANY_PROMPTS,
     )
     assert_better(run, "reward")
-    first, last = run.metrics()[1], run.metrics()[-1]
+    first, last = run.metric_rows()[1], run.metric_rows()[-1]
     assert last["critic/loss"] < 0.3 * first["critic/loss"]
     # Its mean over the steps: once most answers score alike, a single step's variance is a few outliers'.
-    first, *later = (row["value/explained_variance"] for row in run.metrics()[1:])
+    first, *later = (row["value/explained_variance"] for row in run.metric_rows()[1:])
     assert mean(later) > first + 0.1
 
 

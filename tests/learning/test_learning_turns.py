@@ -111,7 +111,7 @@ def learn(model: Path, method: str, turns: str, run: Path) -> Run:
 
 def shares(run: Run) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Of right answers before and after, with their intervals."""
-    rows = [row for row in run.metrics() if "held_out/pass@1" in row]
+    rows = [row for row in run.metric_rows() if "held_out/pass@1" in row]
     return rows[0], rows[-1]
 
 
@@ -120,7 +120,7 @@ def shares(run: Run) -> tuple[Mapping[str, float], Mapping[str, float]]:
 def test_a_model_learns_to_ask_and_to_use_the_answer(method: str, turns: str, model: Path, tmp_path: Path) -> None:
     run = learn(model, method, turns, tmp_path / "run")
     before, after = shares(run)
-    last = run.metrics()[-1]
+    last = run.metric_rows()[-1]
     assert (last["turns/mean"], last["samples/mean"]) == (2, 1 if turns == "appended" else 2)
     assert before["held_out/pass@1_high"] < 0.1
     assert after["held_out/pass@1_low"] > 0.8

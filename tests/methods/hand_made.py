@@ -86,8 +86,8 @@ class ScriptedCollector:
         self.rewards: dict[int, float | None] = {}
         self.kept: list[Group] = []
 
-    def all_prompts(self) -> list[Prompt]:
-        return [prompt(name) for name in self.names]
+    def first_prompts(self, at_most: int | None) -> list[Prompt]:
+        return [prompt(name) for name in self.names[:at_most]]
 
     def next_prompts(self, count: int) -> list[Prompt]:
         self.names = self.names[count:] + self.names[:count]

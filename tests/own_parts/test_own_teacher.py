@@ -109,7 +109,7 @@ def test_the_advantage_is_the_log_ratio_of_teacher_and_policy(
         assert torch.allclose(batch["advantages"][e, : len(tokens)], advantages, atol=1e-5)
         loss, count = loss - (advantages * logprobs).sum(), count + len(tokens)
     assert relative_error(found[0], plain_gradient(policy, loss / count)) < 1e-5
-    (metrics,) = run.metrics()
+    (metrics,) = run.metric_rows()
     assert not any(name.startswith("reward") for name in metrics)
     rows = pq.read_table(run.path / "samples" / "step_000001.parquet").to_pylist()
     assert [row["completion"] for row in rows] == [t.text for _, t in trajectories]
@@ -153,7 +153,7 @@ def test_a_divergence_over_the_whole_vocabulary_is_taken_in_the_forward_pass(
             q = plain_distributions(nu, prefix, tokens, TEMPERATURE).detach()
             loss, count = loss + (p.exp() * (p - q)).sum(), count + len(tokens)
     loss = loss / count
-    (metrics,) = run.metrics()
+    (metrics,) = run.metric_rows()
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert metrics["kl"] == pytest.approx(loss.item(), rel=1e-5)
     assert relative_error(found[0], plain_gradient(policy, loss)) < 1e-5
@@ -179,7 +179,7 @@ def test_held_out_completions_are_measured_against_the_teacher(model: Path, teac
         prefix, tokens = tokenizer(row["prompt"])["input_ids"], tokenizer(row["completion"])["input_ids"]
         p, q = (plain_distributions(m, prefix, [*tokens, tokenizer.eos_token_id]) for m in (policy, nu))
         terms += (p.exp() * (p - q)).sum(dim=-1).tolist()
-    before, after = run.metrics()
+    before, after = run.metric_rows()
     assert before["held_out/loss"] == pytest.approx(sum(terms) / len(terms), rel=1e-5)
     recipe = make_recipe(
         {

@@ -133,11 +133,35 @@ NO_EFFECT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "`data.demonstrations` has no effect",
         {"method": "reward_model"},
     ),
-    ({"method": "reward_model", "data": {"demonstrations": "d.jsonl"}}, "`data.demonstrations` has", ROWS),
     (
         {"method": {"name": "reward_model", "centre": False}, **merge(ROWS, {"data": {"demonstrations": "d.jsonl"}})},
         "`data.demonstrations` has no effect",
         {"method": "reward_model"},
+    ),
+    (
+        {"data": {"task": None, "sources": {"a": {"task": "sums", "share": 2.0}}}},
+        "`data.sources.a.share` has no effect: only with several data sources",
+        {"data": {"sources": {"b": {"task": "words"}}}},
+    ),
+    (
+        {"data": {"task": None, "sources": {"a": {"task": "sums", "max_turns": 2}}}},
+        "`data.sources.a.max_turns` has no effect: only with turns",
+        {"data": {"sources": {"a": {"turns": "m:f"}}}},
+    ),
+    (
+        {"method": "reward_model", "data": {"task": None, "sources": {"a": {"train": "a.jsonl", "turns": "m:f"}}}},
+        "`data.sources.a.turns` has no effect: only for a policy",
+        {"method": "sft"},
+    ),
+    (
+        {"method": "reward_model", "data": {"task": None, "sources": {"a": {"train": "a.jsonl", "reward": "math"}}}},
+        "`data.sources.a.reward` has no effect: only for a policy",
+        {"method": "grpo"},
+    ),
+    (
+        {"data": {"task": None, "sources": {"a": {"task": "sums"}}}, "reward": "math"},
+        "`reward` has no effect: only for data sources without a reward or task of their own",
+        {"data": {"sources": {"b": {"train": "b.jsonl"}}}},
     ),
     ({"data": {"mixed": "m.jsonl"}}, "`data.mixed` has no effect", {"method": f"{__file__}:Imitating"}),
     ({"method": "sft", **SCORED}, "`reward` has no effect", {"data": {"held_out": "h.jsonl"}}),
@@ -231,6 +255,11 @@ def test_a_saved_recipe_gives_every_setting_and_is_read_again(name: str, tmp_pat
     found = make_recipe(tree({"method": name}))
     (tmp_path / "recipe.yaml").write_text(found.to_yaml())
     assert load_recipe(tmp_path / "recipe.yaml") == found
+
+
+def test_turns_of_a_source_give_the_flow_of_a_rollout_an_effect() -> None:
+    data = {"task": None, "sources": {"a": {"task": "sums", "turns": "m:f"}, "b": {"task": "words"}}}
+    assert make_recipe(tree({"data": data, "rollout": {"flow": "free"}})).rollout.flow == "free"
 
 
 def test_held_out_rows_and_a_threshold_have_an_effect_without_evaluations() -> None:

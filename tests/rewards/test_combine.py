@@ -43,6 +43,16 @@ def test_the_total_is_the_weighted_sum_of_what_applies(group: Any) -> None:
     assert scores == (Score(0.75, {"a": 2.0, "b": None, "c": 1.0}, weighted_rewards=weighted_rewards),)
 
 
+def test_functions_and_verifiers_are_rewards(group: Any) -> None:
+    def twice(completion: str) -> float:
+        return 2.0
+
+    total = WeightedSum([(twice, 0.5), (ExactAnswer(), 4.0), (constant(3.0, "three"), 1.0)])
+    assert total.names == ("twice", "exact_answer", "three")
+    (scores,) = total.score([group(["7", "8"], answer="7")])
+    assert [score.total for score in scores] == [1.0 + 4.0 + 3.0, 1.0 + 0.0 + 3.0]
+
+
 def test_nothing_that_applies_is_no_total(group: Any) -> None:
     only_logged = WeightedSum([(constant(None, "a"), 1.0), (constant(9.0, "length"), 0.0)])
     assert only_logged.score([group(["x"])])[0][0] == Score(None, {"a": None, "length": 9.0})

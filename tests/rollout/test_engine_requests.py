@@ -11,7 +11,6 @@ from sharpen.rollout.engine import Request, Sampling, Snapshot
 from sharpen.rollout.engines import make_engine
 from sharpen.rollout.generation import generate, run_block
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import EngineSettings
 from tiny_models import make_prompt, tiny_policy
 
@@ -139,7 +138,6 @@ def test_malformed_requests_are_refused() -> None:
     good = request(policy, "7", 0, 3)
     for bad in (
         replace(good, token_ids=()),
-        replace(good, sampling=Sampling(0)),
         replace(good, offset=-1),
     ):
         with pytest.raises(ValueError, match="draw id 0"):
@@ -148,7 +146,7 @@ def test_malformed_requests_are_refused() -> None:
         engine.add([good, good])
     engine.add([good])
     for other in (
-        replace(good, draw_id=1, sampling=Sampling(3, Truncation(0.5))),
+        replace(good, draw_id=1, sampling=Sampling(3, 0.5)),
         replace(good, draw_id=1, sampling=Sampling(3, stop=("4",))),
         replace(good, draw_id=1, seed=3),
     ):

@@ -15,7 +15,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.rollout.sampling import Truncation, uniforms
+from sharpen.rollout.sampling import uniforms
 from sharpen.types import Finish, Group, Prompt, Trajectory
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
 
@@ -65,7 +65,7 @@ def test_the_trainers_log_probabilities_equal_the_rollouts(name: str, temperatur
     policy = tiny_policy(architecture, **settings)
     prompts = prompts_of(policy)
     ids = [range(100 * i, 100 * i + 4) for i in range(len(prompts))]
-    completions = sample(policy, prompts, ids, truncation=Truncation(temperature))
+    completions = sample(policy, prompts, ids, temperature=temperature)
     batch = collate([Group(p, c) for p, c in zip(prompts, completions, strict=True)])
     assert batch.mask_ET.sum() > 100
     for limits in (MicrobatchLimits(60, True), MicrobatchLimits(10_000, False)):
@@ -156,7 +156,7 @@ def test_every_token_is_the_one_selected_by_its_uniform_number(policy: Policy) -
     """By a plain loop: the model's softmax and the inverse of its cumulative sum at the number of (seed, id, t)."""
     prompts = prompts_of(policy)
     ids = [range(5 * i, 5 * i + 5) for i in range(len(prompts))]
-    for prompt, group in zip(prompts, sample(policy, prompts, ids, truncation=Truncation(1.3)), strict=True):
+    for prompt, group in zip(prompts, sample(policy, prompts, ids, temperature=1.3), strict=True):
         for completion in group:
             assert completion.draw_id is not None
             uniform = uniforms(SEED, [completion.draw_id], 12)[0].tolist()
@@ -174,7 +174,7 @@ def test_every_token_is_the_one_selected_by_its_uniform_number(policy: Policy) -
 def test_truncated_sampling_uses_the_truncated_distribution(policy: Policy, settings: dict[str, float]) -> None:
     prompts = prompts_of(policy)[:3]
     ids = [range(4 * i, 4 * i + 4) for i in range(3)]
-    completions = sample(policy, prompts, ids, max_new_tokens=5, truncation=Truncation(**settings))  # type: ignore[arg-type]
+    completions = sample(policy, prompts, ids, max_new_tokens=5, **settings)  # type: ignore[arg-type]
     for prompt, group in zip(prompts, completions, strict=True):
         for completion in group:
             sequence = torch.tensor([(*prompt.token_ids, *completion.token_ids)])
@@ -190,7 +190,7 @@ def test_first_tokens_are_as_frequent_as_they_are_probable(policy: Policy, tempe
     """χ² over the tokens expected at least 5 times, all others pooled."""
     count = 4000
     prompt = make_prompt(policy, "12+3=")
-    [group] = sample(policy, [prompt], [range(count)], max_new_tokens=1, truncation=Truncation(temperature))
+    [group] = sample(policy, [prompt], [range(count)], max_new_tokens=1, temperature=temperature)
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([prompt.token_ids])).logits[0, -1].double().tolist()
     expected = [count * p for p in oracle.softmax([logit / temperature for logit in logits])]

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from oracles import sampling as oracle
+from scripted_engine import PROMPT, SAID, ScriptedEngine, Turn, appending
 from sharpen.data.collate import collate
 from sharpen.errors import RecipeError, RewardError
 from sharpen.models.forward import MicrobatchLimits, all_outputs
@@ -23,7 +24,7 @@ from sharpen.rewards.execution import threads
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.collector import LocalCollector
-from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
+from sharpen.rollout.engine import FinishedRequest, Request, Sampling
 from sharpen.rollout.generation import Interaction, generate
 from sharpen.rollout.interaction import make_interaction
 from sharpen.rollout.local.engine import LocalEngine
@@ -33,51 +34,6 @@ from sharpen.rollout.turns import Reply, Turns
 from sharpen.training.metrics import rollout_metrics
 from sharpen.types import NOT_DRAWN, End, Finish, Group, Prompt, Sample, Score, Trajectory
 from tiny_models import make_prompt, tiny_policy
-
-PROMPT = Prompt("one", (1, 2), "ab", {})
-SAID = {"role": "tool", "content": "42"}
-Turn = tuple[tuple[int, ...], Finish]
-
-
-class ScriptedEngine:
-    """Draws what ``script`` says for each draw id, turn by turn, and finishes the latest request first."""
-
-    version = 5
-    context_length = 100
-
-    def __init__(self, script: Mapping[int, Sequence[Turn]]) -> None:
-        self.script = {draw_id: list(turns) for draw_id, turns in script.items()}
-        self.counters = EngineCounters()
-        self.requests: list[Request] = []
-        self.blocks: list[list[int]] = []
-        self.released: list[int] = []
-        self.cancelled: list[int] = []
-        self._unfinished: list[Request] = []
-
-    def add(self, requests: Sequence[Request]) -> None:
-        self.requests += requests
-        self._unfinished += requests
-
-    def next_finished(self, at_least: int = 1) -> list[FinishedRequest]:
-        self.blocks.append([request.draw_id for request in self._unfinished])
-        taken, self._unfinished = self._unfinished[-at_least:], self._unfinished[:-at_least]
-        return [self._finished(request) for request in reversed(taken)]
-
-    def _finished(self, request: Request) -> FinishedRequest:
-        tokens, finish = self.script[request.draw_id].pop(0)
-        assert len(tokens) <= request.max_new_tokens
-        text = "".join(map(str, tokens))
-        return FinishedRequest(request, tokens, tuple(-t / 10 for t in tokens), finish, text, self.version)
-
-    def cancel(self, draw_ids: Collection[int]) -> None:
-        self.cancelled += draw_ids
-
-    def release(self, draw_ids: Collection[int]) -> None:
-        self.released += draw_ids
-
-    def load(self, snapshot: Snapshot) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def converse(
@@ -105,18 +61,6 @@ def answering(*answers: Reply | End | Exception) -> Turns:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    return turns
-
-
-def appending(*token_ids: int, until: int = 2) -> Turns:
-    """Adds these tokens to the whole context, up to so many turns of the policy."""
-
-    def turns(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
-        if sum(message["role"] == "assistant" for message in trajectory.messages) == until:
-            return End.DONE
-        last = trajectory.last
-        return Reply((*last.prefix_ids, *last.token_ids, *token_ids), (SAID,))
 
     return turns
 

@@ -132,7 +132,7 @@ def test_the_reward_for_numbers_passes_its_check(models: dict[str, str]) -> None
     """The first command that is recommended finds nothing."""
     rows = [{"prompt": f"What is {a} plus {b}?", "answer": a + b} for a in (10, 40, 70) for b in (1, 3, 8)]
     written = write_first_recipe(put("mine.jsonl", rows), model=models["chat"], machine=CPU)
-    report = check_recipe(load_recipe(written.file))
+    (report,) = check_recipe(load_recipe(written.file))
     assert report.ok, report.findings
     assert (report.references.full, report.references.tried) == (9, 9)
 
@@ -211,8 +211,8 @@ def test_prompts_alone_lack_a_reward(models: dict[str, str]) -> None:
     Path("rewards.py").write_text("\n".join(line.removeprefix("#     ") for line in function.splitlines()) + "\n")
     written.file.write_text(text.replace("# reward: rewards.py:reward", "reward: rewards.py:reward"))
     run = start(two_steps(written.file))
-    assert [row["step"] for row in run.metrics()] == [1, 2]
-    assert all(0 <= row["reward/mean"] <= 1 for row in run.metrics())
+    assert [row["step"] for row in run.metric_rows()] == [1, 2]
+    assert all(0 <= row["reward/mean"] <= 1 for row in run.metric_rows())
 
 
 def two_steps(file: Path, **changes: str) -> Any:
@@ -224,7 +224,7 @@ def test_the_recipe_for_demonstrations_trains(models: dict[str, str]) -> None:
     rows = [{"prompt": row["prompt"], "completion": str(row["answer"])} for row in SUMS]
     written = write_first_recipe(put("train.jsonl", rows), model=models["text"], file=Path("sft.yaml"), machine=CPU)
     settings(written)
-    metrics = start(load_recipe(written.file, ["training.steps=2", "evaluation.every=1"])).metrics()
+    metrics = start(load_recipe(written.file, ["training.steps=2", "evaluation.every=1"])).metric_rows()
     assert [row["step"] for row in metrics] == [0, 1, 2]
     # An untrained model finds each of some hundred characters about equally likely.
     assert metrics[0]["held_out/loss"] == pytest.approx(math.log(len(ALPHABET) + 3), abs=0.3)
@@ -236,7 +236,7 @@ def test_the_recipe_for_answers_trains(models: dict[str, str]) -> None:
     written = write_first_recipe(put("train.jsonl", SUMS), model=models["chat"], file=Path("a.yaml"), machine=CPU)
     settings(written)
     run = start(load_recipe(written.file, ["training.steps=2", "evaluation.every=1", "rollout.max_new_tokens=8"]))
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert all("held_out/pass@1" in row for row in rows)
     assert rows[1]["loss"] == pytest.approx(0, abs=1e-6)

@@ -93,7 +93,7 @@ def test_a_sample_whose_reward_hangs_is_masked_and_counted(model: Path, tmp_path
     recipe = tiny_recipe(tmp_path / "run", model, "grpo", **settings)
     run = start(given(recipe, {"reward": {"name": judge, "call": {"timeout_s": 0.5}}}))
     assert run.finished
-    first, second = run.metrics()
+    first, second = run.metric_rows()
     assert (first["reward/failed"], first["reward/timed_out"]) == (1 / 16, 1 / 16)
     assert (second["reward/failed"], second["reward/timed_out"]) == (0, 0)
     rows = pq.read_table(tmp_path / "run" / "samples" / "step_000001.parquet").to_pylist()

@@ -55,7 +55,7 @@ def test_an_own_critic_begins_as_the_initial_policy_with_a_head_that_says_0(mode
     for name, tensor in critic.items():
         expected = begin.get(name, torch.zeros_like(tensor))
         torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-12)
-    assert run.metrics()[0]["value/mean"] == pytest.approx(0.0, abs=1e-9)
+    assert run.metric_rows()[0]["value/mean"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_an_own_critic_begins_as_what_the_settings_name(model: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_an_own_critic_begins_as_what_the_settings_name(model: Path, tmp_path: P
     critic = critic_of(run, 1)
     for name, expected in weights(tmp_path / "scorer").items():
         torch.testing.assert_close(critic[name], expected, rtol=0, atol=1e-9)
-    assert run.metrics()[0]["value/mean"] != 0.0
+    assert run.metric_rows()[0]["value/mean"] != 0.0
 
 
 def test_an_own_critic_begins_as_the_reward_model_that_completions_are_scored_by(model: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_is_saved_of_an_own_critic_is_a_scorer_with_an_optimizer(model: Pat
     }
     saved = load_scorer(run.model / "critic", kind="token", device="cpu")
     assert torch.equal(saved.head.weight, critic_of(run, 2)["score.weight"])
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert all(row["critic/loss"] > 0 and row["critic/grad_norm"] > 0 for row in rows)
     assert rows[1]["value/mean"] != 0.0
 
@@ -131,7 +131,7 @@ def test_a_shared_critic_is_a_head_in_a_file_beside_the_policy(model: Path, tmp_
     assert names == {"model.safetensors", "value_head.safetensors", "trainer/optimizer.safetensors"}
     head = load_file(run.model / "value_head.safetensors")
     assert head["weight"].abs().max() > 0
-    assert all("critic/loss" not in row and "value/mean" in row for row in run.metrics())
+    assert all("critic/loss" not in row and "value/mean" in row for row in run.metric_rows())
 
 
 def constant(value: float) -> Callable[[str], float]:
@@ -146,7 +146,7 @@ def test_where_no_advantage_is_left_the_policy_stays_and_the_critic_learns(model
     run = run_of(tmp_path / "run", model, constant(0.7), steps=1, lam=1.0)
     before, after = weights(model), weights(run.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    [row] = run.metrics()
+    [row] = run.metric_rows()
     assert (row["updates/applied"], row["updates/skipped"]) == (0, 2)
     assert (row["loss"], row["grad_norm"]) == (0.0, 0.0)
     # The first update sees the whole error, ½ 0.7²; the second less.
@@ -159,7 +159,7 @@ def test_where_no_advantage_is_left_the_policy_stays_and_the_critic_learns(model
 
 
 def test_values_learn_what_the_reward_is(model: Path, tmp_path: Path) -> None:
-    rows = run_of(tmp_path / "run", model, constant(0.7), steps=15, lam=1.0, whiten_advantages=False).metrics()
+    rows = run_of(tmp_path / "run", model, constant(0.7), steps=15, lam=1.0, whiten_advantages=False).metric_rows()
     assert rows[0]["critic/loss"] > 0.1
     assert rows[-1]["critic/loss"] < 0.01
     assert rows[-1]["value/mean"] == pytest.approx(0.7, abs=0.1)

@@ -87,7 +87,7 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
         evaluation={"every": 0},
         checkpoint={"every": 1, "best": None},
     )
-    [*_, row] = start(given(recipe, {"reward": digits})).metrics()
+    [*_, row] = start(given(recipe, {"reward": digits})).metric_rows()
 
     before = tmp_path / "run" / "checkpoints" / f"step_{STEP - 1:06d}"
     main, *others = (objective.model for objective in method.objectives())

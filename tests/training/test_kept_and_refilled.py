@@ -66,7 +66,7 @@ def test_rft_keeps_and_learns_from_the_right_answers_of_the_initial_policy(
     [samples] = (run.path / "samples").iterdir()
     answered = pq.read_table(samples).to_pylist()
     assert (samples.name, len(answered)) == ("step_000000.parquet", 80)
-    first = run.metrics()[0]
+    first = run.metric_rows()[0]
     assert (first["step"], first["kept"]) == (0, len(lines))
     assert first["reward/mean"] == pytest.approx(sum(row["reward"] for row in answered) / 80)
 
@@ -86,7 +86,7 @@ def test_rft_without_a_right_answer_stops_before_its_first_step(model: Path, tmp
 
 def test_online_rft_without_a_right_answer_does_nothing_in_that_step(model: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", model, "online_rft", method={"threshold": 1.5}, training={"steps": 2})
-    assert [(row["updates/applied"], row["updates/skipped"]) for row in run.metrics()] == [(0, 1), (0, 1)]
+    assert [(row["updates/applied"], row["updates/skipped"]) for row in run.metric_rows()] == [(0, 1), (0, 1)]
     assert (run.model / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
@@ -102,7 +102,7 @@ def test_dynamic_sampling_fills_a_step_with_groups_that_teach(
         return float(len(completion) == 8)
 
     run = run_of(tmp_path / "run", model, "dapo", long, training={"steps": 4})
-    rows = run.metrics()
+    rows = run.metric_rows()
     aside = 0
     for step, (groups, row) in enumerate(zip(drawn, rows, strict=True), start=1):
         assert all({s.total for s in g.scores} == {0.0, 1.0} for g in groups)
@@ -130,6 +130,6 @@ def test_dynamic_sampling_of_nothing_but_flat_groups_changes_nothing(
 
     method = {"overlong_share": overlong_share, "max_rounds": 2}
     run = run_of(tmp_path / "run", model, "dapo", same, method=method, training={"steps": 1})
-    [row] = run.metrics()
+    [row] = run.metric_rows()
     assert (row["updates/applied"], row["groups/set_aside"], row["groups/zero_spread"]) == (0, 0.5, 1.0)
     assert '"next_draw": 32' in (run.model / "trainer" / "state.json").read_text()

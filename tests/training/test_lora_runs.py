@@ -142,7 +142,7 @@ def test_a_shared_critic_is_trained_in_full_beside_the_adapter(model: Path, tmp_
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
 def test_the_ratio_of_one_update_is_one(name: str, model: Path, tmp_path: Path) -> None:
     method = {"beta": 0.01, "updates_per_rollout": 1, "minibatches": 1}
-    rows = run_of(tmp_path / "run", model, name, method=method).metrics()
+    rows = run_of(tmp_path / "run", model, name, method=method).metric_rows()
     assert [(row["ratio/mean"], row["ratio/p99.9"], row["clip_fraction"]) for row in rows] == [(1.0, 1.0, 0.0)] * STEPS
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rows[3]["kl"] > 1e-4
@@ -175,7 +175,7 @@ def test_two_seeds_begin_with_different_adapters(model: Path, tmp_path: Path, tr
 def test_the_reference_is_the_base_with_the_adapter_off_and_no_second_copy(
     model: Path, tmp_path: Path, trainers: list[Trainer]
 ) -> None:
-    rows = run_of(tmp_path / "run", model).metrics()
+    rows = run_of(tmp_path / "run", model).metric_rows()
     reference = trainers[0].learner.annotator.reference
     assert reference is not None
     policy = trainers[0].model
@@ -218,7 +218,7 @@ def test_the_loss_of_a_step_is_the_formula_of_the_merged_model_and_the_base(
     step.divergence = [[x.item() for x in row] for row in said.divergences]
     step.values = [[x.item() for x in row] for row in said.values]
     loss = LOSSES[method["name"]](bound, step, {"policy": said})["policy"]
-    assert run.metrics()[1]["loss"] == pytest.approx(loss.item(), rel=1e-3, abs=1e-5)
+    assert run.metric_rows()[1]["loss"] == pytest.approx(loss.item(), rel=1e-3, abs=1e-5)
 
 
 def test_a_moving_average_is_a_second_adapter(model: Path, tmp_path: Path, trainers: list[Trainer]) -> None:
@@ -265,7 +265,7 @@ def test_a_run_goes_on_with_the_adapter_of_another_and_holds_on_to_it(
     assert all(not torch.equal(t, first[name]) for name, t in weights(run, STEPS).items())
     config = json.loads((run.model / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(model)
-    assert 0 < run.metrics()[0]["kl"] < run.metrics()[1]["kl"]
+    assert 0 < run.metric_rows()[0]["kl"] < run.metric_rows()[1]["kl"]
 
 
 def test_without_lora_all_weights_of_the_merged_model_are_trained(begun: Path, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_reward_model_with_an_adapter_scores_and_its_critic_goes_on_with_it(
         own = name.removeprefix("base_model.model.").replace("A.weight", "A.default.weight")
         own = own.replace("B.weight", "B.default.weight")
         torch.testing.assert_close(trained[own].data, tensor, rtol=0, atol=1e-6)
-    assert run.metrics()[0]["reward/reward_model"] == pytest.approx(run.metrics()[0]["reward/mean"])
+    assert run.metric_rows()[0]["reward/reward_model"] == pytest.approx(run.metric_rows()[0]["reward/mean"])
 
 
 def test_what_model_lora_says_is_checked(model: Path, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_the_best_of_a_reward_model_is_centred_in_its_adapter(
         "optimizer": {"learning_rate": 0.5},
     }
     run = run_of(tmp_path / "run", model, "reward_model", **settings)
-    losses = {row["step"]: row["held_out/loss"] for row in run.metrics() if row["step"]}
+    losses = {row["step"]: row["held_out/loss"] for row in run.metric_rows() if row["step"]}
     best = min(losses, key=lambda step: losses[int(step)])
     assert best < STEPS
     for step in (int(best), STEPS):

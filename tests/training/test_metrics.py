@@ -1,6 +1,7 @@
 """The numbers of a step on a batch small enough to work them out by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,3 +245,51 @@ def test_what_an_engine_did_beside_plain_decoding_is_a_metric_where_it_did_it() 
     metrics = sampling_metrics(Collected(groups, work=work), collate(groups))
     found = {name: value for name, value in metrics.items() if name.startswith("rollout/")}
     assert found == {"rollout/preemptions": 3, "rollout/reused_tokens": 40}
+
+
+def test_metrics_of_each_source_that_gave_a_prompt() -> None:
+    def of(source: str, *members: tuple[Trajectory, Score]) -> Group:
+        made = group(source, *members)
+        return replace(made, prompt=replace(made.prompt, source=source))
+
+    trained = [
+        of("math", (completion(2), Score(1.0, {"right": 1.0})), (completion(4), Score(0.0, {"right": 0.0}))),
+        of("words", (completion(3), Score(0.5)), (completion(9, Finish.LENGTH), Score(0.25))),
+    ]
+    set_aside = [of("math", (completion(6), Score(1.0, {"right": 1.0})), (completion(8), Score(1.0, {"right": 1.0})))]
+    found = sampling_metrics(Collected(trained, set_aside), collate(trained))
+    math_only = {name.removeprefix("source/math/"): v for name, v in found.items() if name.startswith("source/math/")}
+    words_only = {name.removeprefix("source/words/"): v for name, v in found.items() if name.startswith("source/words")}
+    assert math_only == {
+        "prompts": 2,
+        "length/mean": 5.0,
+        "length/max": 8.0,
+        "truncated": 0.0,
+        "reward/mean": 0.75,
+        "reward/std": pytest.approx(math.sqrt((3 * 0.25**2 + 0.75**2) / 4)),
+        "groups/zero_spread": 0.5,
+        "reward/failed": 0.0,
+        "reward/timed_out": 0.0,
+        "reward/retries": 0,
+        "reward/right": 0.75,
+        "groups/set_aside": 0.5,
+        "groups/trained": 1,
+    }
+    assert words_only == {
+        "prompts": 1,
+        "length/mean": 6.0,
+        "length/max": 9.0,
+        "truncated": 0.5,
+        "reward/mean": 0.375,
+        "reward/std": 0.125,
+        "groups/zero_spread": 0.0,
+        "reward/failed": 0.0,
+        "reward/timed_out": 0.0,
+        "reward/retries": 0,
+        "groups/set_aside": 0.0,
+        "groups/trained": 1,
+    }
+    overall = {name: value for name, value in found.items() if not name.startswith("source/")}
+    assert overall["reward/mean"] == pytest.approx((1 + 0 + 0.5 + 0.25 + 1 + 1) / 6)
+    unnamed = Collected(*([replace(g, prompt=replace(g.prompt, source="")) for g in gs] for gs in (trained, set_aside)))
+    assert sampling_metrics(unnamed, collate(unnamed.groups)) == overall

@@ -121,4 +121,4 @@ def test_a_critic_begins_as_a_reward_model_with_a_token_more(tmp_path: Path) -> 
     reward = {"name": "reward_model", "path": str(judge.model), "device": "cpu"}
     run = start(recipe_of(tmp_path / "run", model, "ppo", reward=reward, training={"steps": 1}))
     assert len(AutoTokenizer.from_pretrained(run.model / "critic")) == len(AutoTokenizer.from_pretrained(model)) + 1
-    assert run.metrics()[-1]["reward/reward_model"] == pytest.approx(run.metrics()[-1]["reward/mean"])
+    assert run.metric_rows()[-1]["reward/reward_model"] == pytest.approx(run.metric_rows()[-1]["reward/mean"])

@@ -52,7 +52,7 @@ def test_a_fixed_reference_is_the_initial_policy_and_is_not_saved_again(model: P
     run = run_of(tmp_path / "run", model)
     assert not (run.model / "reference").exists()
     # The KL to it grows; within the first step's first update it is 0.
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert 0 < rows[0]["kl"] < rows[1]["kl"] < rows[3]["kl"]
 
 
@@ -60,7 +60,7 @@ def test_a_fixed_reference_is_the_initial_policy_and_is_not_saved_again(model: P
 def test_the_ratio_is_over_the_policy_that_sampled(name: str, model: Path, tmp_path: Path) -> None:
     """With one update per rollout it is 1 and nothing is clipped, however far the reference was left behind."""
     method = {"beta": 0.01, "updates_per_rollout": 1, "minibatches": 1}
-    rows = run_of(tmp_path / "run", model, name, steps=5, method=method).metrics()
+    rows = run_of(tmp_path / "run", model, name, steps=5, method=method).metric_rows()
     assert [(row["ratio/mean"], row["ratio/p99.9"], row["clip_fraction"]) for row in rows] == [(1.0, 1.0, 0.0)] * 5
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rows[4]["kl"] > 0.01
@@ -93,7 +93,7 @@ def test_without_a_penalty_there_is_no_reference(model: Path, tmp_path: Path, mo
         raise AssertionError("nothing is compared with a reference")
 
     monkeypatch.setattr("sharpen.launch.models.frozen", no_reference)
-    rows = run_of(tmp_path / "run", model, steps=2, method={"beta": 0.0}).metrics()
+    rows = run_of(tmp_path / "run", model, steps=2, method={"beta": 0.0}).metric_rows()
     assert all("kl" not in row and "beta" not in row for row in rows)
     with pytest.raises(AssertionError, match="nothing is compared"):
         run_of(tmp_path / "other", model, steps=1)
@@ -170,7 +170,7 @@ def test_dpo_asks_its_reference_once_per_completion_over_all_epochs(
     """Ten pairs, four a step: in six steps every pair twice or more."""
     run = run_of(tmp_path / "run", model, "dpo", steps=6)
     assert sum(computed) == 20
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert rows[0]["loss"] == pytest.approx(0.6931472, abs=1e-5)
     assert rows[0]["pair_margin"] == pytest.approx(0.0, abs=1e-5)
     assert rows[5]["loss"] < 0.69
@@ -181,7 +181,7 @@ def test_dpo_asks_its_reference_once_per_completion_over_all_epochs(
 
 def test_the_penalty_warms_up(model: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", model, steps=5, method={"beta": 0.4, "kl": {"warmup_steps": 4}})
-    assert [row["beta"] for row in run.metrics()] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert [row["beta"] for row in run.metric_rows()] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
 
 
 @pytest.mark.parametrize("placement", ["loss", "reward"])
@@ -190,7 +190,7 @@ def test_the_penalty_doubles_and_halves_with_the_kl_that_was_measured(
 ) -> None:
     target = 0.06
     kl = {"target": target, "rule": "double", "placement": placement}
-    rows = run_of(tmp_path / "run", model, steps=6, method={"beta": 0.04, "kl": kl}).metrics()
+    rows = run_of(tmp_path / "run", model, steps=6, method={"beta": 0.04, "kl": kl}).metric_rows()
     level, changes = 0.04, []
     for row in rows:
         assert row["beta"] == pytest.approx(level)
@@ -204,7 +204,7 @@ def test_the_penalty_follows_the_kl_in_proportion(model: Path, tmp_path: Path) -
     """Sixteen completions a step over a horizon of 64: at most a fifth of a quarter at once."""
     target = 0.02
     kl = {"target": target, "rule": "proportional", "horizon": 64}
-    rows = run_of(tmp_path / "run", model, steps=6, method={"beta": 0.04, "kl": kl}).metrics()
+    rows = run_of(tmp_path / "run", model, steps=6, method={"beta": 0.04, "kl": kl}).metric_rows()
     level, errors = 0.04, []
     for row in rows:
         assert row["beta"] == pytest.approx(level)
@@ -227,12 +227,12 @@ def test_the_way_gone_is_measured_after_the_last_update(
             for path in (model, run.model)
         )
     expected = ((new - old).exp() - 1 - (new - old)).mean().item()
-    assert run.metrics()[0]["kl_old"] == pytest.approx(expected, rel=1e-4)
+    assert run.metric_rows()[0]["kl_old"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_kl_form_of_ppo_adapts_to_the_way_gone_within_each_step(model: Path, tmp_path: Path) -> None:
     method = {"form": "kl", "old_kl_coef": 1.0, "old_kl_target": 0.01, "updates_per_rollout": 2, "beta": 0.0}
-    rows = run_of(tmp_path / "run", model, "ppo", steps=5, method=method).metrics()
+    rows = run_of(tmp_path / "run", model, "ppo", steps=5, method=method).metric_rows()
     level, changes = 1.0, []
     for row in rows:
         assert row["old_kl"] == pytest.approx(level)

@@ -95,7 +95,7 @@ def test_conversations_that_outgrow_the_memory_for_keys_and_values_end(model: Pa
         training={"steps": 1, "prompts_per_step": 4},
         evaluation={"every": 1, "prompts": 4},
     )
-    row = run.metrics()[-1]
+    row = run.metric_rows()[-1]
     # Some wrote fewer than 8 tokens and ended with their reply.
     assert row["truncated"] == row["held_out/truncated"] == 1.0
     assert max(row["length/mean"], row["held_out/length"]) < 8
@@ -135,7 +135,7 @@ def test_evaluations_go_through_the_same_turns(model: Path, tmp_path: Path) -> N
         training={"steps": 1, "prompts_per_step": 2},
         evaluation={"every": 1, "prompts": 4, "n": 2},
     )
-    for row in run.metrics():
+    for row in run.metric_rows():
         assert (row["held_out/pass@1"], row["held_out/length"], row["held_out/truncated"]) == (0.75, 2.25, 0.0)
     out = tmp_path / "answers.parquet"
     said = CliRunner().invoke(app, ["eval", str(run.path), "--json", "--out", str(out)], catch_exceptions=False)
@@ -168,7 +168,7 @@ def test_a_limit_of_turns_holds_in_evaluations_too(model: Path, tmp_path: Path) 
         training={"steps": 1, "prompts_per_step": 2},
         evaluation={"every": 1, "prompts": 4, "n": 2},
     )
-    assert run.metrics()[-1]["held_out/pass@1"] == 0.25
+    assert run.metric_rows()[-1]["held_out/pass@1"] == 0.25
 
 
 def test_the_metrics_of_a_step_count_its_turns_and_samples(

@@ -195,7 +195,7 @@ def test_a_reward_model_ends_with_a_mean_score_of_0_on_the_best_of_its_rankings(
     run = run_of(tmp_path / "run", model, {"data.train": PREFERENCES}, training={"prompts_per_step": 2})
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     assert mean([score(run.model, *pair) for pair in best]) == pytest.approx(0.0, abs=1e-4)
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert rows[-1]["score/shifted_by"] != 0.0
     assert all("score/shifted_by" not in row for row in rows[:-1])
     assert rows[-1]["loss"] < rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -219,7 +219,7 @@ def best_before_the_last(path: Path, model: Path) -> Run:
 def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -> None:
     """Both checkpoints that are left, that of the last step and the best before it, which is then whole and sound."""
     run = best_before_the_last(tmp_path / "run", model)
-    assert ["score/shifted_by" in row for row in run.metrics()] == [*[False] * 6, True]
+    assert ["score/shifted_by" in row for row in run.metric_rows()] == [*[False] * 6, True]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     saved = sorted((run.path / "checkpoints").iterdir())
     assert len(saved) == 2
@@ -234,7 +234,7 @@ def test_what_a_checkpoint_was_shifted_by_stands_in_its_state(model: Path, tmp_p
     last = load_state(run.model)
     best = load_state(run.path / "checkpoints" / f"step_{last['best']['step']:06d}")
     assert best["step"] == last["best"]["step"] < last["step"] == 6
-    assert last["shifted_by"] == run.metrics()[-1]["score/shifted_by"]
+    assert last["shifted_by"] == run.metric_rows()[-1]["score/shifted_by"]
     assert best["shifted_by"] not in (None, 0.0, last["shifted_by"])
     before = {file: file.read_bytes() for file in (run.path / "checkpoints").rglob("*.safetensors")}
     assert resume(run.path, {"data.train": PREFERENCES, "data.held_out": PREFERENCES}) == run
@@ -272,12 +272,12 @@ def test_a_reward_model_that_is_not_to_be_centred_is_left_alone(model: Path, tmp
         run_of(tmp_path / str(centre), model, {"data.train": PREFERENCES}, method={"centre": centre}, **settings)
         for centre in (False, True)
     )
-    assert "score/shifted_by" not in left.metrics()[-1]
+    assert "score/shifted_by" not in left.metric_rows()[-1]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
     taken = mean([score(left.model, *pair) for pair in best])
-    assert centred.metrics()[-1]["score/shifted_by"] == pytest.approx(taken, rel=1e-3)
+    assert centred.metric_rows()[-1]["score/shifted_by"] == pytest.approx(taken, rel=1e-3)
     # Training is the same; score_normalisation comes after it.
-    assert [row["loss"] for row in left.metrics()] == [row["loss"] for row in centred.metrics()]
+    assert [row["loss"] for row in left.metric_rows()] == [row["loss"] for row in centred.metric_rows()]
 
 
 def test_rankings_are_measured_while_a_reward_model_is_trained(model: Path, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_rankings_are_measured_while_a_reward_model_is_trained(model: Path, tmp_
         evaluation={"every": 3, "prompts": 6},
         checkpoint={"best": "pair_accuracy"},
     )
-    rows = {int(row["step"]): row for row in run.metrics() if "held_out/pair_accuracy" in row}
+    rows = {int(row["step"]): row for row in run.metric_rows() if "held_out/pair_accuracy" in row}
     assert list(rows) == [0, 3, 6]
     # A head of 0 tells nothing apart.
     assert rows[0]["held_out/pair_accuracy"] == 0.0
@@ -300,7 +300,7 @@ def test_a_process_reward_model_is_saved_as_a_token_classification(model: Path, 
     classifier = AutoModelForTokenClassification.from_pretrained(run.model)
     assert classifier.config.num_labels == 1
     assert classifier.score.weight.abs().max() > 0
-    rows = run.metrics()
+    rows = run.metric_rows()
     assert "score/shifted_by" not in rows[-1]
     assert rows[-1]["loss"] < rows[1]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert 0 <= rows[-1]["held_out/step_accuracy"] <= 1

@@ -101,7 +101,7 @@ def test_a_step_of_grpo_is_algorithm_1_of_its_paper(
     assert moved > 0.02
     for name in begin:
         assert (found[name] - expected[name]).abs().max() < 2e-4 * moved, name
-    [row] = run.metrics()
+    [row] = run.metric_rows()
     assert row["loss"] == pytest.approx(loss, rel=1e-4, abs=1e-6)
     assert row["grad_norm"] == pytest.approx(norm, rel=1e-4)
     assert (row["updates/applied"], row["updates/skipped"]) == (passes * parts, 0)
@@ -125,7 +125,7 @@ def test_the_learning_rate_counts_optimizer_steps_not_rollouts(model: Path, tmp_
         optimizer={"learning_rate": 1e-3, "schedule": "linear"},
         **NO_EVALUATION,
     )
-    rows = start(given(recipe, {"reward": digits})).metrics()
+    rows = start(given(recipe, {"reward": digits})).metric_rows()
     last_updates = [3, 7, 11, 15, 19, 23]
     assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3 * (1 - (u - 2) / 21) for u in last_updates])
 
@@ -140,7 +140,7 @@ def test_a_run_in_which_nothing_has_an_advantage_changes_nothing(model: Path, tm
     run = start(given(recipe, {"reward": same}))
     before, after = (load_policy(path, device="cpu").model.state_dict() for path in (model, run.model))
     assert all(torch.equal(before[name], after[name]) for name in before)
-    for row in run.metrics():
+    for row in run.metric_rows():
         assert (row["updates/applied"], row["updates/skipped"], row["groups/zero_spread"]) == (0, 4, 1.0)
         assert (row["loss"], row["grad_norm"]) == (0.0, 0.0)
     assert '"policy": 0' in (run.model / "trainer" / "state.json").read_text()
@@ -284,7 +284,7 @@ def test_a_failed_reward_is_recorded_masked_and_left_out_of_the_baseline(
         **NO_EVALUATION,
     )
     run = start(given(recipe, {"reward": sometimes}))
-    [row] = run.metrics()
+    [row] = run.metric_rows()
     assert row["reward/failed"] == 1 / 16
     [groups] = drawn
     failed = groups[1].trajectories[1]

@@ -122,6 +122,9 @@ def run(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as training.steps=50.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder instead.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would do, and neither train nor write anything.")
+    ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Do N runs, with the recipe's seed and the next ones.")
     ] = None,
@@ -154,7 +157,13 @@ def run(
     several = seeds is not None or (resume is not None and SeedsFolder(resume).exists)
     if at_once > 1 and not several:
         raise RecipeError("--at-once has no effect without --seeds")
-    if resume is not None and several:
+    if dry_run:
+        if several:
+            raise RecipeError("--dry-run describes one run: leave out --seeds, or resume the folder of one seed")
+        from sharpen.cli.dry_run import show_dry_run
+
+        show_dry_run(recipe, overrides or [], resume=resume, trust_remote_code=trust_remote_code)
+    elif resume is not None and several:
         resume_seeds(resume, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code)
     elif resume is not None:
         resume_run(resume, quiet=quiet, trust_remote_code=trust_remote_code)

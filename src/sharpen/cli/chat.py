@@ -15,7 +15,6 @@ from sharpen.recipe.loading import load_recipe
 from sharpen.report.table import printable
 from sharpen.rollout.chat import Conversation
 from sharpen.rollout.engine import Sampling
-from sharpen.rollout.sampling import Truncation
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.lookup import find_model
 from sharpen.types import Finish
@@ -49,9 +48,7 @@ def talk(
         notes.print(note, markup=False, soft_wrap=True)
     conversation = Conversation(
         load_policy(named.path, compute_dtype=dtype or "float32", trust_remote_code=trust_remote_code),
-        Sampling(
-            max_new_tokens or rollout.max_new_tokens, Truncation(temperature=temperature, top_p=top_p), rollout.stop
-        ),
+        Sampling(max_new_tokens or rollout.max_new_tokens, temperature, top_p=top_p, stop=rollout.stop),
         system,
         secrets.randbits(32) if seed is None else seed,
         {} if recipe is None else recipe.data.chat_template_kwargs,

@@ -23,7 +23,7 @@ EXAMPLE_CHARACTERS = 60
 
 
 def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None, trust_remote_code: bool) -> bool:
-    """Check a reward, print the report, and return whether the reward is sound.
+    """Check the reward of each data source, print the reports, and return whether all are sound.
 
     Raises:
         SharpenError: the recipe, its data or its reward cannot be used.
@@ -34,9 +34,13 @@ def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None
         loaded = loaded.model_copy(update={"reward_check": settings})
     # A user's reward may print; standard output is for the result.
     with redirect_stdout(sys.stderr), Console(stderr=True).status(f"the reward of {recipe}") as status:
-        report = check_recipe(loaded, trust_remote_code=trust_remote_code, say=lambda text: status.update(Text(text)))
-    show(report, Console(highlight=False))
-    return report.ok
+        reports = check_recipe(loaded, trust_remote_code=trust_remote_code, say=lambda text: status.update(Text(text)))
+    console = Console(highlight=False)
+    for place, report in enumerate(reports):
+        if place:
+            console.print()
+        show(report, console)
+    return all(report.ok for report in reports)
 
 
 def show(report: RewardReport, console: Console) -> None:

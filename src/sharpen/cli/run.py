@@ -9,13 +9,13 @@ from pathlib import Path
 import typer
 from rich.console import Console as RichConsole
 
-from sharpen.launch.run import Run, resume, start
+from sharpen.launch.handle import Run
+from sharpen.launch.run import resume, start
 from sharpen.recipe.loading import load_recipe
+from sharpen.report.measured import before_and_after
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
-from sharpen.report.series import held_out
 from sharpen.report.table import before_after_table, plain_measures
-from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.system.signals import Stopped, exit_code
 
@@ -62,20 +62,20 @@ def _show(run: Run) -> None:
     console = RichConsole(soft_wrap=True, highlight=False)
     folder = RunFolder.open(run.path)
     recipe = load_recipe(folder.recipe)
-    rows = run.metrics()
-    measured = [row for row in rows if held_out(row)]
-    before, after = (held_out(measured[0]), held_out(measured[-1])) if measured else ({}, {})
-    if measured:
-        title = f"Held-out prompts, step {measured[0]['step']:.0f} and step {measured[-1]['step']:.0f}"
-        console.print(before_after_table(before, after, title, plain=plain_measures([*before, *after])))
+    rows = run.metric_rows()
+    before, after = before_and_after(rows)
+    if before.measures:
+        title = f"Held-out prompts, step {before.step} and step {after.step}"
+        plain = plain_measures([*before.measures, *after.measures])
+        console.print(before_after_table(before.measures, after.measures, title, plain=plain))
     picture = run.path / "plot.png"
-    plot_run([Stage(recipe.method.name, rows)], picture, before, after, title=str(run.path))
+    plot_run([Stage(recipe.method.name, rows)], picture, before.measures, after.measures, title=str(run.path))
 
     places = {"model": run.model, "metrics": folder.metrics, "plot": picture}
     if any(folder.samples.glob("*.parquet")):
         places["samples"] = folder.samples
-    if best := load_state(run.model)["best"]:
-        places[f"best {recipe.checkpoint.best}"] = folder.checkpoints / f"step_{best['step']:06d}"
+    if run.best is not None:
+        places[f"best {recipe.checkpoint.best}"] = run.best
     width = max(map(len, places))
     for what, place in places.items():
         console.print(f"{what:<{width}}  {place}", markup=False)

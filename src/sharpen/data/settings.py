@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, PlainSerializer, model_validator
+from pydantic import Field, JsonValue, PlainSerializer, field_validator, model_validator
 
 from sharpen.data.tasks import task_name
-from sharpen.in_memory import IN_MEMORY, NamedPart, NamedRows
-from sharpen.settings import Settings
+from sharpen.in_memory import IN_MEMORY, OF_REWARDS, NamedPart, NamedRows, saved
+from sharpen.settings import Effect, Settings
 
 
 def _saved_task(task: Any) -> Any:
@@ -19,8 +20,51 @@ NamedTask = Annotated[NamedPart, PlainSerializer(_saved_task)]
 """A task: in a recipe its name, with parameters."""
 
 
+class SourceSettings(Settings):
+    """A data source beside others: its rows, its share, and what is its own in scoring and answering."""
+
+    share: float = Field(1.0, gt=0)
+    """The source's share of the prompts, relative to those of the other sources."""
+    task: NamedTask = None
+    """A task's name with parameters; give either `task` or `train`."""
+    train: NamedRows = None
+    """A file, a folder or a hub data set to train on."""
+    held_out: NamedRows = None
+    """The same to measure on; a task brings its own."""
+    reward: Annotated[Any, PlainSerializer(saved), OF_REWARDS] = None
+    """What scores its completions. null: the task's verifier, else the top-level `reward`."""
+    turns: NamedPart = None
+    """What answers the model between its turns, for this source alone. null: as `rollout.turns` says, and one turn if
+    another source has turns of its own."""
+    max_turns: int = Field(8, ge=1)
+    """The model's turns in a trajectory."""
+    turn_timeout_s: float = Field(60.0, gt=0)
+    """The time limit of a reply in seconds."""
+    chat: bool | None = None
+    """Wrap a plain text prompt as a user's message. null: as `data.chat` says."""
+    system: str | None = None
+    """A system message for conversations that begin with none. null: as `data.system` says."""
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    """Passed to the chat template. null: as `data.chat_template_kwargs` says."""
+
+    effects = tuple(
+        Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceSettings:
+        _check_origin(self)
+        return self
+
+    def own(self) -> dict[str, Any]:
+        """The settings that take the place of those of `DataSettings`."""
+        rows = {"task": self.task, "train": self.train, "held_out": self.held_out}
+        rendering = {name: getattr(self, name) for name in ("chat", "system", "chat_template_kwargs")}
+        return {**rows, **{name: value for name, value in rendering.items() if value is not None}}
+
+
 class DataSettings(Settings):
-    """Either a task by name, with its prompts, held-out split and verifier, or your own data."""
+    """A task by name, with its prompts, held-out split and verifier; or your own data; or several of these."""
 
     task: NamedTask = None
     """A task's name with parameters, as in `arithmetic?terms=4` (`sharpen tasks` lists them)."""
@@ -28,6 +72,9 @@ class DataSettings(Settings):
     """A file, a folder or a hub data set to train on."""
     held_out: NamedRows = None
     """The same to measure on; a task brings its own."""
+    sources: dict[str, SourceSettings] = Field({})
+    """Several data sources by name, each with its share, reward and turns, in the order in which ties between their
+    shares are decided."""
     chat: bool = False
     """Wrap a plain text prompt as a user's message."""
     system: str | None = None
@@ -43,10 +90,34 @@ class DataSettings(Settings):
     mixed: NamedRows = None
     """Rows of the second source."""
 
+    @field_validator("sources")
+    @classmethod
+    def _names(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        for name in sources:
+            # `held_out/reward/…` are parts of the reward over all sources.
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == "reward":
+                raise ValueError(f"a source's name has letters, digits, `_` and `-`, and is not `reward`: not {name!r}")
+        return sources
+
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
-        if self.task is not None and self.held_out is not None:
-            raise ValueError("a task has its own held-out problems: leave out `held_out`, or give `train` instead")
-        if (self.task is None) == (self.train is None):
-            raise ValueError("give either `task` (a name) or `train` (a file or data set)")
+        if not self.sources:
+            _check_origin(self)
+        elif self.held_out is not None:
+            raise ValueError("with `sources`, each source has its own `held_out`")
+        elif self.task is not None or self.train is not None:
+            raise ValueError("give either `sources`, or `task` or `train`, not both")
         return self
+
+    def by_source(self) -> dict[str, DataSettings]:
+        """The settings of each source, with the defaults that all of them share. The only source has no name."""
+        if not self.sources:
+            return {"": self}
+        return {name: self.model_copy(update={"sources": {}, **source.own()}) for name, source in self.sources.items()}
+
+
+def _check_origin(source: SourceSettings | DataSettings) -> None:
+    if source.task is not None and source.held_out is not None:
+        raise ValueError("a task has its own held-out problems: leave out `held_out`, or give `train` instead")
+    if (source.task is None) == (source.train is None):
+        raise ValueError("give either `task` (a name) or `train` (a file or data set)")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,11 +13,16 @@ from sharpen.evaluation.estimators import Estimate, estimate, majority_at_k, pas
 from sharpen.rewards.reward import Reward
 from sharpen.rewards.scoring import score_groups
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import Interaction, generate
+from sharpen.rollout.generation import Interactions, generate
+from sharpen.runs.samples import sample_rows
+from sharpen.system.seeds import stream_seed
 from sharpen.types import Group, Prompt
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """The measures, each a mean over prompts with its 95 % bootstrap interval, and the completions behind them.
 
@@ -40,11 +44,37 @@ class Evaluation:
             for name, e in self.measures.items()
         }
 
+    @property
+    def table(self) -> DataFrame:
+        """The mean and interval of each measure; the ends are NaN where there is no interval."""
+        # Imported here: it takes half a second, and the command line does not need it.
+        import pandas
 
-def stream_seed(seed: int, purpose: str) -> int:
-    """A separate seed for each purpose, so that evaluation never changes what training samples."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+        return pandas.DataFrame({name: asdict(e) for name, e in self.measures.items()}).T
+
+    @property
+    def answers(self) -> DataFrame:
+        """Every answer with its reward, and whether it is right."""
+        import pandas
+
+        turns = any(len(t.messages) > 1 for group in self.groups for t in group.trajectories)
+        return pandas.DataFrame(self.answer_rows(conversations=turns))
+
+    def answer_rows(self, *, conversations: bool) -> list[dict[str, Any]]:
+        """The columns of a sample file for each answer, and whether it is right."""
+        right = [mark for marks in self.right for mark in marks]
+        rows = sample_rows(self.groups, conversations=conversations)
+        return [{**row, "right": is_right} for row, is_right in zip(rows, right, strict=True)] if right else rows
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name} {e.mean:.4g}" + ("" if np.isnan(e.low) else f" [{e.low:.4g}, {e.high:.4g}]")
+            for name, e in self.measures.items()
+        )
+        return f"Evaluation({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html(float_format="{:.4g}".format, na_rep=""))
 
 
 def evaluate(
@@ -58,7 +88,7 @@ def evaluate(
     seed: int,
     threshold: float = 1.0,
     max_reward_failures: float = 0.1,
-    interaction: Interaction | None = None,
+    interaction: Interactions = None,
 ) -> Evaluation:
     """Measure a policy: ``n`` completions per prompt, right where the reward is at least ``threshold``.
 
@@ -66,7 +96,9 @@ def evaluate(
     are several; ``length`` in tokens and ``truncated``. The random numbers depend on the seed alone, so two policies
     are measured with the same ones.
 
-    Raises RewardError if the reward applies to no prompt.
+    With several data sources, the measures are over the prompts of all, and of each again as ``<source>/<measure>``.
+
+    Raises RewardError if the reward applies to no prompt, of a source if there are several.
     """
     draw_ids = [range(i * n, (i + 1) * n) for i in range(len(prompts))]
     completions = generate(engine, prompts, draw_ids, sampling, stream_seed(seed, "evaluation"), interaction)
@@ -74,30 +106,49 @@ def evaluate(
     groups, _ = score_groups(reward, groups, max_failure_rate=max_reward_failures)
     right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]
 
+    measures = _measures(groups, right, reward, ks, seed)
+    for source in sources_of(groups):
+        places = [i for i, group in enumerate(groups) if group.prompt.source == source]
+        own, own_right = [groups[i] for i in places], [right[i] for i in places]
+        of_source = _measures(own, own_right, reward.of_source(source), ks, seed)
+        measures |= {f"{source}/{name}": measure for name, measure in of_source.items()}
+    return Evaluation(measures, tuple(groups), tuple(tuple(row) for row in right))
+
+
+def sources_of(groups: Sequence[Group]) -> list[str]:
+    """The names of the data sources that these groups come from; none in a run with only one."""
+    return [name for name in dict.fromkeys(group.prompt.source for group in groups) if name]
+
+
+def _measures(
+    groups: Sequence[Group], right: Sequence[Sequence[bool]], reward: Reward, ks: Sequence[int], seed: int
+) -> dict[str, Estimate]:
     values: dict[str, list[float] | np.ndarray] = {}
     for k in ks:
-        values[f"pass@{k}"] = pass_at_k(n, [sum(row) for row in right], k)
+        values[f"pass@{k}"] = pass_at_k([len(row) for row in right], [sum(row) for row in right], k)
     if reward.has_answer:
-        answers = [[reward.answer(c.text) for c in g.trajectories] for g in groups]
+        answers = [[reward.of_source(g.prompt.source).answer(c.text) for c in g.trajectories] for g in groups]
         for k in ks:
             if k > 1:
                 values[f"maj@{k}"] = majority_at_k(answers, right, k)
     totals = [[s.total for s in g.scores if s.total is not None] for g in groups]
     if not any(totals):
-        raise RewardError(f"reward {reward.name!r} applies to none of the {len(groups)} held-out prompts")
+        raise RewardError(f"reward {reward.name!r} applies to none of the {len(groups)} held-out prompts{_of(groups)}")
     values["reward"] = [float(np.mean(t)) for t in totals if t]
     parts = sorted({name for g in groups for s in g.scores for name in s.parts})
     if len(parts) > 1:
         for part in parts:
             per_prompt = [[v for s in g.scores if (v := s.parts.get(part)) is not None] for g in groups]
-            values[f"reward/{part}"] = [float(np.mean(v)) for v in per_prompt if v]
+            if any(per_prompt):
+                values[f"reward/{part}"] = [float(np.mean(v)) for v in per_prompt if v]
     values["length"] = [float(np.mean([c.drawn for c in g.trajectories])) for g in groups]
     values["truncated"] = [float(np.mean([c.truncated for c in g.trajectories])) for g in groups]
-    return Evaluation(
-        measures={name: estimate_measure(name, np.asarray(v), seed) for name, v in values.items()},
-        groups=tuple(groups),
-        right=tuple(tuple(row) for row in right),
-    )
+    return {name: estimate_measure(name, np.asarray(v), seed) for name, v in values.items()}
+
+
+def _of(groups: Sequence[Group]) -> str:
+    sources = sources_of(groups)
+    return f" of source {sources[0]}" if len(sources) == 1 else ""
 
 
 def estimate_measure(name: str, values_P: np.ndarray, seed: int = 0) -> Estimate:

@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 
-from sharpen.data.prompt_format import PromptFormat
-from sharpen.data.rows import Rows
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
-from sharpen.launch.inputs import HeldOut, Inputs, Say, groups_of, prompts_of
+from sharpen.launch.inputs import HeldOut, Inputs, Say, SourceRows
 from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
 from sharpen.methods import Role
 from sharpen.models.dtype import computes_bfloat16
@@ -28,7 +26,6 @@ from sharpen.rollout.collector import LocalCollector, Scoring
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.engines import make_engine
 from sharpen.rollout.interaction import make_interaction
-from sharpen.rollout.sampling import Truncation
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger, TensorBoardLogger, TrackioLogger, WandbLogger
@@ -73,20 +70,19 @@ def built_trainer(
         main.add_value_head()
     if main.compute_dtype == "bfloat16" and not computes_bfloat16(main.device):
         say("model.compute_dtype: this processor has no bfloat16 instructions; float32 is many times faster")
-    format = PromptFormat.of(data, main.tokenizer, main.context_length)
     engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
     if source.reads == "prompts":
         assert engine is not None
-        prompts = prompts_of(inputs.rows, format, engine, max_new_tokens=rollout.max_new_tokens, say=say)
+        limit = rollout.max_new_tokens
+        prompts = tuple(p for part in inputs.train for p in part.prompts(main, engine, max_new_tokens=limit, say=say))
     else:
-        groups = groups_of(source.reads, inputs.rows, format, step_separator=data.step_separator, say=say)
+        groups = tuple(group for part in inputs.train for group in part.groups(source.reads, main, say))
     mixed = method.mixed()
     mixed_groups: tuple[Group, ...] = ()
     if mixed is not None and inputs.mixed is not None:
-        separator = data.step_separator
-        mixed_groups = groups_of(mixed.method.source().reads, inputs.mixed, format, step_separator=separator, say=say)
+        mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, say)
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
     longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
@@ -105,11 +101,14 @@ def built_trainer(
     collector = LocalCollector(
         prompts=prompts,
         groups=groups,
+        shares=inputs.shares,
         engine=engine,
         store=folder.write_kept,
         score=_scoring(inputs.reward, rollout.max_reward_failures),
-        sampling=Sampling(rollout.max_new_tokens, Truncation(rollout.temperature), rollout.stop),
-        interaction=make_interaction(rollout, main, main.context_length if engine is None else engine.context_length),
+        sampling=Sampling(rollout.max_new_tokens, rollout.temperature, stop=rollout.stop),
+        interaction=make_interaction(
+            rollout, main, main.context_length if engine is None else engine.context_length, data.sources
+        ),
         max_reward_failures=rollout.max_reward_failures,
         seed=seed,
     )
@@ -119,7 +118,7 @@ def built_trainer(
         held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, say))
     normalisation = None
     if method.normalises_scores:
-        demonstrations = _demonstrations(inputs.demonstrations, groups, format, say)
+        demonstrations = _demonstrations(inputs.demonstrations, groups, main, say)
         normalisation = ScoreNormalisation(demonstrations, limits, trust_remote_code)
     step = None if state is None else state["step"]
     sinks = [*loggers, *_configured_loggers(recipe.log, folder, recipe.model_dump(mode="json"), step)]
@@ -166,16 +165,15 @@ def held_out_measurement(
     ``engine`` answers held-out prompts with ``model``; ``reference`` and ``frozen`` are what held-out completions are
     compared with, if the method does that.
     """
-    format = PromptFormat.of(recipe.data, model.tokenizer, model.context_length)
     if held_out.reads == "prompts":
         assert engine is not None
         return of_answers(
             held_out,
+            model,
             engine,
-            format,
             evaluation=recipe.evaluation,
             rollout=recipe.rollout,
-            interaction=make_interaction(recipe.rollout, model, engine.context_length),
+            interaction=make_interaction(recipe.rollout, model, engine.context_length, recipe.data.sources),
             seed=recipe.seed,
             say=say,
         )
@@ -183,10 +181,8 @@ def held_out_measurement(
         held_out,
         model,
         reference,
-        format,
         frozen=frozen,
         method=recipe.method,
-        step_separator=recipe.data.step_separator,
         at_most=recipe.evaluation.prompts,
         training=recipe.training,
         say=say,
@@ -202,12 +198,12 @@ def _scoring(reward: Reward | None, max_failure_rate: float) -> Scoring | None:
 
 
 def _demonstrations(
-    demonstrations: Rows | None, ranked: Sequence[Group], format: PromptFormat, say: Say
+    demonstrations: SourceRows | None, ranked: Sequence[Group], model: Model, say: Say
 ) -> Sequence[Group]:
     """What scores are normalised on: the demonstrations, or the best completion of each ranking if there are none."""
     if demonstrations is None:
         return best_of(ranked)
-    return groups_of("demonstrations", demonstrations, format, step_separator=None, say=say)
+    return demonstrations.groups("demonstrations", model, say)
 
 
 def _configured_loggers(

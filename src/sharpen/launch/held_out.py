@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from sharpen.data.prompt_format import PromptFormat
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.launch.inputs import HeldOut, Say, groups_of, prompts_of
+from sharpen.launch.inputs import HeldOut, Say
 from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import Interaction
-from sharpen.rollout.sampling import Truncation
+from sharpen.rollout.generation import Interactions
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
@@ -33,27 +31,35 @@ Measurement = Callable[[], Evaluation]
 
 def of_answers(
     held_out: HeldOut,
+    model: Model,
     engine: Engine,
-    format: PromptFormat,
     *,
     evaluation: EvaluationSettings,
     rollout: RolloutSettings,
-    interaction: Interaction | None,
+    interaction: Interactions,
     seed: int,
     say: Say,
 ) -> Measurement:
-    """Answer the held-out prompts with the model of ``engine``, and score the answers with the reward."""
+    """Answer the held-out prompts, ``evaluation.prompts`` of each source, with the model of ``engine``, and score the
+    answers with the reward."""
     assert held_out.reward is not None
-    prompts = prompts_of(held_out.rows, format, engine, max_new_tokens=rollout.max_new_tokens, say=say)
-    truncation = Truncation(evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p)
+    limit = rollout.max_new_tokens
+    prompts = [
+        prompt
+        for part in held_out.parts
+        for prompt in part.prompts(model, engine, max_new_tokens=limit, say=say)[: evaluation.prompts]
+    ]
+    sampling = Sampling(
+        limit, evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p, rollout.stop
+    )
     return partial(
         evaluate,
         engine,
-        prompts[: evaluation.prompts],
+        prompts,
         held_out.reward,
         n=evaluation.n,
         ks=evaluation.k,
-        sampling=Sampling(rollout.max_new_tokens, truncation, rollout.stop),
+        sampling=sampling,
         seed=seed,
         threshold=evaluation.threshold,
         max_reward_failures=rollout.max_reward_failures,
@@ -65,17 +71,16 @@ def of_completions(
     held_out: HeldOut,
     model: Model,
     reference: Reference | None,
-    format: PromptFormat,
     *,
     frozen: Mapping[str, Model],
     method: Method,
-    step_separator: str | None,
     at_most: int,
     training: TrainingSettings,
     say: Say,
 ) -> Measurement:
-    """The method's loss and figures on ``at_most`` rows of held-out completions, with its ``frozen`` models."""
-    groups = groups_of(held_out.reads, held_out.rows, format, step_separator=step_separator, say=say)[:at_most]
+    """The method's loss and figures on ``at_most`` rows of held-out completions of each source, with its ``frozen``
+    models."""
+    groups = tuple(g for part in held_out.parts for g in part.groups(held_out.reads, model, say)[:at_most])
     tokens = training.tokens_per_microbatch
     if tokens is None:
         # From the held-out rows alone: the micro-batches decide the last bits of a sum.

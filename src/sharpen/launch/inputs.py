@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.preferences import load_preferences
@@ -13,13 +13,13 @@ from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows, read_rows
 from sharpen.data.settings import DataSettings
 from sharpen.data.steps import load_steps
-from sharpen.data.tasks import Task, resolve_task
+from sharpen.data.tasks import Task
 from sharpen.errors import DataError, RecipeError
+from sharpen.launch.data_sources import DataSource, combined_reward, errors_of, read_sources
 from sharpen.methods import Method
+from sharpen.models.model import Model
 from sharpen.recipe.schema import Recipe
-from sharpen.rewards.registry import resolve_reward
 from sharpen.rewards.reward import Reward
-from sharpen.rewards.task import TaskReward
 from sharpen.rollout.engine import Engine
 from sharpen.rollout.sources import Reads
 from sharpen.types import Group, Prompt
@@ -29,25 +29,57 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Rows to measure on: prompts to answer and score, or, as ``reads`` says, completions like those trained on, to
-    compute the loss and the method's figures of."""
+class SourceRows:
+    """Rows of a data source, and the settings by which they are read. ``source`` is empty if it is the only one."""
 
+    source: str
     rows: Rows
+    data: DataSettings
+
+    def prompts(self, model: Model, engine: Engine, *, max_new_tokens: int, say: Say) -> tuple[Prompt, ...]:
+        """`prompts_of` these rows, with the name of their source."""
+        prompts = prompts_of(self.rows, self._format(model), engine, max_new_tokens=max_new_tokens, say=say)
+        return tuple(_named(prompt, self.source) for prompt in prompts)
+
+    def groups(self, reads: Reads, model: Model, say: Say) -> tuple[Group, ...]:
+        """`groups_of` these rows, with the name of their source."""
+        separator = self.data.step_separator
+        groups = groups_of(reads, self.rows, self._format(model), step_separator=separator, say=say)
+        return tuple(replace(group, prompt=_named(group.prompt, self.source)) for group in groups)
+
+    def _format(self, model: Model) -> PromptFormat:
+        return PromptFormat.of(self.data, model.tokenizer, model.context_length)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Rows to measure on, of each source that has any: prompts to answer and score, or, as ``reads`` says, completions
+    like those trained on, to compute the loss and the method's figures of."""
+
+    parts: tuple[SourceRows, ...]
     reads: Reads
     reward: Reward | None
+
+    @property
+    def name(self) -> str:
+        return ", ".join(part.rows.name for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The rows to train on and, each if there are any, those to measure on, the reward, the demonstrations that a
-    reward model's scores are normalised on, and the rows of the method's second source."""
+    """The rows to train on, of each data source, and, each if there are any, those to measure on, the reward, the
+    demonstrations that a reward model's scores are normalised on, and the rows of the method's second source.
 
-    rows: Rows
+    ``shares`` are those of several data sources; None if there is only one.
+    """
+
+    sources: tuple[DataSource, ...]
+    train: tuple[SourceRows, ...]
     held_out: HeldOut | None
     reward: Reward | None
-    demonstrations: Rows | None = None
-    mixed: Rows | None = None
+    demonstrations: SourceRows | None = None
+    mixed: SourceRows | None = None
+    shares: Mapping[str, float] | None = None
 
 
 def refuse_missing(recipe: Recipe) -> None:
@@ -64,24 +96,27 @@ def read_inputs(recipe: Recipe) -> Inputs:
     """
     method, data = recipe.method, recipe.data
     refuse_missing(recipe)
-    task = _task(data)
-    rows = read_rows(data.train) if task is None else _train_rows_of(task, method)
-    held_out_rows = _held_out_rows(data, method, task)
-    demonstrations = _demonstrations(data, method, task)
-    reward = _reward(recipe.reward, method, task)
+    sources = read_sources(recipe)
+    train = tuple(_rows_of(source, lambda one: _train_rows(one, method)) for source in sources)
+    held_out_parts = _held_out_parts(sources, method)
+    demonstrations = _demonstrations(sources, data, method)
+    reward = combined_reward(sources)
     held_out = None
-    if recipe.evaluation.every and held_out_rows is not None:
-        held_out = _held_out(method, held_out_rows, reward)
-    if method.needs_steps and (reward is None or not reward.gives_steps):
-        raise RecipeError(
-            f"method {method.name} with these settings needs a reward for every step of a completion, and this "
-            "reward gives none: use reward `steps` or `process_reward_model`"
-        )
+    if recipe.evaluation.every and held_out_parts:
+        held_out = _held_out(method, held_out_parts, reward)
+    for source in sources:
+        with errors_of(source.name):
+            if method.needs_steps and (source.reward is None or not source.reward.gives_steps):
+                raise RecipeError(
+                    f"method {method.name} with these settings needs a reward for every step of a completion, and this "
+                    "reward gives none: use reward `steps` or `process_reward_model`"
+                )
     if reward is not None and method.needs_reward:
-        reward.check_columns(rows.columns, rows.name)
+        _check_columns(reward, train)
     if held_out is not None:
         _check_reward(held_out)
-    return Inputs(rows, held_out, reward, demonstrations, _mixed_rows(data, method))
+    shares = {name: source.share for name, source in data.sources.items()} or None
+    return Inputs(sources, train, held_out, reward, demonstrations, _mixed_rows(data, method), shares)
 
 
 def read_held_out(recipe: Recipe) -> HeldOut:
@@ -90,19 +125,13 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
-    method, data = recipe.method, recipe.data
-    task = _task(data)
-    rows = _held_out_rows(data, method, task)
-    if rows is None:
+    sources = read_sources(recipe)
+    parts = _held_out_parts(sources, recipe.method)
+    if not parts:
         raise DataError("there are no held-out rows to measure on: give data.held_out")
-    held_out = _held_out(method, rows, _reward(recipe.reward, method, task))
+    held_out = _held_out(recipe.method, parts, combined_reward(sources))
     _check_reward(held_out)
     return held_out
-
-
-def task_reward(task: Task, spec: Any) -> Reward:
-    """The task's verifier, or the reward that ``spec`` describes, in which the name ``task`` means that verifier."""
-    return TaskReward(task) if spec is None else resolve_reward(spec, task)
 
 
 def prompts_of(
@@ -135,14 +164,23 @@ def groups_of(
     return _reported(load_demonstrations(rows, format), rows, say)
 
 
+def _named(prompt: Prompt, source: str) -> Prompt:
+    return replace(prompt, source=source) if source else prompt
+
+
 def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
     if loaded.dropped:
         say(f"{rows.name}: left out {loaded.dropped} of {len(rows)} rows, too long for the context")
     return loaded.items
 
 
-def _task(data: DataSettings) -> Task | None:
-    return None if data.task is None else resolve_task(data.task)
+def _rows_of(source: DataSource, read: Callable[[DataSource], Rows]) -> SourceRows:
+    with errors_of(source.name):
+        return SourceRows(source.name, source.named(read(source)), source.data)
+
+
+def _train_rows(source: DataSource, method: Method) -> Rows:
+    return read_rows(source.data.train) if source.task is None else _train_rows_of(source.task, method)
 
 
 def _train_rows_of(task: Task, method: Method) -> Rows:
@@ -160,25 +198,37 @@ def _train_rows_of(task: Task, method: Method) -> Rows:
     return rows
 
 
-def _held_out_rows(data: DataSettings, method: Method, task: Task | None) -> Rows | None:
+def _held_out_parts(sources: tuple[DataSource, ...], method: Method) -> tuple[SourceRows, ...]:
+    parts = []
+    for source in sources:
+        with errors_of(source.name):
+            rows = _held_out_rows(source, method)
+        if rows is not None:
+            parts.append(SourceRows(source.name, source.named(rows), source.data))
+    return tuple(parts)
+
+
+def _held_out_rows(source: DataSource, method: Method) -> Rows | None:
+    task, held_out = source.task, source.data.held_out
     if task is None:
-        return None if data.held_out is None else read_rows(data.held_out)
+        return None if held_out is None else read_rows(held_out)
     if method.makes_a_policy:
         return task.held_out_rows()
     preferences = method.source().reads == "preferences"
     return task.held_out_preferences() if preferences else task.held_out_step_labels()
 
 
-def _demonstrations(data: DataSettings, method: Method, task: Task | None) -> Rows | None:
-    if task is None:
-        named = data.demonstrations
-        return None if named is None else read_rows(named)
-    return None if method.makes_a_policy else task.demonstrations()
+def _demonstrations(sources: tuple[DataSource, ...], data: DataSettings, method: Method) -> SourceRows | None:
+    rows = None
+    if data.demonstrations is not None:
+        rows = read_rows(data.demonstrations)
+    elif (task := sources[0].task) is not None and not data.sources and not method.makes_a_policy:
+        rows = task.demonstrations()
+    return None if rows is None else SourceRows("", rows, data)
 
 
-def _mixed_rows(data: DataSettings, method: Method) -> Rows | None:
+def _mixed_rows(data: DataSettings, method: Method) -> SourceRows | None:
     mixed = method.mixed()
-    named = data.mixed
     if mixed is None:
         return None
     if mixed.method.source().reads == "prompts":
@@ -189,28 +239,27 @@ def _mixed_rows(data: DataSettings, method: Method) -> Rows | None:
             f"the second source of method {method.name} must train the {trained} alone, which {mixed.method.name} "
             "does not"
         )
-    if named is None:
+    if data.mixed is None:
         raise RecipeError(f"method {method.name} has a second source: give its rows as data.mixed")
-    return read_rows(named)
+    return SourceRows("", read_rows(data.mixed), data)
 
 
-def _reward(spec: Any, method: Method, task: Task | None) -> Reward | None:
-    if task is None:
-        return None if spec is None else resolve_reward(spec)
-    reward = task_reward(task, spec)
-    # The completions that a reward model learns from are already graded.
-    return reward if method.makes_a_policy else None
-
-
-def _held_out(method: Method, rows: Rows, reward: Reward | None) -> HeldOut:
+def _held_out(method: Method, parts: tuple[SourceRows, ...], reward: Reward | None) -> HeldOut:
     # A policy can be measured by its answers if there is a reward to score them.
     reads = method.source().reads
     answers = method.makes_a_policy and (reward is not None or reads == "prompts")
-    if answers and reward is None:
-        raise RecipeError("held-out answers are measured by a reward that says which are right: give `reward`")
-    return HeldOut(rows, "prompts" if answers else reads, reward)
+    for part in parts:
+        if answers and (reward is None or not reward.scores_source(part.source)):
+            with errors_of(part.source):
+                raise RecipeError("held-out answers are measured by a reward that says which are right: give `reward`")
+    return HeldOut(parts, "prompts" if answers else reads, reward)
 
 
 def _check_reward(held_out: HeldOut) -> None:
     if held_out.reads == "prompts" and held_out.reward is not None:
-        held_out.reward.check_columns(held_out.rows.columns, held_out.rows.name)
+        _check_columns(held_out.reward, held_out.parts)
+
+
+def _check_columns(reward: Reward, parts: tuple[SourceRows, ...]) -> None:
+    for part in parts:
+        reward.of_source(part.source).check_columns(part.rows.columns, part.rows.name)

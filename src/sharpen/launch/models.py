@@ -17,6 +17,7 @@ from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import base_policy, frozen, second_adapter
 from sharpen.models.scorer import load_scorer
 from sharpen.models.settings import ModelSettings
+from sharpen.rewards.by_source import BySource
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.models.model_reward import ModelReward
 from sharpen.rewards.reward import Reward
@@ -181,7 +182,10 @@ def _saved_adapter(folder: Path) -> AdapterFiles:
 
 
 def _reward_model(reward: Reward | None) -> str | None:
-    """The reward model that scores the completions, if it reads the policy's tokens."""
+    """The reward model that scores the completions, those of all sources, if it reads the policy's tokens."""
+    if isinstance(reward, BySource):
+        models = {_reward_model(one) for one in reward.rewards.values()}
+        return models.pop() if len(models) == 1 else None
     weighted = zip(reward.rewards, reward.weights, strict=True) if isinstance(reward, WeightedSum) else [(reward, 1.0)]
     return next(
         (r.scorer.source for r, weight in weighted if weight and isinstance(r, ModelReward) and r.same_tokens), None

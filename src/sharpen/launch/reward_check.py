@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
-from sharpen.data.tasks import resolve_task
+from sharpen.data.settings import DataSettings
 from sharpen.errors import RecipeError
-from sharpen.launch.inputs import read_inputs, task_reward
+from sharpen.launch.data_sources import read_sources
+from sharpen.launch.inputs import SourceRows, read_inputs
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import load_tokenizer, located
 from sharpen.recipe.schema import Recipe
@@ -29,37 +30,49 @@ from sharpen.types import Prompt, Row
 
 def check_recipe(
     recipe: Recipe, *, trust_remote_code: bool = False, say: Callable[[str], None] = lambda text: None
-) -> RewardReport:
-    """Check the reward of a recipe on its prompts; see `sharpen.rewards.check`.
+) -> tuple[RewardReport, ...]:
+    """Check the reward of each data source of a recipe on its prompts; see `sharpen.rewards.check`.
 
     A completion is accepted if its reward is at least ``evaluation.threshold``. The policy is not loaded, and its
-    tokenizer only if the reward reads tokens.
+    tokenizer only if a reward reads tokens.
 
     Raises:
         SharpenError: the recipe has no reward, or something in it cannot be used.
     """
-    rows, reward, of_task = _rows_and_reward(recipe)
+    checked = _to_check(recipe)
     tokenizer = None
-    if any(leaf.reads_tokens for leaf in reward.leaves()):
+    if any(leaf.reads_tokens for one in checked for leaf in one.reward.leaves()):
         tokenizer = _tokenizer(recipe.model.path, trust_remote_code)
     settings = recipe.reward_check
-    return check(
-        reward,
-        rows,
-        reference=settings.reference or of_task,
-        allow=settings.allow,
-        at_most=settings.rows,
-        cheat_at_most=settings.cheat_rows,
-        threshold=recipe.evaluation.threshold,
-        timeout_s=settings.timeout_s,
-        tokenizer=tokenizer,
-        prompts=questions if tokenizer is None else _prompts(PromptFormat.of(recipe.data, tokenizer, sys.maxsize)),
-        say=say,
+    return tuple(
+        check(
+            one.reward,
+            one.rows,
+            reference=settings.reference or one.reference,
+            allow=settings.allow,
+            at_most=settings.rows,
+            cheat_at_most=settings.cheat_rows,
+            threshold=recipe.evaluation.threshold,
+            timeout_s=settings.timeout_s,
+            tokenizer=tokenizer,
+            prompts=questions if tokenizer is None else _prompts(PromptFormat.of(one.data, tokenizer, sys.maxsize)),
+            say=say,
+        )
+        for one in checked
     )
 
 
-def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str | None] | None]:
-    """The rows to answer, the reward, and a task's function from a row to a reference completion."""
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The rows of a source to answer, its reward, and a task's function from a row to a reference completion."""
+
+    rows: Rows
+    data: DataSettings
+    reward: Reward
+    reference: Callable[[Row], str | None] | None = None
+
+
+def _to_check(recipe: Recipe) -> list[_Checked]:
     if recipe.missing():
         raise RecipeError(
             "the rows or the reward of this recipe were given in Python; check them there: "
@@ -67,16 +80,28 @@ def _rows_and_reward(recipe: Recipe) -> tuple[Rows, Reward, Callable[[Row], str 
         )
     if not recipe.method.makes_a_policy:
         raise RecipeError(f"method {recipe.method.name} trains a reward model, so there is no reward to check")
-    if recipe.data.task is not None:
-        task = resolve_task(recipe.data.task)
-        return task.train_rows(), task_reward(task, recipe.reward), task.reference
-    inputs = read_inputs(recipe)
-    if inputs.reward is None:
+    answered: dict[str, SourceRows] = {}
+    if all(data.task is not None for data in recipe.data.by_source().values()):
+        sources = read_sources(recipe)
+    else:
+        inputs = read_inputs(recipe)
+        sources = inputs.sources
+        answered = {part.source: part for part in inputs.train}
+        if recipe.method.source().reads != "prompts" and inputs.held_out is not None:
+            answered |= {part.source: part for part in inputs.held_out.parts}
+    found = []
+    for source in sources:
+        if source.reward is None:
+            continue
+        if source.task is not None:
+            rows = source.named(source.task.train_rows())
+            found.append(_Checked(rows, source.data, source.reward, source.task.reference))
+        else:
+            part = answered[source.name]
+            found.append(_Checked(part.rows, part.data, source.reward))
+    if not found:
         raise RecipeError("this recipe has no reward to check")
-    answered_rows = inputs.rows
-    if recipe.method.source().reads != "prompts" and inputs.held_out is not None:
-        answered_rows = inputs.held_out.rows
-    return answered_rows, inputs.reward, None
+    return found
 
 
 def _tokenizer(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.models.policy import Policy
@@ -27,7 +27,7 @@ from sharpen.runs.checkpoint import (
     set_aside,
     sound_checkpoints,
 )
-from sharpen.runs.folder import RunFolder, read_metrics
+from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
 from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.lookup import find_model
@@ -36,24 +36,7 @@ from sharpen.system.streams import lasting_streams
 from sharpen.system.user_code import being_imported, describe, ends_program
 from sharpen.training.fingerprint import check_models, fingerprint
 from sharpen.training.score_normalisation import best_to_normalise
-from sharpen.training.trainer import Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that has ended. ``finished`` is False if it was stopped before its last step.
-
-    ``signum`` is the signal that stopped it, if any; it may have come during the last step.
-    """
-
-    path: Path
-    model: Path
-    finished: bool
-    signum: int | None = field(default=None, compare=False)
-
-    def metrics(self) -> list[dict[str, float]]:
-        """The rows of ``metrics.jsonl``."""
-        return read_metrics(self.path)
+from sharpen.training.trainer import OnStep, Trainer
 
 
 def _silent(text: str) -> None:
@@ -65,16 +48,20 @@ def start(
     *,
     loggers: Sequence[MetricLogger] = (),
     say: Say = _silent,
+    on_step: OnStep | None = None,
     trust_remote_code: bool = False,
 ) -> Run:
     """Do a run from the beginning. ``trust_remote_code`` allows code from the model's folder to run.
+
+    ``on_step`` is called with each step and its metrics; if it returns False or raises, the run stops with a checkpoint
+    of that step.
 
     Raises:
         RunInUseError: another process or thread is writing to that folder.
         SharpenError: something cannot be used; raised before the first step and before anything is written if it can
             be known by then.
     """
-    command = partial(_start, recipe, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    command = partial(_start, recipe, loggers=loggers, say=say, on_step=on_step, trust_remote_code=trust_remote_code)
     return _safely(command, recipe.run, recipe.unnamed(), say, trust_remote_code)
 
 
@@ -84,18 +71,22 @@ def resume(
     *,
     loggers: Sequence[MetricLogger] = (),
     say: Say = _silent,
+    on_step: OnStep | None = None,
     trust_remote_code: bool = False,
 ) -> Run:
     """Continue a run from its latest sound checkpoint, or from the beginning if it has none.
 
     ``given`` are the objects that the run was given in Python, by the paths of their settings such as ``data.train``.
+    ``on_step`` is called as in `start`.
     Ends with the weights and metrics of a run that was never stopped, except timings (same machine, same threads).
 
     Raises:
         RunInUseError: another process or thread is writing this run.
         SharpenError: something cannot be used, as in ``start``; the run stays as it is.
     """
-    command = partial(_resume, path, given, loggers=loggers, say=say, trust_remote_code=trust_remote_code)
+    command = partial(
+        _resume, path, given, loggers=loggers, say=say, on_step=on_step, trust_remote_code=trust_remote_code
+    )
     return _safely(command, path, given, say, trust_remote_code)
 
 
@@ -143,7 +134,9 @@ def _no_exit_from_user_code() -> Iterator[None]:
         raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
 
 
-def _start(recipe: Recipe, *, loggers: Sequence[MetricLogger], say: Say, trust_remote_code: bool) -> Run:
+def _start(
+    recipe: Recipe, *, loggers: Sequence[MetricLogger], say: Say, on_step: OnStep | None, trust_remote_code: bool
+) -> Run:
     with run_lock(recipe.run, say):
         RunFolder.refuse_existing(recipe.run)
         inputs = read_inputs(recipe)
@@ -153,6 +146,7 @@ def _start(recipe: Recipe, *, loggers: Sequence[MetricLogger], say: Say, trust_r
             if unnamed := ", ".join(f"`{path}`" for path in recipe.unnamed()):
                 say(f"no import gives {unnamed} again: this run can only be resumed from Python, with the same objects")
             trainer.folder.initialise(recipe.to_yaml())
+            trainer.on_step = on_step
             return _train(trainer, say)
 
 
@@ -163,6 +157,7 @@ def _resume(
     loggers: Sequence[MetricLogger],
     say: Say,
     trust_remote_code: bool,
+    on_step: OnStep | None = None,
     until: int | None = None,
 ) -> Run:
     """``until``: stop after this step, save a checkpoint and remove none."""
@@ -197,7 +192,7 @@ def _resume(
             for unsound in damaged:
                 set_aside(unsound)
             folder.cut_back(trainer.step if checkpoint else -1)
-            trainer.stop_at = until
+            trainer.stop_at, trainer.on_step = until, on_step
             return _train(trainer, say)
 
 

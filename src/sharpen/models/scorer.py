@@ -106,10 +106,7 @@ def load_scorer(
     adapter = find_adapter(named)
     path = named if adapter is None else adapter.base
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot load this model: {error}") from error
+    config = _config(path, trust_remote_code=trust_remote_code)
     ending, auto, known = _CLASSES[kind]
     if type(config) not in known and f"AutoModel{ending}" not in (getattr(config, "auto_map", None) or {}):
         raise ModelError(f"{path}: transformers has no {ending} for models of type {config.model_type}")
@@ -141,6 +138,19 @@ def load_scorer(
         source=named,
         kind=kind,
     )
+
+
+def saved_kind(path: str, *, trust_remote_code: bool = False) -> Kind | None:
+    """The kind of scorer at a folder or hub id, which may be an adapter; None for a language model.
+
+    Raises ModelError if there is no such model.
+    """
+    path = located(path)
+    if (adapter := find_adapter(path)) is not None:
+        if not adapter.scores:
+            return None
+        return "sequence" if adapter.config["task_type"] == "SEQ_CLS" else "token"
+    return _kind(_config(path, trust_remote_code=trust_remote_code))
 
 
 @torch.no_grad()
@@ -182,6 +192,13 @@ def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) 
         hidden_NH = scorer.root(packed, needs=frozenset({"head_inputs"}))["head_inputs"].double().cpu()
         last.append(hidden_NH[packed.t_N.cpu() == last_E[packed.e_N.cpu()]])
     return torch.cat(last)
+
+
+def _config(path: str, *, trust_remote_code: bool) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model: {error}") from error
 
 
 def _kind(config: Any) -> Kind | None:

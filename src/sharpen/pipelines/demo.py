@@ -19,8 +19,9 @@ from rich.console import Console as RichConsole
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation
+from sharpen.launch.handle import Run
 from sharpen.launch.inputs import Say, read_held_out
-from sharpen.launch.run import Run, measure, start
+from sharpen.launch.run import measure, start
 from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
@@ -124,7 +125,7 @@ def _demo(folder: Path, size: Size, out: RichConsole) -> None:
     _show(out, before, after)
     plot = folder / "plot.png"
     plot_run(
-        [Stage("SFT", sft.metrics()), Stage("GRPO", grpo.metrics())],
+        [Stage("SFT", sft.metric_rows()), Stage("GRPO", grpo.metric_rows())],
         plot,
         _shown(before),
         _shown(after),

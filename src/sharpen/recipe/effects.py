@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sharpen.recipe.sources import has_common_reward
 from sharpen.settings import Effect
 
 
@@ -15,14 +16,23 @@ def _samples(recipe: Any) -> bool:
 def _answers(recipe: Any) -> bool:
     """Whether completions are sampled at all, to train on or to measure: a policy that no reward scores is measured by
     its loss."""
-    scored = recipe.reward is not None or recipe.data.task is not None
+    sources = (recipe.data, *recipe.data.sources.values())
+    scored = any(given is not None for given in (recipe.reward, *(s.task for s in sources), *_own_rewards(recipe)))
     return bool(recipe.method.makes_a_policy and (scored or _samples(recipe)))
 
 
 def _uses_reward(recipe: Any) -> bool:
     """Whether a reward scores completions; held-out rows count, as `sharpen eval` answers them."""
-    data = recipe.data
-    return _answers(recipe) and (_samples(recipe) or data.task is not None or data.held_out is not None)
+    return _answers(recipe) and (_samples(recipe) or recipe.has_held_out)
+
+
+def _own_rewards(recipe: Any) -> list[Any]:
+    return [source.reward for source in recipe.data.sources.values()]
+
+
+def _is_common_reward(recipe: Any) -> bool:
+    sources = recipe.data.sources.values()
+    return not sources or any(has_common_reward(source) for source in sources)
 
 
 def _reads_steps(recipe: Any) -> bool:
@@ -33,16 +43,22 @@ def _reads_steps(recipe: Any) -> bool:
 
 EFFECTS = (
     Effect("reward", "for a policy that samples completions or has held-out prompts", lambda r: _uses_reward(r)),
+    # The verifier of a single task gives way to it.
+    Effect("reward", "for data sources without a reward or task of their own", _is_common_reward),
     Effect("reward_check", "for a policy with a reward", _answers),
     Effect("data.step_separator", "for a method that learns from marked steps", _reads_steps),
     Effect(
         "data.demonstrations",
-        "with data.train, for a method that normalises its model's scores",
-        lambda r: r.data.task is None and r.method.normalises_scores,
+        "for a method that normalises its model's scores",
+        lambda r: r.method.normalises_scores,
     ),
     Effect("data.mixed", "for a method with a second source", lambda r: r.method.mixed() is not None),
+    Effect("data.sources.share", "with several data sources", lambda r: len(r.data.sources) > 1),
+    Effect("data.sources.reward", "for a policy", lambda r: r.method.makes_a_policy),
+    Effect("data.sources.turns", "for a policy", lambda r: r.method.makes_a_policy),
     Effect("rollout", "for a policy", lambda r: r.method.makes_a_policy),
     Effect("rollout.temperature", "for a method that samples", _samples),
+    Effect("rollout.flow", "with turns", lambda r: r.conversational),
     Effect("rollout.turns", "where completions are sampled", _answers),
     Effect("rollout.max_reward_failures", "where completions are sampled", _answers),
     Effect(

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from sharpen.data.settings import DataSettings, SourceSettings
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.registry import GYM_PREFIX
 from sharpen.describe import Setting, about, described, paragraphs, plain, with_null
@@ -69,10 +70,14 @@ def recipe_json_schema() -> Schema:
     _replace(properties["method"], _one_of({name: f"method_{name}" for name in METHODS}, {}))
     a_reward = {"$ref": "#/$defs/reward"}
     entries = {"type": "array", "items": a_reward, "minItems": 1}
-    _replace(properties["reward"], {"anyOf": [a_reward, entries, {"type": "null"}]})
+    rewards_or_null = {"anyOf": [a_reward, entries, {"type": "null"}]}
+    task_or_null = {"anyOf": [*_tasks(), {"type": "null"}]}
+    source = definitions[name_of[SourceSettings]]["properties"]
+    for place in (properties, source):
+        _replace(place["reward"], rewards_or_null)
+    for place in (definitions[name_of[DataSettings]]["properties"], source):
+        _replace(place["task"], task_or_null)
     _replace(properties["model"], {"anyOf": [{"type": "string"}, {"$ref": properties["model"]["$ref"]}]})
-    data = definitions[properties["data"]["$ref"].rpartition("/")[2]]
-    _replace(data["properties"]["task"], {"anyOf": [*_tasks(), {"type": "null"}]})
     return {"$schema": DRAFT, "title": "sharpen recipe", **recipe, "$defs": dict(sorted(definitions.items()))}
 
 

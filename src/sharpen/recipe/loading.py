@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -77,7 +76,7 @@ def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:
 
     Raises as ``make_recipe`` does.
     """
-    left: dict[str, Any] = deepcopy(dict(tree))
+    left = _copied(tree)
     while True:
         try:
             return Recipe.model_validate(left)
@@ -88,6 +87,11 @@ def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:
         # Each pass takes a setting away, as what has its default is not refused; the inner before a whole section.
         for *sections, name in sorted(idle, key=len, reverse=True):
             del reduce(getitem, sections, left)[name]
+
+
+def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with its sections copied, and not what they hold, which may be rows."""
+    return {name: _copied(value) if type(value) is dict else value for name, value in tree.items()}
 
 
 def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import OmegaConf
-from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from sharpen.data.settings import DataSettings
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.in_memory import IN_MEMORY, in_memory
+from sharpen.in_memory import IN_MEMORY, OF_REWARDS, in_memory
 from sharpen.methods import Method, resolve_method, saved_method
 from sharpen.models.settings import ModelSettings
 from sharpen.recipe.effects import EFFECTS
+from sharpen.recipe.sources import check_reward_entries, check_sources
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
-from sharpen.rewards.reward import Reward
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.settings import Settings
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
-
-_REWARD = WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "object", "array", "null")]})
 
 
 class Recipe(Settings):
@@ -40,7 +37,7 @@ class Recipe(Settings):
     method: Annotated[Method, PlainSerializer(saved_method)]
     """A section with a `name`, or just the name: `method: sft` (`sharpen methods` lists them)."""
     data: DataSettings
-    reward: Annotated[Any, PlainSerializer(saved_reward), _REWARD] = None
+    reward: Annotated[Any, PlainSerializer(saved_reward), OF_REWARDS] = None
     """A name, a mapping with settings, or a list of these (`sharpen rewards` lists them). A task brings its own."""
     reward_check: RewardCheckSettings = RewardCheckSettings()
     rollout: RolloutSettings = RolloutSettings()
@@ -65,17 +62,12 @@ class Recipe(Settings):
     @field_validator("reward", mode="before")
     @classmethod
     def _reward_entries(cls, value: Any) -> Any:
-        for entry in value if isinstance(value, list | tuple) else () if value is None else (value,):
-            if not isinstance(entry, str | Mapping | Reward) and not callable(entry):
-                raise ValueError(
-                    "a reward is a name, a mapping with a `name` or a list of these, and in Python also a function, "
-                    f"not {entry!r}"
-                )
+        check_reward_entries(value)
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.evaluation.every and self.data.task is None and self.data.held_out is None:
+        if self.evaluation.every and not self.has_held_out:
             raise ValueError("evaluation.every needs held-out prompts: give data.held_out")
         passes, minibatches = self.method.passes_and_minibatches
         if self.training.prompts_per_step < minibatches:
@@ -111,9 +103,18 @@ class Recipe(Settings):
                 "older version of the policy drew: set method.tis_cap (2, say), or method.old: rollout, where it has "
                 "them"
             )
-        if self.data.task is None and self.method.needs_reward and self.reward is None:
-            raise ValueError(f"method {self.method.name} needs a reward: give `reward`")
+        check_sources(self)
         return self
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether there is anything to measure on."""
+        return any(data.task is not None or data.held_out is not None for data in self.data.by_source().values())
+
+    @property
+    def conversational(self) -> bool:
+        """Whether trajectories may have several turns."""
+        return self.rollout.turns is not None or any(one.turns is not None for one in self.data.sources.values())
 
     def tree(self) -> dict[str, Any]:
         """All settings as nested mappings, in which what was given as Python objects stays so."""

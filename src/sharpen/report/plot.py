@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -51,6 +52,15 @@ _SMALL = (
 )
 
 
+class RunFigure(Figure):
+    """A figure that a notebook shows as a picture, also where no plotting backend is set up."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def plot_run(
     stages: Sequence[Stage],
     path: Path | str,
@@ -58,7 +68,21 @@ def plot_run(
     after: Mapping[str, Estimate] | None = None,
     title: str | None = None,
 ) -> None:
-    """Plot a run to the PNG file ``path``, 1600 pixels wide.
+    """Write `run_figure` to the PNG file ``path``. Raises ValueError if there is nothing to plot."""
+    figure = run_figure(stages, before, after, title)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def run_figure(
+    stages: Sequence[Stage],
+    before: Mapping[str, Estimate] | None = None,
+    after: Mapping[str, Estimate] | None = None,
+    title: str | None = None,
+) -> RunFigure:
+    """The picture of a run, 1600 pixels wide.
 
     Top row: training reward (``reward/mean``) and held-out pass@1 (``held_out/pass@1``, with a band from
     ``held_out/pass@1_low`` to ``_high``) over the stages, each of equal width; beside it, the measures in both
@@ -79,7 +103,7 @@ def plot_run(
 
     top, bottom = bool(main or measures), bool(small)
     heights = [3.6] * top + [2.2 if top else 3.2] * bottom
-    figure = Figure(figsize=(_WIDTH_IN, sum(heights) + (0.4 if title else 0)), dpi=_DPI, facecolor="white")
+    figure = RunFigure(figsize=(_WIDTH_IN, sum(heights) + (0.4 if title else 0)), dpi=_DPI, facecolor="white")
     if title:
         figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
     figure.set_layout_engine("constrained", h_pad=0.07, w_pad=0.07)
@@ -95,10 +119,7 @@ def plot_run(
     if small:
         for axis, (panel, of) in zip(rows[-1].subplots(1, len(small), squeeze=False)[0], small, strict=True):
             _draw_small(axis, panel, of)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png")
+    return figure
 
 
 def _shares(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Terminal progress of a run."""
+"""Progress of a run in a terminal, a notebook or a log file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sharpen.report.notebook import NotebookProgress
+from sharpen.system.notebook import in_notebook
 from sharpen.system.streams import lasting
 
 PLAIN_EVERY_S = 10.0
@@ -28,7 +30,7 @@ NEAR_ZERO_LOSS = (
 
 
 class Console:
-    """Metric logger for the terminal: a progress bar on a terminal, otherwise a line every ten seconds.
+    """Metric logger: a progress bar on a terminal or in a notebook, otherwise a line every ten seconds.
 
     A terminal can show one bar at a time: without ``bar`` it gets the lines too.
     """
@@ -37,8 +39,11 @@ class Console:
         self.stage = stage
         # No emoji: rich loads the emoji table on first use, and a Ctrl-C during that import has a message to print.
         # The stream is kept, because a reward may replace sys.stderr.
-        self._console = RichConsole(file=lasting(sys.stderr), quiet=quiet, emoji=False)
-        self._live = bar and self._console.is_terminal and not quiet
+        # In a notebook rich would show each line as an output of its own, and standard error is shown in red.
+        stream = lasting(sys.stdout if in_notebook() else sys.stderr)
+        self._console = RichConsole(file=stream, quiet=quiet, emoji=False, force_jupyter=False)
+        self._notebook = NotebookProgress(stage, total) if in_notebook() and not quiet else None
+        self._live = bar and self._console.is_terminal and self._notebook is None and not quiet
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),
@@ -82,13 +87,18 @@ class Console:
         now = time.monotonic() - self._started
         self._first = self._first or (step - 1 if "loss" in metrics else step, now)
         last = step == self._total
-        if not self._live and (now - self._last_line >= PLAIN_EVERY_S or last):
+        timing = f"{now:.0f} s{self._left(step, now)}"
+        if self._notebook is not None:
+            self._notebook.update(step, numbers, timing)
+        elif not self._live and (now - self._last_line >= PLAIN_EVERY_S or last):
             self._last_line = now
             of = f"/{self._total}" if self._total else ""
-            self.say(f"{self.stage}  step {step}{of}  {numbers}  {now:.0f} s{self._left(step, now)}")
+            self.say(f"{self.stage}  step {step}{of}  {numbers}  {timing}")
 
     def close(self) -> None:
         self._progress.stop()
+        if self._notebook is not None:
+            self._notebook.draw()
 
     def _numbers(self, metrics: Mapping[str, float]) -> str:
         if "reward/mean" in metrics:

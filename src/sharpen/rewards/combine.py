@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.concurrency import run_concurrently
+from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, at_the_end
 from sharpen.types import Group, Score, StepValue, Trajectory, WeightedReward
@@ -32,26 +33,36 @@ class WeightedSum(Reward):
     last token that the model generated, so that the sum of the step rewards from any token on (DeepSeekMath 4.1.3,
     2402.03300) includes it. If a gate is closed, the total is the only step.
 
-    Raises `RewardError` for a weight that is not finite, and if all weights are 0.
+    A function or verifier among ``weighted`` becomes a `FunctionReward`. Raises `RewardError` for a weight that is not
+    finite, and if all weights are 0.
     """
 
     def __init__(
-        self, weighted: Sequence[tuple[Reward, float]], name: str = "sum", *, gates: Mapping[int, Gate] | None = None
+        self,
+        weighted: Sequence[tuple[Reward | RewardFunction, float]],
+        name: str = "sum",
+        *,
+        gates: Mapping[int, Gate] | None = None,
     ) -> None:
-        for reward, weight in weighted:
+        rewards = [reward if isinstance(reward, Reward) else FunctionReward(reward) for reward, _ in weighted]
+        for reward, (_, weight) in zip(rewards, weighted, strict=True):
             if not math.isfinite(weight):
                 raise RewardError(f"the weight of reward {reward.name!r} is {weight}; it must be finite")
         if not any(weight for _, weight in weighted):
             raise RewardError("a sum of rewards needs at least one reward with a weight other than 0")
         self.name = name
-        self.rewards = tuple(reward for reward, _ in weighted)
+        self.rewards = tuple(rewards)
         self.weights = tuple(float(weight) for _, weight in weighted)
-        self.names = _unique([reward.name for reward in self.rewards])
+        self.names = unique_names([reward.name for reward in self.rewards])
         self.gates = dict(sorted((gates or {}).items()))
+        self._otherwise = any(gate.otherwise for gate in self.gates.values())
+        self.term_weights = tuple(weight for weight in self.weights if weight) + ((1.0,) if self._otherwise else ())
         # Majority voting uses the answers of the first reward that has them.
         self._voter = next((reward for reward in self.rewards if reward.has_answer), None)
         self.has_answer = self._voter is not None
-        self.gives_steps = any(reward.gives_steps and weight for reward, weight in weighted)
+        self.gives_steps = any(
+            reward.gives_steps and weight for reward, weight in zip(self.rewards, self.weights, strict=True)
+        )
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for reward in self.rewards:
@@ -92,7 +103,7 @@ class WeightedSum(Reward):
     ) -> dict[int, tuple[list[tuple[Score, ...]], float]]:
         """The scores of these rewards, which run concurrently, and the seconds that each took."""
         rewards = [self.rewards[place] for place in places]
-        jobs = [(reward.concurrency_group, partial(_timed, reward, groups, wanted)) for reward in rewards]
+        jobs = [(reward.concurrency_group, partial(timed, reward, groups, wanted)) for reward in rewards]
         return dict(zip(places, run_concurrently(jobs), strict=True))
 
     def _combine(self, scores: Sequence[Score], trajectory: Trajectory) -> Score:
@@ -123,15 +134,20 @@ class WeightedSum(Reward):
             for weight, score in zip(self.weights, scores, strict=True)
             if weight
         ]
-        if any(gate.otherwise for gate in self.gates.values()):
+        if self._otherwise:
             weighted_rewards.append(WeightedReward(1.0, 0.0 if closed is None else closed.otherwise))
         return tuple(weighted_rewards)
 
 
-def _timed(reward: Reward, groups: Sequence[Group], wanted: Wanted) -> tuple[list[tuple[Score, ...]], float]:
+def timed(
+    reward: Reward, groups: Sequence[Group], wanted: Wanted | None = None
+) -> tuple[list[tuple[Score, ...]], float]:
+    """The scores of the wanted completions, None meaning all, and the seconds that they took."""
     started = time.perf_counter()
-    whole = all(map(all, wanted))
-    scores = reward.score(groups) if whole else reward.score_where(groups, wanted)
+    if wanted is None or all(map(all, wanted)):
+        scores = reward.score(groups)
+    else:
+        scores = reward.score_where(groups, wanted)
     return scores, time.perf_counter() - started
 
 
@@ -159,7 +175,8 @@ def _open(wanted: Wanted, gates: Mapping[int, Gate], found: Mapping[int, Sequenc
     ]
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with ``_2``, ``_3``, … for duplicates."""
     unique: list[str] = []
     for name in names:
         candidate, number = name, 2

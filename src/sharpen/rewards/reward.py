@@ -23,14 +23,16 @@ class Reward(ABC):
 
     ``name`` is the reward's name in metrics and messages. ``has_answer`` says whether `answer` is defined; if not,
     majority voting (maj@k) is undefined and must not be reported. ``gives_steps`` says whether scores have a value for
-    each step, and ``reads_tokens`` whether scores may depend on the tokens of prompt and completion, not just on the
-    completion's text and the row. Rewards run concurrently, except those of the same ``concurrency_group``, which
-    run one after another; the default group is the calling thread.
+    each step. ``term_weights`` are the weights of a total's terms if it is a weighted sum. ``reads_tokens`` says
+    whether scores may depend on the tokens of prompt and completion, not just on the completion's text and the row.
+    Rewards run concurrently, except those of the same ``concurrency_group``, which run one after another; the default
+    group is the calling thread.
     """
 
     name: str
     has_answer: bool = False
     gives_steps: bool = False
+    term_weights: tuple[float, ...] = ()
     reads_tokens: bool = True
 
     @property
@@ -82,6 +84,14 @@ class Reward(ABC):
     def leaves(self) -> tuple[Reward, ...]:
         """The innermost rewards that this one combines; itself if it combines none."""
         return (self,)
+
+    def of_source(self, source: str) -> Reward:
+        """The reward of the prompts of this data source: the same for all, unless the reward says otherwise."""
+        return self
+
+    def scores_source(self, source: str) -> bool:
+        """Whether there is a reward for the prompts of this data source."""
+        return True
 
     def answer(self, completion: str) -> str | None:
         """The answer in ``completion`` for majority voting; None if it has none."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from sharpen.data.cursor import Cursor
+from sharpen.data.source_cursor import SourceCursor, first_of_each
 from sharpen.rewards.scoring import check_failures
 from sharpen.rollout.engine import Engine, Sampling
-from sharpen.rollout.generation import Interaction, generate
+from sharpen.rollout.generation import Interactions, generate
 from sharpen.rollout.sources import Collected
 from sharpen.types import Group, Prompt
 
@@ -26,25 +27,30 @@ class LocalCollector:
         *,
         prompts: Sequence[Prompt] = (),
         groups: Sequence[Group] = (),
+        shares: Mapping[str, float] | None = None,
         seed: int,
         engine: Engine | None = None,
         store: Callable[[Sequence[Group]], Sequence[Group]] | None = None,
         score: Scoring | None = None,
         sampling: Sampling | None = None,
-        interaction: Interaction | None = None,
+        interaction: Interactions = None,
         max_reward_failures: float = 0.1,
     ) -> None:
-        """``max_reward_failures`` is the share of a rollout's trajectories whose environment may fail."""
+        """``shares`` are those of several data sources, which the prompts name; None if there is only one.
+
+        ``max_reward_failures`` is the share of a rollout's trajectories whose environment may fail.
+        """
+        self._shares = shares
+        self._seed = seed
         self._prompts = prompts
         self._groups = groups
-        self._cursor = Cursor(len(prompts) or len(groups), seed)
+        self._cursor = self._cursor_over(prompts or [group.prompt for group in groups])
         self._store = store
         self._engine = engine
         self._score = score
         self._sampling = sampling
         self._interaction = interaction
         self._max_reward_failures = max_reward_failures
-        self._seed = seed
         self._next_draw = 0
 
     def next_prompts(self, count: int) -> list[Prompt]:
@@ -53,13 +59,22 @@ class LocalCollector:
     def all_prompts(self) -> list[Prompt]:
         return list(self._prompts)
 
+    def first_prompts(self, at_most: int | None) -> list[Prompt]:
+        if self._shares is None:
+            return list(self._prompts[:at_most])
+        sources = [prompt.source for prompt in self._prompts]
+        return [self._prompts[i] for i in first_of_each(sources, self._shares, at_most)]
+
+    def all_groups(self) -> list[Group]:
+        return list(self._groups)
+
     def next_groups(self, count: int) -> list[Group]:
         return [self._groups[i] for i in self._cursor.take(count)]
 
     @property
     def conversations(self) -> bool:
         """Whether the trajectories that it collects may have several turns."""
-        return self._interaction is not None and bool(self._prompts)
+        return bool(self._interaction) and bool(self._prompts)
 
     @property
     def groups(self) -> int:
@@ -72,7 +87,12 @@ class LocalCollector:
 
     def _use(self, groups: Sequence[Group]) -> None:
         self._groups = groups
-        self._cursor = Cursor(len(groups), self._seed)
+        self._cursor = self._cursor_over([group.prompt for group in groups])
+
+    def _cursor_over(self, prompts: Sequence[Prompt]) -> Cursor | SourceCursor:
+        if self._shares is None:
+            return Cursor(len(prompts), self._seed)
+        return SourceCursor([prompt.source for prompt in prompts], self._shares, self._seed)
 
     def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         assert self._engine is not None

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sharpen.errors import RecipeError
 from sharpen.models.policy import Policy
-from sharpen.rollout.sampling import FULL, Truncation
+from sharpen.rollout.sampling import Truncation
 from sharpen.types import Finish
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling parameters of a request. A ``stop`` string is looked for in the tokens that the request draws."""
+    """Sampling parameters of a request. A ``stop`` string is looked for in the tokens that the request draws.
 
-    max_new_tokens: int
-    truncation: Truncation = FULL
+    The others are those of `Truncation`. Raises RecipeError for a value out of range.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
     stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, sound, allowed in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("stop", not isinstance(self.stop, str) and all(self.stop), "a tuple of texts that are not empty"),
+        ):
+            if not sound:
+                raise RecipeError(f"{name} is {allowed}, not {getattr(self, name)!r}")
+
+    @property
+    def truncation(self) -> Truncation:
+        return Truncation(self.temperature, self.top_k, self.top_p, self.min_p)
 
     def limited_to(self, tokens: int) -> Sampling:
         """The same, with at most this many new tokens."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from sharpen.rollout.answers import Answering, Answers
+from sharpen.rollout.answers import Answering, Answers, answer_all
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
 from sharpen.rollout.settings import Flow
 from sharpen.rollout.turns import Conversation, TurnLimits, Turns
@@ -24,7 +25,8 @@ class Interaction:
     What is computed together then follows from the recipe alone, so that a resumed run draws the same bits. In ``free``
     flow the engine draws on while replies are awaited, and they join what it draws as they come; a token then depends
     on how fast they come where rounding decides it. ``context`` is the model's, in tokens; ``timeout_s`` is the time
-    limit of a reply, and ``vocabulary`` the number of the model's tokens, None if it is not known.
+    limit of a reply, and ``vocabulary`` the number of the model's tokens, None if it is not known. ``setting`` is what
+    messages call ``turns``.
     """
 
     turns: Turns
@@ -33,10 +35,20 @@ class Interaction:
     flow: Flow = "blocks"
     timeout_s: float = 60.0
     vocabulary: int | None = None
+    setting: str = "rollout.turns"
 
     @property
     def answers(self) -> Answers:
-        return Answers(self.turns, self.timeout_s, self.vocabulary)
+        return Answers(self.turns, self.timeout_s, self.vocabulary, self.setting)
+
+
+Interactions: TypeAlias = Interaction | Mapping[str, Interaction] | None
+"""Of all conversations, or of those of each data source by its name; without one, trajectories have a single turn. All
+of a run have the same flow and context."""
+
+
+def _interaction(of: Interactions, prompt: Prompt) -> Interaction | None:
+    return of.get(prompt.source) if isinstance(of, Mapping) else of
 
 
 def run_block(engine: Engine, groups: Sequence[Sequence[Request]]) -> list[list[FinishedRequest]]:
@@ -84,28 +96,37 @@ def generate(
     draw_ids: Sequence[Sequence[int]],
     sampling: Sampling,
     seed: int,
-    interaction: Interaction | None = None,
+    interaction: Interactions = None,
 ) -> list[tuple[Trajectory, ...]]:
     """A trajectory of prompt i for each id in ``draw_ids[i]``: of one turn, or as the interaction goes on.
 
     Its random numbers depend on (seed, id) alone. ``sampling.max_new_tokens`` is the limit of a whole trajectory.
     """
-    limits = TurnLimits(sampling.max_new_tokens)
-    if interaction is not None:
-        limits = TurnLimits(sampling.max_new_tokens, interaction.max_turns, interaction.context)
     groups = [
-        [Conversation(prompt, draw_id, limits) for draw_id in ids]
+        [Conversation(prompt, draw_id, _limits(sampling, _interaction(interaction, prompt))) for draw_id in ids]
         for prompt, ids in zip(prompts, draw_ids, strict=True)
     ]
     try:
-        if interaction is not None and interaction.flow == "free":
+        if _flow(interaction) == "free":
             _run_freely(engine, groups, sampling, seed, interaction)
         else:
             _run_in_blocks(engine, groups, sampling, seed, interaction)
     finally:
-        if interaction is not None:
+        if interaction:
             engine.release([draw_id for ids in draw_ids for draw_id in ids])
     return [tuple(conversation.trajectory() for conversation in group) for group in groups]
+
+
+def _limits(sampling: Sampling, interaction: Interaction | None) -> TurnLimits:
+    if interaction is None:
+        return TurnLimits(sampling.max_new_tokens)
+    return TurnLimits(sampling.max_new_tokens, interaction.max_turns, interaction.context)
+
+
+def _flow(interactions: Interactions) -> Flow:
+    if isinstance(interactions, Mapping):
+        interactions = next(iter(interactions.values()), None)
+    return "blocks" if interactions is None else interactions.flow
 
 
 def _run_in_blocks(
@@ -113,7 +134,7 @@ def _run_in_blocks(
     groups: Sequence[Sequence[Conversation]],
     sampling: Sampling,
     seed: int,
-    interaction: Interaction | None,
+    interaction: Interactions,
 ) -> None:
     going_on = list(groups)
     while going_on:
@@ -122,18 +143,24 @@ def _run_in_blocks(
             for conversation, turn in zip(group, finished, strict=True):
                 conversation.take(turn)
         _answer([c for group in going_on for c in group], interaction)
-        if interaction is not None:
+        if interaction:
             engine.release([c.draw_id for group in going_on for c in group if c.end is not None])
         open_groups = ([c for c in group if c.end is None] for group in going_on)
         going_on = [group for group in open_groups if group]
 
 
 def _run_freely(
-    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, interaction: Interaction
+    engine: Engine, groups: Sequence[Sequence[Conversation]], sampling: Sampling, seed: int, interaction: Interactions
 ) -> None:
     by_draw_id = {c.draw_id: c for group in groups for c in group}
     unfinished = set(by_draw_id)
-    answering = Answering(interaction.answers)
+
+    def answers(conversation: Conversation) -> Answers:
+        found = _interaction(interaction, conversation.prompt)
+        assert found is not None
+        return found.answers
+
+    answering = Answering(answers)
 
     def release(conversations: Iterable[Conversation]) -> None:
         engine.release([c.draw_id for c in conversations if c.end is not None])
@@ -148,6 +175,7 @@ def _run_freely(
                     for turn in finished:
                         by_draw_id[turn.request.draw_id].take(turn)
                     drawn = [by_draw_id[turn.request.draw_id] for turn in finished]
+                    _end_single_turns(drawn, interaction)
                     release(drawn)
                     for conversation in drawn:
                         if conversation.end is None:
@@ -166,11 +194,19 @@ def _run_freely(
         answering.stop()
 
 
-def _answer(conversations: Sequence[Conversation], interaction: Interaction | None) -> None:
+def _answer(conversations: Sequence[Conversation], interaction: Interactions) -> None:
     """Let the conversations whose turn has been drawn go on or end."""
-    unended = [conversation for conversation in conversations if conversation.end is None]
-    if interaction is not None:
-        interaction.answers.enter(unended)
-        return
-    for conversation in unended:
-        conversation.go_on(End.DONE)
+    _end_single_turns(conversations, interaction)
+    asked: dict[int, tuple[Answers, list[Conversation]]] = {}
+    for conversation in conversations:
+        found = _interaction(interaction, conversation.prompt)
+        if conversation.end is None and found is not None:
+            asked.setdefault(id(found), (found.answers, []))[1].append(conversation)
+    if asked:
+        answer_all(list(asked.values()))
+
+
+def _end_single_turns(conversations: Iterable[Conversation], interaction: Interactions) -> None:
+    for conversation in conversations:
+        if conversation.end is None and _interaction(interaction, conversation.prompt) is None:
+            conversation.go_on(End.DONE)

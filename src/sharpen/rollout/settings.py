@@ -72,7 +72,7 @@ class RolloutSettings(Settings):
     """Likewise."""
 
     effects = tuple(
-        Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s", "flow")
+        Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")
     )
 
     @model_validator(mode="after")

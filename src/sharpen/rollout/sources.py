@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
@@ -26,7 +26,9 @@ Differing = Literal["total", "steps", "parts"]
 class Collector(Protocol):
     """Gives a source its prompts and groups."""
 
-    def all_prompts(self) -> list[Prompt]: ...
+    def first_prompts(self, at_most: int | None) -> list[Prompt]:
+        """The first prompts of the data, of several data sources each in its share; None: all."""
+        ...
 
     def next_prompts(self, count: int) -> list[Prompt]: ...
 
@@ -161,7 +163,7 @@ class InitialPolicy(Source):
     unique: bool
 
     def prepare(self, collector: Collector) -> list[Group]:
-        groups = collector.collect(collector.all_prompts()[: self.prompts], self.group_size).groups
+        groups = collector.collect(collector.first_prompts(self.prompts), self.group_size).groups
         batch = collate(groups)
         accepted_E = accepted(
             batch.rewards_E,
@@ -175,14 +177,21 @@ class InitialPolicy(Source):
         )
         sampled = [(group.prompt, replace(t, score=None)) for group in groups for t in group.trajectories]
         kept = [Group(prompt, (t,)) for (prompt, t), keep in zip(sampled, accepted_E.tolist(), strict=True) if keep]
-        if not kept:
-            raise RewardError(
-                f"none of the {len(sampled)} completions of the initial policy has a reward of {self.threshold:g} or "
-                f"more (the best has {max(batch.rewards_E.nan_to_num(-torch.inf).tolist()):g}), so there is nothing to "
-                "imitate: lower method.threshold, or sample more completions with method.group_size"
-            )
+        with_kept = {group.prompt.source for group in kept}
+        for source in dict.fromkeys(group.prompt.source for group in groups):
+            if source not in with_kept:
+                raise RewardError(self._nothing_kept([g for g in groups if g.prompt.source == source], source))
         collector.keep(kept)
         return groups
+
+    def _nothing_kept(self, groups: Sequence[Group], source: str) -> str:
+        rewards_E = collate(groups).rewards_E.nan_to_num(-torch.inf)
+        of_source = f" to prompts of source {source}" if source else ""
+        return (
+            f"none of the {len(rewards_E)} completions of the initial policy{of_source} has a reward of "
+            f"{self.threshold:g} or more (the best has {max(rewards_E.tolist()):g}), so there is nothing to imitate: "
+            "lower method.threshold, or sample more completions with method.group_size"
+        )
 
     def collect(self, collector: Collector, prompts: int) -> Collected:
         return Collected(collector.next_groups(prompts))

@@ -106,6 +106,7 @@ class RunFolder:
 def _kept_line(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
     """A single turn is told by its tokens, anything else by its field ``trajectory``."""
     line = {
+        **({"source": prompt.source} if prompt.source else {}),
         "prompt": prompt.text,
         "completion": trajectory.text,
         "prompt_id": prompt.id,
@@ -119,7 +120,8 @@ def _kept_line(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _kept_group(line: Mapping[str, Any]) -> Group:
-    prompt = Prompt(line["prompt_id"], tuple(line["prompt_token_ids"]), line["prompt"], {"prompt": line["prompt"]})
+    ids, row = tuple(line["prompt_token_ids"]), {"prompt": line["prompt"]}
+    prompt = Prompt(line["prompt_id"], ids, line["prompt"], row, source=line.get("source", ""))
     if "trajectory" in line:
         return Group(prompt, (trajectory_from_json(line["trajectory"]),))
     ids, finish = tuple(line["token_ids"]), Finish(line["finish"])

@@ -18,10 +18,12 @@ def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list
     """The columns of every sample file, for each trajectory in order; without a reward they have none.
 
     ``completion`` is the model's last answer, ``tokens`` the number of those that the model wrote, in all its turns.
-    With ``conversations``, where the recipe allows several turns, the columns of `_conversation` say the rest.
+    ``source`` is there in runs with several data sources. With ``conversations``, where the recipe allows several
+    turns, the columns of `_conversation` say the rest.
     """
     return [
         {
+            **({"source": group.prompt.source} if group.prompt.source else {}),
             "prompt_id": group.prompt.id,
             "prompt": group.prompt.text,
             "completion": trajectory.text,

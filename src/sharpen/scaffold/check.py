@@ -45,9 +45,11 @@ def read(recipe: Recipe, model: ModelFacts) -> Inputs:
     """
     inputs = read_inputs(recipe)
     reads = recipe.method.source().reads
-    _tokenise(inputs.rows, reads, recipe, model)
+    for part in inputs.train:
+        _tokenise(part.rows, reads, recipe, model)
     if inputs.held_out is not None:
-        _tokenise(inputs.held_out.rows, inputs.held_out.reads, recipe, model)
+        for part in inputs.held_out.parts:
+            _tokenise(part.rows, inputs.held_out.reads, recipe, model)
     return inputs
 
 

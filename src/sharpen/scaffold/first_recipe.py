@@ -106,7 +106,8 @@ def _tried(choices: Choices, draft: Draft, file: Path) -> References | None:
     if draft.missing or inputs.reward is None:
         return None
     task = choices.source.task
-    return try_reward(inputs.reward, inputs.rows, recipe, None if task is None else task.reference)
+    (train,) = inputs.train
+    return try_reward(inputs.reward, train.rows, recipe, None if task is None else task.reference)
 
 
 def _free_run(name: str) -> str:

@@ -50,5 +50,6 @@ class HeldOutEvaluation:
         if best is None:
             return value
         # A loss is best when it is lowest, everything else when it is highest; a tie does not count.
-        not_better = value >= best if self.best_by == "loss" else value <= best
+        lower = self.best_by.rpartition("/")[2] == "loss"
+        not_better = value >= best if lower else value <= best
         return None if not_better else value

@@ -48,17 +48,46 @@ OF_WORK = ("preemptions", "evictions", "reused_tokens")
 
 
 def sampling_metrics(drawn: Collected, batch: Batch, *, conversations: bool = False) -> Metrics:
-    """`rollout_metrics` over all groups of a step, including those that were set aside; ``batch`` holds the others."""
+    """`rollout_metrics` over all groups of a step, including those that were set aside; ``batch`` holds the others.
+
+    With several data sources also those of each, see `metrics_by_source`.
+    """
     work = {f"rollout/{name}": float(drawn.work[name]) for name in OF_WORK if drawn.work.get(name)}
+    by_source = metrics_by_source(drawn, conversations=conversations)
     if not drawn.set_aside:
-        return rollout_metrics(drawn.groups, batch, conversations=conversations) | work
+        return rollout_metrics(drawn.groups, batch, conversations=conversations) | work | by_source
     groups = [*drawn.groups, *drawn.set_aside]
     return {
         **rollout_metrics(groups, collate(groups), conversations=conversations),
         **work,
-        "groups/set_aside": len(drawn.set_aside) / len(groups),
-        "groups/trained": len(drawn.groups),
+        **_set_aside(drawn),
+        **by_source,
     }
+
+
+def metrics_by_source(drawn: Collected, *, conversations: bool = False) -> Metrics:
+    """`rollout_metrics` of each data source that gave a prompt, and how many, as ``source/<name>/<metric>``.
+
+    Empty in a run with one source.
+    """
+    metrics: Metrics = {}
+    for name in dict.fromkeys(group.prompt.source for group in (*drawn.groups, *drawn.set_aside)):
+        if not name:
+            continue
+        trained, set_aside = ([g for g in gs if g.prompt.source == name] for gs in (drawn.groups, drawn.set_aside))
+        own, groups = Collected(trained, set_aside), [*trained, *set_aside]
+        of_source = {
+            "prompts": len(groups),
+            **rollout_metrics(groups, collate(groups), conversations=conversations),
+            **(_set_aside(own) if drawn.set_aside else {}),
+        }
+        metrics |= {f"source/{name}/{metric}": value for metric, value in of_source.items()}
+    return metrics
+
+
+def _set_aside(drawn: Collected) -> Metrics:
+    count = len(drawn.groups) + len(drawn.set_aside)
+    return {"groups/set_aside": len(drawn.set_aside) / count, "groups/trained": len(drawn.groups)}
 
 
 def rollout_times(collected: Sequence[Collected]) -> Metrics:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, NonFiniteError
 from sharpen.evaluation.estimators import Estimate
@@ -14,6 +16,7 @@ from sharpen.methods import Method, Role
 from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import Engine
+from sharpen.rollout.sources import Collected
 from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, load_text, prune, save_checkpoint
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
@@ -21,10 +24,13 @@ from sharpen.training.ahead import RolloutsAhead, pending_from_json, pending_to_
 from sharpen.training.annotate import Annotator
 from sharpen.training.evaluation import HeldOutEvaluation
 from sharpen.training.learner import Learner
-from sharpen.training.metrics import Metrics, rollout_metrics, rollout_times, sampling_metrics, update_metrics
+from sharpen.training.metrics import Metrics, rollout_times, sampling_metrics, update_metrics
 from sharpen.training.score_normalisation import ScoreNormalisation, best_to_normalise
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
 from sharpen.types import Group
+
+OnStep = Callable[[int, Mapping[str, float]], object]
+"""Called with each step and its metrics, once they are recorded; False stops the run."""
 
 PENDING = "pending.json"
 """The file of a checkpoint with the batches that are drawn and not yet trained on."""
@@ -84,6 +90,7 @@ class Trainer:
         self.shifted_by: float | None = None
         self.stop_requested = False
         self.stop_at: int | None = None
+        self.on_step: OnStep | None = None
         self.saving = False
         self._saved_s = time.monotonic()
         self._step_start = self._progress()
@@ -133,9 +140,10 @@ class Trainer:
             # Read once: a request that arrives while this step is recorded applies to the next step, which then saves.
             stopping = self.stop_requested or self.step == self.stop_at
             self._record(metrics)
-            if last or due or improved or stopping:
+            saved = last or due or improved or stopping
+            if saved:
                 self.save()
-            if stopping:
+            if self._told_to_stop(metrics, saved) or stopping:
                 break
         if self.score_normalisation is not None and self.step >= self.training.steps:
             folder = self.folder.checkpoints
@@ -147,7 +155,7 @@ class Trainer:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
         started = time.perf_counter()
         drawn, drawn_now = self.ahead.take(self.step)
-        mixed = self._mixed_groups()
+        mixed = self.mixed_groups()
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step, mixed)
         if self.engine is not None:
@@ -175,7 +183,7 @@ class Trainer:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
 
-    def _mixed_groups(self) -> list[Group]:
+    def mixed_groups(self) -> list[Group]:
         """The groups that the method's second source adds to a step."""
         mixed = self.method.mixed()
         if mixed is None or self.mixed_collector is None:
@@ -189,7 +197,8 @@ class Trainer:
             return {}
         if self.samples_every:
             self.folder.write_samples(0, sampled, conversations=self.collector.conversations)
-        metrics = rollout_metrics(sampled, collate(sampled), conversations=self.collector.conversations)
+        conversations = self.collector.conversations
+        metrics = sampling_metrics(Collected(sampled), collate(sampled), conversations=conversations)
         return {**metrics, "kept": self.collector.groups}
 
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:
@@ -204,6 +213,19 @@ class Trainer:
         self.folder.append_metrics(metrics)
         for logger in self.loggers:
             logger.log(self.step, metrics)
+
+    def _told_to_stop(self, metrics: Metrics, saved: bool) -> bool:
+        """Call ``on_step``: whether it says to stop. If it does, or raises, this step has a checkpoint."""
+        if self.on_step is None:
+            return False
+        stop = True
+        try:
+            said = self.on_step(self.step, dict(metrics))
+            stop = isinstance(said, bool | np.bool_) and not said
+        finally:
+            if stop and not saved:
+                self.save()
+        return stop
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:

@@ -25,21 +25,21 @@ TASKS: Registry[type[Arithmetic] | type[Sums] | type[Words]] = Registry(
 )
 
 
-def resolve_task(spec: object) -> Task:
+def resolve_task(spec: object, setting: str = "data.task") -> Task:
     """The task that ``name?key=value&key=value`` specifies; in Python also a task, or a class of tasks.
 
     The name is one of `TASKS`, ``reasoning_gym:<name>``, or that of a class or object of your own, as
     ``module:Name`` or ``path/to/file.py:Name``.
 
     Raises RecipeError for an unknown name or parameter, with the nearest known one, and for an invalid parameter
-    value.
+    value; ``setting`` is what names the task.
     """
     if not isinstance(spec, str):
-        return _task(spec, {}, f"data.task {spec!r}")
+        return _task(spec, {}, f"{setting} {spec!r}")
     name, parameters = parse_query(spec)
     if name.startswith(GYM_PREFIX):
         return gym_task(name.removeprefix(GYM_PREFIX), parameters, spec)
-    return _task(TASKS.find(name, "data.task"), parameters, spec)
+    return _task(TASKS.find(name, setting), parameters, spec)
 
 
 def names_task(text: str) -> bool:

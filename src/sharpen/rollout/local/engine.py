@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from math import isfinite
+from math import ceil, isfinite
 
 import torch
 from torch import nn
@@ -16,8 +16,8 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.kept import KeptConversations
-from sharpen.rollout.local.memory import GIB, kv_bytes
-from sharpen.rollout.local.model_runner import ModelRunner, NativeRunner
+from sharpen.rollout.local.memory import GIB, RolloutMemory, kv_bytes, pass_bytes
+from sharpen.rollout.local.model_runner import PREFILL_TOKENS, ModelRunner, NativeRunner
 from sharpen.rollout.local.request import EndedRow, UnfinishedRequest
 from sharpen.rollout.local.running_batch import RunningBatch
 from sharpen.rollout.local.scheduler import Scheduler
@@ -81,6 +81,23 @@ class LocalEngine:
     def context_length(self) -> int:
         """The model's, or less where the budget cannot hold a request of that many tokens alone."""
         return min(self.policy.context_length, self._longest)
+
+    def memory_for(self, contexts: Sequence[int], copies: int, max_new_tokens: int) -> RolloutMemory:
+        """What ``copies`` completions of contexts of these lengths take, each of ``max_new_tokens``."""
+        rows = min(len(contexts) * copies, self._max_sequences)
+        running = sorted(contexts)[-ceil(rows / copies) :]
+        if (model := self._inference_model) is not None:
+            freed, kept = model.copy_bytes
+            slots = len(running) * running[-1] + rows * max_new_tokens
+        else:
+            freed, kept = 0, sum(copy.nbytes for copy in getattr(self._model, "rounded", {}).values())
+            slots = rows * (running[-1] + max_new_tokens)
+        return RolloutMemory(
+            kv_bytes=min(slots * self._bytes_per_token, self._kv_bytes),
+            copy_bytes=freed,
+            kept_copy_bytes=kept,
+            pass_bytes=pass_bytes(self.policy, rows, min(sum(running), PREFILL_TOKENS)),
+        )
 
     @torch.inference_mode()
     def add(self, requests: Sequence[Request]) -> None:
@@ -180,8 +197,8 @@ class LocalEngine:
         seen: set[int] = set()
         for request in requests:
             name = f"the request of draw id {request.draw_id}"
-            if not request.token_ids or request.max_new_tokens < 1 or request.offset < 0:
-                raise ValueError(f"{name}: no context, no tokens to draw, or a negative offset")
+            if not request.token_ids or request.offset < 0:
+                raise ValueError(f"{name}: no context, or a negative offset")
             if request.draw_id in seen or request.draw_id in self._unfinished:
                 raise ValueError(f"{name}: another one of this id is unfinished")
             if _shared(request) != _shared(running):

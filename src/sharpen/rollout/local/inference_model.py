@@ -67,6 +67,12 @@ class InferenceModel:
         )
 
     @property
+    def copy_bytes(self) -> tuple[int, int]:
+        """Of the copies of weights that `release` frees, and of those that it leaves."""
+        freed, kept = (sum(p.copy_bytes for p in self._projections if p.keeps_copy is keeps) for keeps in (False, True))
+        return freed, kept
+
+    @property
     def bytes_per_token(self) -> int:
         """Of a token's keys and values in all layers."""
         first = self._layers[0]

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 class LoraProjection:
     """Adds (alpha / rank) · B A x, in bfloat16, to the projection by the frozen weights."""
 
+    keeps_copy = True
+
     def __init__(self, frozen: Projection, linears: Sequence[Any]) -> None:
         self._frozen = frozen
         self._linears = linears
         self._a = self._b = torch.empty(0)
         self._scale = next(linear.scaling[NAME] for linear in linears if hasattr(linear, "lora_A"))
         self.reload()
+
+    @property
+    def copy_bytes(self) -> int:
+        return self._frozen.copy_bytes + self._a.nbytes + self._b.nbytes
 
     @torch.no_grad()
     def reload(self) -> None:

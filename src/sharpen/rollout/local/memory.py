@@ -1,9 +1,12 @@
-"""The memory for keys and values where the recipe gives none: from the model and the kind of device alone.
+"""The memory for keys and values where the recipe gives none, and what a rollout is expected to take.
 
-What is free at the moment plays no part, so a run that is resumed has the budget that it had.
+The budget follows from the model and the kind of device alone. What is free at the moment plays no part, so a run that
+is resumed has the budget that it had.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -31,3 +34,28 @@ def kv_bytes(policy: Policy, kv_gib: float | None) -> int:
     weights = list(policy.model.parameters())
     static = sum(w.numel() * (w.element_size() + _ADAM_BYTES * w.requires_grad) for w in weights)
     return int(max(0.5 * (total - static), _LEAST_SHARE * total))
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutMemory:
+    """What a rollout takes, in bytes: keys and values, copies of weights, and a pass over tokens.
+
+    ``kept_copy_bytes`` are the copies that stay between rollouts, ``copy_bytes`` those that are freed.
+    """
+
+    kv_bytes: int
+    copy_bytes: int
+    kept_copy_bytes: int
+    pass_bytes: int
+
+
+def pass_bytes(policy: Policy, rows: int, tokens: int) -> int:
+    """What a pass over so many prompt tokens, or decoding and sampling so many rows, takes besides the cache.
+
+    A pass holds one layer's tensors at a time: about 6 hidden and 3 inner sizes per token. Sampling holds the logits
+    twice and their softmax.
+    """
+    config = policy.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    prefill = 4 * tokens * (6 * config.hidden_size + 3 * inner)
+    return int(max(prefill, 3 * 4 * rows * policy.root.head_shape[0]))

@@ -19,6 +19,16 @@ _MIN_WEIGHTS = 2**18
 
 
 class Projection(Protocol):
+    @property
+    def copy_bytes(self) -> int:
+        """The size of the copies of weights that it multiplies by, 0 if it multiplies by the weights themselves."""
+        ...
+
+    @property
+    def keeps_copy(self) -> bool:
+        """Whether `release` leaves them."""
+        ...
+
     def __call__(self, x: Tensor) -> Tensor:
         """The results side by side, [N, sum of the output sizes]."""
         ...
@@ -34,6 +44,9 @@ class Projection(Protocol):
 
 class SharedProjection:
     """Calls the model's own linear layers, one after another."""
+
+    copy_bytes = 0
+    keeps_copy = False
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
@@ -56,9 +69,15 @@ class BlockedProjection:
     made at the first use and released before training, so it never goes stale or takes memory from training.
     """
 
+    keeps_copy = False
+
     def __init__(self, linears: Sequence[Any], dtype: torch.dtype) -> None:
         self._linears, self._dtype = linears, dtype
         self._copy: tuple[Tensor, Tensor | None] | None = None
+
+    @property
+    def copy_bytes(self) -> int:
+        return int(sum(linear.weight.numel() for linear in self._linears)) * self._dtype.itemsize
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._copy is None:
@@ -76,11 +95,17 @@ class BlockedProjection:
 class RoundedProjection:
     """Multiplies by a copy of the weights in bfloat16, one matrix, rounded as autocast rounds them at every use."""
 
+    keeps_copy = True
+
     def __init__(self, linears: Sequence[Any]) -> None:
         self._linears = linears
         self._weight = torch.empty(0)
         self._bias: Tensor | None = None
         self.reload()
+
+    @property
+    def copy_bytes(self) -> int:
+        return self._weight.nbytes
 
     @torch.no_grad()
     def reload(self) -> None:

@@ -1,0 +1,98 @@
+"""An endless, resumable order over the items of several data sources, each with its share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from sharpen.data.cursor import Cursor
+from sharpen.errors import CheckpointError, DataError
+from sharpen.system.seeds import stream_seed
+
+
+class Shares:
+    """Deals out sources so that each holds its share λ of the draws at all times.
+
+    After n draws a source has ⌊n·λ⌋ or ⌈n·λ⌉ of them, λ being its share of the sum of all. Of the sources that do not
+    have their share yet, the next is the one that must come soonest to keep it, (drawn + 1)/λ being smallest; the first
+    one at a tie. This is earliest deadline first for proportionate progress (Baruah et al. 1996).
+    """
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        # The decimal number that the recipe gives, not the binary one nearest to it.
+        exact = {name: Fraction(str(share)) for name, share in shares.items()}
+        self._share = {name: share / sum(exact.values()) for name, share in exact.items()}
+        self.drawn = dict.fromkeys(shares, 0)
+
+    def next(self) -> str:
+        count = sum(self.drawn.values()) + 1
+        behind = [name for name, share in self._share.items() if self.drawn[name] < count * share]
+        name = min(behind, key=lambda name: (self.drawn[name] + 1) / self._share[name])
+        self.drawn[name] += 1
+        return name
+
+
+def first_of_each(sources: Sequence[str], shares: Mapping[str, float], at_most: int | None) -> list[int]:
+    """The first items of each source, by number: its share of ``at_most`` items, or all that it has if these are fewer.
+
+    ``sources`` names the source of each item. With None, all items.
+    """
+    if at_most is None:
+        return list(range(len(sources)))
+    dealt = Shares(shares)
+    for _ in range(at_most):
+        dealt.next()
+    left, first = dealt.drawn, []
+    for item, name in enumerate(sources):
+        if left[name]:
+            left[name] -= 1
+            first.append(item)
+    return first
+
+
+class SourceCursor:
+    """Endless, deterministic order over items of several sources: `Shares` says which source comes next.
+
+    Within a source the order is that of its own `Cursor`, with epochs of its own. The only state is theirs.
+    """
+
+    def __init__(self, sources: Sequence[str], shares: Mapping[str, float], seed: int) -> None:
+        """``sources`` names the source of each item.
+
+        Raises DataError if a source has no item.
+        """
+        self._items: dict[str, list[int]] = {name: [] for name in shares}
+        for item, name in enumerate(sources):
+            self._items[name].append(item)
+        if empty := [name for name, items in self._items.items() if not items]:
+            raise DataError(f"data.sources.{empty[0]}: there is nothing to draw from it")
+        self._cursors = {
+            name: Cursor(len(items), stream_seed(seed, f"source/{name}")) for name, items in self._items.items()
+        }
+        self._given = {name: str(share) for name, share in shares.items()}
+        self._shares = Shares(shares)
+
+    def take(self, count: int) -> list[int]:
+        """The next ``count`` items by their number, in the order in which they are drawn."""
+        names = [self._shares.next() for _ in range(count)]
+        return [self._items[name][self._cursors[name].take(1)[0]] for name in names]
+
+    def state(self) -> dict[str, Any]:
+        """What ``load`` needs to continue from here; JSON."""
+        return {name: {"share": self._given[name], **cursor.state()} for name, cursor in self._cursors.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state``; raises CheckpointError if it was saved with other sources, shares, data or seed."""
+        saved = {
+            name: of_source.get("share") if isinstance(of_source, Mapping) else None
+            for name, of_source in state.items()
+        }
+        if saved != self._given:
+            raise CheckpointError(
+                f"the data cursor was saved with the sources and shares {saved}, but here they are {self._given}: "
+                "resume with those that the run was started with"
+            )
+        for name, cursor in self._cursors.items():
+            cursor.load(state[name])
+            self._shares.drawn[name] = cursor.epoch * cursor.size + cursor.position

@@ -1,0 +1,276 @@
+"""What a run would do: everything that is known before its first step. Nothing is trained, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from sharpen.errors import CheckpointError
+from sharpen.launch.build import built_trainer
+from sharpen.launch.first_batch import FirstBatch, first_batch
+from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
+from sharpen.launch.memory import memory_numbers, of_length
+from sharpen.methods import UnifiedView
+from sharpen.models.model import Model
+from sharpen.recipe.changed import changed_settings
+from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.schema import Recipe
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.runs.checkpoint import sound_checkpoints
+from sharpen.runs.folder import RunFolder
+from sharpen.system.memory import Memory, cpu_memory
+from sharpen.training.memory import ADAM_MOMENTS, FLOAT32, ExpectedMemory, expected_memory
+from sharpen.training.settings import LogSettings
+from sharpen.training.trainer import Trainer
+from sharpen.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many texts there are, and their lengths in tokens."""
+
+    count: int
+    least: int
+    median: float
+    most: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Lengths | None:
+        if not lengths:
+            return None
+        return cls(len(lengths), min(lengths), median(lengths), max(lengths))
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is trained on: the number of rows, and the prompts and completions made of them.
+
+    ``completions`` is None where the policy writes them.
+    """
+
+    name: str
+    rows: int
+    prompts: Lengths | None
+    completions: Lengths | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the whole run does.
+
+    ``completions_per_step`` counts those that a step is trained on before any is left out; ``sampled_first`` those that
+    are drawn once, before the first step. ``evaluations`` are measurements, of at most ``held_out`` rows with
+    ``answers_each`` completions of the policy for each, 0 where the rows hold them.
+    """
+
+    steps: int
+    prompts_per_step: int
+    completions_per_step: int
+    updates: int
+    sampled_first: int
+    evaluations: int
+    held_out: int
+    answers_each: int
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """``settings`` are those that differ from their defaults, ``chosen`` those that the machine or the model decides.
+
+    ``machine`` is the memory of the device that trains, None where it cannot be told. ``step`` counts the steps that
+    are done already, and ``first`` is the batch of the next one.
+    """
+
+    recipe: Recipe
+    settings: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    method: UnifiedView
+    method_settings: Mapping[str, Any]
+    coefficients: Mapping[str, float]
+    data: tuple[Data, ...]
+    work: Work
+    memory: ExpectedMemory
+    machine: Memory | None
+    device: str
+    writes: Mapping[str, Path]
+    checkpoint_bytes: int
+    step: int
+    first: FirstBatch
+
+
+def dry_run(recipe: Recipe, *, say: Say, trust_remote_code: bool = False) -> DryRun:
+    """Put a run together as its start would, and describe it instead of training.
+
+    Raises:
+        SharpenError: what the start would raise before the first step.
+    """
+    RunFolder.refuse_existing(recipe.run)
+    return _dry_run(recipe, None, say, trust_remote_code)
+
+
+def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryRun:
+    """Describe the run in this folder as it would go on from its latest sound checkpoint.
+
+    Raises:
+        SharpenError: what resuming it would raise before the next step.
+    """
+    folder = RunFolder.open(path)
+    recipe = load_recipe(folder.recipe).model_copy(update={"run": path})
+    found = list(sound_checkpoints(folder.checkpoints))
+    checkpoint = next((checkpoint for checkpoint, problem in found if problem is None), None)
+    if checkpoint is None and found:
+        raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it again")
+    return _dry_run(recipe, checkpoint, say, trust_remote_code)
+
+
+def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool) -> DryRun:
+    inputs = read_inputs(recipe)
+    # A logger may write, or open a run of its own elsewhere.
+    silent = recipe.model_copy(update={"log": LogSettings()})
+    with built_trainer(
+        silent, inputs, loggers=(), say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+    ) as trainer:
+        if checkpoint is not None:
+            trainer.load(checkpoint)
+        return _described(recipe, inputs, trainer)
+
+
+def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
+    first = first_batch(trainer)
+    device = trainer.model.device
+    return DryRun(
+        recipe=recipe,
+        settings=changed_settings(recipe),
+        chosen=_chosen(recipe, trainer),
+        method=recipe.method.unified_view,
+        method_settings={name: value for name, value in _flat(recipe.method.model_dump(mode="json")) if name != "name"},
+        coefficients={name: c.initial for name, c in recipe.method.coefficients().items()},
+        data=tuple(_data(inputs, trainer)),
+        work=_work(recipe, inputs, first),
+        memory=_memory(recipe, inputs, trainer, first),
+        machine=cpu_memory() if device.type == "cpu" else _gpu_memory(device),
+        device=str(device),
+        writes=_writes(recipe),
+        checkpoint_bytes=sum(map(_saved_bytes, trainer.learner.models_to_save().values())),
+        step=trainer.step,
+        first=first,
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _chosen(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
+    """What the recipe leaves to the machine, the model or the data."""
+    model, training = trainer.model, recipe.training
+    chosen: dict[str, Any] = {}
+    if recipe.model.device != str(model.device):
+        chosen["model.device"] = str(model.device)
+    if recipe.model.compute_dtype != model.compute_dtype:
+        chosen["model.compute_dtype"] = model.compute_dtype
+    if training.tokens_per_microbatch is None:
+        chosen["training.tokens_per_microbatch"] = trainer.learner.annotator.limits.tokens_per_microbatch
+    return chosen
+
+
+def _data(inputs: Inputs, trainer: Trainer) -> Iterator[Data]:
+    parts = [(part, trainer.collector) for part in inputs.train]
+    if inputs.mixed is not None and trainer.mixed_collector is not None:
+        parts.append((inputs.mixed, trainer.mixed_collector))
+    for part, collector in parts:
+        groups = [group for group in collector.all_groups() if group.prompt.source == part.source]
+        prompts = [prompt for prompt in collector.all_prompts() if prompt.source == part.source]
+        prompts = prompts or [group.prompt for group in groups]
+        yield Data(
+            part.rows.name,
+            len(part.rows),
+            Lengths.of([len(prompt.token_ids) for prompt in prompts]),
+            Lengths.of([len(t.token_ids) for group in groups for t in group.trajectories]),
+        )
+
+
+def _work(recipe: Recipe, inputs: Inputs, first: FirstBatch) -> Work:
+    training, evaluation, held_out = recipe.training, recipe.evaluation, inputs.held_out
+    passes, minibatches = recipe.method.passes_and_minibatches
+    drawn = len(first.groups) * first.group_size
+    given = sum(len(group.trajectories) for group in first.groups)
+    evaluations = 0
+    if held_out is not None:
+        evaluations = len({0, *range(0, training.steps, evaluation.every), training.steps})
+    return Work(
+        steps=training.steps,
+        prompts_per_step=training.prompts_per_step,
+        completions_per_step=training.prompts_per_step if first.before_training else drawn or given,
+        updates=training.steps * passes * minibatches,
+        sampled_first=drawn if first.before_training else 0,
+        evaluations=evaluations,
+        held_out=_measured(held_out, evaluation.prompts),
+        answers_each=evaluation.n if _answers(held_out) else 0,
+    )
+
+
+def _measured(held_out: HeldOut | None, at_most: int) -> int:
+    """The rows that are measured, ``at_most`` of each source."""
+    return 0 if held_out is None else sum(min(at_most, len(part.rows)) for part in held_out.parts)
+
+
+def _answers(held_out: HeldOut | None) -> bool:
+    return held_out is not None and held_out.reads == "prompts"
+
+
+def _memory(recipe: Recipe, inputs: Inputs, trainer: Trainer, first: FirstBatch) -> ExpectedMemory:
+    """For the longest prompts and completions that a step may have."""
+    collector, limit, count = trainer.collector, recipe.rollout.max_new_tokens, recipe.training.prompts_per_step
+    contexts = sorted(len(prompt.token_ids) for prompt in collector.all_prompts())
+    blocks: list[tuple[list[int], int]] = []
+    if first.group_size:
+        blocks.append((contexts if first.before_training else contexts[-count:], first.group_size))
+        groups = of_length(contexts[-count:], 1 if first.before_training else first.group_size, limit)
+    else:
+        groups = sorted(collector.all_groups(), key=_tokens)[-count:]
+    if _answers(inputs.held_out) and inputs.held_out is not None:
+        longest = max(len(group.prompt.token_ids) for group in groups)
+        measured = _measured(inputs.held_out, recipe.evaluation.prompts)
+        blocks.append(([longest] * measured, recipe.evaluation.n))
+    rollout = None
+    if isinstance(trainer.engine, LocalEngine) and blocks:
+        rollout = max((trainer.engine.memory_for(*block, limit) for block in blocks), key=lambda m: m.kv_bytes)
+    mixed: Sequence[Group] = ()
+    if trainer.mixed_collector is not None:
+        mixed = sorted(trainer.mixed_collector.all_groups(), key=_tokens)[-len(first.mixed) :]
+    return expected_memory(memory_numbers(trainer, inputs.reward, rollout, groups, mixed))
+
+
+def _tokens(group: Group) -> int:
+    return len(group.prompt.token_ids) + sum(len(t.token_ids) for t in group.trajectories)
+
+
+def _saved_bytes(model: Model) -> int:
+    """In a checkpoint: the trained weights with their moments, and of a model without an adapter all others too."""
+    trained = sum(p.numel() for p in model.parameters())
+    if model.adapter is not None:
+        return (1 + ADAM_MOMENTS) * FLOAT32 * trained
+    return FLOAT32 * (sum(p.numel() for p in model.root.parameters()) + ADAM_MOMENTS * trained)
+
+
+def _gpu_memory(device: torch.device) -> Memory:
+    free, total = torch.cuda.mem_get_info(device)
+    return Memory(total, free)
+
+
+def _writes(recipe: Recipe) -> dict[str, Path]:
+    folder = RunFolder(recipe.run)
+    places = {"recipe": folder.recipe, "metrics": folder.metrics, "checkpoints": folder.checkpoints}
+    if recipe.log.samples_every and recipe.method.source().reads == "prompts":
+        places["samples"] = folder.samples
+    return places

@@ -1,0 +1,262 @@
+"""Evaluations of any model, and of a run as it measured itself, with some settings changed.
+
+``sharpen eval`` and `sharpen.evaluate` get the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharpen.data.tasks import is_task, names_task
+from sharpen.errors import RecipeError
+from sharpen.evaluation.runner import Evaluation
+from sharpen.in_memory import in_memory
+from sharpen.launch.handle import Run
+from sharpen.launch.inputs import HeldOut, Say, read_held_out
+from sharpen.launch.run import measure
+from sharpen.models.dtype import AskedDtype
+from sharpen.recipe.loading import derived_recipe, load_recipe
+from sharpen.recipe.schema import Recipe
+from sharpen.runs.lookup import NamedModel, find_model
+
+USUAL_N, USUAL_K, USUAL_PROMPTS = 8, (1, 8, 64), 200
+"""Defaults for a model without a run; other settings take the recipe defaults."""
+
+SETTINGS = {
+    "prompts": "evaluation.prompts",
+    "n": "evaluation.n",
+    "k": "evaluation.k",
+    "threshold": "evaluation.threshold",
+    "temperature": "evaluation.temperature",
+    "top_k": "evaluation.top_k",
+    "top_p": "evaluation.top_p",
+    "min_p": "evaluation.min_p",
+    "seed": "seed",
+    "max_new_tokens": "rollout.max_new_tokens",
+    "stop": "rollout.stop",
+    "max_sequences": "rollout.engine.max_sequences",
+    "kv_gib": "rollout.engine.kv_gib",
+    "max_reward_failures": "rollout.max_reward_failures",
+    "chat": "data.chat",
+    "system": "data.system",
+    "chat_template_kwargs": "data.chat_template_kwargs",
+    "overlong": "data.overlong",
+    "dtype": "model.compute_dtype",
+    "device": "model.device",
+    "reward": "reward",
+}
+"""Settings that affect the measures, with their path in a recipe."""
+
+OF_SOURCES = ("reward", "chat", "system", "chat_template_kwargs")
+"""Settings that each of several data sources may have of its own."""
+
+OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
+"""Settings that still matter when no completions are generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEvaluation:
+    """The model, the settings and the rows of an evaluation; ``given`` are the settings that do not come from its
+    run."""
+
+    named: NamedModel
+    recipe: Recipe
+    held_out: HeldOut
+    given: tuple[str, ...]
+
+    def measure(self, *, say: Say, trust_remote_code: bool = False) -> Evaluation:
+        return measure(self.recipe, self.held_out, self.named.path, say=say, trust_remote_code=trust_remote_code)
+
+
+def planned_evaluation(
+    named: NamedModel,
+    given: Mapping[str, Any],
+    *,
+    task: Any,
+    data: Any,
+    spell: Callable[[str], str],
+    out: bool = False,
+) -> PlannedEvaluation:
+    """The evaluation of a model with the settings ``given``, whose keys are those of `SETTINGS`.
+
+    It is on the held-out problems of ``task``, the rows ``data``, or by default on those of the model's run. ``spell``
+    writes a setting's name, and a placeholder after it, as the user does; ``out`` says that the answers are wanted.
+
+    Raises:
+        SharpenError: something cannot be used, or would have no effect.
+    """
+    recipe = _recipe(named, given, task, data, spell)
+    held_out = read_held_out(recipe)
+    _refuse_idle(recipe, held_out, [*given, *(["out"] if out else [])], spell)
+    return PlannedEvaluation(named, recipe, held_out, tuple(given))
+
+
+def evaluate(
+    model: str | Path | Run,
+    data: Any = None,
+    reward: Any = None,
+    *,
+    n: int | None = None,
+    k: int | Sequence[int] | None = None,
+    prompts: int | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    threshold: float | None = None,
+    seed: int | None = None,
+    stop: Sequence[str] | None = None,
+    chat: bool | None = None,
+    system: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    dtype: AskedDtype | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> Evaluation:
+    """Measure a model: pass@k, maj@k, reward, length, with intervals. The numbers are those of ``sharpen eval``.
+
+    A run or checkpoint is measured as the run measured itself: on its held-out rows, with its reward and settings;
+    each argument overrides one of them. A model trained on completions, without a reward, is measured by its loss.
+
+    Args:
+        model: a run, a checkpoint, a model folder or a hub id.
+        data: a task, or prompts in any form that `sharpen.train` takes.
+        reward: what is right, in any form that `sharpen.train` takes. A task has its own.
+        n: answers per prompt; by default the run's, or 8.
+        k: the k of pass@k and maj@k; by default the run's, or 1, 8 and 64 up to n.
+        prompts: how many prompts, from the first; by default the run's, or 200.
+        max_new_tokens: the longest answer, in tokens.
+        temperature: 0 is greedy decoding.
+        top_p: sample from the most likely tokens of this total probability.
+        top_k: sample from this many of the most likely tokens; 0: from all.
+        min_p: the least probability of a token, relative to the most likely one.
+        threshold: the least reward of a right answer.
+        seed: the same seed gives the same answers.
+        stop: texts at which an answer stops.
+        chat: wrap a prompt that is a plain text as a user message.
+        system: a system message for conversations.
+        chat_template_kwargs: arguments of the chat template.
+        dtype: the type of matrix products: ``float32``, ``bfloat16`` or ``auto``.
+        device: ``auto`` is the GPU if there is one.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        SharpenError: something cannot be used, or would have no effect.
+    """
+    options = {
+        "n": n,
+        "k": (k,) if isinstance(k, int) else k,
+        "prompts": prompts,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "threshold": threshold,
+        "seed": seed,
+        "stop": stop,
+        "chat": chat,
+        "system": system,
+        "chat_template_kwargs": chat_template_kwargs,
+        "dtype": dtype,
+        "device": device,
+        "reward": reward,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    named = find_model(str(model.path if isinstance(model, Run) else model))
+    for note in named.notes[:-1]:  # the last only says which checkpoint it is
+        warnings.warn(note, stacklevel=2)
+    a_task = is_task(data) or (isinstance(data, str) and names_task(data))
+    plan = planned_evaluation(
+        named, given, task=data if a_task else None, data=None if a_task else data, spell=_as_argument
+    )
+    return plan.measure(say=warnings.warn, trust_remote_code=trust_remote_code)
+
+
+def _as_argument(name: str) -> str:
+    name = name.partition(" ")[0]
+    return "a task as `data`" if name == "task" else f"`{name}`"
+
+
+def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, spell: Callable[[str], str]) -> Recipe:
+    """The run's recipe with the given settings; for a model without a run, a recipe for this evaluation only."""
+    of_run = None if named.run is None else load_recipe(named.run.recipe)
+    tree = _usual(named, given) if of_run is None else of_run.model_dump(mode="json")
+    for name, value in given.items():
+        section, _, key = SETTINGS[name].rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[key] = value
+    rows = tree.setdefault("data", {})
+    sources = rows.get("sources", {})
+    if task is not None:
+        rows.update(task=task, train=None, held_out=None, sources={})
+    elif data is not None:
+        if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
+            raise RecipeError(
+                f"say which answers to {_shown(data)} are right: give {spell('reward NAME')} "
+                "(`sharpen rewards` lists them)"
+            )
+        rows.update(task=None, train=data, held_out=data, sources={})
+    elif not any(one.get("task") or one.get("held_out") for one in (rows, *sources.values())):
+        raise RecipeError(
+            f"say what to measure on: {spell('task NAME')} (`sharpen tasks` lists them) or {spell('data FILE')}"
+        )
+    else:
+        _override(tree, sources, given)
+    measured = [rows, *rows["sources"].values()] if rows.get("sources") else [rows]
+    wanted = {
+        "data": [one.get("held_out") for one in measured],
+        "reward": [tree.get("reward"), *(one.get("reward") for one in measured)],
+    }
+    missing = [name for name, value in wanted.items() if any(in_memory(value, value))]
+    if missing:
+        raise RecipeError(
+            f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(map(spell, missing))}"
+        )
+    # What this evaluation reads has an effect, also where the run never evaluates.
+    evaluation = tree.setdefault("evaluation", {})
+    evaluation["every"] = evaluation.get("every") or 1
+    return derived_recipe(tree, where="the evaluation")
+
+
+def _override(tree: dict[str, Any], sources: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:
+    """Let the given settings hold for each of a run's data sources, whatever it has of its own."""
+    for source in sources.values():
+        source.update({name: value for name, value in given.items() if name in OF_SOURCES})
+    if sources and "reward" in given:
+        tree["reward"] = None
+
+
+def _refuse_idle(recipe: Recipe, held_out: HeldOut, given: Sequence[str], spell: Callable[[str], str]) -> None:
+    """Raises RecipeError for settings that would have no effect."""
+    if held_out.reads != "prompts":
+        idle = [name for name in given if name not in OF_COMPLETIONS]
+        why = f"{recipe.method.name} is measured by its loss on held-out completions, and generates no answers"
+        if recipe.method.makes_a_policy:
+            why += f"; give {spell('task')}, or {spell('reward')}, to measure answers"
+    else:
+        greedy = recipe.evaluation.temperature == 0
+        idle = [name for name in given if greedy and name in ("top_k", "top_p", "min_p")]
+        why = "at temperature 0 the most likely token is taken"
+    if idle:
+        raise RecipeError(f"no effect of {', '.join(map(spell, idle))}: {why}")
+
+
+def _usual(named: NamedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    n = given.get("n", USUAL_N)
+    return {
+        "run": ".",
+        "model": {"path": named.path},
+        # Nothing is trained. With SFT the model counts as a policy, evaluated on its completions if there is a reward.
+        "method": "sft",
+        "evaluation": {"prompts": USUAL_PROMPTS, "n": n, "k": [k for k in USUAL_K if k <= n]},
+    }
+
+
+def _shown(data: Any) -> str:
+    return str(data) if isinstance(data, str | os.PathLike) else "these rows"

@@ -1,0 +1,151 @@
+"""A run on disk, as Python sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharpen.errors import CheckpointError, RecipeError
+from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.schema import Recipe
+from sharpen.report.measured import before_and_after
+from sharpen.runs.checkpoint import checkpoint_path, checkpoints, load_state
+from sharpen.runs.folder import RunFolder, read_metrics
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sharpen.evaluation.runner import Evaluation
+    from sharpen.report.plot import RunFigure
+    from sharpen.rollout.chat import Conversation
+    from sharpen.rollout.engine import Sampling
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """A run: what `sharpen.train` and `sharpen.resume` return, and what `Run.open` finds in a folder.
+
+    ``checkpoint`` is the latest one, None before the first; ``finished`` is False if the run was stopped before its
+    last step. ``signum`` is the signal that stopped it, if any; it may have come during the last step. ``given`` has
+    the held-out rows and the reward that were given in Python and that the recipe cannot name.
+    """
+
+    path: Path
+    checkpoint: Path | None
+    finished: bool
+    signum: int | None = field(default=None, compare=False)
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run in a folder, which may still be going on. Raises RecipeError if there is none."""
+        path = Path(path).expanduser()
+        if not RunFolder(path).recipe.is_file():
+            raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
+        done = checkpoints(RunFolder(path).checkpoints)
+        latest = done[-1] if done else None
+        steps = load_recipe(RunFolder(path).recipe).training.steps
+        return cls(path, latest, latest is not None and load_state(latest)["step"] >= steps)
+
+    @property
+    def model(self) -> Path:
+        """The latest checkpoint, an ordinary Hugging Face folder. Raises CheckpointError before the first."""
+        if self.checkpoint is None:
+            raise CheckpointError(f"{self.path}: this run has no checkpoint yet")
+        return self.checkpoint
+
+    @property
+    def best(self) -> Path | None:
+        """The best checkpoint by ``checkpoint.best``, if the recipe sets it."""
+        best = load_state(self.model)["best"]
+        return None if best is None else checkpoint_path(RunFolder(self.path).checkpoints, best["step"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings that the run was started with."""
+        return load_recipe(RunFolder(self.path).recipe)
+
+    @property
+    def metrics(self) -> DataFrame:
+        """The metrics, a row for each step and indexed by ``step``; NaN where a step lacks a metric."""
+        # Imported here: it takes half a second, and the command line does not need it.
+        import pandas
+
+        return pandas.DataFrame(self.metric_rows() or {"step": []}).set_index("step")
+
+    def metric_rows(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.jsonl``; none before the first step."""
+        return read_metrics(self.path) if RunFolder(self.path).metrics.exists() else []
+
+    def samples(self, step: int | None = None) -> DataFrame:
+        """The completions that the run wrote down, with their rewards: of one step, or of all.
+
+        Raises RecipeError if there are none of that step.
+        """
+        import pandas
+
+        files = sorted(RunFolder(self.path).samples.glob("step_*.parquet"))
+        steps = {int(file.stem.removeprefix("step_")): file for file in files}
+        if step is not None:
+            if step not in steps:
+                there = f"there are those of steps {', '.join(map(str, steps))}" if steps else "there are none"
+                raise RecipeError(f"{self.path}: no samples of step {step}: {there} (log.samples_every)")
+            return pandas.read_parquet(steps[step])
+        tables = [pandas.read_parquet(file) for file in files]
+        return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
+
+    def plot(self) -> RunFigure:
+        """The picture of the run, which a notebook shows; ``savefig`` writes it to a file.
+
+        Raises ValueError if there is nothing to plot yet.
+        """
+        from sharpen.report.plot import Stage, run_figure
+
+        rows = self.metric_rows()
+        before, after = before_and_after(rows)
+        stage = Stage(self.recipe.method.name, rows)
+        return run_figure([stage], before.measures, after.measures, title=str(self.path))
+
+    def evaluate(self, data: Any = None, reward: Any = None, **options: Any) -> Evaluation:
+        """Measure the latest checkpoint; the arguments are those of `sharpen.evaluate`."""
+        from sharpen.launch.evaluate import evaluate
+
+        data = self.given.get("held_out") if data is None else data
+        return evaluate(self.path, data, self.given.get("reward") if reward is None else reward, **options)
+
+    def chat(self, sampling: Sampling | None = None, *, seed: int = 0) -> Conversation:
+        """A conversation with the latest checkpoint, as `LoadedModel.chat` gives it."""
+        from sharpen.launch.load import load
+
+        return load(self.path).chat(sampling, seed=seed)
+
+    def __repr__(self) -> str:
+        return f"Run({', '.join(f'{name}: {value}' for name, value in self._summary().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._summary().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        summary = {"run": str(self.path)}
+        if not RunFolder(self.path).recipe.is_file():
+            return summary
+        recipe, rows = self.recipe, self.metric_rows()
+        summary["method"] = recipe.method.name
+        step = int(rows[-1]["step"]) if rows else 0
+        summary["step"] = f"{step} of {recipe.training.steps}{'' if self.finished else ', not finished'}"
+        for name, key in {"reward": "reward/mean", "held-out pass@1": "held_out/pass@1", "loss": "loss"}.items():
+            value = _latest(rows, key)
+            if value is not None and not (name == "loss" and "reward" in summary):
+                summary[name] = f"{value:.3f}"
+        if self.checkpoint is not None:
+            summary["model"] = str(self.checkpoint)
+        return summary
+
+
+def _latest(rows: list[dict[str, float]], key: str) -> float | None:
+    found: list[float] = [row[key] for row in rows if key in row]
+    return found[-1] if found else None
