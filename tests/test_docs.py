@@ -3,29 +3,24 @@
 import ast
 import json
 import re
-import types
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 import sharpen
 import tiny_turns
-from sharpen.data.settings import SourceSettings
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
+from sharpen.describe import settings_table
 from sharpen.methods import GRPO, METHODS, SFT, Mixed
 from sharpen.methods.page import methods_page
 from sharpen.models.character_model import create_character_model
-from sharpen.models.settings import LoraSettings
-from sharpen.recipe.schema import Recipe
+from sharpen.recipe.describe import TOP, Part, sections
 from sharpen.rewards import CallSettings, Gate
 from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.rewards.kinds import REWARDS, describe_rewards
-from sharpen.rollout.settings import EngineSettings
 from test_rooms import ORDER, SOURCE
 
 README = Path(__file__).parents[1] / "README.md"
@@ -33,50 +28,14 @@ CONTRIBUTING = README.parent / "CONTRIBUTING.md"
 DOCS = README.parent / "docs"
 ARCHITECTURE = DOCS / "architecture.md"
 TABLED = re.compile(r"^\| (`.*?) \|", re.MULTILINE)
-ROW = re.compile(r"^\| `(\w+)` \| (.*?) \|", re.MULTILINE)
 
 
-def section(name: str) -> dict[str, str]:
-    """Setting → what stands in the column of defaults, in one section of the page on recipes."""
-    heads = [part for part in (DOCS / "recipes.md").read_text().split("\n## ") if part.startswith(name)]
-    assert len(heads) == 1, f"docs/recipes.md has no section {name}"
-    return dict(ROW.findall(heads[0]))
-
-
-def settings_of(field: Any) -> type[BaseModel] | None:
-    annotation = field.annotation
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = get_args(annotation)[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-SECTIONS: dict[str, type[BaseModel]] = {
-    f"`{name}`": model
-    for name, field in Recipe.model_fields.items()
-    if name != "method" and (model := settings_of(field)) is not None
-} | {"`model.lora`": LoraSettings, "`data.sources`": SourceSettings, "`rollout.engine`": EngineSettings}
-
-
-@pytest.mark.parametrize("name", SECTIONS)
-def test_the_page_on_recipes_has_every_setting_with_its_default(name: str) -> None:
-    documented = section(name)
-    fields = SECTIONS[name].model_fields
-    assert list(documented) == list(fields)
-    for key, field in fields.items():
-        default = field.get_default(call_default_factory=True)
-        if default is PydanticUndefined:
-            assert documented[key] == "required", key
-        elif isinstance(default, BaseModel):
-            assert documented[key] == "{}", key
-        elif isinstance(default, float):
-            assert float(documented[key]) == default, key
-        else:
-            assert yaml.safe_load(documented[key]) == json.loads(json.dumps(default)), key
-
-
-def test_the_page_on_recipes_has_every_section() -> None:
-    documented = (DOCS / "recipes.md").read_text().split("\n## ")[1]
-    assert all(f"`{name}`" in documented for name in Recipe.model_fields)
+@pytest.mark.parametrize("part", sections(), ids=lambda part: part.name)
+def test_the_page_on_recipes_has_each_section_as_the_code_describes_it(part: Part) -> None:
+    head = "Top level" if part.name == TOP else f"`{part.name}`"
+    texts = [text for text in (DOCS / "recipes.md").read_text().split("\n## ") if text.startswith(f"{head}\n")]
+    assert len(texts) == 1, f"docs/recipes.md has no section {head}"
+    assert settings_table(part.settings) in texts[0], f"its table: sharpen settings {part.name} --markdown"
 
 
 def test_the_page_on_methods_is_what_the_code_prints() -> None:

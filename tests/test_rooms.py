@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "sharpen"
 
 ORDER = (
-    ("errors", "types", "batch", "settings", "suggest", "in_memory", "registry", "system"),
+    ("errors", "types", "batch", "settings", "describe", "suggest", "in_memory", "registry", "system"),
     ("runs", "sandbox"),
     ("functional", "data", "models"),
     ("rewards",),

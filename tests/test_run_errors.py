@@ -224,7 +224,7 @@ def test_an_unknown_task_or_reward(run: Path, model: Path) -> None:
 
 def test_more_answers_asked_for_than_drawn(run: Path, model: Path) -> None:
     with pytest.raises(RecipeError, match="pass@8 needs n >= 8 completions per prompt, n is 4"):
-        begin(run, model, evaluation={"n": 4, "k": [8]})
+        begin(run, model, evaluation={"every": 1, "n": 4, "k": [8]})
     assert not run.exists()
 
 

@@ -70,26 +70,39 @@ def tiny_recipe(run: Path, model: Path, name: str, /, **changes: Any) -> Recipe:
 
 
 def given(recipe: Recipe, objects: Mapping[str, Any]) -> Recipe:
-    """The recipe with Python objects for some settings, by their paths such as ``data.train``."""
+    """The recipe with Python objects for some settings, by their paths such as ``data.train``.
+
+    As in `tiny_tree`, a reward is for policies alone.
+    """
     tree = recipe.tree()
     for path, value in objects.items():
+        if path == "reward" and not recipe.method.makes_a_policy:
+            continue
         section, _, name = path.rpartition(".")
         (tree[section] if section else tree)[name] = value
     return make_recipe(tree)
 
 
 def tiny_tree(run: Path, model: Path, name: str, /, **changes: Any) -> dict[str, Any]:
-    """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run."""
+    """Six steps over ten problems or fourteen demonstrations, so that the data begins again within the run.
+
+    A reward model gets no reward, and what is not measured no settings of how.
+    """
+    has_policy = not name.endswith("reward_model")
+    if not has_policy:
+        changes.pop("reward", None)
+    answers = {"n": 2, "k": [1, 2], "threshold": 0.5} if has_policy else {}
+    measured = changes.get("evaluation", {}).get("every") != 0
     tree = {
         "run": str(run),
         "seed": 7,
         "model": {"path": str(model), "device": "cpu"},
         "method": {"name": name, **SETTINGS.get(name, {})},
         "data": {"task": TASK},
-        "rollout": {"max_new_tokens": 8},
+        "rollout": {"max_new_tokens": 8} if has_policy else {},
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01, "warmup_steps": 2, "schedule": "cosine"},
         "training": {"steps": 6, "prompts_per_step": 4, "tokens_per_microbatch": 80},
-        "evaluation": {"every": 2, "prompts": 6, "n": 2, "k": [1, 2], "threshold": 0.5},
+        "evaluation": {"every": 2, "prompts": 6, **answers} if measured else {},
         "checkpoint": {"every": 2, "keep": 2, "best": "reward"},
     }
     return merge(tree, changes)

@@ -52,6 +52,9 @@ def _text(value: Any) -> Any:
 
 _SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
 
+OF_REWARDS = WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "object", "array", "null")]})
+"""What specifies a reward in a recipe: a name, a mapping or a list of these."""
+
 NamedPart = Annotated[Any, BeforeValidator(_part), PlainSerializer(saved), _SCHEMA]
 """A class, function or object: in a recipe by its name."""
 

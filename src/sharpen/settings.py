@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from sharpen.suggest import did_you_mean
+
+_NO_EFFECT = "no_effect"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """When a setting has an effect: `Effect("max_rounds", "with dynamic_sampling", lambda s: s.dynamic_sampling)`.
+
+    ``setting`` is a field, a field of a section within (``kl.decay``), or a section as a whole. ``only`` completes the
+    message "has no effect: only …" and the descriptions of the setting. ``when`` gets the object that holds the
+    settings.
+    """
+
+    setting: str
+    only: str
+    when: Callable[[Any], bool]
 
 
 def not_blank(name: Any) -> Any:
@@ -26,11 +53,61 @@ PathName = Annotated[Path, BeforeValidator(not_blank)]
 
 
 class Settings(BaseModel):
-    """Immutable; an unknown name is an error, never ignored; numbers are checked and never NaN."""
+    """Immutable; an unknown name is an error, never ignored; numbers are checked and never NaN.
+
+    A setting of ``effects`` must keep its class's default where it has no effect. Each class lists its own; those of
+    its bases hold as well. Defaults are compared, not what was given: a saved recipe gives every setting.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
     )
+
+    effects: ClassVar[tuple[Effect, ...]] = ()
+
+    @classmethod
+    def all_effects(cls) -> tuple[Effect, ...]:
+        """The effects of the class and of its bases, the bases' first."""
+        own = (vars(base).get("effects", ()) for base in reversed(cls.__mro__))
+        return tuple(effect for effects in own for effect in effects)
+
+    @model_validator(mode="after")
+    def _settings_have_effect(self) -> Self:
+        idle = [
+            Effect(path, effect.only, effect.when)
+            for effect in self.all_effects()
+            if not effect.when(self)
+            for path in _changed(self, effect.setting.split("."))
+        ]
+        if idle:
+            said = "; ".join(f"`{e.setting}` has no effect: only {e.only}" for e in idle)
+            # The text is an argument, as a message template must not hold braces.
+            raise PydanticCustomError(_NO_EFFECT, "{said}", {"said": said, "idle": idle})
+        return self
+
+
+def _changed(settings: BaseModel, path: Sequence[str], default: Any = None, within: str = "") -> Iterator[str]:
+    """The path of a setting if it is not the default of the class that holds it, within ``default`` if that is one.
+
+    Of a setting of sections under names of the user's, the path in each of these.
+    """
+    name, *rest = path
+    value = getattr(settings, name)
+    usual = (
+        getattr(default, name) if isinstance(default, type(settings)) else default_of(type(settings).model_fields[name])
+    )
+    if not rest and (value is not None if usual is None else bool(value != usual)):
+        yield f"{within}{name}"
+    elif rest and isinstance(value, BaseModel):
+        yield from _changed(value, rest, usual, f"{within}{name}.")
+    elif rest and type(value) is dict:
+        for key, section in value.items():
+            yield from _changed(section, rest, None, f"{within}{name}.{key}.")
+
+
+def default_of(field: FieldInfo) -> Any:
+    """The default of a field, `PydanticUndefined` if it is required."""
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def explain(error: ValidationError, settings: type[BaseModel], noun: str = "setting") -> Iterator[str]:
@@ -44,10 +121,27 @@ def explain(error: ValidationError, settings: type[BaseModel], noun: str = "sett
         if problem["type"] == "extra_forbidden":
             yield f"unknown {noun} `{'.'.join(path)}`.{_suggestion(path, settings)}"
             continue
+        if problem["type"] == _NO_EFFECT:
+            for effect in problem["ctx"]["idle"]:
+                yield f"`{'.'.join([*path, effect.setting])}` has no effect: only {effect.only}"
+            continue
         message = problem["msg"].removeprefix("Value error, ")
         key = f"`{'.'.join(path)}`: " if path else ""
         given = "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"
         yield f"{key}{message}{given}"
+
+
+def without_effect(error: ValidationError) -> list[tuple[str, ...]]:
+    """The paths of the settings that an error refuses because they have no effect; empty if anything else is wrong."""
+    problems = error.errors()
+    if any(problem["type"] != _NO_EFFECT for problem in problems):
+        return []
+    paths = [
+        (*map(str, problem["loc"]), *effect.setting.split("."))
+        for problem in problems
+        for effect in problem["ctx"]["idle"]
+    ]
+    return list(dict.fromkeys(paths))
 
 
 def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:
@@ -59,7 +153,7 @@ def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:
             # Sections under names that the user chooses.
             annotation = get_args(annotation)[1]
             parts.pop(0)
-        inner = _settings_of(annotation)
+        inner = section_of(annotation)
     if inner is None:
         return ""
     known = _fields(inner)
@@ -72,7 +166,8 @@ def _fields(settings: type[BaseModel]) -> Mapping[str, Any]:
     return {field.alias or name: field.annotation for name, field in settings.model_fields.items()}
 
 
-def _settings_of(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((found for part in get_args(annotation) if (found := _settings_of(part)) is not None), None)
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The class of a section of settings, of an optional one, or of several under names; None for other types."""
+    if get_origin(annotation) in (Union, types.UnionType, dict, Annotated):
+        return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -18,6 +18,7 @@ from sharpen.data.settings import SourceSettings
 from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
 from sharpen.launch.run import Run
+from sharpen.methods import GRPO, Mixed, ProcessRewardModel
 from sharpen.models.settings import LoraSettings
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
@@ -41,6 +42,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     return calls
 
 
+class WithEverything(GRPO):
+    """A method for which each setting of a recipe has an effect."""
+
+    name = "with_everything"
+
+    def mixed(self) -> Mixed:
+        return Mixed(ProcessRewardModel(), 1.0, 1)
+
+    @property
+    def normalises_scores(self) -> bool:
+        return True
+
+
 # A value other than the default of each.
 VALUES: dict[str, Any] = {
     "run": "runs/x",
@@ -50,10 +64,10 @@ VALUES: dict[str, Any] = {
         "compute_dtype": "bfloat16",
         "gradient_checkpointing": True,
         "compiled": False,
-        "device": "cpu",
+        "device": "cuda:0",
         "lora": {"rank": 3, "alpha": 5, "targets": ["q_proj"]},
     },
-    "method": {"name": "grpo", "group_size": 3, "tis_cap": 2.0},
+    "method": {"name": f"{__file__}:WithEverything", "group_size": 3, "tis_cap": 2.0},
     "data": {
         "train": "a.jsonl",
         "held_out": "b.jsonl",
@@ -176,20 +190,19 @@ def test_what_a_source_is_given_in_python_is_named_by_its_place(started: list[Re
 
 
 def test_what_to_train_on_may_be_given_in_its_section(started: list[Recipe], tmp_path: Path) -> None:
-    rows, shown = [{"prompt": "1"}], [{"prompt": "1", "completion": "2"}]
+    rows = [{"prompt": "1"}]
     arguments: dict[str, Any] = {"reward": len, "run": tmp_path / "run", "quiet": True}
     for given in (
-        {"train_dataset": rows, "held_out": rows, "data": {"demonstrations": shown, "chat": True}},
-        {"data": {"train": rows, "held_out": rows, "demonstrations": shown, "chat": True}},
+        {"train_dataset": rows, "held_out": rows, "data": {"chat": True}},
+        {"data": {"train": rows, "held_out": rows, "chat": True}},
     ):
         sharpen.train("m", "grpo", **given, **arguments)
     for recipe in started:
         data = recipe.model_dump(mode="json")["data"]
-        assert [data[key] for key in ("train", "held_out", "demonstrations", "chat")] == [*[IN_MEMORY] * 3, True]
+        assert [data[key] for key in ("train", "held_out", "chat")] == [IN_MEMORY, IN_MEMORY, True]
         assert recipe.unnamed() == {
             "data.train": rows,
             "data.held_out": rows,
-            "data.demonstrations": shown,
             "reward": len,
         }
     sharpen.train("m", "grpo", tmp_path / "a.jsonl", held_out=Path("b.jsonl"), **arguments)

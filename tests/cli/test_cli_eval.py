@@ -238,6 +238,7 @@ def test_an_option_changes_that_setting_alone(
 
 def test_plain_text_instead_of_a_chat(folder: Path) -> None:
     recipe = merge(grpo(folder), {"data": {"system": None}})
+    del recipe["data"]["chat_template_kwargs"]
     checkpoint = carry_out(folder, "asked_as_user", recipe, "training.steps=1") / "checkpoints" / "step_000001"
     begun = (f"model.path={checkpoint}", "data.chat=false", "training.steps=1")
     plain = carry_out(folder, "plain", recipe, *begun)
@@ -245,7 +246,8 @@ def test_plain_text_instead_of_a_chat(folder: Path) -> None:
     assert said["measures"] == in_the_run(metrics(plain)[0])
     assert said["measures"] != usual["measures"]
     assert {key for key in settings(said) if settings(said)[key] != settings(usual)[key]} == {"chat"}
-    assert "`system` is set, but the prompts are plain text" in complaint("eval", folder / "grpo", "--no-chat")
+    refused = complaint("eval", folder / "grpo", "--no-chat")
+    assert "no effect of `data.system` and `data.chat_template_kwargs`: the prompts are plain text" in refused
 
 
 GROUPS = {

@@ -164,5 +164,5 @@ def test_bad_rows_are_named(chat, row, message):
 def test_what_the_tokenizer_lacks_and_what_a_text_cannot_have():
     with pytest.raises(DataError, match="no end-of-sequence token"):
         load([PAIR], make_tokenizer(eos=None))
-    with pytest.raises(RecipeError, match="`system` is set, but the prompts are plain text"):
+    with pytest.raises(RecipeError, match=r"no effect of `data\.system`: the prompts are plain text"):
         load([PAIR], make_tokenizer(), system="be")

@@ -86,5 +86,5 @@ def test_bad_conversations_are_named(chat, messages, message):
 def test_chats_need_a_template_and_a_system_message_needs_a_chat(plain):
     with pytest.raises(DataError, match="has no chat template"):
         load([{"prompt": "hi"}], plain, chat=True)
-    with pytest.raises(RecipeError, match="set `chat: true`"):
+    with pytest.raises(RecipeError, match=r"set `data\.chat: true`"):
         load([{"prompt": "hi"}], make_tokenizer("x"), system="be")

@@ -67,7 +67,7 @@ def recipe(name: str, method: str, changes: dict[str, Any], *, folder: Path, mod
     tree = tiny_tree(folder / name.replace(" ", "_"), model, method, **{"reward": "digits", **changes})
     # Loss and figures, not samples, are measured of what has no policy.
     tree["checkpoint"]["best"] = "loss" if method.endswith("reward_model") else "reward"
-    return {**tree, "reward": _located(tree["reward"], rewards)}
+    return {**tree, "reward": _located(tree["reward"], rewards)} if "reward" in tree else tree
 
 
 def _located(reward: Any, file: Path) -> Any:

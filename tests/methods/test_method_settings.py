@@ -87,8 +87,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"name": "reinforce", "baseline": "group_mean", "group_size": 1}, "baseline group_mean compares completions"),
     ({"name": "rloo", "minibatches": 2}, "with several updates per rollout the policy is no longer the one that"),
     ({"name": "reinforce", "updates_per_rollout": 2}, "set `clip` (0.2, say) to use the clipped ratio"),
-    ({"name": "ppo", "critic": "shared", "critic_path": "x"}, "critic_path is for critic own; a shared critic is a"),
-    ({"name": "dpo", "form": "ipo", "label_smoothing": 0.1}, "label_smoothing is for form sigmoid"),
     (
         {"name": "grpo", "kl": {"estimator": "weighted_k3", "placement": "reward"}},
         "`kl`: weighted_k3 is for the loss: in the reward its ratio is always 1, so use k3",
@@ -132,18 +130,102 @@ def test_a_part_of_the_kl_section_leaves_the_rest_as_the_method_has_it(name: str
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "grpo", "kl": {"target": 0.1}}, "kl has no effect while beta is 0"),
-        ({"name": "grpo", "constant_length": 8}, "constant_length has no effect with reduction per_sequence"),
-        ({"name": "rloo", "dual_clip": 3}, "dual_clip has no effect without clip"),
-        ({"name": "ppo", "form": "kl", "dual_clip": 3}, "dual_clip has no effect with form kl"),
-        ({"name": "ppo", "critic": "shared", "critic_learning_rate_ratio": 2}, "critic_learning_rate_ratio is for"),
         ({"name": "gspo", "supervision": "process"}, "supervision process needs form token"),
         ({"name": "grpo", "tis_cap": 0.5}, "greater than or equal to 1"),
     ],
 )
-def test_a_setting_without_effect_is_an_error(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together_are_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve_method(settings)
+
+
+BETA: dict[str, Any] = {"beta": 0.1}
+
+NO_EFFECT: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("grpo", {"kl": {"target": 0.1}}, BETA, "`kl` has no effect: only with beta above 0"),
+    ("ppo", {"beta": 0, "kl": {"target": 0.1}}, BETA, "`kl` has no effect: only with beta above 0"),
+    ("grpo", {**BETA, "kl": {"rule": "double"}}, {"kl": {"rule": "double", "target": 0.1}}, "`kl.rule` has no effect"),
+    ("ppo", {"kl": {"horizon": 9}}, {"kl": {"horizon": 9, "target": 0.1}}, "`kl.horizon` has no effect: only with"),
+    (
+        "grpo",
+        {**BETA, "kl": {"horizon": 9, "target": 0.1, "rule": "double"}},
+        {"kl": {"horizon": 9, "target": 0.1}},
+        "`kl.horizon` has no effect: only with target and rule proportional",
+    ),
+    (
+        "grpo",
+        {**BETA, "kl": {"path": "m", "reference": "average"}},
+        {"kl": {"path": "m"}},
+        "`kl.path` has no effect: only with reference fixed",
+    ),
+    (
+        "grpo",
+        {**BETA, "kl": {"reset_every": 9, "reference": "average"}},
+        {"kl": {"reset_every": 9, "reference": "reset"}},
+        "`kl.reset_every` has no effect: only with reference reset",
+    ),
+    (
+        "gspo",
+        {**BETA, "kl": {"decay": 0.5, "reference": "reset"}},
+        {"kl": {"decay": 0.5, "reference": "average"}},
+        "`kl.decay` has no effect: only with reference average",
+    ),
+    ("grpo", {"old": "rollout", "tis_cap": 2}, {"old": "learner"}, "`tis_cap` has no effect: only with old learner"),
+    ("grpo", {"max_rounds": 3}, {"dynamic_sampling": True}, "`max_rounds` has no effect: only with dynamic_sampling"),
+    ("dapo", {"max_rounds": 3, "dynamic_sampling": False}, {"dynamic_sampling": True}, "`max_rounds` has no effect"),
+    (
+        "grpo",
+        {"std": "none", "std_eps": 1e-4},
+        {"std": "group"},
+        "`std_eps` has no effect: only with std group",
+    ),
+    ("dr_grpo", {"ddof": 0}, {"std": "batch"}, "`ddof` has no effect: only with std group or batch"),
+    ("grpo", {"constant_length": 8}, {"reduction": "constant"}, "`constant_length` has no effect: only with reduction"),
+    ("rloo", {"dual_clip": 3}, {"clip": 0.2}, "`dual_clip` has no effect: only with clip"),
+    ("reinforce", {"old": "rollout"}, {"clip": 0.2}, "`old` has no effect: only with clip"),
+    ("ppo", {"form": "kl", "dual_clip": 3}, {"form": "clip"}, "`dual_clip` has no effect: only with form clip"),
+    ("ppo", {"form": "kl", "eps_low": 0.1}, {"form": "clip"}, "`eps_low` has no effect: only with form clip"),
+    ("ppo", {"form": "kl", "eps_high": 0.1}, {"form": "clip"}, "`eps_high` has no effect: only with form clip"),
+    ("ppo", {"old_kl_coef": 2}, {"form": "kl"}, "`old_kl_coef` has no effect: only with form kl"),
+    ("ppo", {"old_kl_target": 2}, {"form": "kl"}, "`old_kl_target` has no effect: only with form kl"),
+    (
+        "ppo",
+        {"critic": "shared", "critic_path": "m"},
+        {"critic": "own"},
+        "`critic_path` has no effect: only",
+    ),
+    (
+        "ppo",
+        {"critic": "shared", "critic_learning_rate_ratio": 2},
+        {"critic": "own"},
+        "`critic_learning_rate_ratio` has no effect: only with critic own",
+    ),
+    ("ppo", {"value_coef": 0.5}, {"critic": "shared"}, "`value_coef` has no effect: only with critic shared"),
+    ("dpo", {"form": "ipo", "label_smoothing": 0.1}, {"form": "sigmoid"}, "`label_smoothing` has no effect: only with"),
+    ("rft", {"group_size": 2, "at_most": 3}, {"group_size": 4}, "`at_most` has no effect: only below group_size"),
+    ("online_rft", {"at_most": 8}, {"group_size": 9}, "`at_most` has no effect: only below group_size"),
+]
+"""A method, settings one of which has no effect, what gives it one, and what is said."""
+
+
+@pytest.mark.parametrize(("name", "settings", "remedy", "message"), NO_EFFECT)
+def test_a_setting_without_effect_is_an_error_and_the_same_with_one_is_not(
+    name: str, settings: dict[str, Any], remedy: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"method {name}: {message}")):
+        resolve_method({"name": name, **settings})
+    resolve_method({"name": name, **settings, **remedy})
+
+
+def test_each_setting_that_may_have_no_effect_is_tried() -> None:
+    tried = {re.findall("`(.*?)`", message)[0].removeprefix("kl.") for _, _, _, message in NO_EFFECT}
+    kinds = [KL, *METHODS.values()]
+    assert tried == {effect.setting for kind in kinds for effect in kind.all_effects()}
+
+
+def test_everything_without_effect_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match=r"`max_rounds` has no effect: .*; `constant_length` has no effect: "):
+        resolve_method({"name": "grpo", "max_rounds": 3, "constant_length": 8})
 
 
 def test_the_clip_of_deepseek_r1_is_possible() -> None:
@@ -225,8 +307,10 @@ def test_without_a_target_a_strength_stays() -> None:
 
 
 def test_the_settings_of_the_penalty_reach_its_strength() -> None:
-    kl = KL(warmup_steps=3, target=0.2, rule="double", horizon=7)
-    assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": AdaptiveCoefficient(0.1, 3, 0.2, "double", 7, "kl")}
+    kl = KL(warmup_steps=3, target=0.2, rule="double")
+    assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": AdaptiveCoefficient(0.1, 3, 0.2, "double", 10_000, "kl")}
+    kl = KL(target=0.2, horizon=7)
+    assert GRPO(beta=0.1, kl=kl).coefficients() == {"beta": AdaptiveCoefficient(0.1, 0, 0.2, "proportional", 7, "kl")}
     assert GRPO(beta=0.0).coefficients() == {}
     form_kl = resolve_method({"name": "ppo", "form": "kl", "old_kl_coef": 2, "old_kl_target": 0.03})
     assert form_kl.coefficients()["old_kl"] == AdaptiveCoefficient(2, 0, 0.03, "double", measured_by="kl_old")

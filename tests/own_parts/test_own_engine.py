@@ -119,11 +119,11 @@ def test_an_engine_that_keeps_an_older_version_can_be_corrected_for(model: Path,
 @pytest.mark.parametrize(
     ("engine", "said"),
     [
-        ({"settings": {"url": "x"}}, "settings has no effect with the engine local, only with one of your own"),
-        ({"name": "m:E", "kv_gib": 1.0}, "kv_gib has no effect with an engine of your own"),
+        ({"settings": {"url": "x"}}, "settings` has no effect: only with an engine of your own"),
+        ({"name": "m:E", "kv_gib": 1.0}, "kv_gib` has no effect: only with the engine local"),
         (
             {"name": "m:E", "max_sequences": 4, "settings": {"url": "x"}},
-            "max_sequences has no effect with an engine of",
+            "max_sequences` has no effect: only with the engine local",
         ),
     ],
 )

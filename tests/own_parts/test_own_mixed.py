@@ -169,7 +169,11 @@ def resume_from(path: Path, step: int) -> None:
     ("method", "data", "said"),
     [
         (PPOPtx(), {}, "method ppo_ptx has a second source: give its rows as data.mixed"),
-        (PPO(**PPO_SETTINGS), {"mixed": "rows.jsonl"}, "data.mixed has no effect: method ppo has no second source"),
+        (
+            PPO(**PPO_SETTINGS),
+            {"mixed": "rows.jsonl"},
+            "`data.mixed` has no effect: only for a method with a",
+        ),
     ],
 )
 def test_rows_and_a_second_source_belong_together(

@@ -347,8 +347,14 @@ def test_a_resumed_run_needs_the_same_shares(model: Path, files: Path, tmp_path:
         ({"data": {"sources": {"plain": {"reward": None}}}}, "source plain: method grpo needs a reward"),
         ({"data": {"sources": {"a.b": {"task": "sums"}}}}, "a source's name .* not 'a.b'"),
         ({"data": {"sources": {"reward": {"task": "sums"}}}}, "a source's name .* not 'reward'"),
-        ({"reward": "exact_answer"}, "`reward` has no effect: every data source has its own, or is a task"),
-        ({"data": {"sources": {"plain": {"max_turns": 2}}}}, "`max_turns` has no effect"),
+        (
+            {"reward": "exact_answer"},
+            "`reward` has no effect: only for data sources without a reward",
+        ),
+        (
+            {"data": {"sources": {"plain": {"max_turns": 2}}}},
+            "`data.sources.plain.max_turns` has no effect",
+        ),
         (
             {"rollout": {"turns": "tiny_turns:answer"}, "data": {"sources": {"plain": {"turns": "tiny_turns:answer"}}}},
             "`rollout.turns` is for all data sources, and source plain has turns of its own",

@@ -81,7 +81,7 @@ def test_loss_and_gradient_of_a_step_are_the_formulas(
         method.name,
         method=method.model_dump(),
         reward="<given in Python>",
-        rollout={"temperature": TEMPERATURE},
+        rollout={"temperature": TEMPERATURE} if method.source().on_policy else {},
         training={"steps": STEP, "tokens_per_microbatch": 60},
         optimizer={"warmup_steps": 0, "learning_rate": 0.02},
         evaluation={"every": 0},

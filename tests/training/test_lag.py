@@ -166,10 +166,10 @@ def test_the_time_of_a_step_is_that_of_what_it_drew(whole: dict[int, Path]) -> N
         ("grpo", {}, "rollout.lag is 1, and method grpo does not correct for tokens that an older version of the "),
         ("ppo", {}, "rollout.lag is 1, and method ppo does not correct for tokens"),
         ("online_rft", {}, "rollout.lag is 1, and method online_rft does not correct for tokens"),
-        ("sft", {}, "rollout.lag has no effect: method sft does not draw from the policy that it trains"),
-        ("rft", {}, "rollout.lag has no effect: method rft does not draw from the policy that it trains"),
-        ("reinforce", {"old": "rollout"}, "old rollout has no effect without clip"),
-        ("grpo", {"old": "rollout", "tis_cap": 2.0}, "tis_cap has no effect with old rollout"),
+        ("sft", {}, "`rollout.lag` has no effect: only for a method that draws from the policy that it trains"),
+        ("rft", {}, "`rollout.lag` has no effect: only for a method that draws from the policy that it trains"),
+        ("reinforce", {"old": "rollout"}, "`old` has no effect: only with clip"),
+        ("grpo", {"old": "rollout", "tis_cap": 2.0}, "`tis_cap` has no effect: only with old learner"),
     ],
 )
 def test_what_a_lag_cannot_go_with(

@@ -105,7 +105,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def settings(
+def global_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -138,6 +138,8 @@ def run(
 
     Ctrl-C stops a run after its current step and saves a checkpoint; a second Ctrl-C stops it at once. A scheduler's
     SIGTERM and a closed terminal do the same, if the step ends within checkpoint.grace_s.
+
+    sharpen settings lists every setting of a recipe, sharpen settings grpo those of a method.
     """
     from sharpen.cli.run import resume_run, start_run
     from sharpen.cli.seeds import resume_seeds, start_seeds
@@ -390,6 +392,35 @@ def methods(
     from sharpen.cli.methods import show_methods
 
     show_methods(name, as_json=json, markdown=markdown)
+
+
+@app.command()
+def settings(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A section (rollout, model.lora), a method, a reward, or one setting."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables in Markdown and nothing else.")
+    ] = False,
+) -> None:
+    """List what a recipe can set: values, default, meaning, and when a setting has an effect."""
+    from sharpen.cli.settings import show_settings
+
+    show_settings(name, as_json=json, markdown=markdown)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, with which editors complete and check one.
+
+    sharpen schema > recipe.schema.json, and in the first line of a recipe beside it:
+    # yaml-language-server: $schema=recipe.schema.json
+    """
+    from sharpen.cli.schema import print_schema
+
+    print_schema()
 
 
 @app.command()

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sharpen.describe import as_text
 from sharpen.launch.dry_run import Data, DryRun, Lengths, dry_resume, dry_run
 from sharpen.launch.first_batch import Span
-from sharpen.methods.describe import as_text
 from sharpen.recipe.loading import load_recipe
 from sharpen.training.memory import ExpectedMemory, total
 from sharpen.types import Group

@@ -11,21 +11,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from sharpen.describe import Setting, about, default_text, paragraphs
 from sharpen.errors import RecipeError
 from sharpen.methods import METHODS, Method, resolve_method
 from sharpen.methods.describe import (
     PEERS,
-    Setting,
     all_differences,
     by_owner,
     called,
-    objective,
     parent,
     row,
     settings,
     to_json,
 )
-from sharpen.methods.page import LEGEND, default_text, methods_page
+from sharpen.methods.page import LEGEND, methods_page
 
 
 def show_methods(name: str | None, *, as_json: bool, markdown: bool) -> None:
@@ -78,8 +77,7 @@ def _show_all(console: Console) -> None:
 def _show_one(console: Console, method: type[Method]) -> None:
     above = parent(method)
     console.print(Text.assemble((method.name, "bold cyan"), f"   a form of {above.name}" if above else ""))
-    paragraphs = [" ".join(paragraph.split()) for paragraph in objective(method).split("\n\n")]
-    console.print(Padding(Text("\n\n".join(paragraphs)), (1, 2)))
+    console.print(Padding(Text(paragraphs(about(method))), (1, 2)))
     sentence = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for part, text in list(row(method).items())[1:]:
         sentence.add_row(Text(part.replace("_", " "), style="bold"), Text(text))
@@ -104,6 +102,6 @@ def _settings_table(found: Sequence[Setting]) -> Table:
     for owner, its in by_owner(found).items():
         table.add_row(Text(called(owner), style="bold"))
         for s in its:
-            meaning = Text.assemble(s.meaning, "\n", (s.values, "dim"))
+            meaning = Text.assemble(s.text, "\n", (s.values, "dim"))
             table.add_row(Text(s.name, style="cyan"), Text(default_text(s)), meaning)
     return table

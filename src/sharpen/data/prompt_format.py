@@ -48,12 +48,17 @@ class PromptFormat:
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
         """The chat template; None if prompts stay plain text.
 
-        Raises RecipeError for a system message without a chat, DataError for a tokenizer without a chat template.
+        Raises RecipeError for settings of chats where prompts are plain text, DataError for a tokenizer without a chat
+        template.
         """
         if self.chat or conversational:
             return ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system)
-        if self.system is not None:
-            raise RecipeError("`system` is set, but the prompts are plain text: set `chat: true` to make them chats")
+        of_chats = {"system": self.system is not None, "chat_template_kwargs": bool(self.chat_template_kwargs)}
+        if idle := [f"`data.{name}`" for name, given in of_chats.items() if given]:
+            raise RecipeError(
+                f"no effect of {' and '.join(idle)}: the prompts are plain text; set `data.chat: true` to make them "
+                "chats"
+            )
         return None
 
     def tokenize(self, texts: list[str], *, add_special_tokens: bool) -> list[tuple[int, ...]]:

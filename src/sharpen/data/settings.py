@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, PlainSerializer, field_validator, model_validator
 
 from sharpen.data.tasks import task_name
-from sharpen.in_memory import IN_MEMORY, NamedPart, NamedRows, saved
-from sharpen.settings import Settings
+from sharpen.in_memory import IN_MEMORY, OF_REWARDS, NamedPart, NamedRows, saved
+from sharpen.settings import Effect, Settings
 
 
 def _saved_task(task: Any) -> Any:
@@ -31,7 +31,7 @@ class SourceSettings(Settings):
     """A file, a folder or a hub data set to train on."""
     held_out: NamedRows = None
     """The same to measure on; a task brings its own."""
-    reward: Annotated[Any, PlainSerializer(saved)] = None
+    reward: Annotated[Any, PlainSerializer(saved), OF_REWARDS] = None
     """What scores its completions. null: the task's verifier, else the top-level `reward`."""
     turns: NamedPart = None
     """What answers the model between its turns, for this source alone. null: as `rollout.turns` says, and one turn if
@@ -47,6 +47,10 @@ class SourceSettings(Settings):
     chat_template_kwargs: dict[str, JsonValue] | None = None
     """Passed to the chat template. null: as `data.chat_template_kwargs` says."""
 
+    effects = tuple(
+        Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> SourceSettings:
         _check_origin(self)
@@ -58,33 +62,33 @@ class SourceSettings(Settings):
         rendering = {name: getattr(self, name) for name in ("chat", "system", "chat_template_kwargs")}
         return {**rows, **{name: value for name, value in rendering.items() if value is not None}}
 
-    @model_validator(mode="after")
-    def _turns_have_effect(self) -> SourceSettings:
-        fields = type(self).model_fields
-        changed = [name for name in ("max_turns", "turn_timeout_s") if getattr(self, name) != fields[name].default]
-        if changed and self.turns is None:
-            raise ValueError(f"`{changed[0]}` has no effect without turns")
-        return self
-
 
 class DataSettings(Settings):
     """A task by name, with its prompts, held-out split and verifier; or your own data; or several of these."""
 
     task: NamedTask = None
+    """A task's name with parameters, as in `arithmetic?terms=4` (`sharpen tasks` lists them)."""
     train: NamedRows = None
+    """A file, a folder or a hub data set to train on."""
     held_out: NamedRows = None
-    sources: dict[str, SourceSettings] = Field(default_factory=dict)
-    """Several data sources by name, in the order in which ties between their shares are decided."""
-    chat: bool = Field(False, description="wrap a plain text prompt as a user message")
+    """The same to measure on; a task brings its own."""
+    sources: dict[str, SourceSettings] = Field({})
+    """Several data sources by name, each with its share, reward and turns, in the order in which ties between their
+    shares are decided."""
+    chat: bool = False
+    """Wrap a plain text prompt as a user's message."""
     system: str | None = None
-    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    """A system message for conversations that begin with none."""
+    chat_template_kwargs: dict[str, JsonValue] = Field({})
+    """Passed to the chat template, as in `{enable_thinking: false}`."""
     overlong: Literal["error", "drop"] = "error"
+    """Rows that do not fit into the model's context: error, or drop (their number is reported)."""
     step_separator: str | None = Field(None, min_length=1)
-    """The text that ends a step of a completion, in rows with step labels."""
+    """What ends a step in a completion whose steps are marked."""
     demonstrations: NamedRows = None
-    """Rows whose mean score is the zero of a reward model's scores."""
+    """The completions on which a reward model's scores shall average 0; a task brings its own."""
     mixed: NamedRows = None
-    """Rows of a second source, for a method that has one."""
+    """Rows of the second source."""
 
     @field_validator("sources")
     @classmethod

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from sharpen.settings import Settings
+from sharpen.settings import Effect, Settings
 
 
 class EvaluationSettings(Settings):
-    every: int = Field(0, ge=0, description="steps between evaluations on held-out prompts; 0: never")
+    """Evaluation on held-out rows before the first step, every `every` steps, and after the last."""
+
+    every: int = Field(0, ge=0)
+    """Steps between evaluations; 0: never."""
     prompts: int = Field(128, ge=1)
-    n: int = Field(1, ge=1, description="completions sampled per prompt")
+    """How many held-out prompts to measure on, from the first."""
+    n: int = Field(1, ge=1)
+    """Completions sampled per prompt."""
     k: tuple[int, ...] = (1,)
-    threshold: float = Field(1.0, description="a completion counts as right if its reward is at least this")
+    """The k of pass@k and maj@k; none above `n`."""
+    threshold: float = 1.0
+    """A completion is right when its reward is at least this."""
     temperature: float = Field(1.0, ge=0)
+    """Temperature of the sampling; 0: greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling: keep the most probable tokens up to this total probability."""
     top_k: int = Field(0, ge=0)
+    """Keep this many of the most probable tokens; 0: all."""
     min_p: float = Field(0.0, ge=0, le=1)
+    """Keep tokens with at least this fraction of the highest probability."""
+
+    effects = (
+        # `sharpen reward check` reads the threshold too.
+        *(
+            Effect(name, "with every", lambda s: s.every > 0)
+            for name in ("prompts", "n", "k", "temperature", "top_p", "top_k", "min_p")
+        ),
+        # At temperature 0 the most probable token is taken.
+        *(
+            Effect(name, "with temperature above 0", lambda s: s.temperature > 0)
+            for name in ("top_p", "top_k", "min_p")
+        ),
+    )
 
     @field_validator("k")
     @classmethod

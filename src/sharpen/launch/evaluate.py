@@ -20,7 +20,7 @@ from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, Say, read_held_out
 from sharpen.launch.run import measure
 from sharpen.models.dtype import AskedDtype
-from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.recipe.loading import derived_recipe, load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.lookup import NamedModel, find_model
 
@@ -218,7 +218,10 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, s
         raise RecipeError(
             f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(map(spell, missing))}"
         )
-    return make_recipe(tree, where="the evaluation")
+    # What this evaluation reads has an effect, also where the run never evaluates.
+    evaluation = tree.setdefault("evaluation", {})
+    evaluation["every"] = evaluation.get("every") or 1
+    return derived_recipe(tree, where="the evaluation")
 
 
 def _override(tree: dict[str, Any], sources: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:

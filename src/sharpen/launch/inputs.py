@@ -229,8 +229,6 @@ def _demonstrations(sources: tuple[DataSource, ...], data: DataSettings, method:
 
 def _mixed_rows(data: DataSettings, method: Method) -> SourceRows | None:
     mixed = method.mixed()
-    if mixed is None and data.mixed is not None:
-        raise RecipeError(f"data.mixed has no effect: method {method.name} has no second source")
     if mixed is None:
         return None
     if mixed.method.source().reads == "prompts":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from sharpen.batch import Batch, Outputs
@@ -12,6 +12,7 @@ from sharpen.functional.losses import reduce
 from sharpen.functional.losses.preference import PAIR_FIGURES, DPOForm, beats, dpo, pair_figures, ranked_groups
 from sharpen.methods.method import LossTerms, Method, Objective, UnifiedView
 from sharpen.rollout.sources import Preferences, Source
+from sharpen.settings import Effect
 
 
 class DPO(Method):
@@ -47,11 +48,7 @@ class DPO(Method):
     form: DPOForm = "sigmoid"
     """sigmoid, or ipo: (h⁺ − h⁻ − 1/(2β))², which does not drive the difference to infinity."""
 
-    @model_validator(mode="after")
-    def _check_settings(self) -> DPO:
-        if self.form == "ipo" and self.label_smoothing:
-            raise ValueError("label_smoothing is for form sigmoid")
-        return self
+    effects = (Effect("label_smoothing", "with form sigmoid", lambda s: s.form == "sigmoid"),)
 
     def source(self) -> Source:
         return Preferences()

@@ -21,6 +21,7 @@ from sharpen.functional.rounding import rounding, rounding_of_sum
 from sharpen.methods.fields import GroupSize
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Differing, DynamicSampling, Source
+from sharpen.settings import Effect
 
 
 class GroupMethod(PolicyMethod):
@@ -52,6 +53,12 @@ class GroupMethod(PolicyMethod):
     """Rounds of dynamic sampling after which the step trains on the groups that it has."""
     overlong_share: float = Field(0.0, ge=0, le=1)
     """Soft overlong punishment over this last share of rollout.max_new_tokens; 0: none."""
+
+    effects: ClassVar[tuple[Effect, ...]] = (
+        Effect("ddof", "with std group or batch", lambda s: s.std != "none"),
+        Effect("std_eps", "with std group or batch", lambda s: s.std != "none"),
+        Effect("max_rounds", "with dynamic_sampling", lambda s: s.dynamic_sampling),
+    )
 
     @model_validator(mode="after")
     def _check_group_settings(self) -> GroupMethod:

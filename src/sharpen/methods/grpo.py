@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from sharpen.batch import Batch
@@ -13,6 +13,7 @@ from sharpen.functional.losses.policy import clipped_surrogate
 from sharpen.methods.fields import DualClip, EpsHigh, EpsLow, Reduction
 from sharpen.methods.group_method import GroupMethod
 from sharpen.methods.method import UnifiedView
+from sharpen.settings import Effect
 
 
 class GRPO(GroupMethod):
@@ -51,11 +52,7 @@ class GRPO(GroupMethod):
     constant_length: int | None = Field(None, ge=1)
     """L of reduction constant; null: rollout.max_new_tokens."""
 
-    @model_validator(mode="after")
-    def _check_constant_length(self) -> GRPO:
-        if self.constant_length is not None and self.reduction != "constant":
-            raise ValueError(f"constant_length has no effect with reduction {self.reduction}")
-        return self
+    effects = (Effect("constant_length", "with reduction constant", lambda s: s.reduction == "constant"),)
 
     def weights(self, batch: Batch) -> Tensor:
         if self.reduction == "constant":

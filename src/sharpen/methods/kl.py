@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sharpen.methods.coefficient import Rule
-from sharpen.settings import Name, Settings
+from sharpen.settings import Effect, Name, Settings
 
 
 class KL(Settings):
-    """The KL penalty: its estimator, where it is applied, how beta changes, and what the reference is."""
+    """The KL penalty, if beta is above 0: its estimator and placement, how beta changes, and what the reference is."""
 
     differences: ClassVar[tuple[str, ...]] = (
         "`estimator: k3`, the paper's, which adds β (r − 1) to the gradient coefficient, r = π_ref/π. TRL's default "
@@ -42,10 +42,17 @@ class KL(Settings):
     decay: float = Field(0.992, ge=0, lt=1)
     """Share of the moving average kept at each step."""
 
+    effects = (
+        Effect("rule", "with target", lambda s: s.target is not None),
+        Effect("horizon", "with target and rule proportional", lambda s: s.target and s.rule == "proportional"),
+        # The others follow the policy.
+        Effect("path", "with reference fixed", lambda s: s.reference == "fixed"),
+        Effect("reset_every", "with reference reset", lambda s: s.reference == "reset"),
+        Effect("decay", "with reference average", lambda s: s.reference == "average"),
+    )
+
     @model_validator(mode="after")
     def _check_settings(self) -> KL:
         if self.estimator == "weighted_k3" and self.placement == "reward":
             raise ValueError("weighted_k3 is for the loss: in the reward its ratio is always 1, so use k3")
-        if self.path is not None and self.reference != "fixed":
-            raise ValueError(f"path is for a fixed reference: with reference {self.reference} it follows the policy")
         return self

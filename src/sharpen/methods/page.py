@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from pydantic import BaseModel
+
+from sharpen.describe import about, markdown_table, settings_table
 from sharpen.methods import METHODS
-from sharpen.methods.describe import (
-    PEERS,
-    Setting,
-    as_text,
-    by_owner,
-    called,
-    differences,
-    objective,
-    parent,
-    row,
-    settings,
-)
+from sharpen.methods.describe import PEERS, by_owner, called, differences, parent, row, settings
 from sharpen.methods.method import Method
-from sharpen.settings import Settings
 
 LEGEND = (
     ("ρ", "π/π_old of a token, 1 while the two are the same; linear beyond e²⁰, as is π_ref/π"),
@@ -31,8 +22,6 @@ LEGEND = (
     ("sg", "stop-gradient"),
 )
 """The symbols of the formulas."""
-
-_BAR = r"\|"
 
 _BEGINNING = """\
 # Methods
@@ -56,7 +45,7 @@ PEERS.
 
 def methods_page() -> str:
     """The unified table, a section for each method, and one for each set of shared settings."""
-    parts = [_BEGINNING, _unified(), _table(("symbol", "meaning"), LEGEND)]
+    parts = [_BEGINNING, _unified(), markdown_table(("symbol", "meaning"), LEGEND)]
     parts += [_section(method) for method in METHODS.values()]
     owners = [owner for method in METHODS.values() for owner in by_owner(settings(method))]
     parts += [_shared(owner) for owner in dict.fromkeys(owners) if owner not in METHODS.values()]
@@ -66,16 +55,16 @@ def methods_page() -> str:
 def _unified() -> str:
     rows = [row(method) for method in METHODS.values()]
     heads = ["method", *(key.replace("_", " ") for key in rows[0] if key != "name")]
-    return _table(heads, ([_link(r.pop("name")), *map(_with_links, r.values())] for r in rows))
+    return markdown_table(heads, ([_link(r.pop("name")), *map(_with_links, r.values())] for r in rows))
 
 
 def _section(method: type[Method]) -> str:
     above, others = parent(method), by_owner(settings(method))
     own = others.pop(method, [])
     origin = f"{_with_links(method.unified_view.paper)}.{f' A form of {_link(above.name)}.' if above else ''}"
-    parts = [f"## `{method.name}`", textwrap.indent(objective(method), "    "), origin]
+    parts = [f"## `{method.name}`", textwrap.indent(about(method), "    "), origin]
     if own:
-        parts.append(_settings_table(own))
+        parts.append(settings_table(own))
     if others:
         shared = ", ".join(_link(called(owner)) for owner in others)
         parts.append(f"{'Also the' if own else 'The'} settings of {shared}.")
@@ -84,37 +73,18 @@ def _section(method: type[Method]) -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def _shared(owner: type[Settings]) -> str:
+def _shared(owner: type[BaseModel]) -> str:
     # A method that overrides some of them lists these as its own; one that overrides none has them all.
     found = max((by_owner(settings(method)).get(owner, []) for method in METHODS.values()), key=len)
     users = ", ".join(_link(method.name) for method in METHODS.values() if owner in by_owner(settings(method)))
-    about = objective(owner).partition("\n")[0]
+    first = about(owner).partition("\n")[0]
     head = called(owner) if issubclass(owner, Method) else f"`{called(owner)}`"
     said = f"\n{_differences(differences(owner))}\n" if differences(owner) else ""
-    return f"## {head[0].upper()}{head[1:]}\n\n{about} In {users}.\n\n{_settings_table(found)}{said}"
+    return f"## {head[0].upper()}{head[1:]}\n\n{first} In {users}.\n\n{settings_table(found)}{said}"
 
 
 def _differences(found: Sequence[str]) -> str:
     return "\n".join(["Other libraries:\n", *(f"- {line}" for line in found)])
-
-
-def _settings_table(found: Sequence[Setting]) -> str:
-    return _table(
-        ("setting", "values", "default", "meaning"),
-        ((f"`{s.name}`", s.values, default_text(s), s.meaning) for s in found),
-    )
-
-
-def default_text(setting: Setting) -> str:
-    """The default and, if it overrides another, that one."""
-    text = as_text(setting.default)
-    return f"{text} instead of {as_text(setting.instead_of)}" if setting.changed else text
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    lines += [f"| {' | '.join(cell.replace('|', _BAR) for cell in row)} |" for row in rows]
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _link(name: str) -> str:

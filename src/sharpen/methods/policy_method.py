@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from sharpen.batch import Batch, Need, Outputs
@@ -17,6 +17,7 @@ from sharpen.methods.coefficient import AdaptiveCoefficient
 from sharpen.methods.fields import Minibatches
 from sharpen.methods.kl import KL
 from sharpen.methods.method import LossTerms, Method, Objective, Old
+from sharpen.settings import Effect
 
 SAMPLED = {"k1": k1, "k2": k2, "k3": k3}
 
@@ -53,23 +54,17 @@ class PolicyMethod(Method):
     """μ, passes over each rollout."""
     minibatches: Minibatches = 1
 
+    effects: ClassVar[tuple[Effect, ...]] = (
+        Effect("kl", "with beta above 0", lambda s: s.beta > 0),
+        # π_old is π_rollout otherwise.
+        Effect("tis_cap", "with old learner", lambda s: s.old == "learner"),
+    )
+
     @field_validator("kl", mode="before")
     @classmethod
     def _with_method_defaults(cls, given: Any) -> Any:
         """Settings of the section that are not given keep the method's defaults, such as estimator and placement."""
         return {**cls.model_fields["kl"].default.model_dump(), **given} if isinstance(given, Mapping) else given
-
-    @model_validator(mode="after")
-    def _kl_has_effect(self) -> PolicyMethod:
-        if not self.beta and self.kl != type(self).model_fields["kl"].default:
-            raise ValueError("kl has no effect while beta is 0: set beta above 0, or leave kl out")
-        return self
-
-    @model_validator(mode="after")
-    def _tis_has_effect(self) -> PolicyMethod:
-        if self.old == "rollout" and self.tis_cap is not None:
-            raise ValueError("tis_cap has no effect with old rollout, where π_old is π_rollout")
-        return self
 
     @property
     def old_from(self) -> Old:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from sharpen.batch import Batch, Outputs
@@ -22,7 +22,7 @@ from sharpen.methods.kl import KL
 from sharpen.methods.method import LossTerms, Objective, UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
-from sharpen.settings import Name
+from sharpen.settings import Effect, Name
 
 
 class PPO(PolicyMethod):
@@ -72,10 +72,10 @@ class PPO(PolicyMethod):
     eps_high: EpsHigh = 0.2
     dual_clip: DualClip = None
     old_kl_coef: float = Field(1.0, gt=0)
-    """Form kl: initial coefficient of the penalty."""
+    """Initial coefficient of the penalty on KL(π_old ‖ π)."""
     old_kl_target: float = Field(0.01, gt=0)
-    """Form kl: target in nats per token. Below target / 1.5 the coefficient is halved after a step, above 1.5 · target
-    doubled."""
+    """Target of KL(π_old ‖ π) in nats per token. Below target / 1.5 the coefficient is halved after a step, above 1.5 ·
+    target doubled."""
     critic: Literal["own", "shared"] = "own"
     """own: a separate model. shared: a value head on the policy's backbone."""
     critic_path: Name | None = None
@@ -83,7 +83,7 @@ class PPO(PolicyMethod):
     critic_learning_rate_ratio: float = Field(1.0, gt=0)
     """Learning rate of a separate critic, as a multiple of the policy's."""
     value_coef: float = Field(0.1, gt=0)
-    """Coefficient of the value loss, if the backbone is shared."""
+    """Coefficient of the value loss in the loss of the shared backbone."""
     value_target: Literal["lambda", "td"] = "lambda"
     """Target of the critic. lambda: A_t + V_t. td: R_t + γ V_{t+1}."""
     value_clip: float | None = Field(None, gt=0)
@@ -91,15 +91,14 @@ class PPO(PolicyMethod):
     bootstrap_truncated: bool = False
     """For truncated completions, take the critic's value of the state after the last token as V_{T+1}, instead of 0."""
 
-    @model_validator(mode="after")
-    def _check_settings(self) -> PPO:
-        if self.critic == "shared" and self.critic_path is not None:
-            raise ValueError("critic_path is for critic own; a shared critic is a head on the policy")
-        if self.critic == "shared" and self.critic_learning_rate_ratio != 1.0:
-            raise ValueError("critic_learning_rate_ratio is for critic own; a shared critic has value_coef")
-        if self.form == "kl" and self.dual_clip is not None:
-            raise ValueError("dual_clip has no effect with form kl")
-        return self
+    effects = (
+        *(Effect(name, "with form clip", lambda s: s.form == "clip") for name in ("eps_low", "eps_high", "dual_clip")),
+        *(Effect(name, "with form kl", lambda s: s.form == "kl") for name in ("old_kl_coef", "old_kl_target")),
+        # A shared critic is a head on the policy.
+        Effect("critic_path", "with critic own", lambda s: s.critic == "own"),
+        Effect("critic_learning_rate_ratio", "with critic own", lambda s: s.critic == "own"),
+        Effect("value_coef", "with critic shared", lambda s: s.critic == "shared"),
+    )
 
     def source(self) -> Source:
         return CurrentPolicy(self.group_size)

@@ -17,6 +17,7 @@ from sharpen.methods.kl import KL
 from sharpen.methods.method import UnifiedView
 from sharpen.methods.policy_method import PolicyMethod
 from sharpen.rollout.sources import CurrentPolicy, Source
+from sharpen.settings import Effect
 
 Baseline = Literal["none", "group_mean", "leave_one_out", "whitened"]
 ReinforceReduction = Literal["sum", "per_sequence", "tokens_of_batch"]
@@ -54,16 +55,18 @@ class Reinforce(PolicyMethod):
     clip: float | None = Field(None, gt=0)
     """Use PPO's surrogate, clipped at 1 ± clip; several updates per rollout require it."""
     dual_clip: float | None = Field(None, gt=1)
-    """With clip: where the advantage is negative, a term of the objective is never below this times the advantage."""
+    """Where the advantage is negative, a term of the objective is never below this times the advantage."""
+
+    effects = (
+        Effect("dual_clip", "with clip", lambda s: s.clip is not None),
+        # Plain log π has no ratio to π_old.
+        Effect("old", "with clip", lambda s: s.clip is not None),
+    )
 
     @model_validator(mode="after")
     def _check_settings(self) -> Reinforce:
         if self.group_size == 1 and self.baseline in ("group_mean", "leave_one_out"):
             raise ValueError(f"baseline {self.baseline} compares completions of a prompt: group_size must be 2 or more")
-        if self.clip is None and self.dual_clip is not None:
-            raise ValueError("dual_clip has no effect without clip")
-        if self.clip is None and self.old == "rollout":
-            raise ValueError("old rollout has no effect without clip: plain log π has no ratio to π_old")
         if self.clip is None and self.passes_and_minibatches != (1, 1):
             raise ValueError(
                 "with several updates per rollout the policy is no longer the one that sampled, which plain log π "

@@ -9,6 +9,9 @@ from sharpen.methods.fields import GroupSize
 from sharpen.methods.method import UnifiedView
 from sharpen.methods.sft import SFT
 from sharpen.rollout.sources import CurrentPolicy, InitialPolicy, Source
+from sharpen.settings import Effect
+
+_AT_MOST = Effect("at_most", "below group_size", lambda s: s.at_most is None or s.at_most < s.group_size)
 
 
 class RFT(SFT):
@@ -37,6 +40,8 @@ class RFT(SFT):
     prompts: int | None = Field(None, ge=1)
     """Number of prompts to sample for, from the first on; null: all."""
 
+    effects = (_AT_MOST,)
+
     def source(self) -> Source:
         return InitialPolicy(self.group_size, self.prompts, self.threshold, self.at_most, self.unique)
 
@@ -64,6 +69,8 @@ class OnlineRFT(SFT):
     """Right completions kept per prompt; null: all."""
     unique: bool = True
     """Keep identical completions of a prompt only once."""
+
+    effects = (_AT_MOST,)
 
     def source(self) -> Source:
         return CurrentPolicy(self.group_size)

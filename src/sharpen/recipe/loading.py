@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from sharpen.errors import RecipeError
 from sharpen.recipe.schema import Recipe
-from sharpen.settings import explain
+from sharpen.settings import explain, without_effect
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -69,6 +69,29 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise RecipeError(f"{path}: {error}") from error
     assert isinstance(tree, dict)
     return {str(k): v for k, v in tree.items()}
+
+
+def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe made from another by changes, after which some of its settings have no effect: these get their defaults.
+
+    Raises as ``make_recipe`` does.
+    """
+    left = _copied(tree)
+    while True:
+        try:
+            return Recipe.model_validate(left)
+        except ValidationError as error:
+            idle = without_effect(error)
+            if not idle:
+                return make_recipe(left, where)
+        # Each pass takes a setting away, as what has its default is not refused; the inner before a whole section.
+        for *sections, name in sorted(idle, key=len, reverse=True):
+            del reduce(getitem, sections, left)[name]
+
+
+def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with its sections copied, and not what they hold, which may be rows."""
+    return {name: _copied(value) if type(value) is dict else value for name, value in tree.items()}
 
 
 def make_recipe(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -12,9 +12,10 @@ from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from sharpen.data.settings import DataSettings
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.in_memory import IN_MEMORY, in_memory
+from sharpen.in_memory import IN_MEMORY, OF_REWARDS, in_memory
 from sharpen.methods import Method, resolve_method, saved_method
 from sharpen.models.settings import ModelSettings
+from sharpen.recipe.effects import EFFECTS
 from sharpen.recipe.sources import check_reward_entries, check_sources
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
@@ -26,12 +27,17 @@ from sharpen.training.settings import CheckpointSettings, LogSettings, Optimizer
 class Recipe(Settings):
     """Everything that decides what a run does."""
 
-    run: PathName = Field(description="the folder that the run writes")
+    run: PathName
+    """The folder that the run writes; it must not hold a run yet."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Determines the order of the data and all random numbers of the sampling."""
     model: ModelSettings
+    """A section, or just the path: `model: models/mine`."""
     method: Annotated[Method, PlainSerializer(saved_method)]
+    """A section with a `name`, or just the name: `method: sft` (`sharpen methods` lists them)."""
     data: DataSettings
-    reward: Annotated[Any, PlainSerializer(saved_reward)] = None
+    reward: Annotated[Any, PlainSerializer(saved_reward), OF_REWARDS] = None
+    """A name, a mapping with settings, or a list of these (`sharpen rewards` lists them). A task brings its own."""
     reward_check: RewardCheckSettings = RewardCheckSettings()
     rollout: RolloutSettings = RolloutSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -39,6 +45,8 @@ class Recipe(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     log: LogSettings = LogSettings()
+
+    effects = EFFECTS
 
     @field_validator("model", mode="before")
     @classmethod
@@ -60,9 +68,7 @@ class Recipe(Settings):
     def _consistent(self) -> Recipe:
         if self.evaluation.every and not self.has_held_out:
             raise ValueError("evaluation.every needs held-out prompts: give data.held_out")
-        if self.checkpoint.best is not None and not self.evaluation.every:
-            raise ValueError("checkpoint.best needs evaluation.every")
-        minibatches = self.method.passes_and_minibatches[1]
+        passes, minibatches = self.method.passes_and_minibatches
         if self.training.prompts_per_step < minibatches:
             raise ValueError(
                 f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
@@ -78,9 +84,17 @@ class Recipe(Settings):
                 f"the second source of method {self.method.name} cannot adapt a coefficient: only the method's own are "
                 "measured"
             )
-        if self.rollout.lag and not self.method.source().on_policy:
+        updates = self.training.steps * passes * minibatches
+        if self.optimizer.warmup_steps > updates:
             raise ValueError(
-                f"rollout.lag has no effect: method {self.method.name} does not draw from the policy that it trains"
+                f"optimizer.warmup_steps is {self.optimizer.warmup_steps}, more than the {updates} optimizer steps of "
+                "this run"
+            )
+        kl = self.method.kl_settings
+        if self.method.needs_reference and kl.reference == "reset" and kl.reset_every >= self.training.steps:
+            raise ValueError(
+                f"method.kl.reset_every is {kl.reset_every} and training.steps {self.training.steps}: the reference is "
+                "never reset"
             )
         if self.rollout.lag and not self.method.corrects_stale:
             raise ValueError(

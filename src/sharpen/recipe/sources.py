@@ -16,7 +16,7 @@ def has_common_reward(source: SourceSettings) -> bool:
 
 
 def check_sources(recipe: Any) -> None:
-    """Raises ValueError for a source without the reward that the method needs, and for settings without effect."""
+    """Raises ValueError for a source without the reward that the method needs, and for turns given twice."""
     data, method = recipe.data, recipe.method
     if not data.sources:
         if method.needs_reward and recipe.reward is None and data.task is None:
@@ -25,8 +25,6 @@ def check_sources(recipe: Any) -> None:
     common = [name for name, source in data.sources.items() if has_common_reward(source)]
     if method.needs_reward and recipe.reward is None and common:
         raise ValueError(f"source {common[0]}: method {method.name} needs a reward: give `reward`")
-    if recipe.reward is not None and not common:
-        raise ValueError("`reward` has no effect: every data source has its own, or is a task")
     with_turns = [name for name, source in data.sources.items() if source.turns is not None]
     if with_turns and recipe.rollout.turns is not None:
         raise ValueError(
@@ -35,10 +33,6 @@ def check_sources(recipe: Any) -> None:
         )
     for name, source in data.sources.items():
         check_reward_entries(source.reward, f"source {name}: ")
-        if source.reward is not None and not method.makes_a_policy:
-            raise ValueError(f"`data.sources.{name}.reward` has no effect: {method.name} does not train a policy")
-        if source.turns is not None and not method.makes_a_policy:
-            raise ValueError(f"`data.sources.{name}.turns` has no effect: {method.name} does not train a policy")
 
 
 def check_reward_entries(spec: Any, where: str = "") -> None:

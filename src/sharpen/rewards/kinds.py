@@ -37,11 +37,12 @@ from sharpen.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class RewardKind:
-    """A reward known by name. ``make`` gets its settings and how functions are called, if the recipe says so."""
+    """A reward known by name. ``make`` gets its settings and, where it ``takes_call``, how its function is called."""
 
     settings: type[BaseModel]
     make: Callable[[Any, CallSettings | None], Reward]
     described_by: type
+    takes_call: bool = True
 
 
 def _verifier(kind: type[Verifier]) -> RewardKind:
@@ -55,7 +56,7 @@ def _batched(settings: type[BaseModel], kind: type[ModelReward | ProcessModelRew
         no_call(kind.name, call)
         return kind(of_reward)
 
-    return RewardKind(settings, make, kind)
+    return RewardKind(settings, make, kind, takes_call=False)
 
 
 class StepSettings(Settings, extra="allow"):

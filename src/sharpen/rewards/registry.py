@@ -70,8 +70,12 @@ class Weighting(Settings):
     """Settings common to all entries of a list of rewards."""
 
     weight: float | None = Field(None, strict=True)
+    """The factor of the reward in the sum; null: 1, or 0 with a gate. 0: only logged."""
     gate: Gate | None = None
+    """Whether the reward decides that the others count: true, a number for `at_least`, or a section; null: it does not.
+    """
     call: CallSettings | None = None
+    """How the function is called; null: as by the section's defaults."""
 
     @field_validator("gate", mode="before")
     @classmethod

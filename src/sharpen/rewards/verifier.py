@@ -5,18 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from sharpen.settings import Settings
 from sharpen.types import Row
 
 
-class Verifier(BaseModel):
+class Verifier(Settings):
     """Settings and a check: ``verifier(completion, **row)`` returns the reward.
 
     An unknown setting raises `pydantic.ValidationError`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ClassVar[str]
     has_answer: ClassVar[bool] = False

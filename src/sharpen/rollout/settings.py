@@ -7,58 +7,73 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sharpen.in_memory import NamedPart
-from sharpen.settings import Settings
+from sharpen.settings import Effect, Settings
 
 Flow = Literal["blocks", "free"]
 
 
-class EngineSettings(Settings):
-    name: NamedPart = Field("local", description="local, or one of your own as module:name or path/to/file.py:name")
-    max_sequences: int = Field(512, ge=1, description="requests that the local engine decodes at once")
-    kv_gib: float | None = Field(None, gt=0)
-    """Memory for keys and values of the local engine, in GiB; null: derived from the model and the kind of device."""
-    settings: dict[str, Any] = Field({}, description="of an engine of your own, which gets them as settings.settings")
+def _is_own(engine: Any) -> bool:
+    return not isinstance(engine, str) or ":" in engine
 
-    @model_validator(mode="after")
-    def _have_effect(self) -> EngineSettings:
-        of_local = [f for f in ("max_sequences", "kv_gib") if getattr(self, f) != type(self).model_fields[f].default]
-        if self.name == "local" and self.settings:
-            raise ValueError("settings has no effect with the engine local, only with one of your own")
-        if (not isinstance(self.name, str) or ":" in self.name) and of_local:
-            raise ValueError(f"{of_local[0]} has no effect with an engine of your own: it gets what is in settings")
-        return self
+
+class EngineSettings(Settings):
+    """What samples, and within which limits."""
+
+    name: NamedPart = "local"
+    """The engine of this process, on its CPU or GPU; or one of your own, as `module:name` or `path/to/file.py:name`."""
+    max_sequences: int = Field(512, ge=1)
+    """Completions in the running batch, while others wait."""
+    kv_gib: float | None = Field(None, gt=0)
+    """Memory for the keys and values of prompts and completions, in GiB. null: 8 on a CPU; on a GPU half of what the
+    policy's weights, gradients and optimizer state leave of its memory."""
+    settings: dict[str, Any] = Field({})
+    """Settings of an engine of your own, under names of its own."""
+
+    effects = (
+        *(Effect(name, "with the engine local", lambda s: not _is_own(s.name)) for name in ("max_sequences", "kv_gib")),
+        Effect("settings", "with an engine of your own", lambda s: s.name != "local"),
+    )
 
 
 class RolloutSettings(Settings):
+    """How completions are sampled for training.
+
+    Evaluations use the same engine, length, stop strings and failure limit, but sampling parameters of their own.
+    """
+
     max_new_tokens: int = Field(256, ge=1)
+    """The longest completion in tokens; with `turns`, what the model may write in all its turns."""
     temperature: float = Field(1.0, gt=0)
+    """Temperature of the sampling; the trained log-probabilities are at this temperature too."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion; they stay part of it."""
     engine: EngineSettings = EngineSettings()
     turns: NamedPart = None
-    """What answers the policy between its turns: a function (prompt, trajectory) -> Reply or End, as module:name or
-    path/to/file.py:name. null: trajectories have one turn."""
-    max_turns: int = Field(8, ge=1, description="of the policy in a trajectory, with turns")
-    turn_timeout_s: float = Field(60.0, gt=0, description="time limit of a reply, with turns")
+    """A function (prompt, trajectory) -> Reply or End that answers the model between its turns, as `module:name` or
+    `path/to/file.py:name`. null: one turn."""
+    max_turns: int = Field(8, ge=1)
+    """The model's turns in a trajectory."""
+    turn_timeout_s: float = Field(60.0, gt=0)
+    """The time limit of a reply in seconds."""
     flow: Flow = "blocks"
-    """blocks: all conversations' next turns are drawn together, which a resumed run repeats bit for bit. free: the
-    engine draws on while replies are awaited."""
-    lag: int = Field(0, ge=0, description="versions by which the policy that draws a batch is behind; 0: on-policy")
-    """With a lag of k the batch of a step is drawn k steps before it is trained on."""
+    """blocks draws the next turns of all conversations together, which a resumed run repeats bit for bit; free draws on
+    while replies are awaited."""
+    lag: int = Field(0, ge=0)
+    """With k, the policy that draws a batch is k versions older than the one that is trained on it."""
     max_reward_failures: float = Field(0.1, ge=0, le=1)
-    """The share of a step's samples whose turns or reward may raise or time out before the run stops."""
+    """The run stops if `turns` or the reward fails or takes too long for more than this share of a step's
+    completions."""
 
     top_p: float = 1.0
+    """Cannot be changed: the policy gradient is undefined for a truncated distribution."""
     top_k: int = 0
+    """Likewise."""
     min_p: float = 0.0
+    """Likewise."""
 
-    @model_validator(mode="after")
-    def _turns_have_effect(self) -> RolloutSettings:
-        fields = type(self).model_fields
-        of_turns = ("max_turns", "turn_timeout_s", "flow")
-        changed = [name for name in of_turns if getattr(self, name) != fields[name].default]
-        if changed and self.turns is None:
-            raise ValueError(f"{changed[0]} has no effect without turns")
-        return self
+    effects = tuple(
+        Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")
+    )
 
     @model_validator(mode="after")
     def _untruncated(self) -> RolloutSettings:

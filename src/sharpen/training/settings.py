@@ -7,46 +7,73 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sharpen.settings import Name, Settings
+from sharpen.settings import Effect, Name, Settings
 
 
 class OptimizerSettings(Settings):
+    """AdamW, weight decay on matrices only."""
+
     learning_rate: float = Field(1e-6, gt=0)
+    """The peak rate."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of its averages of the gradient and of its square."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's addition to the root of the squared gradient's average."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay, times the learning rate."""
     warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps over which the rate rises linearly from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    min_ratio: float = Field(0.0, ge=0, le=1, description="share of learning_rate at which the decay ends")
+    """The rate after the warm-up: constant, or its decay to the last step."""
+    min_ratio: float = Field(0.0, ge=0, le=1)
+    """The decay ends at this fraction of `learning_rate`."""
     max_grad_norm: float | None = Field(1.0, gt=0)
+    """Gradients of a larger norm are scaled down to this one; null: never."""
+
+    effects = (Effect("min_ratio", "with schedule linear or cosine", lambda s: s.schedule != "constant"),)
 
 
 class TrainingSettings(Settings):
-    steps: int = Field(100, ge=1, description="rollouts, or batches of demonstrations")
+    """The length of a run, and how its steps are cut."""
+
+    steps: int = Field(100, ge=1)
+    """Rollouts, or batches of data."""
     prompts_per_step: int = Field(8, ge=1)
-    tokens_per_microbatch: int | None = Field(None, ge=1, description="bounds memory; null: chosen by model and device")
-    """Never changes the gradient."""
-    shared_prompt: bool = Field(True, description="compute a prompt once for its group, for models where this is exact")
+    """Prompts per rollout; demonstrations, rankings or marked completions per batch."""
+    tokens_per_microbatch: int | None = Field(None, ge=1)
+    """Bounds memory; never changes the gradient. null: as many tokens as take about 0.75 GiB of activations on a CPU (2
+    GiB in bfloat16) or a quarter of a GPU's memory, between 512 and 32,768, and at least twice the longest prompt."""
+    shared_prompt: bool = True
+    """Compute a prompt once for its whole group, on architectures where the tests prove that exact."""
 
 
 class CheckpointSettings(Settings):
-    every: int = Field(0, ge=0, description="steps between checkpoints; 0: only at the end")
-    every_minutes: float = Field(0.0, ge=0, description="also when the last one is this many minutes old; 0: never")
-    keep: int = Field(2, ge=1, description="latest checkpoints to keep")
-    best: Name | None = Field(None, description="also keep the best checkpoint by this held-out measure, e.g. pass@1")
-    grace_s: float | None = Field(30.0, gt=0, description="null: no limit")
-    """Seconds after SIGTERM or SIGHUP within which the current step must end for its checkpoint to be written. Then the
-    process ends."""
+    """When checkpoints are written, and which are kept."""
+
+    every: int = Field(0, ge=0)
+    """Steps between checkpoints; 0: only at the end, or where the run is stopped."""
+    every_minutes: float = Field(0.0, ge=0)
+    """Also after a step that ends this many minutes or more after the last checkpoint; 0: never."""
+    keep: int = Field(2, ge=1)
+    """How many of the latest checkpoints are kept."""
+    best: Name | None = None
+    """Also keep the best one by this held-out metric, such as `pass@1`; NaN is never the best."""
+    grace_s: float | None = Field(30.0, gt=0)
+    """Seconds that the current step has to finish after SIGTERM or SIGHUP, for its checkpoint to be written; null: no
+    limit."""
 
 
 LoggerEntry = Name | dict[str, Any]
 
 
 class LogSettings(Settings):
-    samples_every: int = Field(1, ge=0, description="steps between samples written to Parquet; 0: never")
-    loggers: tuple[LoggerEntry, ...] = Field((), description="where metrics go beside metrics.jsonl")
-    """Each is a name, or a mapping of a name and settings: tensorboard, wandb and trackio (with a project), or one of
-    your own as module:Name or path/to/file.py:Name."""
+    """What is written beside metrics and checkpoints."""
+
+    samples_every: int = Field(1, ge=0)
+    """Steps between samples written to Parquet; 0: never."""
+    loggers: tuple[LoggerEntry, ...] = ()
+    """Where the metrics go beside `metrics.jsonl`: names, or mappings of a `name` and settings, as in
+    `[tensorboard, {name: wandb, project: sums}, metrics.py:CsvLogger]`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,7 @@ CHECK = {
 )
 def test_a_check_function(code: str, reward: float) -> None:
     assert CodeCheck()(as_completion(code), **CHECK) == reward
-    assert CodeCheck(score="share")(as_completion(code), **CHECK) == reward
+    assert CodeCheck()(as_completion(code), **CHECK) == reward
 
 
 @pytest.mark.parametrize(

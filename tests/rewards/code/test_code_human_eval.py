@@ -30,7 +30,7 @@ def judge(cases: list[tuple[CodeCheck, str, dict[str, str]]]) -> list[float]:
 
 @pytest.mark.parametrize(
     "verifier",
-    [CodeCheck(), CodeCheck(code_from="whole", continues_prompt=True), CodeCheck(code_from="tags", score="share")],
+    [CodeCheck(), CodeCheck(code_from="whole", continues_prompt=True), CodeCheck(code_from="tags")],
     ids=["fence", "continued", "tags"],
 )
 def test_every_canonical_solution_passes(verifier: CodeCheck) -> None:

@@ -12,11 +12,16 @@ from sharpen.settings import Name, Settings
 class RewardCheckSettings(Settings):
     """Settings of `sharpen reward check`; a run does not read them."""
 
-    rows: int = Field(100, ge=1, description="number of rows on which right and wrong answers are tried, evenly spaced")
-    cheat_rows: int = Field(25, ge=1, description="number of these rows on which cheats are tried")
-    reference: Name | None = Field(None, description="the column of completions that should get a full reward")
-    allow: tuple[str, ...] = Field((), description="cheats that may pass")
-    timeout_s: float = Field(10.0, gt=0, description="time limit for one call of the reward")
+    rows: int = Field(100, ge=1)
+    """Number of rows on which right and wrong answers are tried, evenly spaced."""
+    cheat_rows: int = Field(25, ge=1)
+    """Number of these rows on which cheats are tried."""
+    reference: Name | None = None
+    """The column of completions that should get a full reward; null: the reward's or the task's own references."""
+    allow: tuple[str, ...] = ()
+    """Cheats that may pass."""
+    timeout_s: float = Field(10.0, gt=0)
+    """A call of the reward is ended after this many seconds."""
 
     @field_validator("allow")
     @classmethod

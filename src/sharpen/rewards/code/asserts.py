@@ -10,7 +10,7 @@ from sharpen.rewards.code.rows import AssertTest
 from sharpen.rewards.code.running import check_tests
 from sharpen.rewards.code.sources import asserted_functions, parsed, source_text
 from sharpen.rewards.code.verifiers import ScoredCode
-from sharpen.settings import Name
+from sharpen.settings import Effect, Name
 from sharpen.types import Row
 
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:(?:\(\))?\.[A-Za-z_]\w*)?", re.ASCII)
@@ -30,7 +30,11 @@ class CodeCheck(ScoredCode):
     name: ClassVar[str] = "code_check"
 
     column: Name = "test"
+    """The column with the source that defines `check`."""
     entry_point_column: Name = "entry_point"
+    """The column with the name of the tested function, or `Class().method`."""
+
+    effects = (Effect("score", "with several tests in a row, and rows of code_check have one", lambda s: False),)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -76,8 +80,11 @@ class CodeAsserts(ScoredCode):
     name: ClassVar[str] = "code_asserts"
 
     column: Name = "test_list"
+    """The column with the asserts."""
     setup_column: Name = "test_setup_code"
+    """The column with code to run before the asserts; rows may lack it."""
     reference_column: Name = "code"
+    """The column with a reference solution, for `sharpen reward check`."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -26,8 +26,11 @@ class CodeLint(Code):
     at_once: ClassVar[int] = CORES
 
     rules: tuple[str, ...] = Field(("E4", "E7", "E9", "F"), min_length=1)
-    cost: float = Field(0.1, gt=0, allow_inf_nan=False)
+    """Ruff's rules, or their prefixes."""
+    cost: float = Field(0.1, gt=0)
+    """What each finding takes from the reward."""
     timeout_s: float = Field(10.0, gt=0)
+    """Time limit of ruff for one program in seconds."""
 
     @field_validator("rules")
     @classmethod

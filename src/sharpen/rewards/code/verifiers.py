@@ -15,7 +15,7 @@ from sharpen.rewards.code.running import CORES, Budget, call_tests, compiles, sh
 from sharpen.rewards.code.sources import source_text
 from sharpen.rewards.verifier import Verifier
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
-from sharpen.settings import Name
+from sharpen.settings import Effect, Name
 from sharpen.types import Row
 
 _INDENTED = re.compile(r"(?:[ \t]*\r?\n)*[ \t]+\S")
@@ -31,10 +31,17 @@ class Code(Verifier):
     """
 
     code_from: CodeSource = "fence"
+    """Where the program is: in the last fenced block, between tags, or the whole completion."""
     tag: Name = "answer"
+    """The name of the tags around the program."""
     prompt_column: Name | None = "prompt"
+    """The column with the beginning of the program; null: none."""
     continues_prompt: bool = False
+    """Whether the program is the text in `prompt_column` followed by the completion."""
     reference_column: Name = "canonical_solution"
+    """The column with a reference solution, for `sharpen reward check`."""
+
+    effects = (Effect("tag", "with code_from tags", lambda s: s.code_from == "tags"),)
 
     @model_validator(mode="after")
     def _has_prompt(self) -> Self:
@@ -76,11 +83,17 @@ class SandboxedCode(Code):
     at_once: ClassVar[int] = CORES
 
     test_timeout_s: float = Field(5.0, gt=0)
+    """Time limit of one test in seconds."""
     total_timeout_s: float = Field(30.0, gt=0)
+    """Time limit of all tests of a program in seconds, not counting the wait for a sandbox."""
     memory_bytes: int = Field(1 << 30, gt=0)
+    """Limit of a program's address space."""
     output_bytes: int = Field(1 << 20, gt=0)
+    """Limit of what a program may print or return."""
     isolation: Isolation = Isolation.AUTO
+    """How programs are isolated from the machine; auto: the strongest level that it supports."""
     unsafe: bool = False
+    """Run programs without isolation if the machine does not support the level."""
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
@@ -113,6 +126,7 @@ class ScoredCode(SandboxedCode):
     """``score`` is ``all``, 1 if all tests pass, else 0; or ``share``, the share of tests that pass."""
 
     score: Literal["all", "share"] = "all"
+    """all: 1 if all tests pass, else 0. share: the share of tests that pass."""
 
     def _score(self, passed: Iterable[bool], count: int) -> float:
         """The reward for ``count`` tests; ``all`` stops at the first failure."""
@@ -132,12 +146,19 @@ class CodeTests(ScoredCode):
     name: ClassVar[str] = "code_tests"
 
     column: Name = "tests"
+    """The column with the tests."""
     function_column: Name = "fn_name"
+    """The column with the name of the tested function; rows without it test the whole program."""
     wrapped_outputs: WrappedOutputs = "never"
+    """Whether each expected output is wrapped in a list, as in APPS and TACO; either accepts both."""
     output: Output = "tokens"
+    """How printed output is compared: by its words, regardless of white space, or exactly."""
     tolerance: float = Field(0.0, ge=0, lt=1)
+    """How much two numbers may differ, absolutely or relative to the larger."""
     tuple_is_list: bool = True
+    """Whether a returned tuple equals a list."""
     int_is_float: bool = False
+    """Whether a returned integer equals a float."""
 
     @property
     def columns(self) -> tuple[str, ...]:

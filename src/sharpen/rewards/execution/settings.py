@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sharpen.settings import Name, Settings
+from sharpen.settings import Effect, Name, Settings
 
 
 class CallSettings(Settings):
@@ -26,3 +26,8 @@ class CallSettings(Settings):
     """Concurrency group. Rewards of the same group never run concurrently; trained models are in the group `models`."""
     process: bool = False
     """Call the function in a separate process, which is killed when a call exceeds `timeout_s`."""
+
+    effects = (
+        Effect("backoff_s", "with retries", lambda s: s.retries > 0),
+        Effect("retry_on", "with retries", lambda s: s.retries > 0),
+    )

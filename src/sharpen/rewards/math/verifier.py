@@ -13,7 +13,7 @@ from sharpen.rewards.math.forms import same
 from sharpen.rewards.math.text import clean, nesting
 from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
-from sharpen.settings import Name
+from sharpen.settings import Effect, Name
 from sharpen.system.workers import WorkerPool
 from sharpen.types import Row
 
@@ -48,10 +48,18 @@ class Math(Verifier):
     at_once: ClassVar[int] = _workers.size
 
     column: Name = "answer"
+    """The column with the expected answer, bare or as a solution that ends with it."""
     answer_from: Literal["boxed", "marker", "tags", "last_number", "whole"] = "boxed"
+    """Where the completion's answer is: in the last \\boxed{…}, in the rest of the line after the last `marker`,
+    between tags, the last number, or the whole text."""
     marker: str = Field("####", min_length=1)
+    """What stands before the answer, in expected answers too."""
     tag: Name = "answer"
+    """The name of the tags around the answer."""
     timeout_s: float = Field(5.0, gt=0)
+    """Time limit of one comparison in seconds."""
+
+    effects = (Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class RewardModelSettings(Settings):
     batch_tokens: PositiveInt = 8192
     """Tokens per forward pass, padding included."""
     dtype: AskedDtype = "float32"
+    """The type of matrix products."""
     device: Name = "auto"
     """The model's device; auto is the GPU if there is one, else the CPU."""
     template: Literal["auto", "scorer", "policy"] = "auto"

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sharpen.rewards.text.extraction import in_tags
 from sharpen.rewards.text.json_schema_worker import validator_of
 from sharpen.rewards.verifier import Verifier
-from sharpen.settings import Name
+from sharpen.settings import Effect, Name
 from sharpen.system.workers import WorkerPool
 
 _OPENING = re.compile(r" {0,3}```[ \t]*+(?:json)?[ \t]*+", re.IGNORECASE)
@@ -40,15 +40,22 @@ class JsonSchema(Verifier):
     for an unresolvable reference.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
     name: ClassVar[str] = "json_schema"
     at_once: ClassVar[int] = _workers.size
 
     of: dict[str, Any] | bool | None = Field(None, alias="schema")
+    """The JSON schema, the same for all rows."""
     column: Name | None = None
+    """The column with the schema of each row, instead of `schema`."""
     answer_from: Literal["whole", "fence", "tags"] = "whole"
+    """Where the JSON is: the whole completion, the last fenced block, or between tags."""
     tag: Name = "answer"
+    """The name of the tags around the JSON."""
     timeout_s: float = Field(5.0, gt=0)
+    """Time limit of one validation in seconds."""
+
+    effects = (Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),)
 
     @model_validator(mode="after")
     def _one_schema(self) -> Self:

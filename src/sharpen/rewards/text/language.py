@@ -55,7 +55,9 @@ class Language(Verifier):
     name: ClassVar[str] = "language"
 
     language: str | None = Field(None, min_length=2)
+    """The target language, an ISO 639-1 code such as `en`."""
     script: str | None = Field(None, min_length=2)
+    """The target script, such as `latin`, `cyrillic` or `cjk`, instead of `language`."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

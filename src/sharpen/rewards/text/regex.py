@@ -31,9 +31,13 @@ class Regex(Verifier):
     at_once: ClassVar[int] = _workers.size
 
     pattern: str
+    """The regular expression, in Python's syntax; flags go into it, as in `(?is)`."""
     mode: Literal["fullmatch", "search"] = "fullmatch"
-    value: float = Field(1.0, allow_inf_nan=False)
+    """Whether the pattern must match the whole stripped completion, or any part of it."""
+    value: float = 1.0
+    """The reward where the pattern matches."""
     timeout_s: float = Field(5.0, gt=0)
+    """Time limit of one match in seconds."""
 
     @field_validator("pattern")
     @classmethod

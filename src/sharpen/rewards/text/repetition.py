@@ -24,7 +24,9 @@ class Repetition(Verifier):
     name: ClassVar[str] = "repetition"
 
     ngram: int = Field(4, ge=1)
-    penalty: float = Field(-1.0, le=0, allow_inf_nan=False)
+    """n, words per n-gram."""
+    penalty: float = Field(-1.0, le=0)
+    """The reward where every n-gram repeats an earlier one."""
 
     def __call__(self, completion: str, **row: Any) -> float:
         words = _WORD.findall(completion.casefold())

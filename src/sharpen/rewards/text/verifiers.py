@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sharpen.rewards.text.extraction import Source, extract, given, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
-from sharpen.settings import Name
+from sharpen.settings import Effect, Name
 from sharpen.types import Row
 
 
@@ -25,10 +25,21 @@ class ExactAnswer(Verifier):
     has_answer: ClassVar[bool] = True
 
     column: Name = "answer"
+    """The column with the expected answer."""
     answer_from: Source = "whole"
+    """Where the completion's answer is: the whole text, the rest of the line after the last `marker`, between tags, in
+    the last \\boxed{…}, or the last number."""
     marker: str = Field("####", min_length=1)
+    """What stands before the answer."""
     tag: Name = "answer"
+    """The name of the tags around the answer."""
     case_sensitive: bool = False
+    """Whether upper and lower case differ."""
+
+    effects = (
+        Effect("marker", "with answer_from marker", lambda s: s.answer_from == "marker"),
+        Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),
+    )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,10 +73,15 @@ class Contains(Verifier):
     name: ClassVar[str] = "contains"
 
     words: tuple[Name, ...] = ()
+    """The words, the same for all rows."""
     column: Name | None = None
+    """The column with the words of each row, instead of `words`."""
     mode: Literal["all", "any"] = "all"
+    """Whether the completion must contain all of the words, or any."""
     whole_word: bool = True
+    """Whether a word must not be adjacent to a letter or digit."""
     case_sensitive: bool = False
+    """Whether upper and lower case differ."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -113,7 +129,9 @@ class Tags(Verifier):
     name: ClassVar[str] = "tags"
 
     tags: tuple[Name, ...] = Field(("think", "answer"), min_length=1)
+    """The names of the tags, in order."""
     prefilled: bool = False
+    """Whether the prompt ends with the first opening tag, so that the completion starts inside it."""
 
     @field_validator("tags")
     @classmethod
