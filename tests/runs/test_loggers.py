@@ -276,6 +276,6 @@ def test_a_recipe_says_how_loggers_are_written(log: dict[str, Any], said: str, m
 
 def test_a_recipe_saved_by_an_earlier_version_is_read(model: Path, tmp_path: Path) -> None:
     old = {"samples_every": 3, "tensorboard": False, "wandb": None, "trackio": None}
-    log = tiny_recipe(tmp_path / "run", model, "sft", log=old).log
+    log = tiny_recipe(tmp_path / "run", model, "grpo", log=old).log
     assert (log.samples_every, log.loggers) == (3, ())
     assert tiny_recipe(tmp_path / "run", model, "sft", log={"loggers": "tensorboard"}).log.loggers == ("tensorboard",)

@@ -13,10 +13,11 @@ import pytest
 from sharpen.data.cursor import Cursor
 from sharpen.errors import DataError, RecipeError, RewardError
 from sharpen.launch.run import Run, resume, start
+from sharpen.recipe.loading import make_recipe
 from sharpen.runs.folder import read_metrics
 from sharpen.system.seeds import stream_seed
 from sharpen.training.learner import Learner
-from tiny_runs import Raising, assert_left_the_same, left_behind, tiny_recipe, tiny_start_model
+from tiny_runs import Raising, assert_left_the_same, left_behind, tiny_recipe, tiny_start_model, tiny_tree
 
 TASK = "arithmetic?terms=2&digits=1&train_size=5&held_out_size=3&demonstration_size=6&preference_size=4"
 FILES = """
@@ -207,11 +208,16 @@ def test_the_best_checkpoint_may_be_a_sources(model: Path, files: Path, tmp_path
     assert state["best"]["value"] == max(later.values())
 
 
+def without_answers(tree: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a run that measures its loss alone."""
+    return {**tree, "evaluation": {"every": 2, "prompts": 6}}
+
+
 def test_the_least_loss_of_a_source_is_the_best(model: Path, files: Path, tmp_path: Path) -> None:
     done = f"{files}/done.jsonl"
     two = {name: {"train": done, "held_out": done} for name in ("one", "two")}
     best = {"data": {"task": None, "sources": two}, "checkpoint": {"best": "two/loss"}}
-    run = start(tiny_recipe(tmp_path / "run", model, "sft", **best))
+    run = start(make_recipe(without_answers(tiny_tree(tmp_path / "run", model, "sft", **best))))
     losses = [row["held_out/two/loss"] for row in run.metric_rows() if row["step"] and "held_out/two/loss" in row]
     assert losses[0] > min(losses)
     state = json.loads((run.model / "trainer" / "state.json").read_text())
@@ -233,7 +239,8 @@ def test_completions_of_two_sources(method: str, model: Path, files: Path, tmp_p
     monkeypatch.setattr(Learner, "learn", recording)
     own = {"train": f"{files}/done.jsonl", "held_out": f"{files}/done.jsonl"}
     mixed = {"task": None, "sources": {"sums": {"train": f"{files}/done.jsonl", "share": 3}, "plain": own}}
-    run = start(tiny_recipe(tmp_path / "run", model, method, data=mixed, checkpoint={"best": None}))
+    tree = tiny_tree(tmp_path / "run", model, method, data=mixed, checkpoint={"best": None})
+    run = start(make_recipe(without_answers(tree)))
     assert " ".join(learned) == " ".join([ORDER] * 6)
     first, *steps = run.metric_rows()
     assert first["held_out/loss"] == first["held_out/plain/loss"]

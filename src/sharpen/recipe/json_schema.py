@@ -17,7 +17,10 @@ from sharpen.recipe.describe import TOP, sections
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.kinds import REWARDS
 from sharpen.rewards.registry import Weighting
+from sharpen.runs.loggers import LOGGERS
+from sharpen.runs.named_loggers import logger_settings
 from sharpen.settings import section_of
+from sharpen.training.settings import LogSettings
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -64,13 +67,19 @@ def recipe_json_schema() -> Schema:
     task: Schema = {"type": "object", "additionalProperties": False}
     rewards["reward_task"] = _named("task", task, "The verifier of the task.", weighting)
 
-    definitions |= methods | rewards
+    loggers = {
+        f"logger_{name}": _named(name, _untitled(logger_settings(kind).model_json_schema()), about(kind), {})
+        for name, kind in LOGGERS.items()
+    }
+
+    definitions |= methods | rewards | loggers
+    log = definitions[name_of[LogSettings]]["properties"]
+    definitions["logger"] = _one_of({name: f"logger_{name}" for name in LOGGERS}, {})
+    _replace(log["loggers"], _one_or_several("logger"))
     definitions["reward"] = _one_of({name: f"reward_{name}" for name in (*REWARDS, "task")}, weighting)
     properties = recipe["properties"]
     _replace(properties["method"], _one_of({name: f"method_{name}" for name in METHODS}, {}))
-    a_reward = {"$ref": "#/$defs/reward"}
-    entries = {"type": "array", "items": a_reward, "minItems": 1}
-    rewards_or_null = {"anyOf": [a_reward, entries, {"type": "null"}]}
+    rewards_or_null = {"anyOf": [*_one_or_several("reward", minItems=1)["anyOf"], {"type": "null"}]}
     task_or_null = {"anyOf": [*_tasks(), {"type": "null"}]}
     source = definitions[name_of[SourceSettings]]["properties"]
     for place in (properties, source):
@@ -166,6 +175,12 @@ def _one_of(definitions: Mapping[str, str], more: Mapping[str, Schema]) -> Schem
         "allOf": [*known, own],
     }
     return {"anyOf": [names, _OWN_NAME, mapping]}
+
+
+def _one_or_several(name: str, **bounds: int) -> Schema:
+    """One of what a definition allows, or a list of these."""
+    one = {"$ref": f"#/$defs/{name}"}
+    return {"anyOf": [one, {"type": "array", "items": one, **bounds}]}
 
 
 def _tasks() -> Iterator[Schema]:

@@ -52,7 +52,16 @@ def _find(entry: str | Mapping[str, Any]) -> NamedLogger:
 
 
 def _checked(name: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the types that the class declares for its parameters after the first, the run."""
+    settings = logger_settings(kind)
+    try:
+        checked = settings.model_validate(dict(given))
+    except ValidationError as error:
+        raise RecipeError(f"{WHERE}: logger {name}: {'; '.join(explain(error, settings))}") from error
+    return {key: getattr(checked, key) for key in given}
+
+
+def logger_settings(kind: Any) -> type[BaseModel]:
+    """The settings of a logger, with the types that its class declares for its parameters after the first, the run."""
     _, *parameters = inspect.signature(kind).parameters.values()
     hints = get_type_hints(kind.__init__, include_extras=True)
     fields: dict[str, Any] = {
@@ -62,11 +71,7 @@ def _checked(name: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     base = _AnySettings if any(p.kind is p.VAR_KEYWORD for p in parameters) else _LoggerSettings
     settings: type[BaseModel] = create_model(kind.__name__, __base__=base, **fields)
-    try:
-        checked = settings.model_validate(dict(given))
-    except ValidationError as error:
-        raise RecipeError(f"{WHERE}: logger {name}: {'; '.join(explain(error, settings))}") from error
-    return {key: getattr(checked, key) for key in given}
+    return settings
 
 
 class _LoggerSettings(Settings, arbitrary_types_allowed=True, validate_default=False):
