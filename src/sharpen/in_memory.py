@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -15,19 +15,28 @@ IN_MEMORY = "<given in Python>"
 """Saved in a recipe in place of an object that no name gives again."""
 
 
-def saved(setting: Any) -> Any:
-    """A setting in serialisable form: classes and functions become their names, other objects `IN_MEMORY`."""
+def saved(setting: Any, name_of: Callable[[object], str | None] = own_name) -> Any:
+    """A setting in serialisable form: what ``name_of`` names becomes its name, any other object `IN_MEMORY`.
+
+    An object of settings is a mapping of these and, if its class has a ``name``, as verifiers have, of its class.
+    """
     if isinstance(setting, Mapping):
-        return {str(key): saved(value) for key, value in setting.items()}
+        entry = {str(key): saved(value, name_of) for key, value in setting.items()}
+        named = entry.pop("name", None)
+        return {**(named if isinstance(named, dict) else {} if named is None else {"name": named}), **entry}
     if isinstance(setting, list | tuple):
-        return [saved(value) for value in setting]
+        return [saved(value, name_of) for value in setting]
     if isinstance(setting, os.PathLike):
         return os.fspath(setting)
     if setting is None or isinstance(setting, str | bool | int | float):
         return setting
-    if isinstance(setting, Settings):
-        return setting.model_dump(mode="json")
-    return own_name(setting) or IN_MEMORY
+    if not isinstance(setting, Settings):
+        return name_of(setting) or IN_MEMORY
+    fields = setting.model_dump(mode="json")
+    if not isinstance(getattr(type(setting), "name", None), str):
+        return fields
+    kind = name_of(type(setting))
+    return IN_MEMORY if kind is None else {"name": kind, **fields}
 
 
 def _saved_rows(rows: Any) -> Any:

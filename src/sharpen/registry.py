@@ -83,7 +83,8 @@ def load_named(name: str, what: str, error: type[Exception]) -> Any:
 def own_name(thing: object) -> str | None:
     """The name by which ``load_named`` finds a class or function again, in this or another process.
 
-    None for what no import gives: a lambda, what is defined within a function, or in a notebook, and any other object.
+    None for what no import gives: a lambda, what is defined within a function or in a notebook, a method of an object,
+    and any object that is not itself an attribute of a module under its own name.
     """
     path, module = getattr(thing, "__qualname__", None), getattr(thing, "__module__", None)
     if not isinstance(path, str) or not isinstance(module, str) or "<" in path or module not in sys.modules:
@@ -91,7 +92,7 @@ def own_name(thing: object) -> str | None:
     found: Any = sys.modules[module]
     for part in path.split("."):
         found = getattr(found, part, None)
-    if found is not thing and getattr(found, "__qualname__", None) != path:
+    if found is not thing:
         return None
     source = defined_in(module)
     return None if source is None else f"{source}:{path}"

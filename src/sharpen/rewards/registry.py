@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from sharpen.data.tasks import Task
 from sharpen.errors import RewardError
 from sharpen.in_memory import IN_MEMORY, saved
+from sharpen.registry import own_name
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward, RewardFunction
@@ -52,18 +53,12 @@ def resolve_reward(spec: RewardSpec, task: Task | None = None) -> Reward:
 
 def saved_reward(spec: Any) -> Any:
     """What `resolve_reward` makes the same reward of, from a recipe; `IN_MEMORY` for what no import gives."""
-    if isinstance(spec, Mapping):
-        rest = {str(key): saved(value) for key, value in spec.items() if key != "name"}
-        named = saved_reward(spec.get("name"))
-        # A verifier is a name and settings.
-        return {**(named if isinstance(named, dict) else {"name": named}), **rest}
-    if isinstance(spec, list | tuple):
-        return [saved_reward(entry) for entry in spec]
-    if isinstance(spec, type) and issubclass(spec, Verifier):
-        return next((name for name, known in REWARDS.items() if known.settings is spec), None) or saved(spec)
-    if isinstance(spec, Verifier) and (name := saved_reward(type(spec))) != IN_MEMORY:
-        return {"name": name, **spec.model_dump(mode="json")}
-    return saved(spec)
+    return saved(spec, _reward_name)
+
+
+def _reward_name(kind: object) -> str | None:
+    ours = (name for name, known in REWARDS.items() if known.settings is kind and known.described_by is kind)
+    return next(ours, None) or own_name(kind)
 
 
 class Weighting(Settings):
