@@ -17,7 +17,7 @@ from sharpen.launch.run import resume as resume_run
 from sharpen.launch.run import start
 from sharpen.methods import Method
 from sharpen.models.settings import ModelSettings
-from sharpen.recipe.loading import load_recipe, make_recipe, read_tree
+from sharpen.recipe.loading import make_recipe, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.progress import Console
 from sharpen.rewards.checking.settings import RewardCheckSettings
@@ -172,11 +172,7 @@ def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, qui
             raise
     if done.signum is not None:
         pass_on(done.signum)
-    unnamed = recipe.unnamed()
-    objects = {"held_out": recipe.data.held_out} if "data.held_out" in unnamed else {}
-    if any(path.partition(".")[0] == "reward" for path in unnamed):
-        objects["reward"] = recipe.reward
-    return replace(done, given=objects)
+    return replace(done, given=recipe.unnamed())
 
 
 def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
@@ -189,8 +185,8 @@ def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
     for name, value in given.items():
         tree[name] = value if name in ("method", "reward") else _merged(tree.get(name), value)
     recipe = make_recipe(tree, where="train()")
-    before, now = load_recipe(file).model_dump(mode="json"), recipe.model_dump(mode="json")
-    if changes := list(_changes(before, now)):
+    # What the recipe does not have is a setting that is newer than it.
+    if changes := list(_changes(read_tree(file), recipe.model_dump(mode="json"))):
         raise RecipeError(
             "\n".join(
                 [
@@ -212,8 +208,7 @@ def _merged(saved: Any, given: Any) -> Any:
 def _changes(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """The path, the old and the new value of each setting that differs."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = dict.fromkeys([*before, *now])
-        pairs = [(f"{name}.{key}" if name else str(key), before.get(key), now.get(key)) for key in keys]
+        pairs = [(f"{name}.{key}" if name else str(key), before[key], now.get(key)) for key in before]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = [(f"{name}[{place}]", old, new) for place, (old, new) in enumerate(zip(before, now, strict=True))]
     else:

@@ -76,7 +76,8 @@ def in_memory(recorded: Any, setting: Any, name: str = "") -> Iterator[tuple[str
 
     ``recorded`` is the setting in serialisable form, and ``name`` what paths begin with.
     """
-    if recorded == IN_MEMORY:
+    named = recorded.get("name") if isinstance(recorded, Mapping) and not isinstance(setting, Mapping) else recorded
+    if named == IN_MEMORY:
         yield name, setting
     elif isinstance(recorded, Mapping) and isinstance(setting, Mapping):
         for key, value in recorded.items():

@@ -8,10 +8,12 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
+from sharpen.data.settings import DataSettings
 from sharpen.errors import DataError
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.policy import load_policy
-from sharpen.recipe.loading import load_recipe
+from sharpen.models.settings import ModelSettings
+from sharpen.recipe.loading import load_section
 from sharpen.report.table import printable
 from sharpen.rollout.chat import Conversation
 from sharpen.rollout.engine import Sampling
@@ -39,11 +41,12 @@ def talk(
     """
     answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
     named = find_model(model)
-    recipe = None if named.run is None else load_recipe(named.run.recipe)
-    rollout = RolloutSettings() if recipe is None else recipe.rollout
-    if recipe is not None:
-        system = recipe.data.system if system is None else system
-        dtype = dtype or recipe.model.compute_dtype
+    rollout, chat_template_kwargs = RolloutSettings(), {}
+    if named.run is not None:
+        rollout, data = load_section(named.run.recipe, RolloutSettings), load_section(named.run.recipe, DataSettings)
+        system = data.system if system is None else system
+        dtype = dtype or load_section(named.run.recipe, ModelSettings).compute_dtype
+        chat_template_kwargs = data.chat_template_kwargs
     for note in named.notes:
         notes.print(note, markup=False, soft_wrap=True)
     conversation = Conversation(
@@ -51,7 +54,7 @@ def talk(
         Sampling(max_new_tokens or rollout.max_new_tokens, temperature, top_p=top_p, stop=rollout.stop),
         system,
         secrets.randbits(32) if seed is None else seed,
-        {} if recipe is None else recipe.data.chat_template_kwargs,
+        chat_template_kwargs,
         engine_settings=rollout.engine,
     )
     if conversation.remembers:

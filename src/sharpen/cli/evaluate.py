@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from sharpen.errors import RecipeError
-from sharpen.launch.evaluate import OF_COMPLETIONS, SETTINGS, planned_evaluation
+from sharpen.launch.evaluate import OF_COMPLETIONS, SETTINGS, planned_evaluation, recipe_of
 from sharpen.recipe.schema import Recipe
 from sharpen.report.table import measures_table
 from sharpen.runs.lookup import find_model
@@ -48,7 +48,9 @@ def measure_model(
             errors.print(note, markup=False)
         if task is not None and data is not None:
             raise RecipeError("give --task or --data, not both")
-        plan = planned_evaluation(named, given, task=task, data=data, spell=_as_option, out=out is not None)
+        plan = planned_evaluation(
+            named, given, of_run=recipe_of(named), task=task, data=data, spell=_as_option, out=out is not None
+        )
         recipe, held_out = plan.recipe, plan.held_out
         with errors.status(f"measuring {named.path} on {held_out.name}"):
             evaluation = plan.measure(

@@ -15,7 +15,6 @@ from typing import Any
 from sharpen.data.tasks import is_task, names_task
 from sharpen.errors import RecipeError
 from sharpen.evaluation.runner import Evaluation
-from sharpen.in_memory import in_memory
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, Say, read_held_out
 from sharpen.launch.run import measure
@@ -77,12 +76,14 @@ def planned_evaluation(
     named: NamedModel,
     given: Mapping[str, Any],
     *,
+    of_run: Recipe | None,
     task: Any,
     data: Any,
     spell: Callable[[str], str],
     out: bool = False,
 ) -> PlannedEvaluation:
-    """The evaluation of a model with the settings ``given``, whose keys are those of `SETTINGS`.
+    """The evaluation of a model with the settings ``given``, whose keys are those of `SETTINGS`, and otherwise those of
+    its run's recipe ``of_run``, if it has a run.
 
     It is on the held-out problems of ``task``, the rows ``data``, or by default on those of the model's run. ``spell``
     writes a setting's name, and a placeholder after it, as the user does; ``out`` says that the answers are wanted.
@@ -90,7 +91,7 @@ def planned_evaluation(
     Raises:
         SharpenError: something cannot be used, or would have no effect.
     """
-    recipe = _recipe(named, given, task, data, spell)
+    recipe = _recipe(named, of_run, given, task, data, spell)
     held_out = read_held_out(recipe)
     _refuse_idle(recipe, held_out, [*given, *(["out"] if out else [])], spell)
     return PlannedEvaluation(named, recipe, held_out, tuple(given))
@@ -174,7 +175,12 @@ def evaluate(
         warnings.warn(note, stacklevel=2)
     a_task = is_task(data) or (isinstance(data, str) and names_task(data))
     plan = planned_evaluation(
-        named, given, task=data if a_task else None, data=None if a_task else data, spell=_as_argument
+        named,
+        given,
+        of_run=model.recipe if isinstance(model, Run) else recipe_of(named),
+        task=data if a_task else None,
+        data=None if a_task else data,
+        spell=_as_argument,
     )
     return plan.measure(say=warnings.warn, trust_remote_code=trust_remote_code)
 
@@ -184,10 +190,21 @@ def _as_argument(name: str) -> str:
     return "a task as `data`" if name == "task" else f"`{name}`"
 
 
-def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, spell: Callable[[str], str]) -> Recipe:
+def recipe_of(named: NamedModel) -> Recipe | None:
+    """The recipe of a model's run, if it has one."""
+    return None if named.run is None else load_recipe(named.run.recipe)
+
+
+def _recipe(
+    named: NamedModel,
+    of_run: Recipe | None,
+    given: Mapping[str, Any],
+    task: Any,
+    data: Any,
+    spell: Callable[[str], str],
+) -> Recipe:
     """The run's recipe with the given settings; for a model without a run, a recipe for this evaluation only."""
-    of_run = None if named.run is None else load_recipe(named.run.recipe)
-    tree = _usual(named, given) if of_run is None else of_run.model_dump(mode="json")
+    tree = _usual(named, given) if of_run is None else of_run.tree()
     for name, value in given.items():
         section, _, key = SETTINGS[name].rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[key] = value
@@ -208,20 +225,17 @@ def _recipe(named: NamedModel, given: Mapping[str, Any], task: Any, data: Any, s
         )
     else:
         _override(tree, sources, given)
-    measured = [rows, *rows["sources"].values()] if rows.get("sources") else [rows]
-    wanted = {
-        "data": [one.get("held_out") for one in measured],
-        "reward": [tree.get("reward"), *(one.get("reward") for one in measured)],
-    }
-    missing = [name for name, value in wanted.items() if any(in_memory(value, value))]
-    if missing:
-        raise RecipeError(
-            f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(map(spell, missing))}"
-        )
     # What this evaluation reads has an effect, also where the run never evaluates.
     evaluation = tree.setdefault("evaluation", {})
     evaluation["every"] = evaluation.get("every") or 1
-    return derived_recipe(tree, where="the evaluation")
+    recipe = derived_recipe(tree, where="the evaluation")
+    lacking = [path.partition("[")[0].split(".") for path in recipe.missing()]
+    wanted = {"data": any(path[-1] == "held_out" for path in lacking), "reward": any("reward" in p for p in lacking)}
+    if missing := [name for name, wants in wanted.items() if wants]:
+        raise RecipeError(
+            f"{named.path}: its run was given rows or a reward in Python; give {' and '.join(map(spell, missing))}"
+        )
+    return recipe
 
 
 def _override(tree: dict[str, Any], sources: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpen.errors import CheckpointError, RecipeError
-from sharpen.recipe.loading import load_recipe
+from sharpen.recipe.loading import load_recipe, load_section, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.measured import before_and_after
 from sharpen.runs.checkpoint import checkpoint_path, checkpoints, load_state
 from sharpen.runs.folder import RunFolder, read_metrics
+from sharpen.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +31,7 @@ class Run:
 
     ``checkpoint`` is the latest one, None before the first; ``finished`` is False if the run was stopped before its
     last step. ``signum`` is the signal that stopped it, if any; it may have come during the last step. ``given`` has
-    the held-out rows and the reward that were given in Python and that the recipe cannot name.
+    what was given in Python and a recipe cannot name, by the paths of the settings such as ``data.held_out``.
     """
 
     path: Path
@@ -47,7 +48,7 @@ class Run:
             raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
         done = checkpoints(RunFolder(path).checkpoints)
         latest = done[-1] if done else None
-        steps = load_recipe(RunFolder(path).recipe).training.steps
+        steps = load_section(RunFolder(path).recipe, TrainingSettings).steps
         return cls(path, latest, latest is not None and load_state(latest)["step"] >= steps)
 
     @property
@@ -65,8 +66,11 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The settings that the run was started with."""
-        return load_recipe(RunFolder(self.path).recipe)
+        """The settings that the run was started with.
+
+        Raises RecipeError if its method was given in Python and no import gives it again, unless this run was.
+        """
+        return load_recipe(RunFolder(self.path).recipe, given=self.given)
 
     @property
     def metrics(self) -> DataFrame:
@@ -106,21 +110,28 @@ class Run:
 
         rows = self.metric_rows()
         before, after = before_and_after(rows)
-        stage = Stage(self.recipe.method.name, rows)
+        stage = Stage(self._method, rows)
         return run_figure([stage], before.measures, after.measures, title=str(self.path))
 
     def evaluate(self, data: Any = None, reward: Any = None, **options: Any) -> Evaluation:
         """Measure the latest checkpoint; the arguments are those of `sharpen.evaluate`."""
         from sharpen.launch.evaluate import evaluate
 
-        data = self.given.get("held_out") if data is None else data
-        return evaluate(self.path, data, self.given.get("reward") if reward is None else reward, **options)
+        return evaluate(self, data, reward, **options)
 
     def chat(self, sampling: Sampling | None = None, *, seed: int = 0) -> Conversation:
         """A conversation with the latest checkpoint, as `LoadedModel.chat` gives it."""
         from sharpen.launch.load import load
 
-        return load(self.path).chat(sampling, seed=seed)
+        return load(self).chat(sampling, seed=seed)
+
+    @property
+    def _method(self) -> str:
+        if (given := self.given.get("method")) is not None:
+            return str(given.name)
+        tree = read_tree(RunFolder(self.path).recipe)["method"]
+        # A placeholder where the method was given in Python.
+        return str(tree["name"])
 
     def __repr__(self) -> str:
         return f"Run({', '.join(f'{name}: {value}' for name, value in self._summary().items())})"
@@ -133,10 +144,10 @@ class Run:
         summary = {"run": str(self.path)}
         if not RunFolder(self.path).recipe.is_file():
             return summary
-        recipe, rows = self.recipe, self.metric_rows()
-        summary["method"] = recipe.method.name
+        rows, steps = self.metric_rows(), load_section(RunFolder(self.path).recipe, TrainingSettings).steps
+        summary["method"] = self._method
         step = int(rows[-1]["step"]) if rows else 0
-        summary["step"] = f"{step} of {recipe.training.steps}{'' if self.finished else ', not finished'}"
+        summary["step"] = f"{step} of {steps}{'' if self.finished else ', not finished'}"
         for name, key in {"reward": "reward/mean", "held-out pass@1": "held_out/pass@1", "loss": "loss"}.items():
             value = _latest(rows, key)
             if value is not None and not (name == "loss" and "reward" in summary):

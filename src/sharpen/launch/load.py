@@ -23,7 +23,8 @@ from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.load import load_tokenizer
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import Kind, saved_kind
-from sharpen.recipe.loading import load_recipe
+from sharpen.models.settings import ModelSettings
+from sharpen.recipe.loading import load_section
 from sharpen.rewards.models.model_reward import (
     ModelReward,
     ProcessModelReward,
@@ -244,12 +245,16 @@ def load(
     named = find_model(str(name.path if isinstance(name, Run) else name))
     for note in named.notes[:-1]:  # the last only says which checkpoint it is
         warnings.warn(note, stacklevel=2)
-    recipe = None if named.run is None else load_recipe(named.run.recipe)
-    # Without its check that there are rows: only the defaults of its other settings are wanted.
-    data = DataSettings.model_construct() if recipe is None else recipe.data
-    rollout = RolloutSettings() if recipe is None else recipe.rollout
-    dtype = compute_dtype or ("float32" if recipe is None else recipe.model.compute_dtype)
-    device = device or ("auto" if recipe is None else recipe.model.device)
+    if named.run is None:
+        # Without its check that there are rows: only the defaults of its other settings are wanted.
+        data, rollout, of_model = DataSettings.model_construct(), RolloutSettings(), ModelSettings(path=named.path)
+    else:
+        data = load_section(named.run.recipe, DataSettings)
+        rollout = load_section(named.run.recipe, RolloutSettings)
+        of_model = load_section(named.run.recipe, ModelSettings)
+    if isinstance(name, Run) and "rollout.engine.name" in name.given:
+        rollout = name.recipe.rollout
+    dtype, device = compute_dtype or of_model.compute_dtype, device or of_model.device
     kind = saved_kind(named.path, trust_remote_code=trust_remote_code)
     model: Policy | ScorerReward
     if kind is None:

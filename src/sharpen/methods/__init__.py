@@ -76,10 +76,9 @@ def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Met
         raise ValueError(f"method {called}: {'; '.join(explain(error, method))}") from error
 
 
-def saved_method(method: Method) -> dict[str, Any] | str:
-    """What `resolve_method` makes an equal method of; `IN_MEMORY` for one whose class no import gives."""
-    name = METHODS.name_of(type(method))
-    return IN_MEMORY if name is None else {**method.model_dump(mode="json"), "name": name}
+def saved_method(method: Method) -> dict[str, Any]:
+    """What `resolve_method` makes an equal method of; named `IN_MEMORY` if no import gives its class."""
+    return {**method.model_dump(mode="json"), "name": METHODS.name_of(type(method)) or IN_MEMORY}
 
 
 __all__ = [

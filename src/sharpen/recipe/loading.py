@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,7 +15,9 @@ from yaml import YAMLError
 
 from sharpen.errors import RecipeError
 from sharpen.recipe.schema import Recipe
-from sharpen.settings import explain, without_effect
+from sharpen.settings import Settings, explain, without_effect
+
+Section = TypeVar("Section", bound=Settings)
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -40,6 +42,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), given: Mapping[
                     f"{path}: `{name}` is not what this run was started with, {before}: it is now {saved}"
                 )
     return recipe
+
+
+def load_section(path: Path, kind: type[Section]) -> Section:
+    """One section of a saved recipe, whatever else the recipe names: a method may have been given in Python.
+
+    Raises as `load_recipe` does.
+    """
+    name = next(name for name, field in Recipe.model_fields.items() if field.annotation is kind)
+    try:
+        return kind.model_validate(read_tree(path).get(name, {}))
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{path}: {name}: {problem}" for problem in explain(error, kind))) from error
 
 
 def _set(tree: dict[str, Any], name: str, value: Any) -> Any:
