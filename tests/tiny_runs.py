@@ -105,7 +105,13 @@ def tiny_tree(run: Path, model: Path, name: str, /, **changes: Any) -> dict[str,
         "evaluation": {"every": 2, "prompts": 6, **answers} if measured else {},
         "checkpoint": {"every": 2, "keep": 2, "best": "reward"},
     }
-    return merge(tree, changes)
+    merged = merge(tree, changes)
+    if merged["training"]["steps"] < merged["optimizer"].get("warmup_steps", 0) and "warmup_steps" not in changes.get(
+        "optimizer", {}
+    ):
+        # A run of one step has no time for it.
+        merged["optimizer"] = {**merged["optimizer"], "warmup_steps": 0}
+    return merged
 
 
 def untimed(rows: list[dict[str, float]], leave_out: tuple[str, ...] = ()) -> list[dict[str, float]]:

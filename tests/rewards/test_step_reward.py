@@ -146,7 +146,7 @@ def test_it_needs_the_tokenizer(written: Any) -> None:
             {"function": "math:sqrt", "total": "means"},
             "`total`: Input should be 'mean', 'min', 'last' or 'product' (given: 'means')",
         ),
-        ({"function": "math:sqrt", "separator": ""}, "the separator is empty"),
+        ({"function": "math:sqrt", "separator": ""}, "`separator`: String should have at least 1 character"),
         ({"function": "math:sqrt", "separator": 3}, "`separator`: Input should be a valid string (given: 3)"),
         ({"function": "math:sqr"}, "'math' has no 'sqr'. Did you mean `sqrt`"),
     ],
