@@ -49,7 +49,7 @@ def run(folder: Path, model: Path, method: Any, **changes: Any) -> Path:
         checkpoint={"every": 1, "best": None, "keep": 9},
         **{"training": {"steps": 1}, "rollout": {"temperature": 0.7}, "reward": "<given in Python>", **changes},
     )
-    start(given(recipe, {"reward": digits}))
+    start(given(recipe, {"reward": digits}) if recipe.reward else recipe)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_the_gradient_is_the_sum_of_both(model: Path, tmp_path: Path, monkeypatc
     found = record_gradients(monkeypatch)
     demonstrations = rows(tmp_path / "demonstrations.jsonl", WRITTEN)
     first: dict[str, Tensor] = {}
-    of_sft = {"data": {"task": None, "train": demonstrations}, "reward": None}
+    of_sft = {"data": {"task": None, "train": demonstrations}, "reward": None, "rollout": {"temperature": 1.0}}
     for name, method, changes in (
         ("ppo", PPO(**PPO_SETTINGS), {}),
         ("sft", SFT(), {**of_sft, "training": {"steps": 1, "prompts_per_step": 3}}),
@@ -113,7 +113,7 @@ def test_a_second_source_with_a_reference(model: Path, tmp_path: Path, monkeypat
     found = record_gradients(monkeypatch)
     preferences = rows(tmp_path / "preferences.jsonl", RANKED)
     first = {}
-    dpo = {"data": {"task": None, "train": preferences}, "reward": None}
+    dpo = {"data": {"task": None, "train": preferences}, "reward": None, "rollout": {"temperature": 1.0}}
     for name, method, changes in (
         ("ppo", PPO(**PPO_SETTINGS), {}),
         ("dpo", DPO(beta=0.5), {**dpo, "training": {"steps": 1, "prompts_per_step": 3}}),

@@ -20,7 +20,7 @@ from plain_forward import (
     relative_error,
 )
 from sharpen.data.rows import read_rows
-from sharpen.launch.inputs import HeldOut
+from sharpen.launch.inputs import HeldOut, SourceRows
 from sharpen.launch.run import Run, measure
 from sharpen.methods import SFT, Objective
 from sharpen.models.character_model import character_tokenizer, create_character_model
@@ -189,5 +189,6 @@ def test_held_out_completions_are_measured_against_the_teacher(model: Path, teac
             "data": {"train": "<given in Python>"},
         }
     )
-    measured = measure(recipe, HeldOut(read_rows(written), "demonstrations", None), run.model)
+    rows = SourceRows("", read_rows(written), recipe.data)
+    measured = measure(recipe, HeldOut((rows,), "demonstrations", None), run.model)
     assert measured.measures["loss"].mean == after["held_out/loss"]

@@ -187,7 +187,7 @@ def test_step_verifiers_may_run_there_too(file: Path, written: Any) -> None:
     ],
 )
 def test_only_a_named_function_has_a_process(spec: Any) -> None:
-    with pytest.raises(RewardError, match=r"call\.process requires a function given"):
+    with pytest.raises(RewardError, match=r"call\.process requires a function"):
         resolve_reward(spec)
 
 

@@ -77,7 +77,7 @@ def test_the_measures_are_known_before_anything_is_measured(name: str, model: Pa
     held_out = read_inputs(recipe).held_out
     assert held_out is not None
     known = measure_names(held_out, recipe.method, recipe.evaluation)
-    row = start(recipe).metrics()[0]
+    row = start(recipe).metric_rows()[0]
     keys = [key.removeprefix("held_out/") for key in row if key.startswith("held_out/")]
     measured = [key for key in keys if not key.endswith(("_low", "_high"))]
     assert (list(known.names), known.others) == (measured, ())
@@ -102,7 +102,7 @@ def test_the_measures_of_each_source_are_known_too(method: str, best: str, model
     held_out = read_inputs(recipe).held_out
     assert held_out is not None
     known = measure_names(held_out, recipe.method, recipe.evaluation)
-    keys = [key.removeprefix("held_out/") for key in start(recipe).metrics()[0] if key.startswith("held_out/")]
+    keys = [key.removeprefix("held_out/") for key in start(recipe).metric_rows()[0] if key.startswith("held_out/")]
     assert list(known.names) == [key for key in keys if not key.endswith(("_low", "_high"))]
     assert best in known.names
     changes = {"run": tmp_path / "other", "data": {"sources": sources}, "checkpoint": {"best": "plain/reward/contains"}}
@@ -151,7 +151,7 @@ def test_parts_that_only_an_own_reward_knows_are_checked_when_they_are_first_mea
         tmp_path / "run", model, "grpo", reward=f"{tmp_path / 'own.py'}:Two", checkpoint={"best": best}
     )
     if known:
-        assert start(recipe).metrics()[-1]["held_out/reward/b"] == 0.0
+        assert start(recipe).metric_rows()[-1]["held_out/reward/b"] == 0.0
         return
     with pytest.raises(RecipeError, match=r"checkpoint\.best: `reward/c` is not measured"):
         start(recipe)

@@ -17,7 +17,7 @@ from sharpen.launch.run import resume, start
 from sharpen.runs.folder import read_metrics
 from sharpen.training.learner import Learner
 from sharpen.training.trainer import Trainer
-from tiny_runs import TASK, assert_left_the_same, digits, given, left_behind, reward_file, tiny_recipe, tiny_start_model
+from tiny_runs import TASK, assert_left_the_same, left_behind, reward_file, tiny_recipe, tiny_start_model
 
 NO_BEST = {"evaluation": {"every": 0}, "checkpoint": {"every": 2, "best": None}}
 ONE_UPDATE = {"method": {"updates_per_rollout": 1, "minibatches": 1, "beta": 0.0}}
@@ -63,17 +63,20 @@ def names(path: Path) -> list[str]:
     return sorted(c.name for c in (path / "checkpoints").iterdir())
 
 
-def extreme(at: int) -> Callable[..., float]:
+EXTREME = """
+calls = 0
+
+def digits(completion, **row):
+    global calls
+    calls += 1
+    return (1.6e308, 1.7e308)[calls % 2] if calls >= AT else sum(c.isdigit() for c in completion) / 8
+"""
+
+
+def extreme(path: Path, at: int) -> str:
     """``digits``, but from call ``at`` on so large that the sum of two is more than a float holds."""
-    calls = 0
-
-    def reward(completion: str, **row: object) -> float:
-        nonlocal calls
-        calls += 1
-        return (1.6e308, 1.7e308)[calls % 2] if calls >= at else digits(completion)
-
-    reward.__name__ = "digits"
-    return reward
+    path.write_text(EXTREME.replace("AT", str(at)))
+    return f"{path}:digits"
 
 
 @pytest.mark.parametrize("changes", [ONE_UPDATE, {}], ids=["one update a step", "several"])
@@ -82,12 +85,9 @@ def test_an_extremely_large_reward(changes: dict[str, Any], model: Path, reward:
     whole, stopped, path = tmp_path / "whole", tmp_path / "stopped", tmp_path / "run"
     start(tiny_recipe(whole, model, "grpo", reward=reward, **NO_BEST, **changes))
     expected = stopped_at(stopped, tiny_recipe(stopped, model, "grpo", reward=reward, **NO_BEST, **changes), 3)
+    wrong = extreme(tmp_path / "reward.py", 16 * 3 + 1)
     with pytest.raises(NonFiniteError) as raised:
-        start(
-            given(
-                tiny_recipe(path, model, "grpo", reward=reward, **NO_BEST, **changes), {"reward": extreme(16 * 3 + 1)}
-            )
-        )
+        start(tiny_recipe(path, model, "grpo", reward=wrong, **NO_BEST, **changes))
     assert str(raised.value) == (
         "step 4: the advantages, computed from the rewards, are NaN or infinite. Lower optimizer.learning_rate, or "
         f"look for extremely large rewards; the latest checkpoint is {path / 'checkpoints' / 'step_000003'}; "
@@ -96,6 +96,7 @@ def test_an_extremely_large_reward(changes: dict[str, Any], model: Path, reward:
     assert raised.value.step == 4
     assert_left_the_same(path, expected, 3)
     assert names(path) == ["step_000002", "step_000003"]
+    reward_file(tmp_path / "reward.py")  # it is mended
     assert resume(path).finished
     assert_left_the_same(path, left_behind(whole))
 
