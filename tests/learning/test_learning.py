@@ -31,6 +31,8 @@ from sharpen.types import Prompt
 
 TASK = "arithmetic?terms=3&digits=1&held_out_size=200&demonstration_size=20000"
 FLAWED = f"{TASK}&guess_share=0.4&wrong_step_share=0.2"
+OF_PAIRS: dict[str, Any] = {"rollout": {}, "evaluation": {"every": 1000, "prompts": 200}}
+"""For reward models, which write nothing."""
 MEASURED = {"every": 1000, "prompts": 200, "n": 4}
 
 
@@ -168,6 +170,7 @@ def test_a_reward_model_and_ppo_that_follows_it(sft: Path, tmp_path: Path) -> No
         tmp_path / "judge",
         1e-3,
         training={"steps": 100, "prompts_per_step": 64},
+        **OF_PAIRS,
     )
     before, after = measures(judged, "pair_accuracy")
     assert before["mean"] == 0.0  # all scores are 0, so no pair is won
@@ -190,7 +193,8 @@ def test_a_reward_model_and_ppo_that_follows_it(sft: Path, tmp_path: Path) -> No
 
 
 def test_a_process_reward_model(sft: Path, tmp_path: Path) -> None:
-    run = learn(sft, "process_reward_model", TASK, tmp_path, 1e-3, training={"steps": 200, "prompts_per_step": 64})
+    training = {"steps": 200, "prompts_per_step": 64}
+    run = learn(sft, "process_reward_model", TASK, tmp_path, 1e-3, training=training, **OF_PAIRS)
     before, after = measures(run, "step_accuracy")
     assert after["low"] > before["high"]
     # To call every step wrong, the commoner label here, is right for 58 % of them.
