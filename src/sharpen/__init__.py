@@ -183,4 +183,4 @@ import_tqdm()
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*__all__, "__version__"]

@@ -78,3 +78,15 @@ def test_what_a_model_writes_is_shown_and_not_obeyed() -> None:
     assert "\x1b" not in text
     assert text.count("x") < 50
     assert "…" in text
+
+
+def test_lengths_and_rewards_of_a_data_source_are_no_shares() -> None:
+    measures = {
+        "add/length": Estimate(3.4, 2.2, 4.0),
+        "add/reward": Estimate(0.2, 0.1, 0.3),
+        "add/pass@1": Estimate(0.5, 0.4, 0.6),
+    }
+    text = printed(measures_table(measures))
+    assert lines_with(text, "add/length") == ["add/length 3.400 [2.200, 4.000]"]
+    assert lines_with(text, "add/reward") == ["add/reward 0.200 [0.100, 0.300]"]
+    assert lines_with(text, "add/pass@1") == ["add/pass@1 50.0 % [ 40.0, 60.0]"]

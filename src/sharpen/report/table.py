@@ -82,8 +82,11 @@ NO_SHARES = ("length", "loss", "score", "pair_margin")
 
 
 def plain_measures(measures: Iterable[str]) -> frozenset[str]:
-    """The measures of an evaluation that are not shares: rewards, lengths, losses, scores."""
-    return frozenset(m for m in measures if m in NO_SHARES or m.partition("/")[0] == "reward")
+    """The measures of an evaluation that are not shares: rewards, lengths, losses, scores.
+
+    A data source's are under its name, as in ``math/length``.
+    """
+    return frozenset(m for m in measures if not {*NO_SHARES, "reward"}.isdisjoint(m.split("/")))
 
 
 def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:
