@@ -164,6 +164,8 @@ def _resumed(
 
 def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, quiet: bool) -> Run:
     """Carry out a run with its progress shown."""
+    # Found before training, in which a verifier may come to hold what its name does not give again.
+    given = recipe.unnamed()
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
         try:
             done = command(console)
@@ -172,7 +174,7 @@ def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, qui
             raise
     if done.signum is not None:
         pass_on(done.signum)
-    return replace(done, given=recipe.unnamed())
+    return replace(done, given=given)
 
 
 def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
