@@ -47,6 +47,11 @@ def saved(setting: Any, name_of: Callable[[object], str | None] = own_name) -> A
     return IN_MEMORY if kind is None or any(key in ENTRY for key in fields) else {"name": kind, **fields}
 
 
+def saved_as_data(setting: Any) -> Any:
+    """A setting in serialisable form, in which no name stands for an object: nothing would look it up."""
+    return saved(setting, _unnamed)
+
+
 def _unnamed(thing: object) -> None:
     return None
 
@@ -86,7 +91,7 @@ def _text(value: Any) -> Any:
 
 _SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
 
-FreeSettings = Annotated[dict[str, Any], PlainSerializer(saved)]
+FreeSettings = Annotated[dict[str, Any], PlainSerializer(saved_as_data)]
 """Settings of a user's own part, under names of its own."""
 
 OF_REWARDS = WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "object", "array", "null")]})
