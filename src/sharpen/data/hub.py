@@ -38,7 +38,7 @@ def load(source: str) -> Dataset:
 
 
 def refuse_misspelt_task(source: str) -> None:
-    """Raises RecipeError for what is no folder and nearly a task's name: the hub, asked in vain, takes half a minute."""
+    """Raises RecipeError for what is no folder and nearly a task's name; the hub would be asked for half a minute."""
     path = source.partition("?")[0]
     if "/" not in path and not Path(path).exists() and (near := did_you_mean(path, TASKS, cutoff=0.8)):
         raise RecipeError(

@@ -10,8 +10,8 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
 from sharpen.data.files import READERS
-from sharpen.data.query import parse_query
 from sharpen.data.hub import refuse_misspelt_task
+from sharpen.data.query import parse_query
 from sharpen.data.rows import Rows, read_rows
 from sharpen.data.tasks import Task, names_task, resolve_task
 from sharpen.data.tasks.registry import GYM_PREFIX
