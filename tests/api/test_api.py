@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_the_same_objects(model: Path, tmp_path: Path) -> Non
         sharpen.train(model, "grpo", ROWS, reward=failing, run=tmp_path / "cut", **arguments)
     assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 1
     # No import gives it either: `first_digit` itself has a name, and would be another reward.
-    mended = wraps(first_digit)(lambda completion, answer: first_digit(completion, answer))
+    mended = wraps(first_digit)(lambda *given, **row: first_digit(*given, **row))
     resumed = sharpen.train(model, "grpo", ROWS, reward=mended, run=tmp_path / "cut", resume=True, quiet=True)
     assert untimed(resumed) == untimed(whole)
     weights = [(run.model / "model.safetensors").read_bytes() for run in (whole, resumed)]
