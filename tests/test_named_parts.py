@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
-from sharpen.errors import RecipeError
+from sharpen.data.rows import read_rows
+from sharpen.errors import RecipeError, RewardError
 from sharpen.registry import Registry, load_named, own_name
+from sharpen.rewards import resolve_reward
+from sharpen.rollout.interaction import TURNS
+from sharpen.scaffold.source import find_source
 
 MODULE = """
 import functools
@@ -139,3 +143,44 @@ def test_a_registry_finds_its_own_and_names_the_nearest() -> None:
         registry.find("rael", "data.kind")
     with pytest.raises(RecipeError, match=r"data\.kind 'json:lods': 'json' has no 'lods'\. Did you mean `loads`\?"):
         registry.find("json:lods", "data.kind")
+
+
+def test_a_registry_without_entries_says_how_a_name_is_written() -> None:
+    with pytest.raises(RecipeError) as error:
+        TURNS.find("nothing", "rollout.turns")
+    assert str(error.value) == (
+        "rollout.turns: unknown turns function `nothing`. One of your own is written module:Name or "
+        "path/to/file.py:Name"
+    )
+
+
+def test_a_step_verifier_that_is_no_name_is_told_how_it_is_written() -> None:
+    with pytest.raises(RewardError, match=r"function: unknown step verifier `nothing`. One of your own is written mod"):
+        resolve_reward({"name": "steps", "function": "nothing"})
+
+
+def test_a_module_that_is_not_found_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="run it from the folder that holds 'no_such_package', or write the path"):
+        load_named("no_such_package.mod:rew", "reward", RecipeError)
+    (tmp_path / "mine.py").write_text("import no_such_package")
+    with pytest.raises(RecipeError) as error:
+        load_named(f"{tmp_path / 'mine.py'}:rew", "reward", RecipeError)
+    assert "run it from" not in str(error.value)
+
+
+@pytest.mark.parametrize("data", ["aritmetic", "aritmetic?terms=4"])
+def test_a_misspelt_task_is_said_without_asking_the_hub(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("sharpen.data.hub.load_dataset", asked)
+    monkeypatch.setattr("sharpen.scaffold.source.load_dataset", asked)
+    for read in (read_rows, find_source):
+        with pytest.raises(RecipeError, match=r"no such task, file or folder. Did you mean `arithmetic`\?"):
+            read(data)
+    # Other names may be those of data sets.
+    for other in ("squad", "organisation/aritmetic"):
+        with pytest.raises(AssertionError, match="the hub was asked"):
+            read_rows(other)

@@ -23,7 +23,7 @@ from sharpen.report.progress import Console
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.folder import RunFolder
-from sharpen.runs.loggers import MetricLogger
+from sharpen.runs.named_loggers import LoggerSpec, as_entries
 from sharpen.settings import Settings
 from sharpen.system.signals import Stopped, pass_on
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
@@ -50,7 +50,7 @@ def train(
     checkpoint: CheckpointSettings | Section | None = None,
     log: LogSettings | Section | None = None,
     reward_check: RewardCheckSettings | Section | None = None,
-    loggers: Sequence[MetricLogger] = (),
+    loggers: LoggerSpec | Sequence[LoggerSpec] = (),
     on_step: OnStep | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -76,7 +76,8 @@ def train(
         checkpoint: when checkpoints are written, and which are kept.
         log: what is logged, and where.
         reward_check: how ``sharpen reward check`` examines the reward.
-        loggers: loggers of your own, with ``log(step, metrics)`` and ``close()``.
+        loggers: loggers beside those of ``log``: names, mappings of a ``name`` and settings, objects with
+            ``log(step, metrics)`` and ``close()``, or classes and functions, which are called with the run.
         on_step: called with each step and its metrics. If it returns False or raises, the run stops with a checkpoint
             of that step; what it raises is passed on.
         resume: resume the run in that folder. The other arguments must be what it was started with.
@@ -111,7 +112,7 @@ def train(
     return _shown(
         recipe,
         path,
-        lambda console: start(recipe, loggers=[console, *loggers], say=console.say, on_step=on_step),
+        lambda console: start(recipe, loggers=[console, *as_entries(loggers)], say=console.say, on_step=on_step),
         quiet=quiet,
     )
 
@@ -125,14 +126,14 @@ def resume(
     held_out: Any = None,
     data: Section | None = None,
     rollout: Section | None = None,
-    loggers: Sequence[MetricLogger] = (),
+    loggers: LoggerSpec | Sequence[LoggerSpec] = (),
     on_step: OnStep | None = None,
     quiet: bool = False,
 ) -> Run:
     """Resume a run from its latest checkpoint; it ends as if it had never been stopped.
 
     All settings are those that it was started with. What its recipe cannot name has to be given again: rows, and
-    functions or classes of a notebook or of a script that was run. ``loggers``, ``on_step`` and ``quiet`` are as in
+    what no import gives, such as a lambda or a class of a notebook. ``loggers``, ``on_step`` and ``quiet`` are as in
     `train`.
 
     Raises:
@@ -149,14 +150,18 @@ def resume(
 
 
 def _resumed(
-    path: Path, given: Mapping[str, Any], loggers: Sequence[MetricLogger], on_step: OnStep | None, quiet: bool
+    path: Path,
+    given: Mapping[str, Any],
+    loggers: LoggerSpec | Sequence[LoggerSpec],
+    on_step: OnStep | None,
+    quiet: bool,
 ) -> Run:
     recipe = _same_recipe(path, given)
     return _shown(
         recipe,
         path,
         lambda console: resume_run(
-            path, recipe.unnamed(), loggers=[console, *loggers], say=console.say, on_step=on_step
+            path, recipe.unnamed(), loggers=[console, *as_entries(loggers)], say=console.say, on_step=on_step
         ),
         quiet=quiet,
     )
@@ -164,6 +169,8 @@ def _resumed(
 
 def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, quiet: bool) -> Run:
     """Carry out a run with its progress shown."""
+    # Found before training, in which a verifier may come to hold what its name does not give again.
+    given = recipe.unnamed()
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
         try:
             done = command(console)
@@ -172,7 +179,7 @@ def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, qui
             raise
     if done.signum is not None:
         pass_on(done.signum)
-    return replace(done, given=recipe.unnamed())
+    return replace(done, given=given)
 
 
 def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:

@@ -15,13 +15,21 @@ IN_MEMORY = "<given in Python>"
 """Saved in a recipe in place of an object that no name gives again."""
 
 
+ENTRY = ("name", "weight", "gate", "call")
+"""What an entry of a list says beside the settings of its class, which cannot have fields of these names."""
+
+_NAMES = ("name", "function")
+"""The settings of an entry that may name a class or function; any other is handed on as it is written."""
+
+
 def saved(setting: Any, name_of: Callable[[object], str | None] = own_name) -> Any:
     """A setting in serialisable form: what ``name_of`` names becomes its name, any other object `IN_MEMORY`.
 
-    An object of settings is a mapping of these and, if its class has a ``name``, as verifiers have, of its class.
+    An object of settings is a mapping of these and, if its class has a ``name``, as verifiers have, of its class;
+    `IN_MEMORY` if its class would not make an equal object of that mapping.
     """
     if isinstance(setting, Mapping):
-        entry = {str(key): saved(value, name_of) for key, value in setting.items()}
+        entry = {str(key): saved(value, name_of if key in _NAMES else _unnamed) for key, value in setting.items()}
         named = entry.pop("name", None)
         return {**(named if isinstance(named, dict) else {} if named is None else {"name": named}), **entry}
     if isinstance(setting, list | tuple):
@@ -32,11 +40,33 @@ def saved(setting: Any, name_of: Callable[[object], str | None] = own_name) -> A
         return setting
     if not isinstance(setting, Settings):
         return name_of(setting) or IN_MEMORY
-    fields = setting.model_dump(mode="json")
-    if not isinstance(getattr(type(setting), "name", None), str):
-        return fields
+    fields = fields_of(setting)
+    if fields is None or not isinstance(getattr(type(setting), "name", None), str):
+        return IN_MEMORY if fields is None else fields
     kind = name_of(type(setting))
-    return IN_MEMORY if kind is None else {"name": kind, **fields}
+    return IN_MEMORY if kind is None or any(key in ENTRY for key in fields) else {"name": kind, **fields}
+
+
+def saved_as_data(setting: Any) -> Any:
+    """A setting in serialisable form, in which no name stands for an object: nothing would look it up."""
+    return saved(setting, _unnamed)
+
+
+def _unnamed(thing: object) -> None:
+    return None
+
+
+def fields_of(settings: Settings) -> dict[str, Any] | None:
+    """The fields of an object in serialisable form; None if its class does not make an equal object of them."""
+    try:
+        fields = settings.model_dump(mode="json", by_alias=True)
+        if "name" not in type(settings).model_fields:
+            # A method says what it is.
+            fields.pop("name", None)
+        return fields if type(settings)(**fields) == settings else None
+    # A user's class validates and compares as it likes, and may hold what cannot be serialised.
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _saved_rows(rows: Any) -> Any:
@@ -61,6 +91,9 @@ def _text(value: Any) -> Any:
 
 _SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
 
+FreeSettings = Annotated[dict[str, Any], PlainSerializer(saved_as_data)]
+"""Settings of a user's own part, under names of its own."""
+
 OF_REWARDS = WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "object", "array", "null")]})
 """What specifies a reward in a recipe: a name, a mapping or a list of these."""
 
@@ -81,18 +114,9 @@ def in_memory(recorded: Any, setting: Any, name: str = "") -> Iterator[tuple[str
         yield name, setting
     elif isinstance(recorded, Mapping) and isinstance(setting, Mapping):
         for key, value in recorded.items():
-            yield from in_memory(value, setting.get(key), f"{name}.{key}" if name else str(key))
+            # A dot within a user's own key is no step of a path.
+            inner = f"{name}[{key!r}]" if "." in key or "[" in key else f"{name}.{key}" if name else key
+            yield from in_memory(value, setting.get(key), inner)
     elif isinstance(recorded, list) and isinstance(setting, list | tuple):
         for place, value in enumerate(recorded):
             yield from in_memory(value, setting[place], f"{name}[{place}]")
-
-
-def paths_as_text(setting: Any) -> Any:
-    """The setting with path objects as strings, as in a recipe."""
-    if isinstance(setting, os.PathLike):
-        return os.fspath(setting)
-    if isinstance(setting, Mapping):
-        return {key: paths_as_text(value) for key, value in setting.items()}
-    if isinstance(setting, list | tuple):
-        return [paths_as_text(value) for value in setting]
-    return setting

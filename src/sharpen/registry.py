@@ -13,7 +13,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Mapping[str, Entry]):
-    """The methods, rewards, tasks, engines or loggers that a recipe knows by name.
+    """The methods, rewards, tasks, engines, loggers or turns that a recipe knows by name.
 
     A user's own is found as ``module:Name`` or ``path/to/file.py:Name``, without being registered. ``noun`` is what
     messages call an entry, and ``error`` the class of errors raised.
@@ -43,9 +43,10 @@ class Registry(Mapping[str, Entry]):
         if ":" in name:
             return load_named(name, f"{where or self.noun} {name!r}", self.error)
         said = f"{where}: unknown" if where else "unknown"
+        known = f"Known: {', '.join(self)}; o" if self._entries else "O"
         raise self.error(
-            f"{said} {self.noun} `{name}`.{did_you_mean(name, self)} Known: {', '.join(self)}; one of your own is "
-            "written module:Name or path/to/file.py:Name"
+            f"{said} {self.noun} `{name}`.{did_you_mean(name, self)} {known}ne of your own is written module:Name or "
+            "path/to/file.py:Name"
         )
 
     def name_of(self, entry: object) -> str | None:
@@ -63,7 +64,10 @@ def load_named(name: str, what: str, error: type[Exception]) -> Any:
         with undisturbed():
             module = load_source(source)
     except (ImportError, OSError, SyntaxError, ValueError) as failed:
-        raise error(f"{what}: importing {source!r} failed with {type(failed).__name__}: {failed}") from failed
+        hint, package = "", source.partition(".")[0]
+        if isinstance(failed, ModuleNotFoundError) and failed.name in (source, package):
+            hint = f"; run it from the folder that holds {package!r}, or write the path of a file"
+        raise error(f"{what}: importing {source!r} failed with {type(failed).__name__}: {failed}{hint}") from failed
     except BaseException as failed:
         if not ends_program(failed):
             raise

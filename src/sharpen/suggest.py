@@ -39,14 +39,17 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
 """What TRL, verl and OpenRLHF call settings, and sharpen's names."""
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """A sentence to append to an error message, beginning with a space; empty if no known name is near."""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.5) -> str:
+    """A sentence to append to an error message, beginning with a space; empty if no known name is near.
+
+    ``cutoff`` is the least similarity, from 0 to 1.
+    """
     names = list(known)
     # Of names with a path, `method.eps_low`, the last part is compared.
     elsewhere = [name for name in names if name.rpartition(".")[2] in ELSEWHERE.get(word, ())]
     # Swapped letters, the most common slip, are no nearer to difflib than wrong ones.
     near = elsewhere or [name for name in names if sorted(name) == sorted(word)]
-    near = near or get_close_matches(word, names, n=1, cutoff=0.5)
+    near = near or get_close_matches(word, names, n=1, cutoff=cutoff)
     return f" Did you mean `{prefix}{near[0]}`?" if near else ""
 
 

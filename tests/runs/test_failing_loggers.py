@@ -186,6 +186,44 @@ def test_a_given_object_ends_no_training_either(model: Path, expected: dict[str,
     ]
 
 
+class Broken:
+    @property
+    def log(self) -> Any:
+        raise OSError("gone")
+
+    close = log
+
+
+def test_a_property_that_raises_ends_no_training(model: Path, expected: dict[str, Any], tmp_path: Path) -> None:
+    said: list[str] = []
+    assert start(tiny_recipe(tmp_path / "run", model, "sft"), loggers=[Broken()], say=said.append).finished
+    assert left_behind(tmp_path / "run") == expected
+    assert [line.partition(" (")[0] for line in said] == [
+        *[f"logger Broken: log of step {step} failed: OSError: gone" for step in (0, 1, 2)],
+        f"logger Broken: left out after 3 failures in a row{METRICS}",
+    ]
+
+
+def test_a_function_that_makes_no_logger_is_named(model: Path, expected: dict[str, Any], tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def make(run: Any) -> int:
+        return 3
+
+    assert start(tiny_recipe(tmp_path / "run", model, "sft"), loggers=[make], say=said.append).finished
+    assert left_behind(tmp_path / "run") == expected
+    start_failed = "logger make: start failed: TypeError: it made a int, which has no `log` and `close`"
+    assert [line.partition(" (")[0] for line in said[:3]] == [start_failed] * 3
+
+
+def test_the_threads_of_loggers_end_with_the_run(model: Path, expected: dict[str, Any], tmp_path: Path) -> None:
+    run_with(tmp_path, model, expected)
+    deadline = time.monotonic() + 10
+    while left := [thread for thread in threading.enumerate() if thread.name.startswith(f"logger {tmp_path}")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
 def test_a_call_thread_makes_all_calls_in_one_thread_and_ends() -> None:
     threads: list[threading.Thread] = []
     caller = CallThread("one")

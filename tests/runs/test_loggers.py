@@ -1,5 +1,6 @@
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 
 from sharpen.errors import RecipeError
 from sharpen.launch.run import resume, start
+from sharpen.recipe.loading import load_recipe
+from sharpen.registry import load_named
 from sharpen.runs.loggers import LoggedRun, MetricLogger, TensorBoardLogger, TrackioLogger
 from sharpen.runs.named_loggers import find_loggers
 from tiny_runs import Raising, tiny_recipe, tiny_start_model
@@ -195,7 +198,12 @@ class NoLogger:
     def log(self, step, metrics): ...
 
 def make(run):
-    return Strict(run, project="p")
+    return CsvLogger(run, "made.csv")
+
+def without_run():
+    return MADE
+
+NUMBER, MADE = 3, Strict(None, project="p")
 """
 
 
@@ -235,7 +243,9 @@ def test_a_logger_of_ones_own_is_one_file(own: str, model: Path, tmp_path: Path)
         ({"name": "OWN:Strict", "projekt": "a"}, "unknown setting `projekt`. Did you mean `project`?"),
         ({"name": "tensorboard", "x": 1}, "log.loggers: logger tensorboard: unknown setting `x`."),
         ("OWN:NoLogger", "is not a logger: a class whose objects have `log(step, metrics)` and `close()`"),
-        ("OWN:make", "is not a logger: a class"),
+        ("OWN:NUMBER", "is not a logger: a class"),
+        ({"name": "OWN:MADE", "x": 1}, "is already made and takes no settings: x"),
+        ("OWN:without_run", "log.loggers: logger OWN:without_run takes no argument, and is made with the run"),
         ("OWN:Stict", "has no 'Stict'. Did you mean `Strict`?"),
         ("nowhere.py:L", "log.loggers 'nowhere.py:L': importing 'nowhere.py' failed with FileNotFoundError"),
     ],
@@ -279,3 +289,74 @@ def test_a_recipe_saved_by_an_earlier_version_is_read(model: Path, tmp_path: Pat
     log = tiny_recipe(tmp_path / "run", model, "grpo", log=old).log
     assert (log.samples_every, log.loggers) == (3, ())
     assert tiny_recipe(tmp_path / "run", model, "sft", log={"loggers": "tensorboard"}).log.loggers == ("tensorboard",)
+
+
+def test_a_class_a_function_and_an_object_are_loggers_wherever_loggers_are_given(
+    own: str, model: Path, tmp_path: Path
+) -> None:
+    """In `log.loggers` and as an argument alike; what no import gives is said, and a resumed run goes on without it."""
+    kind, make = (load_named(f"{own}:{name}", "logger", RecipeError) for name in ("CsvLogger", "make"))
+    steps: dict[str, list[int]] = {"recipe": [], "argument": []}
+
+    class Counting:
+        def __init__(self, name: str) -> None:
+            self.steps = steps[name]
+
+        def log(self, step: int, metrics: Mapping[str, float]) -> None:
+            self.steps.append(step)
+
+        def close(self) -> None: ...
+
+    run, said = tmp_path / "run", list[str]()
+    entries = [{"name": kind, "path": "class.csv"}, make, Counting("recipe"), {"name": kind, "path": "n", "note": make}]
+    recipe = tiny_recipe(run, model, "sft", log={"loggers": entries})
+    given = [Counting("argument"), {"name": f"{own}:CsvLogger", "path": "argument.csv"}]
+    start(recipe, loggers=given, say=said.append)
+    rows = [f"{step},{step}" for step in range(7)]
+    for name in ("class.csv", "made.csv", "argument.csv"):
+        assert (run / name).read_text().splitlines()[1:] == [*rows, "closed"]
+    assert steps == {"recipe": [*range(7)], "argument": [*range(7)]}
+    assert said == [
+        "no import gives all of `log.loggers` again: resumed, this run goes on without those given in Python"
+    ]
+
+    again = load_recipe(run / "recipe.yaml")
+    named = {"name": f"{own}:CsvLogger"}
+    assert again.log.loggers == (
+        {**named, "path": "class.csv"},
+        f"{own}:make",
+        "<given in Python>",
+        {**named, "path": "n", "note": "<given in Python>"},
+    )
+    shutil.rmtree(run / "checkpoints")
+    said.clear()
+    resume(run, say=said.append)
+    assert said[1:] == [
+        "without `log.loggers[2]`, `log.loggers[3].note`: given in Python when this recipe was saved, and not now"
+    ]
+    assert (run / "class.csv").read_text().splitlines()[10:] == [*rows, "closed"]
+
+
+def test_a_class_of_ours_is_saved_by_its_name(model: Path, tmp_path: Path) -> None:
+    log = {"loggers": TensorBoardLogger}
+    recipe = tiny_recipe(tmp_path / "run", model, "sft", log=log)
+    assert recipe.model_dump(mode="json")["log"]["loggers"] == ["tensorboard"]
+
+
+@pytest.mark.parametrize(
+    ("logger", "said"),
+    [
+        ("tensorbord", "loggers: unknown logger `tensorbord`. Did you mean `tensorboard`?"),
+        (object(), "loggers: <object object at "),
+        (type("Half", (), {"log": print}), "Half'> is not a logger: a class whose objects have"),
+        (type("Half", (), {"log": print})(), "is not a logger: a class whose objects have"),
+        ({"project": "p"}, "loggers: {'project': 'p'} is not a logger"),
+    ],
+)
+def test_what_is_given_and_no_logger_is_named_before_anything_is_written(
+    logger: Any, said: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        start(tiny_recipe(tmp_path / "run", model, "sft"), loggers=[logger])
+    assert said in str(error.value)
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict,
 from datasets.exceptions import DatasetsError
 
 from sharpen.data.query import parse_query
+from sharpen.data.tasks import TASKS
 from sharpen.errors import DataError, RecipeError
 from sharpen.suggest import did_you_mean, folder_or_hub
 
@@ -18,6 +19,7 @@ QUERY_KEYS = ("name", "split", "revision", "data_dir")
 def load(source: str) -> Dataset:
     """The dataset that ``path?name=…&split=…`` names; ``path`` is a hub id or a folder."""
     path, query = parse_query(source)
+    refuse_misspelt_task(source)
     for key in query:
         if key not in QUERY_KEYS:
             raise RecipeError(
@@ -33,6 +35,15 @@ def load(source: str) -> Dataset:
             ) from error
         raise DataError(f"{source}: neither a data file nor a dataset that could be loaded: {error}") from error
     return one_split(loaded, source)
+
+
+def refuse_misspelt_task(source: str) -> None:
+    """Raises RecipeError for what is no folder and nearly a task's name; the hub would be asked for half a minute."""
+    path = source.partition("?")[0]
+    if "/" not in path and not Path(path).exists() and (near := did_you_mean(path, TASKS, cutoff=0.8)):
+        raise RecipeError(
+            f"{source}: no such task, file or folder.{near} A data set of the hub is written organisation/name"
+        )
 
 
 def one_split(dataset: Any, name: str) -> Dataset:

@@ -27,9 +27,8 @@ from sharpen.rollout.engines import make_engine
 from sharpen.rollout.interaction import make_interaction
 from sharpen.runs.checkpoint import load_state
 from sharpen.runs.folder import RunFolder
-from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.logging import Loggers
-from sharpen.runs.named_loggers import find_loggers
+from sharpen.runs.named_loggers import LoggerSpec, find_loggers
 from sharpen.system.processors import available_processors
 from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import check_fingerprint, fingerprint
@@ -45,7 +44,7 @@ def built_trainer(
     recipe: Recipe,
     inputs: Inputs,
     *,
-    loggers: Sequence[MetricLogger],
+    loggers: Sequence[LoggerSpec],
     say: Say,
     trust_remote_code: bool,
     checkpoint: Path | None,
@@ -53,7 +52,9 @@ def built_trainer(
     """The trainer of a recipe, its models loaded from ``checkpoint`` if given; its loggers are closed at the end."""
     method, data, rollout, training, seed = recipe.method, recipe.data, recipe.rollout, recipe.training, recipe.seed
     source, objective = method.source(), method.objectives()[0]
-    named_loggers = find_loggers(recipe.log.loggers)
+    found_loggers = [*find_loggers(loggers, "loggers"), *find_loggers(recipe.log.loggers)]
+    if lacking := ", ".join(f"`{path}`" for path in recipe.missing_loggers()):
+        say(f"without {lacking}: given in Python when this recipe was saved, and not now")
     main = load_model(
         recipe.model,
         objective.model,
@@ -125,7 +126,7 @@ def built_trainer(
     if method.normalises_scores:
         demonstrations = _demonstrations(inputs.demonstrations, groups, main, say)
         normalisation = ScoreNormalisation(demonstrations, limits, trust_remote_code)
-    guarded = Loggers(loggers, named_loggers, say)
+    guarded = Loggers(found_loggers, say)
     try:
         yield Trainer(
             method,

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from sharpen.errors import RecipeError
 from sharpen.launch.held_out import measure_names
 from sharpen.launch.inputs import Inputs
 from sharpen.recipe.schema import Recipe
-from sharpen.runs.named_loggers import find_loggers
+from sharpen.runs.named_loggers import LoggerSpec, find_loggers
 
 
-def check_before_writing(recipe: Recipe, inputs: Inputs) -> None:
+def check_before_writing(recipe: Recipe, inputs: Inputs, loggers: Sequence[LoggerSpec] = ()) -> None:
     """Check what would otherwise fail when the run is under way. To be called before models are loaded.
 
     Raises:
         RecipeError: `checkpoint.best` is not among the measures, or a logger cannot be used.
     """
     find_loggers(recipe.log.loggers)
+    find_loggers(loggers, "loggers")
     best = recipe.checkpoint.best
     if best is not None and inputs.held_out is not None:
         measured = measure_names(inputs.held_out, recipe.method, recipe.evaluation)

@@ -30,8 +30,8 @@ from sharpen.runs.checkpoint import (
 )
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
-from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.lookup import find_model
+from sharpen.runs.named_loggers import WHERE, LoggerSpec
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
 from sharpen.system.user_code import being_imported, describe, ends_program
@@ -47,14 +47,15 @@ def _silent(text: str) -> None:
 def start(
     recipe: Recipe,
     *,
-    loggers: Sequence[MetricLogger] = (),
+    loggers: Sequence[LoggerSpec] = (),
     say: Say = _silent,
     on_step: OnStep | None = None,
     trust_remote_code: bool = False,
 ) -> Run:
     """Do a run from the beginning. ``trust_remote_code`` allows code from the model's folder to run.
 
-    ``on_step`` is called with each step and its metrics; if it returns False or raises, the run stops with a checkpoint
+    ``loggers`` are loggers beside those of the recipe, named or given in the same ways. ``on_step`` is called with each
+    step and its metrics; if it returns False or raises, the run stops with a checkpoint
     of that step.
 
     Raises:
@@ -70,7 +71,7 @@ def resume(
     path: Path,
     given: Mapping[str, Any] = NOTHING,
     *,
-    loggers: Sequence[MetricLogger] = (),
+    loggers: Sequence[LoggerSpec] = (),
     say: Say = _silent,
     on_step: OnStep | None = None,
     trust_remote_code: bool = False,
@@ -136,18 +137,21 @@ def _no_exit_from_user_code() -> Iterator[None]:
 
 
 def _start(
-    recipe: Recipe, *, loggers: Sequence[MetricLogger], say: Say, on_step: OnStep | None, trust_remote_code: bool
+    recipe: Recipe, *, loggers: Sequence[LoggerSpec], say: Say, on_step: OnStep | None, trust_remote_code: bool
 ) -> Run:
     with run_lock(recipe.run, say) as locked:
         RunFolder.refuse_existing(recipe.run, locked=locked)
         inputs = read_inputs(recipe)
-        check_before_writing(recipe, inputs)
+        check_before_writing(recipe, inputs, loggers)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
         ) as trainer:
             check_space(trainer.folder.path, trainer.learner.checkpoint_bytes())
-            if unnamed := ", ".join(f"`{path}`" for path in recipe.unnamed()):
-                say(f"no import gives {unnamed} again: this run can only be resumed from Python, with the same objects")
+            unnamed = recipe.unnamed()
+            if needed := ", ".join(f"`{path}`" for path in unnamed if path != WHERE):
+                say(f"no import gives {needed} again: this run can only be resumed from Python, with the same objects")
+            if WHERE in unnamed:
+                say(f"no import gives all of `{WHERE}` again: resumed, this run goes on without those given in Python")
             if trainer.folder.recipe.exists():
                 say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
@@ -159,7 +163,7 @@ def _resume(
     path: Path,
     given: Mapping[str, Any],
     *,
-    loggers: Sequence[MetricLogger],
+    loggers: Sequence[LoggerSpec],
     say: Say,
     trust_remote_code: bool,
     on_step: OnStep | None = None,
@@ -189,7 +193,7 @@ def _resume(
                 return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe)
-        check_before_writing(recipe, inputs)
+        check_before_writing(recipe, inputs, loggers)
         with built_trainer(
             recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
         ) as trainer:

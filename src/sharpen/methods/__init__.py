@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sharpen.in_memory import IN_MEMORY
+from sharpen.in_memory import IN_MEMORY, fields_of, saved
 from sharpen.methods.cispo import CISPO
 from sharpen.methods.dapo import DAPO
 from sharpen.methods.dpo import DPO
@@ -77,8 +77,12 @@ def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Met
 
 
 def saved_method(method: Method) -> dict[str, Any]:
-    """What `resolve_method` makes an equal method of; named `IN_MEMORY` if no import gives its class."""
-    return {**method.model_dump(mode="json"), "name": METHODS.name_of(type(method)) or IN_MEMORY}
+    """What `resolve_method` makes an equal method of; named `IN_MEMORY` if there is no such thing."""
+    fields = fields_of(method)
+    if fields is None or "name" in fields:
+        written = {key: getattr(method, key) for key, field in type(method).model_fields.items() if not field.exclude}
+        return {**saved(written), "name": IN_MEMORY}
+    return {"name": METHODS.name_of(type(method)) or IN_MEMORY, **fields}
 
 
 __all__ = [

@@ -20,6 +20,7 @@ from sharpen.recipe.sources import check_reward_entries, check_sources
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
 from sharpen.rollout.settings import RolloutSettings
+from sharpen.runs.named_loggers import WHERE
 from sharpen.settings import PathName, Settings
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 
@@ -126,7 +127,14 @@ class Recipe(Settings):
         return {path: reduce(getitem, path.split("."), tree) for path in paths}
 
     def missing(self) -> list[str]:
-        """The settings that were Python objects when this recipe was saved, and are not given now."""
+        """What a run needs that was a Python object when this recipe was saved, and is not given now."""
+        return [path for path in self._placeholders() if not path.startswith(WHERE)]
+
+    def missing_loggers(self) -> list[str]:
+        """The loggers that were Python objects when this recipe was saved, and are not given now."""
+        return [path for path in self._placeholders() if path.startswith(WHERE)]
+
+    def _placeholders(self) -> list[str]:
         return [path for path, given in in_memory(self.model_dump(mode="json"), self.tree()) if given == IN_MEMORY]
 
     def to_yaml(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field, StrictBool
 
 from sharpen.errors import RewardError
-from sharpen.registry import Registry, load_named, own_name
+from sharpen.registry import Registry, own_name
 from sharpen.rewards.code.asserts import CodeAsserts, CodeCheck
 from sharpen.rewards.code.lint import CodeLint
 from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
@@ -74,7 +74,7 @@ class StepSettings(Settings, extra="allow"):
 
 def _steps(settings: StepSettings, call: CallSettings | None) -> Reward:
     named = settings.function
-    function = load_named(named, f"reward {named!r}", RewardError) if isinstance(named, str) and ":" in named else named
+    function = STEP_VERIFIERS.find(named, f"reward `{STEPS}`: function") if isinstance(named, str) else named
     if not callable(function):
         raise RewardError(
             f"reward {STEPS!r} needs the setting `function`, a step verifier as module:function or "
@@ -92,6 +92,8 @@ def _steps(settings: StepSettings, call: CallSettings | None) -> Reward:
 
 
 STEPS = "steps"
+STEP_VERIFIERS: Registry[Callable[..., Any]] = Registry("step verifier", {}, error=RewardError)
+"""sharpen brings none: all are a user's own."""
 
 _VERIFIERS: tuple[type[Verifier], ...] = (
     ExactAnswer,

@@ -9,10 +9,14 @@ from typing import Any
 from sharpen.data.settings import SourceSettings
 from sharpen.errors import RecipeError
 from sharpen.models.model import Model
-from sharpen.registry import load_named
+from sharpen.registry import Registry
 from sharpen.rollout.answers import calls_at_once
 from sharpen.rollout.generation import Interaction, Interactions
 from sharpen.rollout.settings import RolloutSettings
+from sharpen.rollout.turns import Turns
+
+TURNS: Registry[Turns] = Registry("turns function", {}, error=RecipeError)
+"""sharpen brings none: all are a user's own."""
 
 NO_SOURCES: Mapping[str, SourceSettings] = MappingProxyType({})
 
@@ -36,7 +40,7 @@ def _made(
     setting: str, of: RolloutSettings | SourceSettings, settings: RolloutSettings, model: Model, context: int
 ) -> Interaction:
     what = f"{setting} {of.turns!r}"
-    turns: Any = load_named(of.turns, what, RecipeError) if isinstance(of.turns, str) else of.turns
+    turns: Any = TURNS.find(of.turns, setting) if isinstance(of.turns, str) else of.turns
     if not callable(turns):
         raise RecipeError(f"{what} is a {type(turns).__name__}, not a function (prompt, trajectory) -> Reply or End")
     embedding: Any = model.model.get_input_embeddings()  # type: ignore[operator]

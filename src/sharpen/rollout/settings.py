@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sharpen.in_memory import NamedPart
+from sharpen.in_memory import FreeSettings, NamedPart
 from sharpen.settings import Effect, Settings
 
 Flow = Literal["blocks", "free"]
@@ -26,7 +26,7 @@ class EngineSettings(Settings):
     kv_gib: float | None = Field(None, gt=0)
     """Memory for the keys and values of prompts and completions, in GiB. null: 8 on a CPU; on a GPU half of what the
     policy's weights, gradients and optimizer state leave of its memory."""
-    settings: dict[str, Any] = Field({})
+    settings: FreeSettings = Field({})
     """Settings of an engine of your own, under names of its own."""
 
     effects = (

@@ -21,18 +21,23 @@ Say = Callable[[str], None]
 
 
 class Loggers:
-    """Calls the ``given`` loggers, which are objects, and the ``named`` ones, which are made when the run starts.
+    """Calls loggers: objects, and `NamedLogger`s, which are made when the run starts.
 
-    A failure is told to ``say`` with its error. Objects are called in the thread of the run, to which they belong. Each
-    named logger has a thread of its own, so that one that hangs for `TIMEOUT_S` has failed.
+    A failure is told to ``say`` with its error. Objects are called in the thread of the run, to which they belong, and
+    before the others. Each named logger has a thread of its own, so that one that hangs for `TIMEOUT_S` has failed.
     """
 
-    def __init__(self, given: Sequence[MetricLogger], named: Sequence[NamedLogger], say: Say) -> None:
-        self._named = [
-            (logger, _Guarded(logger.name, say, partial(_call_aside, CallThread(f"logger {logger.name}"))))
-            for logger in named
-        ]
-        self._all = [_Guarded(type(logger).__name__, say, _call_here, logger) for logger in given]
+    def __init__(self, loggers: Sequence[NamedLogger | MetricLogger], say: Say) -> None:
+        self._named: list[tuple[NamedLogger, _Guarded]] = []
+        self._threads: list[CallThread] = []
+        self._all: list[_Guarded] = []
+        for logger in loggers:
+            if isinstance(logger, NamedLogger):
+                thread = CallThread(f"logger {logger.name}")
+                self._threads.append(thread)
+                self._named.append((logger, _Guarded(logger.name, say, partial(_call_aside, thread))))
+            else:
+                self._all.append(_Guarded(type(logger).__name__, say, _call_here, logger))
         self._all += [guarded for _, guarded in self._named]
 
     def start(self, folder: RunFolder, config: Mapping[str, Any], last_step: int | None) -> None:
@@ -51,6 +56,8 @@ class Loggers:
     def close(self) -> None:
         for logger in self._all:
             logger.close()
+        for thread in self._threads:
+            thread.end()
 
 
 class _Guarded:
@@ -70,13 +77,14 @@ class _Guarded:
         self._ready()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._failures < MOST_FAILURES and self._ready() and self._logger is not None:
-            self._attempt(f"log of step {step}", partial(self._logger.log, step, metrics))
+        if self._failures < MOST_FAILURES and self._ready() and (logger := self._logger) is not None:
+            # Within the attempt, as is finding the method: it may be a property.
+            self._attempt(f"log of step {step}", lambda: logger.log(step, metrics))
 
     def close(self) -> None:
         """Close it, even if it was left out: what it has may not be written yet."""
-        if self._logger is not None:
-            self._attempt("close", self._logger.close)
+        if (logger := self._logger) is not None:
+            self._attempt("close", lambda: logger.close())
 
     def _ready(self) -> bool:
         """Whether it is made; made now, if it is not."""

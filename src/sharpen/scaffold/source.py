@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
 from sharpen.data.files import READERS
+from sharpen.data.hub import refuse_misspelt_task
 from sharpen.data.query import parse_query
 from sharpen.data.rows import Rows, read_rows
 from sharpen.data.tasks import Task, names_task, resolve_task
@@ -82,6 +83,7 @@ def _name(path: Path) -> str:
 def _with_splits(data: str, path: Path) -> Source:
     """A folder or a data set of the hub."""
     location, query = parse_query(data)
+    refuse_misspelt_task(data)
     name = re.sub(r"\W+", "_", path.name.partition("?")[0]).strip("_")
     if "split" in query:
         return Source(data, read_rows(data), name, "hub")

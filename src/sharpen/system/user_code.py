@@ -42,9 +42,10 @@ def being_imported() -> str | None:
 
 
 def defined_in(module: str) -> str | None:
-    """What ``load_source`` takes, from any folder, to give this module again: its name or its file.
+    """What ``load_source`` takes to give this module again: its name or its file.
 
-    None for a module that no file holds, as in a notebook.
+    It does from any folder, except a module of a package that is not installed: its imports from the package need its
+    name, which is found from the folder that holds the package. None for a module that no file holds, as in a notebook.
     """
     found = sys.modules[module]
     spec, file = getattr(found, "__spec__", None), getattr(found, "__file__", None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainSerializer, field_validator, model_validator
 
-from sharpen.settings import Effect, Name, Settings
+from sharpen.runs.named_loggers import as_entries, saved_loggers
+from sharpen.settings import Effect, Name, Settings, not_blank
 
 
 class OptimizerSettings(Settings):
@@ -63,15 +64,12 @@ class CheckpointSettings(Settings):
     limit."""
 
 
-LoggerEntry = Name | dict[str, Any]
-
-
 class LogSettings(Settings):
     """What is written beside metrics and checkpoints."""
 
     samples_every: int = Field(1, ge=0)
     """Steps between samples written to Parquet; 0: never."""
-    loggers: tuple[LoggerEntry, ...] = ()
+    loggers: Annotated[tuple[Any, ...], PlainSerializer(saved_loggers)] = ()
     """Where the metrics go beside `metrics.jsonl`: names, or mappings of a `name` and settings, as in
     `[tensorboard, {name: wandb, project: sums}, metrics.py:CsvLogger]`."""
 
@@ -91,13 +89,15 @@ class LogSettings(Settings):
     @field_validator("loggers", mode="before")
     @classmethod
     def _one_or_several(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str | Mapping) else given
+        return as_entries(given)
 
     @field_validator("loggers")
     @classmethod
-    def _have_names(cls, loggers: tuple[LoggerEntry, ...]) -> tuple[LoggerEntry, ...]:
+    def _have_names(cls, loggers: tuple[Any, ...]) -> tuple[Any, ...]:
         for entry in loggers:
-            name = entry if isinstance(entry, str) else entry.get("name")
-            if not isinstance(name, str) or not name.strip():
+            not_blank(entry)
+            name = entry.get("name") if isinstance(entry, Mapping) else entry
+            plain = name is None or isinstance(name, bool | int | float | list | tuple | Mapping)
+            if plain or (isinstance(name, str) and not name.strip()):
                 raise ValueError(f"a logger is a name or a mapping with a `name`, not {entry!r}")
         return loggers

@@ -15,6 +15,7 @@ from sharpen.data.tasks.sums import Sums
 from sharpen.data.tasks.task import Task
 from sharpen.data.tasks.words import Words
 from sharpen.errors import RecipeError
+from sharpen.in_memory import fields_of
 from sharpen.registry import Registry
 from sharpen.settings import Settings, explain
 
@@ -60,10 +61,17 @@ def task_name(task: object) -> str | None:
     name = TASKS.name_of(kind)
     if name is None or isinstance(task, type):
         return name
-    if not isinstance(task, Settings):
+    fields = fields_of(task) if isinstance(task, Settings) else None
+    if fields is None:
         return None
-    given = {key: value for key, value in task.model_dump(mode="json").items() if value is not None}
-    return f"{name}?{urlencode(given)}" if given else name
+    given = {key: value for key, value in fields.items() if value is not None}
+    spec = f"{name}?{urlencode(given)}" if given else name
+    try:
+        again = _task(kind, parse_query(spec)[1], spec)
+    except RecipeError:
+        # A query has texts alone.
+        return None
+    return spec if again == task else None
 
 
 def describe_tasks() -> dict[str, str]:
