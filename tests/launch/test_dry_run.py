@@ -202,8 +202,9 @@ def test_of_a_run_that_goes_on_it_shows_the_next_batch(
 
     monkeypatch.setattr(Learner, "learn", recorded)
     reward = reward_file(tmp_path / "rewards.py")
-    start(tiny_recipe(tmp_path / "whole", model, name, reward=reward))
-    start(tiny_recipe(tmp_path / "half", model, name, reward=reward, training={"steps": 2}))
+    unwarmed = {"optimizer": {"warmup_steps": 0}}
+    start(tiny_recipe(tmp_path / "whole", model, name, reward=reward, **unwarmed))
+    start(tiny_recipe(tmp_path / "half", model, name, reward=reward, training={"steps": 2}, **unwarmed))
     recipe = tmp_path / "half" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 2\n", "steps: 6\n", 1))
     before = files_of(tmp_path)

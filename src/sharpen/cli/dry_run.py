@@ -68,7 +68,8 @@ def _names(values: Mapping[str, Any]) -> Table:
 def _table() -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
     table.add_column("", no_wrap=True)
-    table.add_column("")
+    # A path is worth several lines: none of it is cut off.
+    table.add_column("", overflow="fold")
     return table
 
 

@@ -17,7 +17,7 @@ from sharpen.launch.first_batch import FirstBatch, first_batch
 from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
 from sharpen.methods import UnifiedView
-from sharpen.recipe.changed import changed_settings
+from sharpen.recipe.compare import changed_settings, flattened
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rollout.local.engine import LocalEngine
@@ -146,7 +146,9 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         settings=changed_settings(recipe),
         chosen=_chosen(recipe, trainer),
         method=recipe.method.unified_view,
-        method_settings={name: value for name, value in _flat(recipe.method.model_dump(mode="json")) if name != "name"},
+        method_settings={
+            name: value for name, value in flattened(recipe.method.model_dump(mode="json")) if name != "name"
+        },
         coefficients={name: c.initial for name, c in recipe.method.coefficients().items()},
         data=tuple(_data(inputs, trainer)),
         work=_work(recipe, inputs, first),
@@ -158,14 +160,6 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         step=trainer.step,
         first=first,
     )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _chosen(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sharpen.errors import RecipeError
 from sharpen.launch.inputs import Say
+from sharpen.recipe.compare import differences
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.checkpoint import load_state, sound_checkpoints
@@ -72,18 +72,10 @@ def prepare(recipe: Recipe, count: int) -> SeedsFolder:
 
 
 def _refuse_other_recipe(folder: SeedsFolder, recipe: Recipe) -> None:
-    before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(folder.recipe), recipe))
-    changed = [key for key in {**before, **now} if key != "run" and before.get(key) != now.get(key)]
-    if changed:
-        said = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in changed)
+    before, now = (r.model_dump(mode="json", exclude={"run"}) for r in (load_recipe(folder.recipe), recipe))
+    if changes := list(differences(before, now)):
+        said = ", ".join(f"{path} ({old} there, {new} here)" for path, old, new in changes)
         raise RecipeError(f"{folder.path} holds runs of another recipe, which differs in {said}: give another `run`")
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return flat
 
 
 def finished(run: Path, steps: int) -> bool:
