@@ -35,11 +35,12 @@ def show_dry_run(recipe: str | None, overrides: Sequence[str], *, resume: Path |
     def say(text: str) -> None:
         console.print(Text(text, style="yellow"))
 
+    found: DryRun | None
     if resume is not None:
         found = dry_resume(resume, say=say, trust_remote_code=trust_remote_code)
     else:
         found = dry_run(load_recipe(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
-    for title, lines in _sections(found):
+    for title, lines in _sections(found) if found is not None else ():
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
             console.print(line)
