@@ -17,6 +17,7 @@ from sharpen.launch.run import resume as resume_run
 from sharpen.launch.run import start
 from sharpen.methods import Method
 from sharpen.models.settings import ModelSettings
+from sharpen.recipe.compare import differences
 from sharpen.recipe.loading import make_recipe, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.progress import Console
@@ -113,6 +114,7 @@ def train(
         recipe,
         path,
         lambda console: start(recipe, loggers=[console, *as_entries(loggers)], say=console.say, on_step=on_step),
+        recipe.unnamed(),  # before training, in which a verifier may come to hold what its name does not give again
         quiet=quiet,
     )
 
@@ -156,21 +158,24 @@ def _resumed(
     on_step: OnStep | None,
     quiet: bool,
 ) -> Run:
-    recipe = _same_recipe(path, given)
+    saved = read_tree(RunFolder.open(path).recipe)
+    recipe = _same_recipe(path, saved, given)
+    objects = {**recipe.unnamed(), **recipe.unnamed(saved)}
     return _shown(
         recipe,
         path,
         lambda console: resume_run(
-            path, recipe.unnamed(), loggers=[console, *as_entries(loggers)], say=console.say, on_step=on_step
+            path, objects, loggers=[console, *as_entries(loggers)], say=console.say, on_step=on_step
         ),
+        objects,
         quiet=quiet,
     )
 
 
-def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, quiet: bool) -> Run:
+def _shown(
+    recipe: Recipe, path: Path, command: Callable[[Console], Run], objects: Mapping[str, Any], *, quiet: bool
+) -> Run:
     """Carry out a run with its progress shown."""
-    # Found before training, in which a verifier may come to hold what its name does not give again.
-    given = recipe.unnamed()
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
         try:
             done = command(console)
@@ -179,21 +184,20 @@ def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, qui
             raise
     if done.signum is not None:
         pass_on(done.signum)
-    return replace(done, given=given)
+    return replace(done, given=objects)
 
 
-def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
-    """The recipe of a run with the given settings, objects included.
+def _same_recipe(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe:
+    """The ``saved`` recipe of a run with the given settings, objects included.
 
     Raises RecipeError for settings that are not those that the run was started with.
     """
-    file = RunFolder.open(path).recipe
-    tree = read_tree(file)
+    tree = dict(saved)
     for name, value in given.items():
         tree[name] = value if name in ("method", "reward") else _merged(tree.get(name), value)
     recipe = make_recipe(tree, where="train()")
     # What the recipe does not have is a setting that is newer than it.
-    if changes := list(_changes(read_tree(file), recipe.model_dump(mode="json"))):
+    if changes := list(differences(saved, recipe.model_dump(mode="json"), added=False)):
         raise RecipeError(
             "\n".join(
                 [
@@ -210,17 +214,6 @@ def _merged(saved: Any, given: Any) -> Any:
     if not (isinstance(saved, Mapping) and isinstance(given, Mapping)):
         return given
     return {**saved, **{key: _merged(saved.get(key), value) for key, value in given.items()}}
-
-
-def _changes(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """The path, the old and the new value of each setting that differs."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        pairs = [(f"{name}.{key}" if name else str(key), before[key], now.get(key)) for key in before]
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = [(f"{name}[{place}]", old, new) for place, (old, new) in enumerate(zip(before, now, strict=True))]
-    else:
-        return [] if before == now else [(name, before, now)]
-    return [change for path, old, new in pairs for change in _changes(old, new, path)]
 
 
 def _section(name: str, section: Settings | Section | None) -> dict[str, Any] | None:

@@ -69,7 +69,13 @@ def test_a_bad_recipe_exits_with_2_and_the_error_of_a_real_start(folder: Path) -
 
 def test_a_run_can_be_asked_for_its_next_batch(folder: Path) -> None:
     run = folder / "stopped"
-    assert call("run", folder / "sft.yaml", f"run={run}", "training.steps=2", "-q").exit_code == 0
+    assert (
+        call("run", folder / "sft.yaml", f"run={run}", "training.steps=2", "optimizer.warmup_steps=0", "-q").exit_code
+        == 0
+    )
+    assert f"{run} is finished: 2 steps are done" in lines_of(call("run", "--resume", run, "--dry-run"))
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("steps: 2\n", "steps: 6\n", 1))
     lines = lines_of(call("run", "--resume", run, "--dry-run"))
     assert any(line.startswith("The next batch") for line in lines)
 

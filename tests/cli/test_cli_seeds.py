@@ -15,9 +15,10 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from sharpen.cli.app import app
-from sharpen.errors import CheckpointError, RunInUseError
+from sharpen.errors import CheckpointError, RecipeError, RunInUseError
 from sharpen.pipelines.seeds import prepare
-from sharpen.recipe.loading import make_recipe
+from sharpen.recipe.loading import load_recipe, make_recipe
+from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
 from sharpen.runs.lookup import find_model
 from sharpen.runs.seeds import SeedsFolder
@@ -60,9 +61,11 @@ def nothing(text: str) -> None:
     return
 
 
-def until(done: Callable[[], bool]) -> None:
+def until(done: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait, but not for a process that has ended: then what it said is the error."""
     ends_s = time.monotonic() + PATIENCE_S
     while not done():
+        assert process is None or process.poll() is None, process.communicate()[1]
         assert time.monotonic() < ends_s
         time.sleep(0.05)
 
@@ -139,7 +142,7 @@ def test_a_signal_stops_all_after_their_step_and_resuming_the_folder_continues_a
     runs = folder / "stopped"
     process = start(folder, runs, "checkpoint.every=0")
     both = [runs / "seed_7", runs / "seed_8"]
-    until(lambda: all(steps(run) > 1 for run in both))
+    until(lambda: all(steps(run) > 1 for run in both), process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143, said
@@ -158,9 +161,9 @@ def test_a_signal_stops_all_after_their_step_and_resuming_the_folder_continues_a
 
 def test_a_second_ctrl_c_ends_all_in_the_middle_of_a_step(folder: Path) -> None:
     runs = folder / "stuck"
-    process = start(folder, runs, "evaluation.every=0", "checkpoint.best=null", pause_s=600.0)
+    process = start(folder, runs, pause_s=600.0)
     both = [runs / "seed_7", runs / "seed_8"]
-    until(lambda: all((run / "recipe.yaml").exists() for run in both))
+    until(lambda: all((run / "recipe.yaml").exists() for run in both), process)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -174,11 +177,9 @@ def test_a_second_ctrl_c_ends_all_in_the_middle_of_a_step(folder: Path) -> None:
 
 def test_no_run_goes_on_when_the_command_is_killed(folder: Path) -> None:
     runs = folder / "killed"
-    process = start(
-        folder, runs, "training.steps=100000", "checkpoint.every=0", "evaluation.every=0", "checkpoint.best=null"
-    )
+    process = start(folder, runs, "training.steps=100000", "checkpoint.every=0", "evaluation.every=100000")
     both = [runs / "seed_7", runs / "seed_8"]
-    until(lambda: all(steps(run) > 0 for run in both))
+    until(lambda: all(steps(run) > 0 for run in both), process)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
     for run in both:
@@ -217,3 +218,39 @@ def test_more_seeds_join_those_there_are(folder: Path) -> None:
     recipe = make_recipe({**tree, "run": str(folder / "more")})
     assert prepare(recipe, 2).seeds() == (7, 8)
     assert prepare(recipe, 4).seeds() == SeedsFolder(folder / "more").seeds() == (7, 8, 9, 10)
+
+
+def test_a_mistake_is_named_before_anything_is_written_and_the_corrected_command_works(folder: Path) -> None:
+    tree = yaml.safe_load((folder / "recipe.yaml").read_text())
+    wrong = make_recipe({**tree, "run": str(folder / "typo"), "checkpoint": {"best": "rewrad"}})
+    for _ in range(2):
+        with pytest.raises(RecipeError, match=r"checkpoint\.best: .*rewrad"):
+            prepare(wrong, 2)
+    assert not (folder / "typo").exists()
+
+
+def test_seeds_that_did_no_step_give_way_to_the_corrected_recipe(folder: Path) -> None:
+    tree = yaml.safe_load((folder / "recipe.yaml").read_text())
+    first, second = (make_recipe({**tree, "run": str(folder / "idle"), "training": {"steps": n}}) for n in (5, 6))
+    seeds = prepare(first, 2)
+    run = RunFolder(seeds.run(7))
+    run.initialise(first.to_yaml())
+    run.append_metrics({"step": 0})
+    assert prepare(second, 2).seeds() == (7, 8)
+    # A recipe there would be gone on with.
+    assert not run.recipe.exists()
+    assert not run.metrics.exists()
+    assert load_recipe(seeds.recipe).training.steps == 6
+    run.initialise(second.to_yaml())
+    run.append_metrics({"step": 1})
+    with pytest.raises(RecipeError, match=r"differs in training\.steps \(6 there, 5 here\)"):
+        prepare(first, 2)
+    assert run.metrics.exists()
+
+
+def test_a_single_run_that_did_no_step_becomes_a_folder_of_seeds_and_not_both(folder: Path) -> None:
+    tree = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe = make_recipe({**tree, "run": str(folder / "single")})
+    RunFolder(recipe.run).initialise(recipe.to_yaml())
+    prepare(recipe, 2)
+    assert sorted(path.name for path in recipe.run.iterdir()) == ["seed_7", "seed_8", "seeds.yaml"]

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from sharpen.errors import SharpenError
+from sharpen.errors import RecipeError, RunInUseError, SharpenError
 from sharpen.launch.dry_run import DryRun, Lengths, dry_resume, dry_run
 from sharpen.launch.run import start
 from sharpen.methods import METHODS
 from sharpen.recipe.schema import Recipe
+from sharpen.runs.folder import RunFolder
+from sharpen.runs.lock import run_lock
 from sharpen.training.learner import Learner
 from sharpen.types import Group
 from tiny_runs import reward_file, tiny_recipe, tiny_start_model
@@ -202,8 +206,9 @@ def test_of_a_run_that_goes_on_it_shows_the_next_batch(
 
     monkeypatch.setattr(Learner, "learn", recorded)
     reward = reward_file(tmp_path / "rewards.py")
-    start(tiny_recipe(tmp_path / "whole", model, name, reward=reward))
-    start(tiny_recipe(tmp_path / "half", model, name, reward=reward, training={"steps": 2}))
+    unwarmed = {"optimizer": {"warmup_steps": 0}}
+    start(tiny_recipe(tmp_path / "whole", model, name, reward=reward, **unwarmed))
+    start(tiny_recipe(tmp_path / "half", model, name, reward=reward, training={"steps": 2}, **unwarmed))
     recipe = tmp_path / "half" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 2\n", "steps: 6\n", 1))
     before = files_of(tmp_path)
@@ -223,3 +228,76 @@ def test_with_lora_the_base_is_frozen_and_the_adapter_is_saved(model: Path, tmp_
     # The base with the adapter off is the reference, and takes nothing.
     assert "weights of the reference" not in always
     assert found.settings["model.lora.rank"] == 2
+
+
+def test_reward_models_of_data_sources_are_counted(model: Path, tmp_path: Path) -> None:
+    """One scorer for two sources of three is one model: the base's weights and a head of 16 numbers."""
+    scorer = tmp_path / "scorer"
+    start(tiny_recipe(scorer, model, "reward_model", **ONE_STEP))
+    task = "arithmetic?terms=2&digits=1&train_size=4&held_out_size=2"
+    own = {"name": "reward_model", "path": str(scorer)}
+    data = {
+        "task": None,
+        "sources": {"a": {"task": task, "reward": own}, "b": {"task": task, "reward": [own, "task"]}},
+    }
+    found = described(tiny_recipe(tmp_path / "run", model, "grpo", data=data))
+    always = {part.name: part.bytes for part in found.memory.always}
+    of_scorers = [size for name, size in always.items() if name.startswith("weights of the reward ")]
+    alone = described(
+        tiny_recipe(tmp_path / "run", model, "grpo", data={"task": None, "sources": {"a": data["sources"]["a"]}})
+    )
+    (size,) = (part.bytes for part in alone.memory.always if part.name == "weights of the reward reward_model")
+    assert of_scorers == [size, size]
+    assert size > 0
+
+
+def test_what_a_source_sets_is_shown_by_its_path(model: Path, tmp_path: Path) -> None:
+    task = "arithmetic?terms=2&digits=1&train_size=4&held_out_size=2"
+    data = {"task": None, "sources": {"a": {"task": task, "share": 3.0}, "b": {"task": task}}}
+    found = described(tiny_recipe(tmp_path / "run", model, "grpo", data=data))
+    shown = {name: value for name, value in found.settings.items() if name.startswith("data")}
+    assert shown == {"data.sources.a.task": task, "data.sources.a.share": 3.0, "data.sources.b.task": task}
+
+
+def test_a_finished_run_is_said_to_be_finished_and_nothing_is_made(model: Path, tmp_path: Path) -> None:
+    run = start(tiny_recipe(tmp_path / "run", model, "sft", **ONE_STEP)).path
+    (run / "samples").rmdir()
+    (run / "lock").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    said: list[str] = []
+    assert dry_resume(run, say=said.append) is None
+    assert said == [f"{run} is finished: 1 steps are done"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_folder_is_made_for_a_run_that_would_go_on(model: Path, tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").initialise(tiny_recipe(tmp_path / "run", model, "sft").to_yaml())
+    (tmp_path / "run" / "samples").rmdir()
+    (tmp_path / "run" / "checkpoints").rmdir()
+    assert dry_resume(tmp_path / "run", say=silently) is not None
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
+def test_a_folder_that_cannot_be_made_and_a_full_disk_are_errors_of_both(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(recipe: Recipe) -> set[str]:
+        errors = set()
+        for begin in (described, start):
+            with pytest.raises(RecipeError) as error:
+                begin(recipe)
+            errors.add(str(error.value))
+        return errors
+
+    nowhere = Path("/proc/sharpen_run")
+    assert said(tiny_recipe(nowhere, model, "sft")) == {f"run: {nowhere} cannot be written: No such file or directory"}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=100, free=1))
+    (full,) = said(tiny_recipe(tmp_path / "run", model, "sft"))
+    assert "a checkpoint takes 0.00 GiB" in full
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_use_is_an_error_of_both(model: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path / "run", model, "sft")
+    with run_lock(tmp_path / "run", silently), pytest.raises(RunInUseError):
+        described(recipe)

@@ -113,7 +113,7 @@ def test_a_part_of_ones_own_works_wherever_one_of_ours_does(part: str, model: Pa
 
     assert PARTS[part][0] in "".join(sharpen("run", path, f"run={tmp_path / 'dry'}", "--dry-run").split())
     assert not (tmp_path / "dry").exists()
-    later = [f"run={tmp_path / 'next'}", f"model.path={run}", "training.steps=1", "evaluation.every=0"]
+    later = [f"run={tmp_path / 'next'}", f"model.path={run}", "training.steps=1", "optimizer.warmup_steps=0"]
     sharpen("run", path, *later, "checkpoint.best=null", "--quiet")
     assert (tmp_path / "next" / "checkpoints" / "step_000001").is_dir()
 

@@ -21,13 +21,13 @@ from plain_forward import (
 )
 from sharpen.data.rows import read_rows
 from sharpen.launch.inputs import HeldOut, SourceRows
-from sharpen.launch.run import Run, measure
+from sharpen.launch.run import Run, measure, start
 from sharpen.methods import SFT, Objective
 from sharpen.models.character_model import character_tokenizer, create_character_model
 from sharpen.recipe.loading import make_recipe
 from sharpen.training.learner import Learner
 from sharpen.types import Group
-from tiny_runs import ALPHABET, tiny_start_model
+from tiny_runs import ALPHABET, tiny_start_model, tiny_tree
 
 TEMPERATURE = 0.8
 
@@ -192,3 +192,32 @@ def test_held_out_completions_are_measured_against_the_teacher(model: Path, teac
     rows = SourceRows("", read_rows(written), recipe.data)
     measured = measure(recipe, HeldOut((rows,), "demonstrations", None), run.model)
     assert measured.measures["loss"].mean == after["held_out/loss"]
+
+
+def test_a_source_without_a_reward_is_distilled_beside_one_that_has_one(
+    model: Path, teacher: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plain.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": "2+2="}\n')
+    tree = tiny_tree(
+        tmp_path / "run",
+        model,
+        "grpo",
+        data={
+            "task": None,
+            "sources": {
+                "sums": {"task": "arithmetic?terms=2&digits=1&train_size=4&held_out_size=2"},
+                "plain": {"train": str(tmp_path / "plain.jsonl")},
+            },
+        },
+        training={"steps": 2},
+        optimizer={"warmup_steps": 0},
+        evaluation={"every": 0},
+        checkpoint={"best": None},
+        log={"samples_every": 1},
+    )
+    run = start(make_recipe({**tree, "method": Distillation(teacher=str(teacher))}))
+    rows = pq.read_table(run.path / "samples" / "step_000002.parquet").to_pylist()
+    assert {(row["source"], row["reward"] is None) for row in rows} == {("sums", False), ("plain", True)}
+    last = run.metric_rows()[-1]
+    assert "source/sums/reward/mean" in last
+    assert last["reward/mean"] == last["source/sums/reward/mean"]

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from sharpen.data.collate import collate
+from sharpen.errors import RewardError
 from sharpen.functional.advantages import decoupled_advantages
 from sharpen.rewards import FunctionReward, Gate, Reward, WeightedSum
 from sharpen.rewards.by_source import BySource
+from sharpen.rewards.scoring import score_step
 from sharpen.rewards.text.verifiers import ExactAnswer
 from sharpen.types import Group, Score, WeightedReward
 
@@ -48,6 +50,28 @@ def test_only_sources_that_are_there_are_asked(group: Any) -> None:
     )
     assert scores == [(Score(2.0, {"length": 2.0}),)]
     assert list(seconds) == ["length"]
+
+
+@pytest.mark.parametrize("kind", ["alone", "in a sum"])
+def test_groups_of_a_source_without_a_reward_get_no_score(kind: str, group: Any) -> None:
+    own: Reward = FunctionReward(length) if kind == "alone" else WeightedSum([(length, 2.0), (vowels, 1.0)])
+    groups = [of("b", group(["aa", "xyz"])), of("a", group(["ae"])), of("b", group(["eee"]))]
+    scores, seconds = BySource({"a": own}).score_timed(groups)
+    assert [[score.total for score in of_group] for of_group in scores] == [
+        [None, None],
+        [2.0 if kind == "alone" else 2 * 2.0 + 2.0],
+        [None],
+    ]
+    assert len(seconds) == 1
+    assert BySource({"a": own}).score([groups[0]]) == [(Score(None), Score(None))]
+
+
+def test_a_step_without_a_prompt_that_has_a_reward_is_no_failure(group: Any) -> None:
+    reward = BySource({"a": FunctionReward(lambda completion: None)})
+    scored, _ = score_step(reward, [of("b", group(["aa"]))], max_failure_rate=0.0)
+    assert [score.total for score in scored[0].scores] == [None]
+    with pytest.raises(RewardError, match="applied to none of the completions of a step"):
+        score_step(reward, [of("a", group(["aa"])), of("b", group(["aa"]))], max_failure_rate=0.0)
 
 
 def test_a_reward_that_sources_share_scores_their_groups_in_one_call(group: Any) -> None:

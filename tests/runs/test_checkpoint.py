@@ -15,6 +15,7 @@ from sharpen.errors import CheckpointError
 from sharpen.models.policy import Policy
 from sharpen.runs.checkpoint import (
     checkpoints,
+    latest_sound,
     load_optimizer,
     load_state,
     problem,
@@ -23,7 +24,6 @@ from sharpen.runs.checkpoint import (
     replace_model,
     save_checkpoint,
     set_aside,
-    sound_checkpoints,
 )
 from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
@@ -151,9 +151,11 @@ def test_the_latest_sound_one_is_found_behind_damaged_ones(tmp_path: Path) -> No
     paths = [save(tmp_path, step, *trained()) for step in (2, 10, 9, 100)]
     cut(paths[3] / "model.safetensors")
     (paths[1] / "manifest.json").unlink()
-    found = list(sound_checkpoints(tmp_path))
-    assert [path.name for path, _ in found] == ["step_000100", "step_000010", "step_000009", "step_000002"]
-    assert [p is None for _, p in found] == [False, False, True, True]
+    found, damaged = latest_sound(tmp_path)
+    assert found == paths[2]
+    assert [path.name for path in damaged] == ["step_000100", "step_000010"]
+    assert "model.safetensors" in damaged[paths[3]]
+    assert latest_sound(tmp_path / "nowhere") == (None, {})
 
 
 def test_what_was_left_half_written_does_not_count_and_is_written_over(tmp_path: Path) -> None:

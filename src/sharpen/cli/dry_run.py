@@ -35,11 +35,12 @@ def show_dry_run(recipe: str | None, overrides: Sequence[str], *, resume: Path |
     def say(text: str) -> None:
         console.print(Text(text, style="yellow"))
 
+    found: DryRun | None
     if resume is not None:
         found = dry_resume(resume, say=say, trust_remote_code=trust_remote_code)
     else:
         found = dry_run(load_recipe(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
-    for title, lines in _sections(found):
+    for title, lines in _sections(found) if found is not None else ():
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
             console.print(line)
@@ -68,7 +69,8 @@ def _names(values: Mapping[str, Any]) -> Table:
 def _table() -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
     table.add_column("", no_wrap=True)
-    table.add_column("")
+    # A path is worth several lines: none of it is cut off.
+    table.add_column("", overflow="fold")
     return table
 
 

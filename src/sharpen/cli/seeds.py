@@ -36,8 +36,8 @@ def start_seeds(
     recipe_path: str, overrides: Sequence[str], count: int, *, at_once: int, quiet: bool, trust_remote_code: bool
 ) -> None:
     recipe = load_recipe(recipe_path, overrides)
-    with Console("seeds", quiet=quiet, bar=False) as console, run_lock(recipe.run, console.say):
-        folder = prepare(recipe, count)
+    with Console("seeds", quiet=quiet, bar=False) as console, run_lock(recipe.run, console.say) as locked:
+        folder = prepare(recipe, count, locked=locked)
         _carry_out(folder, at_once, quiet, trust_remote_code)
 
 

@@ -30,7 +30,8 @@ def check_before_writing(recipe: Recipe, inputs: Inputs, loggers: Sequence[Logge
 
 def check_space(folder: Path, checkpoint_bytes: int) -> None:
     """Raises RecipeError if the disk of a run's folder has no room for one checkpoint."""
-    disk = shutil.disk_usage(folder)
+    # A dry run does not make the folder.
+    disk = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
     # Some network file systems do not say how large they are.
     if disk.total and disk.free < checkpoint_bytes:
         raise RecipeError(

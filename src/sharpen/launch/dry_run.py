@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from sharpen.errors import CheckpointError
 from sharpen.launch.build import built_trainer
-from sharpen.launch.checks import check_before_writing
+from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.first_batch import FirstBatch, first_batch
 from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
+from sharpen.launch.progress import Progress
 from sharpen.methods import UnifiedView
-from sharpen.recipe.changed import changed_settings
+from sharpen.recipe.compare import changed_settings, flattened
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rollout.local.engine import LocalEngine
-from sharpen.runs.checkpoint import sound_checkpoints
 from sharpen.runs.folder import RunFolder
+from sharpen.runs.lock import lock_without_trace
 from sharpen.system.memory import Memory, cpu_memory
 from sharpen.training.memory import ExpectedMemory, expected_memory
 from sharpen.training.trainer import Trainer
@@ -108,23 +108,30 @@ def dry_run(recipe: Recipe, *, say: Say, trust_remote_code: bool = False) -> Dry
     Raises:
         SharpenError: what the start would raise before the first step.
     """
-    RunFolder.refuse_existing(recipe.run)
+    with lock_without_trace(recipe.run, say) as locked:
+        RunFolder.refuse_existing(recipe.run, locked=locked)
     return _dry_run(recipe, None, say, trust_remote_code)
 
 
-def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryRun:
+def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryRun | None:
     """Describe the run in this folder as it would go on from its latest sound checkpoint.
+
+    None if it is finished, which ``say`` is told.
 
     Raises:
         SharpenError: what resuming it would raise before the next step.
     """
     folder = RunFolder.open(path)
     recipe = load_recipe(folder.recipe).model_copy(update={"run": path})
-    found = list(sound_checkpoints(folder.checkpoints))
-    checkpoint = next((checkpoint for checkpoint, problem in found if problem is None), None)
-    if checkpoint is None and found:
-        raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it again")
-    return _dry_run(recipe, checkpoint, say, trust_remote_code)
+    with lock_without_trace(path, say):
+        progress = Progress.of(folder, recipe.training.steps)
+    for problem in progress.damaged.values():
+        say(f"would skip a checkpoint: {problem}")
+    progress.refuse_damaged()
+    if progress.finished:
+        say(f"{path} is finished: {recipe.training.steps} steps are done")
+        return None
+    return _dry_run(recipe, progress.checkpoint, say, trust_remote_code)
 
 
 def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool) -> DryRun:
@@ -133,6 +140,7 @@ def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_cod
     with built_trainer(
         recipe, inputs, loggers=(), say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
     ) as trainer:
+        check_space(recipe.run, trainer.learner.checkpoint_bytes())
         if checkpoint is not None:
             trainer.load(checkpoint)
         return _described(recipe, inputs, trainer)
@@ -146,7 +154,9 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         settings=changed_settings(recipe),
         chosen=_chosen(recipe, trainer),
         method=recipe.method.unified_view,
-        method_settings={name: value for name, value in _flat(recipe.method.model_dump(mode="json")) if name != "name"},
+        method_settings={
+            name: value for name, value in flattened(recipe.method.model_dump(mode="json")) if name != "name"
+        },
         coefficients={name: c.initial for name, c in recipe.method.coefficients().items()},
         data=tuple(_data(inputs, trainer)),
         work=_work(recipe, inputs, first),
@@ -158,14 +168,6 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         step=trainer.step,
         first=first,
     )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _chosen(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpen.errors import CheckpointError, RecipeError
+from sharpen.launch.progress import Progress
 from sharpen.recipe.loading import load_recipe, load_section, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.measured import before_and_after
-from sharpen.runs.checkpoint import checkpoint_path, checkpoints, load_state
+from sharpen.runs.checkpoint import checkpoint_path, load_state
 from sharpen.runs.folder import RunFolder, read_metrics
 from sharpen.training.settings import TrainingSettings
 
@@ -42,14 +43,16 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run in a folder, which may still be going on. Raises RecipeError if there is none."""
+        """The run in a folder, which may still be going on. Raises RecipeError if there is none.
+
+        Its ``checkpoint`` is the latest sound one.
+        """
         path = Path(path).expanduser()
         if not RunFolder(path).recipe.is_file():
             raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
-        done = checkpoints(RunFolder(path).checkpoints)
-        latest = done[-1] if done else None
-        steps = load_section(RunFolder(path).recipe, TrainingSettings).steps
-        return cls(path, latest, latest is not None and load_state(latest)["step"] >= steps)
+        folder = RunFolder(path)
+        progress = Progress.of(folder, load_section(folder.recipe, TrainingSettings).steps)
+        return cls(path, progress.checkpoint, progress.finished)
 
     @property
     def model(self) -> Path:

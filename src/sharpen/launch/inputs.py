@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -111,8 +111,8 @@ def read_inputs(recipe: Recipe) -> Inputs:
                     f"method {method.name} with these settings needs a reward for every step of a completion, and this "
                     "reward gives none: use reward `steps` or `process_reward_model`"
                 )
-    if reward is not None and method.needs_reward:
-        _check_columns(reward, train)
+    if reward is not None and (method.needs_reward or method.source().reads == "prompts"):
+        _check_columns(reward, [part for part in train if reward.scores_source(part.source)])
     if held_out is not None:
         _check_reward(held_out)
     shares = {name: source.share for name, source in data.sources.items()} or None
@@ -260,6 +260,6 @@ def _check_reward(held_out: HeldOut) -> None:
         _check_columns(held_out.reward, held_out.parts)
 
 
-def _check_columns(reward: Reward, parts: tuple[SourceRows, ...]) -> None:
+def _check_columns(reward: Reward, parts: Sequence[SourceRows]) -> None:
     for part in parts:
         reward.of_source(part.source).check_columns(part.rows.columns, part.rows.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -13,7 +13,7 @@ from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.logprobs import CHUNK_BYTES, GPU_CHUNK_BYTES
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
-from sharpen.rewards.combine import WeightedSum
+from sharpen.rewards.combine import unique_names
 from sharpen.rewards.models.model_reward import ScorerReward
 from sharpen.rewards.reward import Reward
 from sharpen.rollout.local.memory import RolloutMemory
@@ -94,7 +94,7 @@ def _models(trainer: Trainer, reward: Reward | None) -> dict[str, ModelNumbers]:
     if annotator.reference is not None:
         found["reference"] = annotator.reference.policy
     found |= annotator.frozen
-    found |= {f"reward {name}": scorer for name, scorer in _scorers(reward)}
+    found |= _scorers(reward)
     counted: set[int] = set()
     numbers: dict[str, ModelNumbers] = {}
     for name, model in found.items():
@@ -112,13 +112,11 @@ def _models(trainer: Trainer, reward: Reward | None) -> dict[str, ModelNumbers]:
     return numbers
 
 
-def _scorers(reward: Reward | None) -> Iterator[tuple[str, Model]]:
-    if isinstance(reward, WeightedSum):
-        for name, part in zip(reward.names, reward.rewards, strict=True):
-            if isinstance(part, ScorerReward):
-                yield name, part.scorer
-    elif isinstance(reward, ScorerReward):
-        yield reward.name, reward.scorer
+def _scorers(reward: Reward | None) -> dict[str, Model]:
+    """The reward models, however rewards are combined."""
+    found = [] if reward is None else [leaf for leaf in reward.leaves() if isinstance(leaf, ScorerReward)]
+    names = unique_names([f"reward {leaf.name}" for leaf in found])
+    return {name: leaf.scorer for name, leaf in zip(names, found, strict=True)}
 
 
 def _parts_of(method: Method, groups: Sequence[Group]) -> list[list[Group]]:

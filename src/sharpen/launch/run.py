@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sharpen.errors import CheckpointError, NonFiniteError, SharpenError
+from sharpen.errors import NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, Say, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
+from sharpen.launch.progress import Progress
 from sharpen.models.policy import Policy
 from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe
@@ -26,7 +27,6 @@ from sharpen.runs.checkpoint import (
     prune,
     recover,
     set_aside,
-    sound_checkpoints,
 )
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
@@ -36,7 +36,6 @@ from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
 from sharpen.system.user_code import being_imported, describe, ends_program
 from sharpen.training.fingerprint import check_models, fingerprint
-from sharpen.training.score_normalisation import best_to_normalise
 from sharpen.training.trainer import OnStep, Trainer
 
 
@@ -175,22 +174,17 @@ def _resume(
     recipe = recipe.model_copy(update={"run": path})
     with run_lock(path, say):
         recover(folder.checkpoints)
-        checkpoint, damaged = None, []
-        for candidate, problem in sound_checkpoints(folder.checkpoints):
-            if problem is None:
-                checkpoint = candidate
-                break
+        progress = Progress.of(folder, recipe.training.steps)
+        for problem in progress.damaged.values():
             say(f"skipped a checkpoint: {problem}")
-            damaged.append(candidate)
-        if checkpoint is None and damaged:
-            raise CheckpointError(f"{folder.checkpoints}: no checkpoint is sound; remove the run to start it again")
-        if checkpoint is not None and (state := load_state(checkpoint))["step"] >= recipe.training.steps:
-            if not damaged:
-                # A run that was killed in its last step may have one too many.
-                prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
-            if best_to_normalise(folder.checkpoints, state) is None:
-                say(f"{path} is finished: {recipe.training.steps} steps are done")
-                return Run(path, checkpoint, finished=True)
+        progress.refuse_damaged()
+        checkpoint, state = progress.checkpoint, progress.state
+        if progress.all_steps and state is not None and not progress.damaged:
+            # A run that was killed in its last step may have one too many.
+            prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
+        if progress.finished:
+            say(f"{path} is finished: {recipe.training.steps} steps are done")
+            return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe)
         check_before_writing(recipe, inputs, loggers)
@@ -200,7 +194,8 @@ def _resume(
             check_space(path, trainer.learner.checkpoint_bytes())
             if checkpoint is not None:
                 trainer.load(checkpoint)
-            for unsound in damaged:
+            folder.make()
+            for unsound in progress.damaged:
                 set_aside(unsound)
             folder.cut_back(trainer.step if checkpoint else -1)
             trainer.stop_at, trainer.on_step = until, on_step
@@ -265,7 +260,8 @@ def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
 
 
 def how_to_continue(path: Path) -> str:
-    """The checkpoint and the command that continue an interrupted run."""
-    done = checkpoints(RunFolder(path).checkpoints)
+    """The checkpoint from which an interrupted run goes on, and what continues it."""
+    folder = RunFolder(path)
+    done = checkpoints(folder.checkpoints)
     latest = f"the latest checkpoint is {done[-1]}" if done else "there is no checkpoint yet"
-    return f"{latest}; to continue: sharpen run --resume {path}"
+    return f"{latest}; to continue: {folder.continuing()}"

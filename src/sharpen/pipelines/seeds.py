@@ -21,15 +21,16 @@ from typing import Any
 import torch
 
 from sharpen.errors import RecipeError
-from sharpen.launch.inputs import Say
+from sharpen.launch.checks import check_before_writing
+from sharpen.launch.inputs import Say, read_inputs
+from sharpen.launch.progress import Progress
+from sharpen.recipe.compare import differences
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
-from sharpen.runs.checkpoint import load_state, sound_checkpoints
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.seeds import SeedsFolder
 from sharpen.system.signals import Request, stopped_after_step
-from sharpen.training.score_normalisation import best_to_normalise
 
 POLL_S = 0.1
 SAVING_S = 60.0
@@ -51,49 +52,45 @@ class Outcome:
     signum: int | None = None
 
 
-def prepare(recipe: Recipe, count: int) -> SeedsFolder:
+def prepare(recipe: Recipe, count: int, *, locked: bool = True) -> SeedsFolder:
     """The folder of ``count`` runs with the recipe's seed, the next one, and so on; made, or that of the same recipe.
 
-    Raises RecipeError if the folder holds one run, runs of another recipe, or runs of more seeds.
+    Runs that did no step give way, if ``locked``. Everything that can be known without loading a model is checked
+    before anything is written.
+
+    Raises:
+        SharpenError: the folder holds one run, runs of another recipe, or runs of more seeds; or something in the
+            recipe cannot be used.
     """
     folder = SeedsFolder(recipe.run)
     seeds = range(recipe.seed, recipe.seed + count)
+    idle: list[RunFolder] = []
     if folder.exists:
-        _refuse_other_recipe(folder, recipe)
+        if changes := _changes(folder, recipe):
+            idle = [RunFolder(folder.run(seed)) for seed in folder.seeds()]
+            if not locked or any(run.work() is not None for run in idle):
+                said = ", ".join(f"{path} ({old} there, {new} here)" for path, old, new in changes)
+                raise RecipeError(
+                    f"{folder.path} holds runs of another recipe, which differs in {said}: give another `run`"
+                )
         if more := [seed for seed in folder.seeds() if seed not in seeds]:
             raise RecipeError(
                 f"{folder.path} also holds seed {', '.join(map(str, more))}: give --seeds "
                 f"{max(more) + 1 - recipe.seed}, or remove {', '.join(str(folder.run(seed)) for seed in more)}"
             )
     else:
-        RunFolder.refuse_existing(recipe.run)
+        RunFolder.refuse_existing(recipe.run, locked=locked)
+        idle = [RunFolder(recipe.run)]
+    check_before_writing(recipe, read_inputs(recipe))
+    for run in idle:
+        run.clear()
     folder.initialise(recipe.to_yaml(), seeds)
     return folder
 
 
-def _refuse_other_recipe(folder: SeedsFolder, recipe: Recipe) -> None:
-    before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(folder.recipe), recipe))
-    changed = [key for key in {**before, **now} if key != "run" and before.get(key) != now.get(key)]
-    if changed:
-        said = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in changed)
-        raise RecipeError(f"{folder.path} holds runs of another recipe, which differs in {said}: give another `run`")
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return flat
-
-
-def finished(run: Path, steps: int) -> bool:
-    """Whether a run has done all its steps and written all that it writes after them."""
-    folder = RunFolder(run)
-    for checkpoint, problem in sound_checkpoints(folder.checkpoints):
-        if problem is None:
-            state = load_state(checkpoint)
-            return state["step"] >= steps and best_to_normalise(folder.checkpoints, state) is None
-    return False
+def _changes(folder: SeedsFolder, recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    before, now = (r.model_dump(mode="json", exclude={"run"}) for r in (load_recipe(folder.recipe), recipe))
+    return list(differences(before, now))
 
 
 def run_seeds(
@@ -112,7 +109,7 @@ def run_seeds(
     """
     recipe = load_recipe(folder.recipe)
     seeds = folder.seeds()
-    done = [seed for seed in seeds if finished(folder.run(seed), recipe.training.steps)]
+    done = [seed for seed in seeds if Progress.of(RunFolder(folder.run(seed)), recipe.training.steps).finished]
     for seed in done:
         say(f"seed {seed} is finished")
     environment = _environment(min(at_once, len(seeds)))

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from sharpen.errors import RecipeError
+from sharpen.recipe.compare import differences
 from sharpen.recipe.schema import Recipe
 from sharpen.settings import Settings, explain, without_effect
 
@@ -37,7 +38,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), given: Mapping[
     if recorded:
         now = recipe.model_dump(mode="json")
         for name, before in recorded.items():
-            if (saved := reduce(getitem, name.split("."), now)) != before:
+            saved = reduce(getitem, name.split("."), now)
+            if any(differences(before, saved, added=False)):
                 raise RecipeError(
                     f"{path}: `{name}` is not what this run was started with, {before}: it is now {saved}"
                 )

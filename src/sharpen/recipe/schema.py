@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
 from typing import Annotated, Any
@@ -120,10 +121,14 @@ class Recipe(Settings):
         """All settings as nested mappings, in which what was given as Python objects stays so."""
         return _tree(self)
 
-    def unnamed(self) -> dict[str, Any]:
-        """The settings with Python objects that a saved recipe cannot name, by their paths such as ``data.train``."""
+    def unnamed(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The settings with Python objects that a saved recipe cannot name, by their paths such as ``data.train``.
+
+        With ``saved``, those that this saved recipe of the same settings does not name.
+        """
         tree = self.tree()
-        paths = [path.partition("[")[0] for path, _ in in_memory(self.model_dump(mode="json"), tree)]
+        recorded = self.model_dump(mode="json") if saved is None else saved
+        paths = [path.partition("[")[0] for path, _ in in_memory(recorded, tree)]
         return {path: reduce(getitem, path.split("."), tree) for path in paths}
 
     def missing(self) -> list[str]:

@@ -19,7 +19,8 @@ class BySource(Reward):
 
     Rewards run concurrently, see `Reward.concurrency_group`. Votes and steps are there if all of them have them. If any
     total is a weighted sum, the terms of all rewards are those of each score: the terms of other sources' rewards do
-    not apply to it, and a total that is no sum is its only term.
+    not apply to it, and a total that is no sum is its only term. Groups of a source without a reward get no score:
+    whoever needs one checks `scores_source` first.
     """
 
     name = "by_source"
@@ -63,7 +64,7 @@ class BySource(Reward):
 
     def score_timed(self, groups: Sequence[Group]) -> tuple[list[tuple[Score, ...]], Mapping[str, float]]:
         places: dict[str, list[int]] = {
-            name: [place for place, group in enumerate(groups) if self.rewards[group.prompt.source] is reward]
+            name: [place for place, group in enumerate(groups) if self.rewards.get(group.prompt.source) is reward]
             for name, reward in self._distinct.items()
         }
         called = [(name, self._distinct[name], where) for name, where in places.items() if where]
@@ -71,7 +72,11 @@ class BySource(Reward):
             (reward.concurrency_group, partial(timed, reward, [groups[place] for place in where]))
             for _, reward, where in called
         ]
-        found: dict[int, tuple[Score, ...]] = {}
+        found = {
+            place: (Score(None),) * len(group.trajectories)
+            for place, group in enumerate(groups)
+            if not self.scores_source(group.prompt.source)
+        }
         seconds: dict[str, float] = {}
         for (name, _, where), (scores, took_s) in zip(called, run_concurrently(jobs), strict=True):
             seconds[name] = took_s

@@ -46,9 +46,13 @@ def _filled(group: Group, scores: Sequence[Score]) -> tuple[Score, ...]:
 def score_step(
     reward: Reward, groups: Sequence[Group], *, max_failure_rate: float
 ) -> tuple[list[Group], dict[str, float]]:
-    """Like `score_groups`, for a training step: also raises `RewardError` if the reward applies to no completion."""
+    """Like `score_groups`, for a training step: also raises `RewardError` if the reward applies to no completion.
+
+    Unless all are of data sources that have no reward.
+    """
     scored, seconds = score_groups(reward, groups, max_failure_rate=max_failure_rate)
-    if all(s.total is None for g in scored for s in g.scores):
+    rewarded = [group for group in scored if reward.scores_source(group.prompt.source)]
+    if rewarded and all(s.total is None for g in rewarded for s in g.scores):
         raise RewardError(f"reward {reward.name!r} applied to none of the completions of a step")
     return scored, seconds
 

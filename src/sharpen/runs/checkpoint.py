@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,10 +133,14 @@ def problem(checkpoint: Path) -> str | None:
     return None
 
 
-def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Checkpoints, the latest first, each with its problem or None."""
+def latest_sound(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The latest checkpoint that is sound, if any, and the later ones, the latest first, with what is wrong."""
+    damaged: dict[Path, str] = {}
     for checkpoint in reversed(checkpoints(folder)):
-        yield checkpoint, problem(checkpoint)
+        if (damage := problem(checkpoint)) is None:
+            return checkpoint, damaged
+        damaged[checkpoint] = damage
+    return None, damaged
 
 
 def set_aside(checkpoint: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import RecipeError
+from sharpen.in_memory import IN_MEMORY
 from sharpen.runs.samples import sample_rows, write_parquet
 from sharpen.runs.seeds import SeedsFolder
 from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
@@ -49,7 +50,7 @@ class RunFolder:
         if holds is None and folder.recipe.exists() and not locked:
             holds = "it has done no step, but without locks on this file system it may be running"
         if holds is not None:
-            go_on = f"continue it (`sharpen run --resume {path}`), " if folder.recipe.exists() else ""
+            go_on = f"continue it (`{folder.continuing()}`), " if folder.recipe.exists() else ""
             raise RecipeError(
                 f"{path} already holds a run ({holds}); {go_on}remove it, or give another folder (`run=...`)"
             )
@@ -89,13 +90,24 @@ class RunFolder:
         Raises RecipeError if it cannot be written.
         """
         try:
-            self.metrics.unlink(missing_ok=True)
-            self._logging_id.unlink(missing_ok=True)
-            self.samples.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
+            self._clear_metrics()
+            self.make()
             write_text(self.recipe, recipe)
         except OSError as error:
             raise RecipeError(f"run: {error.filename or self.path} cannot be written: {error.strerror}") from error
+
+    def clear(self) -> None:
+        """Remove what a run that did no step has left, see `work`; without one, nothing."""
+        if self.recipe.exists():
+            self._clear_metrics()
+            for folder in (self.samples, self.checkpoints):
+                if folder.is_dir():
+                    folder.rmdir()
+            self.recipe.unlink()
+
+    def _clear_metrics(self) -> None:
+        self.metrics.unlink(missing_ok=True)
+        self._logging_id.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -104,9 +116,18 @@ class RunFolder:
         if not folder.recipe.is_file():
             seeds = SeedsFolder(path)
             raise RecipeError(seeds.refusal() if seeds.exists else f"{path}: not a run, it has no recipe.yaml")
-        folder.samples.mkdir(exist_ok=True)
-        folder.checkpoints.mkdir(exist_ok=True)
         return folder
+
+    def make(self) -> None:
+        """Make the folders that are missing."""
+        self.samples.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def continuing(self) -> str:
+        """What continues the run: a command, or a call in Python if the recipe cannot name all that it was given."""
+        if IN_MEMORY in self.recipe.read_text(encoding="utf-8"):
+            return f"sharpen.resume({str(self.path)!r}, ...) in Python, with the same objects"
+        return f"sharpen run --resume {self.path}"
 
     def logging_id(self) -> str:
         """The run's id in logging services; made once and kept, so that a resumed run continues under it."""

@@ -69,6 +69,18 @@ def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
             os.close(descriptor)
 
 
+@contextmanager
+def lock_without_trace(folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """`run_lock` for what writes nothing: at the end, the folder is as it was."""
+    there = (folder / "lock").exists()
+    with run_lock(folder, say) as locked:
+        try:
+            yield locked
+        finally:
+            if not there:
+                (folder / "lock").unlink(missing_ok=True)
+
+
 def _missing(folder: Path) -> list[Path]:
     """The folders that have to be made, the innermost first. Raises RecipeError if a name of the path is a file's."""
     for path in (folder, *folder.parents):
@@ -91,7 +103,11 @@ def _opened(file: Path) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RecipeError(f"run: {error.filename or file} cannot be written: {error.strerror}") from error
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> RecipeError:
+    return RecipeError(f"run: {error.filename or file} cannot be written: {error.strerror}")
 
 
 def _locked(file: Path, say: Callable[[str], None]) -> tuple[int, bool]:
@@ -100,9 +116,10 @@ def _locked(file: Path, say: Callable[[str], None]) -> tuple[int, bool]:
     while True:
         try:
             descriptor = _opened(file)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if time.monotonic() > patience:
-                raise
+                raise _unwritable(file, error) from error
+            time.sleep(_POLL_S)
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharpen.errors import CheckpointError
-from sharpen.runs.checkpoint import sound_checkpoints
+from sharpen.runs.checkpoint import latest_sound
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.seeds import SeedsFolder
 
@@ -31,12 +31,11 @@ def find_model(name: str) -> NamedModel:
     run = RunFolder(path)
     if not run.recipe.is_file():
         return NamedModel(name, _run_of(path))
-    notes: list[str] = []
-    for checkpoint, problem in sound_checkpoints(run.checkpoints):
-        if problem is None:
-            return NamedModel(str(checkpoint), run, (*notes, f"model: {checkpoint}"))
-        notes.append(f"skipped a checkpoint: {problem}")
-    raise CheckpointError("\n".join([f"{path}: this run has no sound checkpoint yet", *notes]))
+    checkpoint, damaged = latest_sound(run.checkpoints)
+    notes = [f"skipped a checkpoint: {problem}" for problem in damaged.values()]
+    if checkpoint is None:
+        raise CheckpointError("\n".join([f"{path}: this run has no sound checkpoint yet", *notes]))
+    return NamedModel(str(checkpoint), run, (*notes, f"model: {checkpoint}"))
 
 
 def _run_of(checkpoint: Path) -> RunFolder | None:
