@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sharpen.cli.overrides import recipe_with
 from sharpen.describe import as_text
 from sharpen.launch.dry_run import Data, DryRun, Lengths, dry_resume, dry_run
 from sharpen.launch.first_batch import Span
-from sharpen.recipe.loading import load_recipe
 from sharpen.training.memory import ExpectedMemory, total
 from sharpen.types import Group
 
@@ -38,7 +38,7 @@ def show_dry_run(recipe: str | None, overrides: Sequence[str], *, resume: Path |
     if resume is not None:
         found = dry_resume(resume, say=say, trust_remote_code=trust_remote_code)
     else:
-        found = dry_run(load_recipe(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
+        found = dry_run(recipe_with(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
     for title, lines in _sections(found):
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
