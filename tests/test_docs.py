@@ -98,7 +98,8 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
         reward = half_flat if METHODS[name]().needs_reward else None
         method = {"name": name, **settings}
         task = f"arithmetic?terms=2&digits=1{sizes}"
-        run = sharpen.train(model, method, task, reward=reward, run=tmp_path / name, **common)
+        own = common if METHODS[name]().makes_a_policy else common | {"rollout": None}
+        run = sharpen.train(model, method, task, reward=reward, run=tmp_path / name, **own)
         seen |= {metric for row in run.metric_rows() for metric in row}
     stale = {**common, "rollout": {"max_new_tokens": 6, "lag": 1}}
     run = sharpen.train(

@@ -106,7 +106,7 @@ def train(
     }
     given = {name: value for name, value in tree.items() if value is not None}
     if resume:
-        return _resumed(path, given, loggers, on_step, quiet)
+        return _resumed("train()", path, given, loggers, on_step, quiet)
     recipe = make_recipe({"run": path, **given}, where="train()")
     return _shown(
         recipe,
@@ -145,13 +145,20 @@ def resume(
         "rollout": _section("rollout", rollout, "resume()"),
     }
     path = run.path if isinstance(run, Run) else Path(run).expanduser()
-    return _resumed(path, {name: value for name, value in given.items() if value is not None}, loggers, on_step, quiet)
+    named = {name: value for name, value in given.items() if value is not None}
+    return _resumed("resume()", path, named, loggers, on_step, quiet)
 
 
 def _resumed(
-    path: Path, given: Mapping[str, Any], loggers: Sequence[MetricLogger], on_step: OnStep | None, quiet: bool
+    where: str,
+    path: Path,
+    given: Mapping[str, Any],
+    loggers: Sequence[MetricLogger],
+    on_step: OnStep | None,
+    quiet: bool,
 ) -> Run:
-    recipe = _same_recipe(path, given)
+    """Resume a run; errors in what is ``given`` begin with ``where``."""
+    recipe = _same_recipe(where, path, given)
     return _shown(
         recipe,
         path,
@@ -175,7 +182,7 @@ def _shown(recipe: Recipe, path: Path, command: Callable[[Console], Run], *, qui
     return replace(done, given=recipe.unnamed())
 
 
-def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
+def _same_recipe(where: str, path: Path, given: Mapping[str, Any]) -> Recipe:
     """The recipe of a run with the given settings, objects included.
 
     Raises RecipeError for settings that are not those that the run was started with.
@@ -184,7 +191,7 @@ def _same_recipe(path: Path, given: Mapping[str, Any]) -> Recipe:
     tree = read_tree(file)
     for name, value in given.items():
         tree[name] = value if name in ("method", "reward") else _merged(tree.get(name), value)
-    recipe = make_recipe(tree, where="train()")
+    recipe = make_recipe(tree, where=where)
     # What the recipe does not have is a setting that is newer than it.
     if changes := list(_changes(read_tree(file), recipe.model_dump(mode="json"))):
         raise RecipeError(
