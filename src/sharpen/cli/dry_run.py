@@ -14,10 +14,10 @@ from sharpen.cli.overrides import recipe_with
 from sharpen.describe import as_text
 from sharpen.launch.dry_run import Data, DryRun, Lengths, dry_resume, dry_run
 from sharpen.launch.first_batch import Span
+from sharpen.system.memory import GIB
 from sharpen.training.memory import ExpectedMemory, total
 from sharpen.types import Group
 
-GIB = 2**30
 SHOWN_GROUPS = 2
 SHOWN_COMPLETIONS = 2
 NOT_MODELLED = (
