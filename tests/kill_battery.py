@@ -103,11 +103,12 @@ CASES: dict[str, Case] = {
 
 def recipe_of(case: Case, run: Path, model: Path) -> Recipe:
     preferences = case.method["name"] in ("reward_model", "process_reward_model")
+    answers = not preferences and case.changes.get("evaluation", {}).get("every") != 0
     settings: dict[str, Any] = {
         "reward": "<given in Python>",
         "training": {"steps": STEPS, **case.changes.get("training", {})},
         "checkpoint": {"best": "loss" if preferences else "reward", "keep": 1, **case.changes.get("checkpoint", {})},
-        "evaluation": {"n": 2, **case.changes.get("evaluation", {})},
+        "evaluation": {**({"n": 2} if answers else {}), **case.changes.get("evaluation", {})},
     }
     changes = {key: value for key, value in case.changes.items() if key not in settings}
     return tiny_recipe(run, model, case.method["name"], method=case.method, **settings, **changes)

@@ -108,7 +108,7 @@ def train(
     }
     given = {name: value for name, value in tree.items() if value is not None}
     if resume:
-        return _resumed(path, given, loggers, on_step, quiet)
+        return _resumed("train()", path, given, loggers, on_step, quiet)
     recipe = make_recipe({"run": path, **given}, where="train()")
     return _shown(
         recipe,
@@ -143,23 +143,26 @@ def resume(
     """
     given = {
         "method": method,
-        "data": _data(train_dataset, held_out, data),
+        "data": _data(train_dataset, held_out, data, "resume()"),
         "reward": reward,
-        "rollout": _section("rollout", rollout),
+        "rollout": _section("rollout", rollout, "resume()"),
     }
     path = run.path if isinstance(run, Run) else Path(run).expanduser()
-    return _resumed(path, {name: value for name, value in given.items() if value is not None}, loggers, on_step, quiet)
+    named = {name: value for name, value in given.items() if value is not None}
+    return _resumed("resume()", path, named, loggers, on_step, quiet)
 
 
 def _resumed(
+    where: str,
     path: Path,
     given: Mapping[str, Any],
     loggers: LoggerSpec | Sequence[LoggerSpec],
     on_step: OnStep | None,
     quiet: bool,
 ) -> Run:
+    """Resume a run; errors in what is ``given`` begin with ``where``."""
     saved = read_tree(RunFolder.open(path).recipe)
-    recipe = _same_recipe(path, saved, given)
+    recipe = _same_recipe(where, path, saved, given)
     objects = {**recipe.unnamed(), **recipe.unnamed(saved)}
     return _shown(
         recipe,
@@ -187,7 +190,7 @@ def _shown(
     return replace(done, given=objects)
 
 
-def _same_recipe(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe:
+def _same_recipe(where: str, path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe:
     """The ``saved`` recipe of a run with the given settings, objects included.
 
     Raises RecipeError for settings that are not those that the run was started with.
@@ -195,7 +198,7 @@ def _same_recipe(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any])
     tree = dict(saved)
     for name, value in given.items():
         tree[name] = value if name in ("method", "reward") else _merged(tree.get(name), value)
-    recipe = make_recipe(tree, where="train()")
+    recipe = make_recipe(tree, where=where)
     # What the recipe does not have is a setting that is newer than it.
     if changes := list(differences(saved, recipe.model_dump(mode="json"), added=False)):
         raise RecipeError(
@@ -216,44 +219,46 @@ def _merged(saved: Any, given: Any) -> Any:
     return {**saved, **{key: _merged(saved.get(key), value) for key, value in given.items()}}
 
 
-def _section(name: str, section: Settings | Section | None) -> dict[str, Any] | None:
-    """The settings of a section that are given, with paths as in a recipe."""
+def _section(name: str, section: Settings | Section | None, where: str = "train()") -> dict[str, Any] | None:
+    """The settings of a section that are given, with paths as in a recipe. Errors begin with ``where``."""
     if isinstance(section, Settings):
         return {key: getattr(section, key) for key in section.model_fields_set}
     if not isinstance(section, Mapping | None):
         raise RecipeError(
-            f"train(): `{name}` is a mapping of settings, or an object of their class, not {type(section).__name__}"
+            f"{where}: `{name}` is a mapping of settings, or an object of their class, not {type(section).__name__}"
         )
     if section is None:
         return None
     return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in section.items()}
 
 
-def _data(train_dataset: Any, held_out: Any, section: DataSettings | Section | None) -> dict[str, Any]:
+def _data(
+    train_dataset: Any, held_out: Any, section: DataSettings | Section | None, where: str = "train()"
+) -> dict[str, Any]:
     """The ``data`` section, with any rows given in Python among its settings."""
     if not isinstance(section, DataSettings | Mapping | None):
         raise RecipeError(
-            f"train(): `data` is a mapping of settings such as {{'chat': True}}, not {type(section).__name__}; what to "
-            "train on is the third argument, train_dataset"
+            f"{where}: `data` is a mapping of settings such as {{'chat': True}}, not {type(section).__name__}; what to "
+            "train on is `train_dataset`"
         )
     # A DatasetDict is a dict of splits.
     if type(train_dataset) is dict and train_dataset.keys() <= DataSettings.model_fields.keys():
-        raise RecipeError("train(): the third argument is what to train on; give settings as data={...}")
-    data = _section("data", section) or {}
+        raise RecipeError(f"{where}: `train_dataset` is what to train on; give settings as data={{...}}")
+    data = _section("data", section, where) or {}
     named = names_task(train_dataset) if isinstance(train_dataset, str) else is_task(train_dataset)
     if train_dataset is not None:
-        _once(data, "train_dataset", "train", "task")
+        _once(where, data, "train_dataset", "train", "task")
         data["task" if named else "train"] = train_dataset
     if held_out is not None:
-        _once(data, "held_out", "held_out")
+        _once(where, data, "held_out", "held_out")
         data["held_out"] = held_out
     return data
 
 
-def _once(data: Mapping[str, Any], argument: str, *keys: str) -> None:
+def _once(where: str, data: Mapping[str, Any], argument: str, *keys: str) -> None:
     for key in keys:
         if data.get(key) is not None:
-            raise RecipeError(f"train(): given twice, as {argument} and as data[{key!r}]: leave one of them out")
+            raise RecipeError(f"{where}: given twice, as {argument} and as data[{key!r}]: leave one of them out")
 
 
 def _model(model: Any) -> Any:

@@ -31,12 +31,22 @@ class Effect:
 
     ``setting`` is a field, a field of a section within (``kl.decay``), or a section as a whole. ``only`` completes the
     message "has no effect: only …" and the descriptions of the setting. ``when`` gets the object that holds the
-    settings.
+    settings. ``said`` is what the message says of the setting in place of "has no effect: only …", where it has to name
+    values of that object.
     """
 
     setting: str
     only: str
     when: Callable[[Any], bool]
+    said: Callable[[Any], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """A setting without effect by its path, and what is said of it."""
+
+    setting: str
+    said: str
 
 
 def not_blank(name: Any) -> Any:
@@ -71,19 +81,38 @@ class Settings(BaseModel):
         own = (vars(base).get("effects", ()) for base in reversed(cls.__mro__))
         return tuple(effect for effects in own for effect in effects)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises TypeError for an effect of a setting that does not exist."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for effect in vars(cls).get("effects", ()):
+            if not _exists(cls, effect.setting.split(".")):
+                raise TypeError(f"{cls.__name__}.effects: there is no setting `{effect.setting}`")
+
     @model_validator(mode="after")
     def _settings_have_effect(self) -> Self:
         idle = [
-            Effect(path, effect.only, effect.when)
+            _Idle(path, f"has no effect: only {effect.only}" if effect.said is None else effect.said(self))
             for effect in self.all_effects()
             if not effect.when(self)
             for path in _changed(self, effect.setting.split("."))
         ]
         if idle:
-            said = "; ".join(f"`{e.setting}` has no effect: only {e.only}" for e in idle)
-            # The text is an argument, as a message template must not hold braces.
-            raise PydanticCustomError(_NO_EFFECT, "{said}", {"said": said, "idle": idle})
+            raise _no_effect(idle)
         return self
+
+
+def _no_effect(idle: Sequence[_Idle]) -> PydanticCustomError:
+    said = "; ".join(f"`{one.setting}` {one.said}" for one in idle)
+    # The text is an argument, as a message template must not hold braces.
+    return PydanticCustomError(_NO_EFFECT, "{said}", {"said": said, "idle": idle})
+
+
+def _exists(settings: type[BaseModel] | None, path: Sequence[str]) -> bool:
+    """Whether a class has a setting of that path; one without fields of its own, `Method`, may get it in a subclass."""
+    if settings is None or path[0] not in settings.model_fields:
+        return settings is not None and not settings.model_fields
+    return len(path) == 1 or _exists(section_of(settings.model_fields[path[0]].annotation), path[1:])
 
 
 def _changed(settings: BaseModel, path: Sequence[str], default: Any = None, within: str = "") -> Iterator[str]:
@@ -92,6 +121,9 @@ def _changed(settings: BaseModel, path: Sequence[str], default: Any = None, with
     Of a setting of sections under names of the user's, the path in each of these.
     """
     name, *rest = path
+    if name not in type(settings).model_fields:
+        # A method without that setting.
+        return
     value = getattr(settings, name)
     usual = (
         getattr(default, name) if isinstance(default, type(settings)) else default_of(type(settings).model_fields[name])
@@ -122,8 +154,8 @@ def explain(error: ValidationError, settings: type[BaseModel], noun: str = "sett
             yield f"unknown {noun} `{'.'.join(path)}`.{_suggestion(path, settings)}"
             continue
         if problem["type"] == _NO_EFFECT:
-            for effect in problem["ctx"]["idle"]:
-                yield f"`{'.'.join([*path, effect.setting])}` has no effect: only {effect.only}"
+            for idle in problem["ctx"]["idle"]:
+                yield f"`{'.'.join([*path, idle.setting])}` {idle.said}"
             continue
         message = problem["msg"].removeprefix("Value error, ")
         key = f"`{'.'.join(path)}`: " if path else ""
@@ -137,11 +169,23 @@ def without_effect(error: ValidationError) -> list[tuple[str, ...]]:
     if any(problem["type"] != _NO_EFFECT for problem in problems):
         return []
     paths = [
-        (*map(str, problem["loc"]), *effect.setting.split("."))
-        for problem in problems
-        for effect in problem["ctx"]["idle"]
+        (*map(str, problem["loc"]), *idle.setting.split(".")) for problem in problems for idle in problem["ctx"]["idle"]
     ]
     return list(dict.fromkeys(paths))
+
+
+def passed_on(error: ValidationError) -> ValueError | None:
+    """What to raise in a validator for an error of a section's that says only which settings have no effect, so that
+    `without_effect` and `explain` find these settings; None for other errors."""
+    if not without_effect(error):
+        return None
+    return _no_effect(
+        [
+            _Idle(".".join([*map(str, problem["loc"]), idle.setting]), idle.said)
+            for problem in error.errors()
+            for idle in problem["ctx"]["idle"]
+        ]
+    )
 
 
 def _suggestion(path: Sequence[str], settings: type[BaseModel]) -> str:

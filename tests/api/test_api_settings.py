@@ -280,3 +280,19 @@ def test_what_cannot_be_used_is_said_before_a_model_is_loaded(
     with pytest.raises(error, match=message):
         sharpen.train(**{**arguments, **changes}, run=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rollout": 3}, r"resume\(\): `rollout` is a mapping of settings"),
+        ({"data": 3}, r"resume\(\): `data` is a mapping of settings"),
+        ({"train_dataset": {"chat": True}}, r"resume\(\): `train_dataset` is what to train on; give settings as data="),
+        ({"train_dataset": ROWS, "data": {"train": ROWS}}, r"resume\(\): given twice, as train_dataset"),
+        ({"method": GRPO, "rollout": {"max_new_tokens": 0}}, r"resume\(\): `rollout.max_new_tokens`: Input should be"),
+    ],
+)
+def test_an_error_of_resume_names_it_and_not_train(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("run: r\nmodel: m\nmethod: grpo\ndata: {task: arithmetic}\n")
+    with pytest.raises(RecipeError, match=message):
+        sharpen.resume(tmp_path, **given, quiet=True)

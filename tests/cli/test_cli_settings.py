@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from sharpen.cli.app import app
 from sharpen.methods import METHODS
-from sharpen.recipe.describe import Part, methods, rewards, sections
+from sharpen.methods.kl import KL
+from sharpen.recipe.describe import TOP, Part, find, methods, rewards, sections
 from sharpen.rewards.kinds import REWARDS
 
 PARTS = (*sections(), *methods(), *rewards())
@@ -133,3 +134,43 @@ def test_markdown_is_the_table_of_the_docs() -> None:
 def test_the_help_of_run_says_where_to_look() -> None:
     shown = words(CliRunner(env={"COLUMNS": "100"}).invoke(app, ["run", "--help"]).stdout)
     assert "sharpen settings lists every setting of a recipe" in shown
+
+
+@pytest.mark.parametrize("name", ["method", "reward"])
+def test_the_section_of_a_method_or_reward_leads_to_them(name: str) -> None:
+    shown = words(said(name))
+    assert f"{name.title()}s: {', '.join(METHODS if name == 'method' else REWARDS)}" in shown
+    assert "The settings of a section, a method or a reward: sharpen settings NAME" in shown
+
+
+@pytest.mark.parametrize("name", ["kl", "method.kl", "kl.estimator", "method.kl.estimator"])
+def test_a_section_of_methods_is_found_and_says_in_which(name: str) -> None:
+    found = as_json(name)
+    assert {part["kind"] for part in found} == {"method"}
+    of = {method for part in found for method in part["name"].split(", ")}
+    assert of == {method for method, kind in METHODS.items() if "kl" in kind.model_fields}
+    [grpo] = [part for part in found if "grpo" in part["name"].split(", ")]
+    names = [setting["name"] for setting in grpo["settings"]]
+    assert names == (["kl.estimator"] if name.endswith("estimator") else [f"kl.{field}" for field in KL.model_fields])
+    [estimator] = [setting for setting in grpo["settings"] if setting["name"] == "kl.estimator"]
+    assert estimator["default"] == "k3"
+
+
+@pytest.mark.parametrize("name", ["weight", "gate", "call", "reward.gate", "gate.at_least", "call.timeout_s"])
+def test_what_all_rewards_share_is_found(name: str) -> None:
+    [found] = as_json(name)
+    assert (found["kind"], found["name"]) == ("reward", "every reward")
+    path = name.removeprefix("reward.")
+    assert found["settings"][0]["name"] == path
+
+
+def test_every_path_that_a_recipe_can_hold_is_found() -> None:
+    for part in sections():
+        for setting in part.settings:
+            assert find(setting.name if part.name == TOP else f"{part.name}.{setting.name}")
+    for part in (*methods(), *rewards()):
+        for setting in part.settings:
+            for path in (f"{part.kind}.{setting.name}", f"{part.name}.{setting.name}"):
+                found = find(path)
+                assert any(part.name in one.name.split(", ") or one.name == "every reward" for one in found), path
+    assert find("data.sources.mine.share")[0].settings[0].name == "share"

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from sharpen.describe import flattened
 from sharpen.errors import RecipeError, RewardError
+from sharpen.evaluation.settings import EvaluationSettings
 from sharpen.methods import METHODS, SFT, Mixed
 from sharpen.recipe.loading import derived_recipe, load_recipe, make_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards import CallSettings, resolve_reward
-from sharpen.rewards.kinds import REWARDS
-from sharpen.rewards.registry import Weighting
 from sharpen.settings import Effect, Settings, explain, section_of
 from tiny_runs import merge
 
@@ -150,13 +150,66 @@ NO_EFFECT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ),
     (
         {"method": "reward_model", "data": {"task": None, "sources": {"a": {"train": "a.jsonl", "turns": "m:f"}}}},
-        "`data.sources.a.turns` has no effect: only for a policy",
-        {"method": "sft"},
+        "`data.sources.a.turns` has no effect: only where completions are sampled",
+        {"method": "rft", "reward": "math"},
     ),
     (
         {"method": "reward_model", "data": {"task": None, "sources": {"a": {"train": "a.jsonl", "reward": "math"}}}},
         "`data.sources.a.reward` has no effect: only for a policy",
         {"method": "grpo"},
+    ),
+    (
+        {"method": "dpo", "data": {"task": None, "sources": {"a": {"train": "a.jsonl", "reward": "math"}}}},
+        "`data.sources.a.reward` has no effect: only for a policy that samples completions or has held-out prompts",
+        {"data": {"sources": {"a": {"held_out": "h.jsonl"}}}},
+    ),
+    (
+        {"method": "dpo", "data": {"task": None, "sources": {"a": {"train": "a.jsonl", "turns": "m:f"}}}},
+        "`data.sources.a.turns` has no effect: only where completions are sampled",
+        {"data": {"sources": {"a": {"reward": "math", "held_out": "h.jsonl"}}}},
+    ),
+    (
+        {"evaluation": {"every": 1, "n": 2, "temperature": 0}},
+        "`evaluation.n` has no effect: only with temperature above 0 or turns",
+        {"evaluation": {"temperature": 0.5}},
+    ),
+    (
+        {"evaluation": {"every": 1, "n": 2, "temperature": 0, "k": [2]}},
+        "`evaluation.n` has no effect: only with temperature above 0 or turns",
+        {"rollout": {"turns": "m:f"}},
+    ),
+    (
+        {"data": {"held_out": "h.jsonl"}},
+        "`data.held_out` has no effect: only with `train`, as a task has its own held-out problems",
+        SCORED,
+    ),
+    (
+        {"data": {"task": None, "sources": {"a": {"task": "sums", "held_out": "h.jsonl"}}}},
+        "`data.sources.a.held_out` has no effect: only with `train`",
+        {"reward": "math", "data": {"sources": {"a": {"task": None, "train": "a.jsonl"}}}},
+    ),
+    (
+        {"method": {"name": "grpo", "old": "rollout"}, "training": {"steps": 3}, "rollout": {"lag": 3}},
+        "`rollout.lag` is 3, and this run has 3 training steps: lower it, or raise training.steps",
+        {"training": {"steps": 4}},
+    ),
+    (
+        {"method": {"name": "grpo", "beta": 0.1, "kl": {"warmup_steps": 2}}, "training": {"steps": 1}},
+        "`method.kl.warmup_steps` is 2, and this run has 1 training step: lower it, or raise training.steps",
+        {"training": {"steps": 2}},
+    ),
+    (
+        {"method": {"name": "grpo", "minibatches": 2}, "training": {"steps": 3}, "optimizer": {"warmup_steps": 7}},
+        "`optimizer.warmup_steps` is 7, and this run has 6 optimizer steps: lower it, or raise training.steps",
+        {"training": {"steps": 4}},
+    ),
+    (
+        {
+            "method": {"name": "grpo", "beta": 0.1, "kl": {"reference": "reset", "reset_every": 10}},
+            "training": {"steps": 10},
+        },
+        "`method.kl.reference` is reset after every 10 steps, and this run has 10 training steps, so it never would be",
+        {"training": {"steps": 11}},
     ),
     (
         {"data": {"task": None, "sources": {"a": {"task": "sums"}}}, "reward": "math"},
@@ -239,15 +292,12 @@ def test_each_effect_of_a_recipe_is_tried() -> None:
     assert said == {e.setting.rpartition(".")[2] for k in kinds if issubclass(k, Settings) for e in k.all_effects()}
 
 
-def test_each_effect_names_a_setting() -> None:
-    kinds = with_sections(Recipe, Weighting, *METHODS.values(), *(kind.settings for kind in REWARDS.values()))
-    for kind in kinds:
-        for effect in kind.all_effects() if issubclass(kind, Settings) else ():
-            inner: type[BaseModel] | None = kind
-            for name in effect.setting.split("."):
-                assert inner is not None
-                assert name in inner.model_fields, (kind, effect.setting)
-                inner = section_of(inner.model_fields[name].annotation)
+def test_effects_on_a_method_name_its_settings() -> None:
+    """Which no class can check, as each method has settings of its own."""
+    names = [e.setting.removeprefix("method.") for e in Recipe.effects if e.setting.startswith("method.")]
+    known = {setting.name for setting in flattened(METHODS["grpo"])}
+    assert names
+    assert known.issuperset(names)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -272,7 +322,7 @@ def test_a_warm_up_ends_within_the_run() -> None:
     """Of 3 training steps with 2 updates each."""
     changes = {"training": {"steps": 3}, "method": {"name": "grpo", "minibatches": 2}}
     assert make_recipe(tree(changes, {"optimizer": {"warmup_steps": 6}})).optimizer.warmup_steps == 6
-    with pytest.raises(RecipeError, match=r"optimizer.warmup_steps is 7, more than the 6 optimizer steps of this run"):
+    with pytest.raises(RecipeError, match=r"`optimizer.warmup_steps` is 7, and this run has 6 optimizer steps"):
         make_recipe(tree(changes, {"optimizer": {"warmup_steps": 7}}))
 
 
@@ -281,7 +331,7 @@ def test_a_reference_that_is_reset_is_reset_within_the_run() -> None:
     changes = {"training": {"steps": 10}, "method": {"name": "grpo", "beta": 0.1, "kl": {"reference": "reset"}}}
     assert make_recipe(tree(changes, {"method": {"kl": {"reset_every": 9}}}))
     for every in (10, 400):
-        with pytest.raises(RecipeError, match=f"method.kl.reset_every is {every} and training.steps 10: the reference"):
+        with pytest.raises(RecipeError, match=f"`method.kl.reference` is reset after every {every} steps"):
             make_recipe(tree(changes, {"method": {"kl": {"reset_every": every}}}))
 
 
@@ -289,9 +339,91 @@ def test_a_recipe_made_from_another_drops_what_has_no_effect_any_more_and_nothin
     run = make_recipe(tree({"evaluation": {"every": 2, "n": 4, "k": [1, 4], "top_p": 0.9, "prompts": 7}}))
     changed = merge(run.model_dump(mode="json"), {"evaluation": {"temperature": 0}})
     found = derived_recipe(changed, "sharpen eval").evaluation
-    assert (found.top_p, found.n, found.k, found.prompts, found.temperature) == (1.0, 4, (1, 4), 7, 0.0)
+    assert (found.top_p, found.n, found.k, found.prompts, found.temperature) == (1.0, 1, (1,), 7, 0.0)
     with pytest.raises(RecipeError, match="pass@9 needs n >= 9"):
         derived_recipe(merge(changed, {"evaluation": {"k": [9]}}), "sharpen eval")
+
+
+RECIPE = """
+run: r
+model: m
+method: {name: grpo, beta: 0.1, kl: {reference: reset, reset_every: 20, warmup_steps: 5}}
+data: {task: arithmetic}
+optimizer: {warmup_steps: 10}
+training: {steps: 30}
+evaluation: {every: 5, prompts: 7, n: 2, k: [1, 2], threshold: 0.5}
+checkpoint: {best: pass@1}
+"""
+
+
+def load(folder: Path, *overrides: str, text: str = RECIPE) -> tuple[Recipe, list[str]]:
+    (folder / "recipe.yaml").write_text(text)
+    said: list[str] = []
+    return load_recipe(folder / "recipe.yaml", overrides, say=said.append), said
+
+
+def test_what_an_override_leaves_without_effect_has_its_default_and_is_named(tmp_path: Path) -> None:
+    found, said = load(tmp_path, "evaluation.every=0")
+    assert found.evaluation == EvaluationSettings(threshold=0.5)
+    assert (found.checkpoint.best, found.optimizer.warmup_steps) == (None, 10)
+    assert said == [
+        f"checkpoint.best, evaluation.k, evaluation.n, evaluation.prompts of {tmp_path / 'recipe.yaml'} have their "
+        "defaults, as they have no effect with evaluation.every=0"
+    ]
+
+
+def test_a_short_trial_of_a_recipe_has_no_warm_up_that_is_longer_than_it(tmp_path: Path) -> None:
+    found, said = load(tmp_path, "training.steps=3")
+    kl = found.method.kl_settings
+    assert (found.optimizer.warmup_steps, kl.warmup_steps, kl.reference, kl.reset_every) == (0, 0, "fixed", 400)
+    assert said == [
+        f"method.kl.reference, method.kl.reset_every, method.kl.warmup_steps, optimizer.warmup_steps of "
+        f"{tmp_path / 'recipe.yaml'} have their defaults, as they have no effect with training.steps=3"
+    ]
+    found, said = load(tmp_path, "training.steps=21")
+    assert (found.optimizer.warmup_steps, found.method.kl_settings.reset_every, said) == (10, 20, [])
+
+
+def test_what_the_method_leaves_without_effect_is_no_error_of_an_override_either(tmp_path: Path) -> None:
+    found, said = load(tmp_path, "method.beta=0")
+    assert found.method.kl_settings == METHODS["grpo"]().kl_settings
+    assert said == [f"method.kl of {tmp_path / 'recipe.yaml'} has its default, as it has no effect with method.beta=0"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text", "message"),
+    [
+        (["evaluation.every=0", "evaluation.n=4"], RECIPE, "`evaluation.n` has no effect"),
+        (["training.steps=3", "optimizer.warmup_steps=4"], RECIPE, "`optimizer.warmup_steps` is 4"),
+        (["seed=3"], RECIPE.replace("every: 5, ", ""), "`evaluation.prompts` has no effect"),
+        (["run=q"], RECIPE.replace("every: 5, ", "").replace("run: r", ""), "`evaluation.prompts` has no effect"),
+        (["evaluation.every=0", "method.beta=-1"], RECIPE, "`method`: grpo: `beta`: Input should be greater"),
+    ],
+)
+def test_what_was_written_together_is_refused_with_overrides_too(
+    overrides: list[str], text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load(tmp_path, *overrides, text=text)
+
+
+def test_old_of_plain_log_likelihoods_has_an_effect_in_a_kl_that_reads_it_and_corrects_nothing_stale() -> None:
+    def method(**kl: Any) -> dict[str, Any]:
+        return {"method": {"name": "reinforce", "old": "rollout", "beta": 0.1, "kl": kl}}
+
+    for kl in ({"placement": "reward", "estimator": "k1"}, {"placement": "loss", "estimator": "weighted_k3"}):
+        assert make_recipe(tree(method(**kl))).method.old_from == "rollout"
+        with pytest.raises(RecipeError, match=r"rollout\.lag is 1, and method reinforce does not correct"):
+            make_recipe(tree(method(**kl), {"rollout": {"lag": 1}}))
+    for kl in ({"placement": "reward", "estimator": "exact"}, {"placement": "loss", "estimator": "k2"}):
+        with pytest.raises(RecipeError, match=r"`method\.old` has no effect: only with clip, with a KL"):
+            make_recipe(tree(method(**kl)))
+
+
+def test_an_effect_of_no_setting_cannot_be_declared() -> None:
+    for name in ("widht", "part.widht", "width.more"):
+        with pytest.raises(TypeError, match=f"Wrong.effects: there is no setting `{name}`"):
+            type("Wrong", (Whole,), {"effects": (Effect(name, "with on", lambda s: s.on),), "__module__": __name__})
 
 
 @pytest.mark.parametrize(

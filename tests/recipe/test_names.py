@@ -98,9 +98,9 @@ def test_the_message_names_the_setting(name: str, empty: str) -> None:
 
 
 def test_a_name_within_a_method_or_a_list_of_rewards() -> None:
-    with pytest.raises(RecipeError, match=r"`method`: method ppo: `critic_path`: it is empty"):
+    with pytest.raises(RecipeError, match=r"`method`: ppo: `critic_path`: it is empty"):
         make_recipe(SMALLEST | {"method": {"name": "ppo", "critic_path": ""}})
-    with pytest.raises(RecipeError, match=r"`method`: method grpo: `kl.path`: it is empty"):
+    with pytest.raises(RecipeError, match=r"`method`: grpo: `kl.path`: it is empty"):
         make_recipe(SMALLEST | {"method": {"name": "grpo", "kl": {"path": " "}}})
     for rewards in (["task", ""], ["task", {"name": " "}]):
         with pytest.raises(RecipeError, match=r"`reward`: .*it is empty"):

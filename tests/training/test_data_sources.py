@@ -343,7 +343,7 @@ def test_a_resumed_run_needs_the_same_shares(model: Path, files: Path, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"train": "x.jsonl"}}, "`data`: give either `sources`, or `task` or `train`, not both"),
+        ({"data": {"train": "x.jsonl"}}, "`data`: with `sources`, each source has its own `task` or `train`"),
         ({"data": {"held_out": "x.jsonl"}}, "each source has its own `held_out`"),
         ({"data": {"sources": {"plain": {"share": 0}}}}, "`data.sources.plain.share`: .* greater than 0"),
         (
@@ -351,9 +351,9 @@ def test_a_resumed_run_needs_the_same_shares(model: Path, files: Path, tmp_path:
             "unknown setting `data.sources.plain.shares`.* `data.sources.plain.share`",
         ),
         ({"data": {"sources": {"plain": {"train": None}}}}, "`data.sources.plain`: give either `task` .* or `train`"),
-        ({"data": {"sources": {"plain": {"reward": None}}}}, "source plain: method grpo needs a reward"),
-        ({"data": {"sources": {"a.b": {"task": "sums"}}}}, "a source's name .* not 'a.b'"),
-        ({"data": {"sources": {"reward": {"task": "sums"}}}}, "a source's name .* not 'reward'"),
+        ({"data": {"sources": {"plain": {"reward": None}}}}, "`data.sources.plain.reward`: method grpo needs a reward"),
+        ({"data": {"sources": {"a.b": {"task": "sums"}}}}, "`data.sources`: the name of a source .* not 'a.b'"),
+        ({"data": {"sources": {"reward": {"task": "sums"}}}}, "`data.sources`: the name of a source .* not 'reward'"),
         (
             {"reward": "exact_answer"},
             "`reward` has no effect: only for data sources without a reward",

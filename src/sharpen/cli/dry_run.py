@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sharpen.cli.overrides import recipe_with
 from sharpen.describe import as_text
 from sharpen.launch.dry_run import Data, DryRun, Lengths, dry_resume, dry_run
 from sharpen.launch.first_batch import Span
-from sharpen.recipe.loading import load_recipe
+from sharpen.system.memory import GIB
 from sharpen.training.memory import ExpectedMemory, total
 from sharpen.types import Group
 
-GIB = 2**30
 SHOWN_GROUPS = 2
 SHOWN_COMPLETIONS = 2
 NOT_MODELLED = (
@@ -39,7 +39,7 @@ def show_dry_run(recipe: str | None, overrides: Sequence[str], *, resume: Path |
     if resume is not None:
         found = dry_resume(resume, say=say, trust_remote_code=trust_remote_code)
     else:
-        found = dry_run(load_recipe(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
+        found = dry_run(recipe_with(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
     for title, lines in _sections(found) if found is not None else ():
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:

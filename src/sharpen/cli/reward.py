@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sharpen.cli.overrides import recipe_with
 from sharpen.launch.reward_check import check_recipe
-from sharpen.recipe.loading import load_recipe
 from sharpen.rewards.checking.findings import worth
 from sharpen.rewards.checking.probe import Trial
 from sharpen.rewards.checking.report import SLOW_S, CheatResult, RewardReport
@@ -28,7 +28,7 @@ def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None
     Raises:
         SharpenError: the recipe, its data or its reward cannot be used.
     """
-    loaded = load_recipe(recipe, overrides)
+    loaded = recipe_with(recipe, overrides)
     if reference is not None:
         settings = loaded.reward_check.model_copy(update={"reference": reference})
         loaded = loaded.model_copy(update={"reward_check": settings})

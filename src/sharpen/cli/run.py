@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console as RichConsole
 
+from sharpen.cli.overrides import recipe_with
 from sharpen.launch.handle import Run
 from sharpen.launch.run import resume, start
 from sharpen.recipe.loading import load_recipe
@@ -21,7 +22,7 @@ from sharpen.system.signals import Stopped, exit_code
 
 
 def start_run(recipe_path: str, overrides: Sequence[str], *, quiet: bool, trust_remote_code: bool) -> None:
-    recipe = load_recipe(recipe_path, overrides)
+    recipe = recipe_with(recipe_path, overrides)
 
     def go(console: Console) -> Run:
         return start(recipe, loggers=[console], say=console.say, trust_remote_code=trust_remote_code)

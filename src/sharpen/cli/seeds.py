@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console as RichConsole
 
+from sharpen.cli.overrides import recipe_with
 from sharpen.evaluation.student_t import mean_interval
 from sharpen.pipelines.seeds import Outcome, prepare, run_seeds
 from sharpen.recipe.loading import load_recipe
@@ -24,7 +25,7 @@ from sharpen.system.files import write_text
 from sharpen.system.signals import Stopped
 
 SHOWN = ("loss", "reward/mean", "held_out/pass@1")
-"""The metrics in the progress of a seed; what else a run says of itself is in its own output."""
+"""The metrics in the progress of a seed; the rest is in the output of its run."""
 
 
 class _Progress(Console):
@@ -35,7 +36,7 @@ class _Progress(Console):
 def start_seeds(
     recipe_path: str, overrides: Sequence[str], count: int, *, at_once: int, quiet: bool, trust_remote_code: bool
 ) -> None:
-    recipe = load_recipe(recipe_path, overrides)
+    recipe = recipe_with(recipe_path, overrides)
     with Console("seeds", quiet=quiet, bar=False) as console, run_lock(recipe.run, console.say) as locked:
         folder = prepare(recipe, count, locked=locked)
         _carry_out(folder, at_once, quiet, trust_remote_code)

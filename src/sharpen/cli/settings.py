@@ -37,16 +37,19 @@ def show_settings(name: str | None, *, as_json: bool, markdown: bool) -> None:
     console = Console(highlight=False)
     for part in parts:
         _show(console, part)
-    if name is None:
+    if name in (None, "method"):
         console.print(Text(f"Methods: {', '.join(METHODS)}"))
+    if name in (None, "reward"):
         console.print(Text(f"Rewards: {', '.join(REWARDS)}"))
+    if name in (None, "method", "reward"):
         console.print(Text("\nThe settings of a section, a method or a reward: sharpen settings NAME"))
 
 
 def _show(console: Console, part: Part) -> None:
     console.print(Text.assemble((part.name, "bold cyan"), f"   {part.kind}"))
     said = "\n\n".join(text for text in (paragraphs(part.about), only_text(part.only)) if text)
-    console.print(Padding(Text(said.replace("``", "`")), (0, 2, 1, 2)))
+    if said:
+        console.print(Padding(Text(said.replace("``", "`")), (0, 2, 1, 2)))
     console.print(_table(part.settings))
     console.print()
 

@@ -20,6 +20,9 @@ NamedTask = Annotated[NamedPart, PlainSerializer(_saved_task)]
 """A task: in a recipe its name, with parameters."""
 
 
+_HELD_OUT = Effect("held_out", "with `train`, as a task has its own held-out problems", lambda s: s.task is None)
+
+
 class SourceSettings(Settings):
     """A data source beside others: its rows, its share, and what is its own in scoring and answering."""
 
@@ -47,8 +50,9 @@ class SourceSettings(Settings):
     chat_template_kwargs: dict[str, JsonValue] | None = None
     """Passed to the chat template. null: as `data.chat_template_kwargs` says."""
 
-    effects = tuple(
-        Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")
+    effects = (
+        _HELD_OUT,
+        *(Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")),
     )
 
     @model_validator(mode="after")
@@ -86,9 +90,11 @@ class DataSettings(Settings):
     step_separator: str | None = Field(None, min_length=1)
     """What ends a step in a completion whose steps are marked."""
     demonstrations: NamedRows = None
-    """The completions on which a reward model's scores shall average 0; a task brings its own."""
+    """The completions on which a reward model's scores average 0 after training; a task brings its own."""
     mixed: NamedRows = None
     """Rows of the second source."""
+
+    effects = (_HELD_OUT,)
 
     @field_validator("sources")
     @classmethod
@@ -96,7 +102,9 @@ class DataSettings(Settings):
         for name in sources:
             # `held_out/reward/…` are parts of the reward over all sources.
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == "reward":
-                raise ValueError(f"a source's name has letters, digits, `_` and `-`, and is not `reward`: not {name!r}")
+                raise ValueError(
+                    f"the name of a source has letters, digits, `_` and `-`, and is not `reward`; not {name!r}"
+                )
         return sources
 
     @model_validator(mode="after")
@@ -106,8 +114,13 @@ class DataSettings(Settings):
         elif self.held_out is not None:
             raise ValueError("with `sources`, each source has its own `held_out`")
         elif self.task is not None or self.train is not None:
-            raise ValueError("give either `sources`, or `task` or `train`, not both")
+            raise ValueError("with `sources`, each source has its own `task` or `train`")
         return self
+
+    @property
+    def held_out_setting(self) -> str:
+        """Where held-out rows are given, as messages name it."""
+        return "data.sources.NAME.held_out" if self.sources else "data.held_out"
 
     def by_source(self) -> dict[str, DataSettings]:
         """The settings of each source, with the defaults that all of them share. The only source has no name."""
@@ -117,7 +130,6 @@ class DataSettings(Settings):
 
 
 def _check_origin(source: SourceSettings | DataSettings) -> None:
-    if source.task is not None and source.held_out is not None:
-        raise ValueError("a task has its own held-out problems: leave out `held_out`, or give `train` instead")
     if (source.task is None) == (source.train is None):
-        raise ValueError("give either `task` (a name) or `train` (a file or data set)")
+        given = "both" if source.task is not None else "neither"
+        raise ValueError(f"give either `task` (a name) or `train` (a file or data set), not {given}")

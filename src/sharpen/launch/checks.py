@@ -11,6 +11,7 @@ from sharpen.launch.held_out import measure_names
 from sharpen.launch.inputs import Inputs
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.named_loggers import LoggerSpec, find_loggers
+from sharpen.system.memory import GIB
 
 
 def check_before_writing(recipe: Recipe, inputs: Inputs, loggers: Sequence[LoggerSpec] = ()) -> None:
@@ -35,6 +36,6 @@ def check_space(folder: Path, checkpoint_bytes: int) -> None:
     # Some network file systems do not say how large they are.
     if disk.total and disk.free < checkpoint_bytes:
         raise RecipeError(
-            f"run: {folder}: a checkpoint takes {checkpoint_bytes / 2**30:.2f} GiB, and its disk has "
-            f"{disk.free / 2**30:.2f} GiB free"
+            f"run: {folder}: a checkpoint takes {checkpoint_bytes / GIB:.2f} GiB, and its disk has "
+            f"{disk.free / GIB:.2f} GiB free"
         )

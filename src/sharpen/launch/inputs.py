@@ -128,7 +128,7 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     sources = read_sources(recipe)
     parts = _held_out_parts(sources, recipe.method)
     if not parts:
-        raise DataError("there are no held-out rows to measure on: give data.held_out")
+        raise DataError(f"there are no held-out rows to measure on: give {recipe.data.held_out_setting}")
     held_out = _held_out(recipe.method, parts, combined_reward(sources))
     _check_reward(held_out)
     return held_out

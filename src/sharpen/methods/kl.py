@@ -44,12 +44,19 @@ class KL(Settings):
 
     effects = (
         Effect("rule", "with target", lambda s: s.target is not None),
-        Effect("horizon", "with target and rule proportional", lambda s: s.target and s.rule == "proportional"),
+        Effect(
+            "horizon", "with target and rule proportional", lambda s: s.target is not None and s.rule == "proportional"
+        ),
         # The others follow the policy.
         Effect("path", "with reference fixed", lambda s: s.reference == "fixed"),
         Effect("reset_every", "with reference reset", lambda s: s.reference == "reset"),
         Effect("decay", "with reference average", lambda s: s.reference == "average"),
     )
+
+    @property
+    def reads_old(self) -> bool:
+        """Whether π_old is read token by token; an exact one is that of whole distributions."""
+        return self.estimator == "weighted_k3" or (self.placement == "reward" and self.estimator != "exact")
 
     @model_validator(mode="after")
     def _check_settings(self) -> KL:

@@ -60,7 +60,11 @@ class Reinforce(PolicyMethod):
     effects = (
         Effect("dual_clip", "with clip", lambda s: s.clip is not None),
         # Plain log π has no ratio to π_old.
-        Effect("old", "with clip", lambda s: s.clip is not None),
+        Effect(
+            "old",
+            "with clip, with a KL in the reward that is not exact, or with weighted_k3",
+            lambda s: s.clip is not None or (s.beta > 0 and s.kl.reads_old),
+        ),
     )
 
     @model_validator(mode="after")
@@ -76,6 +80,11 @@ class Reinforce(PolicyMethod):
 
     def source(self) -> Source:
         return CurrentPolicy(self.group_size)
+
+    @property
+    def corrects_stale(self) -> bool:
+        # π_old of the KL corrects nothing in A log π.
+        return self.tis_cap is not None or (self.clip is not None and self.old == "rollout")
 
     def advantages(self, batch: Batch) -> Tensor:
         cost_ET = self.kl_cost(batch)

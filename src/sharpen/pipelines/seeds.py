@@ -104,8 +104,8 @@ def run_seeds(
     """Do the runs that are not finished, at most ``at_once`` side by side, which then share the processor's threads.
 
     A signal stops them all after their step, with a checkpoint; a second Ctrl-C stops them at once and raises
-    `sharpen.system.signals.Stopped`. A run that fails stops no other. ``logger`` gives the logger that hears of one
-    seed's progress.
+    `sharpen.system.signals.Stopped`. A run that fails stops no other. ``logger`` gives the logger of each
+    seed's metrics.
     """
     recipe = load_recipe(folder.recipe)
     seeds = folder.seeds()

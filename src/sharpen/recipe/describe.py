@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -47,7 +48,16 @@ def sections() -> tuple[Part, ...]:
 
 
 def methods() -> tuple[Part, ...]:
-    return tuple(Part("method", name, about(kind), settings_of_method(kind)) for name, kind in METHODS.items())
+    """The methods with their settings, which say too when they have an effect in a recipe."""
+    return tuple(
+        Part("method", name, about(kind), tuple(map(_in_recipe, settings_of_method(kind))))
+        for name, kind in METHODS.items()
+    )
+
+
+def _in_recipe(setting: Setting) -> Setting:
+    only = tuple(effect.only for effect in Recipe.effects if effect.setting == f"method.{setting.name}")
+    return replace(setting, only=(*setting.only, *only))
 
 
 def rewards() -> tuple[Part, ...]:
@@ -64,23 +74,59 @@ def rewards() -> tuple[Part, ...]:
 def find(name: str) -> tuple[Part, ...]:
     """The parts of that name: a section with those within it, a method, a reward, or one setting of a section.
 
+    Also a section or setting of methods or rewards, with or without ``method.``, ``reward.`` or the name of one before
+    it; methods in which it is the same are one part. In ``data.sources.NAME.share``, NAME is any name.
+
     Raises:
         RecipeError: there is none, with the nearest known name.
     """
     known = (*sections(), *methods(), *rewards())
+    name = re.sub(r"^data\.sources\.[^.]+\.(?=[^.]+$)", "data.sources.", name)
     found = tuple(part for part in known if part.name == name)
     if found:
         return found + tuple(part for part in known if part.name.startswith(f"{name}."))
     section, _, setting = name.rpartition(".")
     alone = [_alone(part, setting) for part in known if part.name == (section or TOP)]
-    if found := tuple(part for part in alone if part.settings):
+    if found := tuple(part for part in alone if part.settings) or _within(name):
         return found
-    paths = [f"{part.name}.{s.name}" for part in sections() for s in part.settings]
+    paths = [f"{part.name}.{s.name}" for part in known if part.kind == "section" for s in part.settings]
     names = [part.name for part in known]
     raise RecipeError(
         f"there is no section, method, reward or setting `{name}`.{_nearest(name, names, paths)} Sections: "
         f"{', '.join(part.name for part in sections())}. Methods: {', '.join(METHODS)}. Rewards: {', '.join(REWARDS)}"
     )
+
+
+def _within(name: str) -> tuple[Part, ...]:
+    """The setting or section of that name in methods and rewards."""
+    first, _, rest = name.partition(".")
+    everything = Part("reward", "every reward", about(Weighting), tuple(flattened(Weighting)))
+    if rest:
+        named = [_under(part, rest) for part in (*methods(), *rewards()) if part.name == first]
+        if found := tuple(part for part in named if part.settings):
+            return found
+    path = rest if first in ("method", "reward") and rest else name
+    if first != "method" and (common := _under(everything, path)).settings:
+        return (common,)
+    parts = [
+        *(methods() if first != "reward" or not rest else ()),
+        *(rewards() if first != "method" or not rest else ()),
+    ]
+    merged: list[Part] = []
+    for part in (_under(part, path) for part in parts):
+        same = next((i for i, one in enumerate(merged) if (one.kind, one.settings) == (part.kind, part.settings)), None)
+        if same is not None:
+            merged[same] = replace(merged[same], name=f"{merged[same].name}, {part.name}")
+        elif part.settings:
+            # What a method is, is not about one of its settings.
+            merged.append(replace(part, about=""))
+    return tuple(merged)
+
+
+def _under(part: Part, path: str) -> Part:
+    """The part with only the settings of that path, or within it."""
+    settings = tuple(s for s in part.settings if s.name == path or s.name.startswith(f"{path}."))
+    return replace(part, settings=settings)
 
 
 def _nearest(name: str, names: Sequence[str], paths: Sequence[str]) -> str:
@@ -92,7 +138,7 @@ def _nearest(name: str, names: Sequence[str], paths: Sequence[str]) -> str:
 
 
 def _alone(part: Part, setting: str) -> Part:
-    return Part(part.kind, part.name, part.about, tuple(s for s in part.settings if s.name == setting))
+    return replace(part, settings=tuple(s for s in part.settings if s.name == setting))
 
 
 def _sections(kind: type[BaseModel], name: str, within: str) -> Iterator[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -23,8 +23,17 @@ Section = TypeVar("Section", bound=Settings)
 NOTHING: Mapping[str, Any] = {}
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] = NOTHING) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any] = NOTHING,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> Recipe:
     """Read a recipe and apply ``key.sub=value`` overrides.
+
+    A setting of the file that only the overrides leave without effect, as ``evaluation.every=0`` does, gets its
+    default, and ``say`` is told. One that has none in the file itself is refused, as is one of the overrides.
 
     ``given`` are settings that were Python objects when the recipe was saved, by their paths such as ``data.train``.
 
@@ -34,7 +43,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), given: Mapping[
     """
     tree = read_tree(path, overrides)
     recorded = {name: _set(tree, name, value) for name, value in given.items()}
-    recipe = make_recipe(tree, where=str(path))
+    recipe = _overridden(tree, path, overrides, say) if overrides else make_recipe(tree, where=str(path))
     if recorded:
         now = recipe.model_dump(mode="json")
         for name, before in recorded.items():
@@ -56,6 +65,29 @@ def load_section(path: Path, kind: type[Section]) -> Section:
         return kind.model_validate(read_tree(path).get(name, {}))
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path}: {name}: {problem}" for problem in explain(error, kind))) from error
+
+
+def _overridden(
+    tree: dict[str, Any], path: str | Path, overrides: Sequence[str], say: Callable[[str], None] | None
+) -> Recipe:
+    file = read_tree(path)
+    # The command line may give what the file leaves out altogether, such as `run`.
+    whole = {**tree, **file}
+    kept = {*_idle_paths(whole), *(tuple(one.partition("=")[0].split(".")) for one in overrides)}
+    recipe, dropped = _without_idle(tree, str(path), kept)
+    if dropped and say is not None:
+        names = ", ".join(sorted(".".join(path) for path in dropped))
+        has = "has its default, as it has" if len(dropped) == 1 else "have their defaults, as they have"
+        say(f"{names} of {path} {has} no effect with {' '.join(overrides)}")
+    return recipe
+
+
+def _idle_paths(tree: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    try:
+        Recipe.model_validate(tree)
+    except ValidationError as error:
+        return without_effect(error)
+    return []
 
 
 def _set(tree: dict[str, Any], name: str, value: Any) -> Any:
@@ -92,17 +124,28 @@ def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:
 
     Raises as ``make_recipe`` does.
     """
+    return _without_idle(tree, where, set())[0]
+
+
+def _without_idle(
+    tree: Mapping[str, Any], where: str, kept: Collection[tuple[str, ...]]
+) -> tuple[Recipe, set[tuple[str, ...]]]:
+    """The recipe without the settings that have no effect, and their paths; one in ``kept``, or within it or around
+    it, is refused."""
     left = _copied(tree)
-    while True:
-        try:
-            return Recipe.model_validate(left)
-        except ValidationError as error:
-            idle = without_effect(error)
-            if not idle:
-                return make_recipe(left, where)
+    dropped: set[tuple[str, ...]] = set()
+    while idle := _idle_paths(left):
+        if any(a[: len(b)] == b[: len(a)] for a in idle for b in kept):
+            break
         # Each pass takes a setting away, as what has its default is not refused; the inner before a whole section.
-        for *sections, name in sorted(idle, key=len, reverse=True):
-            del reduce(getitem, sections, left)[name]
+        for path in sorted(idle, key=len, reverse=True):
+            section = reduce(lambda inner, part: inner[part] if isinstance(inner, dict) else None, path[:-1], left)
+            if not isinstance(section, dict):
+                # Of a method that is a Python object.
+                return make_recipe(left, where), dropped
+            del section[path[-1]]
+            dropped.add(path)
+    return make_recipe(left, where), dropped
 
 
 def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from operator import getitem
 from typing import Annotated, Any
 
 from omegaconf import OmegaConf
-from pydantic import Field, PlainSerializer, field_validator, model_validator
+from pydantic import Field, PlainSerializer, ValidationError, field_validator, model_validator
 
 from sharpen.data.settings import DataSettings
 from sharpen.evaluation.settings import EvaluationSettings
@@ -22,7 +22,7 @@ from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.named_loggers import WHERE
-from sharpen.settings import PathName, Settings
+from sharpen.settings import PathName, Settings, passed_on
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 
 
@@ -58,7 +58,12 @@ class Recipe(Settings):
     @field_validator("method", mode="before")
     @classmethod
     def _method_by_name(cls, value: Any) -> Any:
-        return resolve_method(value)
+        try:
+            return resolve_method(value)
+        except ValueError as error:
+            idle = passed_on(error.__cause__) if isinstance(error.__cause__, ValidationError) else None
+            # The message begins with the name of this field.
+            raise idle or ValueError(str(error).removeprefix("method ")) from error
 
     @field_validator("reward", mode="before")
     @classmethod
@@ -69,8 +74,8 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.evaluation.every and not self.has_held_out:
-            raise ValueError("evaluation.every needs held-out prompts: give data.held_out")
-        passes, minibatches = self.method.passes_and_minibatches
+            raise ValueError(f"evaluation.every needs held-out prompts: give {self.data.held_out_setting}")
+        _, minibatches = self.method.passes_and_minibatches
         if self.training.prompts_per_step < minibatches:
             raise ValueError(
                 f"training.prompts_per_step is {self.training.prompts_per_step}, too few for {minibatches} minibatches"
@@ -85,18 +90,6 @@ class Recipe(Settings):
             raise ValueError(
                 f"the second source of method {self.method.name} cannot adapt a coefficient: only the method's own are "
                 "measured"
-            )
-        updates = self.training.steps * passes * minibatches
-        if self.optimizer.warmup_steps > updates:
-            raise ValueError(
-                f"optimizer.warmup_steps is {self.optimizer.warmup_steps}, more than the {updates} optimizer steps of "
-                "this run"
-            )
-        kl = self.method.kl_settings
-        if self.method.needs_reference and kl.reference == "reset" and kl.reset_every >= self.training.steps:
-            raise ValueError(
-                f"method.kl.reset_every is {kl.reset_every} and training.steps {self.training.steps}: the reference is "
-                "never reset"
             )
         if self.rollout.lag and not self.method.corrects_stale:
             raise ValueError(

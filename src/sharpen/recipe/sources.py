@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharpen.data.settings import SourceSettings
 from sharpen.rewards.reward import Reward
 from sharpen.settings import not_blank
+
+if TYPE_CHECKING:
+    from sharpen.recipe.schema import Recipe
 
 
 def has_common_reward(source: SourceSettings) -> bool:
@@ -15,7 +18,7 @@ def has_common_reward(source: SourceSettings) -> bool:
     return source.reward is None and source.task is None
 
 
-def check_sources(recipe: Any) -> None:
+def check_sources(recipe: Recipe) -> None:
     """Raises ValueError for a source without the reward that the method needs, and for turns given twice."""
     data, method = recipe.data, recipe.method
     if not data.sources:
@@ -24,7 +27,10 @@ def check_sources(recipe: Any) -> None:
         return
     common = [name for name, source in data.sources.items() if has_common_reward(source)]
     if method.needs_reward and recipe.reward is None and common:
-        raise ValueError(f"source {common[0]}: method {method.name} needs a reward: give `reward`")
+        raise ValueError(
+            f"`data.sources.{common[0]}.reward`: method {method.name} needs a reward: give it here, or `reward` for "
+            "all sources"
+        )
     with_turns = [name for name, source in data.sources.items() if source.turns is not None]
     if with_turns and recipe.rollout.turns is not None:
         raise ValueError(
@@ -32,7 +38,7 @@ def check_sources(recipe: Any) -> None:
             "each source that has several turns, and not to `rollout`"
         )
     for name, source in data.sources.items():
-        check_reward_entries(source.reward, f"source {name}: ")
+        check_reward_entries(source.reward, f"`data.sources.{name}.reward`: ")
 
 
 def check_reward_entries(spec: Any, where: str = "") -> None:

@@ -50,7 +50,7 @@ class Loggers:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for logger in self._all:
-            # A copy each: what one does with it is nothing to the others, nor to the run.
+            # A copy each, so that a logger's changes reach neither the others nor the run.
             logger.log(step, dict(metrics))
 
     def close(self) -> None:

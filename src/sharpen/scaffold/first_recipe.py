@@ -20,7 +20,7 @@ from sharpen.scaffold.source import Source, find_source
 from sharpen.scaffold.write import to_yaml
 
 STAND_IN_REWARD = "reward: {name: contains, words: [a]}\n"
-"""With which the rest of a recipe is tried if nobody can say what its reward is."""
+"""With which the rest of a recipe is tried if its reward cannot be chosen automatically."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-GIB = 2**30
+from sharpen.system.memory import GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.scaffold.machine import GIB, Machine
+from sharpen.scaffold.machine import Machine
 from sharpen.scaffold.model_facts import ModelFacts
+from sharpen.system.memory import GIB
 
 RATES = {
     "sft": (5e-4, 5e-5, 2e-5, 1e-5),

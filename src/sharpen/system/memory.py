@@ -10,6 +10,7 @@ from pathlib import Path
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _MiB = 2**20
+GIB = 2**30
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from sharpen.models.policy import Policy
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.kept import KeptConversations
-from sharpen.rollout.local.memory import GIB, RolloutMemory, kv_bytes, pass_bytes
+from sharpen.rollout.local.memory import RolloutMemory, kv_bytes, pass_bytes
 from sharpen.rollout.local.model_runner import PREFILL_TOKENS, ModelRunner, NativeRunner
 from sharpen.rollout.local.request import EndedRow, UnfinishedRequest
 from sharpen.rollout.local.running_batch import RunningBatch
@@ -28,6 +28,7 @@ from sharpen.rollout.local.transformers_runner import (
     update_bfloat16_linears,
     with_bfloat16_linears,
 )
+from sharpen.system.memory import GIB
 
 
 class LocalEngine:

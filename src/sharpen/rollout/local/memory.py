@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from sharpen.models.policy import Policy
+from sharpen.system.memory import GIB
 
-GIB = 2**30
 CPU_GIB = 8
 """On a CPU."""
 _ADAM_BYTES = 12
