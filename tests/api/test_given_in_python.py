@@ -12,6 +12,7 @@ import sharpen
 from api_runs import ROWS, SMALL, digit_model, untimed
 from sharpen.cli.app import app
 from sharpen.errors import RecipeError
+from sharpen.launch.run import how_to_continue
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,13 @@ def test_a_class_of_a_module_is_saved_by_its_name(model: Path, tmp_path: Path) -
     assert opened.recipe.reward == {"name": f"{tmp_path / 'mine.py'}:Right", "letters": 2}
     resumed = CliRunner().invoke(app, ["run", "--resume", str(run.path)])
     assert resumed.exit_code == 0, resumed.output
+
+
+def test_a_run_that_no_command_can_continue_is_continued_in_python(model: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"reward": lambda completion, answer: 1.0, "quiet": True, **SMALL}
+    run = sharpen.train(model, "grpo", ROWS, run=tmp_path / "run", **given)
+    continued = f"sharpen.resume({str(run.path)!r}, ...) in Python, with the same objects"
+    assert how_to_continue(run.path).endswith(f"to continue: {continued}")
+    with pytest.raises(RecipeError) as error:
+        sharpen.train(model, "grpo", ROWS, run=run.path, **given)
+    assert f"continue it (`{continued}`)" in str(error.value)

@@ -56,6 +56,7 @@ def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Met
         ValueError: an unknown name or setting, with the nearest known one.
     """
     if isinstance(spec, Method):
+        _check_name(type(spec))
         return spec
     settings = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = settings.pop("name", None)
@@ -68,12 +69,17 @@ def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Met
             f"GRPO(), not {spec}"
         )
     called = method.name if method in METHODS.values() else method.__name__
-    if method not in METHODS.values() and any(method.name == known for known in METHODS):
-        raise ValueError(f"method {called}: give the class a `name` of its own, not {method.name!r}")
+    _check_name(method)
     try:
         return method(**settings)
     except ValidationError as error:
         raise ValueError(f"method {called}: {'; '.join(explain(error, method))}") from error
+
+
+def _check_name(method: type[Method]) -> None:
+    """Raises ValueError for a user's class that has the name of a method of ours, which a recipe would take it for."""
+    if method not in METHODS.values() and method.name in METHODS:
+        raise ValueError(f"method {method.__name__}: give the class a `name` of its own, not {method.name!r}")
 
 
 def saved_method(method: Method) -> dict[str, Any]:

@@ -5,6 +5,7 @@ No heavy imports: a process that calls a user's function must start fast.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -45,7 +46,8 @@ def defined_in(module: str) -> str | None:
     """What ``load_source`` takes to give this module again: its name or its file.
 
     It does from any folder, except a module of a package that is not installed: its imports from the package need its
-    name, which is found from the folder that holds the package. None for a module that no file holds, as in a notebook.
+    name, which is found from the folder that holds the package. None for a module that no file holds, as in a notebook,
+    and for a script without `if __name__ == "__main__":`.
     """
     found = sys.modules[module]
     spec, file = getattr(found, "__spec__", None), getattr(found, "__file__", None)
@@ -57,8 +59,20 @@ def defined_in(module: str) -> str | None:
     installed = any(path.is_relative_to(folder) for folder in map(Path, _installed()))
     if module != "__main__" and (installed or "." in module):
         return module
+    if module == "__main__" and not _is_guarded(path):
+        return None  # importing it would run it
     # A module beside a script is importable only where the script was started.
     return str(path) if path.suffix == ".py" else None
+
+
+def _is_guarded(script: Path) -> bool:
+    """Whether a script has a part under ``if __name__ == "__main__":``, without which importing it does all it does."""
+    try:
+        tree = ast.parse(script.read_bytes())
+    except (SyntaxError, ValueError):
+        return False
+    tests = (node.test for node in tree.body if isinstance(node, ast.If))
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for test in tests for part in ast.walk(test))
 
 
 def _installed() -> Iterator[str]:
@@ -72,6 +86,9 @@ def _load_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    main = sys.modules.get("__main__")
+    if main is not None and (file := getattr(main, "__file__", None)) and Path(file).resolve() == path:
+        return main  # the script that runs, which must not run once more
     # A name that nothing else imports: a file may be called like a package.
     name = f"{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
     state = path.stat()
