@@ -113,5 +113,7 @@ def test_what_cannot_be_used_is_named_as_an_argument(model: Path, run: sharpen.R
         sharpen.evaluate(model, ROWS)
     with pytest.raises(RecipeError, match="no effect of `top_k`: at temperature 0"):
         run.evaluate(ROWS, temperature=0, top_k=3)
+    with pytest.raises(RecipeError, match="no effect of `n`: at temperature 0 all answers"):
+        run.evaluate(ROWS, temperature=0, n=4)
     with pytest.raises(RecipeError, match="pass@9 needs n >= 9"):
         sharpen.evaluate(model, ROWS, first_digit, k=9)

@@ -93,6 +93,8 @@ def planned_evaluation(
     """
     recipe = _recipe(named, of_run, given, task, data, spell)
     held_out = read_held_out(recipe)
+    if recipe.evaluation.temperature == 0 and given.get("n", 1) > recipe.evaluation.n:
+        raise RecipeError(f"no effect of {spell('n')}: at temperature 0 all answers to a prompt are equal")
     _refuse_idle(recipe, held_out, [*given, *(["out"] if out else [])], spell)
     return PlannedEvaluation(named, recipe, held_out, tuple(given))
 
