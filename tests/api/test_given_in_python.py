@@ -39,7 +39,10 @@ def test_a_run_of_local_parts_works_within_the_process(
     settings: dict[str, Any] = {**SMALL, "evaluation": {"every": 1}}
     run = sharpen.train(model, method, ROWS, held_out=ROWS, run=tmp_path / "run", **objects, **settings)
     said = capsys.readouterr().err
-    assert "no import gives `method`, `data.train`, `data.held_out`, `reward` again" in " ".join(said.split())
+    assert (
+        "`method`, `data.train`, `data.held_out`, `reward`: given in Python, under no name that a recipe could save"
+        in " ".join(said.split())
+    )
 
     assert run.recipe.method == method
     assert "method: local" in repr(run)

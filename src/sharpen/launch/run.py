@@ -148,9 +148,11 @@ def _start(
             check_space(trainer.folder.path, trainer.learner.checkpoint_bytes())
             unnamed = recipe.unnamed()
             if needed := ", ".join(f"`{path}`" for path in unnamed if path != WHERE):
-                say(f"no import gives {needed} again: this run can only be resumed from Python, with the same objects")
+                say(
+                    f"{needed}: given in Python, under no name that a recipe could save. To resume, give the same to sharpen.resume()"
+                )
             if WHERE in unnamed:
-                say(f"no import gives all of `{WHERE}` again: resumed, this run goes on without those given in Python")
+                say(f"`{WHERE}`: some have no name that a recipe could save. A resumed run goes on without those")
             if trainer.folder.recipe.exists():
                 say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
