@@ -316,9 +316,7 @@ def test_a_class_a_function_and_an_object_are_loggers_wherever_loggers_are_given
     for name in ("class.csv", "made.csv", "argument.csv"):
         assert (run / name).read_text().splitlines()[1:] == [*rows, "closed"]
     assert steps == {"recipe": [*range(7)], "argument": [*range(7)]}
-    assert said == [
-        "no import gives all of `log.loggers` again: resumed, this run goes on without those given in Python"
-    ]
+    assert said == ["`log.loggers`: some have no name that a recipe could save. A resumed run goes on without those"]
 
     again = load_recipe(run / "recipe.yaml")
     named = {"name": f"{own}:CsvLogger"}

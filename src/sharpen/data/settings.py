@@ -131,5 +131,5 @@ class DataSettings(Settings):
 
 def _check_origin(source: SourceSettings | DataSettings) -> None:
     if (source.task is None) == (source.train is None):
-        given = "both" if source.task is not None else "neither"
-        raise ValueError(f"give either `task` (a name) or `train` (a file or data set), not {given}")
+        both = ", not both" if source.task is not None else ""
+        raise ValueError(f"give either `task` (a name) or `train` (a file or data set){both}")

@@ -149,7 +149,8 @@ def _start(
             unnamed = recipe.unnamed()
             if needed := ", ".join(f"`{path}`" for path in unnamed if path != WHERE):
                 say(
-                    f"{needed}: given in Python, under no name that a recipe could save. To resume, give the same to sharpen.resume()"
+                    f"{needed}: given in Python, under no name that a recipe could save. To resume, give the same to "
+                    "sharpen.resume()"
                 )
             if WHERE in unnamed:
                 say(f"`{WHERE}`: some have no name that a recipe could save. A resumed run goes on without those")
