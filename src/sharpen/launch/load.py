@@ -221,7 +221,7 @@ def load(
     system: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     step_separator: str | None = None,
-    compute_dtype: AskedDtype | None = None,
+    dtype: AskedDtype | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
@@ -233,7 +233,7 @@ def load(
         system: a system message for conversations.
         chat_template_kwargs: arguments of the chat template.
         step_separator: the text that ends a step, for a process reward model.
-        compute_dtype: the type of matrix products: ``float32``, ``bfloat16``, or ``auto``.
+        dtype: the type of matrix products: ``float32``, ``bfloat16``, or ``auto``.
         device: ``auto`` is the GPU if there is one.
         trust_remote_code: run Python code that comes with the model.
 
@@ -254,7 +254,7 @@ def load(
         of_model = load_section(named.run.recipe, ModelSettings)
     if isinstance(name, Run) and "rollout.engine.name" in name.given:
         rollout = name.recipe.rollout
-    dtype, device = compute_dtype or of_model.compute_dtype, device or of_model.device
+    dtype, device = dtype or of_model.compute_dtype, device or of_model.device
     kind = saved_kind(named.path, trust_remote_code=trust_remote_code)
     model: Policy | ScorerReward
     if kind is None:
