@@ -34,7 +34,7 @@ def untimed(run: Run) -> list[dict[str, float]]:
 
 def redo(run: Run, **arguments: Any) -> Run:
     """The run again from its beginning, as a resumed one."""
-    shutil.rmtree(run.path / "checkpoints")
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return sharpen.resume(run, **arguments)
 
 

@@ -105,7 +105,7 @@ def recipe_of(case: Case, run: Path, model: Path) -> Recipe:
     preferences = case.method["name"] in ("reward_model", "process_reward_model")
     answers = not preferences and case.changes.get("evaluation", {}).get("every") != 0
     settings: dict[str, Any] = {
-        "reward": "<given in Python>",
+        **({} if preferences else {"reward": "<given in Python>"}),
         "training": {"steps": STEPS, **case.changes.get("training", {})},
         "checkpoint": {"best": "loss" if preferences else "reward", "keep": 1, **case.changes.get("checkpoint", {})},
         "evaluation": {**({"n": 2} if answers else {}), **case.changes.get("evaluation", {})},
@@ -114,12 +114,17 @@ def recipe_of(case: Case, run: Path, model: Path) -> Recipe:
     return tiny_recipe(run, model, case.method["name"], method=case.method, **settings, **changes)
 
 
+def rewarded(recipe: Recipe) -> dict[str, Any]:
+    """What is given in Python: a reward, where the method makes a policy."""
+    return {} if recipe.reward is None else {"reward": digits}
+
+
 def go_on(run: Path, recipe: Recipe) -> None:
     """What a person does with a run that was killed."""
     if (run / "recipe.yaml").exists():
-        ended = resume(run, {"reward": digits})
+        ended = resume(run, rewarded(recipe))
     else:
-        ended = start(given(recipe.model_copy(update={"run": run}), {"reward": digits}))
+        ended = start(given(recipe.model_copy(update={"run": run}), rewarded(recipe)))
     assert ended.finished
 
 
@@ -193,7 +198,7 @@ class Kills:
             # As a run that has not been stopped leaves it when its last step begins.
             def until_last_step() -> None:
                 at_last_step(lambda: os.kill(os.getpid(), signal.SIGKILL))
-                start(given(self.recipe.model_copy(update={"run": self.begun}), {"reward": digits}))
+                start(given(self.recipe.model_copy(update={"run": self.begun}), rewarded(self.recipe)))
 
             assert in_child(until_last_step) == -signal.SIGKILL
         else:

@@ -189,11 +189,6 @@ NO_EFFECT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"reward": "math", "data": {"sources": {"a": {"task": None, "train": "a.jsonl"}}}},
     ),
     (
-        {"method": {"name": "grpo", "old": "rollout"}, "training": {"steps": 3}, "rollout": {"lag": 3}},
-        "`rollout.lag` is 3, and this run has 3 training steps: lower it, or raise training.steps",
-        {"training": {"steps": 4}},
-    ),
-    (
         {"method": {"name": "grpo", "beta": 0.1, "kl": {"warmup_steps": 2}}, "training": {"steps": 1}},
         "`method.kl.warmup_steps` is 2, and this run has 1 training step: lower it, or raise training.steps",
         {"training": {"steps": 2}},

@@ -141,7 +141,7 @@ def test_it_needs_the_tokenizer(written: Any) -> None:
     ("settings", "message"),
     [
         ({}, "reward 'steps': `function`: Field required"),
-        ({"function": "word"}, "not 'word'"),
+        ({"function": "word"}, "unknown step verifier `word`. One of your own is written module:Name"),
         (
             {"function": "math:sqrt", "total": "means"},
             "`total`: Input should be 'mean', 'min', 'last' or 'product' (given: 'means')",

@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "std": "none",
         "kl": {"estimator": "exact", "placement": "reward"},
     },
-    "grpo warmed up": {"name": "grpo", "group_size": 4, "beta": 0.6, "kl": {"warmup_steps": 8, "estimator": "k2"}},
+    "grpo warmed up": {"name": "grpo", "group_size": 4, "beta": 0.6, "kl": {"warmup_steps": 2, "estimator": "k2"}},
     "ppo shared": {
         "name": "ppo",
         "group_size": 2,

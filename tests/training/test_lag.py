@@ -168,8 +168,8 @@ def test_the_time_of_a_step_is_that_of_what_it_drew(whole: dict[int, Path]) -> N
         ("online_rft", {}, "rollout.lag is 1, and method online_rft does not correct for tokens"),
         ("sft", {}, "`rollout.lag` has no effect: only for a method that draws from the policy that it trains"),
         ("rft", {}, "`rollout.lag` has no effect: only for a method that draws from the policy that it trains"),
-        ("reinforce", {"old": "rollout"}, "`old` has no effect: only with clip"),
-        ("grpo", {"old": "rollout", "tis_cap": 2.0}, "`tis_cap` has no effect: only with old learner"),
+        ("reinforce", {"old": "rollout"}, "`method.old` has no effect: only with clip"),
+        ("grpo", {"old": "rollout", "tis_cap": 2.0}, "`method.tis_cap` has no effect: only with old learner"),
     ],
 )
 def test_what_a_lag_cannot_go_with(

@@ -105,7 +105,7 @@ def test_a_resumed_run_loads_it_again_and_notices_another(
 
 @pytest.mark.parametrize("reference", ["reset", "average"])
 def test_a_reference_that_moves_has_no_path(reference: str, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"`kl\.path` has no effect: only with reference fixed"):
+    with pytest.raises(RecipeError, match=r"`method\.kl\.path` has no effect: only with reference fixed"):
         recipe(tmp_path / "run", model, {"path": "models/mine", "reference": reference})
 
 

@@ -63,10 +63,6 @@ def _is_reset(recipe: Recipe) -> bool:
     return not method.needs_reference or kl.reference != "reset" or kl.reset_every < recipe.training.steps
 
 
-def _lags(recipe: Recipe) -> bool:
-    return recipe.rollout.lag < recipe.training.steps
-
-
 def _draws_on_policy(recipe: Recipe) -> bool:
     return recipe.method.source().on_policy
 
@@ -105,12 +101,6 @@ EFFECTS = (
     Effect("rollout.turns", "where completions are sampled", _answers),
     Effect("rollout.max_reward_failures", "where completions are sampled", _answers),
     Effect("rollout.lag", "for a method that draws from the policy that it trains", _draws_on_policy),
-    Effect(
-        "rollout.lag",
-        "below `training.steps`",
-        _lags,
-        lambda r: f"is {r.rollout.lag}, and {_steps(r.training.steps, 'training')}: lower it, or raise training.steps",
-    ),
     Effect(
         "optimizer.warmup_steps",
         "up to the number of the run's optimizer steps",
