@@ -12,7 +12,7 @@ import pytest
 
 import sharpen
 from api_runs import ROWS, digit_model, first_digit, untimed
-from sharpen.errors import RecipeError
+from sharpen.errors import DataError, RecipeError
 from sharpen.recipe.schema import Recipe
 from sharpen.settings import Settings
 
