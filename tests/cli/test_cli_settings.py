@@ -117,7 +117,8 @@ def test_an_unknown_name_gets_the_nearest_known_one() -> None:
     assert "Did you mean `dapo`?" in complaint("dappo")
     assert "Did you mean `exact_answer`?" in complaint("exact_anser")
     assert "Did you mean `rollout.lag`?" in complaint("rollout.lagg")
-    assert "Did you mean `rollout.temperature` or `evaluation.temperature`?" in complaint("temperature")
+    assert "Did you mean `group_size`?" in complaint("num_generations")
+    assert "Did you mean `optimizer.learning_rate`?" in complaint("lr")
     assert "--json or --markdown" in complaint("--json", "--markdown")
 
 
@@ -174,3 +175,8 @@ def test_every_path_that_a_recipe_can_hold_is_found() -> None:
                 found = find(path)
                 assert any(part.name in one.name.split(", ") or one.name == "every reward" for one in found), path
     assert find("data.sources.mine.share")[0].settings[0].name == "share"
+
+
+def test_a_bare_name_is_shown_wherever_it_is_a_setting() -> None:
+    found = as_json("temperature")
+    assert [part["name"] for part in found] == ["rollout", "evaluation"]

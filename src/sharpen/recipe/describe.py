@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -87,12 +87,16 @@ def find(name: str) -> tuple[Part, ...]:
         return found + tuple(part for part in known if part.name.startswith(f"{name}."))
     section, _, setting = name.rpartition(".")
     alone = [_alone(part, setting) for part in known if part.name == (section or TOP)]
-    if found := tuple(part for part in alone if part.settings) or _within(name):
+    if not section:
+        alone += [_alone(part, setting) for part in sections() if part.name != TOP]
+    if found := (*(part for part in alone if part.settings), *_within(name)):
         return found
     paths = [f"{part.name}.{s.name}" for part in known if part.kind == "section" for s in part.settings]
     names = [part.name for part in known]
+    names += [s.name for part in known if part.kind != "section" for s in part.settings] + paths
+    nearest = did_you_mean(name, paths if section else names)
     raise RecipeError(
-        f"there is no section, method, reward or setting `{name}`.{_nearest(name, names, paths)} Sections: "
+        f"there is no section, method, reward or setting `{name}`.{nearest} Sections: "
         f"{', '.join(part.name for part in sections())}. Methods: {', '.join(METHODS)}. Rewards: {', '.join(REWARDS)}"
     )
 
@@ -127,14 +131,6 @@ def _under(part: Part, path: str) -> Part:
     """The part with only the settings of that path, or within it."""
     settings = tuple(s for s in part.settings if s.name == path or s.name.startswith(f"{path}."))
     return replace(part, settings=settings)
-
-
-def _nearest(name: str, names: Sequence[str], paths: Sequence[str]) -> str:
-    """The nearest name; of a path, the nearest path; of a bare setting's name, the path of that setting."""
-    ends = [path for path in paths if path.rpartition(".")[2] == name]
-    if ends:
-        return f" Did you mean {' or '.join(f'`{path}`' for path in ends)}?"
-    return did_you_mean(name, paths if "." in name else names)
 
 
 def _alone(part: Part, setting: str) -> Part:
