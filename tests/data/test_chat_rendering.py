@@ -3,7 +3,7 @@
 import pytest
 from tiny_tokenizers import FORGETFUL_TEMPLATE, GENERATION_TEMPLATE, PLAIN_TEMPLATE, ids, make_tokenizer
 
-from sharpen.data.chat import ChatFormat
+from sharpen.data.chat import ChatFormat, demonstration
 from sharpen.errors import DataError
 
 
@@ -34,32 +34,32 @@ def test_the_system_message_goes_before_conversations_without_one(chat):
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, GENERATION_TEMPLATE])
 def test_only_what_the_assistant_wrote_is_trained_on(template):
     format_ = ChatFormat(make_tokenizer(template), {})
-    cut = format_.demonstration(TWO_TURNS, 1, "row 1")
+    cut = demonstration(format_, TWO_TURNS, 1, "row 1")
     assert cut.prompt_ids == ids(r"<user> hi <eos> \n <assistant>")
-    assert cut.completion_ids == ids(r"yes <eos> \n <user> why <eos> \n <assistant> no <eos>")
-    assert "".join("T" if trained else "." for trained in cut.loss_mask) == "TT......TT"
+    assert cut.samples[0].token_ids == ids(r"yes <eos> \n <user> why <eos> \n <assistant> no <eos>")
+    assert "".join("T" if trained else "." for trained in cut.samples[0].loss_mask) == "TT......TT"
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, GENERATION_TEMPLATE])
 def test_turns_of_the_prompt_and_after_the_last_answer_are_not_trained_on(template):
     format_ = ChatFormat(make_tokenizer(template), {}, system="be")
-    cut = format_.demonstration([*TWO_TURNS, *turns(("u", "ok"))], 3, "row 1")
+    cut = demonstration(format_, [*TWO_TURNS, *turns(("u", "ok"))], 3, "row 1")
     assert cut.prompt_ids == ids(
         r"<system> be <eos> \n <user> hi <eos> \n <assistant> yes <eos> \n <user> why <eos> \n <assistant>"
     )
-    assert (cut.completion_ids, cut.loss_mask) == (ids("no <eos>"), (True, True))
+    assert (cut.samples[0].token_ids, cut.samples[0].loss_mask) == (ids("no <eos>"), (True, True))
 
 
 def test_a_prefix_that_changes_is_refused():
     format_ = ChatFormat(make_tokenizer(FORGETFUL_TEMPLATE), {})
-    assert format_.demonstration(TWO_TURNS[:2], 1, "row 1").completion_ids == ids(r"<think> hmm \n yes <eos>")
+    assert demonstration(format_, TWO_TURNS[:2], 1, "row 1").samples[0].token_ids == ids(r"<think> hmm \n yes <eos>")
     with pytest.raises(DataError, match=r"t\.jsonl:4: the conversation around its assistant turn 2 is rendered"):
-        format_.demonstration(TWO_TURNS, 1, "t.jsonl:4")
+        demonstration(format_, TWO_TURNS, 1, "t.jsonl:4")
 
 
 def test_a_generation_prompt_that_is_not_in_the_conversation_is_refused(chat):
     with pytest.raises(DataError, match=r"row 1: .* assistant turn 2 is rendered differently"):
-        ChatFormat(chat, {"think": True}).demonstration(TWO_TURNS, 1, "row 1")
+        demonstration(ChatFormat(chat, {"think": True}), TWO_TURNS, 1, "row 1")
 
 
 def test_a_tokenizer_without_template_is_refused(plain):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sharpen.data.chat import Message
 from sharpen.data.columns import is_conversational, messages_column, missing_column, said_column
 from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Group
+from sharpen.types import Group, Message
 
 
 def load_demonstrations(rows: Rows, format: PromptFormat) -> Loaded[Group]:

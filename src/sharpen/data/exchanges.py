@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.data.chat import ChatFormat
+from sharpen.data.chat import ChatFormat, demonstration
+from sharpen.data.chat.messages import given_by
 from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Group, Prompt, single_turn
+from sharpen.types import Group, Message, Prompt, Trajectory, single_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +86,18 @@ def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
 
 def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> Group:
     where = rows.where(index)
+    given = given_by(rows[index], where)
     before = as_user(exchange.prompt) if isinstance(exchange.prompt, str) else exchange.prompt
     trajectories = []
     for completion, name in zip(exchange.completions, exchange.names, strict=True):
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
-        rendered = chat.demonstration([*before, *messages], len(before), where)
-        text = str(chat.tokenizer.decode(list(rendered.completion_ids), skip_special_tokens=True))
-        trajectories.append(
-            single_turn(rendered.prompt_ids, rendered.completion_ids, text, loss_mask=rendered.loss_mask)
-        )
+        rendered = demonstration(chat, [*before, *messages], len(before), where, given)
+        written = [token_id for sample in rendered.samples for token_id in sample.token_ids]
+        text = str(chat.tokenizer.decode(written, skip_special_tokens=True))
+        said: Message = {"role": "assistant", "content": text}
+        trajectories.append(Trajectory(rendered.samples, (said,)))
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])
     return Group(prompt, tuple(trajectories))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sharpen.data.chat import Message
 from sharpen.data.columns import (
     Text,
     check_messages,
@@ -20,7 +19,7 @@ from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Group, Score
+from sharpen.types import Group, Message, Score
 
 PAIR = ("chosen", "rejected")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sharpen.data.chat import Message
+from sharpen.data.chat.messages import given_by
 from sharpen.data.columns import is_conversational, messages_column, missing_column, text_column
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Prompt
+from sharpen.types import Message, Prompt
 
 
 def load_prompts(rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Loaded[Prompt]:
@@ -35,7 +35,10 @@ def load_prompts(rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Lo
         texts = text_column(rows, column)
         conversations = [as_user(text) for text in texts] if chat else []
     if chat:
-        texts = [chat.prompt_text(turns, rows.where(i)) for i, turns in enumerate(conversations)]
+        texts = [
+            chat.prompt_text(turns, rows.where(i), given_by(rows[i], rows.where(i)))
+            for i, turns in enumerate(conversations)
+        ]
         conversations = [list(chat.with_system(turns)) for turns in conversations]
     token_ids = format.tokenize(texts, add_special_tokens=chat is None)
 

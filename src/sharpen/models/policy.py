@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,10 @@ class Policy(Model):
     @property
     def value_head(self) -> nn.Linear | None:
         return None if self.shares_root else self.root.value_head
+
+    def end_at(self, token_ids: Collection[int]) -> None:
+        """Let these tokens end a completion too: the engine stops at them, and a saved folder names them."""
+        self.eos_ids |= frozenset(token_ids)
 
     def add_value_head(self) -> None:
         """Add a head H → 1, initialised to 0."""

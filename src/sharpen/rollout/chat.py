@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sharpen.data.chat import ChatFormat, Message
+from sharpen.data.chat import ChatFormat
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
 from sharpen.rollout.engines import make_engine
 from sharpen.rollout.generation import run_block
 from sharpen.rollout.settings import EngineSettings
+from sharpen.types import Message
 
 
 @dataclass(slots=True)
