@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -22,7 +22,8 @@ RowSequence = Sequence[Mapping[str, Any]]
 class Rows:
     """Rows with a name for error messages, such as a file's path, and a short ``key`` that row ids begin with.
 
-    ``lines`` are the rows' line numbers, if the source is a text file with one row per line.
+    ``lines`` are the rows' line numbers, if the source is a text file with one row per line. ``first`` rows of the
+    source come before these.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Rows:
     columns: tuple[str, ...]
     data: RowSequence | Dataset
     lines: tuple[int, ...] | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -42,11 +44,16 @@ class Rows:
 
     def where(self, index: int) -> str:
         """What error messages call row ``index``: ``train.jsonl:7`` or ``train.parquet, row 7``, counted from 1."""
-        return f"{self.name}:{self.lines[index]}" if self.lines else f"{self.name}, row {index + 1}"
+        return f"{self.name}:{self.lines[index]}" if self.lines else f"{self.name}, row {self.first + index + 1}"
 
     def row_id(self, index: int) -> str:
         """A short id, stable between runs and unique among these rows; rows are counted from 1."""
-        return f"{self.key}:{index + 1}"
+        return f"{self.key}:{self.first + index + 1}"
+
+    def only(self, index: int) -> Rows:
+        """One of the rows, which keeps its name and its id."""
+        lines = None if self.lines is None else (self.lines[index],)
+        return replace(self, data=[self[index]], lines=lines, first=self.first + index)
 
 
 @overload
