@@ -290,7 +290,7 @@ def test_the_system_message_of_the_settings_is_named_and_not_counted():
         "{{ m.content }}{% endfor %}"
     )
     format_ = ChatFormat(make_tokenizer(template), {}, system="be")
-    with pytest.raises(DataError, match=r"at the system message that the settings give \(system\): no system"):
+    with pytest.raises(DataError, match=r"at the system message that the settings give: no system"):
         format_.prompt_text([{"role": "user", "content": "hi"}], "row 1")
     allowed = ChatFormat(make_tokenizer(template.replace("'system', ", "")), {}, system="be")
     with pytest.raises(DataError, match=r"row 1: .* at message 2 \(tool\): no tool"):

@@ -28,6 +28,8 @@ class ChatFormat:
     template_kwargs: Mapping[str, Any]
     system: str | None = None
     wants: Wants = field(init=False, repr=False, compare=False)
+    written: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
+    """The kinds of content that the template has been seen to write (`sharpen.data.chat.left_out`)."""
 
     def __post_init__(self) -> None:
         template = self.tokenizer.chat_template
@@ -68,12 +70,13 @@ class ChatFormat:
 
         Raises DataError, with ``where``, for messages that are malformed and for what the template rejects.
         """
-        conversation = normalised(messages, where, self.wants, first=self.number(messages, 0))
+        first = self.number(messages, 0)
+        conversation = normalised(messages, where, self.wants, first=first)
         try:
             return self.render(conversation, given, **options)
         # A template is a program from the model's folder, and raises whatever it likes.
         except Exception as error:
-            raise DataError(f"{where}: {self._rejection(conversation, given, error)}") from error
+            raise DataError(f"{where}: {self._rejection(conversation, given, error, first)}") from error
 
     def render(self, conversation: Sequence[Message], given: Mapping[str, Any], **options: Any) -> Any:
         """`apply_chat_template` of the tokenizer for `normalised` messages. Raises what the template raises."""
@@ -89,7 +92,9 @@ class ChatFormat:
         encoded: Any = self.tokenizer(text, add_special_tokens=False, verbose=False)
         return tuple(encoded["input_ids"])
 
-    def _rejection(self, conversation: Sequence[Message], given: Mapping[str, Any], error: Exception) -> str:
+    def _rejection(
+        self, conversation: Sequence[Message], given: Mapping[str, Any], error: Exception, first: int
+    ) -> str:
         """The template's complaint, and the message without which it has none."""
         reason = complaint(error)
         as_user = [{"role": "user", "content": "Hi"}]
@@ -101,7 +106,10 @@ class ChatFormat:
             length = len(conversation)
             while length > 1 and complaint_about(self.render, conversation[: length - 1], given) == reason:
                 length -= 1
-            number = self.number(conversation, length - 1)
-            named = f"message {number}" if number else "the system message that the settings give"
-            what = f"this conversation at {named} ({conversation[length - 1]['role']})"
+            what = f"this conversation at {message_name(conversation[length - 1], first + length - 1)}"
         return f"the chat template rejects {what}: {reason}"
+
+
+def message_name(message: Message, number: int) -> str:
+    """What errors call a message, by its `ChatFormat.number`."""
+    return f"message {number} ({message['role']})" if number else "the system message that the settings give"

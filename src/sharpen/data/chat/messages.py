@@ -55,7 +55,7 @@ def given_by(row: Row, where: str) -> Mapping[str, Any]:
     if own:
         if not isinstance(own, Mapping):
             raise DataError(f"{where}: column `chat_template_kwargs` must be an object, not {_shown(own)}")
-        given.update(_without_nulls(own))
+        given.update(without_nulls(own))
     if tools := _list_of(row, "tools", where):
         given["tools"] = [_tool(tool, f"{where}: column `tools`, tool {i}") for i, tool in enumerate(tools, start=1)]
     if documents := _list_of(row, "documents", where):
@@ -69,10 +69,16 @@ def given_by(row: Row, where: str) -> Mapping[str, Any]:
     return given
 
 
+def with_text(message: Message) -> Message:
+    """A message that `normalised` accepts, its content as a text."""
+    parts = message.get("content")
+    return message if isinstance(parts, str | None) else {**message, "content": "".join(part["text"] for part in parts)}
+
+
 def _message(message: Message, what: str, wants: Wants) -> Message:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise DataError(f'{what} must be an object like {{"role": "user", "content": "…"}}, not {_shown(message)}')
-    said = {key: value if key == "content" else _without_nulls(value) for key, value in message.items()}
+    said = {key: value if key == "content" else without_nulls(value) for key, value in message.items()}
     said = {key: value for key, value in said.items() if value is not None}
     what = f"{what} ({said['role']})"
     calls = _calls(said, what, wants)
@@ -99,7 +105,7 @@ def _texts(content: Any, what: str, *, has_calls: bool) -> list[str]:
 
 
 def _part(part: Any, what: str) -> str:
-    given = _without_nulls(part)
+    given = without_nulls(part)
     if not isinstance(given, dict) or not isinstance(given.get("type"), str):
         raise DataError(f'{what} must be an object like {{"type": "text", "text": "…"}}, not {_shown(part)}')
     if given["type"] not in _TEXT_PARTS:
@@ -144,7 +150,7 @@ def _call(given: Any, what: str, wants: Wants) -> dict[str, Any]:
 
 def _list_of(row: Row, column: str, where: str) -> list[Any]:
     value = row.get(column)
-    given = _from_json(value, f"{where}: column `{column}`") if isinstance(value, str) else _without_nulls(value)
+    given = _from_json(value, f"{where}: column `{column}`") if isinstance(value, str) else without_nulls(value)
     if given is None:
         return []
     if not isinstance(given, list):
@@ -185,11 +191,11 @@ def _from_json(value: Any, what: str) -> Any:
         raise DataError(f"{what} is not valid JSON: {error}: {value[:60]!r}") from error
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     """Objects without the keys whose value is null, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _shown(value: Any) -> str:
