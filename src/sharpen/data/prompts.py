@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sharpen.data.chat.left_out import refuse_left_out
+from sharpen.data.chat.left_out import check_row
 from sharpen.data.chat.messages import given_by, with_text
 from sharpen.data.columns import is_conversational, messages_column, missing_column, text_column
 from sharpen.data.prompt_format import Loaded, PromptFormat
@@ -42,7 +42,7 @@ def load_prompts(rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Lo
             where = rows.where(index)
             given = given_by(rows[index], where)
             texts.append(chat.text(turns, where, given, add_generation_prompt=True))
-            refuse_left_out(chat, turns, where, given, text=texts[-1])
+            check_row(chat, turns, where, given, text=texts[-1])
         conversations = [[with_text(message) for message in turns] for turns in conversations]
     token_ids = format.tokenize(texts, add_special_tokens=chat is None)
 

@@ -21,12 +21,13 @@ class ChatFormat:
     """A tokenizer's chat template and its keyword arguments, such as ``enable_thinking=False``.
 
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
-    row gives the template beside its messages: its ``tools`` and ``documents``.
+    row gives the template beside its messages: its ``tools`` and ``documents``. Errors call the template ``called``.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template_kwargs: Mapping[str, Any]
     system: str | None = None
+    called: str = "the chat template"
     wants: Wants = field(init=False, repr=False, compare=False)
     written: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
     """The kinds of content that the template has been seen to write (`sharpen.data.chat.left_out`)."""
@@ -107,7 +108,7 @@ class ChatFormat:
             while length > 1 and complaint_about(self.render, conversation[: length - 1], given) == reason:
                 length -= 1
             what = f"this conversation at {message_name(conversation[length - 1], first + length - 1)}"
-        return f"the chat template rejects {what}: {reason}"
+        return f"{self.called} rejects {what}: {reason}"
 
 
 def message_name(message: Message, number: int) -> str:

@@ -13,6 +13,29 @@ from sharpen.types import Message
 
 _OTHERS = "or name a template that writes it (`data.chat_template`)"
 _REMEDIES = {"the content": "use a role that it knows"}
+_USUAL_REMEDY = "write it into the content"
+
+
+def check_row(
+    chat: ChatFormat,
+    messages: Sequence[Message],
+    where: str,
+    given: Mapping[str, Any],
+    *,
+    start: int | None = None,
+    text: str | None = None,
+) -> None:
+    """Raises as `refuse_left_out` does, and for a user's message that is empty and a turn that is not to be trained."""
+    for index, message in enumerate(normalised(messages, where, first=chat.number(messages, 0))):
+        name = message_name(message, chat.number(messages, index))
+        if message["role"] == "user" and not _said(message):
+            raise DataError(f"{where}: {name} is empty; write a prompt")
+        if start is not None and index >= start and (mark := _not_trained(message)):
+            raise DataError(
+                f"{where}: {name} has {mark}, but every turn of the assistant is trained on from the first: end the "
+                "row before it, or give the turns before it as `prompt` and those after it as `completion`"
+            )
+    refuse_left_out(chat, messages, where, given, start=start, text=text)
 
 
 def refuse_left_out(
@@ -28,7 +51,7 @@ def refuse_left_out(
 
     ``messages`` are a row's conversation with its system message, and ``start`` is the first that is trained on, if
     any: from there on the assistant's reasoning must be written too. ``text`` is the rendered conversation, if it is at
-    hand. A user's message must not be empty.
+    hand.
 
     A part that stands in the rendered text is taken as written. If it does not, as where a template escapes it, or if
     the template sees the first of its kind, a word is put in its place, which must appear.
@@ -37,22 +60,14 @@ def refuse_left_out(
     if text is None:
         text = chat.text(messages, where, given, add_generation_prompt=False)
     for index, message in enumerate(conversation):
-        name = message_name(message, chat.number(messages, index))
         trained = start is not None and index >= start and message["role"] == "assistant"
         if lost := _lost(chat, conversation, index, given, text, trained=trained):
-            remedy = _REMEDIES.get(lost, "write it into the content")
-            raise DataError(f"{where}: the chat template leaves out {lost} of {name}: {remedy}, {_OTHERS}")
-        if message["role"] == "user" and not _said(message):
-            raise DataError(f"{where}: {name} is empty; write a prompt")
-        if trained and (mark := _not_trained(message)):
-            raise DataError(
-                f"{where}: {name} has {mark}, but every turn of the assistant is trained on from the first: end the "
-                "row before it, or give the turns before it as `prompt` and those after it as `completion`"
-            )
+            name, remedy = message_name(message, chat.number(messages, index)), _REMEDIES.get(lost, _USUAL_REMEDY)
+            raise DataError(f"{where}: {chat.called} leaves out {lost} of {name}: {remedy}, {_OTHERS}")
     for column in ("tools", "documents"):
         if column in given and not _writes_column(chat, conversation, given, column, text):
             raise DataError(
-                f"{where}: the chat template leaves out column `{column}`: remove or rename the column, {_OTHERS}"
+                f"{where}: {chat.called} leaves out column `{column}`: remove or rename the column, {_OTHERS}"
             )
 
 
@@ -131,6 +146,8 @@ def _said(message: Message) -> str:
 
 
 def _not_trained(message: Message) -> str | None:
+    if message["role"] != "assistant":
+        return None
     if message.get("weight") == 0:
         return "`weight: 0`"
     return "`train: false`" if message.get("train") is False else None
