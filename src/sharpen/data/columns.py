@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
+from sharpen.data.chat.messages import without_nulls
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
@@ -35,11 +36,12 @@ def typed_column(rows: Rows, column: str, type_: type[Value] | tuple[type[Value]
 
 
 def messages_column(rows: Rows, column: str) -> list[list[Mapping[str, Any]]]:
-    """A column that must hold a conversation, a list of messages, in every row."""
+    """A column that must hold a conversation, a list of messages, in every row; without the keys that are null."""
     conversations: list[list[Mapping[str, Any]]] = typed_column(rows, column, list, "a list of messages")
     for index, messages in enumerate(conversations):
         check_messages(messages, f"{rows.where(index)}:", f"column `{column}`")
-    return conversations
+    # Arrow gives every object the keys of all others, in each column those of its own.
+    return [without_nulls(messages) for messages in conversations]
 
 
 def check_messages(messages: Sequence[Any], where: str, name: str) -> None:

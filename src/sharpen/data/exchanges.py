@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharpen.data.chat import ChatFormat, demonstration
+from sharpen.data.chat.left_out import check_row
 from sharpen.data.chat.messages import given_by
 from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
@@ -93,6 +94,8 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> G
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
+        whole = chat.with_system([*before, *messages])
+        check_row(chat, whole, where, given, start=len(whole) - len(messages))
         rendered = demonstration(chat, [*before, *messages], len(before), where, given)
         written = [token_id for sample in rendered.samples for token_id in sample.token_ids]
         text = str(chat.tokenizer.decode(written, skip_special_tokens=True))
