@@ -151,7 +151,8 @@ def test_a_form_that_many_have_is_read_as_ours(
         ("demonstrations", {"prompt": "1+1?", "completion": "2", "response": "3"}),
         ("demonstrations", {"prompt": "1+1?", "messages": [user("1+1?"), assistant("2")], "response": "3"}),
         # Which of the two is meant?
-        ("demonstrations", {"prompt": "1+1?", "solution": "1+1 is 2", "answer": "2"}),
+        ("demonstrations", {"prompt": "1+1?", "response": "1+1 is 2", "output": "2"}),
+        ("demonstrations", {"prompt": "1+1?", "answer": "2"}),
         ("prompts", {"question": "1+1?", "instruction": "Answer."}),
         ("preferences", {"prompt": "1+1?", "chosen": "2", "rejected": "3"}),
         ("preferences", {"chosen": [user("1+1?"), assistant("2")], "rejected": [user("1+1?"), assistant("3")]}),

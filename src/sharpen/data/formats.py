@@ -19,7 +19,9 @@ CONVERSATION = ("conversations", "conversation", "dialogue", "dialog")
 QUESTION = ("question", "problem", "query")
 INPUT = ("input", "context")
 """What an instruction is about."""
-RESPONSE = ("response", "output", "answer", "solution")
+RESPONSE = ("response", "output")
+ANSWER = ("answer", "solution")
+"""What a question may have for a response. Beside a ``prompt``, they may be there for a reward."""
 PAIR = ("chosen", "rejected")
 PAIRS = (
     ("chosen_response", "rejected_response"),
@@ -174,7 +176,8 @@ def _prompt(
 
 def _with_completion(rows: Rows) -> Rows:
     """Demonstrations with a completion by another name."""
-    said = [name for name in RESPONSE if name in rows.columns]
+    names = (*RESPONSE, *ANSWER) if {*QUESTION} & {*rows.columns} else RESPONSE
+    said = [name for name in names if name in rows.columns]
     if "prompt" in rows.columns and not {"completion", "messages"} & {*rows.columns} and len(said) == 1:
         (found,) = said
         note = f"`{found}` is read as `completion`"
