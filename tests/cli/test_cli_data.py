@@ -43,7 +43,7 @@ def test_a_row_that_a_run_would_refuse_ends_with_1(folder: Path) -> None:
 
 
 def test_an_error_of_the_whole_file_is_said_once(folder: Path) -> None:
-    result = call(folder, [{"question": "1+1=", "completion": "2"}] * 3)
+    result = call(folder, [{"sum": "1+1=", "completion": "2"}] * 3)
     assert result.exit_code == 1
     assert result.stdout.count("no column `prompt`") == 1
     assert "3 of 3 rows cannot be read" in result.stdout

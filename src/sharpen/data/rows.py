@@ -22,9 +22,9 @@ RowSequence = Sequence[Mapping[str, Any]]
 class Rows:
     """Rows with a name for error messages, such as a file's path, and a short ``key`` that row ids begin with.
 
-    ``first`` rows of the source come before these. ``lines`` are the numbers of the lines on which rows begin, if the source is a text file with such lines.
-    ``all_text``: no value can be anything but a text, as in a CSV file. ``notes`` are what a user should know about how
-    the rows were read.
+    ``first`` rows of the source come before these. ``lines`` are the numbers of the lines on which rows begin, if the
+    source is a text file with such lines. ``all_text``: no value can be anything but a text, as in a CSV file.
+    ``notes`` are what a user should know about how the rows were read.
     """
 
     name: str
