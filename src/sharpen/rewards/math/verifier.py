@@ -73,6 +73,9 @@ class Math(Verifier):
         text = text_of(row, self.column)
         return None if text is None else given(self._bare(text), self.answer_from, self.marker, self.tag)
 
+    def check_row(self, row: Row) -> None:
+        reference_text(row, self.column)
+
     def __call__(self, completion: str, **row: Any) -> float:
         expected = self._bare(reference_text(row, self.column))
         found = extract(completion, self.answer_from, self.marker, self.tag)
