@@ -285,4 +285,7 @@ def _check_reward(held_out: HeldOut) -> None:
 
 def _check_columns(reward: Reward, parts: Sequence[SourceRows]) -> None:
     for part in parts:
-        reward.of_source(part.source).check_columns(part.rows.columns, part.rows.name)
+        of_part = reward.of_source(part.source)
+        of_part.check_columns(part.rows.columns, part.rows.name)
+        for index, row in enumerate(part.rows):
+            of_part.check_row(row, part.rows.where(index))
