@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field, JsonValue, PlainSerializer, field_validator, model_v
 
 from sharpen.data.tasks import task_name
 from sharpen.in_memory import IN_MEMORY, OF_REWARDS, NamedPart, NamedRows, saved
-from sharpen.settings import Effect, Settings
+from sharpen.settings import Effect, Name, Settings
 
 
 def _saved_task(task: Any) -> Any:
@@ -85,6 +86,10 @@ class DataSettings(Settings):
     """A system message for conversations that begin with none."""
     chat_template_kwargs: dict[str, JsonValue] = Field({})
     """Passed to the chat template, as in `{enable_thinking: false}`."""
+    chat_template: Name | None = None
+    """A chat template in place of the tokenizer's own: a file, its text, or the name of one that the tokenizer has."""
+    date: datetime.date | None = None
+    """What a chat template writes as today's date. null: the day on which the run starts, which is recorded."""
     overlong: Literal["error", "drop"] = "error"
     """Rows that do not fit into the model's context: error, or drop (their number is reported)."""
     step_separator: str | None = Field(None, min_length=1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sharpen.data.chat.template import template_text
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.preferences import load_preferences
 from sharpen.data.prompt_format import Loaded, PromptFormat
@@ -96,6 +97,7 @@ def read_inputs(recipe: Recipe) -> Inputs:
     """
     method, data = recipe.method, recipe.data
     refuse_missing(recipe)
+    _check_template(data)
     sources = read_sources(recipe)
     train = tuple(_rows_of(source, lambda one: _train_rows(one, method)) for source in sources)
     held_out_parts = _held_out_parts(sources, method)
@@ -125,6 +127,7 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
+    _check_template(recipe.data)
     sources = read_sources(recipe)
     parts = _held_out_parts(sources, recipe.method)
     if not parts:
@@ -162,6 +165,11 @@ def groups_of(
     if reads == "steps":
         return _reported(load_steps(rows, format, separator=step_separator), rows, say)
     return _reported(load_demonstrations(rows, format), rows, say)
+
+
+def _check_template(data: DataSettings) -> None:
+    if data.chat_template is not None:
+        template_text(data.chat_template)
 
 
 def _named(prompt: Prompt, source: str) -> Prompt:
