@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Generic, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -30,8 +31,8 @@ class PromptFormat:
 
     With ``chat``, a plain text prompt becomes a user message and a plain text completion an assistant message.
     Conversations are rendered by the tokenizer's chat template with ``chat_template_kwargs``; ``system`` is put before
-    those that do not begin with a system message. A row of more than ``context_length`` tokens is an error, or with
-    ``overlong="drop"`` is left out and counted.
+    those that do not begin with a system message, and ``date`` is what templates write as today's. A row of more than
+    ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -40,10 +41,13 @@ class PromptFormat:
     system: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
+    date: date | None = None
 
     @classmethod
     def of(cls, data: DataSettings, tokenizer: PreTrainedTokenizerBase, context_length: int) -> PromptFormat:
-        return cls(tokenizer, context_length, data.chat, data.system, data.chat_template_kwargs, data.overlong)
+        return cls(
+            tokenizer, context_length, data.chat, data.system, data.chat_template_kwargs, data.overlong, data.date
+        )
 
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
         """The chat template; None if prompts stay plain text.
@@ -52,7 +56,7 @@ class PromptFormat:
         template.
         """
         if self.chat or conversational:
-            return ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system)
+            return ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, self.date)
         of_chats = {"system": self.system is not None, "chat_template_kwargs": bool(self.chat_template_kwargs)}
         if idle := [f"`data.{name}`" for name, given in of_chats.items() if given]:
             raise RecipeError(

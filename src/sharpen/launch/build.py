@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from sharpen.data.chat.template import use_template
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
@@ -64,6 +65,7 @@ def built_trainer(
         trust_remote_code=trust_remote_code,
         saved=checkpoint,
     )
+    use_template(main.tokenizer, data.chat_template)
     if inputs.reward is not None:
         inputs.reward.use_tokenizer(main.tokenizer)
     helpers = load_helpers(
