@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.chat import ChatFormat
+from sharpen.data.chat import ChatFormat, TurnEnd, turn_end
 from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import DataError, RecipeError
@@ -31,7 +31,8 @@ class PromptFormat:
     With ``chat``, a plain text prompt becomes a user message and a plain text completion an assistant message.
     Conversations are rendered by the tokenizer's chat template with ``chat_template_kwargs``; ``system`` is put before
     those that do not begin with a system message. A row of more than ``context_length`` tokens is an error, or with
-    ``overlong="drop"`` is left out and counted.
+    ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends of sequence that the model declares;
+    ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -40,10 +41,29 @@ class PromptFormat:
     system: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
+    eos_ids: frozenset[int] = frozenset()
+    on_chat: Callable[[TurnEnd], None] | None = None
 
     @classmethod
-    def of(cls, data: DataSettings, tokenizer: PreTrainedTokenizerBase, context_length: int) -> PromptFormat:
-        return cls(tokenizer, context_length, data.chat, data.system, data.chat_template_kwargs, data.overlong)
+    def of(
+        cls,
+        data: DataSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        *,
+        eos_ids: frozenset[int] = frozenset(),
+        on_chat: Callable[[TurnEnd], None] | None = None,
+    ) -> PromptFormat:
+        return cls(
+            tokenizer,
+            context_length,
+            data.chat,
+            data.system,
+            data.chat_template_kwargs,
+            data.overlong,
+            eos_ids,
+            on_chat,
+        )
 
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
         """The chat template; None if prompts stay plain text.
@@ -52,7 +72,10 @@ class PromptFormat:
         template.
         """
         if self.chat or conversational:
-            return ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system)
+            chat = ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, self.eos_ids)
+            if self.on_chat is not None:
+                self.on_chat(turn_end(chat))
+            return chat
         of_chats = {"system": self.system is not None, "chat_template_kwargs": bool(self.chat_template_kwargs)}
         if idle := [f"`data.{name}`" for name, given in of_chats.items() if given]:
             raise RecipeError(

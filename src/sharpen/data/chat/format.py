@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
@@ -21,12 +21,16 @@ class ChatFormat:
     """A tokenizer's chat template and its keyword arguments, such as ``enable_thinking=False``.
 
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
-    row gives the template beside its messages: its ``tools`` and ``documents``.
+    row gives the template beside its messages: its ``tools`` and ``documents``. ``eos_ids`` are the ends of sequence
+    that the model declares.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template_kwargs: Mapping[str, Any]
     system: str | None = None
+    eos_ids: frozenset[int] = frozenset()
+    ends: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """What `sharpen.data.chat.turn_end` has learned of the template."""
 
     def __post_init__(self) -> None:
         if self.tokenizer.chat_template is None:
