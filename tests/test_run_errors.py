@@ -104,7 +104,7 @@ def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) 
 
 
 def test_a_column_that_the_method_needs(run: Path, model: Path, tmp_path: Path) -> None:
-    path = rows_file(tmp_path, [{"question": "1+1=", "answer": "2"}])
+    path = rows_file(tmp_path, [{"sum": "1+1=", "answer": "2"}])
     assert refused(DataError, run, model, {"reward": digits}, **from_file(path)).startswith(
         f"{path}: no column `prompt`"
     )

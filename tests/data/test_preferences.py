@@ -1,4 +1,5 @@
 import pytest
+from datasets import Dataset
 from tiny_tokenizers import ids, make_tokenizer
 
 from sharpen.data.preferences import load_preferences
@@ -166,3 +167,14 @@ def test_what_the_tokenizer_lacks_and_what_a_text_cannot_have():
         load([PAIR], make_tokenizer(eos=None))
     with pytest.raises(RecipeError, match=r"no effect of `data\.system`: the prompts are plain text"):
         load([PAIR], make_tokenizer(), system="be")
+
+
+def test_conversations_of_arrow_begin_with_their_prompt(chat, tmp_path):
+    """Where some answers have calls, Arrow gives every message of their column `tool_calls`, null or not."""
+    asked = {"role": "user", "content": "hi"}
+    called = {"role": "assistant", "content": "yes", "name": "a"}
+    row = {"prompt": [asked], "chosen": [asked, called], "rejected": [asked, {"role": "assistant", "content": "no"}]}
+    Dataset.from_list([row]).to_parquet(tmp_path / "d.parquet")
+    (group,) = load_preferences(read_rows(tmp_path / "d.parquet"), PromptFormat(chat, 1000)).items
+    assert group.prompt.token_ids == ids(r"<user> hi <eos> \n <assistant>")
+    assert [t.token_ids for t in group.trajectories] == [ids("yes <eos>"), ids("no <eos>")]

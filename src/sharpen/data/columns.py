@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
+from sharpen.data.chat.messages import without_nulls
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
@@ -21,7 +22,10 @@ def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
     near = next(filter(None, (did_you_mean(column, rows.columns) for column in wanted)), "")
     needed = " or ".join(f"`{column}`" for column in wanted)
     have = ", ".join(f"`{column}`" for column in rows.columns)
-    return DataError(f"{rows.name}: no column {needed}; it has {have}.{near} Rename the column that holds it")
+    return DataError(
+        f"{rows.name}: no column {needed}; it has {have}.{near} If another column holds it, say which: "
+        f"`data.columns: {{{wanted[0]}: COLUMN}}`"
+    )
 
 
 def text_column(rows: Rows, column: str) -> list[str]:
@@ -35,11 +39,12 @@ def typed_column(rows: Rows, column: str, type_: type[Value] | tuple[type[Value]
 
 
 def messages_column(rows: Rows, column: str) -> list[list[Mapping[str, Any]]]:
-    """A column that must hold a conversation, a list of messages, in every row."""
+    """A column that must hold a conversation, a list of messages, in every row; without the keys that are null."""
     conversations: list[list[Mapping[str, Any]]] = typed_column(rows, column, list, "a list of messages")
     for index, messages in enumerate(conversations):
         check_messages(messages, f"{rows.where(index)}:", f"column `{column}`")
-    return conversations
+    # Arrow gives every object the keys of all others, in each column those of its own.
+    return [without_nulls(messages) for messages in conversations]
 
 
 def check_messages(messages: Sequence[Any], where: str, name: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharpen.data.chat import ChatFormat, RenderedDemonstration, demonstration
+from sharpen.data.chat.left_out import check_row
 from sharpen.data.chat.messages import given_by
 from sharpen.data.chat.written import text_of, thinking_of
 from sharpen.data.columns import Text
@@ -99,6 +100,8 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> G
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
         _require_said(messages, len(before), where, name)
+        whole = chat.with_system([*before, *messages])
+        check_row(chat, whole, where, given, start=len(whole) - len(messages))
         rendered = demonstration(chat, [*before, *messages], len(before), where, given)
         trajectories.append(Trajectory(rendered.samples, _said(messages, rendered, chat)))
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sharpen.data.chat.messages import without_nulls
 from sharpen.data.columns import (
     Text,
     check_messages,
@@ -89,7 +90,7 @@ def _ranked(rows: Rows) -> list[tuple[Text, ...]]:
             elif not (isinstance(answer, str) and isinstance(lists[0][0], str)):
                 wanted = "a string" if isinstance(lists[0][0], str) else "a list of messages"
                 raise DataError(f"{rows.where(index)}: {name} must be {wanted}, not {type(answer).__name__}")
-    return [tuple(answers) for answers in lists]
+    return [tuple(without_nulls(answers)) for answers in lists]
 
 
 def _margins(rows: Rows) -> list[tuple[float, ...]]:

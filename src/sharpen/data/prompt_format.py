@@ -72,7 +72,7 @@ class PromptFormat:
         template.
         """
         if self.chat or conversational:
-            chat = ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, self.eos_ids)
+            chat = ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, eos_ids=self.eos_ids)
             if self.on_chat is not None:
                 self.on_chat(turn_end(chat))
             return chat

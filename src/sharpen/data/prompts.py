@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sharpen.data.chat.messages import given_by
+from sharpen.data.chat.left_out import check_row
+from sharpen.data.chat.messages import given_by, with_text
 from sharpen.data.columns import is_conversational, messages_column, missing_column, text_column
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
@@ -35,11 +36,14 @@ def load_prompts(rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Lo
         texts = text_column(rows, column)
         conversations = [as_user(text) for text in texts] if chat else []
     if chat:
-        texts = [
-            chat.prompt_text(turns, rows.where(i), given_by(rows[i], rows.where(i)))
-            for i, turns in enumerate(conversations)
-        ]
         conversations = [list(chat.with_system(turns)) for turns in conversations]
+        texts = []
+        for index, turns in enumerate(conversations):
+            where = rows.where(index)
+            given = given_by(rows[index], where)
+            texts.append(chat.text(turns, where, given, add_generation_prompt=True))
+            check_row(chat, turns, where, given, text=texts[-1])
+        conversations = [[with_text(message) for message in turns] for turns in conversations]
     token_ids = format.tokenize(texts, add_special_tokens=chat is None)
 
     prompts = []

@@ -117,6 +117,9 @@ class FunctionReward(Reward):
     def reference(self, row: Row) -> str | None:
         return self._reference(row) if self._reference is not None else None
 
+    def doubt(self, row: Row) -> str | None:
+        return self.function.doubt(row) if isinstance(self.function, Verifier) else None
+
     def takes(self, column: str) -> bool:
         """Whether the function is passed the column of this name."""
         return not self._is_own(column) and (self._takes_all or column in self._taken)

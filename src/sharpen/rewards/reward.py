@@ -86,6 +86,10 @@ class Reward(ABC):
         """A completion with the row's reference answer, in the form that the reward parses; None if none is known."""
         return None
 
+    def doubt(self, row: Row) -> str | None:
+        """Why no completion could get a full reward for this row; None if there is no doubt."""
+        return None
+
     def leaves(self) -> tuple[Reward, ...]:
         """The innermost rewards that this one combines; itself if it combines none."""
         return (self,)

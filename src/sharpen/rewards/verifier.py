@@ -33,6 +33,10 @@ class Verifier(Settings):
         """A completion with the row's reference answer, for `sharpen reward check`; None if the row has none."""
         return None
 
+    def doubt(self, row: Row) -> str | None:
+        """Why no completion could be right for this row, for `sharpen reward check`; None if there is no doubt."""
+        return None
+
     @abstractmethod
     def __call__(self, completion: str, **row: Any) -> float:
         """The reward of ``completion``; ``row`` holds the columns of its data row."""

@@ -40,7 +40,7 @@ class Conversation:
         self._engine = make_engine(self.engine_settings, self.policy)
         if self.remembers or self.system is not None:
             self._format = ChatFormat(
-                self.policy.tokenizer, self.chat_template_kwargs, self.system, self.policy.eos_ids
+                self.policy.tokenizer, self.chat_template_kwargs, self.system, eos_ids=self.policy.eos_ids
             )
             self.policy.end_at(turn_end(self._format).token_ids)
 

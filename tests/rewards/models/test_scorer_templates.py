@@ -1,6 +1,7 @@
 """Conversations are scored in the scorer's own chat template, as the reward models of the hub are used."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,5 +166,57 @@ def test_what_cannot_be_rendered_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="prompt 'rows:1' is not a conversation"):
         reward_of(templated, policy, template="scorer").score([group_of(policy, ["2"], chat=False)])
     refusing = hub_folder(tmp_path / "rm3", AutoModelForSequenceClassification, "{{ raise_exception('no user') }}")
-    with pytest.raises(RewardError, match="the scorer's chat template rejects its conversation: no user"):
+    with pytest.raises(
+        RewardError, match="prompt 'rows:1': the scorer's chat template rejects every conversation: no user"
+    ):
         reward_of(refusing, policy).score([group_of(policy, ["2"])])
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        # A template that knows users and assistants alone, and one that cannot add a number to a text.
+        (
+            TEMPLATE.replace("<{{", "{% if m['role'] == 'tool' %}{{ 1 + 'x' }}{% endif %}<{{"),
+            r"rejects .* \(tool\): TypeE",
+        ),
+        (
+            TEMPLATE.replace("<{{", "{% if m['role'] != 'tool' %}<{{").replace("{% endfor", "{% endif %}{% endfor"),
+            r"leaves out the content of message 3 \(tool\)",
+        ),
+    ],
+)
+def test_what_a_tool_said_is_read_or_the_prompt_is_named(tmp_path: Path, changed: str, complaint: str) -> None:
+    folder = hub_folder(tmp_path / "rm", AutoModelForSequenceClassification, changed)
+    policy = tokenizer(POLICY_TEMPLATE)
+    group = group_of(policy, ["2"])
+    said = [
+        {"role": "assistant", "content": "1"},
+        {"role": "tool", "content": "u"},
+        {"role": "assistant", "content": "2"},
+    ]
+    turns = Group(group.prompt, tuple(replace(t, messages=tuple(said)) for t in group.trajectories))
+    with pytest.raises(RewardError, match=f"^prompt 'rows:1': the scorer's chat template {complaint}"):
+        reward_of(folder, policy).score([turns])
+    told = hub_folder(tmp_path / "rm2", AutoModelForSequenceClassification, TEMPLATE)
+    ((score,),) = reward_of(told, policy).score([turns])
+    assert score.total == pytest.approx(as_on_the_hub(told, "2", [*CONVERSATION, *said[:2]]), rel=1e-4, abs=1e-6)
+
+
+def test_a_prompt_of_parts_and_the_tools_of_its_row_reach_the_scorer(tmp_path: Path) -> None:
+    folder = hub_folder(
+        tmp_path / "rm",
+        AutoModelForSequenceClassification,
+        "{% for t in tools or [] %}{{ t.function.name }};{% endfor %}" + TEMPLATE,
+    )
+    policy = tokenizer("{% for t in tools or [] %}{{ t.function.name }}{% endfor %}" + POLICY_TEMPLATE)
+    parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}]
+    row = {"prompt": [{"role": "user", "content": parts}], "tools": [{"name": "a", "parameters": {}}]}
+    rows = Rows("rows", "rows", tuple(row), [row])
+    (prompt,) = load_prompts(rows, PromptFormat(policy, context_length=128), max_new_tokens=8).items
+    assert prompt.messages == tuple(CONVERSATION)
+    ((score,),) = reward_of(folder, policy).score([Group(prompt, group_of(policy, ["2"]).trajectories)])
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)("a;<u>1+1=</u>\n<a>2</a>\n", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert score.total == pytest.approx(float(model(input_ids=ids).logits[0, 0]), rel=1e-4, abs=1e-6)

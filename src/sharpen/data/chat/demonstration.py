@@ -51,7 +51,7 @@ def demonstration(
     written = []
     prompt_text = ""
     for turn in turns:
-        name = f"{where}: message {turn + 1 - shift} (assistant)"
+        name = f"{where}: message {chat.number(messages, turn)} (assistant)"
         before = chat.text(messages[:turn], where, given, add_generation_prompt=True)
         prefix_ids = chat.tokenize(before)
         ids, mask = _turn(chat, messages, turn, before, prefix_ids, where, name, given)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.chat.messages import normalised
+from sharpen.data.chat.messages import Wants, normalised
+from sharpen.data.chat.probes import complaint, complaint_about, wants_of
 from sharpen.errors import DataError
 from sharpen.types import Message
 
@@ -21,23 +21,30 @@ class ChatFormat:
     """A tokenizer's chat template and its keyword arguments, such as ``enable_thinking=False``.
 
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
-    row gives the template beside its messages: its ``tools`` and ``documents``. ``eos_ids`` are the ends of sequence
-    that the model declares.
+    row gives the template beside its messages: its ``tools`` and ``documents``. Errors call the template ``called``.
+    ``eos_ids`` are the ends of sequence that the model declares.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template_kwargs: Mapping[str, Any]
     system: str | None = None
+    called: str = "the chat template"
     eos_ids: frozenset[int] = frozenset()
+    wants: Wants = field(init=False, repr=False, compare=False)
+    written: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
+    """The kinds of content that the template has been seen to write (`sharpen.data.chat.left_out`)."""
     ends: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     """What `sharpen.data.chat.turn_end` has learned of the template."""
 
     def __post_init__(self) -> None:
-        if self.tokenizer.chat_template is None:
+        template = self.tokenizer.chat_template
+        name = self.tokenizer.name_or_path or "this model"
+        if template is None:
             raise DataError(
-                f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} has no chat template, which "
-                "conversations need: use an instruction-tuned model, or plain text prompts with chat off"
+                f"the tokenizer of {name} has no chat template, which conversations need: use an instruction-tuned "
+                "model, or plain text prompts with chat off"
             )
+        object.__setattr__(self, "wants", wants_of(self.render))
 
     def prompt_text(
         self, messages: Sequence[Message], where: str = "messages", given: Mapping[str, Any] = NOTHING
@@ -64,13 +71,50 @@ class ChatFormat:
         return str(self.apply(messages, where, given, tokenize=False, add_generation_prompt=add_generation_prompt))
 
     def apply(self, messages: Sequence[Message], where: str, given: Mapping[str, Any], **options: Any) -> Any:
-        """`apply_chat_template` of the tokenizer. Raises DataError, with ``where``, for what the template rejects."""
-        conversation: Any = normalised(messages, where)
+        """`apply_chat_template` of the tokenizer.
+
+        Raises DataError, with ``where``, for messages that are malformed and for what the template rejects.
+        """
+        first = self.number(messages, 0)
+        conversation = normalised(messages, where, self.wants, first=first)
         try:
-            return self.tokenizer.apply_chat_template(conversation, **options, **given, **self.template_kwargs)
-        except TemplateError as error:
-            raise DataError(f"{where}: the chat template rejects this conversation: {error}") from error
+            return self.render(conversation, given, **options)
+        # A template is a program from the model's folder, and raises whatever it likes.
+        except Exception as error:
+            raise DataError(f"{where}: {self._rejection(conversation, given, error, first)}") from error
+
+    def render(self, conversation: Sequence[Message], given: Mapping[str, Any], **options: Any) -> Any:
+        """`apply_chat_template` of the tokenizer for `normalised` messages. Raises what the template raises."""
+        arguments = {**self.template_kwargs, **given}
+        return self.tokenizer.apply_chat_template([*map(dict, conversation)], **options, **arguments)
+
+    def number(self, messages: Sequence[Message], index: int) -> int:
+        """The number of a message in its row, from 1; 0 is the system message that `with_system` puts before them."""
+        put_before = self.system is not None and list(messages[:1]) == [{"role": "system", "content": self.system}]
+        return index if put_before else index + 1
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         encoded: Any = self.tokenizer(text, add_special_tokens=False, verbose=False)
         return tuple(encoded["input_ids"])
+
+    def _rejection(
+        self, conversation: Sequence[Message], given: Mapping[str, Any], error: Exception, first: int
+    ) -> str:
+        """The template's complaint, and the message without which it has none."""
+        reason = complaint(error)
+        as_user = [{"role": "user", "content": "Hi"}]
+        if complaint_about(self.render, as_user, {}) == reason:
+            what = "every conversation"
+        elif given and complaint_about(self.render, conversation, {}) != reason:
+            what = f"this conversation with its {' and '.join(f'`{name}`' for name in given)}"
+        else:
+            length = len(conversation)
+            while length > 1 and complaint_about(self.render, conversation[: length - 1], given) == reason:
+                length -= 1
+            what = f"this conversation at {message_name(conversation[length - 1], first + length - 1)}"
+        return f"{self.called} rejects {what}: {reason}"
+
+
+def message_name(message: Message, number: int) -> str:
+    """What errors call a message, by its `ChatFormat.number`."""
+    return f"message {number} ({message['role']})" if number else "the system message that the settings give"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sharpen.data.chat.messages import REASONING
 from sharpen.errors import DataError
 from sharpen.types import Message
 
 _OPENED = re.compile(r"<(\w+)>\s*$")
 """A tag that a generation prompt opens, such as ``<think>``."""
-
-_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 def written_after(before: str, whole: str, messages: Sequence[Message], name: str) -> str:
@@ -71,7 +70,7 @@ def _after_opening(opened: re.Match[str], rest: str, message: Message, name: str
 
 def thinking_of(message: Message) -> str:
     """A message's own thinking."""
-    for key in _REASONING:
+    for key in REASONING:
         if isinstance(message.get(key), str) and message[key].strip():
             return str(message[key])
     found = re.match(r"\s*<(\w+)>(.*?)</\1>", text_of(message), re.DOTALL)

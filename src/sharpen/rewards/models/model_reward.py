@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.batch import Batch, SampleIndex
+from sharpen.data.chat import ChatFormat
 from sharpen.data.positions import step_ends
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
@@ -89,7 +90,7 @@ class ScorerReward(Reward):
         self.settings = settings
         self._scorer: Scorer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._own_template = False
+        self._own_chat: ChatFormat | None = None
         self.same_tokens = True
         self.cache = ScoreCache(settings.cache_size)
 
@@ -115,9 +116,9 @@ class ScorerReward(Reward):
                 f"reward {self.name!r}: template is scorer, but {self.settings.path} has no chat template"
             )
         differs = not self.same_tokens or own.chat_template != tokenizer.chat_template
-        self._own_template = own.chat_template is not None and (
-            self.settings.template == "scorer" or (self.settings.template == "auto" and differs)
-        )
+        uses_own = self.settings.template == "scorer" or (self.settings.template == "auto" and differs)
+        has_own = own.chat_template is not None and uses_own
+        self._own_chat = ChatFormat(own, {}, called="the scorer's chat template") if has_own else None
 
     @property
     def scorer(self) -> Scorer:
@@ -135,8 +136,8 @@ class ScorerReward(Reward):
         ]
 
     def _read(self, prompt: Prompt, trajectory: Trajectory) -> _Read:
-        if self._own_template and prompt.messages:
-            rendered = render(prompt, trajectory, self.scorer.tokenizer)
+        if self._own_chat is not None and prompt.messages:
+            rendered = render(prompt, trajectory, self._own_chat)
             return _Read(rendered.token_ids, self._rendered_places(rendered, trajectory.text))
         if self.settings.template == "scorer":
             raise RewardError(

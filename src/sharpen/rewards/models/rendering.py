@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
-
-from sharpen.errors import RewardError
+from sharpen.data.chat import ChatFormat
+from sharpen.data.chat.left_out import refuse_left_out
+from sharpen.data.chat.messages import given_by
+from sharpen.errors import DataError, RewardError
 from sharpen.types import Prompt, Trajectory
 
 
@@ -24,22 +24,24 @@ class Rendered:
     offsets: tuple[tuple[int, int], ...]
 
 
-def render(prompt: Prompt, trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The prompt's messages and what was said after them, up to the model's last answer.
+def render(prompt: Prompt, trajectory: Trajectory, chat: ChatFormat) -> Rendered:
+    """The prompt's messages and what was said after them, up to the model's last answer, in the scorer's ``chat``.
 
-    Templates may strip a turn. Raises `RewardError` if the template rejects the conversation.
+    The row's tools and documents go to the template if it writes them. Templates may strip a turn. Raises `RewardError`
+    if the template rejects the conversation or leaves out what was said.
     """
     said = [dict(message) for message in trajectory.messages]
     while said and said[-1]["role"] != "assistant":
         said.pop()
     conversation = [*map(dict, prompt.messages), *said]
+    where = f"prompt {prompt.id!r}"
     try:
-        text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
-    except TemplateError as error:
-        raise RewardError(
-            f"prompt {prompt.id!r}: the scorer's chat template rejects its conversation: {error}. "
-            "Set template: policy to score the text that the policy read"
-        ) from error
+        given = {name: value for name, value in given_by(prompt.row, where).items() if name in ("tools", "documents")}
+        text = chat.text(conversation, where, given, add_generation_prompt=False)
+        refuse_left_out(chat, conversation, where, {}, text=text)
+    except DataError as error:
+        raise RewardError(f"{error}. Or set template: policy to score the text that the policy read") from error
+    tokenizer = chat.tokenizer
     encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
     answer = trajectory.text
     spoken = answer.strip()

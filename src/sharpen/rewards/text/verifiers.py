@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sharpen.rewards.text.extraction import Source, extract, given, normalise
+from sharpen.rewards.text.extraction import Source, extract, given, is_solution, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
 from sharpen.settings import Effect, Name
 from sharpen.types import Row
@@ -52,6 +52,12 @@ class ExactAnswer(Verifier):
     def reference(self, row: Row) -> str | None:
         expected = text_of(row, self.column)
         return None if expected is None else given(self._bare(expected), self.answer_from, self.marker, self.tag)
+
+    def doubt(self, row: Row) -> str | None:
+        expected = text_of(row, self.column)
+        if expected is None or self.answer_from == "whole" or not is_solution(self._bare(expected)):
+            return None
+        return f"column `{self.column}` has a solution from which no answer can be taken, so that no answer equals it"
 
     def __call__(self, completion: str, **row: Any) -> float:
         expected = self._bare(reference_text(row, self.column))
