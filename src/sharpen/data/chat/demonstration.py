@@ -75,7 +75,7 @@ def _turn(
     so_far = messages[: turn + 1]
     whole = chat.text(so_far, where, given, add_generation_prompt=False)
     follows = whole.startswith(before)
-    text = whole[len(before) :] if follows else written_after(before, whole, so_far, name)
+    text = whole[len(before) :] if follows else written_after(chat, before, whole, so_far, where, given)
     usual = "tool" if messages[turn].get("tool_calls") else "user"
     next_role = messages[turn + 1]["role"] if turn + 1 < len(messages) else usual
     said, appended = turn_end(chat).closed(text, next_role, chat.tokenizer)

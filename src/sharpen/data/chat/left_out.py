@@ -8,6 +8,7 @@ from typing import Any
 from sharpen.data.chat.format import ChatFormat, message_name
 from sharpen.data.chat.messages import REASONING, normalised
 from sharpen.data.chat.probes import PROBE, rendering
+from sharpen.data.chat.written import opens_thinking
 from sharpen.errors import DataError
 from sharpen.types import Message
 
@@ -92,7 +93,9 @@ def _lost(
         # Templates may leave out that of earlier turns.
         so_far = conversation[: index + 1]
         aliases = dict.fromkeys(REASONING, None)
-        if not _appears(chat, so_far, index, {**aliases, reasoning: PROBE}, given):
+        if not _appears(chat, so_far, index, {**aliases, reasoning: PROBE}, given) and not opens_thinking(
+            str(chat.render(so_far[:-1], given, tokenize=False, add_generation_prompt=True))
+        ):
             return f"`{reasoning}`"
     return None
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
 
+from sharpen.data.chat.format import ChatFormat
 from sharpen.data.chat.messages import REASONING
 from sharpen.errors import DataError
 from sharpen.types import Message
@@ -13,33 +16,58 @@ _OPENED = re.compile(r"<(\w+)>\s*$")
 """A tag that a generation prompt opens, such as ``<think>``."""
 
 
-def written_after(before: str, whole: str, messages: Sequence[Message], name: str) -> str:
+def opens_thinking(prompt: str) -> bool:
+    """Whether a prompt ends with a tag within which the assistant goes on: what it is thinking is not left out."""
+    return _OPENED.search(prompt) is not None
+
+
+def written_after(
+    chat: ChatFormat,
+    before: str,
+    whole: str,
+    messages: Sequence[Message],
+    where: str,
+    given: Mapping[str, Any],
+) -> str:
     """What the last of ``messages`` adds to ``before``, their text up to it with the generation prompt.
 
     ``whole`` is the text of all of them, which does not begin with ``before``. Templates that open thinking in the
     generation prompt leave it out of the conversation: it comes from the message. Templates that move or drop what is
     before the question leave question and answer together: the answer is what follows the question.
 
-    Raises DataError, with ``name``, the message's name, for any other difference, and for thinking that is not there.
+    Raises DataError for any other difference, and for thinking that is not there.
     """
+    name = f"{where}: message {chat.number(messages, len(messages) - 1)} (assistant)"
     opened = _OPENED.search(before)
     if opened is not None and whole.startswith(before[: opened.start()]):
         return _after_opening(opened, whole[opened.start() :], messages[-1], name)
-    asked = text_of(messages[-2]).strip() if len(messages) > 1 else ""
-    question = before[before.rfind(asked) :] if asked and asked in before else None
-    found = -1 if question is None else whole.rfind(question)
-    if question is not None and found >= 0:
-        return whole[found + len(question) :]
+    question = before[_start_of(chat, messages[:-1], -1, where, given, prompt=True) :]
+    place = _start_of(chat, messages, -2, where, given, prompt=False)
+    if question and whole.startswith(question, place):
+        return whole[place + len(question) :]
     if thinking_of(messages[-1]):
         raise DataError(
-            f"{name} has thinking, for which the generation prompt leaves no room: it ends with "
-            f"{before[-40:]!r}. Remove the thinking, or let the template's arguments allow it"
+            f"{name} has thinking, for which the generation prompt leaves no room: it ends with {before[-40:]!r}. "
+            "Remove the thinking, or let the template's arguments allow it"
         )
     raise DataError(
         f"{name}: with this answer the chat template writes the messages before it in another way than for the prompt, "
         f"so what the answer adds cannot be told apart. The prompt ends with {before[-40:]!r}, the conversation with "
         f"{whole[-40:]!r}"
     )
+
+
+def _start_of(
+    chat: ChatFormat, messages: Sequence[Message], index: int, where: str, given: Mapping[str, Any], *, prompt: bool
+) -> int:
+    """Where the content of a message begins in the text of ``messages``: before that, other content changes nothing."""
+    texts = []
+    for word in ("qz", "zq"):
+        changed = [*messages]
+        changed[index] = {**messages[index], "content": word}
+        texts.append(chat.text(changed, where, given, add_generation_prompt=prompt))
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    return sum(1 for _ in same)
 
 
 def _after_opening(opened: re.Match[str], rest: str, message: Message, name: str) -> str:
