@@ -16,9 +16,10 @@ _OPENED = re.compile(r"<(\w+)>\s*$")
 """A tag that a generation prompt opens, such as ``<think>``."""
 
 
-def opens_thinking(prompt: str) -> bool:
-    """Whether a prompt ends with a tag within which the assistant goes on: what it is thinking is not left out."""
-    return _OPENED.search(prompt) is not None
+def opened_thinking(prompt: str, whole: str) -> re.Match[str] | None:
+    """The tag at the end of a prompt within which the assistant goes on, if the whole conversation leaves it out."""
+    opened = None if whole.startswith(prompt) else _OPENED.search(prompt)
+    return opened if opened is not None and whole.startswith(prompt[: opened.start()]) else None
 
 
 def written_after(
@@ -38,8 +39,8 @@ def written_after(
     Raises DataError for any other difference, and for thinking that is not there.
     """
     name = f"{where}: message {chat.number(messages, len(messages) - 1)} (assistant)"
-    opened = _OPENED.search(before)
-    if opened is not None and whole.startswith(before[: opened.start()]):
+    opened = opened_thinking(before, whole)
+    if opened is not None:
         return _after_opening(opened, whole[opened.start() :], messages[-1], name)
     question = before[_start_of(chat, messages[:-1], -1, where, given, prompt=True) :]
     place = _start_of(chat, messages, -2, where, given, prompt=False)
