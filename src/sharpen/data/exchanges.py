@@ -54,8 +54,10 @@ def fitting_groups(
 
     def explain(group: Group) -> str:
         sample = longest(group)
-        what = "prompt" if len(sample.prefix_ids) == len(group.prompt.token_ids) else "conversation before a turn"
-        return f"its {what} has {len(sample.prefix_ids)} tokens and its {noun} {len(sample.token_ids)}. Shorten it"
+        prefix, tokens = len(sample.prefix_ids), len(sample.token_ids)
+        if sample.prefix_ids == group.prompt.token_ids:
+            return f"its prompt has {prefix} tokens and its {noun} {tokens}. Shorten it"
+        return f"before its last turn are {prefix} tokens and its {noun} has {tokens}. Shorten it"
 
     return format.fitting(rows, groups, lambda group: _length(longest(group)), explain)
 
