@@ -9,6 +9,7 @@ from typing import Any
 from sharpen.errors import ModelError
 from sharpen.methods import Method, Role
 from sharpen.models.adapter_files import AdapterFiles, find_adapter
+from sharpen.models.ends import saved_ends
 from sharpen.models.load import align, located
 from sharpen.models.lora import add_adapter, read_adapter, store_frozen_in_bfloat16
 from sharpen.models.model import Model
@@ -51,6 +52,7 @@ def load_model(
             read_adapter(model, adapter)
             if isinstance(model, Policy):
                 model.load_value_head(adapter.path)
+                model.end_at(saved_ends(adapter.path))
         store_frozen_in_bfloat16(model)
     align(model.model)
     return model

@@ -17,9 +17,9 @@ from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
+from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
     context_length,
-    end_of_sequence_ids,
     load_tokenizer,
     load_weights,
     located,
@@ -72,6 +72,7 @@ class Policy(Model):
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder, with the value head in a file of its own."""
         Model.save(self, folder)
+        write_ends(folder, self.eos_ids, self.model)
         (folder / VALUE_HEAD).unlink(missing_ok=True)
         if self.value_head is not None:
             save_file(
@@ -170,6 +171,8 @@ def load_policy(
         merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
+    if adapter is not None:
+        eos_ids |= saved_ends(path)
     if not eos_ids:
         raise ModelError(
             f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "
