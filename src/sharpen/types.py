@@ -19,13 +19,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, groupby
-from typing import Any
+from typing import Any, Literal
 
 Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
 
 Message = Mapping[str, Any]
 """A message of a conversation, with at least ``role`` and ``content``."""
+
+
+Reads = Literal["prompts", "demonstrations", "preferences", "steps"]
+"""What a method needs from the data: prompts only, demonstrations, preferences, or completions with step labels."""
 
 
 class Finish(StrEnum):

@@ -71,6 +71,7 @@ VALUES: dict[str, Any] = {
     "data": {
         "train": "a.jsonl",
         "held_out": "b.jsonl",
+        "columns": {"prompt": "question", "answer": "solution"},
         "chat": True,
         "system": "A number such as ${5}.",
         "chat_template_kwargs": {"tools": [{"name": "look"}]},
@@ -153,6 +154,7 @@ SOURCE: dict[str, Any] = {
     "share": 2.5,
     "train": "a.jsonl",
     "held_out": "b.jsonl",
+    "columns": {"prompt": "question"},
     "reward": [{"name": "regex", "pattern": r"\\frac\${1}"}, "math"],
     "turns": "game.py:reply",
     "max_turns": 3,

@@ -26,7 +26,8 @@ def files(tmp_path):
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_every_file_format_gives_the_same_rows(files, suffix):
     rows = read_rows(str(files / f"two.{suffix}"))
-    assert list(rows) == TWO
+    # A table has no numbers: its values are the text that stands in it.
+    assert list(rows) == ([{**row, "answer": str(row["answer"])} for row in TWO] if suffix == "csv" else TWO)
     assert rows.columns == ("prompt", "answer")
     assert rows.row_id(1) == f"two.{suffix}:2"
 
@@ -85,7 +86,7 @@ def test_a_missing_file_names_the_nearest(files):
         ("bad.json", '{"a": 1}\n{"a": 2}\n', r"bad\.json:2: not JSON: Extra data .* name it \.jsonl"),
         ("bad.json", '{"a": 1}', r"bad\.json: a \.json file must hold a list of objects, not dict"),
         ("bad.json", "[1]", r"bad\.json, row 1: a row must be an object of columns, not int"),
-        ("bad.csv", "a,b\n1,2\n3\n", r"bad\.csv: not a CSV table with a header line: .*3"),
+        ("bad.csv", "a,b\n1,2\n3\n", r"bad\.csv:3: 1 field, but the header has 2 columns"),
         ("bad.parquet", "PAR?", r"bad\.parquet: not a Parquet file"),
         ("empty.jsonl", "\n", r"empty\.jsonl: no rows in it"),
         ("empty.csv", "a,b\n", r"empty\.csv: no rows in it"),
@@ -99,7 +100,7 @@ def test_malformed_files_are_named_with_the_place(tmp_path, name, text, message)
 
 def test_text_must_be_utf8(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes('{"a": "é"}'.encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.jsonl: not UTF-8 text: .* at byte 8"):
+    with pytest.raises(DataError, match=r"latin\.jsonl:1: not UTF-8 text: .* at byte 8"):
         read_rows(tmp_path / "latin.jsonl")
 
 

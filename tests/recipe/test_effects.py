@@ -184,6 +184,11 @@ NO_EFFECT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         SCORED,
     ),
     (
+        {"data": {"columns": {"prompt": "question"}}},
+        "`data.columns` has no effect: only with `train`, as a task names its own columns",
+        SCORED,
+    ),
+    (
         {"data": {"task": None, "sources": {"a": {"task": "sums", "held_out": "h.jsonl"}}}},
         "`data.sources.a.held_out` has no effect: only with `train`",
         {"reward": "math", "data": {"sources": {"a": {"task": None, "train": "a.jsonl"}}}},

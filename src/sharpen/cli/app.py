@@ -117,12 +117,17 @@ sandbox = typer.Typer(no_args_is_help=True, context_settings={"help_option_names
 sandbox.command("check")(checking.sandbox_check)
 app.add_typer(sandbox, name="sandbox", help="The sandbox that runs programs written by a model.")
 
+data = typer.Typer(no_args_is_help=True)
+data.command("check")(checking.data_check)
+app.add_typer(data, name="data", help="Examine the data of a recipe.")
+
 reward = typer.Typer(no_args_is_help=True)
 reward.command("check")(checking.reward_check)
 app.add_typer(reward, name="reward", help="Examine the reward of a recipe.")
 
 
 @sandbox.callback()
+@data.callback()
 @reward.callback()
 def group() -> None:
     # Without a callback, Typer drops the name of a group's only command.

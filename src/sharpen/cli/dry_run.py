@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sharpen.cli.overrides import recipe_with
+from sharpen.cli.spans import shown
 from sharpen.describe import as_text
 from sharpen.launch.dry_run import Data, DryRun, Lengths, dry_resume, dry_run
-from sharpen.launch.first_batch import Span
 from sharpen.system.memory import GIB
 from sharpen.training.memory import ExpectedMemory, total
 from sharpen.types import Group
@@ -182,7 +182,7 @@ def _groups(found: DryRun, groups: Sequence[Group]) -> Iterable[Text]:
             f"{number} of {len(groups)}: {group.prompt.id}, a prompt of {len(group.prompt.token_ids)} tokens",
             style="cyan",
         )
-        yield _shown(found.first.prompt(group))
+        yield shown(found.first.prompt(group))
         completions = list(found.first.completions(group))
         for place, (completion, trajectory) in enumerate(zip(completions, group.trajectories, strict=True), start=1):
             if place > SHOWN_COMPLETIONS:
@@ -196,21 +196,6 @@ def _groups(found: DryRun, groups: Sequence[Group]) -> Iterable[Text]:
                 f"on{graded}",
                 style="cyan",
             )
-            yield _shown(completion)
+            yield shown(completion)
     if len(groups) > SHOWN_GROUPS:
         yield Text(f"and {len(groups) - SHOWN_GROUPS} more", style="cyan")
-
-
-def _shown(spans: Sequence[Span]) -> Text:
-    """The spans as text; runs of trained ones in brackets and green, special tokens in magenta."""
-    text = Text()
-    inside = False
-    for span in spans:
-        if span.trained != inside:
-            text.append("⟦" if span.trained else "⟧", style="bold green")
-            inside = span.trained
-        style = "magenta" if span.special else "green" if span.trained else ""
-        text.append(span.text, style=style)
-    if inside:
-        text.append("⟧", style="bold green")
-    return text

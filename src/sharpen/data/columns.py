@@ -22,7 +22,10 @@ def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
     near = next(filter(None, (did_you_mean(column, rows.columns) for column in wanted)), "")
     needed = " or ".join(f"`{column}`" for column in wanted)
     have = ", ".join(f"`{column}`" for column in rows.columns)
-    return DataError(f"{rows.name}: no column {needed}; it has {have}.{near} Rename the column that holds it")
+    return DataError(
+        f"{rows.name}: no column {needed}; it has {have}.{near} If another column holds it, say which: "
+        f"`data.columns: {{{wanted[0]}: COLUMN}}`"
+    )
 
 
 def text_column(rows: Rows, column: str) -> list[str]:

@@ -21,7 +21,10 @@ NamedTask = Annotated[NamedPart, PlainSerializer(_saved_task)]
 """A task: in a recipe its name, with parameters."""
 
 
-_HELD_OUT = Effect("held_out", "with `train`, as a task has its own held-out problems", lambda s: s.task is None)
+_OF_ROWS = (
+    Effect("held_out", "with `train`, as a task has its own held-out problems", lambda s: s.task is None),
+    Effect("columns", "with `train`, as a task names its own columns", lambda s: s.task is None),
+)
 
 
 class SourceSettings(Settings):
@@ -35,6 +38,8 @@ class SourceSettings(Settings):
     """A file, a folder or a hub data set to train on."""
     held_out: NamedRows = None
     """The same to measure on; a task brings its own."""
+    columns: dict[Name, Name] | None = None
+    """As `data.columns`, for this source alone. null: as `data.columns` says."""
     reward: Annotated[Any, PlainSerializer(saved), OF_REWARDS] = None
     """What scores its completions. null: the task's verifier, else the top-level `reward`."""
     turns: NamedPart = None
@@ -52,7 +57,7 @@ class SourceSettings(Settings):
     """Passed to the chat template. null: as `data.chat_template_kwargs` says."""
 
     effects = (
-        _HELD_OUT,
+        *_OF_ROWS,
         *(Effect(name, "with turns", lambda s: s.turns is not None) for name in ("max_turns", "turn_timeout_s")),
     )
 
@@ -64,8 +69,8 @@ class SourceSettings(Settings):
     def own(self) -> dict[str, Any]:
         """The settings that take the place of those of `DataSettings`."""
         rows = {"task": self.task, "train": self.train, "held_out": self.held_out}
-        rendering = {name: getattr(self, name) for name in ("chat", "system", "chat_template_kwargs")}
-        return {**rows, **{name: value for name, value in rendering.items() if value is not None}}
+        shared = {name: getattr(self, name) for name in ("columns", "chat", "system", "chat_template_kwargs")}
+        return {**rows, **{name: value for name, value in shared.items() if value is not None}}
 
 
 class DataSettings(Settings):
@@ -77,6 +82,9 @@ class DataSettings(Settings):
     """A file, a folder or a hub data set to train on."""
     held_out: NamedRows = None
     """The same to measure on; a task brings its own."""
+    columns: dict[Name, Name] = Field({})
+    """Names of columns that sharpen or a reward reads, each with the name that the column has in `train` and
+    `held_out`: `{prompt: question, answer: solution}`."""
     sources: dict[str, SourceSettings] = Field({})
     """Several data sources by name, each with its share, reward and turns, in the order in which ties between their
     shares are decided."""
@@ -99,7 +107,7 @@ class DataSettings(Settings):
     mixed: NamedRows = None
     """Rows of the second source."""
 
-    effects = (_HELD_OUT,)
+    effects = _OF_ROWS
 
     @field_validator("sources")
     @classmethod

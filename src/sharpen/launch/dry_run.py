@@ -138,6 +138,8 @@ def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryR
 
 def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool) -> DryRun:
     inputs = read_inputs(recipe)
+    for note in inputs.notes:
+        say(note)
     check_before_writing(recipe, inputs)
     day = recipe.data.date or today()
     with (

@@ -221,7 +221,7 @@ def _recipe(
     rows = tree.setdefault("data", {})
     sources = rows.get("sources", {})
     if task is not None:
-        rows.update(task=task, train=None, held_out=None, sources={})
+        rows.update(task=task, train=None, held_out=None, columns={}, sources={})
     elif data is not None:
         if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
             raise RecipeError(

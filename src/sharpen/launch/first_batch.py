@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
+from sharpen.launch.spans import Span, spans
 from sharpen.rollout.sources import Collected, Collector
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group, Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of text as the tokenizer decodes it: one special token, or tokens that are all trained on or all not."""
-
-    text: str
-    trained: bool
-    special: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +27,14 @@ class FirstBatch:
     mixed: tuple[Group, ...] = ()
     tokenizer: Any = field(default=None, repr=False, compare=False)
 
-    def prompt(self, group: Group) -> tuple[Span, ...]:
+    def prompt(self, group: Group) -> list[Span]:
         """The prompt as the model sees it."""
-        return self._spans(group.prompt.token_ids, [False] * len(group.prompt.token_ids))
+        return spans(self.tokenizer, group.prompt.token_ids)
 
-    def completions(self, group: Group) -> Iterator[tuple[Span, ...]]:
+    def completions(self, group: Group) -> Iterator[list[Span]]:
         """Each completion with what of it is trained on; several samples of one follow one another."""
         for trajectory in group.trajectories:
-            yield self._spans(trajectory.token_ids, trajectory.loss_mask)
-
-    def _spans(self, ids: Sequence[int], trained: Sequence[bool]) -> tuple[Span, ...]:
-        added = self.tokenizer.added_tokens_decoder
-        special = set(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
-        # Special tokens stand alone, other tokens of one kind together: a character may need several.
-        tokens = list(zip(ids, trained, strict=True))
-        spans = []
-        for (place, is_trained), run in groupby(
-            enumerate(tokens), lambda found: (found[0] if found[1][0] in special else -1, found[1][1])
-        ):
-            text = self.tokenizer.decode([token_id for _, (token_id, _) in run], skip_special_tokens=False)
-            spans.append(Span(str(text), is_trained, place >= 0))
-        return tuple(spans)
+            yield spans(self.tokenizer, trajectory.token_ids, trajectory.loss_mask)
 
 
 class _Drawing(Exception):

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from sharpen.data.chat.template import template_text
 from sharpen.data.demonstrations import load_demonstrations
+from sharpen.data.formats import user_rows
 from sharpen.data.preferences import load_preferences
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import load_prompts
-from sharpen.data.rows import Rows, read_rows
+from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.data.steps import load_steps
 from sharpen.data.tasks import Task
@@ -22,8 +23,7 @@ from sharpen.models.model import Model
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine
-from sharpen.rollout.sources import Reads
-from sharpen.types import Group, Prompt
+from sharpen.types import Group, Prompt, Reads
 
 Say = Callable[[str], None]
 Item = TypeVar("Item")
@@ -65,6 +65,11 @@ class HeldOut:
     def name(self) -> str:
         return ", ".join(part.rows.name for part in self.parts)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how rows were read."""
+        return _notes(self.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -81,6 +86,12 @@ class Inputs:
     demonstrations: SourceRows | None = None
     mixed: SourceRows | None = None
     shares: Mapping[str, float] | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how rows were read."""
+        held_out = () if self.held_out is None else self.held_out.parts
+        return _notes((*self.train, *held_out, *filter(None, (self.demonstrations, self.mixed))))
 
 
 def refuse_missing(recipe: Recipe) -> None:
@@ -100,9 +111,9 @@ def read_inputs(recipe: Recipe) -> Inputs:
     _check_template(data)
     sources = read_sources(recipe)
     train = tuple(_rows_of(source, lambda one: _train_rows(one, method)) for source in sources)
-    held_out_parts = _held_out_parts(sources, method)
-    demonstrations = _demonstrations(sources, data, method)
     reward = combined_reward(sources)
+    held_out_parts = _held_out_parts(sources, method, _measured_on(method, reward))
+    demonstrations = _demonstrations(sources, data, method)
     held_out = None
     if recipe.evaluation.every and held_out_parts:
         held_out = _held_out(method, held_out_parts, reward)
@@ -129,10 +140,11 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     """
     _check_template(recipe.data)
     sources = read_sources(recipe)
-    parts = _held_out_parts(sources, recipe.method)
+    reward = combined_reward(sources)
+    parts = _held_out_parts(sources, recipe.method, _measured_on(recipe.method, reward))
     if not parts:
         raise DataError(f"there are no held-out rows to measure on: give {recipe.data.held_out_setting}")
-    held_out = _held_out(recipe.method, parts, combined_reward(sources))
+    held_out = _held_out(recipe.method, parts, reward)
     _check_reward(held_out)
     return held_out
 
@@ -167,6 +179,11 @@ def groups_of(
     return _reported(load_demonstrations(rows, format), rows, say)
 
 
+def _notes(parts: Sequence[SourceRows]) -> tuple[str, ...]:
+    """One line for each file of which there is something to say."""
+    return tuple(dict.fromkeys(f"{p.rows.name}: {'; '.join(p.rows.notes)}" for p in parts if p.rows.notes))
+
+
 def _check_template(data: DataSettings) -> None:
     if data.chat_template is not None:
         template_text(data.chat_template)
@@ -188,7 +205,9 @@ def _rows_of(source: DataSource, read: Callable[[DataSource], Rows]) -> SourceRo
 
 
 def _train_rows(source: DataSource, method: Method) -> Rows:
-    return read_rows(source.data.train) if source.task is None else _train_rows_of(source.task, method)
+    if source.task is not None:
+        return _train_rows_of(source.task, method)
+    return user_rows(source.data.train, source.data.columns, method.source().reads)
 
 
 def _train_rows_of(task: Task, method: Method) -> Rows:
@@ -206,20 +225,26 @@ def _train_rows_of(task: Task, method: Method) -> Rows:
     return rows
 
 
-def _held_out_parts(sources: tuple[DataSource, ...], method: Method) -> tuple[SourceRows, ...]:
+def _measured_on(method: Method, reward: Reward | None) -> Reads:
+    """What held-out rows hold. A policy can be measured by its answers if there is a reward to score them."""
+    reads = method.source().reads
+    return "prompts" if method.makes_a_policy and reward is not None else reads
+
+
+def _held_out_parts(sources: tuple[DataSource, ...], method: Method, reads: Reads) -> tuple[SourceRows, ...]:
     parts = []
     for source in sources:
         with errors_of(source.name):
-            rows = _held_out_rows(source, method)
+            rows = _held_out_rows(source, method, reads)
         if rows is not None:
             parts.append(SourceRows(source.name, source.named(rows), source.data))
     return tuple(parts)
 
 
-def _held_out_rows(source: DataSource, method: Method) -> Rows | None:
+def _held_out_rows(source: DataSource, method: Method, reads: Reads) -> Rows | None:
     task, held_out = source.task, source.data.held_out
     if task is None:
-        return None if held_out is None else read_rows(held_out)
+        return None if held_out is None else user_rows(held_out, source.data.columns, reads)
     if method.makes_a_policy:
         return task.held_out_rows()
     preferences = method.source().reads == "preferences"
@@ -229,7 +254,7 @@ def _held_out_rows(source: DataSource, method: Method) -> Rows | None:
 def _demonstrations(sources: tuple[DataSource, ...], data: DataSettings, method: Method) -> SourceRows | None:
     rows = None
     if data.demonstrations is not None:
-        rows = read_rows(data.demonstrations)
+        rows = user_rows(data.demonstrations, {}, "demonstrations")
     elif (task := sources[0].task) is not None and not data.sources and not method.makes_a_policy:
         rows = task.demonstrations()
     return None if rows is None else SourceRows("", rows, data)
@@ -249,18 +274,16 @@ def _mixed_rows(data: DataSettings, method: Method) -> SourceRows | None:
         )
     if data.mixed is None:
         raise RecipeError(f"method {method.name} has a second source: give its rows as data.mixed")
-    return SourceRows("", read_rows(data.mixed), data)
+    return SourceRows("", user_rows(data.mixed, {}, mixed.method.source().reads), data)
 
 
 def _held_out(method: Method, parts: tuple[SourceRows, ...], reward: Reward | None) -> HeldOut:
-    # A policy can be measured by its answers if there is a reward to score them.
-    reads = method.source().reads
-    answers = method.makes_a_policy and (reward is not None or reads == "prompts")
+    reads = _measured_on(method, reward)
     for part in parts:
-        if answers and (reward is None or not reward.scores_source(part.source)):
+        if reads == "prompts" and (reward is None or not reward.scores_source(part.source)):
             with errors_of(part.source):
                 raise RecipeError("held-out answers are measured by a reward that says which are right: give `reward`")
-    return HeldOut(parts, "prompts" if answers else reads, reward)
+    return HeldOut(parts, reads, reward)
 
 
 def _check_reward(held_out: HeldOut) -> None:
@@ -270,4 +293,7 @@ def _check_reward(held_out: HeldOut) -> None:
 
 def _check_columns(reward: Reward, parts: Sequence[SourceRows]) -> None:
     for part in parts:
-        reward.of_source(part.source).check_columns(part.rows.columns, part.rows.name)
+        of_part = reward.of_source(part.source)
+        of_part.check_columns(part.rows.columns, part.rows.name)
+        for index, row in enumerate(part.rows):
+            of_part.check_row(row, part.rows.where(index))

@@ -144,6 +144,8 @@ def _start(
     with run_lock(recipe.run, say) as locked:
         RunFolder.refuse_existing(recipe.run, locked=locked)
         inputs = read_inputs(recipe)
+        for note in inputs.notes:
+            say(note)
         check_before_writing(recipe, inputs, loggers)
         day = recipe.data.date or today()
         with (
@@ -198,6 +200,8 @@ def _resume(
             return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
         inputs = read_inputs(recipe)
+        for note in inputs.notes:
+            say(note)
         check_before_writing(recipe, inputs, loggers)
         with (
             date_written(recipe.data.date),
@@ -233,6 +237,8 @@ def measure(
     Raises:
         SharpenError: something cannot be used, or the model that a checkpoint builds on has changed since.
     """
+    for note in held_out.notes:
+        say(note)
     named = find_model(str(model))
     path = Path(named.path)
     role = recipe.method.objectives()[0].model

@@ -78,12 +78,27 @@ class Reward(ABC):
         """
         return
 
+    def check_row(self, row: Row, where: str) -> None:
+        """Raises `RewardError` if ``row`` lacks a value that the reward needs, or holds one that it cannot use.
+
+        ``where`` names the row in the message. To be called for every row before the first step.
+        """
+        return
+
+    def columns_read(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Those of a data set's ``columns`` whose values the reward may depend on."""
+        return ()
+
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Sets the policy's tokenizer. To be called before the first `score`."""
         return
 
     def reference(self, row: Row) -> str | None:
         """A completion with the row's reference answer, in the form that the reward parses; None if none is known."""
+        return None
+
+    def doubt(self, row: Row) -> str | None:
+        """Why no completion could get a full reward for this row; None if there is no doubt."""
         return None
 
     def leaves(self) -> tuple[Reward, ...]:

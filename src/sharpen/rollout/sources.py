@@ -14,10 +14,7 @@ from sharpen.data.collate import collate
 from sharpen.errors import RewardError
 from sharpen.functional.advantages import accepted, zero_spread
 from sharpen.functional.rounding import rounding_of_sum
-from sharpen.types import Group, Prompt
-
-Reads = Literal["prompts", "demonstrations", "preferences", "steps"]
-"""What a source needs from the data: prompts only, demonstrations, preferences, or completions with step labels."""
+from sharpen.types import Group, Prompt, Reads
 
 Differing = Literal["total", "steps", "parts"]
 """Which rewards must differ within a group to give a gradient: the totals, those of steps, or any one of several."""

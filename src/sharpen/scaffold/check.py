@@ -20,11 +20,10 @@ from sharpen.rewards.checking.probe import Probe, Trial
 from sharpen.rewards.checking.prompts import asked, questions
 from sharpen.rewards.checking.report import References
 from sharpen.rewards.reward import Reward
-from sharpen.rollout.sources import Reads
 from sharpen.scaffold.lengths import NO_LIMIT
 from sharpen.scaffold.model_facts import ModelFacts
 from sharpen.scaffold.part import part_of
-from sharpen.types import Row
+from sharpen.types import Reads, Row
 
 TRIED_ROWS = 50
 """Rows on whose reference answers the reward is tried."""

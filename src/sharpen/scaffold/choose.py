@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharpen.rollout.sources import Reads
 from sharpen.scaffold.findings import Findings, Kind
 from sharpen.scaffold.lengths import Lengths, measure, said
 from sharpen.scaffold.machine import Machine
@@ -13,6 +12,7 @@ from sharpen.scaffold.part import Part, part_of
 from sharpen.scaffold.rewards import BOXED, RewardChoice, choose_reward
 from sharpen.scaffold.sizes import needs_lora, room_for_completions, with_margin
 from sharpen.scaffold.source import Source
+from sharpen.types import Reads
 
 METHODS: dict[Kind, str] = {
     "answers": "grpo",

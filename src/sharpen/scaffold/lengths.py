@@ -10,8 +10,8 @@ from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.launch.inputs import groups_of
-from sharpen.rollout.sources import Reads
 from sharpen.scaffold.model_facts import BYTES_PER_TOKEN, ModelFacts
+from sharpen.types import Reads
 
 NO_LIMIT = 2**31
 

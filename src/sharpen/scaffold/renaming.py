@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sharpen.data.files import READERS
+from sharpen.data.files import file_type
 from sharpen.errors import DataError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -45,6 +45,6 @@ def renaming_error(
 
 def _copy_of(source: str) -> str:
     path = Path(source)
-    if path.suffix in READERS:
+    if file_type(path) is not None:
         return str(path.with_name(f"{path.stem}_renamed.jsonl"))
     return re.sub(r"\W+", "_", path.name).strip("_") + "_renamed.jsonl"

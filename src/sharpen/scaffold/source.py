@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
-from sharpen.data.files import READERS
+from sharpen.data.files import READERS, file_type
 from sharpen.data.hub import refuse_misspelt_task
 from sharpen.data.query import parse_query
 from sharpen.data.rows import Rows, read_rows
@@ -53,7 +53,7 @@ def find_source(data: str) -> Source:
         name = re.sub(r"\W+", "_", data.partition("?")[0].removeprefix(GYM_PREFIX)).strip("_")
         return Source(data, task.train_rows(), name, "task", held_out_rows=task.held_out_rows(), task=task)
     path = Path(data).expanduser()
-    if path.suffix in READERS or path.is_file():
+    if file_type(path) is not None or path.is_file():
         rows = read_rows(data)
         sibling = _sibling(Path(data))
         held_out_rows = None if sibling is None else read_rows(sibling)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sharpen.rewards import FunctionReward
+from sharpen.rewards import FunctionReward, check
 from sharpen.rewards.math import verifier as math_reward
 from sharpen.rewards.math.verifier import Math, equal
 
@@ -60,6 +60,44 @@ def test_equal(expected: str, answer: str, same: bool) -> None:
 )
 def test_math(settings: dict[str, Any], completion: str, expected: str, reward: float) -> None:
     assert Math(**settings)(completion, answer=expected) == reward
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        r"So there are \boxed{5} ways.",
+        r"So there are $\boxed {5}$ ways.",
+        r"So there are $\boxed 5$ ways, not \$6.",
+        r"So it is \fbox{5}.",
+        r"First \fbox{4}, then \boxed5.",
+        "2+3=<<2+3=5>>5\n#### 5",
+        "由题意得 x＝５，故答案为：５。",
+        "We add them, so the final answer is 5.",
+        "Adding gives 2+3.\nAnswer: 5",
+    ],
+)
+def test_the_expected_answer_is_taken_from_the_end_of_a_solution(solution: str) -> None:
+    assert [Math()(completion, answer=solution) for completion in (r"\boxed{5}", r"$\boxed 5$.", r"\fbox{6}")] == [
+        1,
+        1,
+        0,
+    ]
+
+
+def test_a_box_without_braces_holds_one_word() -> None:
+    assert Math()(r"\boxed 5 or 6", answer="6") == 0
+    assert Math()(r"\boxed{5} or \boxed", answer="5") == 1
+    assert Math()(r"\boxedly 5", answer="5") == 0
+
+
+def test_a_solution_without_an_answer_is_found_by_the_check() -> None:
+    rows = [
+        {"prompt": "two and three", "answer": "Two and three make five, as one can see by counting on one hand."},
+        {"prompt": "two and four", "answer": r"Two and four make six, as one can see by counting on hands: \boxed{6}"},
+    ]
+    (finding,) = check(Math(), rows, allow=["look_alikes"]).findings
+    assert finding.startswith("no completion can be right on 1 of the rows: column `answer` has a solution without")
+    assert finding.endswith("the first is rows given as a list, row 1")
 
 
 def test_a_comparison_that_hangs_is_ended_and_recorded(group: Any) -> None:

@@ -1,4 +1,4 @@
-"""Commands that try what may be attacked: a reward, the sandbox."""
+"""Commands that examine something before a run: data, a reward, the sandbox."""
 
 from __future__ import annotations
 
@@ -50,4 +50,24 @@ def reward_check(
     from sharpen.cli.reward import check_reward
 
     if not check_reward(recipe, overrides or [], reference=reference, trust_remote_code=trust_remote_code):
+        raise typer.Exit(1)
+
+
+def data_check(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe whose data is checked.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as data.chat=true."),
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many rows are shown of each file.")] = 3,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Show what the model will see of the data, and what looks wrong, before training.
+
+    Reads every row as the run would, with the model's tokenizer and without its weights. Exits with 0 if every row can
+    be read, with 1 if a run would stop at one, and with 2 if the check cannot be made.
+    """
+    from sharpen.cli.data import check
+
+    if not check(recipe, overrides or [], show=show, trust_remote_code=trust_remote_code):
         raise typer.Exit(1)

@@ -82,6 +82,12 @@ def check(
     except HangsError as error:
         gave_up.append(f"the check ended early: {error}")
         allow = {*allow, NO_REFERENCE}  # not all rows were searched for references
+    doubts = [
+        (case.where, doubt)
+        for case in cases
+        for leaf in reward.leaves()
+        if (doubt := leaf.doubt(case.prompt.row)) is not None
+    ]
     trials = list(probe.trials.values())
     stops = tuple(trial for trial in trials if trial.stops is not None)
     return RewardReport(
@@ -94,7 +100,7 @@ def check(
         timing=timing_of(trials),
         errors=tuple(trial for trial in trials if trial.score.error is not None),
         stops=stops,
-        findings=(*gave_up, *findings_of(references, results, stops, allow)),
+        findings=(*gave_up, *findings_of(references, doubts, results, stops, allow)),
     )
 
 

@@ -11,7 +11,11 @@ from sharpen.rewards.reward import excerpt
 
 
 def findings_of(
-    references: References, results: Sequence[CheatResult], stops: Sequence[Trial], allow: Collection[str]
+    references: References,
+    doubts: Sequence[tuple[str, str]],
+    results: Sequence[CheatResult],
+    stops: Sequence[Trial],
+    allow: Collection[str],
 ) -> Iterator[str]:
     if references.failed:
         first = references.failed[0]
@@ -19,6 +23,9 @@ def findings_of(
             f"{len(references.failed)} of {references.tried} references do not get a full reward; the first, "
             f"{first.where}: {excerpt(first.text)} ({worth(first)})"
         )
+    if doubts:
+        where, doubt = doubts[0]
+        yield f"no completion can be right on {len(doubts)} of the rows: {doubt}; the first is {where}"
     if NO_REFERENCE not in allow:
         if references.origin is None:
             yield (

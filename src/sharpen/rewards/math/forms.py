@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from sharpen.rewards.math.text import choice, number, split_unit, words
+from sharpen.rewards.math.bases import in_base
+from sharpen.rewards.math.choices import choice, labelled, several_choices
+from sharpen.rewards.math.text import number, split_unit, words
 
 Equal = Callable[[str, str], bool]
 """Whether two unstructured expressions are equal."""
@@ -28,6 +30,8 @@ _NAMES = rf"\(\s*{_NAME}\s*(?:,\s*{_NAME}\s*)*\)"
 _SUBJECT = re.compile(rf"{_NAME}(?:\s*{_NAMES})?|{_NAMES}")
 _SYMBOL = re.compile(r"[a-zA-Z]|\\(?:theta|alpha|beta|phi|lambda)")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
+_REALS = r"\mathbb{R}"
 _FOREIGN_INTERVAL = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\]])")
 
 
@@ -52,10 +56,19 @@ def same(expected: str, answer: str, equal: Equal) -> bool:
     numbers = number(expected), number(answer)
     if None not in numbers:
         return numbers[0] == numbers[1]
-    for read in (words, choice):
-        texts = read(expected), read(answer)
-        if texts != (None, None):
-            return texts[0] == texts[1]
+    based = in_base(expected), in_base(answer)
+    if based != (None, None):
+        return based[0] == based[1]
+    chosen = several_choices(expected), several_choices(answer)
+    if None not in chosen:
+        return chosen[0] == chosen[1]
+    if (labels := (labelled(expected), labelled(answer))) != (None, None):
+        return _same_choice(expected, answer, labels, equal)
+    if _hyphenated(expected) == _hyphenated(answer):
+        for read in (words, choice):
+            texts = read(expected), read(answer)
+            if texts != (None, None):
+                return texts[0] == texts[1]
     (expected_value, expected_unit), (answer_value, answer_unit) = split_unit(expected), split_unit(answer)
     if (expected_unit is None) != (answer_unit is None):
         expected_value, expected_unit = split_unit(expected, one_letter=True)
@@ -67,8 +80,27 @@ def same(expected: str, answer: str, equal: Equal) -> bool:
     return _same_form(form(expected), form(answer), equal)
 
 
+def _hyphenated(text: str) -> bool:
+    """Whether a text reads as words with a hyphen, and could be a difference of products: ab-cd."""
+    return "-" in text and words(text) is not None
+
+
+def _same_choice(
+    expected: str, answer: str, labels: tuple[tuple[str, str] | None, tuple[str, str] | None], equal: Equal
+) -> bool:
+    """Compare with the letter and the content of a choice; both count where both are given."""
+    wanted, given = labels
+    if wanted is not None and given is not None:
+        return wanted[0] == given[0] and same(wanted[1], given[1], equal)
+    letter, content = next(label for label in labels if label is not None)
+    other = answer if given is None else expected
+    return choice(other) == letter if choice(other) else same(content, other, equal)
+
+
 def form(text: str) -> MathForm:
     """The outermost structure of a cleaned answer."""
+    if text == _REALS:
+        text = r"(-\infty,\infty)"
     parts, _ = _split(text, (",", ";"))
     if len(parts) > 1:
         return MathForm("list", text, tuple(parts))
@@ -86,8 +118,8 @@ def form(text: str) -> MathForm:
         rows = [row.split("&") for row in matrix[2].strip().removesuffix(r"\\").split(r"\\")]
         if len({len(row) for row in rows}) == 1:
             return MathForm("matrix", text, tuple(cell.strip() for row in rows for cell in row), (str(len(rows[0])),))
-    if text.count(r"\pm") + text.count(r"\mp") == 1:
-        sides = [re.sub(r"\\[pm]{2}(?![a-z])", sign, text) for sign in ("+", "-")]
+    if len(_PLUS_MINUS.findall(text)) == 1:
+        sides = [_PLUS_MINUS.sub(sign, text) for sign in ("+", "-")]
         return MathForm("list", text, tuple(side.strip().removeprefix("+").strip() for side in sides))
     if foreign := _FOREIGN_INTERVAL.fullmatch(text):
         opening, inner, closing = foreign.groups()
@@ -149,6 +181,7 @@ def _subjects(of: MathForm) -> frozenset[str]:
 def _same_relation(expected: MathForm, answer: MathForm, equal: Equal) -> bool:
     intervals = _interval(expected), _interval(answer)
     if intervals != (None, None):
+        intervals = intervals[0] or _member(expected), intervals[1] or _member(answer)
         if None not in intervals:
             return intervals[0] == intervals[1] or _same_interval(intervals, equal)
         if expected.kind == answer.kind:
@@ -209,6 +242,14 @@ def _interval(of: MathForm) -> tuple[str, str] | None:
         return None
     opening, closing = "(" if operators[0] == "<" else "[", ")" if operators[1] == "<" else "]"
     return symbol, f"{opening}{low},{high}{closing}"
+
+
+def _member(of: MathForm) -> tuple[str, str] | None:
+    """``x ∈ [2, ∞)`` as the symbol and its interval; None for anything else."""
+    if of.kind != "relation" or of.mark != (r"\in",) or not _SYMBOL.fullmatch(of.parts[0]):
+        return None
+    interval = form(of.parts[1])
+    return (of.parts[0], of.parts[1]) if interval.kind == "sequence" and len(interval.parts) == 2 else None
 
 
 def _matched(expected: Sequence[str], answer: Sequence[str], equal: Equal) -> bool:

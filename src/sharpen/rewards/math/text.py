@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from sharpen.rewards.math.chinese import rewritten, split_measure
 from sharpen.rewards.text.extraction import boxed
 
 _CHARACTERS = {
@@ -16,7 +17,7 @@ _CHARACTERS = {
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "φ": r"\phi ", "λ": r"\lambda ",
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ",
     "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "°": r"^\circ ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "％": "%", "，": ",", "（": "(", "）": ")", "：": ":",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ",
     "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
     "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}",
     "⅚": r"\frac{5}{6}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}",
@@ -50,6 +51,12 @@ _REWRITES = [
         (r"\\(?:lt)(?![a-zA-Z])", "<"),
         (r"\\(?:gt)(?![a-zA-Z])", ">"),
         (r"\\(?:degree|deg)(?![a-zA-Z])", r"^\\circ "),
+        (r"\\(?:[dch]dots|dots[cbmio]?|cdots)(?![a-zA-Z])|(?<=[,+\-*<\s])\.{3}|\.{3}(?=\s*[,+*<])", r"\\ldots "),
+        (r"\\mathbb\s*([A-Z])(?![a-zA-Z])", r"\\mathbb{\1}"),
+        # Congruences: \\pmod{7}, \\pmod 7, (mod 7), \\bmod 7.
+        (r"\(?\s*(?:\\[pb]?mod|(?<![a-zA-Z\\])mod)(?![a-zA-Z])\s*\{?\s*(\w+)\s*\}?\s*\)?", r" \\pmod{\1}"),
+        # Combinations as Chinese textbooks write them: C_5^2.
+        (r"(?<![a-zA-Z\\])(?:C|\\text\s*\{\s*C\s*\})_\{?(\d+)\}?\^\{?(\d+)\}?", r"\\binom{\1}{\2}"),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # Thousands: 1{,}000 and 1\,000 are numbers in LaTeX, 1, 000 is not.
         (r"(?<=\d)\s*\{,\}\s*(?=\d{3}(?!\d))", ""),
@@ -80,6 +87,9 @@ _FRACTION = re.compile(
     rf"(?:\\frac\s*\{{\s*([+-]?)\s*({_DECIMAL})\s*\}}\s*\{{\s*([+-]?)\s*({_DECIMAL})\s*\}}|\\frac\s*(\d)\s*(\d)"
     rf"|({_DECIMAL})\s*/\s*(\d+))\s*(%?)"
 )  # fmt: skip
+_RECURRING = re.compile(
+    r"([+-]?)\s*(\d*)\.(\d*)(?:\\(?:overline|dot|bar)\s*(?:\{\s*(\d+)\s*\}|(\d))|\\dot\{?(\d)\}?(\d*)\\dot\{?(\d)\}?)"
+)
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’.-]+[^\W\d_]+)*\.?")
 _UNIT_IN_TEXT = re.compile(
@@ -123,6 +133,7 @@ def clean(text: str) -> str:
     for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**")):
         if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
+    text = rewritten(text)
     for character, spelling in _CHARACTERS.items():
         text = text.replace(character, spelling)
     for pattern, replacement in _REWRITES:
@@ -172,25 +183,26 @@ def number(text: str) -> Fraction | None:
                 return None
             value += int(whole)
         return _signed(sign, value, percent)
+    if found := _RECURRING.fullmatch(text):
+        sign, before, after, block, digit, *ends = found.groups()
+        recurring = block or digit or "".join(ends)
+        tail = Fraction(int(recurring), 10 ** len(recurring) - 1) / 10 ** len(after)
+        return _signed(sign, _decimal(f"{before or 0}.{after}") + tail, "")
     return None
 
 
 def words(text: str) -> str | None:
     """A cleaned text in lower case if it consists of words only, else None.
 
-    A single letter is a variable or a choice, not a word. Two consonants, such as xy, are a product unless they are
-    inside ``\\text{}``.
+    A single letter is a variable or a choice, not a word, and ``a-b`` a difference. Two consonants, such as xy, are a
+    product unless they are inside ``\\text{}``.
     """
     plain = " ".join(_TEXT.sub(r" \1 ", text).split())
+    if re.fullmatch(r"[^\W\d_](?:-[^\W\d_])+", plain):
+        return None
     if not _WORDS.fullmatch(plain) or len(plain.rstrip(".")) < 2 or re.fullmatch("[b-df-hj-np-tv-z]{2}", text):
         return None
     return plain.rstrip(".").casefold()
-
-
-def choice(text: str) -> str | None:
-    """The letter of a multiple-choice answer: ``B``, ``(B)``, ``B)`` or ``\\text{B}``."""
-    found = re.fullmatch(r"\(?\s*([A-Z])\s*\)?\.?", _TEXT.sub(r"\1", text).strip())
-    return found[1] if found else None
 
 
 def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
@@ -198,12 +210,14 @@ def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
 
     A unit is a final ``\\text{}``, or after a number a known unit name or a word of at least four letters; with
     ``one_letter`` also a letter separated from the number, which could also be a factor: ``5 m``. ``\\$`` and ``$``
-    before a number are dollars.
+    before a number are dollars. Chinese measure words are units too.
     """
     if money := re.fullmatch(r"(-?)\s*\\?\$\s*(-?\s*[\d.].*)", text):
         return (money[1] + money[2]).strip(), "dollar"
     if degrees := re.fullmatch(r"(.*[\d})])\s*\^\s*\\circ\s*", text):
         return degrees[1].strip(), "degree"
+    if (measured := split_measure(text)) is not None:
+        return measured
     found = _UNIT_IN_TEXT.fullmatch(text) or _UNIT_IN_LETTERS.fullmatch(text)
     if found is None and one_letter:
         found = _ONE_LETTER_UNIT.fullmatch(text)

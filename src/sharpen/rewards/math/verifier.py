@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from sharpen.rewards.math.chinese import last_answer
 from sharpen.rewards.math.forms import same
 from sharpen.rewards.math.text import clean, nesting
-from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, normalise
+from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, is_solution, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
 from sharpen.settings import Effect, Name
 from sharpen.system.workers import WorkerPool
@@ -20,6 +22,8 @@ from sharpen.types import Row
 MOST_CHARACTERS = 1000
 MOST_NESTED = 30
 """Longer answers, and deeper nested brackets, only equal the same text."""
+
+_ANSWER_IS = re.compile(r"(?i:\banswer(?: is(?: therefore| thus)?)?\s*:|\banswer is(?: therefore| thus)?)\s*(\S[^\n]*)")
 
 # One pool per process, started on first use. math-verify's own timeout uses a signal, which only works in the main
 # thread and does not interrupt C code.
@@ -73,13 +77,31 @@ class Math(Verifier):
         text = text_of(row, self.column)
         return None if text is None else given(self._bare(text), self.answer_from, self.marker, self.tag)
 
+    def doubt(self, row: Row) -> str | None:
+        text = text_of(row, self.column)
+        if text is None or not is_solution(self._bare(text)):
+            return None
+        return (
+            f"column `{self.column}` has a solution without \\boxed{{…}}, {self.marker} or 答案, which no answer equals"
+        )
+
+    def check_row(self, row: Row) -> None:
+        reference_text(row, self.column)
+
     def __call__(self, completion: str, **row: Any) -> float:
         expected = self._bare(reference_text(row, self.column))
         found = extract(completion, self.answer_from, self.marker, self.tag)
         return 0.0 if found is None else float(equal(expected, found, self.timeout_s))
 
     def _bare(self, expected: str) -> str:
-        return (boxed(expected) or after_marker(expected, self.marker) or expected).strip()
+        found = boxed(expected) or after_marker(expected, self.marker) or last_answer(expected) or _said(expected)
+        return (found or expected).strip()
+
+
+def _said(solution: str) -> str | None:
+    """What follows the last "answer is" or "Answer:" of a solution."""
+    found = _ANSWER_IS.findall(solution)
+    return found[-1] if found else None
 
 
 def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:

@@ -7,6 +7,9 @@ from typing import Literal
 
 Source = Literal["whole", "marker", "tags", "boxed", "last_number"]
 
+_WORD = re.compile(r"(?<!\\\\)[^\W\d_]{2,}")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?:\s*(\{)|\s+(?=[^\s{])|(?=[\d\\]))")
+_UNBRACED = re.compile(r"[^\s$]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?")
 # A fraction is one token: extracting the 2 from 1/2 could make a wrong answer right. A hyphen after a word or a
 # bracket is a minus between two terms, not a sign.
@@ -61,11 +64,16 @@ def in_tags(text: str, tag: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{…}``, with balanced braces."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+    """The content of the last box: ``\\boxed{…}`` with balanced braces, ``\\boxed {…}``, ``\\fbox{…}``, or
+    ``\\boxed 5``, whose content ends before a blank, a ``$`` or a full stop."""
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    start += len("\\boxed{")
+    found = boxes[-1]
+    start = found.end()
+    if found[1] is None:
+        bare = _UNBRACED.match(text, start)
+        return bare[0].rstrip(".,;:") or None if bare else None
     depth, position = 1, start
     while position < len(text):
         if text[position] == "\\":
@@ -84,6 +92,11 @@ def last_number(text: str) -> str | None:
     for match in _NUMBER_IN_TEXT.finditer(text.replace("\u2212", "-")):
         found = match.group()
     return found
+
+
+def is_solution(text: str) -> bool:
+    """Whether this is a worked solution rather than an answer: several lines, or a sentence of ten words or more."""
+    return "\n" in text.strip() or len(_WORD.findall(text)) >= 10
 
 
 def normalise(text: str, case_sensitive: bool = False) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sharpen.rewards.checking.case import Case
 from sharpen.rewards.checking.cheats.cheat import BY_CHANCE, Attempts, Cheat, each
 
-_FULL_WIDTH = {ord(c): chr(ord(c) + 0xFEE0) for c in map(chr, range(0x21, 0x7F))}
 _ARABIC = {ord("0") + digit: 0x0660 + digit for digit in range(10)}
 _CYRILLIC = str.maketrans("aceopxyABCEHKMOPTX", "асеорхуАВСЕНКМОРТХ")
 
@@ -14,7 +13,6 @@ def _look_alikes(case: Case) -> Attempts:
     if case.answer is None or case.form is None:
         return {}
     changed = {
-        "full width": case.answer.translate(_FULL_WIDTH),
         "Arabic digits": case.answer.translate(_ARABIC),
         "Cyrillic letters": case.answer.translate(_CYRILLIC),
         "invisible characters": "\u200b".join(case.answer) if len(case.answer) > 1 else case.answer,

@@ -1,0 +1,162 @@
+"""What a recipe's data becomes: its first rows as the model will see them, its lengths, and what looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from sharpen.data.prompt_format import PromptFormat
+from sharpen.data.prompts import load_prompts
+from sharpen.data.rows import Rows
+from sharpen.errors import DataError, ModelError
+from sharpen.launch.data_doubts import Reading, ReadRow, doubts, shared
+from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownSample, TokenCounts
+from sharpen.launch.inputs import Inputs, SourceRows, groups_of, read_inputs
+from sharpen.launch.spans import spans
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.load import load_tokenizer, located
+from sharpen.recipe.schema import Recipe
+from sharpen.rewards.reward import Reward
+from sharpen.rollout.sources import Reads
+from sharpen.runs.lookup import find_model
+from sharpen.types import Group, Sample, Trajectory
+
+MOST_ERRORS = 20
+"""Rows that cannot be read are counted, and this many of them named."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    use: str
+    source: SourceRows
+    reads: Reads
+    reward: Reward | None = None
+
+
+def check_data(recipe: Recipe, *, show: int = 3, trust_remote_code: bool = False) -> DataReport:
+    """Read all rows of a recipe as its run would, with the model's tokenizer and without its weights.
+
+    Raises:
+        SharpenError: the recipe, a file or the tokenizer cannot be used; rows that cannot be read are in the report.
+    """
+    inputs = read_inputs(recipe)
+    tokenizer, context = _tokenizer(recipe.model.path, trust_remote_code)
+    parts: list[CheckedRows] = []
+    trained: list[ReadRow] = []
+    for part in _parts(recipe, inputs):
+        limit = recipe.rollout.max_new_tokens if part.reads == "prompts" else 0
+        checked, read = _checked(part, tokenizer, context, limit, show)
+        if part.use == "held out":
+            checked = _with_doubts(checked, shared(trained, read))
+        else:
+            trained += read
+        parts.append(checked)
+    return DataReport(recipe.model.path, context, tuple(parts))
+
+
+def _parts(recipe: Recipe, inputs: Inputs) -> Iterator[_Part]:
+    reads = recipe.method.source().reads
+    for part in inputs.train:
+        reward = None if inputs.reward is None or reads != "prompts" else inputs.reward.of_source(part.source)
+        yield _Part("trained on", part, reads, reward)
+    mixed = recipe.method.mixed()
+    if inputs.mixed is not None and mixed is not None:
+        yield _Part("trained on, second source", inputs.mixed, mixed.method.source().reads)
+    if inputs.demonstrations is not None:
+        yield _Part("for the mean of the scores", inputs.demonstrations, "demonstrations")
+    if inputs.held_out is not None:
+        for part in inputs.held_out.parts:
+            reward = None if inputs.held_out.reward is None else inputs.held_out.reward.of_source(part.source)
+            yield _Part("held out", part, inputs.held_out.reads, reward)
+
+
+def _checked(
+    part: _Part, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int, show: int
+) -> tuple[CheckedRows, list[ReadRow]]:
+    rows, data = part.source.rows, part.source.data
+    format = PromptFormat.of(data, tokenizer, context)
+    errors: list[str] = []
+    read: list[ReadRow] = []
+    dropped = unread = 0
+    try:
+        groups, dropped = _read(part, rows, format, max_new_tokens)
+        places = {rows.row_id(index): rows.where(index) for index in range(len(rows))}
+        read = [ReadRow(places[group.prompt.id], group) for group in groups]
+    except DataError as error:
+        # The first row that cannot be read ends a run; here all of them are looked for, one by one.
+        for index in range(len(rows)):
+            try:
+                groups, left_out = _read(part, rows.only(index), format, max_new_tokens)
+            except DataError as of_row:
+                unread += 1
+                # An error of the whole file, such as a missing column, is the same for every row.
+                if len(errors) < MOST_ERRORS and str(of_row) not in errors:
+                    errors.append(str(of_row))
+            else:
+                dropped += left_out
+                read += [ReadRow(rows.where(index), group) for group in groups]
+        if not errors:
+            errors, unread = [str(error)], 1
+    trajectories = [t for row in read for t in row.group.trajectories]
+    chat = format.chat or any(_is_conversation(value) for value in rows[0].values())
+    return CheckedRows(
+        name=rows.name,
+        use=part.use,
+        rows=len(rows),
+        prompts=TokenCounts.of([len(row.group.prompt.token_ids) for row in read]),
+        completions=TokenCounts.of([len(t.token_ids) for t in trajectories]),
+        trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
+        split=sum(len(t.samples) > 1 for t in trajectories),
+        dropped=dropped,
+        shown=tuple(_shown(row, tokenizer) for row in read[:show]),
+        doubts=tuple(doubts(read, Reading(part.reads, chat, tokenizer, part.reward))) if read else (),
+        errors=tuple(errors),
+        unread=unread,
+    ), read
+
+
+def _read(part: _Part, rows: Rows, format: PromptFormat, max_new_tokens: int) -> tuple[Sequence[Group], int]:
+    if part.reads == "prompts":
+        loaded = load_prompts(rows, format, max_new_tokens=max_new_tokens)
+        return [Group(prompt, ()) for prompt in loaded.items], loaded.dropped
+    groups = groups_of(part.reads, rows, format, step_separator=part.source.data.step_separator, say=lambda text: None)
+    return groups, len(rows) - len(groups)
+
+
+def _shown(row: ReadRow, tokenizer: PreTrainedTokenizerBase) -> ShownRow:
+    completions = tuple(
+        (None if t.score is None else t.score.total, tuple(_samples(t, tokenizer))) for t in row.group.trajectories
+    )
+    return ShownRow(row.where, spans(tokenizer, row.group.prompt.token_ids), completions)
+
+
+def _samples(trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Iterator[ShownSample]:
+    def shown(sample: Sample) -> ShownSample:
+        completion = spans(tokenizer, sample.token_ids, sample.loss_mask)
+        return ShownSample(spans(tokenizer, sample.prefix_ids), completion, sum(sample.loss_mask))
+
+    return map(shown, trajectory.samples)
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _with_doubts(checked: CheckedRows, more: Iterator[str]) -> CheckedRows:
+    return replace(checked, doubts=(*checked.doubts, *more))
+
+
+def _tokenizer(model: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer and the context in tokens of the model of a recipe."""
+    path = located(find_model(model).path)
+    adapter = find_adapter(path)
+    base = path if adapter is None else adapter.base
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{base}: cannot read this model's configuration: {error}") from error
+    return tokenizer, int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31)

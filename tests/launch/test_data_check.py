@@ -1,0 +1,98 @@
+"""The check of a recipe's data: counts that a person can work out, and every row that a run would refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharpen.launch.data_check import check_data
+from sharpen.launch.data_report import CheckedRows, TokenCounts
+from sharpen.launch.spans import Span
+from tiny_runs import tiny_recipe, tiny_start_model
+
+QUIET = {"evaluation": {"every": 0}, "checkpoint": {"best": None}}
+OWN = {"name": "exact_answer", "column": "answer"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_start_model(tmp_path_factory.mktemp("data_check") / "model")
+
+
+def checked(
+    tmp_path: Path, model: Path, method: str, rows: list[dict[str, Any]], show: int = 3, **data: Any
+) -> CheckedRows:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = {"reward": OWN} if method == "grpo" else {}
+    settings = {"data": {"task": None, "train": str(file), **data}, **reward, **QUIET}
+    recipe = tiny_recipe(tmp_path / "run", model, method, **settings)
+    (part,) = check_data(recipe, show=show).parts
+    assert not (tmp_path / "run").exists()
+    return part
+
+
+def test_demonstrations_are_shown_and_counted_as_they_are_trained(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "1+1=", "completion": "2"}, {"prompt": "10+10=", "completion": "20"}]
+    part = checked(tmp_path, model, "sft", rows, show=1)
+    assert part.prompts == TokenCounts(2, 4, 5, 6, 6, 10)
+    assert part.completions == part.trained == TokenCounts(2, 2, 2.5, 3, 3, 5)  # each with its end
+    (row,) = part.shown
+    assert row.where.endswith("rows.jsonl:1")
+    ((grade, (sample,)),) = row.completions
+    assert (grade, list(sample.prefix), sample.trained) == (None, [Span("1+1=", False, False)], 2)
+    answer, end = sample.completion
+    assert (answer, end.trained, end.special) == (Span("2", True, False), True, True)
+    assert (part.errors, part.doubts, part.split, part.dropped) == ((), (), 0, 0)
+
+
+def test_every_row_that_a_run_would_refuse_is_named_and_the_others_are_counted(tmp_path: Path, model: Path) -> None:
+    rows = [
+        {"prompt": "1+1=", "completion": "2"},
+        {"prompt": "1+2=", "completion": ""},
+        {"prompt": "1+3=", "completion": 4},
+        {"prompt": "+" * 32, "completion": "2"},
+        {"prompt": "1+4=", "completion": "5"},
+    ]
+    part = checked(tmp_path, model, "sft", rows)
+    assert [error.split("rows.jsonl:")[1][:2].rstrip(": ") for error in part.errors] == ["2", "3", "4"]
+    assert "is empty" in part.errors[0]
+    assert "must be a string, not int" in part.errors[1]
+    assert "context of 32 tokens" in part.errors[2]
+    assert (part.rows, part.unread, part.prompts) == (5, 3, TokenCounts(2, 4, 4, 4, 4, 8))
+
+
+def test_rows_left_out_are_counted(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "+" * 32, "completion": "2"}, {"prompt": "1+1=", "completion": "2"}]
+    part = checked(tmp_path, model, "sft", rows, overlong="drop")
+    assert (part.dropped, part.errors) == (1, ())
+
+
+def test_the_longer_of_two_completions_and_a_repeated_row_look_wrong(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": f"{a}+{b}=", "chosen": "1+1", "rejected": "2"} for a in range(5) for b in range(5)]
+    part = checked(tmp_path, model, "dpo", [*rows, rows[3]])
+    assert list(part.doubts) == [
+        "1 of 26 rows repeat an earlier one; the first is " + str(tmp_path / "rows.jsonl") + ":26",
+        "the better completion is the longer one in 26 of 26 rows: length could be what is learned",
+    ]
+    assert [grade for grade, _ in part.shown[0].completions] == [1.0, 0.0]
+
+
+def test_prompts_are_measured_with_room_for_what_is_drawn(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "+" * 25, "answer": "2"}]
+    part = checked(tmp_path, model, "grpo", rows)
+    assert len(part.errors) == 1
+    assert "its prompt has 25 tokens and max_new_tokens is 8" in part.errors[0]
+    assert part.completions is None
+
+
+def test_held_out_prompts_that_are_trained_on_look_wrong(tmp_path: Path, model: Path) -> None:
+    for name, prompts in (("train", ["1+1=", "1+2="]), ("held_out", ["1+3=", "1+2="])):
+        rows = [{"prompt": prompt, "answer": "2"} for prompt in prompts]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"train": str(tmp_path / "train.jsonl"), "held_out": str(tmp_path / "held_out.jsonl")}
+    recipe = tiny_recipe(tmp_path / "run", model, "grpo", data={"task": None, **files}, reward=OWN)
+    train, held_out = check_data(recipe).parts
+    assert (train.use, train.doubts, held_out.use) == ("trained on", (), "held out")
+    assert list(held_out.doubts) == [f"1 of 2 held-out prompts are also trained on; the first is {files['held_out']}:2"]
