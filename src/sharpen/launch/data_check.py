@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from sharpen.data.chat.template import use_template
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
@@ -44,6 +45,7 @@ def check_data(recipe: Recipe, *, show: int = 3, trust_remote_code: bool = False
     """
     inputs = read_inputs(recipe)
     tokenizer, context = _tokenizer(recipe.model.path, trust_remote_code)
+    use_template(tokenizer, recipe.data.chat_template)
     parts: list[CheckedRows] = []
     trained: list[ReadRow] = []
     for part in _parts(recipe, inputs):
