@@ -59,15 +59,22 @@ def test_turns_of_the_prompt_and_after_the_last_answer_are_not_trained_on(templa
     assert (cut.samples[0].token_ids, cut.samples[0].loss_mask) == (ids("no <eos>"), (True, True))
 
 
-def test_a_prefix_that_changes_is_refused():
+def test_a_prefix_that_changes_begins_a_sample():
     format_ = ChatFormat(make_tokenizer(FORGETFUL_TEMPLATE), {})
-    assert demonstration(format_, TWO_TURNS[:2], 1, "row 1").samples[0].token_ids == ids(r"<think> hmm \n yes <eos>")
-    with pytest.raises(DataError, match=r"t\.jsonl:4: the conversation around its assistant turn 2 is rendered"):
-        demonstration(format_, TWO_TURNS, 1, "t.jsonl:4")
+    cut = demonstration(format_, TWO_TURNS, 1, "t.jsonl:4")
+    first, second = cut.samples
+    assert (first.prefix_ids, cut.prompt_ids) == (ids(r"<user> hi <eos> \n <assistant>"),) * 2
+    assert first.token_ids == ids(r"<think> hmm \n yes <eos>")
+    # What the model was thinking is gone from the next prefix.
+    before = r"<user> hi <eos> \n <assistant> yes <eos> \n <user> why <eos> \n <assistant>"
+    assert second.prefix_ids == ids(before)
+    assert second.token_ids == ids(r"<think> hmm \n no <eos>")
+    assert first.loss_mask == second.loss_mask == (True,) * 5
+    assert cut.turns == (first.token_ids, second.token_ids)
 
 
-def test_a_generation_prompt_that_is_not_in_the_conversation_is_refused(chat):
-    with pytest.raises(DataError, match=r"row 1: .* assistant turn 2 is rendered differently"):
+def test_thinking_that_is_opened_and_not_closed_is_refused(chat):
+    with pytest.raises(DataError, match=r"row 1: message 2 \(assistant\): .* opens <think>, and .* closes no thinking"):
         demonstration(ChatFormat(chat, {"think": True}), TWO_TURNS, 1, "row 1")
 
 

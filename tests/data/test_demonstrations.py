@@ -1,5 +1,5 @@
 import pytest
-from tiny_tokenizers import ids, make_tokenizer
+from tiny_tokenizers import FORGETFUL_TEMPLATE, ids, make_tokenizer
 
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.prompt_format import PromptFormat
@@ -99,3 +99,47 @@ def test_bad_rows_are_named(chat, row, message):
 def test_a_tokenizer_without_eos_is_refused():
     with pytest.raises(DataError, match="no end-of-sequence token"):
         load([{"prompt": "hi", "completion": "yes"}], make_tokenizer(eos=None))
+
+
+def test_a_conversation_of_several_samples_has_one_message_for_each_turn():
+    """The template drops earlier thinking, of which every answer here has ``hmm``."""
+    messages = [HI, YES, says("user", "why"), says("assistant", "no")]
+    prompt, trajectory = only([{"messages": messages}], make_tokenizer(FORGETFUL_TEMPLATE))
+    first, second = trajectory.samples
+    assert (first.prefix_ids, first.token_ids) == (prompt.token_ids, ids(r"<think> hmm \n yes <eos>"))
+    assert second.prefix_ids == ids(r"<user> hi <eos> \n <assistant> yes <eos> \n <user> why <eos> \n <assistant>")
+    assert second.token_ids == ids(r"<think> hmm \n no <eos>")
+    said = [message["content"].split() for message in trajectory.messages]
+    assert said == [["hmm", "yes"], ["why"], ["hmm", "no"]]
+    assert [message["role"] for message in trajectory.messages] == ["assistant", "user", "assistant"]
+    assert (trajectory.text, trajectory.drawn) == (trajectory.messages[-1]["content"], 10)
+
+
+def test_each_sample_must_fit_into_the_context_by_itself():
+    """The first has 5 + 5 tokens, the second 13 + 5."""
+    rows = [{"messages": [HI, YES, says("user", "why"), says("assistant", "no")]}]
+    tokenizer = make_tokenizer(FORGETFUL_TEMPLATE)
+    assert load(rows, tokenizer, context_length=18).dropped == 0
+    message = r"context of 17 tokens: before its last turn are 13 tokens and its completion has 5"
+    with pytest.raises(DataError, match=message):
+        load(rows, tokenizer, context_length=17)
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n"])
+def test_an_answer_that_says_nothing_is_an_error_in_every_form(chat, nothing):
+    empty = says("assistant", nothing)
+    for row, what in (
+        ({"prompt": "hi", "completion": nothing}, "column `completion`"),
+        ({"prompt": [HI], "completion": [empty]}, "column `completion`"),
+        ({"messages": [HI, empty]}, "column `messages`"),
+        ({"messages": [HI, YES, says("user", "why"), empty]}, r"message 4 \(assistant\)"),
+        ({"messages": [HI, empty, says("user", "why"), YES]}, r"message 2 \(assistant\)"),
+    ):
+        with pytest.raises(DataError, match=f"^d, row 1: {what} is empty; write at least one token"):
+            load([row], chat)
+
+
+def test_an_empty_answer_in_the_prompt_is_only_read(chat):
+    row = {"prompt": [HI, says("assistant", ""), says("user", "why")], "completion": [YES]}
+    _, completion = only([row], chat)
+    assert completion.token_ids == ids("yes <eos>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from sharpen.launch.dry_run import dry_run
 from sharpen.launch.evaluate import evaluate
 from sharpen.launch.run import resume, start
 from sharpen.models.character_model import create_character_model
+from sharpen.models.merge import merge
 from sharpen.recipe.loading import load_recipe
 from sharpen.rollout.engine import Request
 from sharpen.rollout.local.engine import LocalEngine
@@ -29,7 +31,8 @@ from sharpen.runs.folder import read_metrics
 from tiny_runs import Raising, assert_left_the_same, digits, left_behind, tiny_recipe
 
 TURNS = (
-    "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}"
+    "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}"
+    "{{ eos_token if m['role'] == 'assistant' else ';' }}{% endfor %}"
     "{% if add_generation_prompt %}a:{% endif %}"
 )
 DATED = "{% if strftime_now is defined %}{{ strftime_now('%d+%m+%Y') }};{% endif %}" + TURNS
@@ -171,6 +174,15 @@ def test_a_run_with_lora_has_its_template_too(tmp_path: Path) -> None:
     lora = recipe.model.model_validate({**recipe.model.model_dump(), "lora": {"rank": 2}})
     run = start(recipe.model_copy(update={"model": lora}))
     assert prompt_of(sharpen.load(run)) == "0;u:1+1=;a:"
+    # The adapter's folder brings it along, also where no recipe says so.
+    adapter = shutil.copytree(str(run.checkpoint), tmp_path / "adapter")
+    assert prompt_of(sharpen.load(adapter, chat=True)) == "0;u:1+1=;a:"
+    merge(adapter, tmp_path / "merged")
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == MARKED
+    again = start(
+        grpo(tmp_path / "again", adapter).model_copy(update={"model": lora.model_copy(update={"path": str(adapter)})})
+    )
+    assert prompt_of(sharpen.load(again)) == "0;u:1+1=;a:"
 
 
 def test_one_of_several_templates_is_named(tmp_path: Path) -> None:
@@ -251,7 +263,7 @@ def test_tools_and_documents_are_given_to_a_loaded_model(tmp_path: Path, monkeyp
         conversation = model.chat(sharpen.Sampling(1, temperature=0), **given)
         said = [conversation.reply("1").text, conversation.reply("2").text]
         assert model.reply("1", sharpen.Sampling(1, temperature=0), **given) == said[0]
-        assert asked == ["s;1+1;u:2+2=;a:", "s;1+1;u:1;a:", f"s;1+1;u:1;a:{said[0]};u:2;a:", "s;1+1;u:1;a:"]
+        assert asked == ["s;1+1;u:2+2=;a:", "s;1+1;u:1;a:", f"s;1+1;u:1;a:{said[0]}<eos>u:2;a:", "s;1+1;u:1;a:"]
         written = model.logprobs("2+2=", completion, **given)
         assert written == pytest.approx(completion.logprobs, abs=1e-5)
         assert model.logprobs("2+2=", completion) != pytest.approx(completion.logprobs, abs=1e-3)

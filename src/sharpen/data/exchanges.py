@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.data.chat import ChatFormat, demonstration
+from sharpen.data.chat import ChatFormat, RenderedDemonstration, demonstration
 from sharpen.data.chat.left_out import check_row
 from sharpen.data.chat.messages import given_by
+from sharpen.data.chat.written import text_of, thinking_of
 from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
-from sharpen.types import Group, Message, Prompt, Trajectory, single_turn
+from sharpen.types import Group, Message, Prompt, Sample, Trajectory, single_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,10 @@ def make_groups(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
 
     Plain texts are tokenised separately, so that the prompt's tokens are those a rollout would feed, and a completion
     ends with the tokenizer's end-of-sequence token. Messages go through the chat template, and only what the assistant
-    wrote in the completion is trained on.
+    wrote in the completion is trained on, in one sample or several (`sharpen.data.chat.demonstration`).
 
-    Raises DataError for an empty prompt or completion, and for a completion that does not begin with the assistant.
+    Raises DataError for an empty prompt or completion, for an assistant's message without text, calls or reasoning, and
+    for a completion that does not begin with the assistant.
     """
     # The first row decides whether the rows are conversations: they are all alike.
     chat = format.chat_format(conversational=not isinstance(exchanges[0].prompt, str))
@@ -46,17 +48,22 @@ def fitting_groups(
 ) -> Loaded[Group]:
     """The groups whose prompt and longest completion, called ``noun`` in errors, fit into the context."""
 
-    def longest(group: Group) -> int:
-        return max(len(trajectory.token_ids) for trajectory in group.trajectories)
+    def longest(group: Group) -> Sample:
+        samples = [sample for trajectory in group.trajectories for sample in trajectory.samples]
+        return max(samples, key=_length)
 
-    return format.fitting(
-        rows,
-        groups,
-        lambda group: len(group.prompt.token_ids) + longest(group),
-        lambda group: (
-            f"its prompt has {len(group.prompt.token_ids)} tokens and its {noun} {longest(group)}. Shorten it"
-        ),
-    )
+    def explain(group: Group) -> str:
+        sample = longest(group)
+        prefix, tokens = len(sample.prefix_ids), len(sample.token_ids)
+        if sample.prefix_ids == group.prompt.token_ids:
+            return f"its prompt has {prefix} tokens and its {noun} {tokens}. Shorten it"
+        return f"before its last turn are {prefix} tokens and its {noun} has {tokens}. Shorten it"
+
+    return format.fitting(rows, groups, lambda group: _length(longest(group)), explain)
+
+
+def _length(sample: Sample) -> int:
+    return len(sample.prefix_ids) + len(sample.token_ids)
 
 
 def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:
@@ -76,7 +83,7 @@ def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
         trajectories = []
         for text, name in zip(exchange.completions, exchange.names, strict=True):
             ids = next(completion_ids)
-            _require_tokens(ids, f"{rows.where(index)}: {name}")
+            _require_tokens(ids if str(text).strip() else (), f"{rows.where(index)}: {name}")
             if ids[-1] != eos:
                 ids = (*ids, eos)
             trajectories.append(single_turn(prompt_ids[index], ids, str(text)))
@@ -94,15 +101,32 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> G
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
+        _require_said(messages, len(before), where, name)
         whole = chat.with_system([*before, *messages])
         check_row(chat, whole, where, given, start=len(whole) - len(messages))
         rendered = demonstration(chat, [*before, *messages], len(before), where, given)
-        written = [token_id for sample in rendered.samples for token_id in sample.token_ids]
-        text = str(chat.tokenizer.decode(written, skip_special_tokens=True))
-        said: Message = {"role": "assistant", "content": text}
-        trajectories.append(Trajectory(rendered.samples, (said,)))
+        trajectories.append(Trajectory(rendered.samples, _said(messages, rendered, chat)))
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])
     return Group(prompt, tuple(trajectories))
+
+
+def _said(messages: Sequence[Message], rendered: RenderedDemonstration, chat: ChatFormat) -> tuple[Message, ...]:
+    """The messages as a rollout has them: what the assistant said is the text of its tokens."""
+    turns = iter(rendered.turns)
+    return tuple(
+        {"role": "assistant", "content": str(chat.tokenizer.decode(list(next(turns)), skip_special_tokens=True))}
+        if message["role"] == "assistant"
+        else message
+        for message in messages
+    )
+
+
+def _require_said(messages: Sequence[Message], before: int, where: str, name: str) -> None:
+    for number, message in enumerate(messages, start=before + 1):
+        calls = message.get("tool_calls") or message.get("function_call")
+        if message["role"] == "assistant" and not (text_of(message).strip() or thinking_of(message) or calls):
+            what = name if len(messages) == 1 else f"message {number} (assistant)"
+            raise DataError(f"{where}: {what} is empty; write at least one token")
 
 
 def _require_tokens(ids: tuple[int, ...], what: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.chat import ChatFormat
+from sharpen.data.chat import ChatFormat, TurnEnd, turn_end
 from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import DataError, RecipeError
@@ -32,7 +32,8 @@ class PromptFormat:
     With ``chat``, a plain text prompt becomes a user message and a plain text completion an assistant message.
     Conversations are rendered by the tokenizer's chat template with ``chat_template_kwargs``; ``system`` is put before
     those that do not begin with a system message, and ``date`` is what templates write as today's. A row of more than
-    ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted.
+    ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends
+    of sequence that the model declares; ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,11 +43,29 @@ class PromptFormat:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
     date: date | None = None
+    eos_ids: frozenset[int] = frozenset()
+    on_chat: Callable[[TurnEnd], None] | None = None
 
     @classmethod
-    def of(cls, data: DataSettings, tokenizer: PreTrainedTokenizerBase, context_length: int) -> PromptFormat:
+    def of(
+        cls,
+        data: DataSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        *,
+        eos_ids: frozenset[int] = frozenset(),
+        on_chat: Callable[[TurnEnd], None] | None = None,
+    ) -> PromptFormat:
         return cls(
-            tokenizer, context_length, data.chat, data.system, data.chat_template_kwargs, data.overlong, data.date
+            tokenizer,
+            context_length,
+            data.chat,
+            data.system,
+            data.chat_template_kwargs,
+            data.overlong,
+            data.date,
+            eos_ids,
+            on_chat,
         )
 
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
@@ -56,7 +75,10 @@ class PromptFormat:
         template.
         """
         if self.chat or conversational:
-            return ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, self.date)
+            chat = ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, self.date, eos_ids=self.eos_ids)
+            if self.on_chat is not None:
+                self.on_chat(turn_end(chat))
+            return chat
         of_chats = {"system": self.system is not None, "chat_template_kwargs": bool(self.chat_template_kwargs)}
         if idle := [f"`data.{name}`" for name, given in of_chats.items() if given]:
             raise RecipeError(

@@ -52,6 +52,7 @@ def built_trainer(
     checkpoint: Path | None,
 ) -> Iterator[Trainer]:
     """The trainer of a recipe, its models loaded from ``checkpoint`` if given; its loggers are closed at the end."""
+    say = _once(say)
     method, data, rollout, training, seed = recipe.method, recipe.data, recipe.rollout, recipe.training, recipe.seed
     source, objective = method.source(), method.objectives()[0]
     found_loggers = [*find_loggers(loggers, "loggers"), *find_loggers(recipe.log.loggers)]
@@ -195,6 +196,18 @@ def held_out_measurement(
         training=recipe.training,
         say=say,
     )
+
+
+def _once(say: Say) -> Say:
+    """Says each text only the first time: sources may share what is said of them."""
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return once
 
 
 def _measures(measurement: Measurement) -> Callable[[], Mapping[str, Estimate]]:

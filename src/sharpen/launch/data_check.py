@@ -18,12 +18,12 @@ from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownS
 from sharpen.launch.inputs import Inputs, SourceRows, groups_of, read_inputs
 from sharpen.launch.spans import spans
 from sharpen.models.adapter_files import find_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.load import load_tokenizer, located
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
-from sharpen.rollout.sources import Reads
 from sharpen.runs.lookup import find_model
-from sharpen.types import Group, Sample, Trajectory
+from sharpen.types import Group, Reads, Sample, Trajectory
 
 MOST_ERRORS = 20
 """Rows that cannot be read are counted, and this many of them named."""
@@ -157,6 +157,7 @@ def _tokenizer(model: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizer
     adapter = find_adapter(path)
     base = path if adapter is None else adapter.base
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

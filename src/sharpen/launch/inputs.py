@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sharpen.data.chat import TurnEnd
 from sharpen.data.chat.template import template_text
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.formats import user_rows
@@ -19,7 +20,9 @@ from sharpen.data.tasks import Task
 from sharpen.errors import DataError, RecipeError
 from sharpen.launch.data_sources import DataSource, combined_reward, errors_of, read_sources
 from sharpen.methods import Method
+from sharpen.models.ends import end_of_sequence_ids
 from sharpen.models.model import Model
+from sharpen.models.policy import Policy
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine
@@ -39,17 +42,23 @@ class SourceRows:
 
     def prompts(self, model: Model, engine: Engine, *, max_new_tokens: int, say: Say) -> tuple[Prompt, ...]:
         """`prompts_of` these rows, with the name of their source."""
-        prompts = prompts_of(self.rows, self._format(model), engine, max_new_tokens=max_new_tokens, say=say)
+        prompts = prompts_of(self.rows, self._format(model, say), engine, max_new_tokens=max_new_tokens, say=say)
         return tuple(_named(prompt, self.source) for prompt in prompts)
 
     def groups(self, reads: Reads, model: Model, say: Say) -> tuple[Group, ...]:
         """`groups_of` these rows, with the name of their source."""
         separator = self.data.step_separator
-        groups = groups_of(reads, self.rows, self._format(model), step_separator=separator, say=say)
+        groups = groups_of(reads, self.rows, self._format(model, say), step_separator=separator, say=say)
         return tuple(replace(group, prompt=_named(group.prompt, self.source)) for group in groups)
 
-    def _format(self, model: Model) -> PromptFormat:
-        return PromptFormat.of(self.data, model.tokenizer, model.context_length)
+    def _format(self, model: Model, say: Say) -> PromptFormat:
+        return PromptFormat.of(
+            self.data,
+            model.tokenizer,
+            model.context_length,
+            eos_ids=declared_ends(model),
+            on_chat=ends_turns(model, say),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,25 @@ def groups_of(
     if reads == "steps":
         return _reported(load_steps(rows, format, separator=step_separator), rows, say)
     return _reported(load_demonstrations(rows, format), rows, say)
+
+
+def declared_ends(model: Model) -> frozenset[int]:
+    """The ends of sequence that a model declares."""
+    if isinstance(model, Policy):
+        return model.eos_ids
+    return end_of_sequence_ids(getattr(model.model, "generation_config", None), model.config, model.tokenizer)
+
+
+def ends_turns(model: Model, say: Say) -> Callable[[TurnEnd], None]:
+    """Lets a policy stop where chats end the assistant's turn; ``say`` is told what is doubtful about that end."""
+
+    def learn(end: TurnEnd) -> None:
+        if isinstance(model, Policy):
+            model.end_at(end.token_ids)
+        if end.warning is not None:
+            say(end.warning)
+
+    return learn
 
 
 def _notes(parts: Sequence[SourceRows]) -> tuple[str, ...]:

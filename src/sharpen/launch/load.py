@@ -19,10 +19,11 @@ from sharpen.data.rows import Rows, read_rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import ModelError, RecipeError
 from sharpen.launch.handle import Run
-from sharpen.launch.inputs import prompts_of
+from sharpen.launch.inputs import declared_ends, ends_turns, prompts_of
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.load import load_tokenizer
+from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import Kind, saved_kind
 from sharpen.models.settings import ModelSettings
@@ -312,18 +313,20 @@ def load(
     model: Policy | ScorerReward
     if kind is None:
         model = load_policy(named.path, compute_dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        tokenizer, context = model.tokenizer, model.context_length
+        of_format: Model = model
     else:
         model = _scorer(kind, named.path, step_separator or data.step_separator, dtype, device)
-        tokenizer, context = model.scorer.tokenizer, model.scorer.context_length
-    use_template(tokenizer, given, setting)
+        of_format = model.scorer
+    use_template(of_format.tokenizer, given, setting)
     format = PromptFormat(
-        tokenizer,
-        context,
+        of_format.tokenizer,
+        of_format.context_length,
         data.chat if chat is None else chat,
         data.system if system is None else system,
         data.chat_template_kwargs if chat_template_kwargs is None else chat_template_kwargs,
         date=data.date,
+        eos_ids=declared_ends(of_format),
+        on_chat=ends_turns(of_format, warnings.warn),
     )
     sampling = Sampling(rollout.max_new_tokens, rollout.temperature, stop=rollout.stop)
     return LoadedModel(named.path, model, format, sampling, rollout.engine)

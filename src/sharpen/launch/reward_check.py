@@ -18,6 +18,7 @@ from sharpen.errors import RecipeError
 from sharpen.launch.data_sources import read_sources
 from sharpen.launch.inputs import SourceRows, read_inputs
 from sharpen.models.adapter_files import find_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.load import load_tokenizer, located
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.checking.checker import check
@@ -112,6 +113,7 @@ def _tokenizer(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(
         path if adapter is None else adapter.base, trust_remote_code=trust_remote_code
     )
+    take_template(tokenizer, adapter)
     return tokenizer
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,22 +117,6 @@ def align(model: nn.Module) -> None:
 
 def context_length(model: Any) -> int:
     return int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
-
-
-def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> frozenset[int]:
-    """All end-of-sequence ids declared by the generation configuration, if any, the configuration or the tokenizer."""
-
-    def ids(value: Any) -> Iterable[int]:
-        if value is None:
-            return ()
-        return (int(value),) if isinstance(value, int) else (int(v) for v in value)
-
-    declared = (
-        getattr(generation_config, "eos_token_id", None),
-        getattr(config, "eos_token_id", None),
-        tokenizer.eos_token_id,
-    )
-    return frozenset(i for value in declared for i in ids(value))
 
 
 def _disable_dropout(model: Any) -> None:

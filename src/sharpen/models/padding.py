@@ -10,10 +10,9 @@ import re
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from sharpen.errors import ModelError
-from sharpen.models.load import end_of_sequence_ids
+from sharpen.models.ends import end_of_sequence_ids, saved_generation_config
 
 NEW_TOKEN = "<|pad|>"
 
@@ -31,7 +30,7 @@ def pad_sequences(path: str, model: Any, tokenizer: Any) -> int:
     token. A new token takes the next spare row of the embeddings, or an added row of 0; no score depends on it.
     """
     config = model.config.get_text_config()
-    ends = end_of_sequence_ids(_generation_config(path), config, tokenizer)
+    ends = end_of_sequence_ids(saved_generation_config(path), config, tokenizer)
     special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     aside = sorted((i for i in special if _RESERVED.search(special[i])), key=lambda i: "pad" not in special[i].lower())
     for candidate in (tokenizer.pad_token_id, config.pad_token_id, *aside):
@@ -78,14 +77,6 @@ def _ends_no_text(token_id: int, tokenizer: Any, ends: frozenset[int]) -> bool:
         return False
     unknown = tokenizer.unk_token_id
     return token_id != unknown or unknown not in tokenizer(_RARE, add_special_tokens=False)["input_ids"]
-
-
-def _generation_config(path: str) -> GenerationConfig | None:
-    try:
-        return GenerationConfig.from_pretrained(path)
-    except OSError:
-        # Saved scorers have none; it is optional for all models.
-        return None
 
 
 def _make_room(model: Any, pad_id: int) -> None:

@@ -16,10 +16,11 @@ from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
 from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, resolve_dtype
+from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
     context_length,
-    end_of_sequence_ids,
     load_tokenizer,
     load_weights,
     located,
@@ -72,6 +73,7 @@ class Policy(Model):
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder, with the value head in a file of its own."""
         Model.save(self, folder)
+        write_ends(folder, self.eos_ids, self.model)
         (folder / VALUE_HEAD).unlink(missing_ok=True)
         if self.value_head is not None:
             save_file(
@@ -161,6 +163,7 @@ def load_policy(
         )
     base = path if adapter is None else adapter.base
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     model, missing = load_weights(AutoModelForCausalLM, base, trust_remote_code=trust_remote_code)
     scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
     if missing and scores:
@@ -170,6 +173,8 @@ def load_policy(
         merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
+    if adapter is not None:
+        eos_ids |= saved_ends(path)
     if not eos_ids:
         raise ModelError(
             f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "

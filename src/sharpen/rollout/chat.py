@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from sharpen.data.chat import ChatFormat
+from sharpen.data.chat import ChatFormat, turn_end
 from sharpen.data.chat.left_out import refuse_left_out
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
@@ -44,7 +44,14 @@ class Conversation:
     def __post_init__(self) -> None:
         self._engine = make_engine(self.engine_settings, self.policy)
         if self.remembers or self.system is not None or self.given:
-            self._format = ChatFormat(self.policy.tokenizer, self.chat_template_kwargs, self.system, self.date)
+            self._format = ChatFormat(
+                self.policy.tokenizer,
+                self.chat_template_kwargs,
+                self.system,
+                self.date,
+                eos_ids=self.policy.eos_ids,
+            )
+            self.policy.end_at(turn_end(self._format).token_ids)
 
     @property
     def remembers(self) -> bool:

@@ -2,5 +2,6 @@
 
 from sharpen.data.chat.demonstration import RenderedDemonstration, demonstration
 from sharpen.data.chat.format import ChatFormat
+from sharpen.data.chat.turn_end import TurnEnd, turn_end
 
-__all__ = ["ChatFormat", "RenderedDemonstration", "demonstration"]
+__all__ = ["ChatFormat", "RenderedDemonstration", "TurnEnd", "demonstration", "turn_end"]

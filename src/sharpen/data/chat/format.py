@@ -29,6 +29,7 @@ class ChatFormat:
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
     row gives the template beside its messages: its ``tools`` and ``documents``. Errors call the template ``called``.
     ``date`` is what a template writes as today's; None is that of `date_written`, or today's.
+    ``eos_ids`` are the ends of sequence that the model declares.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -36,9 +37,12 @@ class ChatFormat:
     system: str | None = None
     date: date | None = None
     called: str = "the chat template"
+    eos_ids: frozenset[int] = frozenset()
     wants: Wants = field(init=False, repr=False, compare=False)
     written: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
     """The kinds of content that the template has been seen to write (`sharpen.data.chat.left_out`)."""
+    ends: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """What `sharpen.data.chat.turn_end` has learned of the template."""
 
     def __post_init__(self) -> None:
         template = self.tokenizer.chat_template

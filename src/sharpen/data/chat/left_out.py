@@ -8,6 +8,7 @@ from typing import Any
 from sharpen.data.chat.format import ChatFormat, message_name
 from sharpen.data.chat.messages import REASONING, normalised
 from sharpen.data.chat.probes import PROBE, rendering
+from sharpen.data.chat.written import opened_thinking
 from sharpen.errors import DataError
 from sharpen.types import Message
 
@@ -93,7 +94,10 @@ def _lost(
         so_far = conversation[: index + 1]
         aliases = dict.fromkeys(REASONING, None)
         if not _appears(chat, so_far, index, {**aliases, reasoning: PROBE}, given):
-            return f"`{reasoning}`"
+            # Where the prompt opens thinking, a demonstration goes on with the message's own.
+            prompt = rendering(chat.render, so_far[:-1], given, add_generation_prompt=True) or ""
+            if opened_thinking(prompt, rendering(chat.render, so_far, given) or "") is None:
+                return f"`{reasoning}`"
     return None
 
 

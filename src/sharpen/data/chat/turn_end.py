@@ -1,14 +1,141 @@
-"""What ends an assistant's turn."""
+"""What ends an assistant's turn, learned from the chat template by rendering small conversations with it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.chat.format import NOTHING, ChatFormat
+from sharpen.errors import DataError
+from sharpen.types import Message
 
-def end_of_turn(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...], start: int) -> int:
-    """Where a turn that begins at ``start`` ends: after its last special token, if only whitespace follows."""
-    special = set(tokenizer.all_special_ids) | {
-        token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    end = next((i + 1 for i in reversed(range(start, len(ids))) if ids[i] in special), len(ids))
-    return len(ids) if str(tokenizer.decode(list(ids[end:]))).strip() else end
+_ASKED, _SAID, _FOUND = "qzasked", "qzsaid", "qzfound"
+"""Words that no template writes by itself and none changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """What ends an assistant's turn.
+
+    The template writes ``text`` after what was said, and then ``tail`` where the conversation ends there. ``next_turn``
+    is for templates that end a turn only by beginning the next: by its role, the text up to the token that begins it.
+    ``appended`` is the end-of-sequence token where the template writes no token that ends a turn. ``token_ids`` are the
+    tokens at which a policy stops. ``warning`` says what is doubtful.
+    """
+
+    text: str
+    tail: str
+    token_ids: frozenset[int]
+    next_turn: Mapping[str, str] = field(default_factory=dict)
+    appended: int | None = None
+    warning: str | None = None
+
+    def closed(self, written: str, next_role: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, tuple[int, ...]]:
+        """What a policy writes of ``written``, a turn as the last of its conversation: the text up to the end, and the
+        tokens after that text which the template leaves out."""
+        if self.next_turn:
+            said = written.removesuffix(self.tail)
+            return said + self.next_turn.get(next_role, self.next_turn["user"]), ()
+        if not self.text or not written.endswith(self.text + self.tail):
+            # Calls of tools may end in another way, and content may bring an end of its own.
+            said = written.rstrip()
+            if any(said.endswith(token) for token in special_tokens(tokenizer) if token):
+                return said, ()
+        said = written.removesuffix(self.tail)
+        return said, () if self.appended is None else (self.appended,)
+
+
+def turn_end(chat: ChatFormat) -> TurnEnd:
+    """What ends an assistant's turn, by the template of ``chat``:
+
+    - the first special token after the content, with only whitespace between;
+    - without one, the special token that begins the next turn, if the model declares it as an end of sequence;
+    - else the tokenizer's end-of-sequence token, after the text that the template writes there, if any.
+
+    Raises DataError if there is no such token.
+    """
+    if "" not in chat.ends:
+        chat.ends[""] = _learned(chat)
+    found: TurnEnd = chat.ends[""]
+    return found
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The ids of all special tokens, by their texts."""
+    added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = zip(map(str, tokenizer.all_special_tokens), tokenizer.all_special_ids, strict=True)
+    return added | dict(named)
+
+
+def _learned(chat: ChatFormat) -> TurnEnd:
+    tokens = special_tokens(chat.tokenizer)
+    asked, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
+    before: list[Message] = [asked]
+    alone = _rendered(chat, [*before, said])
+    if alone is None:
+        # Some templates insist on a system message.
+        before = [{"role": "system", "content": _ASKED}, asked]
+        alone = _rendered(chat, [*before, said])
+    _, found, after = (alone or "").rpartition(_SAID)
+    if not found:
+        # A row will show why; what ends its turn is looked for there.
+        return TurnEnd("", "", frozenset(), appended=chat.tokenizer.eos_token_id)
+    blanks = after[: len(after) - len(after.lstrip())]
+    if token := _leading(after.lstrip(), tokens):
+        return TurnEnd(blanks + token, after[len(blanks + token) :], frozenset({tokens[token]}))
+    if not after.strip() and (next_turn := _next_turns(chat, [*before, said], tokens)):
+        ids = frozenset(tokens[text.strip()] for text in next_turn.values())
+        return TurnEnd("", after, ids, next_turn)
+    return _by_end_of_sequence(chat, after)
+
+
+def _by_end_of_sequence(chat: ChatFormat, after: str) -> TurnEnd:
+    name, eos = chat.tokenizer.name_or_path or "this model", chat.tokenizer.eos_token_id
+    if eos is None:
+        raise DataError(
+            f"the chat template of {name} writes no token that ends the assistant's turn, and its tokenizer has no "
+            "end-of-sequence token that could: set its eos_token"
+        )
+    text = after.rstrip()
+    warning = None
+    if text:
+        warning = (
+            f"the chat template of {name} ends the assistant's turn with {text.strip()!r}, which is no special token "
+            f"of its tokenizer: demonstrations train it as text with {chat.tokenizer.eos_token} after it, and sampling "
+            f"stops only at {chat.tokenizer.eos_token}. Is the template made for another tokenizer?"
+        )
+    return TurnEnd(text, after[len(text) :], frozenset({eos}), appended=eos, warning=warning)
+
+
+def _next_turns(chat: ChatFormat, messages: list[Message], tokens: Mapping[str, int]) -> dict[str, str]:
+    """What the template writes up to the token that begins the next turn, by role, where that is a declared end."""
+    call = {"type": "function", "id": "abcdefghi", "function": {"name": _SAID, "arguments": {_SAID: _SAID}}}
+    called = [*messages[:-1], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    result = {"role": "tool", "name": _SAID, "tool_call_id": "abcdefghi", "content": _FOUND}
+    found = {}
+    for role, before, follows in (
+        ("user", messages, {"role": "user", "content": _FOUND}),
+        ("tool", called, result),
+    ):
+        alone, continued = _rendered(chat, before), _rendered(chat, [*before, follows])
+        if alone is None or continued is None or not continued.startswith(alone.rstrip()):
+            continue
+        begins = continued[len(alone.rstrip()) :]
+        token = _leading(begins.lstrip(), tokens)
+        if token and tokens[token] in chat.eos_ids:
+            found[role] = begins[: begins.index(token) + len(token)]
+    return found if "user" in found else {}
+
+
+def _rendered(chat: ChatFormat, messages: Sequence[Message]) -> str | None:
+    try:
+        return chat.text(messages, "a conversation to learn the end of turn from", NOTHING, add_generation_prompt=False)
+    except DataError:
+        return None
+
+
+def _leading(text: str, tokens: Mapping[str, int]) -> str:
+    """The longest token that the text begins with; empty if there is none."""
+    return max((token for token in tokens if token and text.startswith(token)), key=len, default="")

@@ -1,0 +1,59 @@
+"""The tokens that end a sequence: where models declare them, and where a saved folder does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
+
+
+def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> frozenset[int]:
+    """All end-of-sequence ids declared by the generation configuration, if any, the configuration or the tokenizer."""
+    declared = (
+        getattr(generation_config, "eos_token_id", None),
+        getattr(config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+    )
+    return frozenset(i for value in declared for i in _ids(value))
+
+
+def saved_generation_config(path: str) -> GenerationConfig | None:
+    """The generation configuration in a folder or of a hub id; None if there is none: it is optional."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:
+        return None
+
+
+def saved_ends(path: str) -> frozenset[int]:
+    """The end-of-sequence ids in the generation configuration of a folder or hub id."""
+    return frozenset(_ids(getattr(saved_generation_config(path), "eos_token_id", None)))
+
+
+def write_ends(folder: Path, eos_ids: Collection[int], model: Any) -> None:
+    """Let ``generation_config.json`` in a folder that ``model`` was saved to name all of ``eos_ids``.
+
+    An adapter's folder gets one too, that of the model. The file is changed as JSON: transformers refuses to save a
+    configuration that it thinks contradictory once it is changed, even if the model came with it.
+    """
+    file = folder / GENERATION_CONFIG_NAME
+    found = getattr(model, "generation_config", None)
+    if not file.is_file() and found is not None:
+        found.to_json_file(file, use_diff=True, keys_to_pop=["compile_config"])
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    declared = list(_ids(settings.get("eos_token_id")))
+    if set(declared) >= set(eos_ids):
+        return
+    ids = [*declared, *sorted(set(eos_ids) - set(declared))]
+    settings["eos_token_id"] = ids[0] if len(ids) == 1 else ids
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _ids(value: Any) -> Iterable[int]:
+    if value is None:
+        return ()
+    return (int(value),) if isinstance(value, int) else (int(v) for v in value)
