@@ -27,8 +27,10 @@ from sharpen.models.merge import merge
 from sharpen.recipe.loading import load_recipe
 from sharpen.rollout.engine import Request
 from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.turns import Reply
 from sharpen.runs.folder import read_metrics
-from tiny_runs import Raising, assert_left_the_same, digits, left_behind, tiny_recipe
+from sharpen.types import End, Prompt, Trajectory
+from tiny_runs import Raising, assert_left_the_same, digits, given, left_behind, tiny_recipe
 
 TURNS = (
     "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}"
@@ -111,6 +113,32 @@ def test_a_run_started_yesterday_is_resumed_today_bit_for_bit(tmp_path: Path, cl
     assert resume(run, {"reward": digits, "data.train": ROWS, "data.held_out": ROWS[:3]}).finished
     assert_left_the_same(run, whole, step=4)
     assert load_recipe(run / "recipe.yaml").data.date == date(2026, 3, 1)
+
+
+def test_who_renders_between_turns_has_the_date_of_the_start_too(tmp_path: Path, clock: type[Clock]) -> None:
+    """The function of turns calls transformers, in a thread of its own."""
+    model = model_with(tmp_path / "model", DATED)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def again(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        message = {"role": "user", "content": "1"}
+        said = [*prompt.messages, *trajectory.messages, message]
+        ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        return Reply(tuple(ids), (message,))
+
+    def with_turns(run: Path) -> Any:
+        return given(grpo(run, model), {"rollout.turns": again, "rollout.max_turns": 2, "rollout.max_new_tokens": 12})
+
+    assert start(with_turns(tmp_path / "whole")).finished
+    whole = left_behind(tmp_path / "whole", step=4)
+    assert any(row["turns"] > 1 for row in whole["samples"]["step_000001.parquet"])
+    run = tmp_path / "cut"
+    with pytest.raises(PowerCut):
+        start(with_turns(run), loggers=[cut_off(after=3)])
+    clock.day = date(2026, 3, 2)
+    objects = {"reward": digits, "data.train": ROWS, "data.held_out": ROWS[:3], "rollout.turns": again}
+    assert resume(run, objects).finished
+    assert_left_the_same(run, whole, step=4)
 
 
 def test_what_uses_a_run_later_writes_the_date_of_its_start(tmp_path: Path, clock: type[Clock]) -> None:
