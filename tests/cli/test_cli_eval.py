@@ -23,6 +23,7 @@ from tiny_runs import TASK, merge
 __all__ = ["one_thread"]
 
 TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}{{ mark }}a:"
+OTHER = "7" + TEMPLATE
 REWARD = """
 def digits(completion):
     if completion.startswith("7"):
@@ -184,6 +185,8 @@ def test_a_run_is_measured_as_it_measured_itself(folder: Path, usual: dict[str, 
         "chat": True,
         "system": "1",
         "chat_template_kwargs": {"mark": "!!"},
+        "chat_template": None,
+        "date": None,
         "overlong": "drop",
         "dtype": "bfloat16",
         "device": "cpu",
@@ -220,6 +223,7 @@ def test_a_checkpoint_of_a_run_is_measured_with_the_settings_of_the_run(folder: 
         ("stop", "--stop", "3", "rollout.stop=['3']"),
         ("system", "--system", "77", "data.system='77'"),
         ("chat_template_kwargs", "--chat-template-kwargs", "{mark: ''}", "data.chat_template_kwargs.mark=''"),
+        ("chat_template", "--chat-template", OTHER, f"data.chat_template={OTHER!r}"),
     ],
 )
 def test_an_option_changes_that_setting_alone(
@@ -283,6 +287,8 @@ def test_a_run_that_is_measured_by_its_loss(folder: Path, name: str) -> None:
         "chat": True,
         "system": "1",
         "chat_template_kwargs": {},
+        "chat_template": None,
+        "date": None,
         "overlong": "error",
         "dtype": "bfloat16",
         "device": "cpu",

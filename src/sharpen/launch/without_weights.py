@@ -8,7 +8,8 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sharpen.data.chat.template import use_template
 from sharpen.errors import ModelError
-from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_files import AdapterFiles, find_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, saved_generation_config
 from sharpen.models.load import load_tokenizer, located
 from sharpen.recipe.schema import Recipe
@@ -26,14 +27,18 @@ class UnloadedModel:
 
 def tokenizer_of(recipe: Recipe, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a recipe's model, with the recipe's chat template."""
-    tokenizer: PreTrainedTokenizerBase = load_tokenizer(_base(recipe)[1], trust_remote_code=trust_remote_code)
+    path, adapter = _place(recipe)
+    base = path if adapter is None else adapter.base
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     use_template(tokenizer, recipe.data.chat_template)
     return tokenizer
 
 
 def unloaded_model(recipe: Recipe, *, trust_remote_code: bool) -> UnloadedModel:
     """Raises ModelError if there is no such model, or no configuration of it."""
-    path, base = _base(recipe)
+    path, adapter = _place(recipe)
+    base = path if adapter is None else adapter.base
     tokenizer = tokenizer_of(recipe, trust_remote_code=trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
@@ -44,8 +49,7 @@ def unloaded_model(recipe: Recipe, *, trust_remote_code: bool) -> UnloadedModel:
     return UnloadedModel(tokenizer, context, eos_ids)
 
 
-def _base(recipe: Recipe) -> tuple[str, str]:
-    """Where the model of a recipe is, and where the base of that is if it is an adapter."""
+def _place(recipe: Recipe) -> tuple[str, AdapterFiles | None]:
+    """The folder or hub id of a recipe's model, and its files if it is an adapter."""
     path = located(find_model(recipe.model.path).path)
-    adapter = find_adapter(path)
-    return path, path if adapter is None else adapter.base
+    return path, find_adapter(path)

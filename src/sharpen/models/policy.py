@@ -16,6 +16,7 @@ from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
 from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
@@ -162,6 +163,7 @@ def load_policy(
         )
     base = path if adapter is None else adapter.base
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     model, missing = load_weights(AutoModelForCausalLM, base, trust_remote_code=trust_remote_code)
     scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
     if missing and scores:

@@ -20,6 +20,7 @@ from transformers import (
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.forward import MicrobatchLimits, microbatches
 from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
@@ -106,6 +107,7 @@ def load_scorer(
     adapter = find_adapter(named)
     path = named if adapter is None else adapter.base
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     config = _config(path, trust_remote_code=trust_remote_code)
     ending, auto, known = _CLASSES[kind]
     if type(config) not in known and f"AutoModel{ending}" not in (getattr(config, "auto_map", None) or {}):
