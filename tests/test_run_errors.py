@@ -103,6 +103,30 @@ def test_a_column_that_the_reward_needs(run: Path, model: Path, tmp_path: Path) 
     assert "needs the column 'answer'" in message
 
 
+def test_a_row_without_a_value_that_the_reward_reads(run: Path, model: Path, tmp_path: Path) -> None:
+    def right(completion: str, answer: str) -> float:
+        return float(completion == answer)
+
+    path = rows_file(tmp_path, [*ROWS, {"prompt": "1+1="}])
+    assert refused(RewardError, run, model, {"reward": right}, **from_file(path)).startswith(
+        f"{path}:10: no column 'answer', which other rows have"
+    )
+    path = rows_file(tmp_path, [{"prompt": "1+1=", "answer": None}, *ROWS])
+    assert refused(RewardError, run, model, {"reward": "exact_answer"}, **from_file(path)).startswith(
+        f"{path}:1: no value in column 'answer' (None)"
+    )
+    held_out_rows = [{"prompt": "1+1=", "answer": ["2"]}]
+    objects = {"data.train": ROWS, "data.held_out": held_out_rows, "reward": "exact_answer"}
+    held_out = {"data": {"train": IN_MEMORY, "held_out": IN_MEMORY}, "evaluation": {"every": 1}}
+    assert "row 1: reward 'exact_answer': the column 'answer' of this row must be a text or a number" in refused(
+        RewardError, run, model, objects, **held_out
+    )
+    sources = {"sums": {"train": str(path), "reward": "exact_answer"}, "others": {"task": "arithmetic"}}
+    tree = tree_of(run, model) | {"data": {"sources": sources}, "reward": None}
+    with pytest.raises(RewardError, match=rf"^source sums, {path}:1: no value in column 'answer'"):
+        start(make_recipe(tree))
+
+
 def test_a_column_that_the_method_needs(run: Path, model: Path, tmp_path: Path) -> None:
     path = rows_file(tmp_path, [{"sum": "1+1=", "answer": "2"}])
     assert refused(DataError, run, model, {"reward": digits}, **from_file(path)).startswith(

@@ -1,13 +1,17 @@
 """What a checkpoint says of the models of its run."""
 
+import hashlib
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sharpen.errors import CheckpointError, ModelError
+from sharpen.data.rows import read_rows
+from sharpen.errors import CheckpointError, DataError, ModelError
 from sharpen.models.character_model import create_character_model
 from sharpen.models.policy import Policy, load_policy
-from sharpen.training.fingerprint import check_fingerprint, check_models, fingerprint
+from sharpen.training.fingerprint import check_fingerprint, check_models, column_hashes, fingerprint
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,30 @@ from sharpen.training.fingerprint import check_fingerprint, check_models, finger
 def test_hashes_of_an_earlier_version_are_not_taken_for_another_model(old: dict, now: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(CheckpointError, match="an earlier version of sharpen started this run"):
         check_fingerprint({"data": "d", **old}, {"data": "d", **now})
+
+
+def test_hashes_of_columns_tell_values_apart_and_equal_ones_not() -> None:
+    def hashed(value: Any) -> str:
+        return column_hashes(read_rows([{"prompt": "a", "answer": value}, {"prompt": "b"}]), ("answer",))["answer"]
+
+    # What each line of the hashed text says, by hand: JSON with sorted keys, and a dash for a row without the column.
+    assert hashed({"b": 1, "a": "x"}) == hashlib.sha256(b'{"a": "x", "b": 1}\n-\n').hexdigest()
+    assert hashed({"b": 1, "a": 2}) == hashed({"a": 2, "b": 1})
+    assert hashed({"x", "y", "z"}) == hashed({"z", "y", "x"})
+    assert hashed(object()) == hashed(object())
+    different = ("1", 1, 1.5, "1.5", None, True, date(2024, 1, 2), date(2024, 1, 3), b"1", [1], {1: 2, "a": 3})
+    assert len({hashed(value) for value in different}) == len(different)
+
+
+def test_columns_that_an_earlier_version_did_not_hash_are_not_checked() -> None:
+    now = {"data": "d", "columns": {"data.train": {"rows": "a.jsonl", "sha256": {"answer": "0a", "id": "0b"}}}}
+    check_fingerprint({"data": "d"}, now)
+    check_fingerprint({"data": "d", "columns": {"data.train": {"rows": "b.jsonl", "sha256": {"answer": "0a"}}}}, now)
+    before = {"data": "d", "columns": {"data.train": {"rows": "b.jsonl", "sha256": {"answer": "0c", "id": "0d"}}}}
+    with pytest.raises(
+        DataError, match=r"training data is not .*: a\.jsonl has other values in columns `answer` and `id`"
+    ):
+        check_fingerprint(before, now)
 
 
 def test_a_reference_that_is_the_base_has_no_hash_of_its_own() -> None:

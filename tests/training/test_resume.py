@@ -335,6 +335,33 @@ def test_a_run_may_be_moved(model: Path, reward: str, whole: dict[str, dict[str,
     assert not (tmp_path / "here").exists()
 
 
+ANSWERED = """
+def right(completion, answer):
+    return float(completion == answer)
+"""
+
+
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_other_answers_to_the_same_prompts_are_refused(part: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text(ANSWERED)
+
+    def write(name: str, answer: str) -> str:
+        rows = [{"prompt": f"{a}+1=", "answer": answer, "id": answer} for a in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        return str(tmp_path / f"{name}.jsonl")
+
+    data = {"task": None, "train": write("train", "1"), "held_out": write("held_out", "1")}
+    run = tmp_path / "run"
+    with pytest.raises(PowerCut):
+        start(tiny_recipe(run, model, "grpo", data=data, reward=f"{tmp_path}/reward.py:right"), loggers=[cut_off(3)])
+    path = write(part, "99")
+    named = "training data" if part == "train" else r"`data\.held_out`"
+    with pytest.raises(DataError, match=rf"the {named} is not what .*: {path} has other values in column `answer`;"):
+        resume(run)
+    write(part, "1")
+    assert resume(run).finished
+
+
 def test_other_data_or_another_reference_are_refused(reward: str, tmp_path: Path) -> None:
     model = tiny_start_model(tmp_path / "model")
     path = tmp_path / "run"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from sharpen.data.chat.template import template_text, use_template
 from sharpen.data.settings import DataSettings
-from sharpen.errors import DataError
+from sharpen.errors import DataError, RecipeError
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.policy import load_policy
 from sharpen.models.settings import ModelSettings
@@ -31,6 +34,8 @@ def talk(
     top_p: float,
     max_new_tokens: int | None,
     system: str | None,
+    chat_template: str | None,
+    chat_template_kwargs: Any,
     seed: int | None,
     dtype: AskedDtype | None,
     trust_remote_code: bool,
@@ -41,20 +46,32 @@ def talk(
     """
     answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
     named = find_model(model)
-    rollout, chat_template_kwargs = RolloutSettings(), {}
+    # Without its check that there are rows: only the defaults of its other settings are wanted.
+    rollout, data = RolloutSettings(), DataSettings.model_construct()
     if named.run is not None:
         rollout, data = load_section(named.run.recipe, RolloutSettings), load_section(named.run.recipe, DataSettings)
         system = data.system if system is None else system
         dtype = dtype or load_section(named.run.recipe, ModelSettings).compute_dtype
+    if chat_template_kwargs is None:
         chat_template_kwargs = data.chat_template_kwargs
+    elif not isinstance(chat_template_kwargs, Mapping):
+        raise RecipeError(f"--chat-template-kwargs must be a mapping such as '{{a: b}}', not {chat_template_kwargs!r}")
     for note in named.notes:
         notes.print(note, markup=False, soft_wrap=True)
+    given, setting = (data.chat_template, "data.chat_template")
+    if chat_template is not None:
+        given, setting = chat_template, "--chat-template"
+    if given is not None:
+        template_text(given, setting)
+    policy = load_policy(named.path, compute_dtype=dtype or "float32", trust_remote_code=trust_remote_code)
+    use_template(policy.tokenizer, given, setting)
     conversation = Conversation(
-        load_policy(named.path, compute_dtype=dtype or "float32", trust_remote_code=trust_remote_code),
+        policy,
         Sampling(max_new_tokens or rollout.max_new_tokens, temperature, top_p=top_p, stop=rollout.stop),
         system,
         secrets.randbits(32) if seed is None else seed,
         chat_template_kwargs,
+        date=data.date,
         engine_settings=rollout.engine,
     )
     if conversation.remembers:

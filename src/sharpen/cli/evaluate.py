@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 from rich.console import Console
 
+from sharpen.cli.yaml_option import yaml_option
 from sharpen.errors import RecipeError
 from sharpen.launch.evaluate import OF_COMPLETIONS, SETTINGS, planned_evaluation, recipe_of
 from sharpen.recipe.schema import Recipe
@@ -88,22 +88,15 @@ def _parsed(options: Mapping[str, Any], reward: Sequence[str]) -> dict[str, Any]
         except ValueError:
             raise RecipeError(f"--k is a list of whole numbers such as 1,8,64, not {given['k']!r}") from None
     if "chat_template_kwargs" in given:
-        given["chat_template_kwargs"] = _yaml("chat-template-kwargs", given["chat_template_kwargs"])
+        given["chat_template_kwargs"] = yaml_option("chat-template-kwargs", given["chat_template_kwargs"])
     if reward:
-        specs = [_yaml("reward", spec) for spec in reward]
+        specs = [yaml_option("reward", spec) for spec in reward]
         given["reward"] = specs[0] if len(specs) == 1 else specs
     return given
 
 
 def _as_option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _yaml(option: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--{option}: {text!r} is not YAML") from error
 
 
 def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
@@ -115,5 +108,6 @@ def _settings(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(settings: Mapping[str, Any]) -> list[str]:
-    """``name=value`` for each non-empty setting."""
-    return [f"{name}={json.dumps(value)}" for name, value in settings.items() if value not in (None, {}, [])]
+    """``name=value`` for each non-empty setting; of a long text, its beginning."""
+    said = {name: json.dumps(value) for name, value in settings.items() if value not in (None, {}, [])}
+    return [f"{name}={value if len(value) <= 80 else f'{value[:80]}…'}" for name, value in said.items()]

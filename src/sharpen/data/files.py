@@ -144,13 +144,22 @@ def _read_table(path: Path, delimiter: str | None) -> Read:
 
 def _read_parquet(path: Path) -> Read:
     import pyarrow as pa
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from pyarrow import parquet
 
     try:
-        return Read(Dataset(parquet.read_table(path)))
+        table = parquet.read_table(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
+    for field in table.schema:
+        try:
+            Features.from_arrow_schema(pa.schema([field]))
+        except ValueError as error:
+            raise DataError(
+                f"{path}: column `{field.name}` has the type {field.type}, which cannot be read: write it as text, "
+                "numbers, lists or objects"
+            ) from error
+    return Read(Dataset(table))
 
 
 def _lines(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Generic, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -30,9 +31,9 @@ class PromptFormat:
 
     With ``chat``, a plain text prompt becomes a user message and a plain text completion an assistant message.
     Conversations are rendered by the tokenizer's chat template with ``chat_template_kwargs``; ``system`` is put before
-    those that do not begin with a system message. A row of more than ``context_length`` tokens is an error, or with
-    ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends of sequence that the model declares;
-    ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
+    those that do not begin with a system message, and ``date`` is what templates write as today's. A row of more than
+    ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends
+    of sequence that the model declares; ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -41,6 +42,7 @@ class PromptFormat:
     system: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
+    date: date | None = None
     eos_ids: frozenset[int] = frozenset()
     on_chat: Callable[[TurnEnd], None] | None = None
 
@@ -61,6 +63,7 @@ class PromptFormat:
             data.system,
             data.chat_template_kwargs,
             data.overlong,
+            data.date,
             eos_ids,
             on_chat,
         )
@@ -72,7 +75,7 @@ class PromptFormat:
         template.
         """
         if self.chat or conversational:
-            chat = ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, eos_ids=self.eos_ids)
+            chat = ChatFormat(self.tokenizer, self.chat_template_kwargs, self.system, self.date, eos_ids=self.eos_ids)
             if self.on_chat is not None:
                 self.on_chat(turn_end(chat))
             return chat

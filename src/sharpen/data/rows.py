@@ -145,6 +145,9 @@ def _half_a_character(value: Any) -> str | None:
 
 
 def _from_dataset(dataset: Dataset, name: str, *, key: str) -> Rows:
+    from sharpen.data.stored import columns_of, plain
+
     if len(dataset) == 0:
         raise DataError(f"{name}: no rows in it; at least one is needed")
-    return Rows(name, key, tuple(dataset.column_names), dataset)
+    dataset, notes = plain(dataset)
+    return Rows(name, key, columns_of(dataset), dataset, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Annotated, Any, Literal
 
@@ -93,6 +94,10 @@ class DataSettings(Settings):
     """A system message for conversations that begin with none."""
     chat_template_kwargs: dict[str, JsonValue] = Field({})
     """Passed to the chat template, as in `{enable_thinking: false}`."""
+    chat_template: Name | None = None
+    """A chat template in place of the tokenizer's own: a file, its text, or the name of one that the tokenizer has."""
+    date: datetime.date | None = None
+    """What a chat template writes as today's date. null: the day on which the run starts, which is recorded."""
     overlong: Literal["error", "drop"] = "error"
     """Rows that do not fit into the model's context: error, or drop (their number is reported)."""
     step_separator: str | None = Field(None, min_length=1)

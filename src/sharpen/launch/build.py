@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from sharpen.data.chat.template import use_template
 from sharpen.evaluation.estimators import Estimate
+from sharpen.launch.columns_read import columns_read
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
 from sharpen.launch.inputs import HeldOut, Inputs, Say, SourceRows
 from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
@@ -64,6 +66,7 @@ def built_trainer(
         trust_remote_code=trust_remote_code,
         saved=checkpoint,
     )
+    use_template(main.tokenizer, data.chat_template)
     if inputs.reward is not None:
         inputs.reward.use_tokenizer(main.tokenizer)
     helpers = load_helpers(
@@ -99,7 +102,8 @@ def built_trainer(
     frozen = load_frozen(recipe.model, method, main, seed=seed, trust_remote_code=trust_remote_code)
     annotator = Annotator(models, reference, temperature, limits, frozen, method.producers())
     fixed = None if reference is None or reference.moves else reference.policy
-    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen)
+    read = columns_read(recipe, inputs)
+    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen, read)
     state = None if checkpoint is None else load_state(checkpoint)
     if state is not None:
         check_fingerprint(state["fingerprint"], fingerprint_now)

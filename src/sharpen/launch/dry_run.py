@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from sharpen.data.chat.dates import date_written, today
 from sharpen.launch.build import built_trainer
+from sharpen.launch.chat_settings import recorded
 from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.first_batch import FirstBatch, first_batch
 from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
@@ -139,9 +141,14 @@ def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_cod
     for note in inputs.notes:
         say(note)
     check_before_writing(recipe, inputs)
-    with built_trainer(
-        recipe, inputs, loggers=(), say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
-    ) as trainer:
+    day = recipe.data.date or today()
+    with (
+        date_written(day),
+        built_trainer(
+            recipe, inputs, loggers=(), say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+        ) as trainer,
+    ):
+        recorded(recipe, trainer.model.tokenizer, inputs.reward, day)
         check_space(recipe.run, trainer.learner.checkpoint_bytes())
         if checkpoint is not None:
             trainer.load(checkpoint)

@@ -44,6 +44,8 @@ SETTINGS = {
     "chat": "data.chat",
     "system": "data.system",
     "chat_template_kwargs": "data.chat_template_kwargs",
+    "chat_template": "data.chat_template",
+    "date": "data.date",
     "overlong": "data.overlong",
     "dtype": "model.compute_dtype",
     "device": "model.device",
@@ -54,7 +56,10 @@ SETTINGS = {
 OF_SOURCES = ("reward", "chat", "system", "chat_template_kwargs")
 """Settings that each of several data sources may have of its own."""
 
-OF_COMPLETIONS = ("prompts", "chat", "system", "chat_template_kwargs", "overlong", "dtype", "device")
+OF_COMPLETIONS = (
+    *("prompts", "chat", "system", "chat_template_kwargs", "chat_template", "date"),
+    *("overlong", "dtype", "device"),
+)
 """Settings that still matter when no completions are generated."""
 
 
@@ -118,6 +123,7 @@ def evaluate(
     chat: bool | None = None,
     system: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
     dtype: AskedDtype | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
@@ -145,6 +151,7 @@ def evaluate(
         chat: wrap a prompt that is a plain text as a user message.
         system: a system message for conversations.
         chat_template_kwargs: arguments of the chat template.
+        chat_template: a chat template in place of the tokenizer's own: a file, its text, or the name of one of its own.
         dtype: the type of matrix products: ``float32``, ``bfloat16`` or ``auto``.
         device: ``auto`` is the GPU if there is one.
         trust_remote_code: run Python code that comes with the model.
@@ -167,6 +174,7 @@ def evaluate(
         "chat": chat,
         "system": system,
         "chat_template_kwargs": chat_template_kwargs,
+        "chat_template": chat_template,
         "dtype": dtype,
         "device": device,
         "reward": reward,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sharpen.data.chat import TurnEnd
+from sharpen.data.chat.template import template_text
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.formats import user_rows
 from sharpen.data.preferences import load_preferences
@@ -116,6 +117,7 @@ def read_inputs(recipe: Recipe) -> Inputs:
     """
     method, data = recipe.method, recipe.data
     refuse_missing(recipe)
+    _check_template(data)
     sources = read_sources(recipe)
     train = tuple(_rows_of(source, lambda one: _train_rows(one, method)) for source in sources)
     reward = combined_reward(sources)
@@ -145,6 +147,7 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
     """
+    _check_template(recipe.data)
     sources = read_sources(recipe)
     reward = combined_reward(sources)
     parts = _held_out_parts(sources, recipe.method, _measured_on(recipe.method, reward))
@@ -207,6 +210,11 @@ def ends_turns(model: Model, say: Say) -> Callable[[TurnEnd], None]:
 def _notes(parts: Sequence[SourceRows]) -> tuple[str, ...]:
     """One line for each file of which there is something to say."""
     return tuple(dict.fromkeys(f"{p.rows.name}: {'; '.join(p.rows.notes)}" for p in parts if p.rows.notes))
+
+
+def _check_template(data: DataSettings) -> None:
+    if data.chat_template is not None:
+        template_text(data.chat_template)
 
 
 def _named(prompt: Prompt, source: str) -> Prompt:
@@ -313,4 +321,7 @@ def _check_reward(held_out: HeldOut) -> None:
 
 def _check_columns(reward: Reward, parts: Sequence[SourceRows]) -> None:
     for part in parts:
-        reward.of_source(part.source).check_columns(part.rows.columns, part.rows.name)
+        of_part = reward.of_source(part.source)
+        of_part.check_columns(part.rows.columns, part.rows.name)
+        for index, row in enumerate(part.rows):
+            of_part.check_row(row, part.rows.where(index))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from sharpen.data.chat.template import template_text, use_template
 from sharpen.data.collate import collate
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.prompt_format import PromptFormat
@@ -183,6 +184,7 @@ class LoadedModel:
             self._format.system,
             seed,
             self._format.chat_template_kwargs,
+            date=self._format.date,
             engine_settings=self._engine_settings,
         )
 
@@ -221,6 +223,7 @@ def load(
     chat: bool | None = None,
     system: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
     step_separator: str | None = None,
     dtype: AskedDtype | None = None,
     device: str | None = None,
@@ -233,6 +236,7 @@ def load(
         chat: wrap a prompt that is a plain text as a user message.
         system: a system message for conversations.
         chat_template_kwargs: arguments of the chat template.
+        chat_template: a chat template in place of the tokenizer's own: a file, its text, or the name of one of its own.
         step_separator: the text that ends a step, for a process reward model.
         dtype: the type of matrix products: ``float32``, ``bfloat16``, or ``auto``.
         device: ``auto`` is the GPU if there is one.
@@ -253,6 +257,11 @@ def load(
         data = load_section(named.run.recipe, DataSettings)
         rollout = load_section(named.run.recipe, RolloutSettings)
         of_model = load_section(named.run.recipe, ModelSettings)
+    given, setting = data.chat_template, "data.chat_template"
+    if chat_template is not None:
+        given, setting = chat_template, "chat_template"
+    if given is not None:
+        template_text(given, setting)
     if isinstance(name, Run) and "rollout.engine.name" in name.given:
         rollout = name.recipe.rollout
     dtype, device = dtype or of_model.compute_dtype, device or of_model.device
@@ -264,12 +273,14 @@ def load(
     else:
         model = _scorer(kind, named.path, step_separator or data.step_separator, dtype, device)
         of_format = model.scorer
+    use_template(of_format.tokenizer, given, setting)
     format = PromptFormat(
         of_format.tokenizer,
         of_format.context_length,
         data.chat if chat is None else chat,
         data.system if system is None else system,
         data.chat_template_kwargs if chat_template_kwargs is None else chat_template_kwargs,
+        date=data.date,
         eos_ids=declared_ends(of_format),
         on_chat=ends_turns(of_format, warnings.warn),
     )

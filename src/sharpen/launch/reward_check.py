@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.chat.template import use_template
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
@@ -43,6 +44,7 @@ def check_recipe(
     tokenizer = None
     if any(leaf.reads_tokens for one in checked for leaf in one.reward.leaves()):
         tokenizer = _tokenizer(recipe.model.path, trust_remote_code)
+        use_template(tokenizer, recipe.data.chat_template)
     settings = recipe.reward_check
     return tuple(
         check(

@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sharpen.data.chat.dates import date_written, today
+from sharpen.data.chat.template import use_template
 from sharpen.errors import NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.chat_settings import recorded
 from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, Say, read_inputs
@@ -144,9 +147,14 @@ def _start(
         for note in inputs.notes:
             say(note)
         check_before_writing(recipe, inputs, loggers)
-        with built_trainer(
-            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
-        ) as trainer:
+        day = recipe.data.date or today()
+        with (
+            date_written(day),
+            built_trainer(
+                recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=None
+            ) as trainer,
+        ):
+            recipe = recorded(recipe, trainer.model.tokenizer, inputs.reward, day)
             check_space(trainer.folder.path, trainer.learner.checkpoint_bytes())
             unnamed = recipe.unnamed()
             if needed := ", ".join(f"`{path}`" for path in unnamed if path != WHERE):
@@ -195,9 +203,12 @@ def _resume(
         for note in inputs.notes:
             say(note)
         check_before_writing(recipe, inputs, loggers)
-        with built_trainer(
-            recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
-        ) as trainer:
+        with (
+            date_written(recipe.data.date),
+            built_trainer(
+                recipe, inputs, loggers=loggers, say=say, trust_remote_code=trust_remote_code, checkpoint=checkpoint
+            ) as trainer,
+        ):
             check_space(path, trainer.learner.checkpoint_bytes())
             if checkpoint is not None:
                 trainer.load(checkpoint)
@@ -232,6 +243,7 @@ def measure(
     path = Path(named.path)
     role = recipe.method.objectives()[0].model
     main = load_model(recipe.model, role, named.path, seed=recipe.seed, trust_remote_code=trust_remote_code)
+    use_template(main.tokenizer, recipe.data.chat_template)
     reference, frozen = None, {}
     if held_out.reads != "prompts":
         frozen = load_frozen(recipe.model, recipe.method, main, seed=recipe.seed, trust_remote_code=trust_remote_code)
@@ -250,7 +262,8 @@ def measure(
         held_out.reward.use_tokenizer(main.tokenizer)
     engine = make_engine(recipe.rollout.engine, main) if isinstance(main, Policy) else None
     try:
-        return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()
+        with date_written(recipe.data.date):
+            return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()
     finally:
         if engine is not None:
             engine.close()

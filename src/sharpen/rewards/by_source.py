@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.rewards.combine import timed, unique_names
 from sharpen.rewards.execution.concurrency import run_concurrently
 from sharpen.rewards.reward import Reward, all_part_names
-from sharpen.types import Group, Score, WeightedReward
+from sharpen.types import Group, Row, Score, WeightedReward
 
 
 class BySource(Reward):
@@ -49,6 +49,10 @@ class BySource(Reward):
     def check_columns(self, columns: Collection[str], where: str) -> None:
         """Not defined for rows of several sources: check `of_source` with the rows of each."""
         raise TypeError(f"{where}: each source has a reward of its own, to be checked with its rows")
+
+    def check_row(self, row: Row, where: str) -> None:
+        """Not defined, as `check_columns` is not."""
+        self.check_columns(row.keys(), where)
 
     def leaves(self) -> tuple[Reward, ...]:
         return tuple(leaf for reward in self._distinct.values() for leaf in reward.leaves())

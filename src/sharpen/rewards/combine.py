@@ -15,7 +15,7 @@ from sharpen.rewards.execution.concurrency import run_concurrently
 from sharpen.rewards.function import FunctionReward, RewardFunction
 from sharpen.rewards.gate import Gate
 from sharpen.rewards.reward import Reward, Wanted, at_the_end
-from sharpen.types import Group, Score, StepValue, Trajectory, WeightedReward
+from sharpen.types import Group, Row, Score, StepValue, Trajectory, WeightedReward
 
 
 class WeightedSum(Reward):
@@ -80,6 +80,14 @@ class WeightedSum(Reward):
     def check_columns(self, columns: Collection[str], where: str) -> None:
         for reward in self.rewards:
             reward.check_columns(columns, where)
+
+    def check_row(self, row: Row, where: str) -> None:
+        for reward in self.rewards:
+            reward.check_row(row, where)
+
+    def columns_read(self, columns: Sequence[str]) -> tuple[str, ...]:
+        read = {column for reward in self.rewards for column in reward.columns_read(columns)}
+        return tuple(column for column in columns if column in read)
 
     def answer(self, completion: str) -> str | None:
         return None if self._voter is None else self._voter.answer(completion)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from functools import partial
 from inspect import Parameter
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.calls import CallResult, Calls
 from sharpen.rewards.execution.event_loop import run_coroutine
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
-from sharpen.rewards.verifier import Verifier
+from sharpen.rewards.verifier import Verifier, is_missing
 from sharpen.suggest import did_you_mean
 from sharpen.types import Group, Row, Score, Trajectory
 
@@ -85,6 +85,9 @@ class FunctionReward(Reward):
             self.required: tuple[str, ...] = function.columns
         else:
             self.required = tuple(p.name for p in named if p.default is Parameter.empty and p.name not in self.settings)
+        self._nullable = frozenset(p.name for p in named if p.default is not Parameter.empty or _takes_none(p))
+        check_row = getattr(function, "check_row", None)
+        self._check_row: Callable[[Row], None] | None = check_row if callable(check_row) else None
         self.call = call or CallSettings()
         self._is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self.at_once = self.call.at_once or _at_once(function, self.name, ASYNC_AT_ONCE if self._is_async else 1)
@@ -110,6 +113,31 @@ class FunctionReward(Reward):
                 f"reward {self.name!r} takes the whole trajectory in its parameter {TRAJECTORY!r}, but {where} has a "
                 "column of that name: rename one of them"
             )
+
+    def check_row(self, row: Row, where: str) -> None:
+        for column in self.required:
+            if column not in row:
+                raise RewardError(
+                    f"{where}: no column {column!r}, which other rows have and the reward {self.name!r} reads"
+                )
+            value = row[column]
+            if is_missing(value) and column not in self._nullable:
+                remedy = "" if isinstance(self.function, Verifier) else ", or give its parameter a default"
+                raise RewardError(
+                    f"{where}: no value in column {column!r} ({value}), which the reward {self.name!r} reads: complete "
+                    f"the row or leave it out{remedy}"
+                )
+        if self._check_row is not None:
+            try:
+                self._check_row({name: value for name, value in row.items() if self.takes(name)})
+            except ValueError as error:
+                raise RewardError(f"{where}: reward {self.name!r}: {error}") from error
+
+    def columns_read(self, columns: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(self.function, Verifier):
+            read = {*self.function.columns, *self.function.optional_columns}
+            return tuple(column for column in columns if column in read)
+        return tuple(column for column in columns if self.takes(column) and column not in self.settings)
 
     def answer(self, completion: str) -> str | None:
         return self._answer(completion) if self._answer is not None else None
@@ -214,6 +242,16 @@ def _parameters(function: RewardFunction, name: str) -> list[Parameter]:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise RewardError(f"reward {name!r} cannot be called with a completion: {error}") from error
+
+
+def _takes_none(parameter: Parameter) -> bool:
+    """Whether the annotation of a parameter says that it takes None."""
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        return any(name in annotation for name in ("None", "Optional", "Any", "object"))
+    return annotation is not Parameter.empty and (
+        annotation in (None, Any, object) or type(None) in get_args(annotation)
+    )
 
 
 def _takes_trajectory(parameters: Sequence[Parameter], name: str) -> bool:

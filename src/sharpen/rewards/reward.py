@@ -78,6 +78,17 @@ class Reward(ABC):
         """
         return
 
+    def check_row(self, row: Row, where: str) -> None:
+        """Raises `RewardError` if ``row`` lacks a value that the reward needs, or holds one that it cannot use.
+
+        ``where`` names the row in the message. To be called for every row before the first step.
+        """
+        return
+
+    def columns_read(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Those of a data set's ``columns`` whose values the reward may depend on."""
+        return ()
+
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Sets the policy's tokenizer. To be called before the first `score`."""
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 from sharpen.data.chat import ChatFormat, turn_end
@@ -21,7 +22,7 @@ class Conversation:
     """Keeps the history. A policy without a chat template completes each text on its own and keeps none.
 
     Replies end where the context is full. The same ``seed`` and texts give the same replies. Of each turn only the
-    tokens that are new are computed.
+    tokens that are new are computed. ``date`` is what the chat template writes as today's.
     """
 
     policy: Policy
@@ -31,6 +32,7 @@ class Conversation:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
+    date: date | None = None
     _engine: Engine = field(init=False)
     _format: ChatFormat | None = field(init=False, default=None)
     _conversation: int = field(init=False, default=0)
@@ -40,7 +42,11 @@ class Conversation:
         self._engine = make_engine(self.engine_settings, self.policy)
         if self.remembers or self.system is not None:
             self._format = ChatFormat(
-                self.policy.tokenizer, self.chat_template_kwargs, self.system, eos_ids=self.policy.eos_ids
+                self.policy.tokenizer,
+                self.chat_template_kwargs,
+                self.system,
+                self.date,
+                eos_ids=self.policy.eos_ids,
             )
             self.policy.end_at(turn_end(self._format).token_ids)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
+from sharpen.data.rows import Rows
 from sharpen.errors import CheckpointError, DataError, ModelError
 from sharpen.methods import Role
 from sharpen.models.model import Model
@@ -19,18 +24,40 @@ HASH = "files_sha256"
 _OLD = "an earlier version of sharpen started this run and hashed its models in another way: it cannot be resumed"
 
 
+@dataclass(frozen=True, slots=True)
+class ColumnHashes:
+    """Hashes of all values of some columns, by column. ``rows`` is the name of the rows in messages."""
+
+    rows: str
+    sha256: Mapping[str, str]
+
+
+def column_hashes(rows: Rows, columns: Sequence[str]) -> dict[str, str]:
+    """The hash of all values of each column, in the order of the rows."""
+    digests = {column: hashlib.sha256() for column in columns}
+    for row in rows:
+        for column, digest in digests.items():
+            digest.update(_text(row[column]).encode() if column in row else b"-")
+            digest.update(b"\n")
+    return {column: digest.hexdigest() for column, digest in digests.items()}
+
+
 def fingerprint(
     prompts: Sequence[Prompt],
     groups: Sequence[Group],
     reference: Policy | None,
     models: Mapping[Role, Model],
     frozen: Mapping[str, Model],
+    columns: Mapping[str, ColumnHashes] | None = None,
 ) -> dict[str, Any]:
     """Hashes of the data, of the reference, of frozen models and of the base models of adapters, for a checkpoint.
 
-    Of the models, the files that they were loaded from are hashed.
+    Of the models, the files that they were loaded from are hashed. ``columns`` are those that are read beside prompts
+    and completions, by the setting that gives their rows.
     """
     result: dict[str, Any] = {"data": _of_data(prompts, groups)}
+    if columns:
+        result["columns"] = {setting: asdict(hashes) for setting, hashes in columns.items()}
     if reference is not None:
         result["reference"] = _of_reference(reference)
     hashes: dict[str, str] = {}
@@ -45,7 +72,11 @@ def fingerprint(
 
 
 def check_fingerprint(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises DataError or ModelError if a run would resume with other data or models than it was started with."""
+    """Raises DataError or ModelError if a run would resume with other data or models than it was started with.
+
+    The columns of a run that an earlier version started are not checked: there is nothing to compare them with.
+    """
+    _check_columns(saved.get("columns", {}), now.get("columns", {}))
     if saved["data"] != now["data"]:
         raise DataError("the training data is not what this run was started with; a resumed run needs the same")
     before, after = saved.get("bases", {}), now.get("bases", {})
@@ -77,6 +108,39 @@ def check_models(saved: dict[str, Any], now: dict[str, Any]) -> None:
     if "reference" in now:
         part["reference"] = saved.get("reference")
     check_fingerprint(part, now)
+
+
+def _check_columns(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for setting, rows in now.items():
+        before = saved.get(setting, {}).get("sha256", {})
+        changed = [name for name, sha256 in rows["sha256"].items() if before.get(name, sha256) != sha256]
+        if changed:
+            noun = "training data is" if setting.endswith("train") else f"`{setting}` is"
+            named = " and ".join(f"`{name}`" for name in changed)
+            raise DataError(
+                f"the {noun} not what this run was started with: {rows['rows']} has other values in "
+                f"{'columns' if changed[1:] else 'column'} {named}; a resumed run needs the same"
+            )
+
+
+def _text(value: Any) -> str:
+    """A text that is the same for equal values, whatever process writes it."""
+    try:
+        return json.dumps(value, sort_keys=True, default=_plain)
+    except TypeError:  # keys of several types have no order
+        return json.dumps(value, default=_plain, skipkeys=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(map(_text, value))
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    # What an object of any other class is printed as may have its place in memory in it.
+    known = isinstance(value, date | time | timedelta | Decimal)
+    return str(value) if known else type(value).__qualname__
 
 
 def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from sharpen.cli.commands.options import Dtype, MaxNewTokens, Model, System, TrustRemoteCode
+from sharpen.cli.commands.options import (
+    ChatTemplate,
+    ChatTemplateKwargs,
+    Dtype,
+    MaxNewTokens,
+    Model,
+    System,
+    TrustRemoteCode,
+)
 
 
 def eval(
@@ -62,10 +70,8 @@ def eval(
         typer.Option("--chat/--no-chat", help="Wrap plain text prompts as user messages. Default: the run's."),
     ] = None,
     system: System = None,
-    chat_template_kwargs: Annotated[
-        str | None,
-        typer.Option(metavar="YAML", help="Arguments of the chat template, such as '{enable_thinking: false}'."),
-    ] = None,
+    chat_template_kwargs: ChatTemplateKwargs = None,
+    chat_template: ChatTemplate = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop an answer at this text; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write every answer with its reward to this Parquet file.")] = None,
@@ -99,6 +105,7 @@ def eval(
             "chat": chat,
             "system": system,
             "chat_template_kwargs": chat_template_kwargs,
+            "chat_template": chat_template,
             "stop": stop,
         },
         task=task,
@@ -118,6 +125,8 @@ def chat(
     ] = 1.0,
     max_new_tokens: MaxNewTokens = None,
     system: System = None,
+    chat_template_kwargs: ChatTemplateKwargs = None,
+    chat_template: ChatTemplate = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answers.")] = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -127,10 +136,11 @@ def chat(
     /reset starts a new conversation, /quit ends. A model without a chat template completes what is typed: ask the
     demo's model 7+8-3+9=
 
-    A run or checkpoint brings its system message, chat template settings, stop strings, answer length and compute
-    dtype.
+    A run or checkpoint brings its system message, chat template and its arguments, stop strings, answer length and
+    compute dtype.
     """
     from sharpen.cli.chat import talk
+    from sharpen.cli.yaml_option import yaml_option
 
     talk(
         model,
@@ -138,6 +148,8 @@ def chat(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         system=system,
+        chat_template=chat_template,
+        chat_template_kwargs=yaml_option("chat-template-kwargs", chat_template_kwargs),
         seed=seed,
         dtype=dtype,
         trust_remote_code=trust_remote_code,

@@ -78,10 +78,10 @@ def _turn(
     text = whole[len(before) :] if follows else written_after(chat, before, whole, so_far, where, given)
     usual = "tool" if messages[turn].get("tool_calls") else "user"
     next_role = messages[turn + 1]["role"] if turn + 1 < len(messages) else usual
-    said, appended = turn_end(chat).closed(text, next_role, chat.tokenizer)
+    said, appended = turn_end(chat).closed(text, next_role)
     ids = continuation(chat.tokenizer, before, prefix_ids, said)
     mask = [True] * len(ids)
-    if follows and _GENERATION_BLOCK.search(chat.tokenizer.get_chat_template()):
+    if follows and _GENERATION_BLOCK.search(chat.template(given)):
         mask = _inside_blocks(chat, so_far, prefix_ids, before, said, ids, where, given)
         if not any(mask):
             raise DataError(

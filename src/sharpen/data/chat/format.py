@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.chat.dates import date_written, settle_date
 from sharpen.data.chat.messages import Wants, normalised
 from sharpen.data.chat.probes import complaint, complaint_about, wants_of
 from sharpen.errors import DataError
@@ -23,11 +25,13 @@ class ChatFormat:
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
     row gives the template beside its messages: its ``tools`` and ``documents``. Errors call the template ``called``.
     ``eos_ids`` are the ends of sequence that the model declares.
+    ``date`` is what a template writes as today's; None is that of `date_written`, or today's.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template_kwargs: Mapping[str, Any]
     system: str | None = None
+    date: date | None = None
     called: str = "the chat template"
     eos_ids: frozenset[int] = frozenset()
     wants: Wants = field(init=False, repr=False, compare=False)
@@ -43,6 +47,11 @@ class ChatFormat:
             raise DataError(
                 f"the tokenizer of {name} has no chat template, which conversations need: use an instruction-tuned "
                 "model, or plain text prompts with chat off"
+            )
+        if isinstance(template, dict) and "default" not in template:
+            raise DataError(
+                f"the tokenizer of {name} has several chat templates and none is its default: name one of "
+                f"{', '.join(template)} as `data.chat_template`"
             )
         object.__setattr__(self, "wants", wants_of(self.render))
 
@@ -86,7 +95,13 @@ class ChatFormat:
     def render(self, conversation: Sequence[Message], given: Mapping[str, Any], **options: Any) -> Any:
         """`apply_chat_template` of the tokenizer for `normalised` messages. Raises what the template raises."""
         arguments = {**self.template_kwargs, **given}
-        return self.tokenizer.apply_chat_template([*map(dict, conversation)], **options, **arguments)
+        settle_date(self.template(arguments))
+        with date_written(self.date):
+            return self.tokenizer.apply_chat_template([*map(dict, conversation)], **options, **arguments)
+
+    def template(self, given: Mapping[str, Any] = NOTHING) -> str:
+        """The text of the template: of several, transformers takes ``tool_use`` where there are tools."""
+        return str(self.tokenizer.get_chat_template(tools=given.get("tools")))
 
     def number(self, messages: Sequence[Message], index: int) -> int:
         """The number of a message in its row, from 1; 0 is the system message that `with_system` puts before them."""

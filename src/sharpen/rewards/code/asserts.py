@@ -6,7 +6,7 @@ import ast
 import re
 from typing import Any, ClassVar
 
-from sharpen.rewards.code.rows import AssertTest
+from sharpen.rewards.code.rows import AssertTest, from_json
 from sharpen.rewards.code.running import check_tests
 from sharpen.rewards.code.sources import asserted_functions, parsed, source_text
 from sharpen.rewards.code.verifiers import ScoredCode
@@ -41,6 +41,11 @@ class CodeCheck(ScoredCode):
         prompt = () if self.prompt_column is None else (self.prompt_column,)
         return (self.column, self.entry_point_column, *prompt)
 
+    def check_row(self, row: Row) -> None:
+        super().check_row(row)
+        self._test(row)
+        self._prompt(row)
+
     def __call__(self, completion: str, **row: Any) -> float:
         test, prompt = self._test(row), self._prompt(row)
         code = self._code(completion, row)
@@ -70,8 +75,8 @@ class CodeCheck(ScoredCode):
 class CodeAsserts(ScoredCode):
     """1 if the program passes a list of asserts, as in MBPP, else 0; or the share that it passes.
 
-    ``column`` holds a list of strings, each an assert that calls functions of the program by name. ``setup_column``
-    holds code to run before them, mostly imports, as a string or a list of strings; it is optional.
+    ``column`` holds a list of strings, or its JSON text, each an assert that calls functions of the program by name.
+    ``setup_column`` holds code to run before them, mostly imports, as a string or a list of strings; it is optional.
 
     Tests and program run in separate processes; the tests only see what the program's functions return, so objects of
     classes that the program defines cannot be tested.
@@ -90,6 +95,14 @@ class CodeAsserts(ScoredCode):
     def columns(self) -> tuple[str, ...]:
         return (self.column, *super().columns)
 
+    @property
+    def optional_columns(self) -> tuple[str, ...]:
+        return (self.setup_column,)
+
+    def check_row(self, row: Row) -> None:
+        super().check_row(row)
+        self._tests(row)
+
     def __call__(self, completion: str, **row: Any) -> float:
         tests = self._tests(row)
         code = self._code(completion, row)
@@ -99,6 +112,8 @@ class CodeAsserts(ScoredCode):
 
     def _tests(self, row: Row) -> list[AssertTest]:
         lines, setup = row.get(self.column), row.get(self.setup_column) or ""
+        if isinstance(lines, str) and lines.lstrip().startswith("["):
+            lines = from_json(lines, f"the column {self.column!r} of this row")
         if not isinstance(lines, (list, tuple)) or not lines or not all(isinstance(line, str) for line in lines):
             raise ValueError(f"the column {self.column!r} of this row must be a list of asserts, not {lines!r:.200}")
         if isinstance(setup, (list, tuple)):

@@ -72,7 +72,7 @@ def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutp
     Raises ValueError, naming column and test, for anything else.
     """
     place = f"the column {column!r} of this row"
-    given = _from_json(row.get(column), place)
+    given = from_json(row.get(column), place)
     if given is None or given in ({}, []):
         raise ValueError(f"{place} is empty")
     entries = [(f"test {number} in {place}", entry) for number, entry in enumerate(_entries(given, place), start=1)]
@@ -84,7 +84,8 @@ def read_tests(row: Row, column: str, function_column: str, wrapped: WrappedOutp
     return CallTests(function, tuple(_call_test(e, wrapped, w) for w, e in entries))
 
 
-def _from_json(value: Any, place: str) -> Any:
+def from_json(value: Any, place: str) -> Any:
+    """What a text is as JSON; anything else as it is. Raises ValueError for other texts."""
     if not isinstance(value, str):
         return value
     try:
@@ -124,7 +125,7 @@ def _columns(given: Mapping[str, Any], place: str) -> Iterator[Mapping[str, Any]
 def _function_name(of_tests: Sequence[Any], of_row: Any, column: str) -> str | None:
     """The name from the tests or from the row: a name, or an object (or its JSON text) with ``func_name``."""
     if isinstance(of_row, str) and of_row.lstrip().startswith("{"):
-        of_row = _from_json(of_row, f"the column {column!r} of this row")
+        of_row = from_json(of_row, f"the column {column!r} of this row")
     if isinstance(of_row, Mapping):
         of_row = of_row.get("fn_name") or of_row.get("func_name")
     name = of_tests[0] or of_row or None
@@ -161,8 +162,8 @@ def _call_test(entry: Mapping[str, Any], wrapped: WrappedOutputs, where: str) ->
         if not isinstance(value, str):
             raise ValueError(f"{where}: the input is a string, so the output must be a JSON string, not {value!r:.200}")
         lines = [line for line in arguments.split("\n") if line.strip()]
-        arguments = [_from_json(line, f"a line of the input of {where}") for line in lines]
-        value = _from_json(value, f"the output of {where}")
+        arguments = [from_json(line, f"a line of the input of {where}") for line in lines]
+        value = from_json(value, f"the output of {where}")
     if not isinstance(arguments, (list, tuple)):
         raise ValueError(f"{where}: the input is a {type(arguments).__name__}, not a list of arguments")
     for part in (*arguments, value):

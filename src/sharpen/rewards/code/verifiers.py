@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from sharpen.rewards.code.comparison import Output, same_output, same_value
 from sharpen.rewards.code.extraction import CodeSource, as_completion, extract_code
-from sharpen.rewards.code.rows import StdinTests, WrappedOutputs, read_tests
+from sharpen.rewards.code.rows import CallTests, StdinTests, WrappedOutputs, read_tests
 from sharpen.rewards.code.running import CORES, Budget, call_tests, compiles, shared_sandbox, stdin_tests
 from sharpen.rewards.code.sources import source_text
 from sharpen.rewards.verifier import Verifier
@@ -63,9 +63,16 @@ class Code(Verifier):
             code = source_text(row, self.prompt_column) + code
         return as_completion(code, self.code_from, self.tag)
 
+    def check_row(self, row: Row) -> None:
+        self._beginning(row)
+
+    def _beginning(self, row: Row) -> str:
+        """What the completion continues. Raises ValueError if the row has no prompt to continue."""
+        return source_text(row, self.prompt_column) if self.continues_prompt and self.prompt_column else ""
+
     def _code(self, completion: str, row: Row) -> str | None:
-        """The program; None if the completion has none. Raises ValueError if the row has no prompt to continue."""
-        prompt = source_text(row, self.prompt_column) if self.continues_prompt and self.prompt_column else ""
+        """The program; None if the completion has none."""
+        prompt = self._beginning(row)
         code = extract_code(completion, self.code_from, self.tag)
         return None if code is None else prompt + code
 
@@ -164,8 +171,16 @@ class CodeTests(ScoredCode):
     def columns(self) -> tuple[str, ...]:
         return (self.column, *super().columns)
 
+    @property
+    def optional_columns(self) -> tuple[str, ...]:
+        return (self.function_column,)
+
+    def check_row(self, row: Row) -> None:
+        super().check_row(row)
+        self._tests(row)
+
     def __call__(self, completion: str, **row: Any) -> float:
-        tests = read_tests(row, self.column, self.function_column, self.wrapped_outputs)
+        tests = self._tests(row)
         code = self._code(completion, row)
         if code is None:
             return 0.0
@@ -174,6 +189,9 @@ class CodeTests(ScoredCode):
         else:
             passed = call_tests(self._sandbox, code, tests, self._budget(), self._same_value)
         return self._score(passed, len(tests.tests))
+
+    def _tests(self, row: Row) -> StdinTests | CallTests:
+        return read_tests(row, self.column, self.function_column, self.wrapped_outputs)
 
     def _same_output(self, printed: bytes, expected: str) -> bool:
         return same_output(printed, expected, self.output, self.tolerance)

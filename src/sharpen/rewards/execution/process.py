@@ -14,7 +14,7 @@ from sharpen.errors import RewardError
 from sharpen.runs.trajectories import trajectory_to_json
 from sharpen.system.user_code import RemoteError
 from sharpen.system.workers import Worker
-from sharpen.types import Trajectory
+from sharpen.types import Row, Trajectory
 
 _SCRIPT = Path(__file__).with_name("process_program.py")
 
@@ -36,6 +36,14 @@ class ProcessFunction:
         self._idle: deque[Worker] = deque()
         self._workers: list[Worker] = []
         weakref.finalize(self, _end, self._workers)
+
+    def check_row(self, row: Row) -> None:
+        """Raises ValueError for a column that cannot be given to another process."""
+        for name, value in row.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"the column {name!r} cannot be given to another process: {error}") from error
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         trajectories = [name for name, value in keywords.items() if isinstance(value, Trajectory)]

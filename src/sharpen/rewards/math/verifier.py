@@ -85,6 +85,9 @@ class Math(Verifier):
             f"column `{self.column}` has a solution without \\boxed{{…}}, {self.marker} or 答案, which no answer equals"
         )
 
+    def check_row(self, row: Row) -> None:
+        reference_text(row, self.column)
+
     def __call__(self, completion: str, **row: Any) -> float:
         expected = self._bare(reference_text(row, self.column))
         found = extract(completion, self.answer_from, self.marker, self.tag)

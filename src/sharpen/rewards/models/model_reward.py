@@ -90,7 +90,7 @@ class ScorerReward(Reward):
         self.settings = settings
         self._scorer: Scorer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._own_chat: ChatFormat | None = None
+        self.own_chat: ChatFormat | None = None
         self.same_tokens = True
         self.cache = ScoreCache(settings.cache_size)
 
@@ -118,7 +118,7 @@ class ScorerReward(Reward):
         differs = not self.same_tokens or own.chat_template != tokenizer.chat_template
         uses_own = self.settings.template == "scorer" or (self.settings.template == "auto" and differs)
         has_own = own.chat_template is not None and uses_own
-        self._own_chat = ChatFormat(own, {}, called="the scorer's chat template") if has_own else None
+        self.own_chat = ChatFormat(own, {}, called="the scorer's chat template") if has_own else None
 
     @property
     def scorer(self) -> Scorer:
@@ -136,8 +136,8 @@ class ScorerReward(Reward):
         ]
 
     def _read(self, prompt: Prompt, trajectory: Trajectory) -> _Read:
-        if self._own_chat is not None and prompt.messages:
-            rendered = render(prompt, trajectory, self._own_chat)
+        if self.own_chat is not None and prompt.messages:
+            rendered = render(prompt, trajectory, self.own_chat)
             return _Read(rendered.token_ids, self._rendered_places(rendered, trajectory.text))
         if self.settings.template == "scorer":
             raise RewardError(

@@ -16,6 +16,7 @@ from sharpen.rewards.text.json_schema_worker import validator_of
 from sharpen.rewards.verifier import Verifier
 from sharpen.settings import Effect, Name
 from sharpen.system.workers import WorkerPool
+from sharpen.types import Row
 
 _OPENING = re.compile(r" {0,3}```[ \t]*+(?:json)?[ \t]*+", re.IGNORECASE)
 _CLOSING = re.compile(r" {0,3}```[ \t]*+")
@@ -69,8 +70,11 @@ class JsonSchema(Verifier):
     def columns(self) -> tuple[str, ...]:
         return () if self.column is None else (self.column,)
 
+    def check_row(self, row: Row) -> None:
+        self._schema(row)
+
     def __call__(self, completion: str, **row: Any) -> float:
-        schema = self._own if self.column is None else _checked(_schema_of(row, self.column))
+        schema = self._schema(row)
         text = self._text(completion)
         if text is None:
             return 0.0
@@ -79,6 +83,9 @@ class JsonSchema(Verifier):
         if "raised" in reply:
             raise ValueError(f"the schema cannot be used: {reply['raised']}")
         return float(reply["valid"])
+
+    def _schema(self, row: Row) -> str:
+        return self._own if self.column is None else _checked(_schema_of(row, self.column))
 
     @cached_property
     def _own(self) -> str:
@@ -142,7 +149,7 @@ def _references(schema: Any) -> Iterator[str]:
             yield from _references(item)
 
 
-def _schema_of(row: dict[str, Any], column: str) -> Any:
+def _schema_of(row: Row, column: str) -> Any:
     schema = row.get(column)
     if isinstance(schema, str):
         try:

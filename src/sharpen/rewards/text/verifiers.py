@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, ClassVar, Literal, Self
 
@@ -59,6 +60,9 @@ class ExactAnswer(Verifier):
             return None
         return f"column `{self.column}` has a solution from which no answer can be taken, so that no answer equals it"
 
+    def check_row(self, row: Row) -> None:
+        reference_text(row, self.column)
+
     def __call__(self, completion: str, **row: Any) -> float:
         expected = self._bare(reference_text(row, self.column))
         return float(self.answer(completion) == normalise(expected, self.case_sensitive))
@@ -72,8 +76,8 @@ class ExactAnswer(Verifier):
 class Contains(Verifier):
     """1 if the completion contains the words, else 0.
 
-    The words are the list ``words``, or the row's ``column``: a string (one word or phrase) or a list. With
-    ``whole_word``, a word must not be adjacent to a letter or digit. ``mode`` requires all or any of the words.
+    The words are the list ``words``, or the row's ``column``: a string (one word or phrase), a list, or its JSON text.
+    With ``whole_word``, a word must not be adjacent to a letter or digit. ``mode`` requires all or any of the words.
     """
 
     name: ClassVar[str] = "contains"
@@ -103,22 +107,43 @@ class Contains(Verifier):
         words = [str(word).strip() for word in self._wanted(row)]
         return " ".join(words if self.mode == "all" else words[:1]) or None
 
+    def check_row(self, row: Row) -> None:
+        self._words(row)
+
     def __call__(self, completion: str, **row: Any) -> float:
+        words = self._words(row)
+        found = [self._holds(completion, word.strip()) for word in words]
+        return float(all(found) if self.mode == "all" else any(found))
+
+    def _words(self, row: Row) -> tuple[str, ...]:
+        """Raises ValueError for anything else than words."""
         words = self._wanted(row)
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise ValueError(f"the column {self.column!r} of this row holds no words: {words!r}")
-        found = [self._holds(completion, word.strip()) for word in words]
-        return float(all(found) if self.mode == "all" else any(found))
+        return words
 
     def _wanted(self, row: Row) -> tuple[Any, ...]:
         if self.column is None:
             return self.words
         value = row.get(self.column)
-        return (value,) if isinstance(value, str) else tuple(value or ())
+        if isinstance(value, str):
+            return tuple(_listed(value) or (value,))
+        return tuple(value) if isinstance(value, list | tuple) else () if value is None else (value,)
 
     def _holds(self, text: str, word: str) -> bool:
         pattern = rf"(?<!\w){re.escape(word)}(?!\w)" if self.whole_word else re.escape(word)
         return re.search(pattern, text, 0 if self.case_sensitive else re.IGNORECASE) is not None
+
+
+def _listed(text: str) -> list[Any]:
+    """The list that a text is as JSON, as in a CSV file, which has no lists; empty if it is none."""
+    if not text.lstrip().startswith("["):
+        return []
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 FILLER = "Let me think about it."
