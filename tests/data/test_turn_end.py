@@ -167,3 +167,17 @@ def test_the_template_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = turn_end(chat)
     monkeypatch.setattr(ChatFormat, "text", None)
     assert turn_end(chat) is first
+
+
+def test_what_a_template_writes_after_the_end_is_not_the_assistants() -> None:
+    """DeepSeek's templates write an empty answer after a call, unless its content is null."""
+    template = (
+        "{% for m in messages %}{% if m.role != 'assistant' %}<|{{ m.role }}|>{{ m.content }}{% else %}"
+        "{% if m.tool_calls %}<|assistant|><call><eos>{% endif %}"
+        "{% if m.content is not none %}<|assistant|>{{ m.content }}<eos>{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    special = ["<|user|>", "<|assistant|>", "<|tool|>", "<call>"]
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    turns = [said("user", "hi"), called, said("tool", "ok"), said("assistant", "yes")]
+    assert trained(template, special, turns) == [["<call>", "<eos>"], ["yes", "<eos>"]]
