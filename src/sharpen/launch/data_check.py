@@ -20,9 +20,8 @@ from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import load_tokenizer, located
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
-from sharpen.rollout.sources import Reads
 from sharpen.runs.lookup import find_model
-from sharpen.types import Group, Sample, Trajectory
+from sharpen.types import Group, Reads, Sample, Trajectory
 
 MOST_ERRORS = 20
 """Rows that cannot be read are counted, and this many of them named."""

@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.launch.spans import special_ids
 from sharpen.rewards.reward import Reward
-from sharpen.rollout.sources import Reads
-from sharpen.types import Group, Message
+from sharpen.types import Group, Message, Reads
 
 MUCH_LONGER = 0.9
 """The share of pairs in which the better completion is the longer one, above which length could be what is learned."""

@@ -24,8 +24,8 @@ class ChatFormat:
 
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
     row gives the template beside its messages: its ``tools`` and ``documents``. Errors call the template ``called``.
-    ``eos_ids`` are the ends of sequence that the model declares.
     ``date`` is what a template writes as today's; None is that of `date_written`, or today's.
+    ``eos_ids`` are the ends of sequence that the model declares.
     """
 
     tokenizer: PreTrainedTokenizerBase
