@@ -34,7 +34,7 @@ from sharpen.runs.named_loggers import LoggerSpec, find_loggers
 from sharpen.system.processors import available_processors
 from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import check_fingerprint, fingerprint
-from sharpen.training.microbatch import usual_tokens
+from sharpen.training.microbatch import longest_prefix, usual_tokens
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation, best_of
 from sharpen.training.trainer import Trainer
@@ -94,7 +94,7 @@ def built_trainer(
     if mixed is not None and inputs.mixed is not None:
         mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, say)
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
-    longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
+    longest_prompt = max((len(prompt.token_ids) for prompt in prompts), default=0) or longest_prefix(groups)
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
     limits = MicrobatchLimits(tokens, training.shared_prompt)
     # Log-probabilities are those of the distribution sampled from; given completions were not sampled by this run.

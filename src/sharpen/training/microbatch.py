@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from sharpen.models.model import Model
+from sharpen.types import Group
 
 CPU_BYTES = {"float32": 768 * 2**20, "bfloat16": 2 * 2**30}
 """Activation memory, by compute dtype. In float32 a CPU is no faster with more. In bfloat16 the fixed cost of a
@@ -24,6 +27,11 @@ def usual_tokens(model: Model, longest_prompt: int) -> int:
     else:
         room = CPU_BYTES[model.compute_dtype]
     return max(LEAST_TOKENS, 2 * longest_prompt, min(MOST_TOKENS, int(room / activation_bytes(model))))
+
+
+def longest_prefix(groups: Sequence[Group]) -> int:
+    """The tokens of the longest prefix of these groups' samples: of the longest prompt, where each has one sample."""
+    return max(len(s.prefix_ids) for group in groups for t in group.trajectories for s in t.samples)
 
 
 def activation_bytes(model: Model) -> int:
