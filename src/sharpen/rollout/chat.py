@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sharpen.data.chat import ChatFormat
+from sharpen.data.tokens import prompt_ids
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
@@ -64,7 +65,7 @@ class Conversation:
         if self._format is not None:
             ids = self._format.prompt_ids(history)
         else:
-            ids = tuple(self.policy.tokenizer(text)["input_ids"])
+            [ids] = prompt_ids(self.policy.tokenizer, [text])
         room = self._engine.context_length - len(ids)
         if not ids or room < 1:
             raise DataError(
