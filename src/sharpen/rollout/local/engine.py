@@ -11,6 +11,7 @@ from math import ceil, isfinite
 import torch
 from torch import nn
 
+from sharpen.data.tokens import hidden_ids, visible_texts
 from sharpen.errors import ModelError, NonFiniteError, RecipeError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
@@ -233,7 +234,8 @@ class LocalEngine:
         return lambda: TransformersRunner(self.policy, self._model, argument, self._slots)
 
     def _finished(self, ended: Sequence[EndedRow]) -> list[FinishedRequest]:
-        texts = self.policy.tokenizer.batch_decode([list(row.tokens) for row in ended], skip_special_tokens=True)
+        tokenizer = self.policy.tokenizer
+        texts = visible_texts(tokenizer, [row.tokens for row in ended], hidden_ids(tokenizer, self.policy.eos_ids))
         return [
             FinishedRequest(
                 request=row.unfinished.request,
