@@ -23,6 +23,7 @@ from transformers import (
 from sharpen.errors import ModelError
 from sharpen.models.adapter import adapted_layers, adapter_weights
 from sharpen.models.adapter_files import find_adapter
+from sharpen.models.dtype import SavedDtype
 from sharpen.models.lora import add_adapter, read_adapter
 from sharpen.models.merge import merge
 from sharpen.models.model import Model
@@ -278,8 +279,8 @@ def test_an_interrupted_merge_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
     adapted(tmp_path / "base").save(tmp_path / "adapter")
     save = Policy.save
 
-    def half(self: Policy, folder: Path) -> None:
-        save(self, folder)
+    def half(self: Policy, folder: Path, dtype: SavedDtype) -> None:
+        save(self, folder, dtype)
         (folder / "model.safetensors").unlink()
         raise KeyboardInterrupt
 

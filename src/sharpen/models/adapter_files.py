@@ -20,6 +20,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME, Adapter, adapted_layers, adapter_weights
+from sharpen.models.dtype import SavedDtype
+from sharpen.models.saved_dtype import add_remainder, rounded
 from sharpen.suggest import folder_or_hub
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -69,7 +71,9 @@ class AdapterFiles:
             file = cached_file(self.path, WEIGHTS)
         except OSError as error:
             raise ModelError(f"{self.path}: this adapter has no {WEIGHTS}; only safetensors is supported") from error
-        return {_module_name(name): tensor for name, tensor in load_file(str(file)).items()}
+        found = {name: tensor.float() for name, tensor in load_file(str(file)).items()}
+        add_remainder(found, self.path)
+        return {_module_name(name): tensor for name, tensor in found.items()}
 
 
 def find_adapter(path: str) -> AdapterFiles | None:
@@ -96,8 +100,10 @@ def find_adapter(path: str) -> AdapterFiles | None:
     return AdapterFiles(path, config)
 
 
-def write_adapter(model: nn.Module, adapter: Adapter, head_name: str | None, folder: Path) -> None:
-    """Write the adapter, and the head where one is trained."""
+def write_adapter(
+    model: nn.Module, adapter: Adapter, head_name: str | None, folder: Path, dtype: SavedDtype = "float32"
+) -> dict[str, Tensor]:
+    """Write the adapter, and the head where one is trained; returns the weights, in float32, by their names there."""
     base = adapter.base
     config = adapter.config.to_dict() | {
         # An absolute path works wherever the adapter is loaded from.
@@ -111,7 +117,8 @@ def write_adapter(model: nn.Module, adapter: Adapter, head_name: str | None, fol
         _file_name(name): p.detach().cpu().contiguous()
         for name, p in adapter_weights(model, head_name, adapter.name).items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file({n: rounded(n, t, dtype) for n, t in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    return tensors
 
 
 def merge_adapter(model: nn.Module, files: AdapterFiles, head_name: str | None = None) -> None:

@@ -117,6 +117,13 @@ def set_attention(config: Any, name: str) -> None:
         config._attn_implementation = name
 
 
+def kept_in_float32(model: Any, dtype: torch.dtype) -> frozenset[str]:
+    """Names, as regular expressions, of the weights that transformers loads in float32 whatever is asked for."""
+    always = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    of_float16 = getattr(model, "_keep_in_fp32_modules", None) or ()
+    return frozenset(always) | frozenset(of_float16 if dtype == torch.float16 else ())
+
+
 # peft.
 
 
