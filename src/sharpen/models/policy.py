@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
-from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_merge import merge_adapter
 from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
 from sharpen.models.load import (
     context_length,

@@ -6,6 +6,7 @@ each exists, takes the arguments used here and agrees with public functions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +126,27 @@ def kept_in_float32(model: Any, dtype: torch.dtype) -> frozenset[str]:
 
 
 # peft.
+
+
+def means_experts(target: str, config: Any, model: nn.Module) -> bool:
+    """Whether peft, loading a LoRA adapter for ``model``, takes a target for the name of experts in older files.
+
+    A peft without that conversion takes every name as it is.
+    """
+    from peft.utils import transformers_weight_conversion
+
+    convert = getattr(transformers_weight_conversion, "convert_peft_config_for_transformers", None)
+    if convert is None:
+        return False
+    alone = copy.copy(config)
+    alone.target_modules, alone.target_parameters = {target}, None
+    alone.rank_pattern, alone.alpha_pattern = {}, {}
+    try:
+        convert(alone, model, None)
+    except ValueError:
+        # It knows the name, but not without the other half of a matrix that is one today.
+        return True
+    return target not in alone.target_modules
 
 
 def switch_adapter(layer: Any, name: str | None) -> str | None:
