@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.models.adapter import Adapter
 from sharpen.models.adapter_files import write_adapter
-from sharpen.models.dtype import Dtype
+from sharpen.models.dtype import Dtype, SavedDtype
 from sharpen.models.modules import RootModule
 from sharpen.models.packing.microbatches import Cost
 from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
+from sharpen.models.saved_dtype import REMAINDER, named_weights, save_pretrained, write_remainder
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,14 +108,22 @@ class Model(ABC):
         """The autocast context of the forward pass."""
         return self.root.autocast()
 
-    def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder: safetensors, configuration and tokenizer; with an adapter, in peft's format."""
+    def save(self, folder: Path, dtype: SavedDtype = "float32", *, exact: bool = False) -> None:
+        """Write a Hugging Face folder: safetensors, configuration and tokenizer; with an adapter, in peft's format.
+
+        The weights are written in ``dtype``. With ``exact``, what bfloat16 lacks of them is written too, in
+        `REMAINDER`, and whatever loads models here reads both.
+        """
         with without_progress_bars():
             self.tokenizer.save_pretrained(folder)
             if self.adapter is None:
-                self.model.save_pretrained(folder)  # type: ignore[operator]
+                save_pretrained(self.model, folder, dtype)
+                weights = named_weights(self.model)
             else:
-                write_adapter(self.model, self.adapter, self.head_name, folder)
+                weights = write_adapter(self.model, self.adapter, self.head_name, folder, dtype)
+        (folder / REMAINDER).unlink(missing_ok=True)
+        if exact and dtype != "float32":
+            write_remainder(weights, folder)
 
 
 def scatter_to_batch(values_N: Tensor, packed: PackedBatch, batch: Batch) -> Tensor:

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
-from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_merge import merge_adapter
 from sharpen.models.chat_template import take_template
-from sharpen.models.dtype import AskedDtype, resolve_dtype
+from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
     context_length,
@@ -70,9 +71,9 @@ class Policy(Model):
     def parameters(self) -> list[nn.Parameter]:
         return [] if self.shares_root else Model.parameters(self)
 
-    def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder, with the value head in a file of its own."""
-        Model.save(self, folder)
+    def save(self, folder: Path, dtype: SavedDtype = "float32", *, exact: bool = False) -> None:
+        """Write a Hugging Face folder, with the value head in a file of its own, always in float32."""
+        Model.save(self, folder, dtype, exact=exact)
         write_ends(folder, self.eos_ids, self.model)
         (folder / VALUE_HEAD).unlink(missing_ok=True)
         if self.value_head is not None:

@@ -19,7 +19,8 @@ from transformers import (
 
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
-from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_merge import merge_adapter
 from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.forward import MicrobatchLimits, microbatches
