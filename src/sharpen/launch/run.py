@@ -242,7 +242,8 @@ def measure(
         check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
     if held_out.reward is not None:
         held_out.reward.use_tokenizer(main.tokenizer)
-    engine = make_engine(recipe.rollout.engine, main) if isinstance(main, Policy) else None
+    answers = isinstance(main, Policy) and held_out.reads == "prompts"
+    engine = make_engine(recipe.rollout.engine, main) if answers else None
     try:
         return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()
     finally:

@@ -116,10 +116,6 @@ def align(model: nn.Module) -> None:
         weight.data = weight.data.clone()
 
 
-def context_length(model: Any) -> int:
-    return int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
-
-
 def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> frozenset[int]:
     """All end-of-sequence ids declared by the generation configuration, if any, the configuration or the tokenizer."""
 

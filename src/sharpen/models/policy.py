@@ -18,7 +18,6 @@ from sharpen.models.adapter import NAME
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.load import (
-    context_length,
     end_of_sequence_ids,
     load_tokenizer,
     load_weights,
@@ -29,6 +28,7 @@ from sharpen.models.load import (
 from sharpen.models.model import Model, scatter_to_batch
 from sharpen.models.modules import PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
+from sharpen.models.shape import context_length
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -176,7 +176,7 @@ def load_policy(
         tokenizer=tokenizer,
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
-        context_length=context_length(model),
+        context_length=context_length(model.config, tokenizer),
         source=path,
     )
     policy.load_value_head(path)

@@ -22,12 +22,13 @@ from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter, merge_adapter
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.forward import MicrobatchLimits, microbatches
-from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
+from sharpen.models.load import load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Model, scatter_to_batch
 from sharpen.models.modules import ScorerModule, named_head
 from sharpen.models.packing.pack import PackedRow, pack
 from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.progress_bars import without_load_report
+from sharpen.models.shape import context_length
 
 Kind = Literal["sequence", "token"]
 
@@ -134,7 +135,7 @@ def load_scorer(
         root=ScorerModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         pad_id=pad_id,
-        context_length=context_length(model),
+        context_length=context_length(model.config, tokenizer),
         source=named,
         kind=kind,
     )
