@@ -16,6 +16,7 @@ from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
 from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.causal import refuse_not_causal
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.load import (
     end_of_sequence_ids,
@@ -26,7 +27,7 @@ from sharpen.models.load import (
     refuse_missing,
 )
 from sharpen.models.model import Model, scatter_to_batch
-from sharpen.models.modules import PolicyModule, ReferenceHead
+from sharpen.models.modules import PLAIN_ARCHITECTURES, PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.shape import context_length
 
@@ -165,6 +166,8 @@ def load_policy(
     if adapter is not None:
         merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
+    if model.config.model_type not in PLAIN_ARCHITECTURES:
+        refuse_not_causal(path, model, tokenizer)
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
     if not eos_ids:
         raise ModelError(

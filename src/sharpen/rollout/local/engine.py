@@ -14,6 +14,8 @@ from torch import nn
 
 from sharpen.errors import NonFiniteError, RecipeError
 from sharpen.models.policy import Policy
+from sharpen.models.rope import longrope_switch
+from sharpen.models.shape import UNLIMITED
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
 from sharpen.rollout.local.cache_check import why_cache_fails
 from sharpen.rollout.local.inference_model import InferenceModel
@@ -68,6 +70,7 @@ class LocalEngine:
         self._make_runner: Callable[[], ModelRunner] = self._runner_maker(argument)
         # A row of 2³¹ tokens is beyond any model.
         self._longest = bisect_right(range(1, 2**31), self._slots, key=self._make_runner().slots_alone)
+        self._switch = longrope_switch(policy.config) or UNLIMITED
         self._kept = KeptConversations()
         self._scheduler: Scheduler | None = None
         self._unfinished: dict[int, Request] = {}
@@ -81,8 +84,21 @@ class LocalEngine:
 
     @property
     def context_length(self) -> int:
-        """The model's, or less where the budget cannot hold a request of that many tokens alone."""
-        return min(self.policy.context_length, self._longest)
+        """The model's, or less where the budget cannot hold a request of that many tokens alone.
+
+        A model with LongRoPE is sampled up to its original context: a longer row would rotate every token anew.
+        """
+        return min(self.policy.context_length, self._longest, self._switch)
+
+    @property
+    def why_context(self) -> str:
+        """What bounds the context, if the model does not, and what to do about it."""
+        if self._switch < self._longest:
+            return (
+                f"up to the original context of a model with rope_type longrope ({self._switch}), beyond which it "
+                "rotates every token anew: lower rollout.max_new_tokens"
+            )
+        return "with its memory for keys and values: raise rollout.engine.kv_gib, lower rollout.max_new_tokens"
 
     def memory_for(self, contexts: Sequence[int], copies: int, max_new_tokens: int) -> RolloutMemory:
         """What ``copies`` completions of contexts of these lengths take, each of ``max_new_tokens``."""
@@ -207,6 +223,11 @@ class LocalEngine:
                 raise ValueError(f"{name}: its truncation, stop strings or seed differ from the unfinished ones'")
             seen.add(request.draw_id)
             length = len(request.token_ids) + request.max_new_tokens
+            if length > self._switch:
+                raise RecipeError(
+                    f"a context of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones are more than "
+                    f"what the engine samples {self.why_context}"
+                )
             if length > self._longest:
                 needed = self._make_runner().slots_alone(length)
                 raise RecipeError(
@@ -232,14 +253,12 @@ class LocalEngine:
         """The name of the forward's argument for a cache, if decoding with one is right."""
         argument = cache_argument(self.policy.model)
         with self._evaluating():
-            reason = (
-                "it has no cache that transformers shares" if argument is None else why_cache_fails(self.policy, argument)
-            )
+            reason = "it takes no cache" if argument is None else why_cache_fails(self.policy, argument)
         if reason is None:
             return argument
         warnings.warn(
-            f"{self.policy.source}: a model of type {self.policy.config.model_type} is sampled from slowly, every token "
-            f"computing its whole sequence again: {reason}",
+            f"{self.policy.source}: a model of type {self.policy.config.model_type} is sampled from slowly, with every "
+            f"token computing its whole sequence again: {reason}",
             stacklevel=3,
         )
         return None
