@@ -12,6 +12,7 @@ from sharpen.models.adapter_files import AdapterFiles, find_adapter
 from sharpen.models.chat_template import take_template
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, saved_generation_config
 from sharpen.models.load import load_tokenizer, located
+from sharpen.models.shape import context_length
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.lookup import find_model
 
@@ -45,8 +46,7 @@ def unloaded_model(recipe: Recipe, *, trust_remote_code: bool) -> UnloadedModel:
     except (OSError, ValueError) as error:
         raise ModelError(f"{base}: cannot read this model's configuration: {error}") from error
     eos_ids = end_of_sequence_ids(saved_generation_config(base), config, tokenizer) | saved_ends(path)
-    context = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31)
-    return UnloadedModel(tokenizer, context, eos_ids)
+    return UnloadedModel(tokenizer, context_length(config, tokenizer), eos_ids)
 
 
 def _place(recipe: Recipe) -> tuple[str, AdapterFiles | None]:

@@ -85,7 +85,7 @@ def merge_adapter(model: Any, files: AdapterFiles, head_name: str | None = None)
             # That the embeddings are tied is taken care of here.
             warnings.filterwarnings("ignore", message="Model with `tie_word_embeddings=True`")
             adapted = PeftModel(model, config, NAME)
-            result = set_peft_model_state_dict(adapted, weights, adapter_name=NAME)
+            result: Any = set_peft_model_state_dict(adapted, weights, adapter_name=NAME)
     except (ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{files.path}: does not match its base model: {error}") from error
     if missing := [name for name in result.missing_keys if ".lora_" in name]:

@@ -117,10 +117,6 @@ def align(model: nn.Module) -> None:
         weight.data = weight.data.clone()
 
 
-def context_length(model: Any) -> int:
-    return int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
-
-
 def _disable_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):

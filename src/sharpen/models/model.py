@@ -21,6 +21,7 @@ from sharpen.models.packing.microbatches import Cost
 from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
 from sharpen.models.saved_dtype import REMAINDER, named_weights, save_pretrained, write_remainder
+from sharpen.models.shape import attention_width
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,12 +94,7 @@ class Model(ABC):
         embeddings = (self.model.get_input_embeddings(), self.model.get_output_embeddings())  # type: ignore[operator]
         tables = {id(table.weight): table.weight.numel() for table in embeddings if table is not None}
         body = sum(p.numel() for p in self.model.parameters()) - sum(tables.values())
-        config = self.config.get_text_config()
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return Cost(
-            per_token=6.0 * body,
-            per_pair=12.0 * config.num_hidden_layers * config.num_attention_heads * head_dim,
-        )
+        return Cost(per_token=6.0 * body, per_pair=12.0 * attention_width(self.model))
 
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters, heads included."""
