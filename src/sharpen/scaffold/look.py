@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sharpen.data.columns import WHOLE_TEXTS
 from sharpen.data.positions import step_ends
 from sharpen.data.rows import Rows
 from sharpen.data.turns import is_sharegpt
@@ -248,7 +249,7 @@ def _all(columns: Sequence[str]) -> str:
 
 
 def _no_column(rows: Rows) -> DataError:
-    text = " A column `text` of whole texts has no prompt: split it into `prompt` and `completion`."
+    text = f" {WHOLE_TEXTS}"
     return DataError(
         f"{rows.name}: no column of prompts: it has {_all(rows.columns)}.{text if 'text' in rows.columns else ''} "
         "If one holds prompts or conversations, say so in a recipe: `data.columns: {prompt: COLUMN}`, or `messages`"
