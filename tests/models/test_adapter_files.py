@@ -263,7 +263,9 @@ def test_damaged_or_unsupported_files_are_errors(tmp_path: Path) -> None:
     assert "it lacks base_model.model.model.layers.0" in refused(folder)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     assert "this adapter has no adapter_model.safetensors; only safetensors is supported" in refused(folder)
-    assert "its adapter_config.json has peft_type: IA3; only LORA is supported. If peft can merge" in refused(edited(folder, peft_type="IA3"))
+    assert "its adapter_config.json has peft_type: IA3; only LORA is supported. If peft can merge" in refused(
+        edited(folder, peft_type="IA3")
+    )
     (folder / "adapter_config.json").write_text("{")
     assert "cannot read its adapter_config.json" in refused(folder)
     (folder / "adapter_config.json").write_text("{}")

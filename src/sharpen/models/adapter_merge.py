@@ -141,8 +141,9 @@ def _untie(model: Any, weights: Mapping[str, Tensor]) -> bool:
 
 def _tie_if_equal(model: Any) -> None:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if torch.equal(embeddings.weight, head.weight):
+    equal = torch.equal(embeddings.weight, head.weight)
+    if equal:
         head.weight = embeddings.weight
-        return
-    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
-        config.tie_word_embeddings = False
+    # peft sets this too, whether they are equal or not.
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = equal
