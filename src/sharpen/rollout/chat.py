@@ -9,6 +9,7 @@ from typing import Any
 
 from sharpen.data.chat import ChatFormat, turn_end
 from sharpen.data.chat.left_out import refuse_left_out
+from sharpen.data.tokens import prompt_ids
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
@@ -80,7 +81,7 @@ class Conversation:
             )
             ids = self._format.tokenize(rendered)
         else:
-            ids = tuple(self.policy.tokenizer(text)["input_ids"])
+            [ids] = prompt_ids(self.policy.tokenizer, [text])
         room = self._engine.context_length - len(ids)
         if not ids or room < 1:
             raise DataError(
