@@ -75,6 +75,8 @@ VALUES: dict[str, Any] = {
         "chat": True,
         "system": "A number such as ${5}.",
         "chat_template_kwargs": {"tools": [{"name": "look"}]},
+        "chat_template": "{{ '${x}' }}",
+        "date": "2024-07-26",
         "overlong": "drop",
         "step_separator": ";",
         "demonstrations": "c.jsonl",

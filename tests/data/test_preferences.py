@@ -1,6 +1,6 @@
 import pytest
 from datasets import Dataset
-from tiny_tokenizers import ids, make_tokenizer
+from tiny_tokenizers import FORGETFUL_TEMPLATE, ids, make_tokenizer
 
 from sharpen.data.preferences import load_preferences
 from sharpen.data.prompt_format import PromptFormat
@@ -178,3 +178,14 @@ def test_conversations_of_arrow_begin_with_their_prompt(chat, tmp_path):
     (group,) = load_preferences(read_rows(tmp_path / "d.parquet"), PromptFormat(chat, 1000)).items
     assert group.prompt.token_ids == ids(r"<user> hi <eos> \n <assistant>")
     assert [t.token_ids for t in group.trajectories] == [ids("yes <eos>"), ids("no <eos>")]
+
+
+def test_answers_that_differ_only_in_what_is_read_between_them_are_not_the_same():
+    """The template drops earlier thinking, so that the question between the answers is in a prefix."""
+    asks = (says("user", "ok"), says("user", "be"))
+    row = {"prompt": [HI], "chosen": [YES, asks[0], NO], "rejected": [YES, asks[1], NO]}
+    first, second = only(row, make_tokenizer(FORGETFUL_TEMPLATE)).trajectories
+    assert first.token_ids == second.token_ids
+    assert [len(t.samples) for t in (first, second)] == [2, 2]
+    with pytest.raises(DataError, match="are the same"):
+        only({**row, "rejected": row["chosen"]}, make_tokenizer(FORGETFUL_TEMPLATE))

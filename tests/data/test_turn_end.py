@@ -99,7 +99,7 @@ def test_the_first_special_token_after_the_content_ends_the_turn(
 ) -> None:
     end, tokens = learned(template, special)
     assert (end.text, end.tail, tokens) == (text, tail, ends)
-    assert (end.appended, end.warning, end.next_turn) == (None, None, {})
+    assert (end.appended, end.warning, end.next_turn) == ((), None, {})
 
 
 def test_the_token_that_begins_the_next_turn_ends_this_one_if_the_model_declares_it() -> None:
@@ -126,8 +126,10 @@ def test_where_the_template_ends_no_turn_the_end_of_sequence_does() -> None:
     assert (end.text, end.tail, tokens, end.warning) == ("", "\n", ["<eos>"], None)
     turns = [said("user", "hi"), said("assistant", "yes"), said("user", "why"), said("assistant", "no")]
     assert trained(PLAIN, [], turns) == [[" ", "yes", "<eos>"], [" ", "no", "<eos>"]]
+    without = ChatFormat(make_tokenizer(PLAIN, eos=None), {})
+    assert turn_end(without).token_ids == set()
     with pytest.raises(DataError, match="writes no token that ends the assistant's turn, and its tokenizer has no"):
-        turn_end(ChatFormat(make_tokenizer(PLAIN, eos=None), {}))
+        demonstration(without, turns, 1, "row 1")
 
 
 def test_an_end_that_is_only_text_is_trained_on_and_followed_by_the_end_of_sequence() -> None:
@@ -156,6 +158,8 @@ def test_a_turn_that_ends_in_another_special_token_ends_there() -> None:
     special = ["<|user|>", "<|assistant|>", "<|eom|>", "<|eot|>", "<call>"]
     called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
     assert trained(template, special, [said("user", "hi"), called]) == [["<call>", "<|eom|>"]]
+    endless = template.replace("<call><|eom|>", "yes")
+    assert trained(endless, special, [said("user", "hi"), called]) == [["yes", "<|eot|>"]]
 
 
 def test_the_template_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +167,17 @@ def test_the_template_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = turn_end(chat)
     monkeypatch.setattr(ChatFormat, "text", None)
     assert turn_end(chat) is first
+
+
+def test_what_a_template_writes_after_the_end_is_not_the_assistants() -> None:
+    """DeepSeek's templates write an empty answer after a call, unless its content is null."""
+    template = (
+        "{% for m in messages %}{% if m.role != 'assistant' %}<|{{ m.role }}|>{{ m.content }}{% else %}"
+        "{% if m.tool_calls %}<|assistant|><call><eos>{% endif %}"
+        "{% if m.content is not none %}<|assistant|>{{ m.content }}<eos>{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    special = ["<|user|>", "<|assistant|>", "<|tool|>", "<call>"]
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    turns = [said("user", "hi"), called, said("tool", "ok"), said("assistant", "yes")]
+    assert trained(template, special, turns) == [["<call>", "<eos>"], ["yes", "<eos>"]]

@@ -12,6 +12,7 @@ from sharpen.errors import CheckpointError, DataError, ModelError
 from sharpen.models.character_model import create_character_model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.training.fingerprint import check_fingerprint, check_models, column_hashes, fingerprint
+from sharpen.types import Group, Prompt, Sample, Trajectory
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,15 @@ def test_a_frozen_model_that_has_changed_is_named(tmp_path: Path) -> None:
     check_models(first, fingerprint((), (), None, {}, {}))
     with pytest.raises(ModelError, match="the teacher is not the model"):
         check_models(first, other)
+
+
+def test_later_prefixes_belong_to_the_data() -> None:
+    """A question between two answers is in no completion where the second answer is a sample of its own."""
+
+    def hashed(*later: int) -> Any:
+        samples = (Sample((1, 2), (3,), (True,)), Sample(later, (4,), (True,)))
+        group = Group(Prompt("p", (1, 2), "", {}), (Trajectory(samples),))
+        return fingerprint((), (group,), None, {}, {})["data"]
+
+    assert hashed(1, 2, 5) == hashed(1, 2, 5)
+    assert hashed(1, 2, 5) != hashed(1, 2, 6)

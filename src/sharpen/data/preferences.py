@@ -53,7 +53,7 @@ def load_preferences(rows: Rows, format: PromptFormat) -> Loaded[Group]:
     exchanges = _exchanges(rows, answers, named)
     groups = make_groups(rows, exchanges, format)
     for index, group in enumerate(groups):
-        if len({completion.token_ids for completion in group.trajectories}) == 1:
+        if len({tuple((s.prefix_ids, s.token_ids) for s in t.samples) for t in group.trajectories}) == 1:
             what = " and ".join(named[index]) if len(group.trajectories) == 2 else "all completions"
             raise DataError(f"{rows.where(index)}: {what} are the same, so none is preferred")
     graded = [

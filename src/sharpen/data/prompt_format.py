@@ -87,13 +87,6 @@ class PromptFormat:
             )
         return None
 
-    def tokenize(self, texts: list[str], *, add_special_tokens: bool) -> list[tuple[int, ...]]:
-        """Token ids of many texts at once, several times faster than one by one."""
-        encoded = self.tokenizer(
-            texts, add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False
-        )
-        return [tuple(ids) for ids in encoded["input_ids"]]
-
     def fitting(
         self, rows: Rows, items: Sequence[Item], tokens_needed: Callable[[Item], int], explain: Callable[[Item], str]
     ) -> Loaded[Item]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sharpen.data.chat.template import use_template
+from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
@@ -34,7 +35,7 @@ from sharpen.runs.named_loggers import LoggerSpec, find_loggers
 from sharpen.system.processors import available_processors
 from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import check_fingerprint, fingerprint
-from sharpen.training.microbatch import usual_tokens
+from sharpen.training.microbatch import longest_prefix, usual_tokens
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation, best_of
 from sharpen.training.trainer import Trainer
@@ -80,7 +81,7 @@ def built_trainer(
     threads, available = torch.get_num_threads(), available_processors()
     if main.device.type == "cpu" and threads > available:
         say(f"PyTorch uses {threads} threads on {available} processors; OMP_NUM_THREADS={available} is faster")
-    engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
+    engine = _engine(recipe, inputs, main)
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
     if source.reads == "prompts":
@@ -94,7 +95,7 @@ def built_trainer(
     if mixed is not None and inputs.mixed is not None:
         mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, say)
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
-    longest_prompt = max(len(prompt.token_ids) for prompt in prompts or [group.prompt for group in groups])
+    longest_prompt = max((len(prompt.token_ids) for prompt in prompts), default=0) or longest_prefix(groups)
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
     limits = MicrobatchLimits(tokens, training.shared_prompt)
     # Log-probabilities are those of the distribution sampled from; given completions were not sampled by this run.
@@ -158,6 +159,25 @@ def built_trainer(
         guarded.close()
         if engine is not None:
             engine.close()
+
+
+def _engine(recipe: Recipe, inputs: Inputs, main: Model) -> Engine | None:
+    """An engine if the run samples, for training or to answer held-out prompts.
+
+    Raises ModelError for a model that the engine cannot sample from.
+    """
+    trains = recipe.method.source().reads == "prompts"
+    if not isinstance(main, Policy) or not (trains or (inputs.held_out and inputs.held_out.reads == "prompts")):
+        return None
+    try:
+        return make_engine(recipe.rollout.engine, main)
+    except ModelError as error:
+        if trains:
+            raise
+        raise ModelError(
+            f"{error}. Training needs no sampling here, only the held-out answers do: leave out "
+            f"{recipe.data.held_out_setting}"
+        ) from error
 
 
 def held_out_measurement(

@@ -261,7 +261,8 @@ def _memory(recipe: Recipe, inputs: Inputs, trainer: Trainer, first: FirstBatch)
 
 
 def _tokens(group: Group) -> int:
-    return len(group.prompt.token_ids) + sum(len(t.token_ids) for t in group.trajectories)
+    later = [sample.prefix_ids for t in group.trajectories for sample in t.samples[1:]]
+    return len(group.prompt.token_ids) + sum(len(t.token_ids) for t in group.trajectories) + sum(map(len, later))
 
 
 def _gpu_memory(device: torch.device) -> Memory:

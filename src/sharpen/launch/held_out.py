@@ -23,7 +23,7 @@ from sharpen.rollout.generation import Interactions
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
-from sharpen.training.microbatch import usual_tokens
+from sharpen.training.microbatch import longest_prefix, usual_tokens
 from sharpen.training.reference import Reference
 from sharpen.training.settings import TrainingSettings
 
@@ -105,7 +105,7 @@ def of_completions(
     tokens = training.tokens_per_microbatch
     if tokens is None:
         # From the held-out rows alone: the micro-batches decide the last bits of a sum.
-        tokens = usual_tokens(model, max(len(group.prompt.token_ids) for group in groups))
+        tokens = usual_tokens(model, longest_prefix(groups))
     # The completions were not sampled by this run, so there is no sampling temperature.
     limits = MicrobatchLimits(tokens, training.shared_prompt)
     annotator = Annotator({method.objectives()[0].model: model}, reference, 1.0, limits, frozen, method.producers())

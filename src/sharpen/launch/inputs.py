@@ -171,8 +171,8 @@ def prompts_of(
             index = next(i for i in range(len(rows)) if rows.row_id(i) == prompt.id)
             raise RecipeError(
                 f"{rows.where(index)}: its prompt has {tokens} tokens and rollout.max_new_tokens is {max_new_tokens}, "
-                f"together more than the {engine.context_length} tokens whose keys and values the engine has memory "
-                "for: raise rollout.engine.kv_gib, lower rollout.max_new_tokens, or make the prompt shorter"
+                f"together more than the {engine.context_length} tokens that the engine samples "
+                f"{getattr(engine, 'why_context', 'at most: lower rollout.max_new_tokens')}, or make the prompt shorter"
             )
     return prompts
 

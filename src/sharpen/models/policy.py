@@ -15,11 +15,13 @@ from transformers import AutoModelForCausalLM
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
-from sharpen.models.adapter_files import find_adapter, merge_adapter
-from sharpen.models.dtype import AskedDtype, resolve_dtype
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_merge import merge_adapter
+from sharpen.models.causal import refuse_not_causal
+from sharpen.models.chat_template import take_template
+from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
-    context_length,
     load_tokenizer,
     load_weights,
     located,
@@ -27,8 +29,9 @@ from sharpen.models.load import (
     refuse_missing,
 )
 from sharpen.models.model import Model, scatter_to_batch
-from sharpen.models.modules import PolicyModule, ReferenceHead
+from sharpen.models.modules import PLAIN_ARCHITECTURES, PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
+from sharpen.models.shape import context_length
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -69,9 +72,9 @@ class Policy(Model):
     def parameters(self) -> list[nn.Parameter]:
         return [] if self.shares_root else Model.parameters(self)
 
-    def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder, with the value head in a file of its own."""
-        Model.save(self, folder)
+    def save(self, folder: Path, dtype: SavedDtype = "float32", *, exact: bool = False) -> None:
+        """Write a Hugging Face folder, with the value head in a file of its own, always in float32."""
+        Model.save(self, folder, dtype, exact=exact)
         write_ends(folder, self.eos_ids, self.model)
         (folder / VALUE_HEAD).unlink(missing_ok=True)
         if self.value_head is not None:
@@ -162,6 +165,7 @@ def load_policy(
         )
     base = path if adapter is None else adapter.base
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     model, missing = load_weights(AutoModelForCausalLM, base, trust_remote_code=trust_remote_code)
     scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
     if missing and scores:
@@ -170,6 +174,8 @@ def load_policy(
     if adapter is not None:
         merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
+    if model.config.model_type not in PLAIN_ARCHITECTURES:
+        refuse_not_causal(path, model, tokenizer)
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
     if adapter is not None:
         eos_ids |= saved_ends(path)
@@ -183,7 +189,7 @@ def load_policy(
         tokenizer=tokenizer,
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
-        context_length=context_length(model),
+        context_length=context_length(model.config, tokenizer),
         source=path,
     )
     policy.load_value_head(path)

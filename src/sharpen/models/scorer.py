@@ -19,15 +19,19 @@ from transformers import (
 
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
-from sharpen.models.adapter_files import find_adapter, merge_adapter
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_merge import merge_adapter
+from sharpen.models.causal import refuse_not_causal
+from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.forward import MicrobatchLimits, microbatches
-from sharpen.models.load import context_length, load_tokenizer, load_weights, located, prepare, refuse_missing
+from sharpen.models.load import load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Model, scatter_to_batch
-from sharpen.models.modules import ScorerModule, named_head
+from sharpen.models.modules import PLAIN_ARCHITECTURES, ScorerModule, named_head
 from sharpen.models.packing.pack import PackedRow, pack
 from sharpen.models.padding import pad_sequences, pad_tokens
 from sharpen.models.progress_bars import without_load_report
+from sharpen.models.shape import context_length
 
 Kind = Literal["sequence", "token"]
 
@@ -106,6 +110,7 @@ def load_scorer(
     adapter = find_adapter(named)
     path = named if adapter is None else adapter.base
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
     config = _config(path, trust_remote_code=trust_remote_code)
     ending, auto, known = _CLASSES[kind]
     if type(config) not in known and f"AutoModel{ending}" not in (getattr(config, "auto_map", None) or {}):
@@ -130,11 +135,13 @@ def load_scorer(
         merge_adapter(model, adapter, name)
     pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, tokenizer)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
+    if model.config.model_type not in PLAIN_ARCHITECTURES:
+        refuse_not_causal(path, model, tokenizer)
     return Scorer(
         root=ScorerModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         pad_id=pad_id,
-        context_length=context_length(model),
+        context_length=context_length(model.config, tokenizer),
         source=named,
         kind=kind,
     )

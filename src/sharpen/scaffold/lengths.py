@@ -44,7 +44,11 @@ def measure(
         items = load_prompts(rows, format, max_new_tokens=0).items
         return Lengths(tuple(_scaled(len(item.token_ids), model) for item in items))
     groups = groups_of(reads, rows, format, step_separator=step_separator, say=lambda text: None)
-    longest = (max(len(trajectory.token_ids) for trajectory in group.trajectories) for group in groups)
+    longest = (
+        max(len(s.prefix_ids) + len(s.token_ids) for t in group.trajectories for s in t.samples)
+        - len(group.prompt.token_ids)
+        for group in groups
+    )
     return Lengths(
         tuple(_scaled(len(group.prompt.token_ids), model) for group in groups),
         tuple(_scaled(length, model) for length in longest),

@@ -148,6 +148,7 @@ def _of_data(prompts: Sequence[Prompt], groups: Sequence[Group]) -> str:
     for ids in (
         *(p.token_ids for p in prompts),
         *(g.prompt.token_ids + c.token_ids for g in groups for c in g.trajectories),
+        *(s.prefix_ids for g in groups for c in g.trajectories for s in c.samples[1:]),
     ):
         digest.update(np.asarray((len(ids), *ids), dtype=np.int64).tobytes())
     for score in (s for g in groups for s in g.scores):

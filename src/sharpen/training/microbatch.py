@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from sharpen.models.model import Model
+from sharpen.models.shape import hidden_size, inner_size, layer_count
+from sharpen.types import Group
 
 CPU_BYTES = {"float32": 768 * 2**20, "bfloat16": 2 * 2**30}
 """Activation memory, by compute dtype. In float32 a CPU is no faster with more. In bfloat16 the fixed cost of a
@@ -26,6 +30,11 @@ def usual_tokens(model: Model, longest_prompt: int) -> int:
     return max(LEAST_TOKENS, 2 * longest_prompt, min(MOST_TOKENS, int(room / activation_bytes(model))))
 
 
+def longest_prefix(groups: Sequence[Group]) -> int:
+    """The tokens of the longest prefix of these groups' samples: of the longest prompt, where each has one sample."""
+    return max(len(s.prefix_ids) for group in groups for t in group.trajectories for s in t.samples)
+
+
 def activation_bytes(model: Model) -> int:
     """Approximate activation memory of one token between forward and backward pass, in bytes.
 
@@ -34,9 +43,7 @@ def activation_bytes(model: Model) -> int:
     MLP's inner size: about 7 hidden and 3 inner sizes. With gradient checkpointing, each layer keeps one residual
     stream, and one layer at a time the rest.
     """
-    config = model.config.get_text_config()
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    hidden, inner, layers = hidden_size(model.model), inner_size(model.model), layer_count(model.model)
     number = 2 if model.compute_dtype == "bfloat16" else 4
     layer = 4 * 4 * hidden + number * (7 * hidden + 3 * inner)
     # The attribute's future name in transformers; below, the name in 5.17.

@@ -22,39 +22,44 @@ class TurnEnd:
     The template writes ``text`` after what was said, and then ``tail`` where the conversation ends there. ``next_turn``
     is for templates that end a turn only by beginning the next: by its role, the text up to the token that begins it.
     ``appended`` is the end-of-sequence token where the template writes no token that ends a turn. ``token_ids`` are the
-    tokens at which a policy stops. ``warning`` says what is doubtful.
+    tokens at which a policy stops, ``special`` the texts of all special tokens. ``warning`` says what is doubtful,
+    ``lacking`` why there is no such token.
     """
 
     text: str
     tail: str
     token_ids: frozenset[int]
+    special: tuple[str, ...]
     next_turn: Mapping[str, str] = field(default_factory=dict)
-    appended: int | None = None
+    appended: tuple[int, ...] = ()
     warning: str | None = None
+    lacking: str | None = None
 
-    def closed(self, written: str, next_role: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, tuple[int, ...]]:
+    def closed(self, written: str, next_role: str) -> tuple[str, tuple[int, ...]]:
         """What a policy writes of ``written``, a turn as the last of its conversation: the text up to the end, and the
-        tokens after that text which the template leaves out."""
-        if self.next_turn:
-            said = written.removesuffix(self.tail)
-            return said + self.next_turn.get(next_role, self.next_turn["user"]), ()
-        if not self.text or not written.endswith(self.text + self.tail):
-            # Calls of tools may end in another way, and content may bring an end of its own.
-            said = written.rstrip()
-            if any(said.endswith(token) for token in special_tokens(tokenizer) if token):
-                return said, ()
+        tokens after that text which the template leaves out.
+
+        Raises DataError if nothing ends the turn.
+        """
         said = written.removesuffix(self.tail)
-        return said, () if self.appended is None else (self.appended,)
+        if self.next_turn:
+            return said + self.next_turn.get(next_role, self.next_turn["user"]), ()
+        if self.text and written.endswith(self.text + self.tail):
+            return said, self.appended
+        # Calls of tools may end in another way, and content may bring an end of its own.
+        if written.rstrip().endswith(self.special):
+            return written.rstrip(), ()
+        if self.lacking is not None:
+            raise DataError(self.lacking)
+        return said, self.appended or tuple(self.token_ids)
 
 
 def turn_end(chat: ChatFormat) -> TurnEnd:
-    """What ends an assistant's turn, by the template of ``chat``:
+    """What ends an assistant's turn, by the template of ``chat``, which is asked once:
 
     - the first special token after the content, with only whitespace between;
     - without one, the special token that begins the next turn, if the model declares it as an end of sequence;
     - else the tokenizer's end-of-sequence token, after the text that the template writes there, if any.
-
-    Raises DataError if there is no such token.
     """
     if "" not in chat.ends:
         chat.ends[""] = _learned(chat)
@@ -62,15 +67,9 @@ def turn_end(chat: ChatFormat) -> TurnEnd:
     return found
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The ids of all special tokens, by their texts."""
-    added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    named = zip(map(str, tokenizer.all_special_tokens), tokenizer.all_special_ids, strict=True)
-    return added | dict(named)
-
-
 def _learned(chat: ChatFormat) -> TurnEnd:
-    tokens = special_tokens(chat.tokenizer)
+    tokens = _special_tokens(chat.tokenizer)
+    special = tuple(tokens)
     asked, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
     before: list[Message] = [asked]
     alone = _rendered(chat, [*before, said])
@@ -78,27 +77,27 @@ def _learned(chat: ChatFormat) -> TurnEnd:
         # Some templates insist on a system message.
         before = [{"role": "system", "content": _ASKED}, asked]
         alone = _rendered(chat, [*before, said])
-    _, found, after = (alone or "").rpartition(_SAID)
-    if not found:
-        # A row will show why; what ends its turn is looked for there.
-        return TurnEnd("", "", frozenset(), appended=chat.tokenizer.eos_token_id)
+    # Without any text a row will show why, and its turns end as those that only content ends.
+    after = (alone or "").rpartition(_SAID)[2]
     blanks = after[: len(after) - len(after.lstrip())]
     if token := _leading(after.lstrip(), tokens):
-        return TurnEnd(blanks + token, after[len(blanks + token) :], frozenset({tokens[token]}))
+        return TurnEnd(blanks + token, after[len(blanks + token) :], frozenset({tokens[token]}), special)
     if not after.strip() and (next_turn := _next_turns(chat, [*before, said], tokens)):
         ids = frozenset(tokens[text.strip()] for text in next_turn.values())
-        return TurnEnd("", after, ids, next_turn)
-    return _by_end_of_sequence(chat, after)
+        return TurnEnd("", after, ids, special, next_turn)
+    return _by_end_of_sequence(chat, after, special)
 
 
-def _by_end_of_sequence(chat: ChatFormat, after: str) -> TurnEnd:
+def _by_end_of_sequence(chat: ChatFormat, after: str, special: tuple[str, ...]) -> TurnEnd:
     name, eos = chat.tokenizer.name_or_path or "this model", chat.tokenizer.eos_token_id
+    text = after.rstrip()
+    tail = after[len(text) :]
     if eos is None:
-        raise DataError(
+        lacking = (
             f"the chat template of {name} writes no token that ends the assistant's turn, and its tokenizer has no "
             "end-of-sequence token that could: set its eos_token"
         )
-    text = after.rstrip()
+        return TurnEnd(text, tail, frozenset(), special, lacking=lacking)
     warning = None
     if text:
         warning = (
@@ -106,7 +105,14 @@ def _by_end_of_sequence(chat: ChatFormat, after: str) -> TurnEnd:
             f"of its tokenizer: demonstrations train it as text with {chat.tokenizer.eos_token} after it, and sampling "
             f"stops only at {chat.tokenizer.eos_token}. Is the template made for another tokenizer?"
         )
-    return TurnEnd(text, after[len(text) :], frozenset({eos}), appended=eos, warning=warning)
+    return TurnEnd(text, tail, frozenset({eos}), special, appended=(eos,), warning=warning)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The ids of all special tokens, by their texts."""
+    added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = zip(map(str, tokenizer.all_special_tokens), tokenizer.all_special_ids, strict=True)
+    return {text: i for text, i in (*added.items(), *named) if text}
 
 
 def _next_turns(chat: ChatFormat, messages: list[Message], tokens: Mapping[str, int]) -> dict[str, str]:
@@ -138,4 +144,4 @@ def _rendered(chat: ChatFormat, messages: Sequence[Message]) -> str | None:
 
 def _leading(text: str, tokens: Mapping[str, int]) -> str:
     """The longest token that the text begins with; empty if there is none."""
-    return max((token for token in tokens if token and text.startswith(token)), key=len, default="")
+    return max((token for token in tokens if text.startswith(token)), key=len, default="")
