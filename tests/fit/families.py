@@ -138,7 +138,12 @@ def _cut(two: str) -> tuple[str, str, str, str]:
 
 def _expected(one: str, more: str, system: Expected, **others: Expected) -> dict[str, Expected]:
     """``more`` is what a second turn adds to the sample of the first."""
-    found: dict[str, Expected] = {"one": one, "two": one + more, "system": system, "thinking": _with_thinking(one + more)}
+    found: dict[str, Expected] = {
+        "one": one,
+        "two": one + more,
+        "system": system,
+        "thinking": _with_thinking(one + more),
+    }
     return found | {key.replace("_", " "): value for key, value in others.items()}
 
 
@@ -197,7 +202,13 @@ _SMOL3 = (
 )
 _HY = ("<｜hy_User｜>", "<｜hy_Assistant｜>", "<｜hy_place▁holder▁no▁3｜>", "<｜hy_place▁holder▁no▁8｜>")
 _HY_BOS, _HY_EOS = "<｜hy_begin▁of▁sentence｜>", "<｜hy_place▁holder▁no▁2｜>"
-_COMMAND = ("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
+_COMMAND = (
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|SYSTEM_TOKEN|>",
+    "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+)
 _COMMAND_HI = (
     "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>hi<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
     "«yes<|END_OF_TURN_TOKEN|>»"

@@ -53,7 +53,9 @@ def test_a_conversation_becomes_what_the_model_would_read_and_write(name: str, c
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_make_of_the_tokenizer_changes_nothing_of_that(name: str, make: str) -> None:
     family = FAMILIES[name]
-    conversation = next(c for c in ("two", "thinking", "one") if not isinstance(family.expected.get(c), Rejected | None))
+    conversation = next(
+        c for c in ("two", "thinking", "one") if not isinstance(family.expected.get(c), Rejected | None)
+    )
     expected = family.expected[conversation]
     samples = [expected] if isinstance(expected, str) else [*expected]
     found = samples_of(family, family.tokenizer(name, make), CONVERSATIONS[conversation])

@@ -115,6 +115,7 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
         trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
         split=sum(len(t.samples) > 1 for t in trajectories),
         dropped=dropped,
+        notes=rows.notes,
         shown=tuple(_shown(row, tokenizer) for row in read[:show]),
         doubts=(*said, *(doubts(read, Reading(part.reads, chat, tokenizer, part.reward)) if read else ())),
         errors=tuple(errors),
