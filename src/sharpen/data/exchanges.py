@@ -53,11 +53,19 @@ def fitting_groups(
     return format.fitting(
         rows,
         groups,
+        _sequences,
         lambda group: len(group.prompt.token_ids) + longest(group),
         lambda group: (
             f"its prompt has {len(group.prompt.token_ids)} tokens and its {noun} {longest(group)}. Shorten it"
         ),
     )
+
+
+def _sequences(group: Group) -> list[tuple[int, ...]]:
+    samples = [sample for trajectory in group.trajectories for sample in trajectory.samples]
+    # The prefix of a first sample is the prompt.
+    prefixes = [sample.prefix_ids for sample in samples if sample.prefix_ids != group.prompt.token_ids]
+    return [group.prompt.token_ids, *prefixes, *(sample.token_ids for sample in samples)]
 
 
 def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:

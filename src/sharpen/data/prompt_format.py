@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat import ChatFormat
+from sharpen.data.known_tokens import check_embeddings, unknown_tokens
 from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import DataError, RecipeError
@@ -18,10 +19,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Item]):
-    """The items made from rows, in order, and how many rows were left out as too long."""
+    """The items made from rows, in order, how many rows were left out as too long, and what is doubtful about them."""
 
     items: tuple[Item, ...]
     dropped: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class PromptFormat:
     With ``chat``, a plain text prompt becomes a user message and a plain text completion an assistant message.
     Conversations are rendered by the tokenizer's chat template with ``chat_template_kwargs``; ``system`` is put before
     those that do not begin with a system message. A row of more than ``context_length`` tokens is an error, or with
-    ``overlong="drop"`` is left out and counted.
+    ``overlong="drop"`` is left out and counted. ``embedding_rows`` is the number of token ids that the model can read,
+    None if it is not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -40,10 +43,18 @@ class PromptFormat:
     system: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     overlong: Literal["error", "drop"] = "error"
+    embedding_rows: int | None = None
 
     @classmethod
-    def of(cls, data: DataSettings, tokenizer: PreTrainedTokenizerBase, context_length: int) -> PromptFormat:
-        return cls(tokenizer, context_length, data.chat, data.system, data.chat_template_kwargs, data.overlong)
+    def of(
+        cls,
+        data: DataSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        embedding_rows: int | None = None,
+    ) -> PromptFormat:
+        kwargs, overlong = data.chat_template_kwargs, data.overlong
+        return cls(tokenizer, context_length, data.chat, data.system, kwargs, overlong, embedding_rows)
 
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
         """The chat template; None if prompts stay plain text.
@@ -62,16 +73,26 @@ class PromptFormat:
         return None
 
     def fitting(
-        self, rows: Rows, items: Sequence[Item], tokens_needed: Callable[[Item], int], explain: Callable[[Item], str]
+        self,
+        rows: Rows,
+        items: Sequence[Item],
+        token_ids: Callable[[Item], Sequence[Sequence[int]]],
+        tokens_needed: Callable[[Item], int],
+        explain: Callable[[Item], str],
     ) -> Loaded[Item]:
         """The items that fit into the context, one item per row.
 
-        ``explain`` gives an item's token counts and the remedy, for the error message. Raises DataError for the first
-        item that is too long, or with ``overlong="drop"`` if all are.
+        ``token_ids`` are all sequences of an item. ``explain`` gives its token counts and the remedy, for the error
+        message. Raises DataError for the first item that is too long, or with ``overlong="drop"`` if all are, and for
+        what `check_embeddings` and `unknown_tokens` refuse.
         """
+        sequences = [token_ids(item) for item in items]
+        if self.embedding_rows is not None:
+            check_embeddings(sequences, rows.where, self.tokenizer, self.embedding_rows)
+        warning = unknown_tokens(sequences, rows.where, self.tokenizer)
         too_long = [index for index, item in enumerate(items) if tokens_needed(item) > self.context_length]
         if not too_long:
-            return Loaded(tuple(items), dropped=0)
+            return Loaded(tuple(items), dropped=0, warning=warning)
         first = too_long[0]
         reason = f"{explain(items[first])}; or leave such rows out with `overlong: drop`"
         if self.overlong == "error":
@@ -84,4 +105,4 @@ class PromptFormat:
             )
         leave_out = set(too_long)
         kept = tuple(item for index, item in enumerate(items) if index not in leave_out)
-        return Loaded(kept, dropped=len(too_long))
+        return Loaded(kept, dropped=len(too_long), warning=warning)

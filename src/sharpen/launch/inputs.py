@@ -18,6 +18,7 @@ from sharpen.errors import DataError, RecipeError
 from sharpen.launch.data_sources import DataSource, combined_reward, errors_of, read_sources
 from sharpen.methods import Method
 from sharpen.models.model import Model
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine
@@ -48,7 +49,7 @@ class SourceRows:
         return tuple(replace(group, prompt=_named(group.prompt, self.source)) for group in groups)
 
     def _format(self, model: Model) -> PromptFormat:
-        return PromptFormat.of(self.data, model.tokenizer, model.context_length)
+        return PromptFormat.of(self.data, model.tokenizer, model.context_length, embedding_rows(model.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,8 @@ def _named(prompt: Prompt, source: str) -> Prompt:
 def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
     if loaded.dropped:
         say(f"{rows.name}: left out {loaded.dropped} of {len(rows)} rows, too long for the context")
+    if loaded.warning is not None:
+        say(f"{rows.name}: {loaded.warning}")
     return loaded.items
 
 

@@ -24,6 +24,7 @@ from sharpen.models.load import load_tokenizer
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import Kind, saved_kind
 from sharpen.models.settings import ModelSettings
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.recipe.loading import load_section
 from sharpen.rewards.models.model_reward import (
     ModelReward,
@@ -259,16 +260,17 @@ def load(
     model: Policy | ScorerReward
     if kind is None:
         model = load_policy(named.path, compute_dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        tokenizer, context = model.tokenizer, model.context_length
+        tokenizer, context, root = model.tokenizer, model.context_length, model.model
     else:
         model = _scorer(kind, named.path, step_separator or data.step_separator, dtype, device)
-        tokenizer, context = model.scorer.tokenizer, model.scorer.context_length
+        tokenizer, context, root = model.scorer.tokenizer, model.scorer.context_length, model.scorer.model
     format = PromptFormat(
         tokenizer,
         context,
         data.chat if chat is None else chat,
         data.system if system is None else system,
         data.chat_template_kwargs if chat_template_kwargs is None else chat_template_kwargs,
+        embedding_rows=embedding_rows(root),
     )
     sampling = Sampling(rollout.max_new_tokens, rollout.temperature, stop=rollout.stop)
     return LoadedModel(named.path, model, format, sampling, rollout.engine)

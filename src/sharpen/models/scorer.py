@@ -128,7 +128,7 @@ def load_scorer(
             head.weight.copy_(named_head(other)[1].weight)
     if adapter is not None:
         merge_adapter(model, adapter, name)
-    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, tokenizer)
+    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, model, tokenizer)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     return Scorer(
         root=ScorerModule(model, resolve_dtype(compute_dtype, model.device)),
