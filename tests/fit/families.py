@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tokenizer_makes import make_tokenizer
+from trained_tokenizers import make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 Row: TypeAlias = dict[str, Any]
@@ -127,7 +127,7 @@ def template_of(name: str) -> str:
 def _with_thinking(two: str) -> str:
     """The conversation `thinking`, of which the template writes content as it is."""
     before, yes, between, no = _cut(two)
-    return f"{before}{yes.replace('yes', _THOUGHT[0])}{between}{no.replace('no', _THOUGHT[1])}"
+    return f"{before}{yes.replace('yes', _THOUGHT[0], 1)}{between}{no.replace('no', _THOUGHT[1], 1)}"
 
 
 def _cut(two: str) -> tuple[str, str, str, str]:
@@ -138,7 +138,12 @@ def _cut(two: str) -> tuple[str, str, str, str]:
 
 def _expected(one: str, more: str, system: Expected, **others: Expected) -> dict[str, Expected]:
     """``more`` is what a second turn adds to the sample of the first."""
-    found: dict[str, Expected] = {"one": one, "two": one + more, "system": system, "thinking": _with_thinking(one + more)}
+    found: dict[str, Expected] = {
+        "one": one,
+        "two": one + more,
+        "system": system,
+        "thinking": _with_thinking(one + more),
+    }
     return found | {key.replace("_", " "): value for key, value in others.items()}
 
 
@@ -197,7 +202,13 @@ _SMOL3 = (
 )
 _HY = ("<｜hy_User｜>", "<｜hy_Assistant｜>", "<｜hy_place▁holder▁no▁3｜>", "<｜hy_place▁holder▁no▁8｜>")
 _HY_BOS, _HY_EOS = "<｜hy_begin▁of▁sentence｜>", "<｜hy_place▁holder▁no▁2｜>"
-_COMMAND = ("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
+_COMMAND = (
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|SYSTEM_TOKEN|>",
+    "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+)
 _COMMAND_HI = (
     "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>hi<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
     "«yes<|END_OF_TURN_TOKEN|>»"
@@ -618,7 +629,7 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "gpt_oss": Family(
-        known_for="channels; a last answer ends with <|return|>, an earlier one with <|end|>, a call with <|call|>; date",
+        known_for="channels; a last answer ends with <|return|>, earlier ones with <|end|>, calls with <|call|>; date",
         compared_with="trl 1.16.0 chat_templates/gptoss.jinja",
         make="byte_level",
         special=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"),
@@ -815,11 +826,16 @@ FAMILIES: dict[str, Family] = {
         eos="</s>",
         stops=("</s>",),
         ends=("<|end_of_sentence|>",),
-        expected=_expected(
-            "<|begin_of_sentence|>User: hi\nAssistant: «yes<|end_of_sentence|>»",
-            "User: why\nAssistant: «no<|end_of_sentence|>»",
-            "<|begin_of_sentence|>be nice\nUser: hi\nAssistant: «yes<|end_of_sentence|>»",
-        ),
+        expected={
+            "one": "<|begin_of_sentence|>User: hi\nAssistant: «yes<|end_of_sentence|>»",
+            # The blank is a token of the prompt, and in the conversation so far a part of the answer's first.
+            "two": (
+                "<|begin_of_sentence|>User: hi\nAssistant: «yes<|end_of_sentence|>»",
+                "<|begin_of_sentence|>User: hi\nAssistant: yes<|end_of_sentence|>"
+                "User: why\nAssistant: «no<|end_of_sentence|>»",
+            ),
+            "system": "<|begin_of_sentence|>be nice\nUser: hi\nAssistant: «yes<|end_of_sentence|>»",
+        },
     ),
     "smolvlm": Family(
         known_for="content must be a list of parts",
