@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharpen.data.chat.format import ChatFormat, message_name
-from sharpen.data.chat.messages import REASONING, normalised
+from sharpen.data.chat.messages import REASONING, normalised, said_by
 from sharpen.data.chat.probes import PROBE, rendering
 from sharpen.data.chat.written import opened_thinking
 from sharpen.errors import DataError
@@ -28,16 +28,16 @@ def check_row(
     text: str | None = None,
 ) -> None:
     """Raises as `refuse_left_out` does, and for a user's message that is empty and a turn that is not to be trained."""
-    for index, message in enumerate(normalised(messages, where, first=chat.number(messages, 0))):
-        name = message_name(message, chat.number(messages, index))
-        if message["role"] == "user" and not _said(message):
-            raise DataError(f"{where}: {name} is empty; write a prompt")
+    refuse_left_out(chat, messages, where, given, start=start, text=text)
+    for index, message in enumerate(messages):
+        if message["role"] == "user" and not said_by(message):
+            raise DataError(f"{where}: {message_name(message, chat.number(messages, index))} is empty; write a prompt")
         if start is not None and index >= start and (mark := _not_trained(message)):
             raise DataError(
-                f"{where}: {name} has {mark}, but every turn of the assistant is trained on from the first: end the "
-                "row before it, or give the turns before it as `prompt` and those after it as `completion`"
+                f"{where}: {message_name(message, chat.number(messages, index))} has {mark}, but every turn of the "
+                "assistant is trained on from the first: end the row before it, or give the turns before it as "
+                "`prompt` and those after it as `completion`"
             )
-    refuse_left_out(chat, messages, where, given, start=start, text=text)
 
 
 def refuse_left_out(
@@ -59,7 +59,8 @@ def refuse_left_out(
     the template sees the first of its kind, a word is put in its place, which must appear: in the conversation or in
     the prompt of a turn that is trained on. Mistral writes the system message with the last message alone.
     """
-    conversation = normalised(messages, where, chat.wants, first=chat.number(messages, 0))
+    first = chat.number(messages, 0)
+    conversation = normalised(messages, where, chat.wants, first=first)
     if text is None:
         text = chat.text(messages, where, given, add_generation_prompt=False)
     trained = [
@@ -70,7 +71,7 @@ def refuse_left_out(
     row = _Row(chat, conversation, given, text, trained)
     for index, message in enumerate(conversation):
         if lost := row.lost(index):
-            name, remedy = message_name(message, chat.number(messages, index)), _REMEDIES.get(lost, _USUAL_REMEDY)
+            name, remedy = message_name(message, first + index), _REMEDIES.get(lost, _USUAL_REMEDY)
             raise DataError(f"{where}: {chat.called} leaves out {lost} of {name}: {remedy}, {_OTHERS}")
     for column in ("tools", "documents"):
         if column in given and not row.writes_column(column):
@@ -92,7 +93,7 @@ class _Row:
     def lost(self, index: int) -> str | None:
         """What the template leaves out of one message, in words."""
         message, written = self.conversation[index], self.chat.written
-        said, calls = _said(message), message.get("tool_calls", [])
+        said, calls = said_by(message), message.get("tool_calls", [])
         kind = f"{message['role']} {bool(calls)}"
         probe: Any = [{"type": "text", "text": PROBE}] if self.chat.wants.parts else PROBE
         if said and not (kind in written and said in self.text):
@@ -161,11 +162,6 @@ class _Row:
             if rendered is None or all(word in rendered for word in words):
                 return True
         return False
-
-
-def _said(message: Message) -> str:
-    content = message["content"]
-    return (content if isinstance(content, str) else "".join(part["text"] for part in content)).strip()
 
 
 def _not_trained(message: Message) -> str | None:
