@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tokenizer_makes import make_tokenizer
+from trained_tokenizers import make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 Row: TypeAlias = dict[str, Any]
@@ -127,7 +127,7 @@ def template_of(name: str) -> str:
 def _with_thinking(two: str) -> str:
     """The conversation `thinking`, of which the template writes content as it is."""
     before, yes, between, no = _cut(two)
-    return f"{before}{yes.replace('yes', _THOUGHT[0])}{between}{no.replace('no', _THOUGHT[1])}"
+    return f"{before}{yes.replace('yes', _THOUGHT[0], 1)}{between}{no.replace('no', _THOUGHT[1], 1)}"
 
 
 def _cut(two: str) -> tuple[str, str, str, str]:
@@ -629,7 +629,7 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "gpt_oss": Family(
-        known_for="channels; a last answer ends with <|return|>, an earlier one with <|end|>, a call with <|call|>; date",
+        known_for="channels; a last answer ends with <|return|>, earlier ones with <|end|>, calls with <|call|>; date",
         compared_with="trl 1.16.0 chat_templates/gptoss.jinja",
         make="byte_level",
         special=("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"),
@@ -826,11 +826,16 @@ FAMILIES: dict[str, Family] = {
         eos="</s>",
         stops=("</s>",),
         ends=("<|end_of_sentence|>",),
-        expected=_expected(
-            "<|begin_of_sentence|>User: hi\nAssistant: «yes<|end_of_sentence|>»",
-            "User: why\nAssistant: «no<|end_of_sentence|>»",
-            "<|begin_of_sentence|>be nice\nUser: hi\nAssistant: «yes<|end_of_sentence|>»",
-        ),
+        expected={
+            "one": "<|begin_of_sentence|>User: hi\nAssistant: «yes<|end_of_sentence|>»",
+            # The blank is a token of the prompt, and in the conversation so far a part of the answer's first.
+            "two": (
+                "<|begin_of_sentence|>User: hi\nAssistant: «yes<|end_of_sentence|>»",
+                "<|begin_of_sentence|>User: hi\nAssistant: yes<|end_of_sentence|>"
+                "User: why\nAssistant: «no<|end_of_sentence|>»",
+            ),
+            "system": "<|begin_of_sentence|>be nice\nUser: hi\nAssistant: «yes<|end_of_sentence|>»",
+        },
     ),
     "smolvlm": Family(
         known_for="content must be a list of parts",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from families import CONVERSATIONS, DATE, FAMILIES, Family, Rejected
-from tokenizer_makes import MAKES, marked
+from trained_tokenizers import MAKES, marked
 from transformers import PreTrainedTokenizerFast
 
 from sharpen.data.chat import turn_end
@@ -53,16 +55,25 @@ def test_a_conversation_becomes_what_the_model_would_read_and_write(name: str, c
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_make_of_the_tokenizer_changes_nothing_of_that(name: str, make: str) -> None:
     family = FAMILIES[name]
-    conversation = next(
-        c for c in ("two", "thinking", "one") if not isinstance(family.expected.get(c), Rejected | None)
-    )
+    conversation = "two" if "two" in family.expected else "thinking"
     expected = family.expected[conversation]
+    assert not isinstance(expected, Rejected)
     samples = [expected] if isinstance(expected, str) else [*expected]
     found = samples_of(family, family.tokenizer(name, make), CONVERSATIONS[conversation])
+    if name == "ernie4_5" and make in ("unigram", "wordpiece"):
+        # The blank is no part of another token: the second prompt goes on where the first answer ends.
+        samples = [samples[1].replace("yes<|end_of_sentence|>", "«yes<|end_of_sentence|>»")]
+    special = [*family.special, family.bos or family.eos, family.eos]
+    assert [seen_by(make, text, special) for text in found] == [seen_by(make, text, special) for text in samples]
+
+
+def seen_by(make: str, text: str, special: Sequence[str]) -> str:
+    """A text without what the make does not tell apart: WordPiece all blanks, unigram one after a special token."""
     if make == "wordpiece":
-        # It has no tokens for blanks.
-        samples, found = (["".join(text.split()) for text in texts] for texts in (samples, found))
-    assert found == samples
+        return "".join(text.split())
+    if make == "unigram":
+        return re.sub(f"({'|'.join(map(re.escape, special))})([«»]?) ", r"\1\2", text)
+    return text
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,4 +1,4 @@
-"""Tokenizers of the four makes, of a few hundred tokens, and the text that their tokens stand for."""
+"""Tokenizers of the four makes, trained on a few sentences, and the text that their tokens stand for."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def spelled(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[byte
     for token_id in ids:
         if token_id in added:
             found.append(added[token_id].encode())
-            begins = begins or prefixed == "always"
+            begins = prefixed == "always"
             continue
         token = str(tokenizer.convert_ids_to_tokens(token_id))
         if decoder == "ByteLevel":
