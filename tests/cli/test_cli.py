@@ -270,3 +270,7 @@ def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None
     assert adapted == whole
     assert adapted != base
     assert "already a full model" in complaint("merge", folder / "model", tmp_path / "other")
+    assert call("merge", run, tmp_path / "half", "--dtype", "bfloat16").exit_code == 0
+    sizes = [(path / "model.safetensors").stat().st_size for path in (merged, tmp_path / "half")]
+    assert 1.9 < sizes[0] / sizes[1] < 2.1
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
