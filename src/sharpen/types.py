@@ -55,7 +55,9 @@ class Prompt:
     """A prompt. ``row`` holds all columns of its data row, which the reward gets as keywords.
 
     ``messages`` is the conversation that ``text`` was rendered from, including the system message; empty if the prompt
-    is plain text. ``source`` is the name of the data source that it comes from; empty in a run with only one.
+    is plain text. ``template_arguments`` are what the chat template got beside them: the settings' arguments, and the
+    row's ``tools`` and ``documents``. ``source`` is the name of the data source that it comes from; empty in a run with
+    only one.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Prompt:
     row: Row
     messages: tuple[Message, ...] = ()
     source: str = ""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 NOT_DRAWN = -1

@@ -223,7 +223,19 @@ def test_chat_with_a_run_has_its_settings(tmp_path: Path, monkeypatch: pytest.Mo
     assert call("chat", checkpoint, stdin="cc\n").exit_code == 0
     options = ("--dtype", "float32", "--max-new-tokens", 3, "--system", "b")
     assert call("chat", checkpoint, *options, stdin="cc\n").exit_code == 0
-    assert asked == [("accd", 7, ("a", "b"), "bfloat16"), ("bccd", 3, ("a", "b"), "float32")]
+    assert call("chat", checkpoint, "--chat-template-kwargs", "{mark: c}", stdin="dd\n").exit_code == 0
+    (tmp_path / "own.jinja").write_text("d{% for m in messages %}{{ m['content'] }}{% endfor %}{{ mark }}")
+    assert call("chat", checkpoint, "--chat-template", tmp_path / "own.jinja", stdin="bb\n").exit_code == 0
+    assert asked == [
+        ("accd", 7, ("a", "b"), "bfloat16"),
+        ("bccd", 3, ("a", "b"), "float32"),
+        ("addc", 7, ("a", "b"), "bfloat16"),
+        ("dabbd", 7, ("a", "b"), "bfloat16"),
+    ]
+    assert "--chat-template-kwargs must be a mapping" in complaint("chat", checkpoint, "--chat-template-kwargs", "mark")
+    assert "--chat-template-kwargs: '{' is not YAML" in complaint("chat", checkpoint, "--chat-template-kwargs", "{")
+    assert "--chat-template: gone.jinja: no such file" in complaint("chat", checkpoint, "--chat-template", "gone.jinja")
+    assert "argument `mrk`" in complaint("chat", checkpoint, "--chat-template-kwargs", "{mrk: c}")
 
 
 def test_rewards_and_tasks_are_listed_with_a_description() -> None:

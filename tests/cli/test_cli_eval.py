@@ -23,6 +23,7 @@ from tiny_runs import TASK, merge
 __all__ = ["one_thread"]
 
 TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}{{ mark }}a:"
+OTHER = "7" + TEMPLATE
 REWARD = """
 def digits(completion):
     if completion.startswith("7"):
@@ -181,9 +182,12 @@ def test_a_run_is_measured_as_it_measured_itself(folder: Path, usual: dict[str, 
         "max_sequences": 5,
         "kv_gib": None,
         "max_reward_failures": 0.6,
+        "columns": {},
         "chat": True,
         "system": "1",
         "chat_template_kwargs": {"mark": "!!"},
+        "chat_template": None,
+        "date": None,
         "overlong": "drop",
         "dtype": "bfloat16",
         "device": "cpu",
@@ -220,6 +224,7 @@ def test_a_checkpoint_of_a_run_is_measured_with_the_settings_of_the_run(folder: 
         ("stop", "--stop", "3", "rollout.stop=['3']"),
         ("system", "--system", "77", "data.system='77'"),
         ("chat_template_kwargs", "--chat-template-kwargs", "{mark: ''}", "data.chat_template_kwargs.mark=''"),
+        ("chat_template", "--chat-template", OTHER, f"data.chat_template={OTHER!r}"),
     ],
 )
 def test_an_option_changes_that_setting_alone(
@@ -234,6 +239,19 @@ def test_an_option_changes_that_setting_alone(
     assert said["measures"] != usual["measures"]
     assert {key for key in settings(said) if settings(said)[key] != settings(usual)[key]} == {setting}
     assert set(usual["from_run"]) - set(said["from_run"]) == {setting}
+
+
+def test_columns_of_other_names_are_those_that_are_named(folder: Path, usual: dict[str, Any]) -> None:
+    rows = [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()]
+    write_rows(folder / "other_names.jsonl", [{"asked": row["prompt"], "answer": row["answer"]} for row in rows])
+    arguments = (folder / "grpo", "--data", folder / "other_names.jsonl")
+    assert evaluated(*arguments, "--columns", "{prompt: asked}")["measures"] == usual["measures"]
+    assert "no column `prompt` or `messages`; it has `asked`, `answer`" in complaint("eval", *arguments)
+    assert "no column `ask`, which `data.columns` reads as `prompt`" in complaint(
+        "eval", *arguments, "--columns", "{prompt: ask}"
+    )
+    refused = complaint("eval", folder / "grpo", "--task", "sums", "--columns", "{prompt: asked}")
+    assert "no effect of --columns: a task names its own columns" in refused
 
 
 def test_plain_text_instead_of_a_chat(folder: Path) -> None:
@@ -280,9 +298,12 @@ def test_a_run_that_is_measured_by_its_loss(folder: Path, name: str) -> None:
     assert said["measures"].keys() == names
     assert settings(said) == {
         "prompts": 3,
+        "columns": {},
         "chat": True,
         "system": "1",
         "chat_template_kwargs": {},
+        "chat_template": None,
+        "date": None,
         "overlong": "error",
         "dtype": "bfloat16",
         "device": "cpu",

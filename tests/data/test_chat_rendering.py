@@ -4,7 +4,7 @@ import pytest
 from tiny_tokenizers import FORGETFUL_TEMPLATE, GENERATION_TEMPLATE, PLAIN_TEMPLATE, ids, make_tokenizer
 
 from sharpen.data.chat import ChatFormat, demonstration
-from sharpen.errors import DataError
+from sharpen.errors import DataError, RecipeError
 
 
 def turns(*said):
@@ -23,6 +23,15 @@ def test_the_prompt_ends_where_the_assistant_begins(chat):
 
 def test_keyword_arguments_reach_the_template(chat):
     assert ChatFormat(chat, {"think": True}).prompt_ids(turns(("u", "hi")))[-2:] == ids("<assistant> <think>")
+
+
+def test_an_argument_that_no_template_reads_is_an_error(chat):
+    with pytest.raises(RecipeError, match=r"no effect of the chat template argument `thnk`: .* Did you mean `think`"):
+        ChatFormat(chat, {"thnk": True})
+    with pytest.raises(RecipeError, match="arguments `a`, `tools`"):
+        ChatFormat(chat, {"a": True, "tools": []})
+    several = make_tokenizer({"default": PLAIN_TEMPLATE, "tool_use": "{{ tools }}" + PLAIN_TEMPLATE})
+    assert ChatFormat(several, {"tools": [{"name": "be"}]}).prompt_text(turns(("u", "hi"))).startswith("[{'name': 'be'")
 
 
 def test_the_system_message_goes_before_conversations_without_one(chat):

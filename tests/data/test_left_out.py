@@ -3,6 +3,9 @@
 import pytest
 from tiny_tokenizers import PLAIN_TEMPLATE, make_tokenizer
 
+from sharpen.data.chat import ChatFormat
+from sharpen.data.chat.left_out import check_row
+from sharpen.data.chat.messages import given_by
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
@@ -118,6 +121,14 @@ def test_what_a_prompt_would_lose_is_an_error(given, row, complaint):
         prompt(given, **row)
 
 
+def test_an_argument_of_the_row_reaches_the_template_or_is_an_error():
+    assert prompt(PLAIN_TEMPLATE, prompt=[ASKED], chat_template_kwargs={"think": True}).endswith("<think>")
+    with pytest.raises(
+        DataError, match="row 1: column `chat_template_kwargs` gives `thnk`, which the chat template does"
+    ):
+        prompt(PLAIN_TEMPLATE, prompt=[ASKED], chat_template_kwargs={"thnk": True})
+
+
 def test_a_system_message_of_the_settings_that_is_left_out_is_named():
     with pytest.raises(DataError, match=r"leaves out the content of the system message that the settings give"):
         prompt(template(roles="m.role != 'system'"), system="be", prompt=[ASKED])
@@ -166,3 +177,22 @@ def test_a_turn_that_is_marked_as_not_trained_on_is_an_error(key):
     with pytest.raises(DataError, match=rf"^d, row 1: message 2 \(assistant\) has `{next(iter(key))}: "):
         demonstrated(PLAIN_TEMPLATE, messages=[ASKED, {**ANSWERED, **key}, ASKED, ANSWERED])
     assert demonstrated(PLAIN_TEMPLATE, messages=[ASKED, {**ANSWERED, "weight": 1, "train": True}])
+
+
+def test_what_only_prompts_say_is_not_left_out():
+    """Mistral writes the system message and the tools with the last message, if that is the user's."""
+    first = "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+    mistral = (
+        "{% for m in messages %}{% if m.role == 'user' %}{% if loop.last %}"
+        "{% if tools %}<tools>{{ tools | tojson }}{% endif %}" + first + "{% endif %}<user>{{ m.content }}"
+        "{% elif m.role == 'assistant' %}<assistant>{{ m.content }}<eos>{% endif %}{% endfor %}"
+    )
+    format_ = ChatFormat(make_tokenizer(mistral), {})
+    messages = [{"role": "system", "content": "be"}, ASKED, ANSWERED, {"role": "user", "content": "why"}, ANSWERED]
+    given = given_by({"tools": [SCHEMA]}, "d, row 1")
+    check_row(format_, messages, "d, row 1", given, start=2)
+    check_row(format_, messages[:2], "d, row 1", given)
+    with pytest.raises(DataError, match=r"leaves out the content of message 1 \(system\)"):
+        check_row(format_, messages[:3], "d, row 1", {})
+    with pytest.raises(DataError, match=r"leaves out the content of message 4 \(tool\)"):
+        check_row(format_, [*messages[:3], {"role": "tool", "content": "wet"}, ANSWERED], "d, row 1", given, start=2)

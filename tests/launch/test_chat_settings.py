@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,27 @@ from transformers import AutoTokenizer
 
 import sharpen
 from sharpen.data.chat.dates import date_written
+from sharpen.data.prompt_format import PromptFormat
+from sharpen.data.prompts import load_prompts
+from sharpen.data.rows import read_rows
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.errors import DataError, RecipeError
 from sharpen.launch.dry_run import dry_run
 from sharpen.launch.evaluate import evaluate
 from sharpen.launch.run import resume, start
 from sharpen.models.character_model import create_character_model
+from sharpen.models.merge import merge
 from sharpen.recipe.loading import load_recipe
+from sharpen.rollout.engine import Request
+from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.turns import Reply
 from sharpen.runs.folder import read_metrics
-from tiny_runs import Raising, assert_left_the_same, digits, left_behind, tiny_recipe
+from sharpen.types import End, Prompt, Trajectory
+from tiny_runs import Raising, assert_left_the_same, digits, given, left_behind, tiny_recipe
 
 TURNS = (
-    "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}"
+    "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}"
+    "{{ eos_token if m['role'] == 'assistant' else ';' }}{% endfor %}"
     "{% if add_generation_prompt %}a:{% endif %}"
 )
 DATED = "{% if strftime_now is defined %}{{ strftime_now('%d+%m+%Y') }};{% endif %}" + TURNS
@@ -104,6 +115,32 @@ def test_a_run_started_yesterday_is_resumed_today_bit_for_bit(tmp_path: Path, cl
     assert load_recipe(run / "recipe.yaml").data.date == date(2026, 3, 1)
 
 
+def test_who_renders_between_turns_has_the_date_of_the_start_too(tmp_path: Path, clock: type[Clock]) -> None:
+    """The function of turns calls transformers, in a thread of its own."""
+    model = model_with(tmp_path / "model", DATED)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def again(prompt: Prompt, trajectory: Trajectory) -> Reply | End:
+        message = {"role": "user", "content": "1"}
+        said = [*prompt.messages, *trajectory.messages, message]
+        ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        return Reply(tuple(ids), (message,))
+
+    def with_turns(run: Path) -> Any:
+        return given(grpo(run, model), {"rollout.turns": again, "rollout.max_turns": 2, "rollout.max_new_tokens": 12})
+
+    assert start(with_turns(tmp_path / "whole")).finished
+    whole = left_behind(tmp_path / "whole", step=4)
+    assert any(row["turns"] > 1 for row in whole["samples"]["step_000001.parquet"])
+    run = tmp_path / "cut"
+    with pytest.raises(PowerCut):
+        start(with_turns(run), loggers=[cut_off(after=3)])
+    clock.day = date(2026, 3, 2)
+    objects = {"reward": digits, "data.train": ROWS, "data.held_out": ROWS[:3], "rollout.turns": again}
+    assert resume(run, objects).finished
+    assert_left_the_same(run, whole, step=4)
+
+
 def test_what_uses_a_run_later_writes_the_date_of_its_start(tmp_path: Path, clock: type[Clock]) -> None:
     model = model_with(tmp_path / "model", DATED)
     run = start(grpo(tmp_path / "run", model))
@@ -165,6 +202,15 @@ def test_a_run_with_lora_has_its_template_too(tmp_path: Path) -> None:
     lora = recipe.model.model_validate({**recipe.model.model_dump(), "lora": {"rank": 2}})
     run = start(recipe.model_copy(update={"model": lora}))
     assert prompt_of(sharpen.load(run)) == "0;u:1+1=;a:"
+    # The adapter's folder brings it along, also where no recipe says so.
+    adapter = shutil.copytree(str(run.checkpoint), tmp_path / "adapter")
+    assert prompt_of(sharpen.load(adapter, chat=True)) == "0;u:1+1=;a:"
+    merge(adapter, tmp_path / "merged")
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == MARKED
+    again = start(
+        grpo(tmp_path / "again", adapter).model_copy(update={"model": lora.model_copy(update={"path": str(adapter)})})
+    )
+    assert prompt_of(sharpen.load(again)) == "0;u:1+1=;a:"
 
 
 def test_one_of_several_templates_is_named(tmp_path: Path) -> None:
@@ -206,8 +252,72 @@ def test_a_template_that_cannot_be_used_is_an_error_before_anything_is_written(
         sharpen.load(model, chat_template=given)
 
 
+@pytest.mark.parametrize("given", ["yesterday", 20240726, "2024-13-01", datetime(2024, 7, 26, 12)])
+def test_what_is_no_date_is_an_error(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(RecipeError, match=r"`data\.date`: write a date as in 2024-07-26"):
+        grpo(tmp_path / "run", tmp_path, date=given)
+
+
 def test_the_saved_recipe_of_another_template_is_read_again(tmp_path: Path) -> None:
     template = MARKED + "{# ${x} \\${y} 'a' \"b\" #}\n"
     run = start(grpo(tmp_path / "run", model_with(tmp_path / "model", TURNS), chat_template=template))
     assert load_recipe(run.path / "recipe.yaml").data.chat_template == template
     assert json.loads(load_recipe(run.path / "recipe.yaml").model_dump_json())["data"]["chat_template"] == template
+
+
+TOOLED = (
+    "{% for t in tools or [] %}{{ t.function.name }};{% endfor %}"
+    "{% for d in documents or [] %}{{ d.text }};{% endfor %}"
+)
+
+
+def s(a: str) -> str:
+    """Add a.
+
+    Args:
+        a: what to add
+    """
+    return a
+
+
+def test_tools_and_documents_are_given_to_a_loaded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def watched(self: LocalEngine, requests: Sequence[Request]) -> None:
+        asked.extend(self.policy.tokenizer.decode(request.token_ids) for request in requests)
+        add(self, requests)
+
+    add = LocalEngine.add
+    monkeypatch.setattr(LocalEngine, "add", watched)
+    path = model_with(tmp_path / "model", TOOLED + TURNS)
+    given: dict[str, Any] = {"tools": [s], "documents": [{"text": "1+1"}]}
+    with sharpen.load(path, chat=True) as model:
+        [completion] = model.generate("2+2=", sharpen.Sampling(2), **given)
+        assert completion.prompt == "s;1+1;u:2+2=;a:"
+        conversation = model.chat(sharpen.Sampling(1, temperature=0), **given)
+        said = [conversation.reply("1").text, conversation.reply("2").text]
+        assert model.reply("1", sharpen.Sampling(1, temperature=0), **given) == said[0]
+        assert asked == ["s;1+1;u:2+2=;a:", "s;1+1;u:1;a:", f"s;1+1;u:1;a:{said[0]}<eos>u:2;a:", "s;1+1;u:1;a:"]
+        written = model.logprobs("2+2=", completion, **given)
+        assert written == pytest.approx(completion.logprobs, abs=1e-5)
+        assert model.logprobs("2+2=", completion) != pytest.approx(completion.logprobs, abs=1e-3)
+        assert model.logprobs("2+2=", "4", **given)[0] != model.logprobs("2+2=", "4")[0]
+    plain = model_with(tmp_path / "plain", TURNS)
+    with sharpen.load(plain, chat=True) as model:
+        for refused in (model.generate, model.reply):
+            with pytest.raises(DataError, match="leaves out column `tools`"):
+                refused("2+2=", tools=[s])
+    with sharpen.load(plain) as model, pytest.raises(RecipeError, match="no effect of `tools`: the prompts are plain"):
+        model.generate("2+2=", tools=[s])
+
+
+def test_who_renders_between_turns_finds_what_the_template_got(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_with(tmp_path / "model", TOOLED + "{{ mark }}" + TURNS))
+    row = {"prompt": "1", "tools": [{"name": "s"}], "documents": None}
+    format_ = PromptFormat(tokenizer, 100, chat=True, system="0", chat_template_kwargs={"mark": "+"})
+    (prompt,) = load_prompts(read_rows([row]), format_, max_new_tokens=1).items
+    assert prompt.text == "s;+s:0;u:1;a:"
+    again = tokenizer.apply_chat_template(
+        list(prompt.messages), tokenize=False, add_generation_prompt=True, **prompt.template_arguments
+    )
+    assert again == prompt.text

@@ -13,6 +13,7 @@ from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
+from sharpen.data.tokens import check_text, continuations, prompt_ids
 from sharpen.errors import DataError
 from sharpen.types import Group, Message, Prompt, Sample, Trajectory, single_turn
 
@@ -29,12 +30,13 @@ class Exchange:
 def make_groups(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:
     """One group per row, with its completions in order.
 
-    Plain texts are tokenised separately, so that the prompt's tokens are those a rollout would feed, and a completion
-    ends with the tokenizer's end-of-sequence token. Messages go through the chat template, and only what the assistant
-    wrote in the completion is trained on, in one sample or several (`sharpen.data.chat.demonstration`).
+    The tokens of a plain text prompt are those a rollout would feed; a completion's are those that follow them (see
+    `continuations`), and end with the tokenizer's end-of-sequence token. Messages go through the chat template, and
+    only what the assistant wrote in the completion is trained on, in one sample or several
+    (`sharpen.data.chat.demonstration`).
 
-    Raises DataError for an empty prompt or completion, for an assistant's message without text, calls or reasoning, and
-    for a completion that does not begin with the assistant.
+    Raises DataError for an empty prompt or completion, for one that is no Unicode, for an assistant's message without
+    text, calls or reasoning, and for a completion that does not begin with the assistant.
     """
     # The first row decides whether the rows are conversations: they are all alike.
     chat = format.chat_format(conversational=not isinstance(exchanges[0].prompt, str))
@@ -59,11 +61,18 @@ def fitting_groups(
             return f"its prompt has {prefix} tokens and its {noun} {tokens}. Shorten it"
         return f"before its last turn are {prefix} tokens and its {noun} has {tokens}. Shorten it"
 
-    return format.fitting(rows, groups, lambda group: _length(longest(group)), explain)
+    return format.fitting(rows, groups, _sequences, lambda group: _length(longest(group)), explain)
 
 
 def _length(sample: Sample) -> int:
     return len(sample.prefix_ids) + len(sample.token_ids)
+
+
+def _sequences(group: Group) -> list[tuple[int, ...]]:
+    samples = [sample for trajectory in group.trajectories for sample in trajectory.samples]
+    # The prefix of a first sample is the prompt.
+    prefixes = [sample.prefix_ids for sample in samples if sample.prefix_ids != group.prompt.token_ids]
+    return [group.prompt.token_ids, *prefixes, *(sample.token_ids for sample in samples)]
 
 
 def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:
@@ -73,21 +82,29 @@ def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
             f"the tokenizer of {format.tokenizer.name_or_path or 'this model'} has no end-of-sequence token, which "
             "completions must end with: set its eos_token"
         )
+    before, texts = [], []
+    for index, exchange in enumerate(exchanges):
+        check_text(exchange.prompt, f"{rows.where(index)}: column `prompt`")
+        for completion, name in zip(exchange.completions, exchange.names, strict=True):
+            check_text(completion, f"{rows.where(index)}: {name}")
+            before.append(index)
+            texts.append(str(completion))
     prompts = [str(exchange.prompt) for exchange in exchanges]
-    texts = [str(completion) for exchange in exchanges for completion in exchange.completions]
-    prompt_ids = format.tokenize(prompts, add_special_tokens=True)
-    completion_ids = iter(format.tokenize(texts, add_special_tokens=False))
+    ids_of_prompts = prompt_ids(format.tokenizer, prompts)
+    completion_ids = iter(
+        continuations(format.tokenizer, [prompts[i] for i in before], [ids_of_prompts[i] for i in before], texts)
+    )
     groups = []
     for index, exchange in enumerate(exchanges):
-        _require_tokens(prompt_ids[index], f"{rows.where(index)}: column `prompt`")
+        _require_tokens(ids_of_prompts[index], f"{rows.where(index)}: column `prompt`")
         trajectories = []
         for text, name in zip(exchange.completions, exchange.names, strict=True):
             ids = next(completion_ids)
             _require_tokens(ids if str(text).strip() else (), f"{rows.where(index)}: {name}")
             if ids[-1] != eos:
                 ids = (*ids, eos)
-            trajectories.append(single_turn(prompt_ids[index], ids, str(text)))
-        prompt = Prompt(rows.row_id(index), prompt_ids[index], prompts[index], rows[index])
+            trajectories.append(single_turn(ids_of_prompts[index], ids, str(text)))
+        prompt = Prompt(rows.row_id(index), ids_of_prompts[index], prompts[index], rows[index])
         groups.append(Group(prompt, tuple(trajectories)))
     return groups
 
@@ -101,6 +118,7 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> G
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
+        check_text([*before, *messages], f"{where}: {name} or its prompt")
         _require_said(messages, len(before), where, name)
         whole = chat.with_system([*before, *messages])
         check_row(chat, whole, where, given, start=len(whole) - len(messages))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from transformers import PreTrainedTokenizerBase
+
+from sharpen.data.tokens import hidden_ids, visible_text
 
 
 def step_ends(text: str, separator: str) -> tuple[int, ...]:
@@ -28,17 +30,22 @@ def step_ends(text: str, separator: str) -> tuple[int, ...]:
 
 
 def token_ends(
-    token_ids: Sequence[int], char_ends: Sequence[int], tokenizer: PreTrainedTokenizerBase
+    token_ids: Sequence[int],
+    char_ends: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    hidden: Collection[int] | None = None,
 ) -> tuple[int, ...]:
-    """For each character offset of the decoded text the index of the token that completes it.
+    """For each character offset of the `visible_text` of the tokens the index of the token that completes it.
 
-    It is the first token for which the decoded tokens up to it begin with the text up to the offset. A character of
-    several tokens (bytes) is complete with its last token, except U+FFFD, to which all incomplete characters decode.
-    Special tokens are not text. Offsets are in ascending order.
+    It is the first token for which the text of the tokens up to it begins with the text up to the offset. A character
+    of several tokens (bytes) is complete with its last token, except U+FFFD, to which all incomplete characters decode.
+    Tokens in ``hidden``, by default the tokenizer's end of sequence and padding, are not text. Offsets are in ascending
+    order.
 
     Raises ValueError for an offset that is outside the text or not above the one before.
     """
-    text = decoded(tokenizer, token_ids)
+    hidden = hidden_ids(tokenizer) if hidden is None else hidden
+    text = visible_text(tokenizer, token_ids, hidden)
     if any(later <= earlier for earlier, later in pairwise((0, *char_ends))) or (
         char_ends and char_ends[-1] > len(text)
     ):
@@ -46,7 +53,7 @@ def token_ends(
             f"ends {list(char_ends)} of a text of {len(text)} characters: each must be above the one before"
         )
 
-    prefixes = _Prefixes(token_ids, text, tokenizer)
+    prefixes = _Prefixes(token_ids, text, tokenizer, hidden)
     return tuple(prefixes.first_to_reach(end) for end in char_ends)
 
 
@@ -63,8 +70,10 @@ class _Prefixes:
     LONGEST_CHARACTER = 4
     """Tokens that one character may be made of, its bytes."""
 
-    def __init__(self, token_ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._ids, self._text, self._tokenizer = token_ids, text, tokenizer
+    def __init__(
+        self, token_ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase, hidden: Collection[int]
+    ) -> None:
+        self._ids, self._text, self._tokenizer, self._hidden = token_ids, text, tokenizer, hidden
         self._begin()
 
     def _begin(self) -> None:
@@ -89,19 +98,17 @@ class _Prefixes:
 
     def _decoded(self, stop: int) -> str:
         """The text of the tokens from ``_base`` up to ``stop``."""
-        return decoded(self._tokenizer, self._ids[self._context : stop])[self._known :]
+        return self._read(self._context, stop)[self._known :]
+
+    def _read(self, start: int, stop: int) -> str:
+        return visible_text(self._tokenizer, self._ids[start:stop], self._hidden)
 
     def _move(self, stop: int) -> None:
         """Makes ``stop``, or a position shortly before it, the new base, at which no character is split."""
         for base in range(stop, max(stop - self.LONGEST_CHARACTER, self._base), -1):
             piece = self._decoded(base)
-            again = decoded(self._tokenizer, self._ids[self._base : base])
+            again = self._read(self._base, base)
             before = self._before + len(piece)
             if again and self._text.startswith(piece, self._before) and self._text.endswith(again, 0, before):
                 self._context, self._base, self._known, self._before = self._base, base, len(again), before
                 return
-
-
-def decoded(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
-    """The text of these tokens; special tokens are not text."""
-    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))

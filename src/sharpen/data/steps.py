@@ -19,6 +19,7 @@ from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
 from sharpen.data.positions import step_ends, token_ends
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
+from sharpen.data.tokens import hidden_ids, visible_text
 from sharpen.errors import DataError
 from sharpen.types import Group, Score, StepValue, Trajectory
 
@@ -125,7 +126,8 @@ def _positions(
     where: str, completion: Trajectory, text: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
     """The last token of each step. A chat template may add text before the completion and strip whitespace."""
-    decoded = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
+    hidden = hidden_ids(tokenizer, completion.token_ids[-1:])
+    decoded = visible_text(tokenizer, completion.token_ids, hidden)
     found = decoded.find(text.strip())
     if found < 0:
         raise DataError(
@@ -133,5 +135,5 @@ def _positions(
             f"cannot be found; it becomes {repr(decoded)[:80]}"
         )
     shift = found - (len(text) - len(text.lstrip()))
-    inner = token_ends(completion.token_ids, [end + shift for end in ends[:-1]], tokenizer)
+    inner = token_ends(completion.token_ids, [end + shift for end in ends[:-1]], tokenizer, hidden)
     return (*inner, len(completion.token_ids) - 1)

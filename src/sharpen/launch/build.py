@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sharpen.data.chat.template import use_template
+from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
@@ -80,7 +81,7 @@ def built_trainer(
     threads, available = torch.get_num_threads(), available_processors()
     if main.device.type == "cpu" and threads > available:
         say(f"PyTorch uses {threads} threads on {available} processors; OMP_NUM_THREADS={available} is faster")
-    engine = make_engine(rollout.engine, main) if isinstance(main, Policy) else None
+    engine = _engine(recipe, inputs, main)
     prompts: tuple[Prompt, ...] = ()
     groups: tuple[Group, ...] = ()
     if source.reads == "prompts":
@@ -158,6 +159,25 @@ def built_trainer(
         guarded.close()
         if engine is not None:
             engine.close()
+
+
+def _engine(recipe: Recipe, inputs: Inputs, main: Model) -> Engine | None:
+    """An engine if the run samples, for training or to answer held-out prompts.
+
+    Raises ModelError for a model that the engine cannot sample from.
+    """
+    trains = recipe.method.source().reads == "prompts"
+    if not isinstance(main, Policy) or not (trains or (inputs.held_out and inputs.held_out.reads == "prompts")):
+        return None
+    try:
+        return make_engine(recipe.rollout.engine, main)
+    except ModelError as error:
+        if trains:
+            raise
+        raise ModelError(
+            f"{error}. Training needs no sampling here, only the held-out answers do: leave out "
+            f"{recipe.data.held_out_setting}"
+        ) from error
 
 
 def held_out_measurement(

@@ -6,21 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.chat import TurnEnd
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
-from sharpen.errors import DataError, ModelError
+from sharpen.errors import DataError
 from sharpen.launch.data_doubts import Reading, ReadRow, doubts, shared
 from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownSample, TokenCounts
 from sharpen.launch.inputs import Inputs, SourceRows, groups_of, read_inputs
 from sharpen.launch.spans import spans
-from sharpen.models.adapter_files import find_adapter
-from sharpen.models.load import load_tokenizer, located
+from sharpen.launch.without_weights import UnloadedModel, unloaded_model
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
-from sharpen.runs.lookup import find_model
 from sharpen.types import Group, Reads, Sample, Trajectory
 
 MOST_ERRORS = 20
@@ -42,18 +41,18 @@ def check_data(recipe: Recipe, *, show: int = 3, trust_remote_code: bool = False
         SharpenError: the recipe, a file or the tokenizer cannot be used; rows that cannot be read are in the report.
     """
     inputs = read_inputs(recipe)
-    tokenizer, context = _tokenizer(recipe.model.path, trust_remote_code)
+    model = unloaded_model(recipe, trust_remote_code=trust_remote_code)
     parts: list[CheckedRows] = []
     trained: list[ReadRow] = []
     for part in _parts(recipe, inputs):
         limit = recipe.rollout.max_new_tokens if part.reads == "prompts" else 0
-        checked, read = _checked(part, tokenizer, context, limit, show)
+        checked, read = _checked(part, model, limit, show)
         if part.use == "held out":
             checked = _with_doubts(checked, shared(trained, read))
         else:
             trained += read
         parts.append(checked)
-    return DataReport(recipe.model.path, context, tuple(parts))
+    return DataReport(recipe.model.path, model.context_length, tuple(parts))
 
 
 def _parts(recipe: Recipe, inputs: Inputs) -> Iterator[_Part]:
@@ -72,12 +71,18 @@ def _parts(recipe: Recipe, inputs: Inputs) -> Iterator[_Part]:
             yield _Part("held out", part, inputs.held_out.reads, reward)
 
 
-def _checked(
-    part: _Part, tokenizer: PreTrainedTokenizerBase, context: int, max_new_tokens: int, show: int
-) -> tuple[CheckedRows, list[ReadRow]]:
+def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) -> tuple[CheckedRows, list[ReadRow]]:
     rows, data = part.source.rows, part.source.data
-    format = PromptFormat.of(data, tokenizer, context)
+    tokenizer = model.tokenizer
     errors: list[str] = []
+    # What is doubtful about the end of turns, which the run would say.
+    said: dict[str, None] = {}
+
+    def learn(end: TurnEnd) -> None:
+        if end.warning is not None:
+            said[end.warning] = None
+
+    format = PromptFormat.of(data, tokenizer, model.context_length, eos_ids=model.eos_ids, on_chat=learn)
     read: list[ReadRow] = []
     dropped = unread = 0
     try:
@@ -110,8 +115,9 @@ def _checked(
         trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
         split=sum(len(t.samples) > 1 for t in trajectories),
         dropped=dropped,
+        notes=rows.notes,
         shown=tuple(_shown(row, tokenizer) for row in read[:show]),
-        doubts=tuple(doubts(read, Reading(part.reads, chat, tokenizer, part.reward))) if read else (),
+        doubts=(*said, *(doubts(read, Reading(part.reads, chat, tokenizer, part.reward)) if read else ())),
         errors=tuple(errors),
         unread=unread,
     ), read
@@ -146,16 +152,3 @@ def _is_conversation(value: Any) -> bool:
 
 def _with_doubts(checked: CheckedRows, more: Iterator[str]) -> CheckedRows:
     return replace(checked, doubts=(*checked.doubts, *more))
-
-
-def _tokenizer(model: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, int]:
-    """The tokenizer and the context in tokens of the model of a recipe."""
-    path = located(find_model(model).path)
-    adapter = find_adapter(path)
-    base = path if adapter is None else adapter.base
-    tokenizer: PreTrainedTokenizerBase = load_tokenizer(base, trust_remote_code=trust_remote_code)
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{base}: cannot read this model's configuration: {error}") from error
-    return tokenizer, int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31)

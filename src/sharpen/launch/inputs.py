@@ -23,6 +23,7 @@ from sharpen.methods import Method
 from sharpen.models.ends import end_of_sequence_ids
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine
@@ -58,6 +59,7 @@ class SourceRows:
             model.context_length,
             eos_ids=declared_ends(model),
             on_chat=ends_turns(model, say),
+            embedding_rows=embedding_rows(model.model),
         )
 
 
@@ -171,8 +173,8 @@ def prompts_of(
             index = next(i for i in range(len(rows)) if rows.row_id(i) == prompt.id)
             raise RecipeError(
                 f"{rows.where(index)}: its prompt has {tokens} tokens and rollout.max_new_tokens is {max_new_tokens}, "
-                f"together more than the {engine.context_length} tokens whose keys and values the engine has memory "
-                "for: raise rollout.engine.kv_gib, lower rollout.max_new_tokens, or make the prompt shorter"
+                f"together more than the {engine.context_length} tokens that the engine samples "
+                f"{getattr(engine, 'why_context', 'at most: lower rollout.max_new_tokens')}, or make the prompt shorter"
             )
     return prompts
 
@@ -224,6 +226,8 @@ def _named(prompt: Prompt, source: str) -> Prompt:
 def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
     if loaded.dropped:
         say(f"{rows.name}: left out {loaded.dropped} of {len(rows)} rows, too long for the context")
+    if loaded.warning is not None:
+        say(f"{rows.name}: {loaded.warning}")
     return loaded.items
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from sharpen.data.chat.messages import given_by
 from sharpen.data.chat.template import template_text, use_template
 from sharpen.data.collate import collate
 from sharpen.data.demonstrations import load_demonstrations
@@ -26,6 +27,7 @@ from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import Kind, saved_kind
 from sharpen.models.settings import ModelSettings
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.recipe.loading import load_section
 from sharpen.rewards.models.model_reward import (
     ModelReward,
@@ -45,6 +47,9 @@ from sharpen.types import Finish, Group, Message, single_turn
 
 PromptLike: TypeAlias = str | Sequence[Message]
 """A text, or a conversation: a list of messages with ``role`` and ``content``."""
+
+Given: TypeAlias = Sequence[Any] | str | None
+"""Tools, functions or JSON schemas, or documents, for the chat template; also as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,16 @@ class LoadedModel:
         *,
         n: int = 1,
         seed: int = 0,
+        tools: Given = None,
+        documents: Given = None,
     ) -> list[Completion]:
         """``n`` completions of each prompt, one prompt's after the other's.
 
         A completion depends on the seed, its number and its prompt, not on what it is generated together with.
+        ``tools`` (functions or JSON schemas) and ``documents`` are for the chat template.
 
         Raises:
-            DataError: a prompt is empty, or leaves too little of the context.
+            DataError: a prompt is empty, or leaves too little of the context, or the chat template leaves out a part.
         """
         if n < 1:
             raise RecipeError(f"n is at least 1, not {n}")
@@ -105,7 +113,9 @@ class LoadedModel:
         if self._engine is None:
             self._engine = make_engine(self._engine_settings, policy)
         limit = sampling.max_new_tokens
-        items = prompts_of(_rows(prompts), self._format, self._engine, max_new_tokens=limit, say=warnings.warn)
+        items = prompts_of(
+            self._rows(prompts, tools, documents), self._format, self._engine, max_new_tokens=limit, say=warnings.warn
+        )
         draw_ids = [range(n * index, n * (index + 1)) for index in range(len(items))]
         groups = generate(self._engine, items, draw_ids, sampling, seed)
         return [
@@ -114,22 +124,38 @@ class LoadedModel:
             for t in group
         ]
 
-    def reply(self, text: str, sampling: Sampling | None = None, *, seed: int = 0) -> str:
+    def reply(
+        self,
+        text: str,
+        sampling: Sampling | None = None,
+        *,
+        seed: int = 0,
+        tools: Given = None,
+        documents: Given = None,
+    ) -> str:
         """The answer to a single message. Without a chat template, the completion of ``text``."""
-        conversation = self._conversation(sampling, seed)
+        conversation = self._conversation(sampling, seed, tools, documents)
         try:
             return conversation.reply(text).text
         finally:
             conversation.close()
 
-    def chat(self, sampling: Sampling | None = None, *, seed: int = 0) -> Conversation:
+    def chat(
+        self, sampling: Sampling | None = None, *, seed: int = 0, tools: Given = None, documents: Given = None
+    ) -> Conversation:
         """A conversation, which remembers what was said if the model has a chat template: ``.reply(text).text``."""
-        conversation = self._conversation(sampling, seed)
+        conversation = self._conversation(sampling, seed, tools, documents)
         self._conversations.append(conversation)
         return conversation
 
     def logprobs(
-        self, prompt: PromptLike, completion: str | Completion, *, temperature: float = 1.0
+        self,
+        prompt: PromptLike,
+        completion: str | Completion,
+        *,
+        temperature: float = 1.0,
+        tools: Given = None,
+        documents: Given = None,
     ) -> tuple[float, ...]:
         """log π in nats of each token of a completion of the prompt, at ``temperature`` and without truncation.
 
@@ -138,9 +164,10 @@ class LoadedModel:
         """
         policy = self._policy()
         if isinstance(completion, str):
-            group = self._demonstration(prompt, completion)
+            group = self._demonstration(prompt, completion, tools, documents)
         else:
-            [read] = load_prompts(_rows([prompt]), self._format, max_new_tokens=len(completion.token_ids)).items
+            rows = self._rows([prompt], tools, documents)
+            [read] = load_prompts(rows, self._format, max_new_tokens=len(completion.token_ids)).items
             written = single_turn(read.token_ids, completion.token_ids, completion.text, finish=completion.finish)
             group = Group(read, (written,))
         batch = collate([group])
@@ -177,7 +204,9 @@ class LoadedModel:
     def __repr__(self) -> str:
         return f"LoadedModel({self.path!r}, {self.kind}{', closed' if self._model is None else ''})"
 
-    def _conversation(self, sampling: Sampling | None, seed: int) -> Conversation:
+    def _conversation(
+        self, sampling: Sampling | None, seed: int, tools: Given = None, documents: Given = None
+    ) -> Conversation:
         return Conversation(
             self._policy(),
             sampling or self.sampling,
@@ -185,8 +214,20 @@ class LoadedModel:
             seed,
             self._format.chat_template_kwargs,
             date=self._format.date,
+            given=given_by({"tools": tools, "documents": documents}, "this conversation"),
             engine_settings=self._engine_settings,
         )
+
+    def _rows(self, prompts: PromptLike | Sequence[PromptLike], tools: Given, documents: Given) -> Rows:
+        conversation = not isinstance(prompts, str) and len(prompts) > 0 and isinstance(prompts[0], Mapping)
+        listed = [prompts] if isinstance(prompts, str) or conversation else prompts
+        given = {name: value for name, value in (("tools", tools), ("documents", documents)) if value is not None}
+        if given and not self._format.chat and any(isinstance(prompt, str) for prompt in listed):
+            raise RecipeError(
+                f"no effect of {' and '.join(f'`{name}`' for name in given)}: the prompts are plain text; give "
+                "messages, or load the model with chat=True"
+            )
+        return read_rows([{"prompt": prompt, **given} for prompt in listed], name="prompts")
 
     def _opened(self) -> Policy | ScorerReward:
         if self._model is None:
@@ -208,11 +249,15 @@ class LoadedModel:
             raise ModelError(f"{self.path}: this completion cannot be scored: {score.error}")
         return score.total, tuple(step.value for step in score.steps)
 
-    def _demonstration(self, prompt: PromptLike, completion: str) -> Group:
+    def _demonstration(
+        self, prompt: PromptLike, completion: str, tools: Given = None, documents: Given = None
+    ) -> Group:
         written: str | list[Message] = completion
         if not isinstance(prompt, str):
             written = [{"role": "assistant", "content": completion}]
-        rows = read_rows([{"prompt": prompt, "completion": written}], name="prompts")
+        rows = read_rows(
+            [{**row, "completion": written} for row in self._rows([prompt], tools, documents)], name="prompts"
+        )
         [group] = load_demonstrations(rows, self._format).items
         return group
 
@@ -283,6 +328,7 @@ def load(
         date=data.date,
         eos_ids=declared_ends(of_format),
         on_chat=ends_turns(of_format, warnings.warn),
+        embedding_rows=embedding_rows(of_format.model),
     )
     sampling = Sampling(rollout.max_new_tokens, rollout.temperature, stop=rollout.stop)
     return LoadedModel(named.path, model, format, sampling, rollout.engine)
@@ -300,9 +346,3 @@ def _scorer(kind: Kind, path: str, separator: str | None, dtype: AskedDtype, dev
         )
     model.use_tokenizer(load_tokenizer(path, trust_remote_code=False))
     return model
-
-
-def _rows(prompts: PromptLike | Sequence[PromptLike]) -> Rows:
-    conversation = not isinstance(prompts, str) and len(prompts) > 0 and isinstance(prompts[0], Mapping)
-    listed = [prompts] if isinstance(prompts, str) or conversation else prompts
-    return read_rows([{"prompt": prompt} for prompt in listed], name="prompts")

@@ -9,6 +9,7 @@ from typing import Any
 from sharpen.errors import ModelError
 from sharpen.methods import Method, Role
 from sharpen.models.adapter_files import AdapterFiles, find_adapter
+from sharpen.models.chat_template import take_template
 from sharpen.models.ends import saved_ends
 from sharpen.models.load import align, located
 from sharpen.models.lora import add_adapter, read_adapter, store_frozen_in_bfloat16
@@ -48,6 +49,7 @@ def load_model(
         model = _load(settings, role, path if initial is None else initial.base, trust_remote_code)
         add_adapter(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
         adapter = initial if saved is None else _saved_adapter(saved)
+        take_template(model.tokenizer, adapter)
         if adapter is not None:
             read_adapter(model, adapter)
             if isinstance(model, Policy):

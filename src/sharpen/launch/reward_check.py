@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from sharpen.data.chat.template import use_template
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
@@ -17,15 +14,13 @@ from sharpen.data.settings import DataSettings
 from sharpen.errors import RecipeError
 from sharpen.launch.data_sources import read_sources
 from sharpen.launch.inputs import SourceRows, read_inputs
-from sharpen.models.adapter_files import find_adapter
-from sharpen.models.load import load_tokenizer, located
+from sharpen.launch.without_weights import tokenizer_of
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.checking.checker import check
 from sharpen.rewards.checking.prompts import questions
 from sharpen.rewards.checking.references import said_by_assistant
 from sharpen.rewards.checking.report import RewardReport
 from sharpen.rewards.reward import Reward
-from sharpen.runs.lookup import find_model
 from sharpen.types import Prompt, Row
 
 
@@ -43,8 +38,7 @@ def check_recipe(
     checked = _to_check(recipe)
     tokenizer = None
     if any(leaf.reads_tokens for one in checked for leaf in one.reward.leaves()):
-        tokenizer = _tokenizer(recipe.model.path, trust_remote_code)
-        use_template(tokenizer, recipe.data.chat_template)
+        tokenizer = tokenizer_of(recipe, trust_remote_code=trust_remote_code)
     settings = recipe.reward_check
     return tuple(
         check(
@@ -104,15 +98,6 @@ def _to_check(recipe: Recipe) -> list[_Checked]:
     if not found:
         raise RecipeError("this recipe has no reward to check")
     return found
-
-
-def _tokenizer(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    path = located(find_model(model).path)
-    adapter = find_adapter(path)
-    tokenizer: PreTrainedTokenizerBase = load_tokenizer(
-        path if adapter is None else adapter.base, trust_remote_code=trust_remote_code
-    )
-    return tokenizer
 
 
 def _prompts(format: PromptFormat) -> Callable[[Rows], tuple[Prompt, ...]]:

@@ -260,7 +260,9 @@ def measure(
         check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
     if held_out.reward is not None:
         held_out.reward.use_tokenizer(main.tokenizer)
-    engine = make_engine(recipe.rollout.engine, main) if isinstance(main, Policy) else None
+    engine = None
+    if isinstance(main, Policy) and held_out.reads == "prompts":
+        engine = make_engine(recipe.rollout.engine, main)
     try:
         with date_written(recipe.data.date):
             return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()

@@ -20,6 +20,9 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME, Adapter, adapted_layers, adapter_weights
+from sharpen.models.dtype import SavedDtype
+from sharpen.models.kernels import private_torch
+from sharpen.models.saved_dtype import add_remainder, rounded
 from sharpen.suggest import folder_or_hub
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -47,6 +50,12 @@ class AdapterFiles:
         base = self.config.get("base_model_name_or_path")
         if not base:
             raise ModelError(f"{self.path}: its {CONFIG} names no base model (base_model_name_or_path)")
+        revision = self.config.get("revision")
+        if revision not in (None, "main") and not Path(base).is_dir():
+            raise ModelError(
+                f"{self.path}: its {CONFIG} names revision {revision} of its base model, {base}: download that "
+                "revision to a folder, and name the folder there instead (base_model_name_or_path)"
+            )
         if Path(base).is_absolute() and not Path(base).is_dir():
             raise ModelError(f"{self.path}: its base model, {base}, does not exist: put the model or a link there")
         if Path(base).is_dir() and not holds_model(Path(base)):
@@ -64,12 +73,18 @@ class AdapterFiles:
         return str(self.config.get("task_type")).endswith("_CLS")
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights by peft's names for them inside the model."""
+        """The weights in float32 by peft's names for them inside the model."""
+        return {_module_name(name): tensor for name, tensor in self.tensors().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights in float32 by their names in the file."""
         try:
             file = cached_file(self.path, WEIGHTS)
         except OSError as error:
             raise ModelError(f"{self.path}: this adapter has no {WEIGHTS}; only safetensors is supported") from error
-        return {_module_name(name): tensor for name, tensor in load_file(str(file)).items()}
+        found = {name: tensor.float() for name, tensor in load_file(str(file)).items()}
+        add_remainder(found, self.path)
+        return found
 
 
 def find_adapter(path: str) -> AdapterFiles | None:
@@ -92,56 +107,61 @@ def find_adapter(path: str) -> AdapterFiles | None:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot read its {CONFIG}: {error!r}") from error
     if kind != "LORA":
-        raise ModelError(f"{path}: the adapter has type {kind}; only LORA is supported")
+        raise ModelError(
+            f"{path}: its {CONFIG} has peft_type: {kind}; only LORA is supported. If peft can merge this adapter into "
+            "its base model (merge_and_unload), give the merged model"
+        )
     return AdapterFiles(path, config)
 
 
-def write_adapter(model: nn.Module, adapter: Adapter, head_name: str | None, folder: Path) -> None:
-    """Write the adapter, and the head where one is trained."""
+def write_adapter(
+    model: nn.Module, adapter: Adapter, head_name: str | None, folder: Path, dtype: SavedDtype = "float32"
+) -> dict[str, Tensor]:
+    """Write the adapter, and the head where one is trained; returns the weights, in float32, by their names there."""
     base = adapter.base
-    config = adapter.config.to_dict() | {
-        # An absolute path works wherever the adapter is loaded from.
-        "base_model_name_or_path": os.path.abspath(base) if Path(base).is_dir() else base,
-        "modules_to_save": None if head_name is None else [head_name],
-        "inference_mode": True,
-    }
+    config = (
+        adapter.config.to_dict()
+        | _targets(model, adapter.config)
+        | {
+            # An absolute path works wherever the adapter is loaded from.
+            "base_model_name_or_path": os.path.abspath(base) if Path(base).is_dir() else base,
+            "modules_to_save": None if head_name is None else [head_name],
+            "inference_mode": True,
+        }
+    )
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True), encoding="utf-8")
     tensors = {
         _file_name(name): p.detach().cpu().contiguous()
         for name, p in adapter_weights(model, head_name, adapter.name).items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file({n: rounded(n, t, dtype) for n, t in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    return tensors
 
 
-def merge_adapter(model: nn.Module, files: AdapterFiles, head_name: str | None = None) -> None:
-    """Merge a saved adapter into its base model's weights, in place. ``head_name`` is the model's head, if it has one.
+def _targets(model: nn.Module, config: Any) -> dict[str, list[str]]:
+    """The targets as peft will find them when it loads the adapter.
 
-    Raises ModelError if the adapter is not plain LoRA or does not match this model.
+    In some mixtures of experts, peft takes a layer's name for that of the experts in files of earlier versions, even if
+    other layers have it too, such as a shared expert. These are therefore named by their weights.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    names = {"r", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"}
-    settings = {key: value for key, value in files.config.items() if key in names | set(SCALING_SETTINGS)}
-    try:
-        inject_adapter_in_model(LoraConfig(**settings), model, NAME)
-    except ValueError as error:
-        raise ModelError(f"{files.path}: does not match its base model: {error}") from error
-    fill_adapter(model, files.weights(), files, head_name)
-    for name, layer in adapted_layers(model).items():
-        layer.merge()
-        model.set_submodule(name, layer.base_layer)
-    del model.peft_config
-    model.requires_grad_(True)
+    taken = tuple(t for t in config.target_modules if private_torch.means_experts(t, config, model))
+    named = [name for name in adapted_layers(model) if name in taken or name.endswith(tuple(f".{t}" for t in taken))]
+    return {
+        "target_modules": sorted(set(config.target_modules) - set(taken)),
+        **({"target_parameters": sorted(f"{name}.weight" for name in named)} if named else {}),
+    }
 
 
 @torch.no_grad()
 def fill_adapter(
     model: nn.Module, weights: Mapping[str, Tensor], files: AdapterFiles, head_name: str | None, adapter: str = NAME
 ) -> None:
-    """Copy a saved adapter's weights into the model's layers. Raises ModelError if their names or shapes differ."""
-    own = {n: p for n, p in model.named_parameters() if ".lora_A." not in n and ".lora_B." not in n}
-    own |= adapter_weights(model, None, adapter)
+    """Copy a saved adapter's weights into the model's layers, and a scorer's head.
+
+    Raises ModelError if the adapter holds anything else, or lacks a layer.
+    """
+    own = adapter_weights(model, head_name, adapter)
     saved_head = next(iter(files.config.get("modules_to_save") or ()), None)
     # The two kinds of scorer may name their heads differently, and only one has a bias.
     if head_name is not None and saved_head is not None:
@@ -150,8 +170,10 @@ def fill_adapter(
     missing = [_file_name(name) for name in own if ".lora_" in name and name not in weights]
     unexpected = [_file_name(name) for name, t in weights.items() if name not in own or own[name].shape != t.shape]
     if missing or unexpected:
-        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which does not fit its base model"
-        raise ModelError(f"{files.path}: cannot load this adapter: it {what}")
+        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which model.lora does not train"
+        raise ModelError(
+            f"{files.path}: cannot continue to train this adapter: it {what}. `sharpen merge` it into a model first"
+        )
     for name, tensor in weights.items():
         own[name].copy_(tensor)
 

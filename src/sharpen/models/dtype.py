@@ -11,6 +11,9 @@ from sharpen.models.kernels import private_torch
 
 Dtype = Literal["float32", "bfloat16"]
 
+SavedDtype = Literal["float32", "bfloat16", "float16"]
+"""Of weights on disk."""
+
 AskedDtype = Literal["auto", "float32", "bfloat16"]
 """``auto`` is bfloat16 where the device supports it in hardware, else float32."""
 

@@ -27,7 +27,7 @@ def microbatches(model: Model, batch: Batch, limits: MicrobatchLimits, atom: Ato
     return limits.planner.plan(
         batch,
         tokens_per_microbatch=limits.tokens_per_microbatch,
-        shared=limits.shared_prompt and model.plain,
+        shared=limits.shared_prompt and model.root.shares_prefixes,
         cost=model.cost,
         padded=not model.plain,
         atom=atom,

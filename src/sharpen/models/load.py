@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import holds_model
@@ -17,6 +17,7 @@ from sharpen.models.kernels.linear import switch_linears
 from sharpen.models.kernels.memory_efficient import make_memory_efficient
 from sharpen.models.modules import PLAIN_ARCHITECTURES
 from sharpen.models.progress_bars import without_progress_bars
+from sharpen.models.saved_dtype import add_remainder, named_weights
 from sharpen.suggest import did_you_mean, folder_or_hub
 from sharpen.system.memory import keep_freed_memory
 
@@ -58,7 +59,15 @@ def load_weights(auto: Any, path: str, *, trust_remote_code: bool, **settings: A
             )
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot load this model: {error}") from error
+    add_remainder(named_weights(model), path)
     return model, set(info["missing_keys"])
+
+
+def load_config(path: str, *, trust_remote_code: bool) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model: {error}") from error
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
@@ -113,10 +122,6 @@ def align(model: nn.Module) -> None:
     """
     for weight in (*model.parameters(), *model.buffers()):
         weight.data = weight.data.clone()
-
-
-def context_length(model: Any) -> int:
-    return int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
 
 
 def _disable_dropout(model: Any) -> None:

@@ -5,7 +5,6 @@ peft's layers are injected in place: the model keeps its class and its frozen ba
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,12 +16,17 @@ from transformers.pytorch_utils import Conv1D
 from sharpen.errors import ModelError, RecipeError
 from sharpen.models.adapter import NAME, REFERENCE, Adapter, adapted_layers, adapter_weights
 from sharpen.models.adapter_files import SCALING_SETTINGS, AdapterFiles, adapter_shapes, fill_adapter
+from sharpen.models.adapter_merge import refuse_uncomputable
 from sharpen.models.kernels import private_torch
+from sharpen.models.kernels.linear import Linear
 from sharpen.models.load import align
 from sharpen.models.model import Model
 from sharpen.suggest import did_you_mean
 
 Targets = Literal["all-linear"] | Sequence[str]
+
+READ_AS_WEIGHTS = ("dt_proj", "x_proj", "out_proj")
+"""The layers of a state-space mixer whose weights it reads without calling them, so that no adapter has an effect."""
 
 
 def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: int) -> None:
@@ -32,7 +36,7 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
 
     Raises RecipeError if a target is not a linear layer of this model.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig
 
     body = model.model
     modules = dict(body.named_modules())
@@ -47,7 +51,7 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, body, NAME)
+        _inject(config, body, NAME)
     for layer in adapted_layers(body).values():
         # Do not cast the input: autocast does where needed.
         layer.cast_input_dtype_enabled = False
@@ -60,15 +64,11 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
 @torch.no_grad()
 def add_frozen_adapter(model: Model) -> Adapter:
     """Add a second adapter, a frozen copy of the model's own, which goes on being the one that it runs with."""
-    from peft import inject_adapter_in_model
-
     assert model.adapter is not None
     body, head_name = model.model, model.head_name
     trained = {name for name, p in body.named_parameters() if p.requires_grad}
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft wants to be sure that two adapters are meant.
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-        inject_adapter_in_model(model.adapter.config, body, REFERENCE)
+    with torch.random.fork_rng(devices=[]):
+        _inject(model.adapter.config, body, REFERENCE)
     for layer in adapted_layers(body).values():
         private_torch.switch_adapter(layer, NAME)
     for name, parameter in body.named_parameters():
@@ -95,15 +95,18 @@ def read_adapter(model: Model, files: AdapterFiles) -> None:
     Raises ModelError if their settings differ.
     """
     assert model.adapter is not None
+    refuse_uncomputable(files)
     own = model.adapter.config.to_dict()
     weights = files.weights()
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if ".lora_" in name}
+    found = {n: tuple(tensor.shape) for n, tensor in weights.items() if ".lora_A." in n or ".lora_B." in n}
     same_settings = all(files.config.get(key, own[key]) == own[key] for key in SCALING_SETTINGS)
     if adapter_shapes(model.model) != found or not same_settings:
-        targets = files.config.get("target_modules")
+        parameters = (name.removesuffix(".weight") for name in files.config.get("target_parameters") or ())
+        targets = files.config.get("target_modules") or ()
+        targets = targets if isinstance(targets, str) else (*targets, *parameters)
         raise ModelError(
             f"{files.path}: the adapter has rank {files.config.get('r')} and alpha {files.config.get('lora_alpha')} on "
-            f"{targets if isinstance(targets, str) else ', '.join(sorted(targets or ()))}, unlike model.lora: use "
+            f"{targets if isinstance(targets, str) else ', '.join(sorted(targets))}, unlike model.lora: use "
             "these settings to continue training it, or `sharpen merge` it into a model to start a new one"
         )
     fill_adapter(model.model, weights, files, model.head_name, model.adapter.name)
@@ -140,6 +143,20 @@ def store_frozen_in_bfloat16(model: Model) -> None:
                 module.weight.data = rounded
 
 
+def _inject(config: Any, body: nn.Module, name: str) -> None:
+    """Add peft's layers to the modules that ``config`` names.
+
+    peft sees the model's parts without its configuration, by which it would, in some mixtures of experts, take a name
+    for that of the experts in files of earlier versions, and adapt these instead.
+    """
+    from peft import inject_adapter_in_model
+
+    parts = nn.Module()
+    for part, module in body.named_children():
+        parts.add_module(part, module)
+    inject_adapter_in_model(config, parts, name)
+
+
 def _heads(model: Model) -> set[int]:
     """Ids of the modules never adapted: those whose weights are read directly or trained in full."""
     output: Any = model.model.get_output_embeddings()  # type: ignore[operator]
@@ -148,7 +165,12 @@ def _heads(model: Model) -> set[int]:
 
 
 def _chosen(modules: dict[str, nn.Module], targets: Targets, heads: set[int]) -> list[str]:
-    linear = [name for name, m in modules.items() if isinstance(m, nn.Linear | Conv1D) and id(m) not in heads]
+    bare = {f"{name}.{part}" for name, m in modules.items() if _is_state_space(m) for part in READ_AS_WEIGHTS}
+    linear = [
+        name
+        for name, m in modules.items()
+        if isinstance(m, nn.Linear | Conv1D) and id(m) not in heads and name not in bare and _is_product(m)
+    ]
     if targets == "all-linear":
         return linear
     known = sorted(set(map(_last, linear)))
@@ -163,6 +185,21 @@ def _chosen(modules: dict[str, nn.Module], targets: Targets, heads: set[int]) ->
             )
         chosen.extend(found)
     return list(dict.fromkeys(chosen))
+
+
+@torch.no_grad()
+def _is_product(linear: Any) -> bool:
+    """Whether a layer gives the product with its weight, unlike some routers that are derived from linear layers."""
+    if type(linear).forward in (nn.Linear.forward, Linear.forward, Conv1D.forward):
+        return True
+    x = torch.ones(1, linear.in_features, dtype=linear.weight.dtype, device=linear.weight.device)
+    found = linear(x)
+    return isinstance(found, Tensor) and found.allclose(nn.functional.linear(x, linear.weight, linear.bias))
+
+
+def _is_state_space(module: nn.Module) -> bool:
+    """Whether a module is a state-space mixer (Mamba, arXiv 2312.00752), with its parameters A and D."""
+    return {"A_log", "D"} <= dict(module.named_parameters(recurse=False)).keys()
 
 
 def _shortened(chosen: Sequence[str], modules: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter
+from sharpen.models.dtype import SavedDtype
 from sharpen.models.load import located
 from sharpen.models.model import Model
 from sharpen.models.policy import load_policy
@@ -14,12 +15,15 @@ from sharpen.models.scorer import Kind, load_scorer
 from sharpen.system.files import new_folder
 
 
-def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = False) -> Path:
-    """Merge the adapter at ``path`` into its base and write the model to ``folder`` in float32; returns ``folder``.
+def merge(
+    path: str | Path, folder: str | Path, *, dtype: SavedDtype = "float32", trust_remote_code: bool = False
+) -> Path:
+    """Merge the adapter at ``path`` into its base and write the model to ``folder`` in ``dtype``; returns ``folder``.
 
-    The folder is written atomically.
+    The sum is computed in float32, then rounded. The folder is written atomically.
 
-    Raises ModelError if there is no adapter at ``path`` or if ``folder`` is not empty.
+    Raises ModelError if there is no adapter at ``path``, if ``folder`` is not empty, or if a weight is too large for
+    ``dtype``.
     """
     folder = Path(folder)
     adapter = find_adapter(located(path))
@@ -34,5 +38,5 @@ def merge(path: str | Path, folder: str | Path, *, trust_remote_code: bool = Fal
     else:
         model = load_policy(adapter.path, **settings)
     with new_folder(folder) as whole:
-        model.save(whole)
+        model.save(whole, dtype)
     return folder

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.models.adapter import Adapter
 from sharpen.models.adapter_files import write_adapter
-from sharpen.models.dtype import Dtype
+from sharpen.models.dtype import Dtype, SavedDtype
 from sharpen.models.modules import RootModule
 from sharpen.models.packing.microbatches import Cost
 from sharpen.models.packing.pack import PackedBatch, PackedRow
 from sharpen.models.progress_bars import without_progress_bars
+from sharpen.models.saved_dtype import REMAINDER, named_weights, save_pretrained, write_remainder
+from sharpen.models.shape import attention_width
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,12 +94,7 @@ class Model(ABC):
         embeddings = (self.model.get_input_embeddings(), self.model.get_output_embeddings())  # type: ignore[operator]
         tables = {id(table.weight): table.weight.numel() for table in embeddings if table is not None}
         body = sum(p.numel() for p in self.model.parameters()) - sum(tables.values())
-        config = self.config.get_text_config()
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return Cost(
-            per_token=6.0 * body,
-            per_pair=12.0 * config.num_hidden_layers * config.num_attention_heads * head_dim,
-        )
+        return Cost(per_token=6.0 * body, per_pair=12.0 * attention_width(self.model))
 
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters, heads included."""
@@ -107,14 +104,22 @@ class Model(ABC):
         """The autocast context of the forward pass."""
         return self.root.autocast()
 
-    def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder: safetensors, configuration and tokenizer; with an adapter, in peft's format."""
+    def save(self, folder: Path, dtype: SavedDtype = "float32", *, exact: bool = False) -> None:
+        """Write a Hugging Face folder: safetensors, configuration and tokenizer; with an adapter, in peft's format.
+
+        The weights are written in ``dtype``. With ``exact``, what bfloat16 lacks of them is written too, in
+        `REMAINDER`, and whatever loads models here reads both.
+        """
         with without_progress_bars():
             self.tokenizer.save_pretrained(folder)
             if self.adapter is None:
-                self.model.save_pretrained(folder)  # type: ignore[operator]
+                save_pretrained(self.model, folder, dtype)
+                weights = named_weights(self.model)
             else:
-                write_adapter(self.model, self.adapter, self.head_name, folder)
+                weights = write_adapter(self.model, self.adapter, self.head_name, folder, dtype)
+        (folder / REMAINDER).unlink(missing_ok=True)
+        if exact and dtype != "float32":
+            write_remainder(weights, folder)
 
 
 def scatter_to_batch(values_N: Tensor, packed: PackedBatch, batch: Batch) -> Tensor:

@@ -21,6 +21,7 @@ from sharpen.models.dtype import Dtype
 from sharpen.models.kernels.attention import attend_to_segments
 from sharpen.models.logprobs import Selected, full_logprobs, selected_logprobs
 from sharpen.models.packing.pack import PackedBatch
+from sharpen.models.rope import longrope_switch, rope_by_row
 
 PLAIN_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "olmo2", "mistral"})
 """Model types that can be packed: full causal attention that follows a given 4-D mask and position ids, and a head
@@ -44,6 +45,11 @@ class RootModule(nn.Module):
         config = self.model.config
         windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
         return config.model_type in PLAIN_ARCHITECTURES and not windowed
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether a prefix is computed alike for each of the samples after it, whatever their lengths."""
+        return self.plain and longrope_switch(self.model.config) is None
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +105,7 @@ class PolicyModule(RootModule):
         if head_inputs is not None:
             return {"logits": self.logits(head_inputs)}
         assert packed is not None
-        with using_adapter(self.model, adapter), self.autocast():
+        with using_adapter(self.model, adapter), self.autocast(), rope_by_row(self.model, packed.length_RL):
             return self._forward(packed, temperature, needs, reference)
 
     def _forward(
@@ -189,7 +195,7 @@ class ScorerModule(RootModule):
     ) -> dict[str, Tensor]:
         """At the N trained tokens of ``packed``: the head's output at each (scores) or at the token before (values),
         [N]; or what the head reads at each (head_inputs), [N, H]."""
-        with self.autocast():
+        with self.autocast(), rope_by_row(self.model, packed.length_RL):
             hidden_PH = hidden_states(self.model.base_model, packed)
         found: dict[str, Tensor] = {}
         if "head_inputs" in needs:

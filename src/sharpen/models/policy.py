@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
 
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME
-from sharpen.models.adapter_files import find_adapter, merge_adapter
-from sharpen.models.dtype import AskedDtype, resolve_dtype
+from sharpen.models.adapter_files import find_adapter
+from sharpen.models.adapter_merge import merge_adapter
+from sharpen.models.causal import refuse_not_causal
+from sharpen.models.chat_template import take_template
+from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
-    context_length,
+    load_config,
     load_tokenizer,
     load_weights,
     located,
@@ -27,8 +35,10 @@ from sharpen.models.load import (
     refuse_missing,
 )
 from sharpen.models.model import Model, scatter_to_batch
-from sharpen.models.modules import PolicyModule, ReferenceHead
+from sharpen.models.modules import PLAIN_ARCHITECTURES, PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
+from sharpen.models.shape import context_length
+from sharpen.models.vocabulary import check_end, embedding_rows, name_end, padding_of
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -69,9 +79,9 @@ class Policy(Model):
     def parameters(self) -> list[nn.Parameter]:
         return [] if self.shares_root else Model.parameters(self)
 
-    def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder, with the value head in a file of its own."""
-        Model.save(self, folder)
+    def save(self, folder: Path, dtype: SavedDtype = "float32", *, exact: bool = False) -> None:
+        """Write a Hugging Face folder, with the value head in a file of its own, always in float32."""
+        Model.save(self, folder, dtype, exact=exact)
         write_ends(folder, self.eos_ids, self.model)
         (folder / VALUE_HEAD).unlink(missing_ok=True)
         if self.value_head is not None:
@@ -152,7 +162,8 @@ def load_policy(
     head is loaded too. An adapter is merged into its base model.
 
     Raises:
-        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token.
+        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token that has an
+            embedding.
     """
     path = located(path)
     adapter = find_adapter(path)
@@ -162,7 +173,9 @@ def load_policy(
         )
     base = path if adapter is None else adapter.base
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
-    model, missing = load_weights(AutoModelForCausalLM, base, trust_remote_code=trust_remote_code)
+    take_template(tokenizer, adapter)
+    auto = _auto_class(load_config(base, trust_remote_code=trust_remote_code))
+    model, missing = load_weights(auto, base, trust_remote_code=trust_remote_code)
     scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
     if missing and scores:
         raise ModelError(f"{base}: a {scores[0]}, such as a reward model, not a language model: it cannot generate")
@@ -170,6 +183,8 @@ def load_policy(
     if adapter is not None:
         merge_adapter(model, adapter)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
+    if model.config.model_type not in PLAIN_ARCHITECTURES:
+        refuse_not_causal(path, model, tokenizer)
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
     if adapter is not None:
         eos_ids |= saved_ends(path)
@@ -178,13 +193,22 @@ def load_policy(
             f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "
             "so no completion would ever end: set one"
         )
+    check_end(path, model, tokenizer)
+    name_end(tokenizer, eos_ids)
     policy = Policy(
         root=PolicyModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         eos_ids=eos_ids,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
-        context_length=context_length(model),
+        pad_id=padding_of(tokenizer, eos_ids, embedding_rows(model)),
+        context_length=context_length(model.config, tokenizer),
         source=path,
     )
     policy.load_value_head(path)
     return policy
+
+
+def _auto_class(config: Any) -> Any:
+    """transformers' class for a configuration. Some models that also read images have none for text alone."""
+    reads_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    only = reads_images and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if only else AutoModelForCausalLM

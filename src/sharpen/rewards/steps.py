@@ -12,13 +12,14 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.positions import decoded, step_ends, token_ends
+from sharpen.data.positions import step_ends, token_ends
+from sharpen.data.tokens import hidden_ids, visible_text
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.reward import last_position, sample_name
 from sharpen.suggest import did_you_mean
-from sharpen.types import Group, Sample, Score, StepValue, Trajectory
+from sharpen.types import Finish, Group, Sample, Score, StepValue, Trajectory
 
 Total = Literal["mean", "min", "last", "product"]
 StepFunction = Callable[..., Sequence[Any] | None]
@@ -166,10 +167,15 @@ def step_positions(
     """
     start = sample.answer_start
     written = sample.token_ids[start:]
+    # The model may have ends that its tokenizer does not name.
+    hidden = hidden_ids(tokenizer, written[-1:] if sample.finish is Finish.EOS else ())
     before = 0
-    if len(ends) > 1 and not (text := decoded(tokenizer, written)).startswith(answer):
-        before = max(0, text.rfind(answer))
-    inner = token_ends(written, [before + end for end in ends[:-1]], tokenizer)
+    if len(ends) > 1 and not (text := visible_text(tokenizer, written, hidden)).startswith(answer):
+        # Decoded from its beginning, a text of SentencePiece has no blank there.
+        blanks = 0 if answer in text else len(answer) - len(answer.lstrip())
+        found = text.rfind(answer[blanks:])
+        before = found - blanks if found >= 0 else 0
+    inner = token_ends(written, [before + end for end in ends[:-1]], tokenizer, hidden)
     return (*(start + position for position in inner), last_position(sample))
 
 

@@ -8,6 +8,8 @@ from datetime import date
 from typing import Any
 
 from sharpen.data.chat import ChatFormat, turn_end
+from sharpen.data.chat.left_out import refuse_left_out
+from sharpen.data.tokens import prompt_ids
 from sharpen.errors import DataError
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Engine, FinishedRequest, Request, Sampling
@@ -22,7 +24,8 @@ class Conversation:
     """Keeps the history. A policy without a chat template completes each text on its own and keeps none.
 
     Replies end where the context is full. The same ``seed`` and texts give the same replies. Of each turn only the
-    tokens that are new are computed. ``date`` is what the chat template writes as today's.
+    tokens that are new are computed. ``date`` is what the chat template writes as today's, and ``given`` are
+    the ``tools`` and ``documents`` that it gets. Without a chat template they are an error.
     """
 
     policy: Policy
@@ -33,6 +36,7 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
     date: date | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
     _engine: Engine = field(init=False)
     _format: ChatFormat | None = field(init=False, default=None)
     _conversation: int = field(init=False, default=0)
@@ -40,7 +44,7 @@ class Conversation:
 
     def __post_init__(self) -> None:
         self._engine = make_engine(self.engine_settings, self.policy)
-        if self.remembers or self.system is not None:
+        if self.remembers or self.system is not None or self.given:
             self._format = ChatFormat(
                 self.policy.tokenizer,
                 self.chat_template_kwargs,
@@ -71,9 +75,13 @@ class Conversation:
         """
         history: list[Message] = [*self.messages, {"role": "user", "content": text}]
         if self._format is not None:
-            ids = self._format.prompt_ids(history)
+            rendered = self._format.prompt_text(history, "this conversation", self.given)
+            refuse_left_out(
+                self._format, self._format.with_system(history), "this conversation", self.given, text=rendered
+            )
+            ids = self._format.tokenize(rendered)
         else:
-            ids = tuple(self.policy.tokenizer(text)["input_ids"])
+            [ids] = prompt_ids(self.policy.tokenizer, [text])
         room = self._engine.context_length - len(ids)
         if not ids or room < 1:
             raise DataError(

@@ -15,7 +15,10 @@ from sharpen.types import Finish
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling parameters of a request. A ``stop`` string is looked for in the tokens that the request draws.
+    """Sampling parameters of a request.
+
+    A ``stop`` string is looked for in the text of the tokens that the request draws, special tokens included, so it may
+    be one, such as ``<|im_end|>``, or contain one.
 
     The others are those of `Truncation`. Raises RecipeError for a value out of range.
     """
@@ -71,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """What a request drew: tokens, their log-probabilities in nats and their text without special tokens.
+    """What a request drew: tokens, their log-probabilities in nats and their text without ends and padding.
 
     ``version`` is that of the weights that drew them, ``preemptions`` how often the request had to make room for others
     and was taken up again. Nothing records that per request: a step's metrics have the sum, from `EngineCounters`.

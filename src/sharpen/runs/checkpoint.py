@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,14 +22,16 @@ from sharpen.errors import CheckpointError
 from sharpen.system.files import flush
 
 MANIFEST = "manifest.json"
+Dtype = Literal["float32", "bfloat16"]
+
 PARTIAL, REPLACED, REMOVED = ".partial_", ".replaced_", ".removed_"
 
 
 class Saved(Protocol):
     """A model that a checkpoint can hold."""
 
-    def save(self, folder: Path) -> None:
-        """Write the model to a folder, keeping other files there."""
+    def save(self, folder: Path, dtype: Dtype = "float32", *, exact: bool = False) -> None:
+        """Write the model in ``dtype`` to a folder, keeping other files there; ``exact``: nothing of it is lost."""
         ...
 
 
@@ -40,8 +42,11 @@ def save_checkpoint(
     optimizers: Mapping[str, torch.optim.Optimizer],
     state: dict[str, Any],
     texts: Mapping[str, str] | None = None,
+    dtype: Dtype = "float32",
 ) -> Path:
     """Write the checkpoint of ``step``; ``state`` is JSON, ``texts`` are further files of the trainer's by name.
+
+    The models' own files are in ``dtype``; in bfloat16 the trainer's files hold the rest of their weights.
 
     Each of ``models`` is written to the subfolder of its name; the run's main model is named ``""`` and goes to the
     checkpoint's own folder. ``optimizers`` have the same names.
@@ -51,7 +56,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "trainer").mkdir(parents=True)
     for name, model in models.items():
-        model.save(partial / name)
+        model.save(partial / name, dtype, exact=True)
     for name, optimizer in optimizers.items():
         save_file(_optimizer_tensors(optimizer), partial / "trainer" / _optimizer_file(name))
     _write_state(partial, state)
@@ -61,7 +66,7 @@ def save_checkpoint(
     return final
 
 
-def replace_model(checkpoint: Path, model: Saved, changes: Mapping[str, Any]) -> None:
+def replace_model(checkpoint: Path, model: Saved, changes: Mapping[str, Any], dtype: Dtype = "float32") -> None:
     """Replace a checkpoint's main model by another of the same kind, and update its state by ``changes``.
 
     If the process is killed meanwhile, the checkpoint has its old content, perhaps only after ``recover``.
@@ -70,7 +75,7 @@ def replace_model(checkpoint: Path, model: Saved, changes: Mapping[str, Any]) ->
     partial = checkpoint.with_name(f"{PARTIAL}{step:06d}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns(MANIFEST))
-    model.save(partial)
+    model.save(partial, dtype, exact=True)
     _write_state(partial, {**load_state(checkpoint), **changes})
     _complete(partial, checkpoint, step)
 

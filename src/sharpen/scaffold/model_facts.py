@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Pre
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import find_adapter
 from sharpen.models.load import located
+from sharpen.models.shape import context_length
 from sharpen.runs.lookup import find_model
 
 SMALL_MODEL = "models/SmolLM2-135M-Instruct"
@@ -74,7 +75,7 @@ def look_at_model(name: str) -> ModelFacts:
         if is_folder:
             raise ModelError(f"{name}: cannot read this model's configuration and tokenizer: {error}") from error
         return ModelFacts(name, False, _stand_in(), bool(_CHAT.search(name)), parameters=_size_in(name))
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(config, tokenizer)
     parameters = _count(Path(path)) if Path(path).is_dir() else None
     return ModelFacts(name, True, tokenizer, tokenizer.chat_template is not None, context, parameters or _size_in(name))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from sharpen.models.model import Model
+from sharpen.models.shape import hidden_size, inner_size, layer_count
 from sharpen.types import Group
 
 CPU_BYTES = {"float32": 768 * 2**20, "bfloat16": 2 * 2**30}
@@ -42,9 +43,7 @@ def activation_bytes(model: Model) -> int:
     MLP's inner size: about 7 hidden and 3 inner sizes. With gradient checkpointing, each layer keeps one residual
     stream, and one layer at a time the rest.
     """
-    config = model.config.get_text_config()
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    hidden, inner, layers = hidden_size(model.model), inner_size(model.model), layer_count(model.model)
     number = 2 if model.compute_dtype == "bfloat16" else 4
     layer = 4 * 4 * hidden + number * (7 * hidden + 3 * inner)
     # The attribute's future name in transformers; below, the name in 5.17.

@@ -16,6 +16,7 @@ from sharpen.models.adapter_files import find_adapter
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.lora import add_adapter_like, read_adapter
 from sharpen.models.model import Model
+from sharpen.models.saved_dtype import saved_dtype
 from sharpen.models.scorer import Scorer, load_scorer, normalise_scores
 from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
 from sharpen.training.metrics import Metrics
@@ -61,7 +62,7 @@ class ScoreNormalisation:
             add_adapter_like(saved, like)
             read_adapter(saved, adapter)
         metrics = self.centre(saved)
-        replace_model(checkpoint, saved, {"shifted_by": metrics["score/shifted_by"]})
+        replace_model(checkpoint, saved, {"shifted_by": metrics["score/shifted_by"]}, saved_dtype(checkpoint))
 
 
 def best_to_normalise(checkpoints: Path, last: Mapping[str, Any]) -> Path | None:

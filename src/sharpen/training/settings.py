@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, field_validator, model_validator
 
+from sharpen.models.dtype import Dtype
 from sharpen.runs.named_loggers import as_entries, saved_loggers
 from sharpen.settings import Effect, Name, Settings, not_blank
 
@@ -57,6 +58,9 @@ class CheckpointSettings(Settings):
     """Also after a step that ends this many minutes or more after the last checkpoint; 0: never."""
     keep: int = Field(2, ge=1)
     """How many of the latest checkpoints are kept."""
+    dtype: Dtype = "float32"
+    """The type of the weights in a checkpoint's own files. With bfloat16 they are half as large, and `trainer/` holds
+    the other half, from which a run resumes exactly."""
     best: Name | None = None
     """Also keep the best one by this held-out metric, such as `pass@1`; NaN is never the best."""
     grace_s: float | None = Field(30.0, gt=0)

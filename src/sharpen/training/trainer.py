@@ -276,7 +276,8 @@ class Trainer:
             "fingerprint": self.fingerprint,
         }
         models, optimizers = self.learner.models_to_save(), self.learner.optimizers_to_save()
-        return save_checkpoint(self.folder.checkpoints, progress["step"], models, optimizers, state, texts)
+        checkpoints, dtype = self.folder.checkpoints, self.checkpoint.dtype
+        return save_checkpoint(checkpoints, progress["step"], models, optimizers, state, texts, dtype)
 
     def load(self, checkpoint: Path) -> None:
         """Resume from a checkpoint whose weights the models already have."""

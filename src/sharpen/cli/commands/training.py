@@ -108,6 +108,9 @@ def get(
 def merge(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run or folder with an adapter, or a hub id.")],
     folder: Annotated[Path, typer.Argument(help="Where to write the merged model.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="The type of the weights that are written.")
+    ] = "float32",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Merge a LoRA adapter into its base model and write an ordinary model folder.
@@ -120,7 +123,7 @@ def merge(
     named = find_model(model)
     for note in named.notes:
         typer.echo(note, err=True)
-    typer.echo(f"{model}: {merge_model(named.path, folder, trust_remote_code=trust_remote_code)}")
+    typer.echo(f"{model}: {merge_model(named.path, folder, dtype=dtype, trust_remote_code=trust_remote_code)}")
 
 
 def demo(

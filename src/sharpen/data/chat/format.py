@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat.dates import date_written, settle_date
 from sharpen.data.chat.messages import Wants, normalised
 from sharpen.data.chat.probes import complaint, complaint_about, wants_of
-from sharpen.errors import DataError
+from sharpen.data.chat.template import variables_of
+from sharpen.errors import DataError, RecipeError
+from sharpen.suggest import did_you_mean
 from sharpen.types import Message
 
 NOTHING: Mapping[str, Any] = {}
@@ -53,6 +57,7 @@ class ChatFormat:
                 f"the tokenizer of {name} has several chat templates and none is its default: name one of "
                 f"{', '.join(template)} as `data.chat_template`"
             )
+        self._refuse_idle_arguments()
         object.__setattr__(self, "wants", wants_of(self.render))
 
     def prompt_text(
@@ -111,6 +116,29 @@ class ChatFormat:
     def tokenize(self, text: str) -> tuple[int, ...]:
         encoded: Any = self.tokenizer(text, add_special_tokens=False, verbose=False)
         return tuple(encoded["input_ids"])
+
+    def _refuse_idle_arguments(self) -> None:
+        """Raises RecipeError for an argument that the template does not read, as where its name is mistyped."""
+        of_transformers = inspect.signature(self.tokenizer.apply_chat_template).parameters.keys() - {
+            "tools",
+            "documents",
+        }
+        given = [name for name in self.template_kwargs if name not in of_transformers]
+        if not given:
+            return
+        own = self.tokenizer.chat_template
+        templates = list(own.values()) if isinstance(own, dict) else [own]
+        try:
+            reads = frozenset[str]().union(*map(variables_of, templates))
+        except TemplateSyntaxError:
+            # Rendering says so with the row.
+            return
+        if idle := [name for name in given if name not in reads]:
+            hint = did_you_mean(idle[0], sorted(reads))
+            raise RecipeError(
+                f"no effect of the chat template argument{'s' * (len(idle) > 1)} {', '.join(f'`{x}`' for x in idle)}: "
+                f"{self.called} does not read {'them' if len(idle) > 1 else 'it'}.{hint}"
+            )
 
     def _rejection(
         self, conversation: Sequence[Message], given: Mapping[str, Any], error: Exception, first: int

@@ -75,6 +75,11 @@ def with_text(message: Message) -> Message:
     return message if isinstance(parts, str | None) else {**message, "content": "".join(part["text"] for part in parts)}
 
 
+def said_by(message: Message) -> str:
+    """The text of a message that `normalised` accepts, without blanks around it."""
+    return str(with_text(message).get("content") or "").strip()
+
+
 def _message(message: Message, what: str, wants: Wants) -> Message:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise DataError(f'{what} must be an object like {{"role": "user", "content": "…"}}, not {_shown(message)}')

@@ -37,14 +37,16 @@ def wants_of(render: Render) -> Wants:
     return Wants(parts=as_parts, arguments_as_text=spoilt and as_json in text)
 
 
-def rendering(render: Render, messages: Sequence[Message], given: Mapping[str, Any]) -> str | None:
+def rendering(
+    render: Render, messages: Sequence[Message], given: Mapping[str, Any], *, add_generation_prompt: bool = False
+) -> str | None:
     """What a template makes of messages that are normalised; None if it rejects them."""
-    return _tried(render, messages, given)[0]
+    return _tried(render, messages, given, add_generation_prompt)[0]
 
 
 def complaint_about(render: Render, messages: Sequence[Message], given: Mapping[str, Any]) -> str | None:
     """What a template complains of in these messages; None if it renders them."""
-    return _tried(render, messages, given)[1]
+    return _tried(render, messages, given, False)[1]
 
 
 def complaint(error: Exception) -> str:
@@ -55,9 +57,11 @@ def complaint(error: Exception) -> str:
     return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _tried(render: Render, messages: Sequence[Message], given: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _tried(
+    render: Render, messages: Sequence[Message], given: Mapping[str, Any], add_generation_prompt: bool
+) -> tuple[str | None, str | None]:
     try:
-        return str(render(messages, given, tokenize=False)), None
+        return str(render(messages, given, tokenize=False, add_generation_prompt=add_generation_prompt)), None
     except Exception as error:  # noqa: BLE001 - a template is a program of the model's folder: it raises anything
         return None, complaint(error)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateSyntaxError
+from jinja2 import TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -51,6 +52,12 @@ def use_template(tokenizer: PreTrainedTokenizerBase, given: str | None, setting:
             raise RecipeError(f"{setting}: {given}: there is no such file, and {has}.{hint}".removesuffix("."))
         text = _compiled(named[given], f"{setting}: {given}")
     tokenizer.chat_template = text
+
+
+@lru_cache
+def variables_of(template: str) -> frozenset[str]:
+    """The names that a template reads and does not always set: its arguments."""
+    return frozenset(meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template)))
 
 
 def _is_template(text: str) -> bool:

@@ -6,6 +6,7 @@ each exists, takes the arguments used here and agrees with public functions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -117,7 +118,35 @@ def set_attention(config: Any, name: str) -> None:
         config._attn_implementation = name
 
 
+def kept_in_float32(model: Any, dtype: torch.dtype) -> frozenset[str]:
+    """Names, as regular expressions, of the weights that transformers loads in float32 whatever is asked for."""
+    always = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    of_float16 = getattr(model, "_keep_in_fp32_modules", None) or ()
+    return frozenset(always) | frozenset(of_float16 if dtype == torch.float16 else ())
+
+
 # peft.
+
+
+def means_experts(target: str, config: Any, model: nn.Module) -> bool:
+    """Whether peft, loading a LoRA adapter for ``model``, takes a target for the name of experts in older files.
+
+    A peft without that conversion takes every name as it is.
+    """
+    from peft.utils import transformers_weight_conversion
+
+    convert = getattr(transformers_weight_conversion, "convert_peft_config_for_transformers", None)
+    if convert is None:
+        return False
+    alone = copy.copy(config)
+    alone.target_modules, alone.target_parameters = {target}, None
+    alone.rank_pattern, alone.alpha_pattern = {}, {}
+    try:
+        convert(alone, model, None)
+    except ValueError:
+        # It knows the name, but not without the other half of a matrix that is one today.
+        return True
+    return target not in alone.target_modules
 
 
 def switch_adapter(layer: Any, name: str | None) -> str | None:

@@ -36,11 +36,13 @@ class PackedBatch:
     Trained token n of N has the id ``target_N[n]``, is predicted at the flattened position ``source_N[n]`` of the rows,
     and is token ``t_N[n]`` of trajectory ``e_N[n]`` of the batch. ``place_N[n]`` is its own flattened position;
     ``place_N`` is None if the last tokens, which predict nothing, are left out. ``segments`` is the attention mask of a
-    packed row; None for padded rows, where causal attention is already exact.
+    packed row; None for padded rows, where causal attention is already exact. ``length_RL``, which stays on the CPU, is
+    the length of the sequence that each token is part of: a prefix and its sample, the longest if it has several.
     """
 
     input_ids_RL: Tensor
     position_ids_RL: Tensor
+    length_RL: Tensor
     segments: Segments | None
     source_N: Tensor
     place_N: Tensor | None
@@ -52,6 +54,7 @@ class PackedBatch:
         return PackedBatch(
             self.input_ids_RL.to(device, non_blocking=True),
             self.position_ids_RL.to(device, non_blocking=True),
+            self.length_RL,
             None if self.segments is None else self.segments.to(device),
             self.source_N.to(device, non_blocking=True),
             None if self.place_N is None else self.place_N.to(device, non_blocking=True),
@@ -73,6 +76,7 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
     input_ids = torch.full((height * width,), pad_id, dtype=torch.long)
     # Positions run on through the padding: transformers takes a restart for a further packed sequence.
     positions = torch.arange(width).repeat(height)
+    lengths = torch.zeros(height * width, dtype=torch.long)
     segments: list[Segment] = []
     source, place, trajectory, column = [], [], [], []
     end = 0
@@ -83,6 +87,7 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
         end = start + p
         input_ids[start:end] = prefix
         positions[start:end] = torch.arange(p)
+        lengths[start : start + width if padded else end] = p + max(counts[b] for b in row.samples)
         # A prefix with a single sample forms one segment with it.
         alone = len(row.samples) == 1
         if not alone:
@@ -92,6 +97,8 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
             e, first, _ = spans[b]
             input_ids[end : end + n] = batch.tokens_ET[e, first : first + n]
             positions[end : end + n] = torch.arange(p, p + n)
+            if not padded:
+                lengths[end : end + n] = p + n
             if alone:
                 segments.append(Segment(start, end + n))
             elif n:
@@ -107,6 +114,7 @@ def pack(batch: Batch, rows: Sequence[PackedRow], pad_id: int, *, padded: bool, 
     return PackedBatch(
         input_ids_RL=input_ids.view(height, width),
         position_ids_RL=positions.view(height, width),
+        length_RL=lengths.view(height, width),
         segments=None if padded else Segments(tuple(segments), width),
         source_N=torch.cat(source),
         place_N=torch.cat(place) if with_last else None,

@@ -13,6 +13,7 @@ from types import FrameType
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.tokens import continuation, hidden_ids, visible_text
 from sharpen.errors import RewardError
 from sharpen.rewards.execution.concurrency import run_sequentially
 from sharpen.rewards.reward import Reward
@@ -76,10 +77,10 @@ class Probe:
         if self.tokenizer is None:
             ids, end = tuple(text.encode()), 0
         else:
-            ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            ids = continuation(self.tokenizer, prompt.text, prompt.token_ids, text)
             end = self.tokenizer.eos_token_id
             # What the policy can generate: characters without a token are lost.
-            text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+            text = visible_text(self.tokenizer, ids, hidden_ids(self.tokenizer))
         ids = ids if end is None else (*ids, end)
         return single_turn(prompt.token_ids, ids, text)
 

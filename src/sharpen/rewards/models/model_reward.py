@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from sharpen.batch import Batch, SampleIndex
 from sharpen.data.chat import ChatFormat
 from sharpen.data.positions import step_ends
+from sharpen.data.tokens import continuation, prompt_ids
 from sharpen.errors import RewardError
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.forward import MicrobatchLimits, all_outputs
@@ -71,11 +72,11 @@ class ScorerReward(Reward):
 
     The model is loaded once, when the tokenizer is known, so that problems with it surface before the first step. If
     the scorer has the policy's vocabulary (apart from a padding token), the trajectory's last sample is scored, in its
-    own token ids. Otherwise prompt and completion are retokenised separately, followed by the scorer's end-of-sequence
-    token if the completion ended with one. If the prompt is a conversation and the scorer has its own chat template,
-    the conversation is rendered with it, up to the model's last answer, unless ``template`` says otherwise; only so can
-    a scorer with another vocabulary read several turns. A trajectory that exceeds the scorer's context fails on its
-    own.
+    own token ids. Otherwise prompt and completion are retokenised, as those of a demonstration are, followed by the
+    scorer's end-of-sequence token if the completion ended with one. If the prompt is a conversation and the scorer has
+    its own chat template, the conversation is rendered with it, up to the model's last answer, unless ``template`` says
+    otherwise; only so can a scorer with another vocabulary read several turns. A trajectory that exceeds the scorer's
+    context fails on its own.
 
     Duplicates are computed once per call, and across calls if they are among the last ``cache_size`` sequences;
     ``cache`` counts hits and misses.
@@ -173,12 +174,6 @@ class ScorerReward(Reward):
             )
         return self._judge(group.trajectories[index], logits)
 
-    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        tokenizer = self.scorer.tokenizer
-        # A chat template has already written the BOS token.
-        begun = tokenizer.bos_token is not None and prompt.text.startswith(tokenizer.bos_token)
-        return tuple(tokenizer(prompt.text, add_special_tokens=not begun, verbose=False)["input_ids"])
-
     def _seen(self, prompt: Prompt, trajectory: Trajectory) -> Sample:
         """The last sample, in the scorer's tokens."""
         if self.same_tokens:
@@ -189,10 +184,11 @@ class ScorerReward(Reward):
                 "several turns only through its own chat template: set template: scorer"
             )
         tokenizer = self.scorer.tokenizer
-        ids = tuple(tokenizer(trajectory.text, add_special_tokens=False, verbose=False)["input_ids"])
+        [before] = prompt_ids(tokenizer, [prompt.text])
+        ids = continuation(tokenizer, prompt.text, before, trajectory.text)
         if trajectory.last.finish is Finish.EOS and tokenizer.eos_token_id is not None:
             ids = (*ids, tokenizer.eos_token_id)
-        return Sample(self._prompt_ids(prompt), ids, (True,) * len(ids))
+        return Sample(before, ids, (True,) * len(ids))
 
     def _known_logits(self, reads: Sequence[Sequence[_Read]]) -> list[list[Logits | None]]:
         """The logits at the positions of each read; None if it has no positions or exceeds the context."""

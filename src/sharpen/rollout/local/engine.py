@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,18 @@ from math import ceil, isfinite
 import torch
 from torch import nn
 
-from sharpen.errors import ModelError, NonFiniteError, RecipeError
+from sharpen.data.tokens import hidden_ids, visible_texts
+from sharpen.errors import NonFiniteError, RecipeError
 from sharpen.models.policy import Policy
+from sharpen.models.rope import longrope_switch
+from sharpen.models.shape import UNLIMITED
 from sharpen.rollout.engine import EngineCounters, FinishedRequest, Request, Sampling, Snapshot
+from sharpen.rollout.local.cache_check import why_cache_fails
 from sharpen.rollout.local.inference_model import InferenceModel
 from sharpen.rollout.local.kept import KeptConversations
 from sharpen.rollout.local.memory import RolloutMemory, kv_bytes, pass_bytes
 from sharpen.rollout.local.model_runner import PREFILL_TOKENS, ModelRunner, NativeRunner
+from sharpen.rollout.local.recomputing_runner import BYTES_PER_TOKEN, RecomputingRunner
 from sharpen.rollout.local.request import EndedRow, UnfinishedRequest
 from sharpen.rollout.local.running_batch import RunningBatch
 from sharpen.rollout.local.scheduler import Scheduler
@@ -41,32 +47,31 @@ class LocalEngine:
     def __init__(self, policy: Policy, *, max_sequences: int = 512, kv_gib: float | None = None) -> None:
         """``max_sequences`` are decoded at once. ``kv_gib``: GiB for keys and values; None: see `memory.kv_bytes`.
 
-        Raises ModelError for an architecture without a key–value cache: decoding would silently lose its state.
+        A model whose cache loses something is decoded without one, and a warning says so.
         """
-        argument = cache_argument(policy.model)
-        if argument is None:
-            raise ModelError(
-                f"{policy.source}: the local engine cannot sample from a model of type {policy.config.model_type}, "
-                "because it does not keep its state in a key–value cache"
-            )
         self.policy = policy
         self.counters = EngineCounters()
         self._max_sequences = max_sequences
         self._inference_model: InferenceModel | None = None
         self._model: nn.Module = policy.model
+        argument: str | None = None
         if policy.plain:
             self._inference_model = InferenceModel(policy)
             self._bytes_per_token = self._inference_model.bytes_per_token
         else:
             if policy.compute_dtype == "bfloat16":
                 self._model = with_bfloat16_linears(policy.model)
-            with self._evaluating(), policy.autocast():
-                self._bytes_per_token = bytes_of_a_token(self._model, argument, cache_dtype(policy))
+            argument = self._usable_cache()
+            self._bytes_per_token = BYTES_PER_TOKEN
+            if argument is not None:
+                with self._evaluating(), policy.autocast():
+                    self._bytes_per_token = bytes_of_a_token(self._model, argument, cache_dtype(policy))
         self._kv_bytes = kv_bytes(policy, kv_gib)
         self._slots = self._kv_bytes // self._bytes_per_token
         self._make_runner: Callable[[], ModelRunner] = self._runner_maker(argument)
         # A row of 2³¹ tokens is beyond any model.
         self._longest = bisect_right(range(1, 2**31), self._slots, key=self._make_runner().slots_alone)
+        self._switch = longrope_switch(policy.config) or UNLIMITED
         self._kept = KeptConversations()
         self._scheduler: Scheduler | None = None
         self._unfinished: dict[int, Request] = {}
@@ -80,8 +85,21 @@ class LocalEngine:
 
     @property
     def context_length(self) -> int:
-        """The model's, or less where the budget cannot hold a request of that many tokens alone."""
-        return min(self.policy.context_length, self._longest)
+        """The model's, or less where the budget cannot hold a request of that many tokens alone.
+
+        A model with LongRoPE is sampled up to its original context: a longer row would rotate every token anew.
+        """
+        return min(self.policy.context_length, self._longest, self._switch)
+
+    @property
+    def why_context(self) -> str:
+        """What bounds the context, if the model does not, and what to do about it."""
+        if self._switch < self._longest:
+            return (
+                f"up to the original context of a model with rope_type longrope ({self._switch}), beyond which it "
+                "rotates every token anew: lower rollout.max_new_tokens"
+            )
+        return "with its memory for keys and values: raise rollout.engine.kv_gib, lower rollout.max_new_tokens"
 
     def memory_for(self, contexts: Sequence[int], copies: int, max_new_tokens: int) -> RolloutMemory:
         """What ``copies`` completions of contexts of these lengths take, each of ``max_new_tokens``."""
@@ -206,6 +224,11 @@ class LocalEngine:
                 raise ValueError(f"{name}: its truncation, stop strings or seed differ from the unfinished ones'")
             seen.add(request.draw_id)
             length = len(request.token_ids) + request.max_new_tokens
+            if length > self._switch:
+                raise RecipeError(
+                    f"a context of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones are more than "
+                    f"what the engine samples {self.why_context}"
+                )
             if length > self._longest:
                 needed = self._make_runner().slots_alone(length)
                 raise RecipeError(
@@ -227,13 +250,30 @@ class LocalEngine:
             slots=self._slots,
         )
 
-    def _runner_maker(self, argument: str) -> Callable[[], ModelRunner]:
+    def _usable_cache(self) -> str | None:
+        """The name of the forward's argument for a cache, if decoding with one is right."""
+        argument = cache_argument(self.policy.model)
+        with self._evaluating():
+            reason = "it takes no cache" if argument is None else why_cache_fails(self.policy, argument)
+        if reason is None:
+            return argument
+        warnings.warn(
+            f"{self.policy.source}: a model of type {self.policy.config.model_type} is sampled from slowly, with every "
+            f"token computing its whole sequence again: {reason}",
+            stacklevel=3,
+        )
+        return None
+
+    def _runner_maker(self, argument: str | None) -> Callable[[], ModelRunner]:
         if (model := self._inference_model) is not None:
             return lambda: NativeRunner(model)
+        if argument is None:
+            return lambda: RecomputingRunner(self.policy, self._model)
         return lambda: TransformersRunner(self.policy, self._model, argument, self._slots)
 
     def _finished(self, ended: Sequence[EndedRow]) -> list[FinishedRequest]:
-        texts = self.policy.tokenizer.batch_decode([list(row.tokens) for row in ended], skip_special_tokens=True)
+        tokenizer = self.policy.tokenizer
+        texts = visible_texts(tokenizer, [row.tokens for row in ended], hidden_ids(tokenizer, self.policy.eos_ids))
         return [
             FinishedRequest(
                 request=row.unfinished.request,

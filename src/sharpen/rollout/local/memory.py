@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from sharpen.models.policy import Policy
+from sharpen.models.shape import hidden_size, inner_size
 from sharpen.system.memory import GIB
 
 CPU_GIB = 8
@@ -55,7 +56,5 @@ def pass_bytes(policy: Policy, rows: int, tokens: int) -> int:
     A pass holds one layer's tensors at a time: about 6 hidden and 3 inner sizes per token. Sampling holds the logits
     twice and their softmax.
     """
-    config = policy.config.get_text_config()
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    prefill = 4 * tokens * (6 * config.hidden_size + 3 * inner)
+    prefill = 4 * tokens * (6 * hidden_size(policy.model) + 3 * inner_size(policy.model))
     return int(max(prefill, 3 * 4 * rows * policy.root.head_shape[0]))

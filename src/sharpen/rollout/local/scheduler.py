@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sharpen.data.tokens import visible_texts
 from sharpen.models.kernels.compiled import on_gpu
 from sharpen.rollout.engine import EngineCounters, Sampling
 from sharpen.rollout.local.admission import admissible, by_context
@@ -254,8 +255,9 @@ class Scheduler:
         self._batch.add_requests(added)
 
     def _apply_stop_strings(self, stop: tuple[str, ...]) -> None:
-        # A token holds at least one byte of text unless it is special, so this window covers the longest string.
+        # A token holds at least one byte of text, so this window covers the longest string. Nothing is hidden from it:
+        # a stop string may be, or contain, a special token.
         window = max(len(s.encode()) for s in stop) + 8
-        texts = self._tokenizer.batch_decode(self._batch.last_tokens(window), skip_special_tokens=True)
+        texts = visible_texts(self._tokenizer, self._batch.last_tokens(window), ())
         hit = [b for b, text in enumerate(texts) if any(s in text for s in stop)]
         self._batch.finish_by_stop_string(torch.tensor(hit, dtype=torch.long, device=self._batch.tokens_BT.device))

@@ -51,9 +51,9 @@ class _GrowingLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self._length
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._key_buffer = self._key_buffer.index_select(0, indices)
-        self._value_buffer = self._value_buffer.index_select(0, indices)
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._key_buffer = self._key_buffer.index_select(0, beam_idx)
+        self._value_buffer = self._value_buffer.index_select(0, beam_idx)
         self._view()
 
     def _grow(self, capacity: int) -> None:
@@ -70,18 +70,12 @@ class _GrowingLayer(DynamicLayer):
 
 
 def cache_argument(model: nn.Module) -> str | None:
-    """The name of the forward's argument for a key–value cache; None without one, or with only a recurrent state.
+    """The name of the forward's argument for a cache; None without one.
 
-    transformers names it ``past_key_values`` before 5.24 and ``cache`` since; ``cache`` may also be a recurrent state.
+    transformers names it ``past_key_values`` before 5.24 and ``cache`` since; of recurrent models, ``cache_params``.
     """
     parameters = inspect.signature(model.forward).parameters
-    if "past_key_values" in parameters:
-        return "past_key_values"
-    if "cache" in parameters and any(
-        isinstance(layer, DynamicLayer) for layer in make_cache(model.config, None).layers
-    ):
-        return "cache"
-    return None
+    return next((name for name in ("past_key_values", "cache", "cache_params") if name in parameters), None)
 
 
 def make_cache(config: Any, dtype: torch.dtype | None) -> Any:
@@ -95,9 +89,9 @@ def make_cache(config: Any, dtype: torch.dtype | None) -> Any:
 
 def select_cache_rows(cache: Any, index_B: Tensor) -> None:
     """Keep or repeat the rows ``index_B`` of every layer, in that order."""
+    # Layers inherit a batch_select_indices that forgets a recurrent state, or an index; reorder_cache moves all.
     for layer in cache.layers:
-        select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
-        select(index_B)
+        layer.reorder_cache(index_B)
 
 
 def limit_capacity(cache: Any, limit: int) -> None:
@@ -123,4 +117,5 @@ def bytes_of_a_token(model: nn.Module, argument: str, dtype: torch.dtype | None)
     token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
     model(input_ids=token, attention_mask=token, use_cache=True, **{argument: cache})
     held = [x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))]
-    return sum(x.numel() * x.element_size() for x in held if x is not None)
+    # A recurrent state does not grow with the tokens.
+    return int(max(1, sum(x.numel() * x.element_size() for x in held if x is not None)))
