@@ -558,7 +558,7 @@ FAMILIES: dict[str, Family] = {
             "one": f"{_DS_HI}</think>«yes{_DS_EOS}»",
             "two": f"{_DS_HI}</think>«yes{_DS_EOS}»<｜User｜>why<｜Assistant｜></think>«no{_DS_EOS}»",
             "system": f"{_DS_BOS}be nice<｜User｜>hi<｜Assistant｜></think>«yes{_DS_EOS}»",
-            "thinking": Rejected(r"message 2 \(assistant\).*thinking"),
+            "thinking": Rejected(r"leaves out the thinking of message 2 \(assistant\)"),
             "calls": f"{_DS_HI}</think>«<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>"
             f'{{"x": 1}}<｜tool▁call▁end｜><｜tool▁calls▁end｜>{_DS_EOS}»{_DS_FOUND}«yes{_DS_EOS}»',
         },
