@@ -121,6 +121,14 @@ def test_what_a_prompt_would_lose_is_an_error(given, row, complaint):
         prompt(given, **row)
 
 
+def test_an_argument_of_the_row_reaches_the_template_or_is_an_error():
+    assert prompt(PLAIN_TEMPLATE, prompt=[ASKED], chat_template_kwargs={"think": True}).endswith("<think>")
+    with pytest.raises(
+        DataError, match="row 1: column `chat_template_kwargs` gives `thnk`, which the chat template does"
+    ):
+        prompt(PLAIN_TEMPLATE, prompt=[ASKED], chat_template_kwargs={"thnk": True})
+
+
 def test_a_system_message_of_the_settings_that_is_left_out_is_named():
     with pytest.raises(DataError, match=r"leaves out the content of the system message that the settings give"):
         prompt(template(roles="m.role != 'system'"), system="be", prompt=[ASKED])

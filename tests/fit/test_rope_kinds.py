@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from one_thread import one_thread as one_thread
 from sharpen.batch import Batch
 from sharpen.data.collate import collate
 from sharpen.errors import RecipeError
+from sharpen.launch.run import start
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.models.rope import longrope_switch
@@ -19,7 +21,8 @@ from sharpen.rollout.engine import Sampling
 from sharpen.rollout.generation import generate
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.types import Group
-from tiny_models import make_batch, make_prompt, prefix_of_each, ragged_batch, tiny_policy
+from tiny_models import make_batch, make_prompt, prefix_of_each, ragged_batch, tiny_folder, tiny_policy
+from tiny_runs import digits, tiny_recipe
 
 ORIGINAL = 12
 """The longest row that the short factors are for. The rows of `ragged_batch` have 2 to 17 tokens."""
@@ -116,6 +119,14 @@ def test_longrope_is_sampled_up_to_the_original_context(name: str) -> None:
     assert (engine.context_length, policy.context_length) == (ORIGINAL, 128)
     with pytest.raises(RecipeError, match=r"4 tokens and 9 new ones.*longrope \(12\).*max_new_tokens"):
         generate(engine, [make_prompt(policy, "1+2=")], [[0]], Sampling(9), 3)
+
+
+def test_a_run_that_would_sample_beyond_it_ends_before_its_first_step(tmp_path: Path) -> None:
+    model = tiny_folder(tmp_path / "model", rope_parameters={"rope_theta": 10_000.0, **LONGROPE})
+    changes = {"evaluation": {"every": 0}, "checkpoint": {"best": None}, "rollout": {"max_new_tokens": 9}}
+    with pytest.raises(RecipeError, match=r"row .*4 tokens and rollout\.max_new_tokens is 9.*longrope \(12\)"):
+        start(tiny_recipe(tmp_path / "run", model, "grpo", reward=digits, **changes))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 @torch.no_grad()

@@ -252,6 +252,12 @@ def test_a_template_that_cannot_be_used_is_an_error_before_anything_is_written(
         sharpen.load(model, chat_template=given)
 
 
+@pytest.mark.parametrize("given", ["yesterday", 20240726, "2024-13-01", datetime(2024, 7, 26, 12)])
+def test_what_is_no_date_is_an_error(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(RecipeError, match=r"`data\.date`: write a date as in 2024-07-26"):
+        grpo(tmp_path / "run", tmp_path, date=given)
+
+
 def test_the_saved_recipe_of_another_template_is_read_again(tmp_path: Path) -> None:
     template = MARKED + "{# ${x} \\${y} 'a' \"b\" #}\n"
     run = start(grpo(tmp_path / "run", model_with(tmp_path / "model", TURNS), chat_template=template))

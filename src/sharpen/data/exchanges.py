@@ -61,11 +61,18 @@ def fitting_groups(
             return f"its prompt has {prefix} tokens and its {noun} {tokens}. Shorten it"
         return f"before its last turn are {prefix} tokens and its {noun} has {tokens}. Shorten it"
 
-    return format.fitting(rows, groups, lambda group: _length(longest(group)), explain)
+    return format.fitting(rows, groups, _sequences, lambda group: _length(longest(group)), explain)
 
 
 def _length(sample: Sample) -> int:
     return len(sample.prefix_ids) + len(sample.token_ids)
+
+
+def _sequences(group: Group) -> list[tuple[int, ...]]:
+    samples = [sample for trajectory in group.trajectories for sample in trajectory.samples]
+    # The prefix of a first sample is the prompt.
+    prefixes = [sample.prefix_ids for sample in samples if sample.prefix_ids != group.prompt.token_ids]
+    return [group.prompt.token_ids, *prefixes, *(sample.token_ids for sample in samples)]
 
 
 def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:

@@ -109,6 +109,16 @@ class DataSettings(Settings):
 
     effects = _OF_ROWS
 
+    @field_validator("date", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        if value is None or type(value) is datetime.date:
+            return value
+        try:
+            return datetime.date.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise ValueError("write a date as in 2024-07-26") from None
+
     @field_validator("sources")
     @classmethod
     def _names(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:

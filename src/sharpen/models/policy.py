@@ -38,6 +38,7 @@ from sharpen.models.model import Model, scatter_to_batch
 from sharpen.models.modules import PLAIN_ARCHITECTURES, PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.shape import context_length
+from sharpen.models.vocabulary import check_end, embedding_rows, name_end, padding_of
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -161,7 +162,8 @@ def load_policy(
     head is loaded too. An adapter is merged into its base model.
 
     Raises:
-        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token.
+        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token that has an
+            embedding.
     """
     path = located(path)
     adapter = find_adapter(path)
@@ -191,11 +193,13 @@ def load_policy(
             f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "
             "so no completion would ever end: set one"
         )
+    check_end(path, model, tokenizer)
+    name_end(tokenizer, eos_ids)
     policy = Policy(
         root=PolicyModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         eos_ids=eos_ids,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
+        pad_id=padding_of(tokenizer, eos_ids, embedding_rows(model)),
         context_length=context_length(model.config, tokenizer),
         source=path,
     )

@@ -132,7 +132,7 @@ def load_scorer(
             head.weight.copy_(named_head(other)[1].weight)
     if adapter is not None:
         merge_adapter(model, adapter, name)
-    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, tokenizer)
+    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, model, tokenizer)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     if model.config.model_type not in PLAIN_ARCHITECTURES:
         refuse_not_causal(path, model, tokenizer)

@@ -10,6 +10,7 @@ from typing import Any
 from sharpen.data.chat.format import ChatFormat, message_name
 from sharpen.data.chat.messages import REASONING, normalised, said_by
 from sharpen.data.chat.probes import PROBE, rendering
+from sharpen.data.chat.template import variables_of
 from sharpen.data.chat.written import opened_thinking
 from sharpen.errors import DataError
 from sharpen.types import Message
@@ -33,8 +34,12 @@ def check_row(
     start: int | None = None,
     text: str | None = None,
 ) -> None:
-    """Raises as `refuse_left_out` does, and for a user's message that is empty and a turn that is not to be trained."""
+    """Raises as `refuse_left_out` does, and for a user's message that is empty, a turn that is not to be trained, and
+    an argument of the row that the template does not read."""
     refuse_left_out(chat, messages, where, given, start=start, text=text)
+    of_row = [name for name in given if name not in ("tools", "documents")]
+    if idle := [name for name in of_row if name not in variables_of(chat.template(given))]:
+        raise DataError(f"{where}: column `chat_template_kwargs` gives `{idle[0]}`, which {chat.called} does not read")
     for index, message in enumerate(messages):
         if message["role"] == "user" and not said_by(message):
             raise DataError(f"{where}: {message_name(message, chat.number(messages, index))} is empty; write a prompt")

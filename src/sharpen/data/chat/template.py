@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def use_template(tokenizer: PreTrainedTokenizerBase, given: str | None, setting:
     tokenizer.chat_template = text
 
 
+@lru_cache
 def variables_of(template: str) -> frozenset[str]:
     """The names that a template reads and does not always set: its arguments."""
     return frozenset(meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template)))
