@@ -166,6 +166,18 @@ def test_earlier_reasoning_may_be_left_out_where_it_is_not_trained_on():
     assert demonstrated(EVERYTHING, messages=[ASKED, said]) == "<user>hi<eos>\n<assistant>"
 
 
+@pytest.mark.parametrize("said", ["<think>hmm</think>yes", "hmm\n</think>\n\nyes"])
+def test_thinking_that_is_cut_out_of_a_turn_to_train_on_is_an_error(said):
+    cut = template(turn="{{ m.content.split('</think>')[-1] }}")
+    kept = template(turn="{{ m.content if loop.last else m.content.split('</think>')[-1] }}")
+    row = {"messages": [ASKED, {**ANSWERED, "content": said}, ASKED, ANSWERED]}
+    with pytest.raises(DataError, match=r"^d, row 1: .* leaves out the thinking of message 2 \(assistant\): remove it"):
+        demonstrated(cut, **row)
+    assert demonstrated(kept, **row)
+    # It is no loss where it is not trained on.
+    assert "hmm" not in prompt(cut, prompt=row["messages"][:3])
+
+
 @pytest.mark.parametrize("blank", ["", " \n", [], [{"type": "text", "text": ""}]])
 def test_an_empty_question_is_an_error(blank):
     with pytest.raises(DataError, match=r"^d, row 1: message 3 \(user\) is empty"):

@@ -80,8 +80,9 @@ class Rejected:
 
 
 Expected: TypeAlias = str | tuple[str, ...] | Rejected
-NO_TOOLS = Rejected(r"leaves out (the tool calls|column `tools`|the content of message 3 \(tool\))")
-NO_REASONING = Rejected(r"message 2 \(assistant\).*(leaves|reasoning)|leaves out `reasoning_content`")
+NO_CALLS = Rejected(r"leaves out the tool calls of message 2 \(assistant\)")
+NO_REASONING = Rejected(r"leaves out `reasoning_content` of message 2 \(assistant\)")
+NO_TOOL_ROLE = Rejected(r"rejects this conversation at message 3 \(tool\): Only user.* assistant roles are supported")
 ALTERNATE = Rejected(r"rejects this conversation at message \d \(\w+\): .*roles must alternate")
 
 
@@ -224,7 +225,7 @@ FAMILIES: dict[str, Family] = {
         eos="<|im_end|>",
         stops=("<|im_end|>",),
         ends=("<|im_end|>",),
-        expected=_expected(_SMOL + _ONE, _MORE, _NICE + _ONE, tools=NO_TOOLS, reasoning=NO_REASONING),
+        expected=_expected(_SMOL + _ONE, _MORE, _NICE + _ONE, tools=NO_CALLS, reasoning=NO_REASONING),
     ),
     "yi": Family(
         known_for="bare ChatML on a tokenizer whose end of sequence is another",
@@ -235,7 +236,7 @@ FAMILIES: dict[str, Family] = {
         eos="<|endoftext|>",
         stops=("<|endoftext|>",),
         ends=("<|im_end|>",),
-        expected=_expected(_ONE, _MORE, _NICE + _ONE, tools=NO_TOOLS),
+        expected=_expected(_ONE, _MORE, _NICE + _ONE, tools=NO_CALLS),
     ),
     "qwen2_5": Family(
         known_for="the base model's end of sequence is <|endoftext|>, which its template never writes; tools",
@@ -320,7 +321,7 @@ FAMILIES: dict[str, Family] = {
             "<s>[INST] hi [/INST]« yes </s>»",
             "<s>[INST] why [/INST]« no </s>»",
             "<s>[INST] <<SYS>>\nbe nice\n<</SYS>>\n\nhi [/INST]« yes </s>»",
-            calls=Rejected("Only user and assistant roles are supported|leaves out the tool calls"),
+            calls=NO_TOOL_ROLE,
         ),
     ),
     "llama3": Family(
@@ -336,7 +337,7 @@ FAMILIES: dict[str, Family] = {
             f"<|begin_of_text|>{_L3_USER}hi<|eot_id|>{_L3_ASSISTANT}«yes<|eot_id|>»",
             f"{_L3_USER}why<|eot_id|>{_L3_ASSISTANT}«no<|eot_id|>»",
             f"<|begin_of_text|>{_L3_SYSTEM}be nice<|eot_id|>{_L3_USER}hi<|eot_id|>{_L3_ASSISTANT}«yes<|eot_id|>»",
-            tools=NO_TOOLS,
+            tools=NO_CALLS,
         ),
     ),
     "llama3_2": Family(
@@ -442,7 +443,7 @@ FAMILIES: dict[str, Family] = {
             "<s>[SYSTEM_PROMPT]The current date is 2026-03-01.[/SYSTEM_PROMPT][INST]hi[/INST]«yes</s>»",
             "[INST]why[/INST]«no</s>»",
             "<s>[SYSTEM_PROMPT]be nice[/SYSTEM_PROMPT][INST]hi[/INST]«yes</s>»",
-            calls=Rejected("Only user, system and assistant roles are supported|leaves out the tool calls"),
+            calls=NO_TOOL_ROLE,
         ),
     ),
     "gemma2": Family(
@@ -490,7 +491,7 @@ FAMILIES: dict[str, Family] = {
             "<|user|>hi<|end|><|assistant|>«yes<|end|>»",
             "<|user|>why<|end|><|assistant|>«no<|end|>»",
             "<|system|>be nice<|end|><|user|>hi<|end|><|assistant|>«yes<|end|>»",
-            calls=Rejected("leaves out"),
+            calls=NO_CALLS,
         ),
     ),
     "phi4": Family(
@@ -522,7 +523,7 @@ FAMILIES: dict[str, Family] = {
             f"{_DS_BOS}User: hi\n\nAssistant:« yes{_DS_EOS}»",
             f"User: why\n\nAssistant:« no{_DS_EOS}»",
             f"{_DS_BOS}be nice\n\nUser: hi\n\nAssistant:« yes{_DS_EOS}»",
-            calls=Rejected("leaves out"),
+            calls=NO_CALLS,
         ),
     ),
     "deepseek_v3": Family(
@@ -558,7 +559,7 @@ FAMILIES: dict[str, Family] = {
             "one": f"{_DS_HI}</think>«yes{_DS_EOS}»",
             "two": f"{_DS_HI}</think>«yes{_DS_EOS}»<｜User｜>why<｜Assistant｜></think>«no{_DS_EOS}»",
             "system": f"{_DS_BOS}be nice<｜User｜>hi<｜Assistant｜></think>«yes{_DS_EOS}»",
-            "thinking": Rejected(r"message 2 \(assistant\).*thinking"),
+            "thinking": Rejected(r"leaves out the thinking of message 2 \(assistant\)"),
             "calls": f"{_DS_HI}</think>«<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>"
             f'{{"x": 1}}<｜tool▁call▁end｜><｜tool▁calls▁end｜>{_DS_EOS}»{_DS_FOUND}«yes{_DS_EOS}»',
         },
@@ -600,7 +601,7 @@ FAMILIES: dict[str, Family] = {
                 f"{_DS_HI}\n\nyes{_DS_EOS}<｜User｜>why<｜Assistant｜><think>\n«um\n</think>\n\nno{_DS_EOS}»",
             ),
             "reasoning": f"{_DS_HI}<think>\n«hmm\n</think>\n\nyes{_DS_EOS}»",
-            "calls": Rejected("leaves out the tool calls"),
+            "calls": NO_CALLS,
         },
     ),
     "glm4_5": Family(
@@ -623,6 +624,7 @@ FAMILIES: dict[str, Family] = {
                 "[gMASK]<sop><|user|>\nhi<|assistant|>\n<think></think>\nyes<|user|>\nwhy<|assistant|>"
                 "«\n<think>um</think>\nno<|user|>»",
             ),
+            "reasoning": "[gMASK]<sop><|user|>\nhi<|assistant|>«\n<think>hmm</think>\nyes<|user|>»",
             "tools": f"[gMASK]<sop><|system|>\n# Tools\n<tools>\n{TOOL}\n</tools><|user|>\nhi<|assistant|>"
             "«\n<think></think>\n<tool_call>add\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
             "<|observation|>»\n<tool_response>\n2\n</tool_response><|assistant|>«\n<think></think>\nyes<|user|>»",
@@ -645,6 +647,8 @@ FAMILIES: dict[str, Family] = {
             ),
             "system": f"{_OSS}<|end|><|start|>developer<|message|># Instructions\n\nbe nice\n\n<|end|>"
             f"{_OSS_HI}«{_OSS_YES}<|return|>»",
+            "reasoning": f"{_OSS}<|end|>{_OSS_HI}«<|channel|>analysis<|message|>hmm<|end|>"
+            f"<|start|>assistant{_OSS_YES}<|return|>»",
             "tools": f"{_OSS}\nCalls to these tools must go to the commentary channel: 'functions'.<|end|>"
             f"<|start|>developer<|message|># Tools\n\n[{TOOL}]<|end|>{_OSS_HI}"
             '« to=functions.add<|channel|>commentary json<|message|>{"x": 1}<|call|>»'
@@ -706,7 +710,7 @@ FAMILIES: dict[str, Family] = {
             "<|endoftext|><|user|>\nhi\n<|assistant|>\n«yes<|endoftext|>»",
             "\n<|user|>\nwhy\n<|assistant|>\n«no<|endoftext|>»",
             "<|endoftext|><|system|>\nbe nice\n<|user|>\nhi\n<|assistant|>\n«yes<|endoftext|>»",
-            calls=Rejected("leaves out"),
+            calls=NO_CALLS,
         ),
     ),
     "falcon3": Family(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,13 @@ from sharpen.errors import DataError
 from sharpen.types import Message
 
 _OTHERS = "or name a template that writes it (`data.chat_template`)"
-_REMEDIES = {"the content": "use a role that it knows"}
+_REMEDIES = {
+    "the content": "use a role that it knows",
+    "the thinking": "remove it, or let the template's arguments allow it",
+}
 _USUAL_REMEDY = "write it into the content"
+_THINKING = re.compile(r"(?:\s*<\w+>)?(.*?)</\w+>", re.DOTALL)
+"""What content says before a tag is closed, as in ``<think>…</think>``."""
 
 
 def check_row(
@@ -109,9 +115,18 @@ class _Row:
             if not self._writes_calls(index):
                 return "the tool calls"
             written.add("calls")
-        reasoning = next((key for key in REASONING if message.get(key, "").strip()), None)
-        if index in self.trained and reasoning is not None and not self._writes_reasoning(index, reasoning):
-            return f"`{reasoning}`"
+        if index in self.trained:
+            reasoning = next((key for key in REASONING if message.get(key, "").strip()), None)
+            if reasoning is not None:
+                aliases = dict.fromkeys(REASONING, None)
+                if not self._writes_reasoning(index, {**aliases, reasoning: PROBE}):
+                    return f"`{reasoning}`"
+            thinking = _thinking(said)
+            if thinking and thinking not in self.text:
+                thought: Any = said.replace(thinking, PROBE, 1)
+                content = [{"type": "text", "text": thought}] if self.chat.wants.parts else thought
+                if not self._writes_reasoning(index, {"content": content}):
+                    return "the thinking"
         return None
 
     def writes_column(self, column: str) -> bool:
@@ -137,10 +152,10 @@ class _Row:
         calls = [{**first, "function": {**first["function"], "name": name, "arguments": arguments}}, *others]
         return self._appears(index, {"tool_calls": calls}, words)
 
-    def _writes_reasoning(self, index: int, key: str) -> bool:
+    def _writes_reasoning(self, index: int, change: Mapping[str, Any]) -> bool:
         """Templates may leave out that of earlier turns, so the conversation ends with this one."""
         render, so_far = self.chat.render, self.conversation[: index + 1]
-        changed = {**so_far[-1], **dict.fromkeys(REASONING, None), key: PROBE}
+        changed = {**so_far[-1], **change}
         rendered = rendering(render, [*so_far[:-1], changed], self.given)
         if rendered is None or PROBE in rendered:
             return True
@@ -167,6 +182,11 @@ class _Row:
             if rendered is None or all(word in rendered for word in words):
                 return True
         return False
+
+
+def _thinking(said: str) -> str:
+    found = _THINKING.match(said)
+    return found[1].strip() if found else ""
 
 
 def _not_trained(message: Message) -> str | None:
