@@ -242,8 +242,9 @@ def measure(
         check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
     if held_out.reward is not None:
         held_out.reward.use_tokenizer(main.tokenizer)
-    answers = isinstance(main, Policy) and held_out.reads == "prompts"
-    engine = make_engine(recipe.rollout.engine, main) if answers else None
+    engine = None
+    if isinstance(main, Policy) and held_out.reads == "prompts":
+        engine = make_engine(recipe.rollout.engine, main)
     try:
         return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()
     finally:
