@@ -14,7 +14,13 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
 
 from sharpen.batch import Batch, SampleIndex
 from sharpen.methods import Method
@@ -29,46 +35,22 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.learner import Learner
 from sharpen.training.settings import OptimizerSettings
 from sharpen.types import NOT_DRAWN, Group, Prompt
+from tiny_architectures import READS_IMAGES, SIZES, USUAL
 
 ALPHABET = "0123456789+-=;#ab"
 EOS = 1
-
-_SIZES = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": 128,
-}
-_OTHER_SIZES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 128},
-    "gpt_neox": {**_SIZES, "rotary_pct": 0.5},
-    "gemma3_text": {**_SIZES, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention"] * 2},
-    "opt": {**_SIZES, "ffn_dim": 24, "word_embed_proj_dim": 16},
-    "mixtral": {**_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen2_moe": {
-        **_SIZES,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 12,
-        "shared_expert_intermediate_size": 12,
-        "decoder_sparse_step": 1,
-    },
-}
-_OTHER_SIZES["gemma3_text"]["layer_types"] = _OTHER_SIZES["gemma3_text"]["layer_types"][:3]
 
 
 def tiny_model(architecture: str, *, seed: int = 0, spread: float = 0.35, **settings: Any) -> nn.Module:
     """A causal language model of random weights, large enough for its distributions to be far from flat."""
     tokenizer = character_tokenizer(ALPHABET, context=128)
     special = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": 0}
-    sizes = _OTHER_SIZES.get(architecture, _SIZES)
+    sizes = SIZES.get(architecture, USUAL)
     config = AutoConfig.for_model(
         architecture, vocab_size=len(tokenizer), **{"sliding_window": None, **sizes, **special, **settings}
     )
-    model = AutoModelForCausalLM.from_config(config)
+    auto = AutoModelForImageTextToText if architecture in READS_IMAGES else AutoModelForCausalLM
+    model = auto.from_config(config)
     model.generation_config = GenerationConfig.from_dict(special)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

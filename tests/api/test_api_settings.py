@@ -122,7 +122,7 @@ VALUES: dict[str, Any] = {
         "top_k": 3,
         "min_p": 0.25,
     },
-    "checkpoint": {"every": 2, "every_minutes": 2.5, "grace_s": 7.0, "keep": 5, "best": "reward"},
+    "checkpoint": {"every": 2, "every_minutes": 2.5, "grace_s": 7.0, "keep": 5, "best": "reward", "dtype": "bfloat16"},
     "log": {"samples_every": 2, "loggers": ["tensorboard", {"name": "wandb", "project": "w"}]},
 }
 

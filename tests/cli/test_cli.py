@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from sharpen.cli.app import app
@@ -282,3 +283,10 @@ def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None
     assert adapted == whole
     assert adapted != base
     assert "already a full model" in complaint("merge", folder / "model", tmp_path / "other")
+    assert call("merge", run, tmp_path / "half", "--dtype", "bfloat16").exit_code == 0
+    sizes = [
+        sum(tensor.nbytes for tensor in load_file(path / "model.safetensors").values())
+        for path in (merged, tmp_path / "half")
+    ]
+    assert sizes[0] == 2 * sizes[1]
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"

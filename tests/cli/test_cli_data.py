@@ -42,6 +42,13 @@ def test_a_row_that_a_run_would_refuse_ends_with_1(folder: Path) -> None:
     assert "⟦2" not in result.stdout
 
 
+def test_the_form_of_the_rows_is_said(folder: Path) -> None:
+    result = call(folder, [{"question": "1+1=", "answer": "2"}])
+    assert result.exit_code == 0
+    assert "1+1=⟦2" in result.stdout
+    assert "`question`" in result.stdout.split("rows.jsonl:1")[0]
+
+
 def test_an_error_of_the_whole_file_is_said_once(folder: Path) -> None:
     result = call(folder, [{"sum": "1+1=", "completion": "2"}] * 3)
     assert result.exit_code == 1

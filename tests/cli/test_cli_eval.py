@@ -182,6 +182,7 @@ def test_a_run_is_measured_as_it_measured_itself(folder: Path, usual: dict[str, 
         "max_sequences": 5,
         "kv_gib": None,
         "max_reward_failures": 0.6,
+        "columns": {},
         "chat": True,
         "system": "1",
         "chat_template_kwargs": {"mark": "!!"},
@@ -240,6 +241,19 @@ def test_an_option_changes_that_setting_alone(
     assert set(usual["from_run"]) - set(said["from_run"]) == {setting}
 
 
+def test_columns_of_other_names_are_those_that_are_named(folder: Path, usual: dict[str, Any]) -> None:
+    rows = [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()]
+    write_rows(folder / "other_names.jsonl", [{"asked": row["prompt"], "answer": row["answer"]} for row in rows])
+    arguments = (folder / "grpo", "--data", folder / "other_names.jsonl")
+    assert evaluated(*arguments, "--columns", "{prompt: asked}")["measures"] == usual["measures"]
+    assert "no column `prompt` or `messages`; it has `asked`, `answer`" in complaint("eval", *arguments)
+    assert "no column `ask`, which `data.columns` reads as `prompt`" in complaint(
+        "eval", *arguments, "--columns", "{prompt: ask}"
+    )
+    refused = complaint("eval", folder / "grpo", "--task", "sums", "--columns", "{prompt: asked}")
+    assert "no effect of --columns: a task names its own columns" in refused
+
+
 def test_plain_text_instead_of_a_chat(folder: Path) -> None:
     recipe = merge(grpo(folder), {"data": {"system": None}})
     del recipe["data"]["chat_template_kwargs"]
@@ -284,6 +298,7 @@ def test_a_run_that_is_measured_by_its_loss(folder: Path, name: str) -> None:
     assert said["measures"].keys() == names
     assert settings(said) == {
         "prompts": 3,
+        "columns": {},
         "chat": True,
         "system": "1",
         "chat_template_kwargs": {},

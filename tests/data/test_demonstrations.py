@@ -110,7 +110,8 @@ def test_a_conversation_of_several_samples_has_one_message_for_each_turn():
     assert second.prefix_ids == ids(r"<user> hi <eos> \n <assistant> yes <eos> \n <user> why <eos> \n <assistant>")
     assert second.token_ids == ids(r"<think> hmm \n no <eos>")
     said = [message["content"].split() for message in trajectory.messages]
-    assert said == [["hmm", "yes"], ["why"], ["hmm", "no"]]
+    # As a rollout has them: special tokens are text, ends are not.
+    assert said == [["<think>", "hmm", "yes"], ["why"], ["<think>", "hmm", "no"]]
     assert [message["role"] for message in trajectory.messages] == ["assistant", "user", "assistant"]
     assert (trajectory.text, trajectory.drawn) == (trajectory.messages[-1]["content"], 10)
 

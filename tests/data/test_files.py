@@ -47,6 +47,18 @@ def test_tables_as_programs_write_them(tmp_path: Path, text: str, rows: list[dic
     assert table(tmp_path, text) == rows
 
 
+def test_a_folder_of_tables_has_texts_too(tmp_path: Path) -> None:
+    text = "prompt,answer,margin\na,007,1.50\nb,NA,\nc,1180591620717411303424,2\n"
+    written(tmp_path / "train.csv", text)
+    rows = read_rows(f"{tmp_path}?split=train")
+    assert list(rows) == table(tmp_path, text, "other.csv")
+    assert rows.all_text
+    assert (rows[1]["answer"], rows[2]["answer"]) == ("NA", "1180591620717411303424")
+    written(tmp_path / "train.csv", "prompt,answer,answer\na,1,2\n")
+    with pytest.raises(DataError, match="its header has 2 columns called `answer`"):
+        read_rows(f"{tmp_path}?split=train")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize(("name", "text"), [("a.tsv", "prompt\tanswer\né\t1, 2"), ("a.jsonl", '{"prompt": "é"}')])
 def test_a_mark_says_in_which_encoding_a_file_is(tmp_path: Path, name: str, text: str, encoding: str) -> None:

@@ -64,6 +64,12 @@ def test_numbers_of_classes_are_explained(tmp_path: Path) -> None:
     )
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], ["1"], ["2"]], names=["prompt", "answer", "answer"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: has 2 columns called `answer`"):
+        read_rows(tmp_path / "a.parquet")
+
+
 def test_a_type_that_datasets_does_not_know_is_named(tmp_path: Path) -> None:
     pairs = pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64()))
     pq.write_table(pa.table({"prompt": ["a"], "answer": pairs}), tmp_path / "a.parquet")

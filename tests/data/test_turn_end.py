@@ -162,6 +162,29 @@ def test_a_turn_that_ends_in_another_special_token_ends_there() -> None:
     assert trained(endless, special, [said("user", "hi"), called]) == [["yes", "<|eot|>"]]
 
 
+def test_of_several_ends_the_one_that_the_model_declares_counts() -> None:
+    """Command R7B's, which also comes after its calls."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{{ m.content }}<|end of answer|>"
+        "{% else %}{{ m.content }}{% endif %}<|end of turn|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    special = ["<|user|>", "<|assistant|>", "<|end of answer|>", "<|end of turn|>"]
+    assert learned(template, special)[1] == ["<|end of answer|>"]
+    assert learned(template, special, declared=["<|end of turn|>"])[1] == ["<|end of turn|>"]
+    turns = [said("user", "hi"), said("assistant", "yes")]
+    assert trained(template, special, turns, declared=["<|end of turn|>"]) == [
+        ["yes", "<|end of answer|>", "<|end of turn|>"]
+    ]
+
+
+def test_special_tokens_at_the_end_of_what_is_said_end_nothing() -> None:
+    turns = [said("user", "hi"), said("assistant", "<think>yes<system>")]
+    assert trained(PLAIN, [], turns) == [[" ", "<think>", "yes", "<system>", "<eos>"]]
+    ended = [said("user", "hi"), said("assistant", "yes<|im_end|>")]
+    assert trained(CHATML, ["<|im_start|>", "<|im_end|>"], ended) == [["yes", "<|im_end|>"]]
+
+
 def test_the_template_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     chat = ChatFormat(tokenizer_of(CHATML, ["<|im_start|>", "<|im_end|>"]), {})
     first = turn_end(chat)

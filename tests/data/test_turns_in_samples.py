@@ -55,7 +55,13 @@ GPT_OSS = (
     "{% else %}<|start|>assistant<|channel|>final<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
+GEMMA_4 = (
+    "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{% if m.tool_calls %}<call>{% endif %}{{ m.content }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>model\n<channel>thought\n<done>{% endif %}"
+)
 SPECIAL = {
+    GEMMA_4: ["<turn>", "<end>", "<channel>", "<call>", "<done>"],
     QWEN_3: ["<|im_start|>", "<|im_end|>"],
     R1: ["<BOS>", "<EOS>", "<|User|>", "<|Assistant|>"],
     V3_1: ["<BOS>", "<EOS>", "<|User|>", "<|Assistant|>"],
@@ -188,6 +194,21 @@ def test_gpt_oss_drops_earlier_thinking_and_ends_only_the_last_turn_for_good() -
             f"{{{thought}{say}no<|return|>}}",
         ),
     ]
+
+
+@pytest.mark.parametrize("answer", ["yes", "<channel>yes"])
+def test_gemma_4_closes_thinking_in_the_prompt_alone(answer: str) -> None:
+    assert samples(chat_format(GEMMA_4), turns("hi", answer, "why", "no")) == [
+        ("<turn>user\nhi<end>\n<turn>model\n<channel>thought\n<done>", f"{{{answer}<end>}}"),
+        (
+            f"<turn>user\nhi<end>\n<turn>model\n{answer}<end>\n<turn>user\nwhy<end>\n"
+            "<turn>model\n<channel>thought\n<done>",
+            "{no<end>}",
+        ),
+    ]
+    call = {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    [(_, written)] = samples(chat_format(GEMMA_4), [*turns("hi"), {"role": "assistant", "content": "", **call}])
+    assert written == "{<call><end>}"
 
 
 def test_what_the_template_strips_is_not_trained_on() -> None:

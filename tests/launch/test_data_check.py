@@ -96,3 +96,11 @@ def test_held_out_prompts_that_are_trained_on_look_wrong(tmp_path: Path, model: 
     train, held_out = check_data(recipe).parts
     assert (train.use, train.doubts, held_out.use) == ("trained on", (), "held out")
     assert list(held_out.doubts) == [f"1 of 2 held-out prompts are also trained on; the first is {files['held_out']}:2"]
+
+
+def test_a_row_that_the_reward_cannot_score_is_one_of_the_errors(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": f"1+{i}=", "answer": answer} for i, answer in enumerate(["1", None, "3", " "])]
+    part = checked(tmp_path, model, "grpo", rows)
+    assert [error.split("rows.jsonl:")[1][0] for error in part.errors] == ["2", "4"]
+    assert (part.rows, part.unread) == (4, 2)
+    assert part.prompts == TokenCounts(2, 4, 4, 4, 4, 8)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
-from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -160,57 +160,6 @@ def test_an_adapter_on_a_reward_model_starts_from_its_head(tmp_path: Path) -> No
     add_adapter(scorer, **SETTINGS)
     scorer.save(tmp_path / "adapter")
     assert_close(logits_of(load_scorer(tmp_path / "adapter", kind="sequence", device="cpu").model), before)
-
-
-# Adapters made by peft
-
-
-def from_peft(folder: Path, base: Path, **settings: Any) -> Tensor:
-    """Save an adapter of random numbers; returns the adapted model's logits."""
-    model: Any = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-        LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], **settings}),
-    )
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(folder)
-    return logits_of(model.eval())
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"use_rslora": True, "lora_dropout": 0.5},
-        {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {"layers.1.self_attn.q_proj": 9}},
-        {"layers_to_transform": [1]},
-        {"modules_to_save": ["lm_head"]},
-    ],
-)
-def test_plain_lora_with_any_settings_is_loaded(settings: dict[str, Any], tmp_path: Path) -> None:
-    tiny_folder(tmp_path / "base")
-    expected = from_peft(tmp_path / "adapter", tmp_path / "base", **settings)
-    assert_close(logits_of(load_policy(tmp_path / "adapter", device="cpu").model), expected)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"bias": "all"}, ""),
-    ],
-)
-def test_what_is_not_plain_lora_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    architecture = "qwen2" if "bias" in settings else "llama"
-    tiny_folder(tmp_path / "base", architecture)
-    expected = from_peft(tmp_path / "adapter", tmp_path / "base", **settings)
-    if message:
-        with pytest.raises(ModelError, match=message):
-            load_policy(tmp_path / "adapter")
-    else:
-        assert_close(logits_of(load_policy(tmp_path / "adapter", device="cpu").model), expected)
 
 
 # Errors

@@ -13,14 +13,15 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
+from mixtures import MIXTURES
 from sharpen.models.kernels import private_torch
 from sharpen.models.progress_bars import without_progress_bars
-from tiny_models import tiny_policy
+from tiny_models import tiny_folder, tiny_model, tiny_policy
 
 SOURCE = Path(__file__).parents[2] / "src" / "sharpen"
 CPUINFO = Path("/proc/cpuinfo")
@@ -223,6 +224,30 @@ def test_no_other_file_uses_a_private_name_of_torch_or_transformers() -> None:
         if private.search(line) and file.name != "private_torch.py"
     }
     assert found == set()
+
+
+def test_the_names_that_peft_takes_for_experts_are_those_that_it_takes_away() -> None:
+    """It is asked for each name alone; here, of all names at once."""
+    model: Any = tiny_model("deepseek_v3", **MIXTURES["deepseek_v3"])
+    names = ["o_proj", "kv_b_proj", "gate_proj", "shared_experts.up_proj", "down_proj"]
+    config = LoraConfig(target_modules=names)
+    found = {name for name in names if private_torch.means_experts(name, config, model)}
+    assert found == {"gate_proj", "shared_experts.up_proj", "down_proj"}
+    assert config.target_modules == set(names)
+    inject_adapter_in_model(config, model)
+    assert config.target_modules == set(names) - found
+    plain: Any = tiny_model("llama")
+    assert not any(private_torch.means_experts(name, LoraConfig(target_modules=names), plain) for name in names)
+
+
+def test_the_weights_kept_in_float32_are_those_that_transformers_loads_so(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path, "dots1", **MIXTURES["dots1"])
+    for dtype in (torch.bfloat16, torch.float16):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        float32 = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.float32}
+        patterns = private_torch.kept_in_float32(model, dtype)
+        assert patterns
+        assert {n for n in model.state_dict() if any(re.search(rf"(^|\.){p}(\.|$)", n) for p in patterns)} == float32
 
 
 def test_an_adapted_layer_is_switched_without_a_change_of_what_is_trained() -> None:

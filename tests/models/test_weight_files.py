@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from sharpen.errors import ModelError
 from sharpen.models.lora import add_adapter
 from sharpen.models.policy import load_policy
+from sharpen.models.saved_dtype import REMAINDER
 from sharpen.models.weight_files import adapter_sha256, model_sha256
-from tiny_models import tiny_folder
+from tiny_models import loaded_policy, tiny_folder
 
 
 def split(folder: Path) -> None:
@@ -73,3 +74,15 @@ def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model: cannot find its model\.safetensors"):
         model_sha256(str(folder))
+
+
+def test_the_other_half_of_bfloat16_weights_is_a_part_of_them(tmp_path: Path) -> None:
+    policy = loaded_policy(tmp_path / "model")
+    with torch.no_grad():
+        policy.model.get_parameter("model.norm.weight").mul_(1 + 2**-12)
+    policy.save(tmp_path / "exact", "bfloat16", exact=True)
+    policy.save(tmp_path / "rounded", "bfloat16")
+    exact, rounded = (model_sha256(str(tmp_path / name)) for name in ("exact", "rounded"))
+    assert exact != rounded
+    (tmp_path / "exact" / REMAINDER).unlink()
+    assert model_sha256(str(tmp_path / "exact")) == rounded

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sharpen.errors import RewardError
-from sharpen.rewards import resolve_reward
+from sharpen.rewards import check, resolve_reward
 from sharpen.rewards.function import FunctionReward
 
 WHERE = "train.csv:7"
@@ -100,3 +100,11 @@ def takes_all(completion: str, **row: Any) -> float:
 )
 def test_the_columns_that_a_reward_reads(reward: Any, read: tuple[str, ...]) -> None:
     assert resolve_reward(reward).columns_read(("prompt", "answer", "tests", "fn_name", "id")) == read
+
+
+def test_rows_in_forms_that_are_recognised_are_checked_with_their_prompts() -> None:
+    def asked(completion: str, prompt: str, answer: str) -> float:
+        return float(completion == answer and prompt == "1+1?")
+
+    report = check(asked, [{"question": "1+1?", "answer": "2"}] * 3, reference="answer")
+    assert (report.references.tried, report.references.full) == (3, 3)

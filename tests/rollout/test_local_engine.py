@@ -2,6 +2,7 @@
 
 import math
 import random
+import warnings
 from collections.abc import Sequence
 
 import pytest
@@ -9,12 +10,13 @@ import torch
 
 from oracles import sampling as oracle
 from sharpen.data.collate import collate
-from sharpen.errors import ModelError
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Sampling, Snapshot
 from sharpen.rollout.generation import generate
+from sharpen.rollout.local.cache_check import why_cache_fails
 from sharpen.rollout.local.engine import LocalEngine
+from sharpen.rollout.local.transformers_cache import cache_argument, make_cache, select_cache_rows
 from sharpen.rollout.sampling import uniforms
 from sharpen.types import Finish, Group, Prompt, Trajectory
 from tiny_models import EOS, make_prompt, own_logprobs, tiny_policy
@@ -99,10 +101,32 @@ def test_a_snapshot_loads_the_new_weights_in_bfloat16() -> None:
     assert after == generate(LocalEngine(other), prompts, ids, Sampling(8), SEED) != before
 
 
-def test_a_model_without_a_key_value_cache_is_refused() -> None:
-    """Mamba takes `cache_params`; it would treat every token as the first."""
-    with pytest.raises(ModelError, match="mamba"):
-        LocalEngine(tiny_policy("mamba"))
+def test_a_recurrent_state_moves_with_its_row() -> None:
+    """Falcon-H1 has keys, values and a recurrent state in a layer; rows finish at different times."""
+    policy = tiny_policy("falcon_h1")
+    cache = make_cache(policy.config, None)
+    ids = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])
+    with torch.no_grad():
+        policy.model(input_ids=ids, use_cache=True, past_key_values=cache)
+        state = cache.layers[0].recurrent_states[0].clone()
+        select_cache_rows(cache, torch.tensor([2, 0, 0]))
+    assert torch.equal(cache.layers[0].recurrent_states[0], state[[2, 0, 0]])
+    assert cache.layers[0].keys.shape[0] == 3
+
+
+def test_a_cache_that_loses_something_is_not_used() -> None:
+    """transformers' cache of Mamba is wrong for a padded context; one that is right is used without a word."""
+    policy = tiny_policy("mamba")
+    assert "differ by" in str(why_cache_fails(policy, str(cache_argument(policy.model))))
+    with pytest.warns(UserWarning, match=r"a model of type mamba is sampled from slowly.*differ by"):
+        LocalEngine(policy)
+    with pytest.warns(UserWarning, match=r"type minimax is sampled from slowly.*forward raises ValueError"):
+        LocalEngine(tiny_policy("minimax"))
+    with pytest.warns(UserWarning, match=r"type rwkv is sampled from slowly.*takes no cache"):
+        LocalEngine(tiny_policy("rwkv"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LocalEngine(tiny_policy("gpt2"))
 
 
 # Law 4

@@ -1,18 +1,19 @@
 """What rows of each kind are taken for."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sharpen.data.formats import user_rows
 from sharpen.data.rows import read_rows
 from sharpen.errors import DataError
 from sharpen.scaffold.answers import look_at_answers
+from sharpen.scaffold.choose import METHODS, READS
 from sharpen.scaffold.findings import Findings
 from sharpen.scaffold.holding_out import how_to_hold_out
-from sharpen.scaffold.look import look
+from sharpen.scaffold.readable import readable
 from sharpen.scaffold.source import find_source
 
 NAMES = ("train", "held_out")
@@ -22,7 +23,7 @@ LONG = "A sentence that is much too long to be compared with a completion as a w
 
 
 def found(*rows: Mapping[str, Any]) -> Findings:
-    return look(read_rows(list(rows)), "rows.jsonl")
+    return readable(read_rows(list(rows)))[1]
 
 
 def refusal(*rows: Mapping[str, Any]) -> str:
@@ -110,7 +111,7 @@ def test_steps_end_where_there_are_as_many_as_labels() -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"title": "a", "body": "b"}], ["no column of prompts", "`title`, `body`", "Rename"]),
+        ([{"title": "a", "body": "b"}], ["no column of prompts", "`title`, `body`", "data.columns"]),
         ([{"text": LONG}], ["split it into `prompt` and `completion`"]),
         ([{"prompt": "a", "chosen": "b"}], ["no column `rejected` beside `chosen`"]),
         ([{"prompt": "a", "answer": 1}, {"prompt": "b"}], ["row 2", "no value in column `answer`"]),
@@ -131,41 +132,50 @@ def test_rows_that_cannot_be_used_are_named(rows: list[Any], said: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("rows", "renamed"),
+    ("row", "kind", "columns", "read"),
     [
-        ([{"question": "1+1?", "answer": 2}], [{"prompt": "1+1?", "answer": 2}]),
-        ([{"prompt": "Who?", "answer": LONG}], [{"prompt": "Who?", "completion": LONG}]),
+        ({"question": "1+1?", "answer": 2}, "answers", {}, {"prompt": "1+1?"}),
+        ({"prompt": "Who?", "answer": LONG}, "demonstrations", {"completion": "answer"}, {"completion": LONG}),
         (
-            [
-                {"instruction": "Add.", "input": "1 2", "output": LONG},
-                {"instruction": "Sing.", "input": "", "output": LONG},
-            ],
-            [{"prompt": "Add.\n\n1 2", "completion": LONG}, {"prompt": "Sing.", "completion": LONG}],
+            {"instruction": "Add.", "input": "1 2", "output": LONG},
+            "demonstrations",
+            {},
+            {"prompt": "Add.\n\n1 2", "completion": LONG},
         ),
         (
-            [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}],
-            [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}],
+            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
+            "demonstrations",
+            {},
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
         ),
         (
-            [{"question": "a", "preferred": "b", "dispreferred": "c"}],
-            [{"prompt": "a", "chosen": "b", "rejected": "c"}],
+            {"conversations": [{"from": "human", "value": "Hi"}]},
+            "prompts",
+            {},
+            {"messages": [{**ASK, "content": "Hi"}]},
+        ),
+        (
+            {"question": "a", "preferred": "b", "dispreferred": "c"},
+            "preferences",
+            {},
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+        ),
+        (
+            {"input": "a", "target": LONG},
+            "demonstrations",
+            {"prompt": "input", "completion": "target"},
+            {"prompt": "a"},
         ),
     ],
 )
-def test_the_program_that_renames_columns_does(
-    rows: Sequence[Mapping[str, Any]], renamed: list[Any], tmp_path: Path
+def test_columns_with_other_names_are_read_as_a_run_reads_them(
+    row: Mapping[str, Any], kind: str, columns: Mapping[str, str], read: Mapping[str, Any]
 ) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match="Rename") as caught:
-        look(read_rows(file), str(file))
-    message, program = str(caught.value).split("\n\n", 1)
-    for column in rows[0]:
-        assert column in ("answer", "prompt", "input") or f"`{column}` →" in message
-    exec("\n".join(line.removeprefix("    ") for line in program.splitlines()), {})
-    copy = read_rows(tmp_path / "rows_renamed.jsonl")
-    assert list(copy) == renamed
-    look(copy, copy.name)
+    rows, seen = readable(read_rows([row]))
+    assert (seen.kind, seen.columns) == (kind, columns)
+    assert {name: rows[0][name] for name in read} == read
+    reads = READS[METHODS[seen.kind]]
+    assert list(user_rows([row], columns, reads)) == list(rows)
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mixtures import MIXTURES
 from oracles.methods import LOSSES
 from sharpen.data.collate import collate
 from sharpen.errors import ModelError, RecipeError
-from sharpen.launch.run import Run, resume, start
+from sharpen.launch.inputs import read_held_out
+from sharpen.launch.run import Run, measure, resume, start
 from sharpen.methods import resolve_method
 from sharpen.models.adapter import REFERENCE, adapted_layers, adapter_weights
 from sharpen.models.lora import merged_weight
+from sharpen.models.merge import merge
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group
+from tiny_models import tiny_folder
 from tiny_runs import (
     Raising,
     assert_left_the_same,
@@ -453,3 +457,26 @@ def test_another_start_adapter_is_refused_where_it_is_the_reference(
     assert earlier.is_dir()
     with pytest.raises(ModelError, match="the reference model is not the one"):
         resume(path)
+
+
+def test_a_run_on_a_mixture_with_a_shared_expert_leaves_an_adapter_that_is_measured_and_merged(tmp_path: Path) -> None:
+    """Its dense layers and its shared expert are trained, its experts are not."""
+    base = tiny_folder(tmp_path / "base", "deepseek_v3", spread=0.2, **MIXTURES["deepseek_v3"])
+    changes = {"evaluation": {"every": 2, "prompts": 4}}
+    recipe = given(recipe_of(tmp_path / "run", base, "sft", **changes), {"reward": digits})
+    run = start(recipe)
+    trained = {name.partition(".lora_")[0].rpartition(".mlp.")[2] for name in weights(run, STEPS) if ".mlp." in name}
+    assert trained == {f"{part}{x}_proj" for part in ("", "shared_experts.") for x in ("gate", "up", "down")}
+    assert all(t.any() for n, t in weights(run, STEPS).items() if ".lora_B." in n)
+    measured = measure(recipe, read_held_out(recipe), run.path).measures
+    row = run.metric_rows()[-1]
+    assert measured
+    assert all(row[f"held_out/{name}"] == estimate.mean for name, estimate in measured.items())
+    adapter, merged = (load_policy(path, device="cpu").model for path in (run.model, merge(run.model, tmp_path / "m")))
+    ids = torch.tensor([[5, 9, 3, 12, 7]])
+    with torch.no_grad():
+        found, expected, before = (
+            m(input_ids=ids).logits.log_softmax(-1) for m in (merged, adapter, load_policy(base, device="cpu").model)
+        )
+    assert torch.equal(found, expected)
+    assert (found - before).abs().max() > 0.1

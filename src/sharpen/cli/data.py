@@ -33,6 +33,8 @@ def check(recipe: str, overrides: Sequence[str], *, show: int, trust_remote_code
 def _show(report: DataReport, console: Console) -> None:
     for part in report.parts:
         console.print(Text.assemble((part.name, "bold"), f", {part.rows} rows, {part.use}"))
+        for note in part.notes:
+            console.print(note)
         for row in part.shown:
             _show_row(row, console)
         console.print()

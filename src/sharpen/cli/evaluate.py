@@ -87,8 +87,9 @@ def _parsed(options: Mapping[str, Any], reward: Sequence[str]) -> dict[str, Any]
             given["k"] = list(dict.fromkeys(int(part) for part in given["k"].split(",")))
         except ValueError:
             raise RecipeError(f"--k is a list of whole numbers such as 1,8,64, not {given['k']!r}") from None
-    if "chat_template_kwargs" in given:
-        given["chat_template_kwargs"] = yaml_option("chat-template-kwargs", given["chat_template_kwargs"])
+    for name in ("columns", "chat_template_kwargs"):
+        if name in given:
+            given[name] = yaml_option(name.replace("_", "-"), given[name])
     if reward:
         specs = [yaml_option("reward", spec) for spec in reward]
         given["reward"] = specs[0] if len(specs) == 1 else specs

@@ -16,14 +16,17 @@ Text: TypeAlias = str | list[Mapping[str, Any]]
 """A plain text, or messages."""
 Value = TypeVar("Value")
 
+WHOLE_TEXTS = "A column `text` of whole texts has no prompt: split it into `prompt` and `completion`."
+
 
 def missing_column(rows: Rows, wanted: Sequence[str]) -> DataError:
     """The error for rows without any of the ``wanted`` columns."""
     near = next(filter(None, (did_you_mean(column, rows.columns) for column in wanted)), "")
     needed = " or ".join(f"`{column}`" for column in wanted)
     have = ", ".join(f"`{column}`" for column in rows.columns)
+    whole = f" {WHOLE_TEXTS}" if "text" in rows.columns else ""
     return DataError(
-        f"{rows.name}: no column {needed}; it has {have}.{near} If another column holds it, say which: "
+        f"{rows.name}: no column {needed}; it has {have}.{whole}{near} If another column holds it, say which: "
         f"`data.columns: {{{wanted[0]}: COLUMN}}`"
     )
 

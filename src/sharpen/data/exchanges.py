@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sharpen.data.chat import ChatFormat, RenderedDemonstration, demonstration
+from sharpen.data.chat import ChatFormat, RenderedDemonstration, demonstration, turn_end
 from sharpen.data.chat.left_out import check_row
 from sharpen.data.chat.messages import given_by
 from sharpen.data.chat.written import text_of, thinking_of
@@ -13,7 +13,7 @@ from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
-from sharpen.data.tokens import check_text, continuations, prompt_ids
+from sharpen.data.tokens import check_text, continuations, hidden_ids, prompt_ids, visible_texts
 from sharpen.errors import DataError
 from sharpen.types import Group, Message, Prompt, Sample, Trajectory, single_turn
 
@@ -42,7 +42,8 @@ def make_groups(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
     chat = format.chat_format(conversational=not isinstance(exchanges[0].prompt, str))
     if chat is None:
         return _from_texts(rows, exchanges, format)
-    return [_rendered(rows, index, exchange, chat) for index, exchange in enumerate(exchanges)]
+    hidden = hidden_ids(chat.tokenizer, turn_end(chat).stops)
+    return [_rendered(rows, index, exchange, chat, hidden) for index, exchange in enumerate(exchanges)]
 
 
 def fitting_groups(
@@ -61,11 +62,18 @@ def fitting_groups(
             return f"its prompt has {prefix} tokens and its {noun} {tokens}. Shorten it"
         return f"before its last turn are {prefix} tokens and its {noun} has {tokens}. Shorten it"
 
-    return format.fitting(rows, groups, lambda group: _length(longest(group)), explain)
+    return format.fitting(rows, groups, _sequences, lambda group: _length(longest(group)), explain)
 
 
 def _length(sample: Sample) -> int:
     return len(sample.prefix_ids) + len(sample.token_ids)
+
+
+def _sequences(group: Group) -> list[tuple[int, ...]]:
+    samples = [sample for trajectory in group.trajectories for sample in trajectory.samples]
+    # The prefix of a first sample is the prompt.
+    prefixes = [sample.prefix_ids for sample in samples if sample.prefix_ids != group.prompt.token_ids]
+    return [group.prompt.token_ids, *prefixes, *(sample.token_ids for sample in samples)]
 
 
 def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat) -> list[Group]:
@@ -102,7 +110,7 @@ def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
     return groups
 
 
-def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> Group:
+def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat, hidden: Collection[int]) -> Group:
     where = rows.where(index)
     given = given_by(rows[index], where)
     before = as_user(exchange.prompt) if isinstance(exchange.prompt, str) else exchange.prompt
@@ -116,18 +124,18 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat) -> G
         whole = chat.with_system([*before, *messages])
         check_row(chat, whole, where, given, start=len(whole) - len(messages))
         rendered = demonstration(chat, [*before, *messages], len(before), where, given)
-        trajectories.append(Trajectory(rendered.samples, _said(messages, rendered, chat)))
+        trajectories.append(Trajectory(rendered.samples, _said(messages, rendered, chat, hidden)))
     prompt = Prompt(rows.row_id(index), rendered.prompt_ids, rendered.prompt_text, rows[index])
     return Group(prompt, tuple(trajectories))
 
 
-def _said(messages: Sequence[Message], rendered: RenderedDemonstration, chat: ChatFormat) -> tuple[Message, ...]:
+def _said(
+    messages: Sequence[Message], rendered: RenderedDemonstration, chat: ChatFormat, hidden: Collection[int]
+) -> tuple[Message, ...]:
     """The messages as a rollout has them: what the assistant said is the text of its tokens."""
-    turns = iter(rendered.turns)
+    texts = iter(visible_texts(chat.tokenizer, rendered.turns, hidden))
     return tuple(
-        {"role": "assistant", "content": str(chat.tokenizer.decode(list(next(turns)), skip_special_tokens=True))}
-        if message["role"] == "assistant"
-        else message
+        {"role": "assistant", "content": next(texts)} if message["role"] == "assistant" else message
         for message in messages
     )
 

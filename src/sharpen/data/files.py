@@ -148,10 +148,12 @@ def _read_parquet(path: Path) -> Read:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        schema = parquet.read_schema(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
-    for field in table.schema:
+    for field in schema:
+        if schema.names.count(field.name) > 1:
+            raise DataError(f"{path}: has {schema.names.count(field.name)} columns called `{field.name}`")
         try:
             Features.from_arrow_schema(pa.schema([field]))
         except ValueError as error:
@@ -159,7 +161,10 @@ def _read_parquet(path: Path) -> Read:
                 f"{path}: column `{field.name}` has the type {field.type}, which cannot be read: write it as text, "
                 "numbers, lists or objects"
             ) from error
-    return Read(Dataset(table))
+    try:
+        return Read(Dataset(parquet.read_table(path)))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: a damaged Parquet file: {error}") from error
 
 
 def _lines(text: str) -> list[str]:

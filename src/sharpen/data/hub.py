@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetsError
+from datasets.packaged_modules.csv.csv import CsvConfig
 
 from sharpen.data.query import parse_query
 from sharpen.data.tasks import TASKS
@@ -16,8 +27,12 @@ from sharpen.suggest import did_you_mean, folder_or_hub
 QUERY_KEYS = ("name", "split", "revision", "data_dir")
 
 
-def load(source: str) -> Dataset:
-    """The dataset that ``path?name=…&split=…`` names; ``path`` is a hub id or a folder."""
+def load(source: str) -> tuple[Dataset, bool]:
+    """The dataset that ``path?name=…&split=…`` names; ``path`` is a hub id or a folder.
+
+    True if all its values are texts, as those of a folder of CSV files are. Where the hub has CSV files, `datasets`
+    guesses types unless the data set states them.
+    """
     path, query = parse_query(source)
     refuse_misspelt_task(source)
     for key in query:
@@ -25,8 +40,9 @@ def load(source: str) -> Dataset:
             raise RecipeError(
                 f"{source}: unknown key {key!r}.{did_you_mean(key, QUERY_KEYS)} Known: {', '.join(QUERY_KEYS)}"
             )
+    texts = _text_columns(path, query) if Path(path).is_dir() else {}
     try:
-        loaded = load_dataset(path, **query)
+        loaded = load_dataset(path, **query, **texts)
     except (OSError, ValueError, DatasetsError) as error:
         if Path(path).is_dir():
             hint = folder_or_hub(path, "dataset")
@@ -34,7 +50,28 @@ def load(source: str) -> Dataset:
                 f"{source}: no dataset could be loaded from this folder: {error}{hint and '.'}{hint}"
             ) from error
         raise DataError(f"{source}: neither a data file nor a dataset that could be loaded: {error}") from error
-    return one_split(loaded, source)
+    return one_split(loaded, source), bool(texts)
+
+
+def _text_columns(folder: str, query: dict[str, str]) -> dict[str, Any]:
+    """What to tell `datasets` so that values of CSV files are read as they stand; empty for other files.
+
+    Raises DataError for two columns of one name, of which it would rename one.
+    """
+    try:
+        config = load_dataset_builder(folder, **{key: value for key, value in query.items() if key != "split"}).config
+    # Loading the data itself says what is wrong.
+    except (OSError, ValueError, DatasetsError):
+        return {}
+    if not isinstance(config, CsvConfig) or config.features is not None or not config.data_files:
+        return {}
+    first = next(file for files in config.data_files.values() for file in files)
+    with open(first, encoding="utf-8-sig", newline="", errors="replace") as file:
+        names = next(csv.reader(file, delimiter=config.sep), [])
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{first}: its header has {names.count(name)} columns called `{name}`")
+    return {"features": Features({name: Value("string") for name in names}), "keep_default_na": False}
 
 
 def refuse_misspelt_task(source: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat import ChatFormat, TurnEnd, turn_end
+from sharpen.data.known_tokens import check_embeddings, unknown_tokens
 from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import DataError, RecipeError
@@ -19,10 +20,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Item]):
-    """The items made from rows, in order, and how many rows were left out as too long."""
+    """The items made from rows, in order, how many rows were left out as too long, and what is doubtful about them."""
 
     items: tuple[Item, ...]
     dropped: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class PromptFormat:
     those that do not begin with a system message, and ``date`` is what templates write as today's. A row of more than
     ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends
     of sequence that the model declares; ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
+    ``embedding_rows`` is the number of token ids that the model can read, None if it is not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +48,7 @@ class PromptFormat:
     date: date | None = None
     eos_ids: frozenset[int] = frozenset()
     on_chat: Callable[[TurnEnd], None] | None = None
+    embedding_rows: int | None = None
 
     @classmethod
     def of(
@@ -55,6 +59,7 @@ class PromptFormat:
         *,
         eos_ids: frozenset[int] = frozenset(),
         on_chat: Callable[[TurnEnd], None] | None = None,
+        embedding_rows: int | None = None,
     ) -> PromptFormat:
         return cls(
             tokenizer,
@@ -66,6 +71,7 @@ class PromptFormat:
             data.date,
             eos_ids,
             on_chat,
+            embedding_rows,
         )
 
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
@@ -88,16 +94,26 @@ class PromptFormat:
         return None
 
     def fitting(
-        self, rows: Rows, items: Sequence[Item], tokens_needed: Callable[[Item], int], explain: Callable[[Item], str]
+        self,
+        rows: Rows,
+        items: Sequence[Item],
+        token_ids: Callable[[Item], Sequence[Sequence[int]]],
+        tokens_needed: Callable[[Item], int],
+        explain: Callable[[Item], str],
     ) -> Loaded[Item]:
         """The items that fit into the context, one item per row.
 
-        ``explain`` gives an item's token counts and the remedy, for the error message. Raises DataError for the first
-        item that is too long, or with ``overlong="drop"`` if all are.
+        ``token_ids`` are all sequences of an item. ``explain`` gives its token counts and the remedy, for the error
+        message. Raises DataError for the first item that is too long, or with ``overlong="drop"`` if all are, and for
+        what `check_embeddings` and `unknown_tokens` refuse.
         """
+        sequences = [token_ids(item) for item in items]
+        if self.embedding_rows is not None:
+            check_embeddings(sequences, rows.where, self.tokenizer, self.embedding_rows)
+        warning = unknown_tokens(sequences, rows.where, self.tokenizer)
         too_long = [index for index, item in enumerate(items) if tokens_needed(item) > self.context_length]
         if not too_long:
-            return Loaded(tuple(items), dropped=0)
+            return Loaded(tuple(items), dropped=0, warning=warning)
         first = too_long[0]
         reason = f"{explain(items[first])}; or leave such rows out with `overlong: drop`"
         if self.overlong == "error":
@@ -110,4 +126,4 @@ class PromptFormat:
             )
         leave_out = set(too_long)
         kept = tuple(item for index, item in enumerate(items) if index not in leave_out)
-        return Loaded(kept, dropped=len(too_long))
+        return Loaded(kept, dropped=len(too_long), warning=warning)

@@ -63,6 +63,7 @@ def load_prompts(rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Lo
     return format.fitting(
         rows,
         prompts,
+        lambda prompt: (prompt.token_ids,),
         lambda prompt: len(prompt.token_ids) + max_new_tokens,
         lambda prompt: (
             f"its prompt has {len(prompt.token_ids)} tokens and max_new_tokens is {max_new_tokens}. "

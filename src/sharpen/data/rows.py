@@ -105,7 +105,8 @@ def _read_location(source: str | Path, name: str | None) -> Rows:
     # Where the hub could have it too, messages say that the folder was read.
     hiding = could_be_hub_id(str(source)) and Path(parse_query(str(source))[0]).is_dir()
     label = f"./{source}" if hiding else str(source)
-    return _from_dataset(load(str(source)), name or label, key=name or path.name)
+    dataset, all_text = load(str(source))
+    return replace(_from_dataset(dataset, name or label, key=name or path.name), all_text=all_text)
 
 
 def _from_list(rows: Sequence[Any], name: str, *, key: str, lines: tuple[int, ...] | None = None) -> Rows:

@@ -33,8 +33,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
     Before it come the special tokens that the tokenizer begins a text with, such as BOS, unless the text begins with
     the first of them itself. Those that it ends a text with, such as EOS, are left out, because the text goes on.
     """
-    opening = _opening(tokenizer)
-    return [ids if opening and ids[:1] == opening[:1] else (*opening, *ids) for ids in token_ids(tokenizer, texts)]
+    found, opening = token_ids(tokenizer, texts), _opening(tokenizer)
+    return [ids if ids[:1] == opening[:1] else (*opening, *ids) for ids in found] if opening else found
 
 
 def continuations(

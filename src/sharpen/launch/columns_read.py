@@ -11,7 +11,7 @@ from sharpen.training.fingerprint import ColumnHashes, column_hashes
 
 OF_ROWS = (
     *("prompt", "messages", "completion", "chosen", "rejected", "completions", "margin", "scores", "ranks"),
-    *("steps", "positions", "labels", "tools", "documents"),
+    *("steps", "positions", "labels", "tools", "documents", "chat_template_kwargs"),
 )
 """The columns that prompts and completions are made of."""
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.chat import TurnEnd
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
-from sharpen.errors import DataError
+from sharpen.errors import SharpenError
 from sharpen.launch.data_doubts import Reading, ReadRow, doubts, shared
 from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownSample, TokenCounts
-from sharpen.launch.inputs import Inputs, SourceRows, groups_of, read_inputs
+from sharpen.launch.inputs import Inputs, Say, SourceRows, completions_of, read_inputs
 from sharpen.launch.spans import spans
 from sharpen.launch.without_weights import UnloadedModel, unloaded_model
 from sharpen.recipe.schema import Recipe
@@ -40,7 +39,7 @@ def check_data(recipe: Recipe, *, show: int = 3, trust_remote_code: bool = False
     Raises:
         SharpenError: the recipe, a file or the tokenizer cannot be used; rows that cannot be read are in the report.
     """
-    inputs = read_inputs(recipe)
+    inputs = read_inputs(recipe, each_row=False)
     model = unloaded_model(recipe, trust_remote_code=trust_remote_code)
     parts: list[CheckedRows] = []
     trained: list[ReadRow] = []
@@ -72,40 +71,24 @@ def _parts(recipe: Recipe, inputs: Inputs) -> Iterator[_Part]:
 
 
 def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) -> tuple[CheckedRows, list[ReadRow]]:
-    rows, data = part.source.rows, part.source.data
-    tokenizer = model.tokenizer
-    errors: list[str] = []
-    # What is doubtful about the end of turns, which the run would say.
-    said: dict[str, None] = {}
-
-    def learn(end: TurnEnd) -> None:
-        if end.warning is not None:
-            said[end.warning] = None
-
-    format = PromptFormat.of(data, tokenizer, model.context_length, eos_ids=model.eos_ids, on_chat=learn)
-    read: list[ReadRow] = []
-    dropped = unread = 0
+    rows, said = part.source.rows, list[str]()
+    reader = _Reader(part, model, max_new_tokens, said.append)
+    errors, unread = [], 0
     try:
-        groups, dropped = _read(part, rows, format, max_new_tokens)
-        places = {rows.row_id(index): rows.where(index) for index in range(len(rows))}
-        read = [ReadRow(places[group.prompt.id], group) for group in groups]
-    except DataError as error:
+        read = reader.rows(rows)
+    except SharpenError as error:
         # The first row that cannot be read ends a run; here all of them are looked for, one by one.
+        read, found = [], []
         for index in range(len(rows)):
             try:
-                groups, left_out = _read(part, rows.only(index), format, max_new_tokens)
-            except DataError as of_row:
-                unread += 1
-                # An error of the whole file, such as a missing column, is the same for every row.
-                if len(errors) < MOST_ERRORS and str(of_row) not in errors:
-                    errors.append(str(of_row))
-            else:
-                dropped += left_out
-                read += [ReadRow(rows.where(index), group) for group in groups]
-        if not errors:
-            errors, unread = [str(error)], 1
+                read += reader.rows(rows.only(index))
+            except SharpenError as of_row:
+                found.append(str(of_row))
+        # An error of the whole file, such as a missing column, is the same for every row.
+        errors, unread = list(dict.fromkeys(found)) or [str(error)], len(found) or 1
     trajectories = [t for row in read for t in row.group.trajectories]
-    chat = format.chat or any(_is_conversation(value) for value in rows[0].values())
+    chat = reader.format.chat or any(_is_conversation(value) for value in rows[0].values())
+    reading = Reading(part.reads, chat, model.tokenizer, part.reward)
     return CheckedRows(
         name=rows.name,
         use=part.use,
@@ -114,20 +97,46 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
         completions=TokenCounts.of([len(t.token_ids) for t in trajectories]),
         trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
         split=sum(len(t.samples) > 1 for t in trajectories),
-        dropped=dropped,
-        shown=tuple(_shown(row, tokenizer) for row in read[:show]),
-        doubts=(*said, *(doubts(read, Reading(part.reads, chat, tokenizer, part.reward)) if read else ())),
-        errors=tuple(errors),
+        dropped=len(rows) - unread - len(read),
+        notes=rows.notes,
+        shown=tuple(_shown(row, model.tokenizer) for row in read[:show]),
+        doubts=(*dict.fromkeys(said), *(doubts(read, reading) if read else ())),
+        errors=tuple(errors[:MOST_ERRORS]),
         unread=unread,
     ), read
 
 
-def _read(part: _Part, rows: Rows, format: PromptFormat, max_new_tokens: int) -> tuple[Sequence[Group], int]:
-    if part.reads == "prompts":
-        loaded = load_prompts(rows, format, max_new_tokens=max_new_tokens)
-        return [Group(prompt, ()) for prompt in loaded.items], loaded.dropped
-    groups = groups_of(part.reads, rows, format, step_separator=part.source.data.step_separator, say=lambda text: None)
-    return groups, len(rows) - len(groups)
+class _Reader:
+    """Reads rows of a part as the run does; ``say`` is told what the run would say of them."""
+
+    def __init__(self, part: _Part, model: UnloadedModel, max_new_tokens: int, say: Say) -> None:
+        self.part, self.say, self.max_new_tokens = part, say, max_new_tokens
+        self.format = PromptFormat.of(
+            part.source.data,
+            model.tokenizer,
+            model.context_length,
+            eos_ids=model.eos_ids,
+            on_chat=lambda end: None if end.warning is None else say(end.warning),
+        )
+
+    def rows(self, rows: Rows) -> list[ReadRow]:
+        """Raises SharpenError for the first row at which the run would stop."""
+        if self.part.reward is not None:
+            for index, row in enumerate(rows):
+                self.part.reward.check_row(row, rows.where(index))
+        places = {rows.row_id(index): rows.where(index) for index in range(len(rows))}
+        return [ReadRow(places[group.prompt.id], group) for group in self._groups(rows)]
+
+    def _groups(self, rows: Rows) -> Sequence[Group]:
+        if self.part.reads == "prompts":
+            loaded = load_prompts(rows, self.format, max_new_tokens=self.max_new_tokens)
+            if loaded.warning is not None:
+                self.say(loaded.warning)
+            return [Group(prompt, ()) for prompt in loaded.items]
+        loaded_groups = completions_of(self.part.reads, rows, self.format, self.part.source.data.step_separator)
+        if loaded_groups.warning is not None:
+            self.say(loaded_groups.warning)
+        return loaded_groups.items
 
 
 def _shown(row: ReadRow, tokenizer: PreTrainedTokenizerBase) -> ShownRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from sharpen.types import Group, Message, Reads
 MUCH_LONGER = 0.9
 """The share of pairs in which the better completion is the longer one, above which length could be what is learned."""
 FEW_PAIRS = 20
-UNKNOWN_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,6 @@ def doubts(rows: Sequence[ReadRow], reading: Reading) -> Iterator[str]:
         if found:
             yield f"{len(found)} of {len(rows)} {what}; the first is {found[0]}"
     yield from _repeated(rows)
-    yield from _unknown(rows, reading.tokenizer)
     if reading.reads == "preferences":
         yield from _longer_is_better(rows)
     if reading.reward is not None:
@@ -123,19 +120,6 @@ def _repeated(rows: Sequence[ReadRow]) -> Iterator[str]:
         seen.add(key)
     if repeated:
         yield f"{len(repeated)} of {len(rows)} rows repeat an earlier one; the first is {repeated[0]}"
-
-
-def _unknown(rows: Sequence[ReadRow], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    unknown = tokenizer.unk_token_id
-    if unknown is None or unknown == tokenizer.eos_token_id:
-        return
-    counts = Counter[bool]()
-    for row in rows:
-        for ids in (row.group.prompt.token_ids, *(trajectory.token_ids for trajectory in row.group.trajectories)):
-            counts.update(token_id == unknown for token_id in ids)
-    share = counts[True] / max(counts.total(), 1)
-    if share > UNKNOWN_SHARE:
-        yield f"{share:.0%} of the tokens are {tokenizer.unk_token}: the tokenizer does not know this text"
 
 
 def _longer_is_better(rows: Sequence[ReadRow]) -> Iterator[str]:

@@ -52,7 +52,7 @@ class CheckedRows:
     """What rows become. ``errors`` are rows at which a run would stop, ``unread`` how many they are in all.
 
     ``split`` counts the completions that are trained in several samples, ``dropped`` the rows that are left out as too
-    long. ``use`` says what the rows are for.
+    long. ``use`` says what the rows are for, ``notes`` in which form they were recognised.
     """
 
     name: str
@@ -63,6 +63,7 @@ class CheckedRows:
     trained: TokenCounts | None
     split: int
     dropped: int
+    notes: tuple[str, ...]
     shown: tuple[ShownRow, ...]
     doubts: tuple[str, ...]
     errors: tuple[str, ...]

@@ -41,6 +41,7 @@ SETTINGS = {
     "max_sequences": "rollout.engine.max_sequences",
     "kv_gib": "rollout.engine.kv_gib",
     "max_reward_failures": "rollout.max_reward_failures",
+    "columns": "data.columns",
     "chat": "data.chat",
     "system": "data.system",
     "chat_template_kwargs": "data.chat_template_kwargs",
@@ -53,11 +54,11 @@ SETTINGS = {
 }
 """Settings that affect the measures, with their path in a recipe."""
 
-OF_SOURCES = ("reward", "chat", "system", "chat_template_kwargs")
+OF_SOURCES = ("reward", "columns", "chat", "system", "chat_template_kwargs")
 """Settings that each of several data sources may have of its own."""
 
 OF_COMPLETIONS = (
-    *("prompts", "chat", "system", "chat_template_kwargs", "chat_template", "date"),
+    *("prompts", "columns", "chat", "system", "chat_template_kwargs", "chat_template", "date"),
     *("overlong", "dtype", "device"),
 )
 """Settings that still matter when no completions are generated."""
@@ -120,6 +121,7 @@ def evaluate(
     threshold: float | None = None,
     seed: int | None = None,
     stop: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
     chat: bool | None = None,
     system: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -148,6 +150,8 @@ def evaluate(
         threshold: the least reward of a right answer.
         seed: the same seed gives the same answers.
         stop: texts at which an answer stops.
+        columns: names of columns that sharpen or the reward reads, and what they are called in the data:
+            ``{"prompt": "question"}``.
         chat: wrap a prompt that is a plain text as a user message.
         system: a system message for conversations.
         chat_template_kwargs: arguments of the chat template.
@@ -171,6 +175,7 @@ def evaluate(
         "threshold": threshold,
         "seed": seed,
         "stop": stop,
+        "columns": columns,
         "chat": chat,
         "system": system,
         "chat_template_kwargs": chat_template_kwargs,
@@ -221,6 +226,8 @@ def _recipe(
     rows = tree.setdefault("data", {})
     sources = rows.get("sources", {})
     if task is not None:
+        if "columns" in given:
+            raise RecipeError(f"no effect of {spell('columns')}: a task names its own columns")
         rows.update(task=task, train=None, held_out=None, columns={}, sources={})
     elif data is not None:
         if tree.get("reward") is None and (of_run is None or of_run.method.needs_reward):
@@ -251,7 +258,8 @@ def _recipe(
 def _override(tree: dict[str, Any], sources: Mapping[str, dict[str, Any]], given: Mapping[str, Any]) -> None:
     """Let the given settings hold for each of a run's data sources, whatever it has of its own."""
     for source in sources.values():
-        source.update({name: value for name, value in given.items() if name in OF_SOURCES})
+        own = [name for name in OF_SOURCES if name in given and not (name == "columns" and source.get("task"))]
+        source.update({name: given[name] for name in own})
     if sources and "reward" in given:
         tree["reward"] = None
 

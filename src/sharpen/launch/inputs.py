@@ -23,6 +23,7 @@ from sharpen.methods import Method
 from sharpen.models.ends import end_of_sequence_ids
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine
@@ -58,6 +59,7 @@ class SourceRows:
             model.context_length,
             eos_ids=declared_ends(model),
             on_chat=ends_turns(model, say),
+            embedding_rows=embedding_rows(model.model),
         )
 
 
@@ -109,8 +111,8 @@ def refuse_missing(recipe: Recipe) -> None:
         raise RecipeError(f"this run was given {places} in Python; resume it there, with the same objects")
 
 
-def read_inputs(recipe: Recipe) -> Inputs:
-    """Read the rows and resolve the reward of a recipe.
+def read_inputs(recipe: Recipe, *, each_row: bool = True) -> Inputs:
+    """Read the rows and resolve the reward of a recipe. ``each_row``: see that the reward can score every row.
 
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
@@ -134,9 +136,9 @@ def read_inputs(recipe: Recipe) -> Inputs:
                     "reward gives none: use reward `steps` or `process_reward_model`"
                 )
     if reward is not None and (method.needs_reward or method.source().reads == "prompts"):
-        _check_columns(reward, [part for part in train if reward.scores_source(part.source)])
+        _check_columns(reward, [part for part in train if reward.scores_source(part.source)], each_row=each_row)
     if held_out is not None:
-        _check_reward(held_out)
+        _check_reward(held_out, each_row=each_row)
     shares = {name: source.share for name, source in data.sources.items()} or None
     return Inputs(sources, train, held_out, reward, demonstrations, _mixed_rows(data, method), shares)
 
@@ -154,7 +156,7 @@ def read_held_out(recipe: Recipe) -> HeldOut:
     if not parts:
         raise DataError(f"there are no held-out rows to measure on: give {recipe.data.held_out_setting}")
     held_out = _held_out(recipe.method, parts, reward)
-    _check_reward(held_out)
+    _check_reward(held_out, each_row=True)
     return held_out
 
 
@@ -181,11 +183,16 @@ def groups_of(
     reads: Reads, rows: Rows, format: PromptFormat, *, step_separator: str | None, say: Say
 ) -> tuple[Group, ...]:
     """The completions that rows hold; ``say`` is told how many are left out as too long, if the settings allow that."""
+    return _reported(completions_of(reads, rows, format, step_separator), rows, say)
+
+
+def completions_of(reads: Reads, rows: Rows, format: PromptFormat, step_separator: str | None) -> Loaded[Group]:
+    """The completions that rows hold, as what a method ``reads``."""
     if reads == "preferences":
-        return _reported(load_preferences(rows, format), rows, say)
+        return load_preferences(rows, format)
     if reads == "steps":
-        return _reported(load_steps(rows, format, separator=step_separator), rows, say)
-    return _reported(load_demonstrations(rows, format), rows, say)
+        return load_steps(rows, format, separator=step_separator)
+    return load_demonstrations(rows, format)
 
 
 def declared_ends(model: Model) -> frozenset[int]:
@@ -224,6 +231,8 @@ def _named(prompt: Prompt, source: str) -> Prompt:
 def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:
     if loaded.dropped:
         say(f"{rows.name}: left out {loaded.dropped} of {len(rows)} rows, too long for the context")
+    if loaded.warning is not None:
+        say(f"{rows.name}: {loaded.warning}")
     return loaded.items
 
 
@@ -314,14 +323,14 @@ def _held_out(method: Method, parts: tuple[SourceRows, ...], reward: Reward | No
     return HeldOut(parts, reads, reward)
 
 
-def _check_reward(held_out: HeldOut) -> None:
+def _check_reward(held_out: HeldOut, *, each_row: bool) -> None:
     if held_out.reads == "prompts" and held_out.reward is not None:
-        _check_columns(held_out.reward, held_out.parts)
+        _check_columns(held_out.reward, held_out.parts, each_row=each_row)
 
 
-def _check_columns(reward: Reward, parts: Sequence[SourceRows]) -> None:
+def _check_columns(reward: Reward, parts: Sequence[SourceRows], *, each_row: bool) -> None:
     for part in parts:
         of_part = reward.of_source(part.source)
         of_part.check_columns(part.rows.columns, part.rows.name)
-        for index, row in enumerate(part.rows):
+        for index, row in enumerate(part.rows if each_row else ()):
             of_part.check_row(row, part.rows.where(index))

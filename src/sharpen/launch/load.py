@@ -27,6 +27,7 @@ from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import Kind, saved_kind
 from sharpen.models.settings import ModelSettings
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.recipe.loading import load_section
 from sharpen.rewards.models.model_reward import (
     ModelReward,
@@ -327,6 +328,7 @@ def load(
         date=data.date,
         eos_ids=declared_ends(of_format),
         on_chat=ends_turns(of_format, warnings.warn),
+        embedding_rows=embedding_rows(of_format.model),
     )
     sampling = Sampling(rollout.max_new_tokens, rollout.temperature, stop=rollout.stop)
     return LoadedModel(named.path, model, format, sampling, rollout.engine)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat.template import use_template
-from sharpen.errors import ModelError
 from sharpen.models.adapter_files import AdapterFiles, find_adapter
 from sharpen.models.chat_template import take_template
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, saved_generation_config
-from sharpen.models.load import load_tokenizer, located
+from sharpen.models.load import load_config, load_tokenizer, located
 from sharpen.models.shape import context_length
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.lookup import find_model
@@ -41,10 +40,7 @@ def unloaded_model(recipe: Recipe, *, trust_remote_code: bool) -> UnloadedModel:
     path, adapter = _place(recipe)
     base = path if adapter is None else adapter.base
     tokenizer = tokenizer_of(recipe, trust_remote_code=trust_remote_code)
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{base}: cannot read this model's configuration: {error}") from error
+    config = load_config(base, trust_remote_code=trust_remote_code)
     eos_ids = end_of_sequence_ids(saved_generation_config(base), config, tokenizer) | saved_ends(path)
     return UnloadedModel(tokenizer, context_length(config, tokenizer), eos_ids)
 

@@ -157,9 +157,11 @@ def _targets(model: nn.Module, config: Any) -> dict[str, list[str]]:
 def fill_adapter(
     model: nn.Module, weights: Mapping[str, Tensor], files: AdapterFiles, head_name: str | None, adapter: str = NAME
 ) -> None:
-    """Copy a saved adapter's weights into the model's layers. Raises ModelError if their names or shapes differ."""
-    own = {n: p for n, p in model.named_parameters() if ".lora_A." not in n and ".lora_B." not in n}
-    own |= adapter_weights(model, None, adapter)
+    """Copy a saved adapter's weights into the model's layers, and a scorer's head.
+
+    Raises ModelError if the adapter holds anything else, or lacks a layer.
+    """
+    own = adapter_weights(model, head_name, adapter)
     saved_head = next(iter(files.config.get("modules_to_save") or ()), None)
     # The two kinds of scorer may name their heads differently, and only one has a bias.
     if head_name is not None and saved_head is not None:
@@ -168,8 +170,10 @@ def fill_adapter(
     missing = [_file_name(name) for name in own if ".lora_" in name and name not in weights]
     unexpected = [_file_name(name) for name, t in weights.items() if name not in own or own[name].shape != t.shape]
     if missing or unexpected:
-        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which does not fit its base model"
-        raise ModelError(f"{files.path}: cannot load this adapter: it {what}")
+        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which model.lora does not train"
+        raise ModelError(
+            f"{files.path}: cannot continue to train this adapter: it {what}. `sharpen merge` it into a model first"
+        )
     for name, tensor in weights.items():
         own[name].copy_(tensor)
 

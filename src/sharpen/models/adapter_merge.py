@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -76,15 +77,11 @@ def merge_adapter(model: Any, files: AdapterFiles, head_name: str | None = None)
     in_full = [name for name in files.config.get("modules_to_save") or () if any(f".{name}." in key for key in weights)]
     fields = {field.name for field in dataclasses.fields(LoraConfig) if field.init}
     settings = {name: value for name, value in files.config.items() if name in fields}
-    config = LoraConfig(
-        **settings | {"init_lora_weights": True, "modules_to_save": in_full or None, "inference_mode": True}
-    )
+    settings |= {"init_lora_weights": True, "modules_to_save": in_full or None, "inference_mode": True}
     untied = _untie(model, weights)
     try:
-        with without_progress_bars(), warnings.catch_warnings():
-            # That the embeddings are tied is taken care of here.
-            warnings.filterwarnings("ignore", message="Model with `tie_word_embeddings=True`")
-            adapted = PeftModel(model, config, NAME)
+        with _without_peft_warnings():
+            adapted = PeftModel(model, LoraConfig(**settings), NAME)
             result: Any = set_peft_model_state_dict(adapted, weights, adapter_name=NAME)
     except (ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{files.path}: does not match its base model: {error}") from error
@@ -95,13 +92,27 @@ def merge_adapter(model: Any, files: AdapterFiles, head_name: str | None = None)
             f"{files.path}: cannot load this adapter: it has {_file_name(result.unexpected_keys[0])}, which does not "
             "fit its base model"
         )
-    adapted.merge_and_unload()
+    with _without_peft_warnings():
+        adapted.merge_and_unload()
     if hasattr(model, "peft_config"):
         del model.peft_config
     assert not adapted_layers(model)
     if untied:
         _tie_if_equal(model)
     model.requires_grad_(True)
+
+
+@contextmanager
+def _without_peft_warnings() -> Iterator[None]:
+    """Tied embeddings are taken care of here, and patterns that match nothing did so in training too."""
+    with without_progress_bars(), warnings.catch_warnings():
+        for start in (
+            "Model (with|has) `tie_word_embeddings",
+            "Input and output embeddings",
+            "The following .*pattern",
+        ):
+            warnings.filterwarnings("ignore", message=start)
+        yield
 
 
 def _file_name(name: str) -> str:
@@ -141,8 +152,9 @@ def _untie(model: Any, weights: Mapping[str, Tensor]) -> bool:
 
 def _tie_if_equal(model: Any) -> None:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if torch.equal(embeddings.weight, head.weight):
+    equal = torch.equal(embeddings.weight, head.weight)
+    if equal:
         head.weight = embeddings.weight
-        return
-    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
-        config.tie_word_embeddings = False
+    # peft sets this too, whether they are equal or not.
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = equal

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import holds_model
@@ -61,6 +61,13 @@ def load_weights(auto: Any, path: str, *, trust_remote_code: bool, **settings: A
         raise ModelError(f"{path}: cannot load this model: {error}") from error
     add_remainder(named_weights(model), path)
     return model, set(info["missing_keys"])
+
+
+def load_config(path: str, *, trust_remote_code: bool) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model: {error}") from error
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool) -> Any:

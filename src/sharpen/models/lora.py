@@ -98,7 +98,7 @@ def read_adapter(model: Model, files: AdapterFiles) -> None:
     refuse_uncomputable(files)
     own = model.adapter.config.to_dict()
     weights = files.weights()
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if ".lora_" in name}
+    found = {n: tuple(tensor.shape) for n, tensor in weights.items() if ".lora_A." in n or ".lora_B." in n}
     same_settings = all(files.config.get(key, own[key]) == own[key] for key in SCALING_SETTINGS)
     if adapter_shapes(model.model) != found or not same_settings:
         parameters = (name.removesuffix(".weight") for name in files.config.get("target_parameters") or ())

@@ -13,6 +13,7 @@ import torch
 
 from sharpen.errors import ModelError
 from sharpen.models.ends import end_of_sequence_ids, saved_generation_config
+from sharpen.models.vocabulary import embedding_rows
 
 NEW_TOKEN = "<|pad|>"
 
@@ -46,16 +47,17 @@ def pad_sequences(path: str, model: Any, tokenizer: Any) -> int:
     return pad_id
 
 
-def pad_tokens(path: str, tokenizer: Any) -> int:
-    """Give the tokenizer a padding token if it has none, and return its id.
+def pad_tokens(path: str, model: Any, tokenizer: Any) -> int:
+    """Give the tokenizer a padding token if it has none with an embedding, and return its id.
 
     Any token will do, since every token has its own score and the attention mask marks the padding.
 
     Raises ModelError if the tokenizer has no special token.
     """
-    if tokenizer.pad_token_id is None:
+    rows = embedding_rows(model)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         names = (tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token)
-        name = next((name for name in names if name is not None), None)
+        name = next((n for n in names if n is not None and tokenizer.convert_tokens_to_ids(n) < rows), None)
         if name is None:
             raise ModelError(f"{path}: its tokenizer has no special token to pad with: set its pad_token")
         tokenizer.pad_token = name
@@ -81,7 +83,7 @@ def _ends_no_text(token_id: int, tokenizer: Any, ends: frozenset[int]) -> bool:
 
 def _make_room(model: Any, pad_id: int) -> None:
     """Add a padding embedding that gets no gradient, as transformers does when it loads the saved model."""
-    rows = model.get_input_embeddings().num_embeddings
+    rows = embedding_rows(model)
     if pad_id >= rows:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             model.resize_token_embeddings(pad_id + 1, mean_resizing=False)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
 
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.errors import ModelError
@@ -22,6 +27,7 @@ from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
 from sharpen.models.load import (
+    load_config,
     load_tokenizer,
     load_weights,
     located,
@@ -32,6 +38,7 @@ from sharpen.models.model import Model, scatter_to_batch
 from sharpen.models.modules import PLAIN_ARCHITECTURES, PolicyModule, ReferenceHead
 from sharpen.models.packing.pack import PackedBatch, PackedRow, pack
 from sharpen.models.shape import context_length
+from sharpen.models.vocabulary import check_end, embedding_rows, name_end, padding_of
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -155,7 +162,8 @@ def load_policy(
     head is loaded too. An adapter is merged into its base model.
 
     Raises:
-        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token.
+        ModelError: no such model, no safetensors, missing weights, or no end-of-sequence token that has an
+            embedding.
     """
     path = located(path)
     adapter = find_adapter(path)
@@ -166,7 +174,8 @@ def load_policy(
     base = path if adapter is None else adapter.base
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
     take_template(tokenizer, adapter)
-    model, missing = load_weights(AutoModelForCausalLM, base, trust_remote_code=trust_remote_code)
+    auto = _auto_class(load_config(base, trust_remote_code=trust_remote_code))
+    model, missing = load_weights(auto, base, trust_remote_code=trust_remote_code)
     scores = [name for name in model.config.architectures or () if name.endswith("Classification")]
     if missing and scores:
         raise ModelError(f"{base}: a {scores[0]}, such as a reward model, not a language model: it cannot generate")
@@ -184,13 +193,22 @@ def load_policy(
             f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "
             "so no completion would ever end: set one"
         )
+    check_end(path, model, tokenizer)
+    name_end(tokenizer, eos_ids)
     policy = Policy(
         root=PolicyModule(model, resolve_dtype(compute_dtype, model.device)),
         tokenizer=tokenizer,
         eos_ids=eos_ids,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
+        pad_id=padding_of(tokenizer, eos_ids, embedding_rows(model)),
         context_length=context_length(model.config, tokenizer),
         source=path,
     )
     policy.load_value_head(path)
     return policy
+
+
+def _auto_class(config: Any) -> Any:
+    """transformers' class for a configuration. Some models that also read images have none for text alone."""
+    reads_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    only = reads_images and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if only else AutoModelForCausalLM

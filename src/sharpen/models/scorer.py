@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
@@ -25,7 +24,7 @@ from sharpen.models.causal import refuse_not_causal
 from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, resolve_dtype
 from sharpen.models.forward import MicrobatchLimits, microbatches
-from sharpen.models.load import load_tokenizer, load_weights, located, prepare, refuse_missing
+from sharpen.models.load import load_config, load_tokenizer, load_weights, located, prepare, refuse_missing
 from sharpen.models.model import Model, scatter_to_batch
 from sharpen.models.modules import PLAIN_ARCHITECTURES, ScorerModule, named_head
 from sharpen.models.packing.pack import PackedRow, pack
@@ -111,7 +110,7 @@ def load_scorer(
     path = named if adapter is None else adapter.base
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     take_template(tokenizer, adapter)
-    config = _config(path, trust_remote_code=trust_remote_code)
+    config = load_config(path, trust_remote_code=trust_remote_code)
     ending, auto, known = _CLASSES[kind]
     if type(config) not in known and f"AutoModel{ending}" not in (getattr(config, "auto_map", None) or {}):
         raise ModelError(f"{path}: transformers has no {ending} for models of type {config.model_type}")
@@ -133,7 +132,7 @@ def load_scorer(
             head.weight.copy_(named_head(other)[1].weight)
     if adapter is not None:
         merge_adapter(model, adapter, name)
-    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, tokenizer)
+    pad_id = pad_sequences(path, model, tokenizer) if kind == "sequence" else pad_tokens(path, model, tokenizer)
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     if model.config.model_type not in PLAIN_ARCHITECTURES:
         refuse_not_causal(path, model, tokenizer)
@@ -157,7 +156,7 @@ def saved_kind(path: str, *, trust_remote_code: bool = False) -> Kind | None:
         if not adapter.scores:
             return None
         return "sequence" if adapter.config["task_type"] == "SEQ_CLS" else "token"
-    return _kind(_config(path, trust_remote_code=trust_remote_code))
+    return _kind(load_config(path, trust_remote_code=trust_remote_code))
 
 
 @torch.no_grad()
@@ -199,13 +198,6 @@ def _last_hidden_states(scorer: Scorer, batch: Batch, limits: MicrobatchLimits) 
         hidden_NH = scorer.root(packed, needs=frozenset({"head_inputs"}))["head_inputs"].double().cpu()
         last.append(hidden_NH[packed.t_N.cpu() == last_E[packed.e_N.cpu()]])
     return torch.cat(last)
-
-
-def _config(path: str, *, trust_remote_code: bool) -> Any:
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot load this model: {error}") from error
 
 
 def _kind(config: Any) -> Kind | None:

@@ -13,6 +13,7 @@ from transformers.utils.hub import cached_file
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
 from sharpen.models.adapter_files import find_adapter
+from sharpen.models.saved_dtype import REMAINDER
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -23,12 +24,22 @@ def model_sha256(path: str) -> str:
     It depends on the weights' names, types, shapes and values, not on how they are spread over files.
     """
     adapter = find_adapter(path)
-    return _sha256(_model_files(path)) if adapter is None else f"{adapter_sha256(path)}+{model_sha256(adapter.base)}"
+    return (
+        _sha256([*_model_files(path), *_remainder(path)])
+        if adapter is None
+        else f"{adapter_sha256(path)}+{model_sha256(adapter.base)}"
+    )
 
 
 def adapter_sha256(path: str) -> str:
     """Of an adapter in a folder or on the hub, without its base model."""
-    return _sha256([_file(path, ADAPTER_WEIGHTS)])
+    return _sha256([_file(path, ADAPTER_WEIGHTS), *_remainder(path)])
+
+
+def _remainder(path: str) -> list[Path]:
+    """What the files in bfloat16 lack of the weights, if they are."""
+    file = Path(path) / REMAINDER
+    return [file] if file.is_file() else []
 
 
 def _model_files(path: str) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 from sharpen.data.settings import SourceSettings
 from sharpen.errors import RecipeError
 from sharpen.models.model import Model
+from sharpen.models.vocabulary import embedding_rows
 from sharpen.registry import Registry
 from sharpen.rollout.answers import calls_at_once
 from sharpen.rollout.generation import Interaction, Interactions
@@ -43,7 +44,6 @@ def _made(
     turns: Any = TURNS.find(of.turns, setting) if isinstance(of.turns, str) else of.turns
     if not callable(turns):
         raise RecipeError(f"{what} is a {type(turns).__name__}, not a function (prompt, trajectory) -> Reply or End")
-    embedding: Any = model.model.get_input_embeddings()  # type: ignore[operator]
     calls_at_once(turns, setting)
     return Interaction(
         turns,
@@ -51,6 +51,6 @@ def _made(
         context,
         settings.flow,
         of.turn_timeout_s,
-        vocabulary=len(embedding.weight),
+        vocabulary=embedding_rows(model.model),
         setting=setting,
     )

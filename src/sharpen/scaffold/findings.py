@@ -30,7 +30,7 @@ class Findings:
     completions. ``conversational`` rows are messages, of which some begin with a system message if ``has_system``.
     ``shown`` is the column of completions that tell how long one is. ``code`` is the reward for programs, as a recipe
     has it. ``renames`` are columns that recipes read under other names, from their name to the one that is needed.
-    ``unsure`` are other readings of the rows.
+    ``columns`` is what `data.columns` has to be. ``unsure`` are other readings of the rows.
     """
 
     kind: Kind
@@ -44,4 +44,5 @@ class Findings:
     code: Mapping[str, Any] | None = None
     step_separator: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     unsure: tuple[str, ...] = ()

@@ -12,9 +12,9 @@ from sharpen.scaffold.choose import Choices, choose
 from sharpen.scaffold.draft import Draft
 from sharpen.scaffold.findings import Findings
 from sharpen.scaffold.header import header_of
-from sharpen.scaffold.look import look
 from sharpen.scaffold.machine import Machine, this_machine
 from sharpen.scaffold.model_facts import look_at_model, usual_model
+from sharpen.scaffold.readable import readable
 from sharpen.scaffold.sections import draft_of
 from sharpen.scaffold.source import Source, find_source
 from sharpen.scaffold.write import to_yaml
@@ -51,7 +51,7 @@ def write_first_recipe(
     source = find_source(data)
     file = file or Path(f"{source.name}.yaml")
     _refuse_existing(file)
-    findings = _findings(source, data)
+    source, findings = _looked_at(source)
     source = _with_usable_held_out(source, findings)
     choices = choose(source, findings, look_at_model(model or usual_model()), machine or this_machine())
     choices = replace(choices, model_given=model is not None)
@@ -67,13 +67,15 @@ def write_first_recipe(
     return FirstRecipe(file, choices, draft, references)
 
 
-def _findings(source: Source, data: str) -> Findings:
+def _looked_at(source: Source) -> tuple[Source, Findings]:
+    """The source with its rows as a run reads them, and what these are for."""
     if source.task is None:
-        return look(source.rows, data)
+        rows, findings = readable(source.rows)
+        return replace(source, rows=rows), findings
     others = source.task.demonstrations() is not None
     unsure = ("the task has demonstrations too: `method: sft` learns from these",) if others else ()
     conversational = isinstance(source.rows[0].get("prompt"), list)
-    return Findings("task", {"prompt": "the prompt"}, "prompt", conversational, unsure=unsure)
+    return source, Findings("task", {"prompt": "the prompt"}, "prompt", conversational, unsure=unsure)
 
 
 def _with_usable_held_out(source: Source, findings: Findings) -> Source:
@@ -81,13 +83,13 @@ def _with_usable_held_out(source: Source, findings: Findings) -> Source:
     if source.held_out is None or source.held_out_rows is None:
         return source
     try:
-        kind = look(source.held_out_rows, source.held_out).kind
-        why = None if kind == findings.kind else "its rows are of another kind"
+        rows, found = readable(source.held_out_rows, findings.columns)
+        if found.kind == findings.kind:
+            return replace(source, held_out_rows=rows)
+        why = "its rows are of another kind"
     # They were found by their name and not named by the user: a reason to leave them out.
     except DataError as error:
         why = str(error).split("\n")[0]
-    if why is None:
-        return source
     return replace(
         source, held_out=None, held_out_rows=None, left_out=f"{source.held_out} is not used to measure on: {why}"
     )

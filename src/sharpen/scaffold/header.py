@@ -24,8 +24,11 @@ def header_of(choices: Choices, file: str) -> tuple[str, ...]:
 
 def columns_used(choices: Choices) -> dict[str, str]:
     """Every column, and what it is used for."""
-    other = "not used" if choices.source.task is None else "for the verifier"
-    return {column: choices.findings.uses.get(column, other) for column in choices.source.rows.columns}
+    rows, uses = choices.source.rows, choices.findings.uses
+    if choices.source.task is not None:
+        return {column: uses.get(column, "for the verifier") for column in rows.columns}
+    read = {column for column in rows.columns if any(f"`{column}`" in note for note in rows.notes)}
+    return {column: uses.get(column, "see `data`" if column in read else "not used") for column in rows.columns}
 
 
 def next_commands(choices: Choices, file: str) -> dict[str, str]:

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sharpen.data.columns import WHOLE_TEXTS
 from sharpen.data.positions import step_ends
 from sharpen.data.rows import Rows
+from sharpen.data.turns import is_sharegpt
 from sharpen.errors import DataError
 from sharpen.scaffold.answers import Answers, look_at_answers
 from sharpen.scaffold.code import code_reward, columns_of
-from sharpen.scaffold.findings import SAID, Findings
+from sharpen.scaffold.findings import Findings
 from sharpen.scaffold.names import ANSWER, CHOSEN, COMPLETION, MESSAGES, PROMPT, REJECTED, WORDS, first_of
 from sharpen.scaffold.part import Part, part_of
-from sharpen.scaffold.renaming import ROLES, renaming_error
 
 SURE_ANSWERS = ANSWER[:6]
 """Names that say that an answer is to be compared, even beside a completion."""
@@ -22,11 +23,11 @@ SURE_ANSWERS = ANSWER[:6]
 SEPARATORS = ("\n\n", "\n")
 
 
-def look(rows: Rows, source: str) -> Findings:
-    """What rows are for; ``source`` is their place as a user gave it.
+def look(rows: Rows) -> Findings:
+    """What rows are for.
 
     Raises:
-        DataError: no column can be used, a row lacks one or differs in kind from others, or columns must be renamed.
+        DataError: no column can be used, or a row lacks one or differs in kind from others.
     """
     part = part_of(rows)
     for find in (_preferences, _steps, _prompted, _conversations):
@@ -35,10 +36,6 @@ def look(rows: Rows, source: str) -> Findings:
             break
     else:
         raise _no_column(rows)
-    shares = _from_and_value(part, found.asked)
-    if found.renames or shares is not None:
-        joined = found.renames.get("instruction") == "prompt" and "input" in rows.columns
-        raise renaming_error(source, found.renames, SAID[found.kind], joined=joined, shares=shares)
     return replace(found, uses={column: found.uses[column] for column in rows.columns if column in found.uses})
 
 
@@ -159,7 +156,7 @@ def _conversations(part: Part) -> Findings | None:
     column = first_of(MESSAGES, part.columns)
     if column is None:
         return None
-    if _from_and_value(part, column) is not None:
+    if is_sharegpt(next(filter(None, (row.get(column) for row in part.rows)), None)):
         return Findings("demonstrations", {}, column, True, renames=_renames({column: "messages"}))
     ends = _conversation_ends(part, column)
     base = Findings(
@@ -234,23 +231,8 @@ def _conversation_ends(part: Part, column: str, wanted: bool | None = None) -> b
     return first
 
 
-def _from_and_value(part: Part, column: str | None) -> str | None:
-    """The column, if its turns have ``from`` and ``value``. Raises DataError for a speaker that has no role here."""
-    if column is None or not isinstance(part.rows[0].get(column), list):
-        return None
-    turns = [(place, turn) for place, row in zip(part.places, part.rows, strict=True) for turn in row.get(column) or ()]
-    if not turns or not all(isinstance(turn, Mapping) and {"from", "value"} <= set(turn) for _, turn in turns):
-        return None
-    for place, turn in turns:
-        if turn["from"] not in ROLES:
-            raise DataError(
-                f"{place}: column `{column}` has a turn from {turn['from']!r}; known are {', '.join(ROLES)}"
-            )
-    return column
-
-
 def _role(message: Mapping[str, Any]) -> str:
-    return str(message.get("role", message.get("from")))
+    return str(message["role"])
 
 
 def _is_words(value: Any) -> bool:
@@ -267,8 +249,8 @@ def _all(columns: Sequence[str]) -> str:
 
 
 def _no_column(rows: Rows) -> DataError:
-    text = " A column `text` of whole texts has no prompt: split it into `prompt` and `completion`."
+    text = f" {WHOLE_TEXTS}"
     return DataError(
         f"{rows.name}: no column of prompts: it has {_all(rows.columns)}.{text if 'text' in rows.columns else ''} "
-        "Rename the column that holds the prompts to `prompt`, or the one that holds conversations to `messages`"
+        "If one holds prompts or conversations, say so in a recipe: `data.columns: {prompt: COLUMN}`, or `messages`"
     )

@@ -82,8 +82,12 @@ def _data(draft: Draft, choices: Choices) -> None:
     if source.task is not None:
         draft.set("data.task", source.train, "prompts, held-out prompts and a verifier")
     else:
+        for note in source.rows.notes:
+            draft.note(note, inside="data")
         draft.set("data.train", source.train, f"{len(source.rows):,} rows")
         _held_out(draft, choices)
+        for name, column in findings.columns.items():
+            draft.set(f"data.columns.{name}", column)
     if choices.chat:
         draft.set("data.chat", True, "the plain text prompts become users' messages")
     if choices.system is not None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
 from sharpen.data.files import READERS, file_type
@@ -95,19 +95,11 @@ def _with_splits(data: str, path: Path) -> Source:
         return Source(data, read_rows(data), name, "hub")
     train = next((split for split in loaded if str(split).startswith("train")), next(iter(loaded)))
     held_out = next((split for split in HELD_OUT_NAMES if split in loaded and split != train), None)
-    return Source(
-        _split(data, str(train)),
-        _rows(loaded[train], _split(data, str(train))),
-        name,
-        "hub",
-        None if held_out is None else _split(data, held_out),
-        None if held_out is None else _rows(loaded[held_out], _split(data, held_out)),
-    )
+    train_data = _split(data, str(train))
+    held_out_data = None if held_out is None else _split(data, held_out)
+    held_out_rows = None if held_out_data is None else read_rows(held_out_data)
+    return Source(train_data, read_rows(train_data), name, "hub", held_out_data, held_out_rows)
 
 
 def _split(data: str, split: str) -> str:
     return f"{data}{'&' if '?' in data else '?'}split={split}"
-
-
-def _rows(dataset: Dataset, name: str) -> Rows:
-    return read_rows(dataset, name=name)

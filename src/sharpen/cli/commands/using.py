@@ -65,6 +65,10 @@ def eval(
     device: Annotated[
         str | None, typer.Option(help="auto: the GPU if there is one. Default: the run's, or auto.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="YAML", help="Names of columns, as in '{prompt: question}'. Default: the run's."),
+    ] = None,
     chat: Annotated[
         bool | None,
         typer.Option("--chat/--no-chat", help="Wrap plain text prompts as user messages. Default: the run's."),
@@ -102,6 +106,7 @@ def eval(
             "seed": seed,
             "dtype": dtype,
             "device": device,
+            "columns": columns,
             "chat": chat,
             "system": system,
             "chat_template_kwargs": chat_template_kwargs,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sharpen.data.chat.format import NOTHING, ChatFormat
 from sharpen.data.chat.turn_end import turn_end
-from sharpen.data.chat.written import text_of, written_after
+from sharpen.data.chat.written import written_after
 from sharpen.data.tokens import continuation
 from sharpen.errors import DataError
 from sharpen.types import Message, Sample
@@ -78,12 +78,7 @@ def _turn(
     text = whole[len(before) :] if follows else written_after(chat, before, whole, so_far, where, given)
     usual = "tool" if messages[turn].get("tool_calls") else "user"
     next_role = messages[turn + 1]["role"] if turn + 1 < len(messages) else usual
-    end = turn_end(chat)
-    said, appended = end.closed(text, next_role)
-    mark = end.text.strip()
-    if mark and not appended and mark in said and mark not in text_of(messages[turn]):
-        # Some templates write an empty answer after a call's end, which no policy gets to.
-        said = said[: said.index(mark) + len(mark)]
+    said, appended = turn_end(chat).closed(text, next_role)
     ids = continuation(chat.tokenizer, before, prefix_ids, said)
     mask = [True] * len(ids)
     if follows and _GENERATION_BLOCK.search(chat.template(given)):

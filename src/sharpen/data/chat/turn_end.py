@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,14 +24,15 @@ class TurnEnd:
     The template writes ``text`` after what was said, and then ``tail`` where the conversation ends there. ``next_turn``
     is for templates that end a turn only by beginning the next: by its role, the text up to the token that begins it.
     ``appended`` is the end-of-sequence token where the template writes no token that ends a turn. ``token_ids`` are the
-    tokens at which a policy stops, ``special`` the texts of all special tokens. ``warning`` says what is doubtful,
-    ``lacking`` why there is no such token.
+    tokens at which a policy has to stop, ``stops`` these and those that the model declares. ``special`` are the special
+    tokens by their texts. ``warning`` says what is doubtful, ``lacking`` why there is no such token.
     """
 
     text: str
     tail: str
     token_ids: frozenset[int]
-    special: tuple[str, ...]
+    stops: frozenset[int]
+    special: Mapping[str, int]
     next_turn: Mapping[str, str] = field(default_factory=dict)
     appended: tuple[int, ...] = ()
     warning: str | None = None
@@ -44,11 +47,14 @@ class TurnEnd:
         said = written.removesuffix(self.tail)
         if self.next_turn:
             return said + self.next_turn.get(next_role, self.next_turn["user"]), ()
-        if self.text and written.endswith(self.text + self.tail):
-            return said, self.appended
-        # Calls of tools may end in another way, and content may bring an end of its own.
-        if written.rstrip().endswith(self.special):
-            return written.rstrip(), ()
+        last = _run_up_to_end(said, self.special)
+        # After an end some templates write more, such as an empty answer after a call, which no policy gets to.
+        stop = next((token.stop for token in last if token.id in self.stops), None)
+        if stop is None and last and not self.appended:
+            # Calls of tools may end in another way.
+            stop = last[-1].stop
+        if stop is not None:
+            return said[:stop], ()
         if self.lacking is not None:
             raise DataError(self.lacking)
         return said, self.appended or tuple(self.token_ids)
@@ -57,7 +63,8 @@ class TurnEnd:
 def turn_end(chat: ChatFormat) -> TurnEnd:
     """What ends an assistant's turn, by the template of ``chat``, which is asked once:
 
-    - the first special token after the content, with only whitespace between;
+    - the first special token after the content, with only whitespace between; of several that it also writes between
+      two turns the first that the model declares as an end of sequence;
     - without one, the special token that begins the next turn, if the model declares it as an end of sequence;
     - else the tokenizer's end-of-sequence token, after the text that the template writes there, if any.
     """
@@ -69,7 +76,6 @@ def turn_end(chat: ChatFormat) -> TurnEnd:
 
 def _learned(chat: ChatFormat) -> TurnEnd:
     tokens = _special_tokens(chat.tokenizer)
-    special = tuple(tokens)
     asked, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
     before: list[Message] = [asked]
     alone = _rendered(chat, [*before, said])
@@ -79,16 +85,20 @@ def _learned(chat: ChatFormat) -> TurnEnd:
         alone = _rendered(chat, [*before, said])
     # Without any text a row will show why, and its turns end as those that only content ends.
     after = (alone or "").rpartition(_SAID)[2]
-    blanks = after[: len(after) - len(after.lstrip())]
-    if token := _leading(after.lstrip(), tokens):
-        return TurnEnd(blanks + token, after[len(blanks + token) :], frozenset({tokens[token]}), special)
+    if found := _run_of(after, tokens):
+        follows = _rendered(chat, [*before, said, {"role": "user", "content": _FOUND}]) or ""
+        between = _run_of(follows.rpartition(_SAID)[2], tokens)
+        declared = chat.eos_ids | {chat.tokenizer.eos_token_id}
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(found, between, strict=False))
+        end = next((end for end, _ in shared if end.id in declared), found[0])
+        return TurnEnd(after[: end.stop], after[end.stop :], frozenset({end.id}), chat.eos_ids | {end.id}, tokens)
     if not after.strip() and (next_turn := _next_turns(chat, [*before, said], tokens)):
         ids = frozenset(tokens[text.strip()] for text in next_turn.values())
-        return TurnEnd("", after, ids, special, next_turn)
-    return _by_end_of_sequence(chat, after, special)
+        return TurnEnd("", after, ids, chat.eos_ids | ids, tokens, next_turn)
+    return _by_end_of_sequence(chat, after, tokens)
 
 
-def _by_end_of_sequence(chat: ChatFormat, after: str, special: tuple[str, ...]) -> TurnEnd:
+def _by_end_of_sequence(chat: ChatFormat, after: str, tokens: Mapping[str, int]) -> TurnEnd:
     name, eos = chat.tokenizer.name_or_path or "this model", chat.tokenizer.eos_token_id
     text = after.rstrip()
     tail = after[len(text) :]
@@ -97,7 +107,7 @@ def _by_end_of_sequence(chat: ChatFormat, after: str, special: tuple[str, ...]) 
             f"the chat template of {name} writes no token that ends the assistant's turn, and its tokenizer has no "
             "end-of-sequence token that could: set its eos_token"
         )
-        return TurnEnd(text, tail, frozenset(), special, lacking=lacking)
+        return TurnEnd(text, tail, frozenset(), chat.eos_ids, tokens, lacking=lacking)
     warning = None
     if text:
         warning = (
@@ -105,7 +115,8 @@ def _by_end_of_sequence(chat: ChatFormat, after: str, special: tuple[str, ...]) 
             f"of its tokenizer: demonstrations train it as text with {chat.tokenizer.eos_token} after it, and sampling "
             f"stops only at {chat.tokenizer.eos_token}. Is the template made for another tokenizer?"
         )
-    return TurnEnd(text, tail, frozenset({eos}), special, appended=(eos,), warning=warning)
+    ids = frozenset({eos})
+    return TurnEnd(text, tail, ids, chat.eos_ids | ids, tokens, appended=(eos,), warning=warning)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -140,6 +151,33 @@ def _rendered(chat: ChatFormat, messages: Sequence[Message]) -> str | None:
         return chat.text(messages, "a conversation to learn the end of turn from", NOTHING, add_generation_prompt=False)
     except DataError:
         return None
+
+
+class _Special(NamedTuple):
+    """A special token in a text, which it ends at ``stop``."""
+
+    id: int
+    stop: int
+
+
+def _run_of(text: str, tokens: Mapping[str, int]) -> list[_Special]:
+    """The special tokens that a text begins with, with only whitespace before and between them."""
+    found: list[_Special] = []
+    place = 0
+    while token := _leading(text[place:].lstrip(), tokens):
+        place = text.index(token, place) + len(token)
+        found.append(_Special(tokens[token], place))
+    return found
+
+
+def _run_up_to_end(text: str, tokens: Mapping[str, int]) -> list[_Special]:
+    """The special tokens that a text ends with, with only whitespace between and after them."""
+    found: list[_Special] = []
+    stop = len(text.rstrip())
+    while token := max((token for token in tokens if text.endswith(token, 0, stop)), key=len, default=""):
+        found.insert(0, _Special(tokens[token], stop))
+        stop = len(text[: stop - len(token)].rstrip())
+    return found
 
 
 def _leading(text: str, tokens: Mapping[str, int]) -> str:

@@ -34,7 +34,8 @@ def written_after(
 
     ``whole`` is the text of all of them, which does not begin with ``before``. Templates that open thinking in the
     generation prompt leave it out of the conversation: it comes from the message. Templates that move or drop what is
-    before the question leave question and answer together: the answer is what follows the question.
+    before the question leave question and answer together: the answer is what follows the question. Templates whose
+    prompt ends with empty thinking leave that out: the answer is what follows the rest of the prompt.
 
     Raises DataError for any other difference, and for thinking that is not there.
     """
@@ -51,11 +52,27 @@ def written_after(
             f"{name} has thinking, for which the generation prompt leaves no room: it ends with {before[-40:]!r}. "
             "Remove the thinking, or let the template's arguments allow it"
         )
+    header = _header_of(chat, before, messages, where, given)
+    if header and whole.startswith(header):
+        return whole[len(header) :]
     raise DataError(
         f"{name}: with this answer the chat template writes the messages before it in another way than for the prompt, "
         f"so what the answer adds cannot be told apart. The prompt ends with {before[-40:]!r}, the conversation with "
         f"{whole[-40:]!r}"
     )
+
+
+def _header_of(chat: ChatFormat, before: str, messages: Sequence[Message], where: str, given: Mapping[str, Any]) -> str:
+    """What ``before`` and the conversation begin with alike, if that is all but the end of the generation prompt.
+
+    Gemma 4's prompts end with empty thinking that conversations leave out.
+    """
+    asked = chat.text(messages[:-1], where, given, add_generation_prompt=False)
+    # An answer that does not begin as the end of the prompt does.
+    other = {"role": "assistant", "content": "qz"}
+    answered = chat.text([*messages[:-1], other], where, given, add_generation_prompt=False)
+    header = before[: _alike(before, answered)]
+    return header if header.startswith(asked) and len(header) > len(asked) else ""
 
 
 def _start_of(
@@ -67,8 +84,12 @@ def _start_of(
         changed = [*messages]
         changed[index] = {**messages[index], "content": word}
         texts.append(chat.text(changed, where, given, add_generation_prompt=prompt))
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
-    return sum(1 for _ in same)
+    return _alike(*texts)
+
+
+def _alike(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _after_opening(opened: re.Match[str], rest: str, message: Message, name: str) -> str:

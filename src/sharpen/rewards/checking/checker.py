@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.rows import Rows, read_rows
+from sharpen.data.formats import user_rows
+from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.rewards.checking.allowed import NO_REFERENCE, refuse_unknown
 from sharpen.rewards.checking.case import Case
@@ -58,7 +59,7 @@ def check(
     """
     refuse_unknown(allow)
     reward = resolve_reward(reward)
-    part, names = spaced(read_rows(rows), at_most)
+    part, names = spaced(user_rows(rows, {}, "prompts"), at_most)
     reward.check_columns(part.columns, part.name)
     if isinstance(reference, str) and reference not in part.columns:
         raise DataError(
