@@ -10,12 +10,15 @@ from sharpen.data.chat.format import ChatFormat, message_name
 from sharpen.data.chat.messages import REASONING, normalised, said_by
 from sharpen.data.chat.probes import PROBE, rendering
 from sharpen.data.chat.template import variables_of
-from sharpen.data.chat.written import opened_thinking
+from sharpen.data.chat.written import opened_thinking, thinking_of
 from sharpen.errors import DataError
 from sharpen.types import Message
 
 _OTHERS = "or name a template that writes it (`data.chat_template`)"
-_REMEDIES = {"the content": "use a role that it knows"}
+_REMEDIES = {
+    "the content": "use a role that it knows",
+    "the thinking": "remove the thinking, let the template's arguments allow it",
+}
 _USUAL_REMEDY = "write it into the content"
 
 
@@ -109,9 +112,12 @@ class _Row:
             if not self._writes_calls(index):
                 return "the tool calls"
             written.add("calls")
-        reasoning = next((key for key in REASONING if message.get(key, "").strip()), None)
-        if index in self.trained and reasoning is not None and not self._writes_reasoning(index, reasoning):
-            return f"`{reasoning}`"
+        if index in self.trained and (thinking := thinking_of(message)):
+            reasoning = next((key for key in REASONING if message.get(key, "").strip()), None)
+            if reasoning is not None and not self._writes_thinking(index, {reasoning: PROBE}, PROBE):
+                return f"`{reasoning}`"
+            if reasoning is None and not self._writes_thinking(index, {}, thinking):
+                return "the thinking"
         return None
 
     def writes_column(self, column: str) -> bool:
@@ -137,12 +143,12 @@ class _Row:
         calls = [{**first, "function": {**first["function"], "name": name, "arguments": arguments}}, *others]
         return self._appears(index, {"tool_calls": calls}, words)
 
-    def _writes_reasoning(self, index: int, key: str) -> bool:
+    def _writes_thinking(self, index: int, change: Mapping[str, Any], word: str) -> bool:
         """Templates may leave out that of earlier turns, so the conversation ends with this one."""
         render, so_far = self.chat.render, self.conversation[: index + 1]
-        changed = {**so_far[-1], **dict.fromkeys(REASONING, None), key: PROBE}
+        changed = {**so_far[-1], **(dict.fromkeys(REASONING, None) if change else {}), **change}
         rendered = rendering(render, [*so_far[:-1], changed], self.given)
-        if rendered is None or PROBE in rendered:
+        if rendered is None or word in rendered:
             return True
         # Where the prompt opens thinking, a demonstration goes on with the message's own.
         prompt = rendering(render, so_far[:-1], self.given, add_generation_prompt=True) or ""
