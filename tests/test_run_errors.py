@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from sharpen.errors import DataError, ModelError, RecipeError, RewardError, SharpenError
 from sharpen.in_memory import IN_MEMORY
@@ -72,6 +73,20 @@ def test_empty_data(run: Path, model: Path, tmp_path: Path) -> None:
     path = rows_file(tmp_path, [])
     assert refused(DataError, run, model, {"reward": digits}, **from_file(path)).startswith(f"{path}: no rows in it")
     assert "no rows" in refused(DataError, run, model, {"data.train": [], "reward": digits})
+
+
+def test_a_tokenizer_larger_than_the_model(run: Path, tmp_path: Path) -> None:
+    folder = tiny_start_model(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>"]})
+    tokenizer.save_pretrained(folder)
+    asked = [*ROWS, {"prompt": "1<think>", "answer": "1"}]
+    message = refused(DataError, run, folder, {"data.train": asked, "reward": digits})
+    assert f"row {len(asked)}: the token '<think>' has the id {rows}, and {folder} has embeddings for ids" in message
+    assert f"below {rows} only, while its tokenizer has {rows + 1} tokens" in message
+    # The folder is free for the corrected recipe, in which no row uses the token.
+    begin(run, folder)
 
 
 def test_a_file_that_is_not_there_or_not_json(run: Path, model: Path, tmp_path: Path) -> None:

@@ -46,9 +46,8 @@ def tiny_model(architecture: str, *, seed: int = 0, spread: float = 0.35, **sett
     tokenizer = character_tokenizer(ALPHABET, context=128)
     special = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": 0}
     sizes = SIZES.get(architecture, USUAL)
-    config = AutoConfig.for_model(
-        architecture, vocab_size=len(tokenizer), **{"sliding_window": None, **sizes, **special, **settings}
-    )
+    defaults = {"vocab_size": len(tokenizer), "sliding_window": None}
+    config = AutoConfig.for_model(architecture, **{**defaults, **sizes, **special, **settings})
     auto = AutoModelForImageTextToText if architecture in READS_IMAGES else AutoModelForCausalLM
     model = auto.from_config(config)
     model.generation_config = GenerationConfig.from_dict(special)

@@ -46,7 +46,7 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     """Temperature of the sampling; the trained log-probabilities are at this temperature too."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Texts that end a completion; they stay part of it."""
+    """Texts that end a completion; they stay part of it. They may be or contain special tokens."""
     engine: EngineSettings = EngineSettings()
     turns: NamedPart = None
     """A function (prompt, trajectory) -> Reply or End that answers the model between its turns, as `module:name` or

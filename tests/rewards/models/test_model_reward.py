@@ -16,6 +16,7 @@ from sharpen.runs.folder import RunFolder
 from sharpen.types import Group
 from tiny_models import ALPHABET, loaded_scorer, tiny_folder
 from tiny_runs import tiny_recipe
+from tokenizer_makes import sentencepiece_bpe
 
 POLICY = character_tokenizer(ALPHABET, context=128)
 TEXTS = ["1+2=3;3-1=2#2", "#4", "", "1;2;"]
@@ -112,6 +113,29 @@ def test_another_vocabulary_is_scored_by_the_text(tmp_path: Path, written: Any) 
         values = logits(step_folder, "token", ids)[read].sigmoid().tolist()
         assert [step.position for step in score.steps] == told
         assert [step.value for step in score.steps] == pytest.approx(values, rel=1e-4)
+
+
+def test_a_scorer_of_sentencepiece_reads_the_completion_right_after_the_prompt(tmp_path: Path, written: Any) -> None:
+    tokenizer = sentencepiece_bpe(legacy=True)
+    reads = {
+        "1+2=3;3-1=2": ["<s>", "▁", *"1+1=", *"1+2=3;3-1=2", "</s>"],
+        " 1;2": ["<s>", "▁", *"1+1=", "▁", *"1;2", "</s>"],
+    }
+    ids = [tuple(tokenizer.convert_tokens_to_ids(tokens)) for tokens in reads.values()]
+    group = written(byte_tokenizer(), list(reads), prompt="1+1=")
+    for kind, name in (("sequence", "rm"), ("token", "prm")):
+        folder = save_scorer(tmp_path / name, kind, vocab_size=len(tokenizer))
+        tokenizer.save_pretrained(folder)
+        reward = reward_of(folder, kind)
+        reward.use_tokenizer(byte_tokenizer())
+        (scores,) = reward.score([group])
+        for score, own, places in zip(scores, ids, ([11, 17], [8, 10]), strict=True):
+            found = logits(folder, kind, own)
+            if kind == "sequence":
+                assert score.total == pytest.approx(found.item(), rel=1e-4, abs=1e-5)
+            else:
+                values = found[places].sigmoid().tolist()
+                assert [step.value for step in score.steps] == pytest.approx(values, rel=1e-4)
 
 
 def test_what_does_not_fit_fails_alone(tmp_path: Path, written: Any) -> None:
