@@ -17,7 +17,7 @@ from sharpen.models.adapter import NAME, adapted_layers
 from sharpen.models.adapter_files import CONFIG, PREFIX, AdapterFiles
 from sharpen.models.progress_bars import without_progress_bars
 
-ON_THE_BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+ON_THE_BASE_AS_IT_IS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Values of ``init_lora_weights`` that leave the base model's weights alone."""
 
 UNCOMPUTABLE = {
