@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tiny_tokenizers import PLAIN_TEMPLATE, make_tokenizer
 
 from sharpen.data.demonstrations import load_demonstrations
 from sharpen.data.prompt_format import PromptFormat
@@ -15,25 +14,10 @@ from tokenizer_makes import byte_level, wordpiece
 HALF = json.loads('"ab\\ud800"')
 
 
-@pytest.mark.parametrize("column", ["prompt", "completion"])
-def test_half_of_a_surrogate_pair_names_its_row(column):
-    rows = [{"prompt": "1", "completion": "2"} for _ in range(3)]
-    rows[1][column] = HALF
-    reason = rf"^d, row 2: column `{column}` has '\\ud800' as character 3, half of a surrogate pair"
-    with pytest.raises(DataError, match=reason):
-        load_demonstrations(read_rows(rows, name="d"), PromptFormat(byte_level(), 99))
-
-
-def test_also_in_a_prompt_alone_and_in_messages():
-    with pytest.raises(DataError, match=r"^d, row 1: column `prompt` has '\\ud800' as character 3"):
-        load_prompts(read_rows([{"prompt": HALF}], name="d"), PromptFormat(byte_level(), 99), max_new_tokens=1)
-    chat = PromptFormat(make_tokenizer(PLAIN_TEMPLATE), 99)
-    asked = [{"role": "user", "content": HALF}]
-    with pytest.raises(DataError, match=r"^d, row 1: column `prompt` has '\\ud800' as character 9"):
-        load_prompts(read_rows([{"prompt": asked}], name="d"), chat, max_new_tokens=1)
-    said = [*asked, {"role": "assistant", "content": "hi"}]
-    with pytest.raises(DataError, match=r"^d, row 1: .*half of a surrogate pair"):
-        load_demonstrations(read_rows([{"messages": said}], name="d"), chat)
+@pytest.mark.parametrize("row", [{"prompt": HALF}, {"prompt": "1", "x": [{"content": HALF}]}, {"prompt": "1", HALF: 1}])
+def test_half_of_a_surrogate_pair_names_its_row(row):
+    with pytest.raises(DataError, match=r"^d, row 2: .*ab\\ud800' holds half of a surrogate pair"):
+        read_rows([{"prompt": "1"}, row], name="d")
 
 
 def test_a_token_without_an_embedding_names_its_row_and_both_numbers():

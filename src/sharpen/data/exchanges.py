@@ -13,7 +13,7 @@ from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import as_user
 from sharpen.data.rows import Rows
-from sharpen.data.tokens import check_text, continuations, hidden_ids, prompt_ids, visible_texts
+from sharpen.data.tokens import continuations, hidden_ids, prompt_ids, visible_texts
 from sharpen.errors import DataError
 from sharpen.types import Group, Message, Prompt, Sample, Trajectory, single_turn
 
@@ -85,9 +85,7 @@ def _from_texts(rows: Rows, exchanges: Sequence[Exchange], format: PromptFormat)
         )
     before, texts = [], []
     for index, exchange in enumerate(exchanges):
-        check_text(exchange.prompt, f"{rows.where(index)}: column `prompt`")
-        for completion, name in zip(exchange.completions, exchange.names, strict=True):
-            check_text(completion, f"{rows.where(index)}: {name}")
+        for completion in exchange.completions:
             before.append(index)
             texts.append(str(completion))
     prompts = [str(exchange.prompt) for exchange in exchanges]
@@ -119,7 +117,6 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat, hidd
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
-        check_text([*before, *messages], f"{where}: {name} or its prompt")
         _require_said(messages, len(before), where, name)
         whole = chat.with_system([*before, *messages])
         check_row(chat, whole, where, given, start=len(whole) - len(messages))

@@ -12,7 +12,7 @@ from sharpen.data.chat.messages import given_by, with_text
 from sharpen.data.columns import is_conversational, messages_column, missing_column, text_column
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
-from sharpen.data.tokens import check_text, prompt_ids, token_ids
+from sharpen.data.tokens import prompt_ids, token_ids
 from sharpen.errors import DataError
 from sharpen.types import Message, Prompt
 
@@ -45,8 +45,6 @@ def load_prompts(rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Lo
         conversations = [list(chat.with_system(turns)) for turns in conversations]
         given = [given_by(row, rows.where(index)) for index, row in enumerate(rows)]
         texts = [_rendered(chat, turns, rows.where(i), given[i]) for i, turns in enumerate(conversations)]
-    for index, text in enumerate(texts):
-        check_text(text, f"{rows.where(index)}: column `{column}`")
     ids_of_all = (token_ids if chat else prompt_ids)(format.tokenizer, texts)
 
     prompts = []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
-
-from sharpen.errors import DataError
 
 _CHARACTERS = "0123456789abcxyz=+.,:;"
 _ANCHORS = ("\n", "=", ":", ".", "a", "0")
@@ -94,27 +92,6 @@ def hidden_ids(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -
     named = (tokenizer.eos_token_id, tokenizer.pad_token_id, *ends)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return frozenset(token_id for token_id in named if token_id in special)
-
-
-def check_text(value: object, what: str) -> None:
-    """Raises DataError, which begins with ``what``, for half of a surrogate pair in a text or in a value of texts.
-
-    JSON can hold one and no tokenizer takes it.
-    """
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{what} has {value[error.start]!a} as character {error.start + 1}, half of a surrogate pair, which is "
-                "not a character: repair it or leave it out"
-            ) from error
-    elif isinstance(value, Mapping):
-        for part in (*value, *value.values()):
-            check_text(part, what)
-    elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        for part in value:
-            check_text(part, what)
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
