@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sharpen.errors import DataError
-from sharpen.launch.inputs import Inputs, SourceRows, read_inputs
+from sharpen.launch.inputs import Inputs, read_inputs
+from sharpen.launch.source_rows import SourceRows
 from sharpen.recipe.loading import make_recipe
 
 

@@ -20,8 +20,9 @@ from plain_forward import (
     relative_error,
 )
 from sharpen.data.rows import read_rows
-from sharpen.launch.inputs import HeldOut, SourceRows
+from sharpen.launch.inputs import HeldOut
 from sharpen.launch.run import Run, measure, start
+from sharpen.launch.source_rows import SourceRows
 from sharpen.methods import SFT, Objective
 from sharpen.models.character_model import character_tokenizer, create_character_model
 from sharpen.recipe.loading import make_recipe

@@ -14,8 +14,9 @@ from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
-from sharpen.launch.inputs import HeldOut, Inputs, Say, SourceRows
+from sharpen.launch.inputs import HeldOut, Inputs
 from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
+from sharpen.launch.source_rows import Say, SourceRows
 from sharpen.methods import Role
 from sharpen.models.dtype import computes_bfloat16
 from sharpen.models.forward import MicrobatchLimits

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sharpen.launch.inputs import HeldOut, Inputs, SourceRows
+from sharpen.launch.inputs import HeldOut, Inputs
+from sharpen.launch.source_rows import SourceRows
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.training.fingerprint import ColumnHashes, column_hashes

@@ -14,7 +14,8 @@ from sharpen.data.rows import Rows
 from sharpen.errors import SharpenError
 from sharpen.launch.data_doubts import Reading, ReadRow, doubts, shared
 from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownSample, TokenCounts
-from sharpen.launch.inputs import Inputs, Say, SourceRows, completions_of, read_inputs
+from sharpen.launch.inputs import Inputs, read_inputs
+from sharpen.launch.source_rows import Say, SourceRows, completions_of
 from sharpen.launch.spans import spans
 from sharpen.launch.without_weights import UnloadedModel, unloaded_model
 from sharpen.recipe.schema import Recipe

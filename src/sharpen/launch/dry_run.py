@@ -15,9 +15,10 @@ from sharpen.launch.build import built_trainer
 from sharpen.launch.chat_settings import recorded
 from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.first_batch import FirstBatch, first_batch
-from sharpen.launch.inputs import HeldOut, Inputs, Say, read_inputs
+from sharpen.launch.inputs import HeldOut, Inputs, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
 from sharpen.launch.progress import Progress
+from sharpen.launch.source_rows import Say
 from sharpen.methods import UnifiedView
 from sharpen.recipe.compare import changed_settings, flattened
 from sharpen.recipe.loading import load_recipe

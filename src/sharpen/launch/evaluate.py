@@ -16,8 +16,9 @@ from sharpen.data.tasks import is_task, names_task
 from sharpen.errors import RecipeError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.handle import Run
-from sharpen.launch.inputs import HeldOut, Say, read_held_out
+from sharpen.launch.inputs import HeldOut, read_held_out
 from sharpen.launch.run import measure
+from sharpen.launch.source_rows import Say
 from sharpen.models.dtype import AskedDtype
 from sharpen.recipe.loading import derived_recipe, load_recipe
 from sharpen.recipe.schema import Recipe

@@ -13,7 +13,8 @@ from functools import partial
 from sharpen.evaluation.measures import MeasureNames, measures_of_answers, measures_of_completions
 from sharpen.evaluation.runner import Evaluation, evaluate
 from sharpen.evaluation.settings import EvaluationSettings
-from sharpen.launch.inputs import HeldOut, Say
+from sharpen.launch.inputs import HeldOut
+from sharpen.launch.source_rows import Say
 from sharpen.methods import Method
 from sharpen.models.forward import MicrobatchLimits
 from sharpen.models.model import Model

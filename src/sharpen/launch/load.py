@@ -19,7 +19,7 @@ from sharpen.data.rows import Rows, read_rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import ModelError, RecipeError
 from sharpen.launch.handle import Run
-from sharpen.launch.inputs import declared_ends, ends_turns, prompts_of
+from sharpen.launch.source_rows import declared_ends, ends_turns, prompts_of
 from sharpen.models.dtype import AskedDtype
 from sharpen.models.forward import MicrobatchLimits, all_outputs
 from sharpen.models.load import load_tokenizer

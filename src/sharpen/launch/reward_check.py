@@ -13,7 +13,8 @@ from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.errors import RecipeError
 from sharpen.launch.data_sources import read_sources
-from sharpen.launch.inputs import SourceRows, read_inputs
+from sharpen.launch.inputs import read_inputs
+from sharpen.launch.source_rows import SourceRows
 from sharpen.launch.without_weights import tokenizer_of
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.checking.checker import check

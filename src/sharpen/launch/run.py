@@ -16,9 +16,10 @@ from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.chat_settings import recorded
 from sharpen.launch.checks import check_before_writing, check_space
 from sharpen.launch.handle import Run
-from sharpen.launch.inputs import HeldOut, Say, read_inputs
+from sharpen.launch.inputs import HeldOut, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.launch.progress import Progress
+from sharpen.launch.source_rows import Say
 from sharpen.models.policy import Policy
 from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe

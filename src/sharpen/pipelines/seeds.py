@@ -22,8 +22,9 @@ import torch
 
 from sharpen.errors import RecipeError
 from sharpen.launch.checks import check_before_writing
-from sharpen.launch.inputs import Say, read_inputs
+from sharpen.launch.inputs import read_inputs
 from sharpen.launch.progress import Progress
+from sharpen.launch.source_rows import Say
 from sharpen.recipe.compare import differences
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe

@@ -10,7 +10,8 @@ from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.errors import RewardError
-from sharpen.launch.inputs import Inputs, groups_of, read_inputs
+from sharpen.launch.inputs import Inputs, read_inputs
+from sharpen.launch.source_rows import groups_of
 from sharpen.recipe.loading import make_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.checking.case import Case

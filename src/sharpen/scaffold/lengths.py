@@ -9,7 +9,7 @@ from typing import Any
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
-from sharpen.launch.inputs import groups_of
+from sharpen.launch.source_rows import groups_of
 from sharpen.scaffold.model_facts import BYTES_PER_TOKEN, ModelFacts
 from sharpen.types import Reads
 
