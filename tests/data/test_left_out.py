@@ -160,6 +160,17 @@ def test_a_template_may_write_content_in_its_own_way(turn):
     assert prompt(template(turn=turn), prompt=[ASKED, thought, {"role": "user", "content": "a\nb"}])
 
 
+def test_thinking_in_the_content_is_written_where_it_is_trained_on():
+    """DeepSeek V3.1 drops that of every turn; Qwen3 keeps that of the last."""
+    thought = {"role": "assistant", "content": "<think>\nwhy\n</think>\n\nyes"}
+    drops = template(turn="{{ m.content.split('</think>')[-1] }}")
+    keeps = template(turn="{{ m.content if loop.last else m.content.split('</think>')[-1] }}")
+    with pytest.raises(DataError, match=r"^d, row 1: .* leaves out the thinking of message 2 \(assistant\): remove"):
+        demonstrated(drops, messages=[ASKED, thought])
+    assert demonstrated(keeps, messages=[ASKED, thought])
+    assert prompt(drops, prompt=[ASKED, thought, ASKED]).endswith("yes<eos>\n<user>hi<eos>\n<assistant>")
+
+
 def test_earlier_reasoning_may_be_left_out_where_it_is_not_trained_on():
     said = {**ANSWERED, "reasoning_content": "hmm"}
     assert "hmm" not in prompt(PLAIN_TEMPLATE, prompt=[ASKED, said, ASKED])

@@ -189,3 +189,17 @@ def test_answers_that_differ_only_in_what_is_read_between_them_are_not_the_same(
     assert [len(t.samples) for t in (first, second)] == [2, 2]
     with pytest.raises(DataError, match="are the same"):
         only({**row, "rejected": row["chosen"]}, make_tokenizer(FORGETFUL_TEMPLATE))
+
+
+def test_a_conversation_in_parts_begins_with_the_text_of_its_prompt(chat):
+    parts = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    group = only({"prompt": "hi", "chosen": [*parts, YES], "rejected": [*parts, NO]}, chat)
+    assert group.prompt.token_ids == CHAT_PROMPT
+    assert tokens(group) == [ids("yes <eos>"), ids("no <eos>")]
+
+
+def test_a_function_call_is_an_answer(chat):
+    """As data sets of OpenAI's first form have it; this template writes none, which is the error."""
+    called = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}}
+    with pytest.raises(DataError, match=r"d, row 1: the chat template leaves out the tool calls of message 2"):
+        only({"prompt": [HI], "chosen": [called], "rejected": [NO]}, chat)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from one_thread import one_thread as one_thread
 from sharpen.data.collate import collate
 from sharpen.models.forward import MicrobatchLimits, all_outputs
+from sharpen.models.modules import PLAIN_ARCHITECTURES
 from sharpen.models.policy import Policy, load_policy
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.generation import generate
@@ -117,6 +118,15 @@ def check_saved(policy: Policy, name: str, saved: Path) -> None:
         assert drawn == own_greedy(policy.model, context, 12)
         ended += drawn[-1] in ENDS
     assert ended
+
+
+def test_the_page_on_models_has_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    table = [line.split("|")[2] for line in page.splitlines() if line.startswith("| ")][1:]
+    plain, with_cache, without = ([name.split("`")[1] for name in row.split(",")] for row in table)
+    assert sorted(PLAIN_ARCHITECTURES) == plain
+    assert sorted(set(WITH_CACHE) - PLAIN_ARCHITECTURES) == with_cache
+    assert sorted(WITHOUT_CACHE) == without
 
 
 @pytest.mark.parametrize("name", [*WITH_CACHE, *WITHOUT_CACHE])

@@ -76,7 +76,7 @@ def of_sizes(hidden: int, inner: int, layers: int, dtype: str) -> Any:
     """What the estimate reads of a model."""
     config = SimpleNamespace(hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers)
     config.get_text_config = lambda: config
-    return SimpleNamespace(config=config, compute_dtype=dtype, device=torch.device("cpu"), model=torch.nn.Identity())
+    return SimpleNamespace(compute_dtype=dtype, device=torch.device("cpu"), model=SimpleNamespace(config=config))
 
 
 def test_micro_batches_of_models_that_people_know() -> None:

@@ -106,7 +106,7 @@ def _value(rows: Rows, index: int, row: Mapping[str, Any], column: str, type_: A
 
 
 def _check_message(message: Any, where: str) -> None:
-    said = ("content", "tool_calls")
+    said = ("content", "tool_calls", "function_call")
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise DataError(f'{where} must be an object like {{"role": "user", "content": "…"}}, not {repr(message)[:60]}')
     if all(message.get(key) is None for key in said):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sharpen.data.chat.messages import without_nulls
+from sharpen.data.chat.messages import said_by, without_nulls
 from sharpen.data.columns import (
     Text,
     check_messages,
@@ -164,7 +164,7 @@ def _exchange(where: str, prompt: Text | None, answers: tuple[Text, ...], names:
     else:
         start = _common_beginning(where, conversations, names)
         asked = next(message for message in conversations[0] if message["role"] != "system")
-        if prompt is not None and str(asked.get("content")).strip() != prompt.strip():
+        if prompt is not None and said_by(asked) != prompt.strip():
             raise DataError(f"{where}: {names[0]} does not begin with a message of the text in column `prompt`")
     return Exchange(conversations[0][:start], tuple(c[start:] for c in conversations), names)
 

@@ -76,8 +76,12 @@ def with_text(message: Message) -> Message:
 
 
 def said_by(message: Message) -> str:
-    """The text of a message that `normalised` accepts, without blanks around it."""
-    return str(with_text(message).get("content") or "").strip()
+    """The text of a message, without blanks around it; what is no text counts as none."""
+    content = message.get("content")
+    parts = (
+        [part.get("text") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else [content]
+    )
+    return "".join(part for part in parts if isinstance(part, str)).strip()
 
 
 def _message(message: Message, what: str, wants: Wants) -> Message:

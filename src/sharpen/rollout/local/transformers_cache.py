@@ -118,4 +118,4 @@ def bytes_of_a_token(model: nn.Module, argument: str, dtype: torch.dtype | None)
     model(input_ids=token, attention_mask=token, use_cache=True, **{argument: cache})
     held = [x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))]
     # A recurrent state does not grow with the tokens.
-    return int(max(1, sum(x.numel() * x.element_size() for x in held if x is not None)))
+    return sum(x.numel() * x.element_size() for x in held if x is not None) or 1
