@@ -34,7 +34,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "deepseek_v3": Family(
         known_for="arguments of calls are texts; no list of tools; no generation prompt after a tool",
-        compared_with="trl 1.16.0 chat_templates/deepseekv3.jinja, but for the <think> of its generation prompt",
+        compared_with="trl 1.16.0 chat_templates/deepseekv3.jinja, without the <think> of its prompt and its cuts",
         make="byte_level",
         special=_DEEPSEEK,
         bos=_DS_BOS,

@@ -94,7 +94,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "granite3": Family(
         known_for="date, documents, tools",
-        compared_with="the text of granite-3.3-8b-instruct with documents in llm-d's kv-cache tests",
+        compared_with="a published rendering of granite-3.3-8b-instruct, without its sentence about documents",
         make="byte_level",
         special=("<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>"),
         bos="<|end_of_text|>",
