@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from chain_models import chain_folder
-from families import FAMILIES, Rejected, said
+from families import FAMILIES
+from family import Rejected, said
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sharpen

@@ -7,7 +7,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from families import CONVERSATIONS, FAMILIES, Family, Rejected, said
+from families import FAMILIES
+from family import CONVERSATIONS, Family, Rejected, said
 from test_templates import format_of
 from trained_tokenizers import marked, spelled
 from transformers import PreTrainedTokenizerFast

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from families import CONVERSATIONS, DATE, FAMILIES, Family, Rejected
+from families import FAMILIES
+from family import CONVERSATIONS, DATE, Family, Rejected
 from trained_tokenizers import MAKES, marked
 from transformers import PreTrainedTokenizerFast
 
