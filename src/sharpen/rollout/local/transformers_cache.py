@@ -115,7 +115,9 @@ def bytes_of_a_token(model: nn.Module, argument: str, dtype: torch.dtype | None)
     config: Any = model.config
     cache = make_cache(config, dtype)
     token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
-    model(input_ids=token, attention_mask=token, use_cache=True, **{argument: cache})
+    # Without positions, a model of recurrent layers alone asks its cache for a length that it does not have.
+    first = torch.zeros_like(token)
+    model(input_ids=token, position_ids=first, attention_mask=token, use_cache=True, **{argument: cache})
     held = [x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))]
     # A recurrent state does not grow with the tokens.
     return sum(x.numel() * x.element_size() for x in held if x is not None) or 1
