@@ -66,7 +66,7 @@ def tiny_model(architecture: str, *, seed: int = 0, spread: float = 0.35, **sett
     special = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": 0}
     sizes = _OTHER_SIZES.get(architecture, _SIZES)
     config = AutoConfig.for_model(
-        architecture, vocab_size=len(tokenizer), **{"sliding_window": None, **sizes, **special, **settings}
+        architecture, **{"vocab_size": len(tokenizer), "sliding_window": None, **sizes, **special, **settings}
     )
     model = AutoModelForCausalLM.from_config(config)
     model.generation_config = GenerationConfig.from_dict(special)

@@ -14,9 +14,9 @@ from sharpen.errors import ModelError, RecipeError
 from sharpen.exporting.adapters import check_merged, check_trained
 from sharpen.exporting.card import model_card, run_name
 from sharpen.exporting.gguf_file import check_gguf, refuse_without_packages, write_gguf
-from sharpen.exporting.gguf_weights import GgufType
+from sharpen.exporting.gguf_weights import GgufType, refuse_unproven
 from sharpen.exporting.huggingface import check_folder, known_answers, round_weights, write_folder
-from sharpen.exporting.origin import Origin, find_origin, own_dtype
+from sharpen.exporting.origin import Origin, configuration, find_origin, own_dtype
 from sharpen.exporting.report import Checks, Export
 from sharpen.launch.handle import Run
 from sharpen.models.model import Model
@@ -71,6 +71,7 @@ def export(
         refuse_without_packages()
         if origin.kind is not None:
             raise ModelError(f"{origin.path}: only language models can be written to GGUF, this one gives scores")
+        refuse_unproven(configuration(origin, trust_remote_code=trust_remote_code), origin.path)
     asked = _asked(dtype, to, origin, trust_remote_code=trust_remote_code)
     model = _loaded(origin, trust_remote_code=trust_remote_code)
     checks = Checks()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from sharpen.errors import SharpenError
+from sharpen.errors import ModelError, SharpenError
 from sharpen.models.adapter_files import AdapterFiles, find_adapter
 from sharpen.models.load import located
 from sharpen.models.scorer import Kind, saved_kind
@@ -70,8 +70,22 @@ def _base(run: RunFolder | None, adapter: AdapterFiles | None) -> tuple[str | No
 def own_dtype(origin: Origin, *, trust_remote_code: bool) -> torch.dtype:
     """The type of the base model's files; of the model's own where the base is not known."""
     known = origin.base if origin.base is not None and origin.base_problem is None else None
-    path = known or (origin.path if origin.adapter is None else origin.adapter.base)
-    config: Any = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    dtype = config.dtype
+    dtype = _config(known or _weights(origin), trust_remote_code=trust_remote_code).dtype
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     return dtype if dtype in (torch.float32, torch.bfloat16, torch.float16) else torch.float32
+
+
+def configuration(origin: Origin, *, trust_remote_code: bool) -> Any:
+    """The model's configuration, before its weights are loaded."""
+    return _config(_weights(origin), trust_remote_code=trust_remote_code)
+
+
+def _weights(origin: Origin) -> str:
+    return origin.path if origin.adapter is None else origin.adapter.base
+
+
+def _config(path: str, *, trust_remote_code: bool) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot load this model: {error}") from error
