@@ -94,7 +94,6 @@ def test_the_card_has_the_runs_measures_and_says_what_is_not_known(adapted: shar
     rows = {row["step"]: row for row in adapted.metric_rows()}
     last = rows[2]
     shown = f"{100 * last['held_out/pass@1']:.1f} %"
-    assert f"| pass@1 | " in card
     assert shown in next(line for line in card.splitlines() if line.startswith("| pass@1 |"))
     assert "the model in a folder called digits; its id on the hub is not known" in card
     assert "License: not known." in card
@@ -126,7 +125,8 @@ def test_a_scorer_keeps_its_scores(tmp_path: Path) -> None:
     ids = torch.tensor([[3, 4, 5, 6]])
     read = AutoModelForSequenceClassification.from_pretrained(done.path)
     with torch.no_grad():
-        assert torch.equal(read(ids).logits, scorer.model(ids).logits)
+        torch.testing.assert_close(read(ids).logits, scorer.model(ids).logits, rtol=0, atol=1e-5)
+    assert torch.equal(read.score.weight, scorer.head.weight)
     with pytest.raises(ModelError, match="only language models can be written to GGUF"):
         sharpen.export(tmp_path / "scorer", "gguf", tmp_path / "m.gguf")
 

@@ -73,7 +73,7 @@ def test_rows_are_permuted_as_llama_cpp_rotates_them() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
-@pytest.mark.parametrize(("dtype", "mean"), [("float32", 2e-6), ("f16", 2e-3), ("bf16", 0.03), ("q8_0", 0.03)])
+@pytest.mark.parametrize(("dtype", "mean"), [("float32", 2e-6), ("f16", 5e-3), ("bf16", 0.03), ("q8_0", 0.06)])
 def test_transformers_reads_the_policy_back(architecture: str, dtype: str, mean: float, tmp_path: Path) -> None:
     tokenizer = byte_level(_QWEN2 if "qwen" in architecture else _LLAMA3)
     folder = folder_of(tmp_path / "model", architecture, tokenizer)
@@ -86,6 +86,12 @@ def test_transformers_reads_the_policy_back(architecture: str, dtype: str, mean:
     row = [5, 100, 257, 299, 64, 65, 66, 3, 255]
     apart = (logprobs(read, row) - logprobs(AutoModelForCausalLM.from_pretrained(folder), row)).abs()
     assert apart.mean() < mean
+    if dtype != "q8_0":
+        name = {"f16": torch.float16, "bf16": torch.bfloat16}.get(dtype, torch.float32)
+        weights = load_file(folder / "model.safetensors")
+        # Vectors stay float32.
+        rounded = {key: weight if weight.dim() == 1 else weight.to(name).float() for key, weight in weights.items()}
+        assert all(torch.equal(read.state_dict()[key], weight) for key, weight in rounded.items())
     assert read.config.model_type == architecture.replace("mistral", "llama")
     own = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
     assert [own(text)["input_ids"] for text in TEXTS] == [tokenizer(text)["input_ids"] for text in TEXTS]

@@ -9,9 +9,9 @@ from sharpen.errors import SharpenError
 from sharpen.exporting.origin import Origin
 from sharpen.exporting.probes import Difference, difference, plain_logprobs
 from sharpen.exporting.report import Checks
-from sharpen.models.load import refuse_missing
+from sharpen.models.load import load_weights, refuse_missing
 from sharpen.models.policy import load_policy
-from sharpen.models.progress_bars import without_load_report, without_progress_bars
+from sharpen.models.progress_bars import without_load_report
 
 EQUAL_NATS = 1e-3
 """Between a merged adapter and one beside its base, both in float32: what rounding x·(W + B·A) may make."""
@@ -25,17 +25,15 @@ def check_merged(origin: Origin, rows: list[list[int]], merged: list[Tensor], ch
         checks.not_checked.append("that the merged scorer equals base and adapter: only language models are compared")
         return
     try:
-        with without_progress_bars(), without_load_report():
-            beside, info = AutoModelForCausalLM.from_pretrained(
-                origin.path, dtype="float32", use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        with without_load_report():
+            beside, missing = load_weights(AutoModelForCausalLM, origin.path, trust_remote_code=False)
+    except (SharpenError, ImportError, RuntimeError) as error:
         # transformers' own reader of adapters, which is not needed for the export itself.
         checks.not_checked.append(
             f"that the merged model equals base and adapter: transformers cannot load it: {error}"
         )
         return
-    refuse_missing(origin.path, {name for name in info["missing_keys"] if ".lora_" in name})
+    refuse_missing(origin.path, {name for name in missing if ".lora_" in name})
     found = difference(plain_logprobs(beside.eval(), rows), merged)
     checks.hold(
         found.largest <= EQUAL_NATS,

@@ -51,7 +51,7 @@ def _slides(config: Any) -> bool:
 
 
 def head_dim(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def tensor_names(model: Any) -> dict[str, str]:

@@ -72,7 +72,7 @@ def write_folder(model: Model, folder: Path) -> None:
 
 def reloaded(model: Model, folder: Path, *, dtype: Any, trust_remote_code: bool) -> Any:
     """The folder by transformers alone."""
-    auto = AutoModelForCausalLM
+    auto: Any = AutoModelForCausalLM
     if isinstance(model, Scorer):
         auto = AutoModelForSequenceClassification if model.kind == "sequence" else AutoModelForTokenClassification
     with without_progress_bars(), without_load_report():
