@@ -27,8 +27,11 @@ from sharpen.exporting.report import Checks
 from sharpen.models.policy import Policy
 from sharpen.models.progress_bars import without_load_report, without_progress_bars
 
-MEAN_NATS: dict[GgufType, float] = {"f32": 1e-4, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1}
-"""The largest mean difference of log-probabilities that each type may make."""
+MEAN_NATS: dict[GgufType, float] = {"f32": 1e-4, "f16": 0.05, "bf16": 0.25, "q8_0": 0.25}
+"""The largest mean difference of log-probabilities that each type may make.
+
+SmolLM2-135M differs by 0.05 in Q8_0; rows of q and k in a wrong order make several nats.
+"""
 
 _FILE_TYPES: dict[GgufType, str] = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 

@@ -37,7 +37,7 @@ from sharpen.types import Prompt
 
 EQUAL_NATS = 1e-4
 """Between two ways of computing the same log-probability or score in float32."""
-MEAN_NATS = {torch.float32: EQUAL_NATS, torch.bfloat16: 0.1, torch.float16: 0.02}
+MEAN_NATS = {torch.float32: EQUAL_NATS, torch.bfloat16: 0.25, torch.float16: 0.05}
 """The largest mean difference of log-probabilities that rounding the weights to a type may make."""
 NEAR_TIE_NATS = 1e-3
 GREEDY_TOKENS = 24
