@@ -140,6 +140,13 @@ def test_sentencepiece_has_scores_in_the_order_of_its_merges(tmp_path: Path) -> 
     types = dict(zip(told.tokens, told.types, strict=True))
     assert (types["<unk>"], types["</s>"], types["<0x0A>"], types["ab"], types["[PAD265]"]) == (2, 3, 6, 1, 5)
     assert told.prefix_space is True
+    settings = {"vocab_size": 266, "eos_token_id": 2, "bos_token_id": 1}
+    folder = folder_of(tmp_path / "model", "llama", tokenizer, **settings)
+    sharpen.export(folder, "gguf", tmp_path / "m.gguf", dtype="f32")
+    read = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    # ▁ab, then ab before ba: "bab" is b, ab.
+    names = ["▁ab", "▁", "b", "ab", "<0x0A>"]
+    assert read("ab bab\n")["input_ids"] == [told.tokens.index(name) for name in names]
 
 
 def test_what_is_not_proven_is_refused_before_anything_is_written(tmp_path: Path) -> None:
