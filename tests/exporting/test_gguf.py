@@ -9,9 +9,8 @@ import pytest
 import torch
 from gguf import GGUFReader, dequantize
 from safetensors.torch import load_file
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerFast
+from tokenizers import Regex, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaTokenizer, PreTrainedTokenizerFast
 
 import sharpen
 from byte_tokenizer import byte_tokenizer
@@ -40,17 +39,12 @@ def byte_level(split: str | None) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def sentencepiece() -> PreTrainedTokenizerFast:
+def sentencepiece() -> LlamaTokenizer:
     """SentencePiece's BPE: bytes as a fallback, ▁ for blanks, "ab" made before "▁ab"."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "ab", "▁ab", "ba"]
     merges = [("a", "b"), ("▁", "ab"), ("b", "a")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    model = Tokenizer(BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    model.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    model.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    return LlamaTokenizer(vocab=vocabulary, merges=merges)
 
 
 def folder_of(path: Path, architecture: str, tokenizer: PreTrainedTokenizerFast, **settings: object) -> Path:

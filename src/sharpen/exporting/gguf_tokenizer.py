@@ -79,7 +79,7 @@ def _tokens(
             continue
         tokens.append(token)
         if index in added:
-            unknown = sentencepiece and token == told["model"].get("unk_token")
+            unknown = sentencepiece and token == tokenizer.unk_token
             types.append(UNKNOWN if unknown else CONTROL if added[index]["special"] else USER_DEFINED)
         else:
             types.append(BYTE if sentencepiece and _is_byte(token) else NORMAL)
