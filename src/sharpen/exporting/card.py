@@ -46,7 +46,7 @@ def model_card(origin: Origin, title: str, checks: tuple[str, ...] = ()) -> str:
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
         f"# {title}\n",
-        f"Trained with [sharpen](https://pypi.org/project/sharpen/) {__version__} from {base}.",
+        f"Trained with sharpen {__version__} from {base}.",
         f"License: {license_name or UNKNOWN}.\n",
         "## Data\n",
         *(_data_line(role, source) for role, source in sources),
