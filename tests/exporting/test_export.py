@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> sharpen.Run:
-    """A run whose adapter adds 3 · B·A with known weights to each layer."""
+    """A run whose adapter adds 3 · B·A to each layer."""
     run = sharpen.train(
         {"path": str(model), "lora": {"rank": 2, "alpha": 6}},
         sharpen.GRPO(group_size=4),
