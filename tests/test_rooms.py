@@ -20,7 +20,7 @@ ORDER = (
     ("training", "report"),
     ("recipe",),
     ("launch",),
-    ("pipelines", "scaffold"),
+    ("pipelines", "scaffold", "exporting"),
     ("api", "cli"),
 )
 """From the lowest up. Those of one line do not import each other, but for the first, which are files."""

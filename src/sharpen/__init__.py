@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sharpen.data.settings import DataSettings
     from sharpen.evaluation.runner import Evaluation
     from sharpen.evaluation.settings import EvaluationSettings
+    from sharpen.exporting.export import export
     from sharpen.launch.evaluate import evaluate
     from sharpen.launch.handle import Run
     from sharpen.launch.load import Completion, LoadedModel, load
@@ -113,6 +114,7 @@ __all__ = [
     "Verifier",
     "WeightedSum",
     "evaluate",
+    "export",
     "load",
     "resume",
     "train",
@@ -172,6 +174,7 @@ _HOMES = {
     "Verifier": "sharpen.rewards",
     "WeightedSum": "sharpen.rewards",
     "evaluate": "sharpen.launch.evaluate",
+    "export": "sharpen.exporting.export",
     "load": "sharpen.launch.load",
     "resume": "sharpen.api",
     "train": "sharpen.api",

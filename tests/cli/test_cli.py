@@ -72,7 +72,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def test_help_names_every_command_and_fits_a_terminal() -> None:
     page = call("--help").stdout
-    for command in ("run", "init", "eval", "chat", "get", "merge", "demo", "rewards", "tasks"):
+    for command in ("run", "init", "eval", "chat", "get", "merge", "export", "demo", "rewards", "tasks"):
         assert f"│ {command} " in page
     assert "sharpen run --resume" in page
     assert max(map(len, page.splitlines())) <= 80

@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from sharpen import __version__
-from sharpen.cli.commands import checking, listing, training, using
+from sharpen.cli.commands import checking, exporting, listing, training, using
 from sharpen.errors import SharpenError
 from sharpen.system.signals import exit_code
 from sharpen.system.streams import lasting
@@ -104,6 +104,7 @@ for command in (
     using.chat,
     training.get,
     training.merge,
+    exporting.export,
     training.demo,
     listing.methods,
     listing.settings,
