@@ -49,7 +49,10 @@ def tiny_model(architecture: str, *, seed: int = 0, spread: float = 0.35, **sett
     defaults = {"vocab_size": len(tokenizer), "sliding_window": None}
     config = AutoConfig.for_model(architecture, **{**defaults, **sizes, **special, **settings})
     auto = AutoModelForImageTextToText if architecture in READS_IMAGES else AutoModelForCausalLM
-    model = auto.from_config(config)
+    with torch.random.fork_rng(devices=[]):
+        # Some biases start at random.
+        torch.manual_seed(seed)
+        model = auto.from_config(config)
     model.generation_config = GenerationConfig.from_dict(special)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from sharpen.rollout.local.transformers_runner import TransformersRunner
 
 LENGTHS = (2, 7)
 """Tokens of the contexts; the shorter one is padded."""
-TOLERANCE = 1e-4
+TOLERANCE = 3e-5
 """In nats, or `NOISE` times the rounding of the model's own forward if that is more."""
 NOISE = 20
 TRIES = 2
