@@ -15,7 +15,7 @@ from sharpen.exporting.adapters import check_merged, check_trained
 from sharpen.exporting.card import model_card, run_name
 from sharpen.exporting.gguf_file import check_gguf, refuse_without_packages, write_gguf
 from sharpen.exporting.gguf_weights import GgufType, refuse_unproven
-from sharpen.exporting.huggingface import check_folder, known_answers, round_weights, write_folder
+from sharpen.exporting.huggingface import check_folder, known_answers, write_folder
 from sharpen.exporting.origin import Origin, configuration, find_origin, own_dtype
 from sharpen.exporting.report import Checks, Export
 from sharpen.launch.handle import Run
@@ -86,8 +86,7 @@ def export(
             told = write_gguf(model, partial, asked, title, checks)
             rounding = check_gguf(model, rows, expected, partial, asked, told, checks)
         else:
-            round_weights(model, asked)
-            write_folder(model, partial)
+            write_folder(model, partial, asked)
             rounding = check_folder(model, rows, expected, partial, asked, checks, trust_remote_code=trust_remote_code)
         check_trained(origin, rows, expected, rounding, checks)
         done = Export(target, tuple(checks.checked), tuple(checks.not_checked))

@@ -15,7 +15,6 @@ from transformers import (
     GenerationConfig,
 )
 
-from sharpen.errors import ModelError
 from sharpen.exporting.probes import (
     TEXTS,
     Difference,
@@ -26,8 +25,9 @@ from sharpen.exporting.probes import (
     probe_tokens,
 )
 from sharpen.exporting.report import Checks
+from sharpen.models.dtype import SavedDtype
 from sharpen.models.model import Model
-from sharpen.models.policy import Policy, load_policy
+from sharpen.models.policy import VALUE_HEAD, Policy, load_policy
 from sharpen.models.progress_bars import without_load_report, without_progress_bars
 from sharpen.models.scorer import Scorer
 from sharpen.rollout.engine import Sampling
@@ -51,23 +51,15 @@ def known_answers(model: Model) -> tuple[list[list[int]], list[Tensor]]:
     return rows, plain_scores(model.model, rows)
 
 
-def round_weights(model: Model, dtype: torch.dtype) -> None:
-    """Turn the weights into ``dtype``, in place. Raises ModelError if one becomes infinite."""
-    for name, weight in model.model.named_parameters():
-        weight.data = weight.data.to(dtype)
-        if not bool(weight.isfinite().all()):
-            raise ModelError(f"{model.source}: {name} has values that {dtype} cannot hold: choose another --dtype")
+def write_folder(model: Model, folder: Path, dtype: torch.dtype) -> None:
+    """Write the model in ``dtype``, without the value head, which nothing but training reads."""
+    model.save(folder, type_name(dtype))
+    (folder / VALUE_HEAD).unlink(missing_ok=True)
 
 
-def write_folder(model: Model, folder: Path) -> None:
-    """Write the model in its present type, without adapter; every end of sequence is in generation_config.json."""
-    settings = getattr(model.model, "generation_config", None)
-    if isinstance(model, Policy) and settings is not None:
-        ends = sorted(model.eos_ids)
-        settings.eos_token_id = ends[0] if len(ends) == 1 else ends
-    with without_progress_bars():
-        model.tokenizer.save_pretrained(folder)
-        model.model.save_pretrained(folder)  # type: ignore[operator]
+def type_name(dtype: torch.dtype) -> SavedDtype:
+    found: SavedDtype = str(dtype).removeprefix("torch.")  # type: ignore[assignment]
+    return found
 
 
 def reloaded(model: Model, folder: Path, *, dtype: Any, trust_remote_code: bool) -> Any:
@@ -93,10 +85,11 @@ def check_folder(
 
     Raises ModelError where they differ by more than rounding.
     """
-    name = str(dtype).removeprefix("torch.")
+    name = type_name(dtype)
     plain = reloaded(model, folder, dtype="auto", trust_remote_code=trust_remote_code)
     own, read = model.model.state_dict(), plain.state_dict()
-    same = own.keys() == read.keys() and all(torch.equal(own[key].cpu(), read[key]) for key in own)
+    # Some weights stay in float32 in every type.
+    same = own.keys() == read.keys() and all(torch.equal(own[key].cpu().to(read[key].dtype), read[key]) for key in own)
     checks.hold(same, f"the {len(own)} weights that transformers reads are those of the model in {name}, bit for bit")
     checks.hold(
         plain.config.dtype in (dtype, name) and next(plain.parameters()).dtype == dtype,
