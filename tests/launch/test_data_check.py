@@ -1,10 +1,12 @@
 """The check of a recipe's data: counts that a person can work out, and every row that a run would refuse."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from sharpen.launch.data_check import check_data
 from sharpen.launch.data_report import CheckedRows, TokenCounts
@@ -104,3 +106,37 @@ def test_a_row_that_the_reward_cannot_score_is_one_of_the_errors(tmp_path: Path,
     assert [error.split("rows.jsonl:")[1][0] for error in part.errors] == ["2", "4"]
     assert (part.rows, part.unread) == (4, 2)
     assert part.prompts == TokenCounts(2, 4, 4, 4, 4, 8)
+
+
+def test_a_token_without_an_embedding_is_an_error_as_in_the_run(tmp_path: Path, model: Path) -> None:
+    smaller = shutil.copytree(model, tmp_path / "smaller")
+    config = json.loads((smaller / "config.json").read_text())
+    last = AutoTokenizer.from_pretrained(model)("=")["input_ids"][0]
+    (smaller / "config.json").write_text(json.dumps({**config, "vocab_size": last}))
+    part = checked(
+        tmp_path, smaller, "sft", [{"prompt": "1+1=", "completion": "2"}, {"prompt": "1+1", "completion": "2"}]
+    )
+    assert len(part.errors) == 1
+    assert f"rows.jsonl:1: the token '=' has the id {last}" in part.errors[0]
+
+
+def test_equal_errors_are_said_once(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "1+1=", "completion": ""}] * 25 + [{"prompt": "1+1=", "completion": 3}]
+    part = checked(tmp_path, model, "sft", rows)
+    assert part.unread == 26
+    assert len(part.errors) == 2
+    assert part.errors[0].endswith("; 24 more rows are like it")
+    assert "rows.jsonl:26" in part.errors[1]
+
+
+def test_a_prompt_that_opens_the_tag_which_the_reward_expects_looks_wrong(tmp_path: Path, model: Path) -> None:
+    file = tmp_path / "tags.jsonl"
+    file.write_text(json.dumps({"prompt": "1+1=<think>\n"}) + "\n")
+    for prefilled, doubts in ((False, 1), (True, 0)):
+        reward = {"name": "tags", "prefilled": prefilled}
+        data = {"task": None, "train": str(file), "overlong": "drop"}
+        recipe = tiny_recipe(tmp_path / "run", model, "grpo", data=data, reward=reward, **QUIET)
+        (part,) = check_data(recipe).parts
+        found = [doubt for doubt in part.doubts if "the prompt ends with <think>" in doubt]
+        assert len(found) == doubts
+        assert all("set `prefilled: true`" in doubt for doubt in found)

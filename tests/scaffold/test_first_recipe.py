@@ -95,7 +95,7 @@ def test_prompts_with_formulas_for_a_chat_model(models: dict[str, str]) -> None:
     rows = [{"prompt": f"Halve {n}.", "solution": f"It is \\frac{{{n}}}2.\n\\boxed{{\\frac{{{n}}}2}}"} for n in "13579"]
     tree = init(rows, models["chat"])
     assert tree["reward"] == {"name": "math", "column": "solution"}
-    assert tree["reward_check"] == {"allow": ["look_alikes"]}
+    assert "reward_check" not in tree
     assert tree["data"] == {"train": "mine.jsonl", "chat": True, "system": "Put the final answer in \\boxed{}."}
     # The solutions have 33 characters, 1.5 times that is 50, and the next multiple of 8 is 56.
     assert tree["rollout"]["max_new_tokens"] == 56

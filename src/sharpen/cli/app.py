@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+import warnings
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -72,7 +73,21 @@ app = typer.Typer(
 def main() -> None:
     # Lasting until exit: Python flushes both streams then, and changes the exit code if a flush fails.
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
+    warnings.showwarning = _show_warning
     app()
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a line. What libraries will change one day is for those who write programs with them."""
+    if not issubclass(category, FutureWarning | DeprecationWarning | PendingDeprecationWarning):
+        Console(stderr=True, soft_wrap=True).print(Text(f"warning: {message}", style="yellow"))
 
 
 def complain(message: str) -> None:

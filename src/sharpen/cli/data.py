@@ -38,7 +38,8 @@ def _show(report: DataReport, console: Console) -> None:
         for row in part.shown:
             _show_row(row, console)
         console.print()
-        console.print(_counts(part))
+        if part.prompts is not None:
+            console.print(_counts(part))
         if part.split:
             console.print(f"{part.split} completions are trained as several samples: the template renders turns anew")
         if part.dropped:
@@ -51,7 +52,8 @@ def _show(report: DataReport, console: Console) -> None:
             console.print(Text(f"{part.unread} of {part.rows} rows cannot be read", style="red"))
         console.print()
     verdict = "Every row can be read." if report.ok else "A run would stop at the rows named above."
-    console.print(Text(f"{verdict} What is trained on is between ⟦ and ⟧.", style="bold"))
+    marked = any(row.completions for part in report.parts for row in part.shown)
+    console.print(Text(f"{verdict}{' What is trained on is between ⟦ and ⟧.' if marked else ''}", style="bold"))
 
 
 def _show_row(row: ShownRow, console: Console) -> None:

@@ -36,7 +36,8 @@ class PromptFormat:
     those that do not begin with a system message, and ``date`` is what templates write as today's. A row of more than
     ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends
     of sequence that the model declares; ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
-    ``embedding_rows`` is the number of token ids that the model can read, None if it is not known.
+    ``embedding_rows`` is the number of token ids that the model can read, None if it is not known. ``on_plain`` is told
+    if a model with a chat template gets plain text.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -49,6 +50,7 @@ class PromptFormat:
     eos_ids: frozenset[int] = frozenset()
     on_chat: Callable[[TurnEnd], None] | None = None
     embedding_rows: int | None = None
+    on_plain: Callable[[str], None] | None = None
 
     @classmethod
     def of(
@@ -60,6 +62,7 @@ class PromptFormat:
         eos_ids: frozenset[int] = frozenset(),
         on_chat: Callable[[TurnEnd], None] | None = None,
         embedding_rows: int | None = None,
+        on_plain: Callable[[str], None] | None = None,
     ) -> PromptFormat:
         return cls(
             tokenizer,
@@ -72,6 +75,7 @@ class PromptFormat:
             eos_ids,
             on_chat,
             embedding_rows,
+            on_plain,
         )
 
     def chat_format(self, *, conversational: bool) -> ChatFormat | None:
@@ -90,6 +94,11 @@ class PromptFormat:
             raise RecipeError(
                 f"no effect of {' and '.join(idle)}: the prompts are plain text; set `data.chat: true` to make them "
                 "chats"
+            )
+        if self.on_plain is not None and self.tokenizer.chat_template is not None:
+            self.on_plain(
+                "the model has a chat template, and these prompts are plain text: set `data.chat: true` if it is to "
+                "answer as a chat model"
             )
         return None
 

@@ -13,6 +13,7 @@ from sharpen.data.chat.template import use_template
 from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read
+from sharpen.launch.data_doubts import never_right
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
 from sharpen.launch.inputs import HeldOut, Inputs
 from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
@@ -91,6 +92,8 @@ def built_trainer(
         prompts = tuple(p for part in inputs.train for p in part.prompts(main, engine, max_new_tokens=limit, say=say))
     else:
         groups = tuple(group for part in inputs.train for group in part.groups(source.reads, main, say))
+    for doubt in _doubts_of_reward(prompts, inputs.reward):
+        say(doubt)
     mixed = method.mixed()
     mixed_groups: tuple[Group, ...] = ()
     if mixed is not None and inputs.mixed is not None:
@@ -229,6 +232,12 @@ def _once(say: Say) -> Say:
             say(text)
 
     return once
+
+
+def _doubts_of_reward(prompts: Sequence[Prompt], reward: Reward | None) -> Iterator[str]:
+    for source in dict.fromkeys(prompt.source for prompt in prompts):
+        if reward is not None and reward.scores_source(source):
+            yield from never_right([(p.id, p) for p in prompts if p.source == source], reward.of_source(source))
 
 
 def _measures(measurement: Measurement) -> Callable[[], Mapping[str, Estimate]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.chat import TurnEnd
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
@@ -79,17 +81,19 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
         read = reader.rows(rows)
     except SharpenError as error:
         # The first row that cannot be read ends a run; here all of them are looked for, one by one.
-        read, found = [], []
+        read, found = [], defaultdict[str, list[str]](list)
         for index in range(len(rows)):
             try:
                 read += reader.rows(rows.only(index))
             except SharpenError as of_row:
-                found.append(str(of_row))
-        # An error of the whole file, such as a missing column, is the same for every row.
-        errors, unread = list(dict.fromkeys(found)) or [str(error)], len(found) or 1
+                found[str(of_row).replace(rows.where(index), "")].append(str(of_row))
+        alike = [
+            f"{same[0]}; {len(same) - 1} more rows are like it" if same[1:] else same[0] for same in found.values()
+        ]
+        errors, unread = alike or [str(error)], sum(map(len, found.values())) or 1
     trajectories = [t for row in read for t in row.group.trajectories]
     chat = reader.format.chat or any(_is_conversation(value) for value in rows[0].values())
-    reading = Reading(part.reads, chat, model.tokenizer, part.reward)
+    reading = Reading(part.reads, chat, model.tokenizer, frozenset(reader.ends), part.reward)
     return CheckedRows(
         name=rows.name,
         use=part.use,
@@ -112,13 +116,21 @@ class _Reader:
 
     def __init__(self, part: _Part, model: UnloadedModel, max_new_tokens: int, say: Say) -> None:
         self.part, self.say, self.max_new_tokens = part, say, max_new_tokens
+        self.ends = {*model.eos_ids}
         self.format = PromptFormat.of(
             part.source.data,
             model.tokenizer,
             model.context_length,
             eos_ids=model.eos_ids,
-            on_chat=lambda end: None if end.warning is None else say(end.warning),
+            on_chat=self._learn,
+            embedding_rows=model.embedding_rows,
+            on_plain=say,
         )
+
+    def _learn(self, end: TurnEnd) -> None:
+        self.ends |= end.token_ids
+        if end.warning is not None:
+            self.say(end.warning)
 
     def rows(self, rows: Rows) -> list[ReadRow]:
         """Raises SharpenError for the first row at which the run would stop."""
@@ -149,7 +161,7 @@ def _shown(row: ReadRow, tokenizer: PreTrainedTokenizerBase) -> ShownRow:
 
 def _samples(trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Iterator[ShownSample]:
     def shown(sample: Sample) -> ShownSample:
-        completion = spans(tokenizer, sample.token_ids, sample.loss_mask)
+        completion = spans(tokenizer, sample.token_ids, sample.loss_mask, before=sample.prefix_ids)
         return ShownSample(spans(tokenizer, sample.prefix_ids), completion, sum(sample.loss_mask))
 
     return map(shown, trajectory.samples)

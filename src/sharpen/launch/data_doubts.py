@@ -8,9 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.launch.spans import special_ids
 from sharpen.rewards.reward import Reward
-from sharpen.types import Group, Message, Reads
+from sharpen.types import Group, Message, Prompt, Reads
 
 MUCH_LONGER = 0.9
 """The share of pairs in which the better completion is the longer one, above which length could be what is learned."""
@@ -27,30 +26,26 @@ class ReadRow:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How rows were read: as what, whether as chats, and the reward that scores answers to them."""
+    """How rows were read: as what, whether as chats, the tokens that end them, and the reward that scores answers."""
 
     reads: Reads
     chat: bool
     tokenizer: PreTrainedTokenizerBase
+    ends: frozenset[int] = frozenset()
     reward: Reward | None = None
 
 
 def doubts(rows: Sequence[ReadRow], reading: Reading) -> Iterator[str]:
     """One line for each thing that looks wrong."""
-    if not reading.chat and reading.tokenizer.chat_template is not None:
-        yield (
-            "the model has a chat template, and the prompts are plain text: set data.chat to true if it is to answer "
-            "as a chat model"
-        )
     checks: list[tuple[str, Callable[[ReadRow], bool]]] = [
         ("prompts end with a blank; tokens usually begin with it, so the completion begins unusually", _ends_blank),
         ("rows have a U+FFFD character, which stands for text that was decoded wrongly", _is_damaged),
     ]
     if reading.chat:
-        special = _special_texts(reading.tokenizer)
+        special = [*map(str, reading.tokenizer.convert_ids_to_tokens(sorted(reading.ends)))]
         checks += [
             (
-                "rows spell special tokens in their texts, which end or begin turns there",
+                "rows spell tokens in their texts that end turns or sequences there",
                 lambda row: _spells(row, special),
             ),
             (
@@ -70,7 +65,7 @@ def doubts(rows: Sequence[ReadRow], reading: Reading) -> Iterator[str]:
     if reading.reads == "preferences":
         yield from _longer_is_better(rows)
     if reading.reward is not None:
-        yield from _never_right(rows, reading.reward)
+        yield from never_right([(row.where, row.group.prompt) for row in rows], reading.reward)
 
 
 def shared(trained: Sequence[ReadRow], held_out: Sequence[ReadRow]) -> Iterator[str]:
@@ -137,18 +132,13 @@ def _longer_is_better(rows: Sequence[ReadRow]) -> Iterator[str]:
         yield f"the better completion is the longer one in {rows_of}: length could be what is learned"
 
 
-def _never_right(rows: Sequence[ReadRow], reward: Reward) -> Iterator[str]:
+def never_right(prompts: Sequence[tuple[str, Prompt]], reward: Reward) -> Iterator[str]:
+    """Whether prompts, each with its name, have no completion that could get a full reward."""
     for leaf in reward.leaves():
-        found = [(row.where, doubt) for row in rows if (doubt := leaf.doubt(row.group.prompt.row)) is not None]
+        found = [(where, doubt) for where, prompt in prompts if (doubt := leaf.doubt(prompt)) is not None]
         if found:
             where, doubt = found[0]
-            yield f"no completion can be right on {len(found)} of {len(rows)} rows: {doubt}; the first is {where}"
-
-
-def _special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    # A token such as "s" would be found everywhere.
-    names = (str(tokenizer.convert_ids_to_tokens(token_id)) for token_id in special_ids(tokenizer))
-    return [name for name in names if len(name) > 2]
+            yield f"no completion can be right on {len(found)} of {len(prompts)} prompts: {doubt}; the first is {where}"
 
 
 def _texts(row: ReadRow) -> Iterator[str]:

@@ -34,7 +34,8 @@ class FirstBatch:
     def completions(self, group: Group) -> Iterator[list[Span]]:
         """Each completion with what of it is trained on; several samples of one follow one another."""
         for trajectory in group.trajectories:
-            yield spans(self.tokenizer, trajectory.token_ids, trajectory.loss_mask)
+            before = group.prompt.token_ids
+            yield spans(self.tokenizer, trajectory.token_ids, trajectory.loss_mask, before=before)
 
 
 class _Drawing(Exception):

@@ -53,6 +53,7 @@ class SourceRows:
             eos_ids=declared_ends(model),
             on_chat=ends_turns(model, say),
             embedding_rows=embedding_rows(model.model),
+            on_plain=lambda text: say(f"{self.rows.name}: {text}"),
         )
 
 

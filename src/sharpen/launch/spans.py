@@ -8,6 +8,11 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
+from sharpen.data.tokens import visible_text
+
+CONTEXT_TOKENS = 32
+"""How many of the tokens before are decoded with those that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -18,19 +23,37 @@ class Span:
     special: bool
 
 
-def spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], trained: Sequence[bool] | None = None) -> list[Span]:
-    """The tokens' text; nothing of it is trained on unless ``trained`` says so."""
+def spans(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    trained: Sequence[bool] | None = None,
+    *,
+    before: Sequence[int] = (),
+) -> list[Span]:
+    """The text of the tokens where they follow those in ``before``; none is trained on unless ``trained`` says so."""
     special = special_ids(tokenizer)
     marks = [False] * len(ids) if trained is None else trained
     # Special tokens stand alone, other tokens of one kind together: a character may need several.
     tokens = list(zip(ids, marks, strict=True))
     found = []
+    read = list(before[-CONTEXT_TOKENS:])
     for (place, is_trained), run in groupby(
         enumerate(tokens), lambda one: (one[0] if one[1][0] in special else -1, one[1][1])
     ):
-        text = tokenizer.decode([token_id for _, (token_id, _) in run], skip_special_tokens=False)
-        found.append(Span(str(text), is_trained, place >= 0))
+        these = [token_id for _, (token_id, _) in run]
+        found.append(Span(_text_after(tokenizer, read, these), is_trained, place >= 0))
+        read = [*read, *these][-CONTEXT_TOKENS:]
     return found
+
+
+def _text_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: Sequence[int]) -> str:
+    """What these tokens add to the text of those before: decoded alone, SentencePiece's lose their first blank."""
+    start, whole = _decoded(tokenizer, before), _decoded(tokenizer, [*before, *ids])
+    return whole[len(start) :] if whole.startswith(start) else _decoded(tokenizer, ids)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return visible_text(tokenizer, ids, ())
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

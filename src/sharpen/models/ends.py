@@ -10,6 +10,8 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from sharpen.errors import ModelError
+
 
 def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> frozenset[int]:
     """All end-of-sequence ids declared by the generation configuration, if any, the configuration or the tokenizer."""
@@ -19,6 +21,15 @@ def end_of_sequence_ids(generation_config: Any, config: Any, tokenizer: Any) -> 
         tokenizer.eos_token_id,
     )
     return frozenset(i for value in declared for i in _ids(value))
+
+
+def require_end(path: str, eos_ids: Collection[int]) -> None:
+    """Raises ModelError if a model declares no end of sequence."""
+    if not eos_ids:
+        raise ModelError(
+            f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "
+            "so no completion would ever end: set one"
+        )
 
 
 def saved_generation_config(path: str) -> GenerationConfig | None:

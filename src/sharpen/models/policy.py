@@ -25,7 +25,7 @@ from sharpen.models.adapter_merge import merge_adapter
 from sharpen.models.causal import refuse_not_causal
 from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
-from sharpen.models.ends import end_of_sequence_ids, saved_ends, write_ends
+from sharpen.models.ends import end_of_sequence_ids, require_end, saved_ends, write_ends
 from sharpen.models.load import (
     load_config,
     load_tokenizer,
@@ -188,11 +188,7 @@ def load_policy(
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
     if adapter is not None:
         eos_ids |= saved_ends(path)
-    if not eos_ids:
-        raise ModelError(
-            f"{path}: no end-of-sequence token (eos_token_id) in generation_config.json, config.json or the tokenizer, "
-            "so no completion would ever end: set one"
-        )
+    require_end(path, eos_ids)
     check_end(path, model, tokenizer)
     name_end(tokenizer, eos_ids)
     policy = Policy(

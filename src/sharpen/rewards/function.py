@@ -18,7 +18,7 @@ from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
 from sharpen.rewards.verifier import Verifier, is_missing
 from sharpen.suggest import did_you_mean
-from sharpen.types import Group, Row, Score, Trajectory
+from sharpen.types import Group, Prompt, Row, Score, Trajectory
 
 RewardFunction = Callable[..., float | Awaitable[float | None] | None]
 
@@ -145,8 +145,12 @@ class FunctionReward(Reward):
     def reference(self, row: Row) -> str | None:
         return self._reference(row) if self._reference is not None else None
 
-    def doubt(self, row: Row) -> str | None:
-        return self.function.doubt(row) if isinstance(self.function, Verifier) else None
+    def doubt(self, prompt: Prompt) -> str | None:
+        return self.function.doubt(prompt.row, prompt.text) if isinstance(self.function, Verifier) else None
+
+    @property
+    def allowed_cheats(self) -> tuple[str, ...]:
+        return self.function.allowed_cheats if isinstance(self.function, Verifier) else ()
 
     def takes(self, column: str) -> bool:
         """Whether the function is passed the column of this name."""

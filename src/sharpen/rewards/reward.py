@@ -10,7 +10,7 @@ from typing import TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.rewards.execution.concurrency import CALLING_THREAD
-from sharpen.types import Group, Row, Sample, Score, StepValue, Trajectory
+from sharpen.types import Group, Prompt, Row, Sample, Score, StepValue, Trajectory
 
 Wanted: TypeAlias = Sequence[Sequence[bool]]
 """Which completions of each group are to be scored."""
@@ -97,9 +97,14 @@ class Reward(ABC):
         """A completion with the row's reference answer, in the form that the reward parses; None if none is known."""
         return None
 
-    def doubt(self, row: Row) -> str | None:
-        """Why no completion could get a full reward for this row; None if there is no doubt."""
+    def doubt(self, prompt: Prompt) -> str | None:
+        """Why no completion of this prompt could get a full reward; None if there is no doubt."""
         return None
+
+    @property
+    def allowed_cheats(self) -> tuple[str, ...]:
+        """Cheats of `sharpen reward check` that are right answers to this reward."""
+        return ()
 
     def leaves(self) -> tuple[Reward, ...]:
         """The innermost rewards that this one combines; itself if it combines none."""

@@ -22,6 +22,9 @@ class Verifier(Settings):
     at_once: ClassVar[int] = 1
     """Number of concurrent calls that pay off, as calls wait for another process or machine."""
 
+    allowed_cheats: ClassVar[tuple[str, ...]] = ()
+    """Cheats of `sharpen reward check` that are right answers to this verifier."""
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a row that the check reads."""
@@ -40,8 +43,8 @@ class Verifier(Settings):
         """A completion with the row's reference answer, for `sharpen reward check`; None if the row has none."""
         return None
 
-    def doubt(self, row: Row) -> str | None:
-        """Why no completion could be right for this row, for `sharpen reward check`; None if there is no doubt."""
+    def doubt(self, row: Row, prompt: str) -> str | None:
+        """Why no completion of this row could be right, after the text of its prompt; None if there is no doubt."""
         return None
 
     def check_row(self, row: Row) -> None:

@@ -133,8 +133,6 @@ def _reward(draft: Draft, choices: Choices) -> None:
         else:
             for key, value in settings.items():
                 draft.set(f"reward.{key}", value, choices.reward.why if key == "name" else "")
-        if settings["name"] == "math":
-            draft.set("reward_check.allow", ["look_alikes"], "a number in digits of another script is that number")
     elif choices.samples and choices.source.task is None:
         draft.missing = (
             "It does not run yet: no column says which completions are right. Write a reward function, "

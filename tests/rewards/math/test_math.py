@@ -95,7 +95,7 @@ def test_a_solution_without_an_answer_is_found_by_the_check() -> None:
         {"prompt": "two and three", "answer": "Two and three make five, as one can see by counting on one hand."},
         {"prompt": "two and four", "answer": r"Two and four make six, as one can see by counting on hands: \boxed{6}"},
     ]
-    (finding,) = check(Math(), rows, allow=["look_alikes"]).findings
+    (finding,) = check(Math(), rows).findings
     assert finding.startswith("no completion can be right on 1 of the rows: column `answer` has a solution without")
     assert finding.endswith("the first is rows given as a list, row 1")
 

@@ -59,6 +59,7 @@ def check(
     """
     refuse_unknown(allow)
     reward = resolve_reward(reward)
+    allow = {*allow, *(name for leaf in reward.leaves() for name in leaf.allowed_cheats)}
     part, names = spaced(user_rows(rows, {}, "prompts"), at_most)
     reward.check_columns(part.columns, part.name)
     if isinstance(reference, str) and reference not in part.columns:
@@ -87,7 +88,7 @@ def check(
         (case.where, doubt)
         for case in cases
         for leaf in reward.leaves()
-        if (doubt := leaf.doubt(case.prompt.row)) is not None
+        if (doubt := leaf.doubt(case.prompt)) is not None
     ]
     trials = list(probe.trials.values())
     stops = tuple(trial for trial in trials if trial.stops is not None)

@@ -50,6 +50,8 @@ class Math(Verifier):
     name: ClassVar[str] = "math"
     has_answer: ClassVar[bool] = True
     at_once: ClassVar[int] = _workers.size
+    # Digits of another script and invisible characters change no number.
+    allowed_cheats: ClassVar[tuple[str, ...]] = ("look_alikes",)
 
     column: Name = "answer"
     """The column with the expected answer, bare or as a solution that ends with it."""
@@ -77,7 +79,7 @@ class Math(Verifier):
         text = text_of(row, self.column)
         return None if text is None else given(self._bare(text), self.answer_from, self.marker, self.tag)
 
-    def doubt(self, row: Row) -> str | None:
+    def doubt(self, row: Row, prompt: str) -> str | None:
         text = text_of(row, self.column)
         if text is None or not is_solution(self._bare(text)):
             return None

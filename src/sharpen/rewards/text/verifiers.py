@@ -54,7 +54,7 @@ class ExactAnswer(Verifier):
         expected = text_of(row, self.column)
         return None if expected is None else given(self._bare(expected), self.answer_from, self.marker, self.tag)
 
-    def doubt(self, row: Row) -> str | None:
+    def doubt(self, row: Row, prompt: str) -> str | None:
         expected = text_of(row, self.column)
         if expected is None or self.answer_from == "whole" or not is_solution(self._bare(expected)):
             return None
@@ -170,6 +170,13 @@ class Tags(Verifier):
         if len(set(tags)) < len(tags) or not all(tags):
             raise ValueError("the tags must be distinct and not empty")
         return tags
+
+    def doubt(self, row: Row, prompt: str) -> str | None:
+        if self.prefilled or not prompt.rstrip().endswith(f"<{self.tags[0]}>"):
+            return None
+        return (
+            f"the prompt ends with <{self.tags[0]}>, which {self.name} expects in the completion: set `prefilled: true`"
+        )
 
     def around(self, answer: str) -> str:
         """The tags with ``answer`` on its own line in the last of them, and filler text in the others."""
