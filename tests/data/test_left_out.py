@@ -195,7 +195,10 @@ def test_an_empty_question_is_an_error(blank):
         prompt(PLAIN_TEMPLATE, prompt=[ASKED, ANSWERED, {"role": "user", "content": blank}])
 
 
-@pytest.mark.parametrize("key", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+@pytest.mark.parametrize(
+    "key",
+    [{"weight": 0}, {"weight": 0.0}, {"weight": 0.5}, {"train": False}, {"train_on_turn": False}, {"loss": False}],
+)
 def test_a_turn_that_is_marked_as_not_trained_on_is_an_error(key):
     with pytest.raises(DataError, match=rf"^d, row 1: message 2 \(assistant\) has `{next(iter(key))}: "):
         demonstrated(PLAIN_TEMPLATE, messages=[ASKED, {**ANSWERED, **key}, ASKED, ANSWERED])

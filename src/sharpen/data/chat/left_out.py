@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharpen.data.chat.format import ChatFormat, message_name
-from sharpen.data.chat.messages import REASONING, normalised, said_by
+from sharpen.data.chat.messages import REASONING, normalised, said_by, untrained_key
 from sharpen.data.chat.probes import PROBE, rendering
 from sharpen.data.chat.template import variables_of
 from sharpen.data.chat.written import opened_thinking
@@ -190,8 +191,5 @@ def _thinking(said: str) -> str:
 
 
 def _not_trained(message: Message) -> str | None:
-    if message["role"] != "assistant":
-        return None
-    if message.get("weight") == 0:
-        return "`weight: 0`"
-    return "`train: false`" if message.get("train") is False else None
+    key = untrained_key(message) if message["role"] == "assistant" else None
+    return None if key is None else f"`{key}: {json.dumps(message[key])}`"
