@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from sharpen.rewards.math.chinese import rewritten, split_measure
+from sharpen.rewards.math.chinese import has_chinese, rewritten, split_measure
 from sharpen.rewards.text.extraction import boxed
 
 _CHARACTERS = {
@@ -106,6 +106,8 @@ _NO_UNITS = {
     "and", "or", "if", "than", "not", "more", "less", "at", "least", "most", "about", "approximately", "to", "no",
     "none", "from", "over", "under", "only", "mod", "modulo", "base", "is", "are", "was", "were", "be", "but", "maybe",
     "perhaps", "either", "neither", "nor", "when", "where", "which", "that", "for", "except", "unless", "wrong",
+    "plus", "minus", "squared", "cubed", "factorial", "halves", "thirds", "fourths", "fifths", "tenths", "hundredths",
+    "thousandths",
 }  # fmt: skip
 _MOST_UNIT_WORDS = 4
 
@@ -224,6 +226,8 @@ def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
     if found is None or found["value"].count("{") != found["value"].count("}"):
         return text, None
     name = " ".join(found["unit"].replace(".", "").split())
+    if has_chinese(name):
+        return text, None
     if _NO_UNITS & set(name.casefold().split()) or len(name.split()) > _MOST_UNIT_WORDS:
         return text, None
     unit, known = _unit_name(name)
