@@ -100,6 +100,18 @@ def test_a_solution_without_an_answer_is_found_by_the_check() -> None:
     assert finding.endswith("the first is rows given as a list, row 1")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}",
+        r"\sqrt{\frac{\alpha}{\beta}} + \sin\theta + \cos\theta + \tan\theta + \ln\gamma + \exp\delta",
+    ],
+)
+def test_an_answer_in_latex_is_no_solution(answer: str) -> None:
+    assert Math().doubt({"answer": answer}) is None
+    assert Math().doubt({"answer": f"First we add.\nThen {answer}"}) is not None
+
+
 def test_a_comparison_that_hangs_is_ended_and_recorded(group: Any) -> None:
     assert equal("4", "2+2")
     start = time.monotonic()
