@@ -17,6 +17,7 @@ from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownS
 from sharpen.launch.inputs import Inputs, Say, SourceRows, completions_of, read_inputs
 from sharpen.launch.spans import spans
 from sharpen.launch.without_weights import UnloadedModel, unloaded_model
+from sharpen.models.shape import UNLIMITED
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.types import Group, Reads, Sample, Trajectory
@@ -76,14 +77,18 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
     errors, unread = [], 0
     try:
         read = reader.rows(rows)
+        dropped = len(rows) - len(read)
     except SharpenError as error:
         # The first row that cannot be read ends a run; here all of them are looked for, one by one.
-        read, found = [], []
-        for index in range(len(rows)):
+        read, found, dropped = [], [], 0
+        for row in map(rows.only, range(len(rows))):
             try:
-                read += reader.rows(rows.only(index))
+                read += reader.rows(row)
             except SharpenError as of_row:
-                found.append(str(of_row))
+                if reader.leaves_out(row):
+                    dropped += 1
+                else:
+                    found.append(str(of_row))
         # An error of the whole file, such as a missing column, is the same for every row.
         errors, unread = list(dict.fromkeys(found)) or [str(error)], len(found) or 1
     trajectories = [t for row in read for t in row.group.trajectories]
@@ -97,7 +102,7 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
         completions=TokenCounts.of([len(t.token_ids) for t in trajectories]),
         trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
         split=sum(len(t.samples) > 1 for t in trajectories),
-        dropped=len(rows) - unread - len(read),
+        dropped=dropped,
         notes=rows.notes,
         shown=tuple(_shown(row, model.tokenizer) for row in read[:show]),
         doubts=(*dict.fromkeys(said), *(doubts(read, reading) if read else ())),
@@ -117,6 +122,7 @@ class _Reader:
             model.context_length,
             eos_ids=model.eos_ids,
             on_chat=lambda end: None if end.warning is None else say(end.warning),
+            embedding_rows=model.embedding_rows,
         )
 
     def rows(self, rows: Rows) -> list[ReadRow]:
@@ -125,15 +131,25 @@ class _Reader:
             for index, row in enumerate(rows):
                 self.part.reward.check_row(row, rows.where(index))
         places = {rows.row_id(index): rows.where(index) for index in range(len(rows))}
-        return [ReadRow(places[group.prompt.id], group) for group in self._groups(rows)]
+        return [ReadRow(places[group.prompt.id], group) for group in self._groups(rows, self.format)]
 
-    def _groups(self, rows: Rows) -> Sequence[Group]:
+    def leaves_out(self, row: Rows) -> bool:
+        """Whether the run would leave out this row, which cannot be read, because it is too long."""
+        if self.format.overlong != "drop":
+            return False
+        try:
+            self._groups(row, replace(self.format, context_length=UNLIMITED))
+        except SharpenError:
+            return False
+        return True
+
+    def _groups(self, rows: Rows, format: PromptFormat) -> Sequence[Group]:
         if self.part.reads == "prompts":
-            loaded = load_prompts(rows, self.format, max_new_tokens=self.max_new_tokens)
+            loaded = load_prompts(rows, format, max_new_tokens=self.max_new_tokens)
             if loaded.warning is not None:
                 self.say(loaded.warning)
             return [Group(prompt, ()) for prompt in loaded.items]
-        loaded_groups = completions_of(self.part.reads, rows, self.format, self.part.source.data.step_separator)
+        loaded_groups = completions_of(self.part.reads, rows, format, self.part.source.data.step_separator)
         if loaded_groups.warning is not None:
             self.say(loaded_groups.warning)
         return loaded_groups.items
