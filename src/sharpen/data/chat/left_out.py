@@ -122,12 +122,14 @@ class _Row:
                 aliases = dict.fromkeys(REASONING, None)
                 if not self._writes_reasoning(index, {**aliases, reasoning: PROBE}):
                     return f"`{reasoning}`"
-            thinking = _thinking(said)
-            if thinking and thinking not in self.text:
-                thought: Any = said.replace(thinking, PROBE, 1)
+            found = _THINKING.match(said)
+            thinking = found[1].strip() if found else ""
+            if found and thinking and not ("thinking" in written and thinking in self.text):
+                thought: Any = said[: found.start(1)] + PROBE + said[found.end(1) :]
                 content = [{"type": "text", "text": thought}] if self.chat.wants.parts else thought
                 if not self._writes_reasoning(index, {"content": content}):
                     return "the thinking"
+                written.add("thinking")
         return None
 
     def writes_column(self, column: str) -> bool:
@@ -183,11 +185,6 @@ class _Row:
             if rendered is None or all(word in rendered for word in words):
                 return True
         return False
-
-
-def _thinking(said: str) -> str:
-    found = _THINKING.match(said)
-    return found[1].strip() if found else ""
 
 
 def _not_trained(message: Message) -> str | None:
