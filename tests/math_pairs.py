@@ -615,6 +615,11 @@ UNEQUAL: dict[str, list[tuple[str, str]]] = {
         (r"1+2+\dots+100", "103"),
         ("103", r"1+2+\dots+100"),
     ],
+    "constants with a power": [
+        ("0", "C_1^2"),
+        ("C_1^2", "C_1^3"),
+        ("C_2^2", "1"),
+    ],
     "words after a number": [
         ("5", "5 squared"),
         ("5", "5 factorial"),
@@ -641,6 +646,8 @@ UNEQUAL: dict[str, list[tuple[str, str]]] = {
         ("5", r"5\text{个或6}"),
         ("5元", "5个"),
         ("5公里", "5米"),
+        ("5米/秒", "5米"),
+        ("5米/秒", "5米/小时"),
         ("5", "5以上"),
         ("5", "5或6"),
         ("5", "5万"),

@@ -13,7 +13,10 @@ _ANSWER = re.compile(r"答案\s*(?:应该|应)?\s*(?:就)?\s*[为是]?\s*[:：]?
 _SCALE = re.compile(r"(?<=\d)\s*([万亿])")
 _SCALES = {"万": 4, "亿": 8}
 _LIST = re.compile(r"(?<=[\d)}\]a-zA-Z])\s*(?:或者|以及|[和或及与])\s*(?=[-+\d(\[{\\a-zA-Z])")
-_MEASURED = re.compile(r"(?P<value>.*[\d)}%])\s*(?:\\text\s*\{\s*)?(?P<unit>[\u4e00-\u9fff]{1,6})\s*\}?\s*", re.DOTALL)
+_MEASURED = re.compile(
+    r"(?P<value>.*[\d)}%])\s*(?:\\text\s*\{\s*)?(?P<unit>[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,3})?)\s*\}?\s*",
+    re.DOTALL,
+)
 _MEASURE_WORDS = (
     "个只支枝条张本名位人件块颗粒棵株朵头匹辆艘架台间栋座层瓶杯碗盒箱袋包桶罐盘片根双对套组排行列队班次遍场步页题道种类把"
     "幅封篇首句字词岁级号票股批串束堆筐篮户家所站圈倍盏顶枚节段份副门员元角分毛"
@@ -62,9 +65,14 @@ def split_measure(text: str) -> tuple[str, str] | None:
     value, unit = found["value"], found["unit"]
     if value.count("{") != value.count("}"):
         return None
-    if unit not in _UNITS and (unit[0] not in _MEASURE_WORDS or _NO_MEASURE.search(unit)):
+    parts = [unit] if unit in _UNITS else re.split("[/每]", unit)
+    if not all(map(_is_measure, parts)):
         return None
-    return value.strip(), _UNITS.get(unit, unit)
+    return value.strip(), "/".join(_UNITS.get(part, part) for part in parts)
+
+
+def _is_measure(word: str) -> bool:
+    return word in _UNITS or (word[:1] in _MEASURE_WORDS and _NO_MEASURE.search(word) is None)
 
 
 def has_chinese(text: str) -> bool:

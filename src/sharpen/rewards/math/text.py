@@ -27,6 +27,12 @@ _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 
 
+def _binomial(found: re.Match[str]) -> str:
+    """``C_5^2``; C_1 and C_2 may be constants with a power."""
+    of, chosen = int(found[1]), int(found[2])
+    return rf"\binom{{{of}}}{{{chosen}}}" if of > 2 and chosen <= of else found[0]
+
+
 def _scaled(found: re.Match[str]) -> str:
     # Keep the rest of \\text{}: 5 \\text{ million dollars}.
     inside = "\\text" in found[0] and not found[0].rstrip().endswith("}")
@@ -56,7 +62,7 @@ _REWRITES = [
         # Congruences: \\pmod{7}, \\pmod 7, (mod 7), \\bmod 7.
         (r"\(?\s*(?:\\[pb]?mod|(?<![a-zA-Z\\])mod)(?![a-zA-Z])\s*\{?\s*(\w+)\s*\}?\s*\)?", r" \\pmod{\1}"),
         # Combinations as Chinese textbooks write them: C_5^2.
-        (r"(?<![a-zA-Z\\])(?:C|\\text\s*\{\s*C\s*\})_\{?(\d+)\}?\^\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+        (r"(?<![a-zA-Z\\])(?:C|\\text\s*\{\s*C\s*\})_\{?(\d+)\}?\^\{?(\d+)\}?", _binomial),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # Thousands: 1{,}000 and 1\,000 are numbers in LaTeX, 1, 000 is not.
         (r"(?<=\d)\s*\{,\}\s*(?=\d{3}(?!\d))", ""),
