@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from sharpen.launch.data_check import check_data
 from sharpen.launch.data_report import CheckedRows, TokenCounts
@@ -93,18 +92,6 @@ def test_an_error_of_the_rows_together_leaves_none_out(tmp_path: Path, model: Pa
     part = checked(tmp_path, chat, "sft", rows)
     assert (part.dropped, part.unread, part.prompts and part.prompts.count) == (0, 1, 2)
     assert "rows.jsonl:2" in part.errors[0]
-
-
-def test_a_token_without_an_embedding_is_an_error_as_in_a_run(tmp_path: Path, model: Path) -> None:
-    other = tmp_path / "more_tokens"
-    shutil.copytree(model, other)
-    tokenizer = AutoTokenizer.from_pretrained(other)
-    tokenizer.add_tokens(["<more>"], special_tokens=True)
-    tokenizer.save_pretrained(other)
-    rows = [{"prompt": "1+1=", "completion": "2"}, {"prompt": "1<more>=", "completion": "2"}]
-    part = checked(tmp_path, other, "sft", rows)
-    assert part.unread == 1
-    assert "rows.jsonl:2: the token '<more>' has the id" in part.errors[0]
 
 
 def test_the_longer_of_two_completions_and_a_repeated_row_look_wrong(tmp_path: Path, model: Path) -> None:

@@ -122,7 +122,6 @@ class _Reader:
             model.context_length,
             eos_ids=model.eos_ids,
             on_chat=lambda end: None if end.warning is None else say(end.warning),
-            embedding_rows=model.embedding_rows,
         )
 
     def rows(self, rows: Rows) -> list[ReadRow]:

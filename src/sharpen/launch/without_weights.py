@@ -11,20 +11,18 @@ from sharpen.models.adapter_files import AdapterFiles, find_adapter
 from sharpen.models.chat_template import take_template
 from sharpen.models.ends import end_of_sequence_ids, saved_ends, saved_generation_config
 from sharpen.models.load import load_config, load_tokenizer, located
-from sharpen.models.shape import context_length, size
+from sharpen.models.shape import context_length
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.lookup import find_model
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadedModel:
-    """The tokenizer with the recipe's chat template, the context in tokens, the ends of sequence, and the number of
-    token ids that the model can read, None if its configuration does not say."""
+    """The tokenizer with the recipe's chat template, the context in tokens and the ends of sequence."""
 
     tokenizer: PreTrainedTokenizerBase
     context_length: int
     eos_ids: frozenset[int]
-    embedding_rows: int | None
 
 
 def tokenizer_of(recipe: Recipe, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -44,8 +42,7 @@ def unloaded_model(recipe: Recipe, *, trust_remote_code: bool) -> UnloadedModel:
     tokenizer = tokenizer_of(recipe, trust_remote_code=trust_remote_code)
     config = load_config(base, trust_remote_code=trust_remote_code)
     eos_ids = end_of_sequence_ids(saved_generation_config(base), config, tokenizer) | saved_ends(path)
-    rows = size(config.get_text_config(), "vocab_size")
-    return UnloadedModel(tokenizer, context_length(config, tokenizer), eos_ids, rows)
+    return UnloadedModel(tokenizer, context_length(config, tokenizer), eos_ids)
 
 
 def _place(recipe: Recipe) -> tuple[str, AdapterFiles | None]:
