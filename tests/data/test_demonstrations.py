@@ -144,3 +144,17 @@ def test_an_empty_answer_in_the_prompt_is_only_read(chat):
     row = {"prompt": [HI, says("assistant", ""), says("user", "why")], "completion": [YES]}
     _, completion = only([row], chat)
     assert completion.token_ids == ids("yes <eos>")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (5, r"`content` must be a text or a list of text parts, not int \(5\)"),
+        (["yes"], r"part 1 of `content` must be an object like .*, not str \('yes'\)"),
+        ({"text": "yes"}, "`content` must be a text or a list of text parts, not dict"),
+        ([{"type": "text"}], "part 1 of `content`: `text` must be a string, not NoneType"),
+    ],
+)
+def test_an_answer_that_is_no_text_is_an_error_with_row_and_message(chat, content, complaint):
+    with pytest.raises(DataError, match=rf"^d, row 1: message 2 \(assistant\): {complaint}"):
+        load([{"messages": [HI, says("assistant", content)]}], chat)

@@ -261,3 +261,13 @@ def test_a_sequence_of_objects_that_datasets_stores_is_a_conversation(tmp_path: 
     stored.to_parquet(tmp_path / "a.parquet")
     for source in (stored, tmp_path / "a.parquet"):
         assert user_rows(source, {}, "demonstrations")[0]["messages"] == [user("1+1?"), assistant("2")]
+
+
+def test_what_a_question_is_about_is_not_lost_without_a_word() -> None:
+    rows = [{"question": "Who?", "context": "Ann reads.", "answer": "Ann"}]
+    assert recognised(read_rows(rows), "demonstrations").notes[0] == (
+        "`question` is read as the prompt, `context` is not: if it belongs there, write both into a column `prompt`"
+    )
+    assert recognised(read_rows([{**rows[0], "context": " "}]), "prompts").notes == (
+        "`question` is read as the prompt",
+    )

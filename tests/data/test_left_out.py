@@ -177,7 +177,7 @@ def test_earlier_reasoning_may_be_left_out_where_it_is_not_trained_on():
     assert demonstrated(EVERYTHING, messages=[ASKED, said]) == "<user>hi<eos>\n<assistant>"
 
 
-@pytest.mark.parametrize("said", ["<think>hmm</think>yes", "hmm\n</think>\n\nyes"])
+@pytest.mark.parametrize("said", ["<think>hmm</think>yes", "hmm\n</think>\n\nyes", "<think>e</think>yes"])
 def test_thinking_that_is_cut_out_of_a_turn_to_train_on_is_an_error(said):
     cut = template(turn="{{ m.content.split('</think>')[-1] }}")
     kept = template(turn="{{ m.content if loop.last else m.content.split('</think>')[-1] }}")
@@ -195,7 +195,10 @@ def test_an_empty_question_is_an_error(blank):
         prompt(PLAIN_TEMPLATE, prompt=[ASKED, ANSWERED, {"role": "user", "content": blank}])
 
 
-@pytest.mark.parametrize("key", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+@pytest.mark.parametrize(
+    "key",
+    [{"weight": 0}, {"weight": 0.0}, {"weight": 0.5}, {"train": False}, {"train_on_turn": False}, {"loss": False}],
+)
 def test_a_turn_that_is_marked_as_not_trained_on_is_an_error(key):
     with pytest.raises(DataError, match=rf"^d, row 1: message 2 \(assistant\) has `{next(iter(key))}: "):
         demonstrated(PLAIN_TEMPLATE, messages=[ASKED, {**ANSWERED, **key}, ASKED, ANSWERED])

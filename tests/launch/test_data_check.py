@@ -71,6 +71,30 @@ def test_rows_left_out_are_counted(tmp_path: Path, model: Path) -> None:
     assert (part.dropped, part.errors) == (1, ())
 
 
+def test_rows_left_out_are_no_errors_beside_one_that_is(tmp_path: Path, model: Path) -> None:
+    rows = [
+        {"prompt": "1+1=", "completion": "2"},
+        {"prompt": "+" * 32, "completion": "2"},
+        {"prompt": "1+2=", "completion": ""},
+    ]
+    part = checked(tmp_path, model, "sft", rows, overlong="drop")
+    assert (part.dropped, part.unread) == (1, 1)
+    assert [error.split("rows.jsonl:")[1][0] for error in part.errors] == ["3"]
+
+
+def test_an_error_of_the_rows_together_leaves_none_out(tmp_path: Path, model: Path) -> None:
+    chat = tmp_path / "chat"
+    shutil.copytree(model, chat)
+    (chat / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}={{ '\n' if m.role == 'user' else '' }}{% endfor %}"
+    )
+    said = [[{"role": role, "content": text}] for role, text in (("user", "1+1"), ("assistant", "2"))]
+    rows = [{"prompt": "1+1=", "completion": "2"}, dict(zip(("prompt", "completion"), said, strict=True))]
+    part = checked(tmp_path, chat, "sft", rows)
+    assert (part.dropped, part.unread, part.prompts and part.prompts.count) == (0, 1, 2)
+    assert "rows.jsonl:2" in part.errors[0]
+
+
 def test_the_longer_of_two_completions_and_a_repeated_row_look_wrong(tmp_path: Path, model: Path) -> None:
     rows = [{"prompt": f"{a}+{b}=", "chosen": "1+1", "rejected": "2"} for a in range(5) for b in range(5)]
     part = checked(tmp_path, model, "dpo", [*rows, rows[3]])

@@ -54,6 +54,13 @@ def test_columns_that_an_earlier_version_did_not_hash_are_not_checked() -> None:
         check_fingerprint(before, now)
 
 
+@pytest.mark.parametrize("now", [{}, {"data.train": {"rows": "a.jsonl", "sha256": {"answer": "0a"}}}])
+def test_an_optional_column_that_is_gone_is_found(now: dict[str, Any]) -> None:
+    before = {"data.train": {"rows": "a.jsonl", "sha256": {"answer": "0a", "setup": "0b"}}}
+    with pytest.raises(DataError, match=r"a\.jsonl has no longer columns? .*`setup`; a resumed run"):
+        check_fingerprint({"data": "d", "columns": before}, {"data": "d", "columns": now})
+
+
 def test_a_reference_that_is_the_base_has_no_hash_of_its_own() -> None:
     check_fingerprint({"data": "d", "reference": None}, {"data": "d", "reference": None})
 

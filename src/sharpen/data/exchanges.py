@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sharpen.data.chat import ChatFormat, RenderedDemonstration, demonstration, turn_end
 from sharpen.data.chat.left_out import check_row
-from sharpen.data.chat.messages import given_by
+from sharpen.data.chat.messages import given_by, normalised
 from sharpen.data.chat.written import text_of, thinking_of
 from sharpen.data.columns import Text
 from sharpen.data.prompt_format import Loaded, PromptFormat
@@ -117,6 +117,7 @@ def _rendered(rows: Rows, index: int, exchange: Exchange, chat: ChatFormat, hidd
         messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         if messages[0]["role"] != "assistant":
             raise DataError(f"{where}: {name} must begin with an assistant message, not one of {messages[0]['role']!r}")
+        normalised([*before, *messages], where, chat.wants)
         _require_said(messages, len(before), where, name)
         whole = chat.with_system([*before, *messages])
         check_row(chat, whole, where, given, start=len(whole) - len(messages))

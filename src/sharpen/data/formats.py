@@ -152,7 +152,12 @@ def _with_prompt(rows: Rows, reads: Reads) -> Rows:
     before = [name for name in (*SYSTEM, "history") if any(_filled(row.get(name)) for row in rows)]
     convert = partial(_prompt, asked=asked, given=given, as_messages=bool(before))
     parts = " and ".join(f"`{name}`" for name in (*before, asked, given) if name is not None)
-    return _added(rows, ("prompt",), convert, f"{parts} {'are' if before or given else 'is'} read as the prompt")
+    note = f"{parts} {'are' if before or given else 'is'} read as the prompt"
+    # What a question is about, as in SQuAD, stands before it or after it: nobody can tell.
+    beside = [name for name in INPUT if name != given and isinstance(text := _first(rows, name), str) and text.strip()]
+    if beside:
+        note += f", `{beside[0]}` is not: if it belongs there, write both into a column `prompt`"
+    return _added(rows, ("prompt",), convert, note)
 
 
 def _prompt(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sharpen.data.chat.messages import untrained_key
 from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
 from sharpen.types import Message
@@ -20,9 +21,6 @@ ROLES = {
 """The role of each speaker whom ShareGPT's turns name; ``function_call`` is an assistant that calls a tool."""
 
 FUNCTION_CALL = "function_call"
-
-_UNTRAINED = ("weight", "train", "train_on_turn", "loss")
-"""Keys that say whether a turn is trained on."""
 
 _HH_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
@@ -78,12 +76,11 @@ def _from_turn(turn: Any, what: str) -> Message:
     speaker, value = turn["from"], turn["value"]
     if not isinstance(value, str):
         raise DataError(f"{what}: `value` must be a text, not {type(value).__name__} ({repr(value)[:60]})")
-    for key in _UNTRAINED:
-        if turn.get(key) is not None and not turn[key] and ROLES.get(speaker) in (None, "assistant"):
-            raise DataError(
-                f"{what}: `{key}` is {turn[key]!r}, but every turn of the assistant is trained on: end the "
-                "conversation before this turn, or put it into the prompt of a row with `prompt` and `completion`"
-            )
+    if (key := untrained_key(turn)) is not None and ROLES.get(speaker) in (None, "assistant"):
+        raise DataError(
+            f"{what}: `{key}` is {turn[key]!r}, but every turn of the assistant is trained on: end the "
+            "conversation before this turn, or put it into the prompt of a row with `prompt` and `completion`"
+        )
     if speaker == FUNCTION_CALL:
         return {"role": "assistant", "content": "", "tool_calls": _calls(value, what)}
     if speaker not in ROLES:

@@ -20,6 +20,7 @@ from sharpen.launch.inputs import Inputs, read_inputs
 from sharpen.launch.source_rows import Say, SourceRows, completions_of
 from sharpen.launch.spans import spans
 from sharpen.launch.without_weights import UnloadedModel, unloaded_model
+from sharpen.models.shape import UNLIMITED
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.types import Group, Reads, Sample, Trajectory
@@ -79,13 +80,17 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
     errors, unread = [], 0
     try:
         read = reader.rows(rows)
+        dropped = len(rows) - len(read)
     except SharpenError as error:
         # The first row that cannot be read ends a run; here all of them are looked for, one by one.
-        read, found = [], defaultdict[str, list[str]](list)
-        for index in range(len(rows)):
+        read, found, dropped = [], defaultdict[str, list[str]](list), 0
+        for index, row in enumerate(map(rows.only, range(len(rows)))):
             try:
-                read += reader.rows(rows.only(index))
+                read += reader.rows(row)
             except SharpenError as of_row:
+                if reader.leaves_out(row):
+                    dropped += 1
+                    continue
                 found[str(of_row).replace(rows.where(index), "")].append(str(of_row))
         alike = [
             f"{same[0]}; {len(same) - 1} more rows are like it" if same[1:] else same[0] for same in found.values()
@@ -102,7 +107,7 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
         completions=TokenCounts.of([len(t.token_ids) for t in trajectories]),
         trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
         split=sum(len(t.samples) > 1 for t in trajectories),
-        dropped=len(rows) - unread - len(read),
+        dropped=dropped,
         notes=rows.notes,
         shown=tuple(_shown(row, model.tokenizer) for row in read[:show]),
         doubts=(*dict.fromkeys(said), *(doubts(read, reading) if read else ())),
@@ -138,15 +143,25 @@ class _Reader:
             for index, row in enumerate(rows):
                 self.part.reward.check_row(row, rows.where(index))
         places = {rows.row_id(index): rows.where(index) for index in range(len(rows))}
-        return [ReadRow(places[group.prompt.id], group) for group in self._groups(rows)]
+        return [ReadRow(places[group.prompt.id], group) for group in self._groups(rows, self.format)]
 
-    def _groups(self, rows: Rows) -> Sequence[Group]:
+    def leaves_out(self, row: Rows) -> bool:
+        """Whether the run would leave out this row, which cannot be read, because it is too long."""
+        if self.format.overlong != "drop":
+            return False
+        try:
+            self._groups(row, replace(self.format, context_length=UNLIMITED))
+        except SharpenError:
+            return False
+        return True
+
+    def _groups(self, rows: Rows, format: PromptFormat) -> Sequence[Group]:
         if self.part.reads == "prompts":
-            loaded = load_prompts(rows, self.format, max_new_tokens=self.max_new_tokens)
+            loaded = load_prompts(rows, format, max_new_tokens=self.max_new_tokens)
             if loaded.warning is not None:
                 self.say(loaded.warning)
             return [Group(prompt, ()) for prompt in loaded.items]
-        loaded_groups = completions_of(self.part.reads, rows, self.format, self.part.source.data.step_separator)
+        loaded_groups = completions_of(self.part.reads, rows, format, self.part.source.data.step_separator)
         if loaded_groups.warning is not None:
             self.say(loaded_groups.warning)
         return loaded_groups.items

@@ -111,15 +111,17 @@ def check_models(saved: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _check_columns(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for setting, rows in now.items():
-        before = saved.get(setting, {}).get("sha256", {})
-        changed = [name for name, sha256 in rows["sha256"].items() if before.get(name, sha256) != sha256]
+    for setting, rows in {**saved, **now}.items():
+        before, after = saved.get(setting, {}).get("sha256", {}), now.get(setting, {}).get("sha256", {})
+        lost = [name for name in before if name not in after]
+        changed = lost or [name for name, sha256 in after.items() if before.get(name, sha256) != sha256]
         if changed:
             noun = "training data is" if setting.endswith("train") else f"`{setting}` is"
             named = " and ".join(f"`{name}`" for name in changed)
             raise DataError(
-                f"the {noun} not what this run was started with: {rows['rows']} has other values in "
-                f"{'columns' if changed[1:] else 'column'} {named}; a resumed run needs the same"
+                f"the {noun} not what this run was started with: {rows['rows']} has "
+                f"{'no longer' if lost else 'other values in'} {'columns' if changed[1:] else 'column'} {named}; a "
+                "resumed run needs the same"
             )
 
 

@@ -8,6 +8,7 @@ import pytest
 from sharpen.rewards import FunctionReward, check
 from sharpen.rewards.math import verifier as math_reward
 from sharpen.rewards.math.verifier import Math, equal
+from sharpen.rewards.text.extraction import is_solution
 
 HANGS = r"9^{9^{9^9}}"
 
@@ -98,6 +99,18 @@ def test_a_solution_without_an_answer_is_found_by_the_check() -> None:
     (finding,) = check(Math(), rows).findings
     assert finding.startswith("no completion can be right on 1 of the rows: column `answer` has a solution without")
     assert finding.endswith("the first is rows given as a list, row 1")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}",
+        r"\sqrt{\frac{\alpha}{\beta}} + \sin\theta + \cos\theta + \tan\theta + \ln\gamma + \exp\delta",
+    ],
+)
+def test_an_answer_in_latex_is_no_solution(answer: str) -> None:
+    assert not is_solution(answer)
+    assert is_solution(f"First we add.\nThen {answer}")
 
 
 def test_a_comparison_that_hangs_is_ended_and_recorded(group: Any) -> None:

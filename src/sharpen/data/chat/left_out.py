@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharpen.data.chat.format import ChatFormat, message_name
-from sharpen.data.chat.messages import REASONING, normalised, said_by
+from sharpen.data.chat.messages import REASONING, normalised, said_by, untrained_key
 from sharpen.data.chat.probes import PROBE, rendering
 from sharpen.data.chat.template import variables_of
 from sharpen.data.chat.written import opened_thinking
@@ -121,12 +122,14 @@ class _Row:
                 aliases = dict.fromkeys(REASONING, None)
                 if not self._writes_reasoning(index, {**aliases, reasoning: PROBE}):
                     return f"`{reasoning}`"
-            thinking = _thinking(said)
-            if thinking and thinking not in self.text:
-                thought: Any = said.replace(thinking, PROBE, 1)
+            found = _THINKING.match(said)
+            thinking = found[1].strip() if found else ""
+            if found and thinking and not ("thinking" in written and thinking in self.text):
+                thought: Any = said[: found.start(1)] + PROBE + said[found.end(1) :]
                 content = [{"type": "text", "text": thought}] if self.chat.wants.parts else thought
                 if not self._writes_reasoning(index, {"content": content}):
                     return "the thinking"
+                written.add("thinking")
         return None
 
     def writes_column(self, column: str) -> bool:
@@ -184,14 +187,6 @@ class _Row:
         return False
 
 
-def _thinking(said: str) -> str:
-    found = _THINKING.match(said)
-    return found[1].strip() if found else ""
-
-
 def _not_trained(message: Message) -> str | None:
-    if message["role"] != "assistant":
-        return None
-    if message.get("weight") == 0:
-        return "`weight: 0`"
-    return "`train: false`" if message.get("train") is False else None
+    key = untrained_key(message) if message["role"] == "assistant" else None
+    return None if key is None else f"`{key}: {json.dumps(message[key])}`"

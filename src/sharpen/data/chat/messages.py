@@ -16,6 +16,8 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 """The keys under which a message may hold its reasoning; transformers gives templates each under the names they read.
 """
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_TRAINED = ("weight", "train", "train_on_turn", "loss")
+"""Keys by which data sets say whether a turn is trained on; 0 or false: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,15 @@ def said_by(message: Message) -> str:
         [part.get("text") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else [content]
     )
     return "".join(part for part in parts if isinstance(part, str)).strip()
+
+
+def untrained_key(turn: Mapping[str, Any]) -> str | None:
+    """The key by which a turn says that it is not to be trained on, or with another weight than 1; None without one."""
+    for key in _TRAINED:
+        value = turn.get(key)
+        if isinstance(value, int | float) and (not value or (key == "weight" and value != 1)):
+            return key
+    return None
 
 
 def _message(message: Message, what: str, wants: Wants) -> Message:

@@ -13,9 +13,17 @@ _ANSWER = re.compile(r"答案\s*(?:应该|应)?\s*(?:就)?\s*[为是]?\s*[:：]?
 _SCALE = re.compile(r"(?<=\d)\s*([万亿])")
 _SCALES = {"万": 4, "亿": 8}
 _LIST = re.compile(r"(?<=[\d)}\]a-zA-Z])\s*(?:或者|以及|[和或及与])\s*(?=[-+\d(\[{\\a-zA-Z])")
-_MEASURED = re.compile(r"(?P<value>.*[\d)}%])\s*(?:\\text\s*\{\s*)?(?P<unit>[\u4e00-\u9fff]{1,6})\s*\}?\s*", re.DOTALL)
+_MEASURED = re.compile(
+    r"(?P<value>.*[\d)}%])\s*(?:\\text\s*\{\s*)?(?P<unit>[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,3})?)\s*\}?\s*",
+    re.DOTALL,
+)
+_MEASURE_WORDS = (
+    "个只支枝条张本名位人件块颗粒棵株朵头匹辆艘架台间栋座层瓶杯碗盒箱袋包桶罐盘片根双对套组排行列队班次遍场步页题道种类把"
+    "幅封篇首句字词岁级号票股批串束堆筐篮户家所站圈倍盏顶枚节段份副门员元角分毛"
+)
 _NO_MEASURE = re.compile(
-    "[或和及与至到约近超不无非几多余]|以上|以下|以内|以外|左右|其中|之间|大于|小于|等于|进制|[倍分]之"
+    "[零一二三四五六七八九十百千万亿两半几多余负又点方或和及与至到约近超不无非否没错吗]"
+    "|以上|以下|以内|以外|左右|其中|之间|大于|小于|等于|进制|[倍分]之|可能|大概"
 )
 _UNITS = {
     name: unit
@@ -49,12 +57,23 @@ def rewritten(text: str) -> str:
 def split_measure(text: str) -> tuple[str, str] | None:
     """A value and the canonical name of the measure word or unit after it; None if there is none.
 
-    Any word of up to six characters counts, as in 5个 or 3支铅笔, but not one that changes the value: 5以上, 5或6.
+    A measure word may have a noun after it, as in 3支铅笔, but nothing that changes the value: 5个半, 5次方.
     """
     found = _MEASURED.fullmatch(text)
-    if found is None or _NO_MEASURE.search(found["unit"]):
+    if found is None:
         return None
-    value = found["value"]
+    value, unit = found["value"], found["unit"]
     if value.count("{") != value.count("}"):
         return None
-    return value.strip(), _UNITS.get(found["unit"], found["unit"])
+    parts = [unit] if unit in _UNITS else re.split("[/每]", unit)
+    if not all(map(_is_measure, parts)):
+        return None
+    return value.strip(), "/".join(_UNITS.get(part, part) for part in parts)
+
+
+def _is_measure(word: str) -> bool:
+    return word in _UNITS or (word[:1] in _MEASURE_WORDS and _NO_MEASURE.search(word) is None)
+
+
+def has_chinese(text: str) -> bool:
+    return re.search("[\u4e00-\u9fff]", text) is not None

@@ -6,6 +6,8 @@ import re
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LABEL = re.compile(r"\(\s*[A-J]\s*\)|\b[A-J]\s*[).:]")
+_ANOTHER = re.compile(r"\s*[,;&/|]|.*\d\s*,\s*\(?\s*[A-J]\s*\)?$|.*\d\s+[A-J]\s+\S", re.DOTALL)
+"""What follows a label and offers a second one."""
 _LABELLED = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[).:])\s*(\S.*)", re.DOTALL)
 _MOST_CHOSEN = 6
 
@@ -36,6 +38,7 @@ def labelled(text: str) -> tuple[str, str] | None:
     """
     bare = _TEXT.sub(r"\1", text, count=1).strip()
     found = _LABELLED.fullmatch(bare)
-    if found is None or len(_LABEL.findall(bare)) > 1 or found[3][0] in ",;&":
+    if found is None or len(_LABEL.findall(bare)) > 1:
         return None
-    return found[1] or found[2], found[3].strip()
+    content = found[3].strip()
+    return None if choice(content) or _ANOTHER.match(content) else (found[1] or found[2], content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from sharpen.rewards.math.chinese import rewritten, split_measure
+from sharpen.rewards.math.chinese import has_chinese, rewritten, split_measure
 from sharpen.rewards.text.extraction import boxed
 
 _CHARACTERS = {
@@ -25,6 +25,12 @@ _CHARACTERS = {
 }  # fmt: skip
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+
+
+def _binomial(found: re.Match[str]) -> str:
+    """``C_5^2``; C_1 and C_2 may be constants with a power."""
+    of, chosen = int(found[1]), int(found[2])
+    return rf"\binom{{{of}}}{{{chosen}}}" if of > 2 and chosen <= of else found[0]
 
 
 def _scaled(found: re.Match[str]) -> str:
@@ -56,7 +62,7 @@ _REWRITES = [
         # Congruences: \\pmod{7}, \\pmod 7, (mod 7), \\bmod 7.
         (r"\(?\s*(?:\\[pb]?mod|(?<![a-zA-Z\\])mod)(?![a-zA-Z])\s*\{?\s*(\w+)\s*\}?\s*\)?", r" \\pmod{\1}"),
         # Combinations as Chinese textbooks write them: C_5^2.
-        (r"(?<![a-zA-Z\\])(?:C|\\text\s*\{\s*C\s*\})_\{?(\d+)\}?\^\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+        (r"(?<![a-zA-Z\\])(?:C|\\text\s*\{\s*C\s*\})_\{?(\d+)\}?\^\{?(\d+)\}?", _binomial),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # Thousands: 1{,}000 and 1\,000 are numbers in LaTeX, 1, 000 is not.
         (r"(?<=\d)\s*\{,\}\s*(?=\d{3}(?!\d))", ""),
@@ -106,6 +112,8 @@ _NO_UNITS = {
     "and", "or", "if", "than", "not", "more", "less", "at", "least", "most", "about", "approximately", "to", "no",
     "none", "from", "over", "under", "only", "mod", "modulo", "base", "is", "are", "was", "were", "be", "but", "maybe",
     "perhaps", "either", "neither", "nor", "when", "where", "which", "that", "for", "except", "unless", "wrong",
+    "plus", "minus", "squared", "cubed", "factorial", "halves", "thirds", "fourths", "fifths", "tenths", "hundredths",
+    "thousandths",
 }  # fmt: skip
 _MOST_UNIT_WORDS = 4
 
@@ -224,6 +232,8 @@ def split_unit(text: str, one_letter: bool = False) -> tuple[str, str | None]:
     if found is None or found["value"].count("{") != found["value"].count("}"):
         return text, None
     name = " ".join(found["unit"].replace(".", "").split())
+    if has_chinese(name):
+        return text, None
     if _NO_UNITS & set(name.casefold().split()) or len(name.split()) > _MOST_UNIT_WORDS:
         return text, None
     unit, known = _unit_name(name)

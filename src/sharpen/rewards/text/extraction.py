@@ -7,7 +7,8 @@ from typing import Literal
 
 Source = Literal["whole", "marker", "tags", "boxed", "last_number"]
 
-_WORD = re.compile(r"(?<!\\\\)[^\W\d_]{2,}")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
+_ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?:\s*(\{)|\s+(?=[^\s{])|(?=[\d\\]))")
 _UNBRACED = re.compile(r"[^\s$]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?")
@@ -95,8 +96,11 @@ def last_number(text: str) -> str | None:
 
 
 def is_solution(text: str) -> bool:
-    """Whether this is a worked solution rather than an answer: several lines, or a sentence of ten words or more."""
-    return "\n" in text.strip() or len(_WORD.findall(text)) >= 10
+    """Whether this is a worked solution rather than an answer: several lines, or a sentence of ten words or more.
+
+    The lines of a matrix are one, and commands of LaTeX are no words.
+    """
+    return "\n" in _ENVIRONMENT.sub("", text).strip() or len(_WORD.findall(text)) >= 10
 
 
 def normalise(text: str, case_sensitive: bool = False) -> str:
