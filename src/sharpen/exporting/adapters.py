@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sharpen.errors import SharpenError
+from sharpen.errors import ModelError, SharpenError
 from sharpen.exporting.origin import Origin
 from sharpen.exporting.probes import Difference, difference, plain_logprobs
 from sharpen.exporting.report import Checks
@@ -63,6 +63,11 @@ def check_trained(
         return
     learned = difference(plain_logprobs(base.model, rows), policy)
     if learned.largest == 0:
+        if origin.adapter is not None:
+            raise ModelError(
+                f"{origin.path}: the adapter changes nothing: on the texts compared the merged model equals its base, "
+                f"{origin.base}, so nothing was written. Was it trained?"
+            )
         checks.not_checked.append(f"{what}: on the texts compared it does not, it equals {origin.base}")
         return
     checks.checked.append(f"it differs from its base, {origin.base}: log-probabilities by {learned} nats")

@@ -171,12 +171,12 @@ def _loading(origin: Origin) -> str:
 
 
 def _public(value: Any) -> Any:
-    """The recipe with absolute paths cut to their last part: folders of one machine tell others nothing."""
+    """The recipe with paths out of its own folder cut to their last part: those of one machine tell others nothing."""
     if isinstance(value, Mapping):
         return {key: _public(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_public(inner) for inner in value]
-    if isinstance(value, str) and Path(value).is_absolute():
+    if isinstance(value, str) and value.startswith(("/", "~", "../")):
         return Path(value).name
     return value
 

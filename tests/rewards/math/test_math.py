@@ -75,6 +75,7 @@ def test_math(settings: dict[str, Any], completion: str, expected: str, reward: 
         "由题意得 x＝５，故答案为：５。",
         "We add them, so the final answer is 5.",
         "Adding gives 2+3.\nAnswer: 5",
+        "The answer is 5. This completes the proof.",
     ],
 )
 def test_the_expected_answer_is_taken_from_the_end_of_a_solution(solution: str) -> None:
@@ -83,6 +84,18 @@ def test_the_expected_answer_is_taken_from_the_end_of_a_solution(solution: str) 
         1,
         0,
     ]
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        "The answer is not 5. Hence it must be six, as one sees when one counts both hands",
+        "The answer is obtained by adding the two numbers that were given to us here.\n12",
+        "答案见下\n12",
+    ],
+)
+def test_a_sentence_about_the_answer_is_not_taken_for_it(solution: str) -> None:
+    assert Math().doubt({"answer": solution}, "") is not None
 
 
 def test_a_box_without_braces_holds_one_word() -> None:

@@ -9,7 +9,7 @@ FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
 }  # fmt: skip
 """Full-width characters → ASCII, for `str.translate`."""
 
-_ANSWER = re.compile(r"答案\s*(?:应该|应)?\s*(?:就)?\s*[为是]?\s*[:：]?\s*")
+_ANSWER = re.compile(r"答案\s*(?:应该|应)?\s*就?\s*(?:[为是]\s*[:：]?|[:：]|(?=[-\d\\$A-Za-z]))\s*")
 _SCALE = re.compile(r"(?<=\d)\s*([万亿])")
 _SCALES = {"万": 4, "亿": 8}
 _LIST = re.compile(r"(?<=[\d)}\]a-zA-Z])\s*(?:或者|以及|[和或及与])\s*(?=[-+\d(\[{\\a-zA-Z])")

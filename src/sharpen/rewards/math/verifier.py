@@ -96,14 +96,22 @@ class Math(Verifier):
         return 0.0 if found is None else float(equal(expected, found, self.timeout_s))
 
     def _bare(self, expected: str) -> str:
-        found = boxed(expected) or after_marker(expected, self.marker) or last_answer(expected) or _said(expected)
+        found = boxed(expected) or after_marker(expected, self.marker) or _said(expected)
         return (found or expected).strip()
 
 
 def _said(solution: str) -> str | None:
-    """What follows the last "answer is" or "Answer:" of a solution."""
+    """What follows the last "answer is", "Answer:" or 答案 of a solution, unless that is a sentence itself."""
     found = _ANSWER_IS.findall(solution)
-    return found[-1] if found else None
+    said = last_answer(solution) or (found[-1] if found else "")
+    first = re.split(r"(?<=[^\W\d])\. |(?<=[\d)}$])\.\s+(?=[A-Z])", said)[0].strip()
+    if not first or first.startswith("not "):
+        return None
+    return (
+        first
+        if re.search(r"[\d\\$]", first) or re.fullmatch(r"\(?[A-Za-z]\)?\.?|[^\W\d_]+( [^\W\d_]+)?\.?", first)
+        else None
+    )
 
 
 def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
