@@ -25,6 +25,8 @@ MOST_NESTED = 30
 
 _ANSWER_IS = re.compile(r"(?i:\banswer(?: is(?: therefore| thus)?)?\s*:|\banswer is(?: therefore| thus)?)\s*(\S[^\n]*)")
 
+_FEW_WORDS = re.compile(r"\(?[A-Za-z]\)?\.?|[^\W\d_]+( [^\W\d_]+)?\.?")
+
 # One pool per process, started on first use. math-verify's own timeout uses a signal, which only works in the main
 # thread and does not interrupt C code.
 _workers = WorkerPool(Path(__file__).with_name("worker.py"))
@@ -107,11 +109,7 @@ def _said(solution: str) -> str | None:
     first = re.split(r"(?<=[^\W\d])\. |(?<=[\d)}$])\.\s+(?=[A-Z])", said)[0].strip()
     if not first or first.startswith("not "):
         return None
-    return (
-        first
-        if re.search(r"[\d\\$]", first) or re.fullmatch(r"\(?[A-Za-z]\)?\.?|[^\W\d_]+( [^\W\d_]+)?\.?", first)
-        else None
-    )
+    return first if re.search(r"[\d\\$]", first) or _FEW_WORDS.fullmatch(first) else None
 
 
 def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
