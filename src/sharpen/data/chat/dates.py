@@ -25,7 +25,8 @@ def today() -> date:
 def date_written(day: date | None) -> Iterator[None]:
     """Let chat templates write this date, at midnight, as today's. None leaves it as it is.
 
-    It holds for tokenizers whose templates went through `settle_date`, in this thread and those that run in a copy of its context.
+    It holds for tokenizers whose templates went through `settle_date`, in this thread and in those that run in a copy
+    of its context.
     """
     token = None if day is None else _written.set(day)
     try:
