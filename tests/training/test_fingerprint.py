@@ -65,6 +65,16 @@ def test_a_reference_that_is_the_base_has_no_hash_of_its_own() -> None:
     check_fingerprint({"data": "d", "reference": None}, {"data": "d", "reference": None})
 
 
+def test_a_base_that_has_changed_is_named() -> None:
+    before, now = (
+        {"data": "d", "bases": {"policy": {"path": path, "files_sha256": sha256}}}
+        for path, sha256 in (("first", "0a"), ("second", "0b"))
+    )
+    check_fingerprint(before, before)
+    with pytest.raises(ModelError, match=r"second: not the base model that .* its policy belongs to first as it was"):
+        check_fingerprint(before, now)
+
+
 def test_a_frozen_model_that_has_changed_is_named(tmp_path: Path) -> None:
     def teacher(seed: int) -> Policy:
         path = create_character_model(tmp_path / str(seed), alphabet="ab", hidden=8, layers=1, heads=2, seed=seed)

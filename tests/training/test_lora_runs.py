@@ -421,7 +421,7 @@ def test_another_base_is_named_and_refused(beta: float, model: Path, reward: str
     written = path / "recipe.yaml"
     text = written.read_text()
     written.write_text(text.replace(str(model), str(other)))
-    with pytest.raises(ModelError, match=f"{other}: not the base model that this run was started with"):
+    with pytest.raises(ModelError, match=f"{other}: not the base model that the adapter was trained on"):
         resume(path)
     written.write_text(text.replace("rank: 2", "rank: 3"))
     with pytest.raises(ModelError, match=r"the adapter has rank 2 and alpha 4 on .*, unlike model\.lora"):

@@ -19,6 +19,7 @@ from sharpen.models.policy import Policy, load_policy
 from sharpen.models.reference import base_policy, frozen, second_adapter
 from sharpen.models.scorer import load_scorer
 from sharpen.models.settings import ModelSettings
+from sharpen.models.weight_files import model_sha256
 from sharpen.rewards.by_source import BySource
 from sharpen.rewards.combine import WeightedSum
 from sharpen.rewards.models.model_reward import ModelReward
@@ -47,7 +48,14 @@ def load_model(
     else:
         path, initial = _start(start)
         model = _load(settings, role, path if initial is None else initial.base, trust_remote_code)
-        add_adapter(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
+        add_adapter(
+            model,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            targets=lora.targets,
+            seed=seed,
+            base_sha256=model_sha256(model.source),
+        )
         adapter = initial if saved is None else _saved_adapter(saved)
         take_template(model.tokenizer, adapter)
         if adapter is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,11 +21,20 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter's base model, as a folder or hub id, its peft ``LoraConfig``, and its name inside the model."""
+    """An adapter's base model, as a folder or hub id, its peft ``LoraConfig``, and its name inside the model.
+
+    ``base_sha256`` is the hash of the files that the base was loaded from; None if it is not known.
+    """
 
     base: str
     config: Any
     name: str = NAME
+    base_sha256: str | None = None
+
+    @property
+    def recorded_base(self) -> str:
+        """The base as files name it: an absolute path works wherever the adapter is loaded from."""
+        return os.path.abspath(self.base) if Path(self.base).is_dir() else self.base
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:

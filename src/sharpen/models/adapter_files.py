@@ -6,7 +6,6 @@ transformers and peft load such a folder like a model, since the configuration n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,13 +117,11 @@ def write_adapter(
     model: nn.Module, adapter: Adapter, head_name: str | None, folder: Path, dtype: SavedDtype = "float32"
 ) -> dict[str, Tensor]:
     """Write the adapter, and the head where one is trained; returns the weights, in float32, by their names there."""
-    base = adapter.base
     config = (
         adapter.config.to_dict()
         | _targets(model, adapter.config)
         | {
-            # An absolute path works wherever the adapter is loaded from.
-            "base_model_name_or_path": os.path.abspath(base) if Path(base).is_dir() else base,
+            "base_model_name_or_path": adapter.recorded_base,
             "modules_to_save": None if head_name is None else [head_name],
             "inference_mode": True,
         }

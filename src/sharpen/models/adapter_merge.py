@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter import NAME, adapted_layers
+from sharpen.models.adapter_base import check_base
 from sharpen.models.adapter_files import CONFIG, PREFIX, AdapterFiles
 from sharpen.models.progress_bars import without_progress_bars
 
@@ -67,11 +68,13 @@ def merge_adapter(model: Any, files: AdapterFiles, head_name: str | None = None)
 
     Embeddings that the adapter makes unequal to the head are no longer tied to it.
 
-    Raises ModelError if the adapter does not match this model, or if the files do not say what it computes.
+    Raises ModelError if the adapter does not match this model, if the base has changed since the adapter was trained,
+    or if the files do not say what it computes.
     """
     from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 
     refuse_uncomputable(files)
+    check_base(files)
     weights = files.tensors()
     _load_head(model, weights, files, head_name)
     in_full = [name for name in files.config.get("modules_to_save") or () if any(f".{name}." in key for key in weights)]

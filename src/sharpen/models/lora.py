@@ -15,12 +15,14 @@ from transformers.pytorch_utils import Conv1D
 
 from sharpen.errors import ModelError, RecipeError
 from sharpen.models.adapter import NAME, REFERENCE, Adapter, adapted_layers, adapter_weights
+from sharpen.models.adapter_base import check_base
 from sharpen.models.adapter_files import SCALING_SETTINGS, AdapterFiles, adapter_shapes, fill_adapter
 from sharpen.models.adapter_merge import refuse_uncomputable
 from sharpen.models.kernels import private_torch
 from sharpen.models.kernels.linear import Linear
 from sharpen.models.load import align
 from sharpen.models.model import Model
+from sharpen.models.weight_files import model_sha256
 from sharpen.suggest import did_you_mean
 
 Targets = Literal["all-linear"] | Sequence[str]
@@ -29,10 +31,14 @@ READ_AS_WEIGHTS = ("dt_proj", "x_proj", "out_proj")
 """The layers of a state-space mixer whose weights it reads without calling them, so that no adapter has an effect."""
 
 
-def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: int) -> None:
+def add_adapter(
+    model: Model, *, rank: int, alpha: int, targets: Targets, seed: int, base_sha256: str | None = None
+) -> None:
     """Freeze the model and add LoRA to its linear layers: A is random, seeded by ``seed``, and B is 0.
 
     Only the adapter is then trained, and a scorer's head in full. A language model's head is never adapted.
+    ``base_sha256`` is the hash of the files that the model was loaded from (`model_sha256`), for those who load the
+    adapter.
 
     Raises RecipeError if a target is not a linear layer of this model.
     """
@@ -58,7 +64,7 @@ def add_adapter(model: Model, *, rank: int, alpha: int, targets: Targets, seed: 
     body.train(body.training)
     if model.head_name is not None:
         body.get_submodule(model.head_name).requires_grad_(True)
-    model.adapter = Adapter(model.source, config)
+    model.adapter = Adapter(model.source, config, base_sha256=base_sha256)
 
 
 @torch.no_grad()
@@ -84,7 +90,14 @@ def add_adapter_like(model: Model, like: Model) -> None:
     """Add an adapter of the same settings as that of ``like``, a model of the same kind on the same base."""
     assert like.adapter is not None
     config = like.adapter.config
-    add_adapter(model, rank=config.r, alpha=config.lora_alpha, targets=sorted(config.target_modules), seed=0)
+    add_adapter(
+        model,
+        rank=config.r,
+        alpha=config.lora_alpha,
+        targets=sorted(config.target_modules),
+        seed=0,
+        base_sha256=model_sha256(model.source),
+    )
     store_frozen_in_bfloat16(model)
     align(model.model)
 
@@ -92,10 +105,11 @@ def add_adapter_like(model: Model, like: Model) -> None:
 def read_adapter(model: Model, files: AdapterFiles) -> None:
     """Copy a saved adapter's weights into the model's adapter.
 
-    Raises ModelError if their settings differ.
+    Raises ModelError if their settings differ, or their base models.
     """
     assert model.adapter is not None
     refuse_uncomputable(files)
+    check_base(files, model.adapter)
     own = model.adapter.config.to_dict()
     weights = files.weights()
     found = {n: tuple(tensor.shape) for n, tensor in weights.items() if ".lora_A." in n or ".lora_B." in n}

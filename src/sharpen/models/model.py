@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sharpen.batch import Batch, Need, Outputs
 from sharpen.models.adapter import Adapter
+from sharpen.models.adapter_base import write_base
 from sharpen.models.adapter_files import write_adapter
 from sharpen.models.dtype import Dtype, SavedDtype
 from sharpen.models.modules import RootModule
@@ -117,6 +118,7 @@ class Model(ABC):
                 weights = named_weights(self.model)
             else:
                 weights = write_adapter(self.model, self.adapter, self.head_name, folder, dtype)
+                write_base(self.adapter, folder)
         (folder / REMAINDER).unlink(missing_ok=True)
         if exact and dtype != "float32":
             write_remainder(weights, folder)

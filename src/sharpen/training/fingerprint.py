@@ -60,12 +60,10 @@ def fingerprint(
         result["columns"] = {setting: asdict(hashes) for setting, hashes in columns.items()}
     if reference is not None:
         result["reference"] = _of_reference(reference)
-    hashes: dict[str, str] = {}
     for role, model in models.items():
         if model.adapter is not None:
-            base = model.adapter.base
-            hashes[base] = hashes.get(base) or model_sha256(base)
-            result.setdefault("bases", {})[role] = {"path": base, HASH: hashes[base]}
+            base = {"path": model.adapter.base, HASH: model.adapter.base_sha256}
+            result.setdefault("bases", {})[role] = base
     if frozen:
         result["frozen"] = {name: {HASH: model_sha256(model.source)} for name, model in frozen.items()}
     return result
