@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat.messages import normalised
-from sharpen.data.chat.probes import PROBE, rendering, wants_of
+from sharpen.data.chat.probes import PROBE, alike, rendering, wants_of
 from sharpen.types import Message
 
 _ASKED, _SAID, _THOUGHT = f"{PROBE}asked", f"{PROBE}said", f"{PROBE}thought"
@@ -63,7 +62,7 @@ def _header(probed: _Probed, asked: Sequence[Message]) -> str:
         probed.before_said(asked, reasoning_content=_THOUGHT),
         probed.before_said(asked, content=f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"),
     )
-    shared = commonprefix([header, *filter(None, thoughtful)])
+    shared = header[: min(alike(header, begins or header) for begins in thoughtful)]
     if shared != header:
         # The tag that opens thinking is the assistant's.
         shared = _OPENED.sub("", shared)
