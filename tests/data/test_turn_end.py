@@ -178,6 +178,7 @@ def test_a_token_that_ends_turns_with_calls_alone_ends_turns_too() -> None:
     assert tokens == ["<|eom|>", "<|eot|>"]
     assert end.stops == end.token_ids
     assert end.text == "<|eot|>"
+    assert learned(ended, special, declared=["<|eom|>"])[1] == ["<|eom|>", "<|eot|>"]
     [run] = trained(ended, special, [said("user", "hi"), CALLED])
     assert run[-2:] == ["<done>", "<|eom|>"]
     one_call = "{% if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}"

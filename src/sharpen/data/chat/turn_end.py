@@ -148,16 +148,18 @@ def _next_turns(chat: ChatFormat, messages: list[Message], tokens: Mapping[str, 
 
 
 def _ends_of_calls(
-    chat: ChatFormat, before: Sequence[Message], known: frozenset[int], tokens: Mapping[str, int]
+    chat: ChatFormat, before: Sequence[Message], declared: frozenset[int], tokens: Mapping[str, int]
 ) -> frozenset[int]:
-    """The special token that ends turns with calls of tools, unless ``known`` has what does."""
+    """The special token that ends turns with calls of tools, if any; one of the ``declared`` ends before others."""
     one, two = (_rendered(chat, [*before, _calling(*ids)]) or "" for ids in (["abcdefghi"], ["abcdefghi", "ihgfedcba"]))
-    last = _run_up_to_end(one, tokens)
-    if _SAID not in one or not last or known & {token.id for token in last}:
+    last = [token.id for token in _run_up_to_end(one, tokens)]
+    if _SAID not in one or not last:
         return frozenset()
+    if known := [token_id for token_id in last if token_id in declared]:
+        return frozenset(known[:1])
     # What stands after each of several calls ends no turn.
-    end = next(text for text, token_id in tokens.items() if token_id == last[-1].id)
-    return frozenset() if two.count(end) > one.count(end) else frozenset({last[-1].id})
+    end = next(text for text, token_id in tokens.items() if token_id == last[-1])
+    return frozenset() if two.count(end) > one.count(end) else frozenset(last[-1:])
 
 
 def _calling(*ids: str) -> Message:
