@@ -87,3 +87,58 @@ def test_what_the_template_refuses_names_the_row():
     tokenizer = make_tokenizer("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(DataError, match=r"row 7: the chat template rejects .* roles must alternate"):
         ChatFormat(tokenizer, {}).prompt_ids(turns(("u", "hi")), "row 7")
+
+
+IGNORING = "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}<eos>\n{% endfor %}"
+
+
+def test_a_header_that_the_template_does_not_prompt_with_is_the_generation_prompt():
+    format_ = ChatFormat(make_tokenizer(IGNORING), {})
+    assert format_.prompt_ids(turns(("u", "hi"))) == ids(r"<user> \n hi <eos> \n <assistant> \n")
+    cut = demonstration(format_, TWO_TURNS, 1, "row 1")
+    (sample,) = cut.samples
+    assert sample.prefix_ids == ids(r"<user> \n hi <eos> \n <assistant> \n")
+    assert sample.token_ids == ids(r"yes <eos> \n <user> \n why <eos> \n <assistant> \n no <eos>")
+    assert "".join("T" if trained else "." for trained in sample.loss_mask) == "TT" + "." * 8 + "TT"
+    # As saved with the model, for other programs.
+    saved = format_.tokenizer.apply_chat_template(turns(("u", "hi")), add_generation_prompt=True, tokenize=False)
+    assert saved == "<user>\nhi<eos>\n<assistant>\n"
+
+
+HEADERS = {
+    # Llama 2, Mistral: nothing but a blank.
+    "{% for m in messages %}{{ '[' ~ m.content ~ ']' if m.role == 'user' else ' ' ~ m.content ~ '#' }}{% endfor %}": "",
+    # MiniCPM: the question ends with it.
+    "{% for m in messages %}{{ m.content }}{{ '<assistant>' if m.role == 'user' }}{% endfor %}": "",
+    # A header that changes from turn to turn is none.
+    "{% for m in messages %}<{{ m.role }}>{{ loop.index }}{{ m.content }}<eos>{% endfor %}": "",
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>{% endfor %}": "assistant:",
+    "{% for m in messages %}{{ '\"▁\\\\' ~ m.role }}\n{{ m.content }}<eos>{% endfor %}\n": '"▁\\assistant\n',
+    # Thinking, and the tag that opens it, are the assistant's.
+    "{% for m in messages %}<{{ m.role }}>\n{% if m.role == 'assistant' %}<think>\n{{ m.reasoning_content or '' }}\n"
+    "</think>\n\n{% endif %}{{ m.content }}<eos>{% endfor %}": "<assistant>\n",
+    "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}" + IGNORING: "<assistant>\n",
+}
+
+
+@pytest.mark.parametrize(("template", "header"), HEADERS.items())
+def test_only_a_constant_header_becomes_the_generation_prompt(template, header):
+    format_ = ChatFormat(make_tokenizer(template), {})
+    asked = turns(("s", "be"), ("u", "hi"))
+    without, prompt = (format_.text(asked, "row 1", {}, add_generation_prompt=asks) for asks in (False, True))
+    assert prompt == without + header
+    assert (format_.tokenizer.chat_template == template) == (not header)
+    if header:
+        assert demonstration(format_, [*asked, *turns(("a", "yes"))], 2, "row 1").prompt_text == prompt
+
+
+def test_every_named_template_gets_its_generation_prompt():
+    format_ = ChatFormat(make_tokenizer({"default": IGNORING, "tool_use": "{{ tools }}" + IGNORING}), {})
+    hi = turns(("u", "hi"))
+    assert format_.prompt_text(hi) == "<user>\nhi<eos>\n<assistant>\n"
+    assert format_.prompt_text(hi, given={"tools": [{"name": "be"}]}).endswith("<user>\nhi<eos>\n<assistant>\n")
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, GENERATION_TEMPLATE, FORGETFUL_TEMPLATE])
+def test_a_template_that_prompts_stays_as_it_is(template):
+    assert ChatFormat(make_tokenizer(template), {}).tokenizer.chat_template == template

@@ -200,6 +200,17 @@ def test_a_tool_may_be_a_function_with_hints_and_docstring():
         given_by({"tools": [lambda x: x]}, "row 1")
 
 
+def test_functions_of_the_older_format_are_tools_where_a_row_has_none():
+    other = {"name": "dip", "parameters": {}}
+    as_tools = {"tools": [{"type": "function", "function": SCHEMA}]}
+    assert given_by({"functions": [SCHEMA]}, "row 1") == as_tools
+    assert given_by({"functions": json.dumps([SCHEMA])}, "row 1") == as_tools
+    assert given_by({"tools": None, "functions": [SCHEMA]}, "row 1") == as_tools
+    assert given_by({"tools": [SCHEMA], "functions": [other]}, "row 1") == as_tools
+    with pytest.raises(DataError, match=r"^row 1: column `functions`, tool 2 must be an object like .* not int"):
+        given_by({"functions": [SCHEMA, 3]}, "row 1")
+
+
 def test_nulls_of_a_schema_go_unless_it_is_json_text():
     optional = {"name": "look", "parameters": {"properties": {"at": {"type": "string", "enum": None}}}}
     assert "enum" not in json.dumps(given_by({"tools": [optional]}, "row 1")["tools"])
@@ -249,10 +260,10 @@ def test_rows_of_parquet_reach_the_template_as_they_were_written(tmp_path: Path)
     format_ = PromptFormat(make_tokenizer(IF_STRING), context_length=1000)
     first, second = load_prompts(read_rows(tmp_path / "d.parquet"), format_, max_new_tokens=1).items
     assert first.text == (
-        '<user>hi<eos><assistant><call>{"name": "look", "arguments": {"at": "Rhine"}}<eos><tool>wet<eos>'
+        '<user>hi<eos><assistant><call>{"name": "look", "arguments": {"at": "Rhine"}}<eos><tool>wet<eos><assistant>'
     )
     assert second.text == (
-        '<user>hi<eos><assistant><call>{"name": "dip", "arguments": {"in": "Elbe"}}<eos><tool>cold<eos>'
+        '<user>hi<eos><assistant><call>{"name": "dip", "arguments": {"in": "Elbe"}}<eos><tool>cold<eos><assistant>'
     )
 
 

@@ -162,6 +162,35 @@ def test_a_turn_that_ends_in_another_special_token_ends_there() -> None:
     assert trained(endless, special, [said("user", "hi"), called]) == [["yes", "<|eot|>"]]
 
 
+CALLED = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+CALLS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}"
+    "{{ c.function.arguments }}<done>{% endfor %}{{ m.content }}"
+    "{% if not m.tool_calls %}<|eot|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_a_token_that_ends_turns_with_calls_alone_ends_turns_too() -> None:
+    """gpt-oss ends a call with <|call|>, which a model need not declare."""
+    special = ["<|user|>", "<|assistant|>", "<call>", "<done>", "<|eot|>", "<|eom|>"]
+    ended = CALLS.replace("{% endfor %}{{ m.content }}", "{% endfor %}{{ '<|eom|>' if m.tool_calls }}{{ m.content }}")
+    end, tokens = learned(ended, special)
+    assert tokens == ["<|eom|>", "<|eot|>"]
+    assert end.stops == end.token_ids
+    assert end.text == "<|eot|>"
+    assert learned(ended, special, declared=["<|eom|>"])[1] == ["<|eom|>", "<|eot|>"]
+    [run] = trained(ended, special, [said("user", "hi"), CALLED])
+    assert run[-2:] == ["<done>", "<|eom|>"]
+    one_call = "{% if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}"
+    rejecting = ended.replace("{% for c in", f"{one_call}{{% for c in", 1)
+    assert learned(rejecting, special)[1] == ["<|eom|>", "<|eot|>"]
+
+
+def test_a_token_that_ends_each_of_several_calls_ends_no_turn() -> None:
+    special = ["<|user|>", "<|assistant|>", "<call>", "<done>", "<|eot|>"]
+    assert learned(CALLS, special)[1] == ["<|eot|>"]
+
+
 def test_of_several_ends_the_one_that_the_model_declares_counts() -> None:
     """Command R7B's, which also comes after its calls."""
     template = (

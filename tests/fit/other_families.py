@@ -74,7 +74,7 @@ FAMILIES: dict[str, Family] = {
         bos="<|startoftext|>",
         eos="<|return|>",
         stops=("<|return|>", "<|call|>", "<|endoftext|>"),
-        ends=("<|return|>",),
+        ends=("<|return|>", "<|call|>"),
         expected={
             "one": f"{_OSS}<|end|>{_OSS_HI}«{_OSS_YES}<|return|>»",
             "two": (

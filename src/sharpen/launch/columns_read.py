@@ -12,7 +12,7 @@ from sharpen.training.fingerprint import ColumnHashes, column_hashes
 
 OF_ROWS = (
     *("prompt", "messages", "completion", "chosen", "rejected", "completions", "margin", "scores", "ranks"),
-    *("steps", "positions", "labels", "tools", "documents", "chat_template_kwargs"),
+    *("steps", "positions", "labels", "tools", "functions", "documents", "chat_template_kwargs"),
 )
 """The columns that prompts and completions are made of."""
 

@@ -12,6 +12,7 @@ from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat.dates import date_written, settle_date
+from sharpen.data.chat.generation_prompt import complete_template
 from sharpen.data.chat.messages import Wants, normalised
 from sharpen.data.chat.probes import complaint, complaint_about, wants_of
 from sharpen.data.chat.template import variables_of
@@ -29,7 +30,8 @@ class ChatFormat:
     ``system`` is put before conversations that do not begin with a system message. ``given``, of the methods, is what a
     row gives the template beside its messages: its ``tools`` and ``documents``. Errors call the template ``called``.
     ``date`` is what a template writes as today's; None is that of `date_written`, or today's.
-    ``eos_ids`` are the ends of sequence that the model declares.
+    ``eos_ids`` are the ends of sequence that the model declares. The tokenizer's template gets the generation prompt
+    that it lacks (`complete_template`).
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -58,6 +60,7 @@ class ChatFormat:
                 f"{', '.join(template)} as `data.chat_template`"
             )
         self._refuse_idle_arguments()
+        complete_template(self.tokenizer)
         object.__setattr__(self, "wants", wants_of(self.render))
 
     def prompt_text(

@@ -87,8 +87,9 @@ def refuse_left_out(
             raise DataError(f"{where}: {chat.called} leaves out {lost} of {name}: {remedy}, {_OTHERS}")
     for column in ("tools", "documents"):
         if column in given and not row.writes_column(column):
+            older = " (or `functions`)" if column == "tools" else ""
             raise DataError(
-                f"{where}: {chat.called} leaves out column `{column}`: remove or rename the column, {_OTHERS}"
+                f"{where}: {chat.called} leaves out column `{column}`{older}: remove or rename the column, {_OTHERS}"
             )
 
 

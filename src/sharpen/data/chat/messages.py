@@ -48,7 +48,8 @@ def given_by(row: Row, where: str) -> Mapping[str, Any]:
 
     Columns ``tools`` and ``documents``, lists or JSON text, and ``chat_template_kwargs``, the row's own arguments of
     the template. A tool is a JSON schema, with or without ``{"type": "function", "function": …}`` around it, or in
-    Python a function. An empty column is none.
+    Python a function. A row without tools may have them in ``functions``, as OpenAI's older format does. An empty
+    column is none.
 
     Raises DataError for columns that hold anything else.
     """
@@ -58,8 +59,9 @@ def given_by(row: Row, where: str) -> Mapping[str, Any]:
         if not isinstance(own, Mapping):
             raise DataError(f"{where}: column `chat_template_kwargs` must be an object, not {_shown(own)}")
         given.update(without_nulls(own))
-    if tools := _list_of(row, "tools", where):
-        given["tools"] = [_tool(tool, f"{where}: column `tools`, tool {i}") for i, tool in enumerate(tools, start=1)]
+    for column in ("tools", "functions"):
+        if "tools" not in given and (tools := _list_of(row, column, where)):
+            given["tools"] = [_tool(t, f"{where}: column `{column}`, tool {i}") for i, t in enumerate(tools, start=1)]
     if documents := _list_of(row, "documents", where):
         for number, document in enumerate(documents, start=1):
             if not isinstance(document, Mapping):

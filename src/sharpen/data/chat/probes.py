@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError, UndefinedError
@@ -55,6 +56,11 @@ def complaint(error: Exception) -> str:
     text = "it calls itself without end" if isinstance(error, RecursionError) else " ".join(str(error).split())
     plain = type(error) in (TemplateError, UndefinedError) and text
     return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def alike(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _tried(

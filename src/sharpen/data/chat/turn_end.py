@@ -64,7 +64,8 @@ def turn_end(chat: ChatFormat) -> TurnEnd:
     """What ends an assistant's turn, by the template of ``chat``, which is asked once:
 
     - the first special token after the content, with only whitespace between; of several that it also writes between
-      two turns the first that the model declares as an end of sequence;
+      two turns the first that the model declares as an end of sequence; and the special token after a call of a tool,
+      where that is another;
     - without one, the special token that begins the next turn, if the model declares it as an end of sequence;
     - else the tokenizer's end-of-sequence token, after the text that the template writes there, if any.
     """
@@ -91,7 +92,8 @@ def _learned(chat: ChatFormat) -> TurnEnd:
         declared = chat.eos_ids | {chat.tokenizer.eos_token_id}
         shared = takewhile(lambda pair: pair[0] == pair[1], zip(found, between, strict=False))
         end = next((end for end, _ in shared if end.id in declared), found[0])
-        return TurnEnd(after[: end.stop], after[end.stop :], frozenset({end.id}), chat.eos_ids | {end.id}, tokens)
+        ids = frozenset({end.id}) | _ends_of_calls(chat, before, chat.eos_ids | {end.id}, tokens)
+        return TurnEnd(after[: end.stop], after[end.stop :], ids, chat.eos_ids | ids, tokens)
     if not after.strip() and (next_turn := _next_turns(chat, [*before, said], tokens)):
         ids = frozenset(tokens[text.strip()] for text in next_turn.values())
         return TurnEnd("", after, ids, chat.eos_ids | ids, tokens, next_turn)
@@ -128,8 +130,7 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 def _next_turns(chat: ChatFormat, messages: list[Message], tokens: Mapping[str, int]) -> dict[str, str]:
     """What the template writes up to the token that begins the next turn, by role, where that is a declared end."""
-    call = {"type": "function", "id": "abcdefghi", "function": {"name": _SAID, "arguments": {_SAID: _SAID}}}
-    called = [*messages[:-1], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    called = [*messages[:-1], _calling("abcdefghi")]
     result = {"role": "tool", "name": _SAID, "tool_call_id": "abcdefghi", "content": _FOUND}
     found = {}
     for role, before, follows in (
@@ -144,6 +145,28 @@ def _next_turns(chat: ChatFormat, messages: list[Message], tokens: Mapping[str, 
         if token and tokens[token] in chat.eos_ids:
             found[role] = begins[: begins.index(token) + len(token)]
     return found if "user" in found else {}
+
+
+def _ends_of_calls(
+    chat: ChatFormat, before: Sequence[Message], declared: frozenset[int], tokens: Mapping[str, int]
+) -> frozenset[int]:
+    """The special token that ends turns with calls of tools, if any; one of the ``declared`` ends before others."""
+    one, two = (_rendered(chat, [*before, _calling(*ids)]) or "" for ids in (["abcdefghi"], ["abcdefghi", "ihgfedcba"]))
+    last = [token.id for token in _run_up_to_end(one, tokens)]
+    if _SAID not in one or not last:
+        return frozenset()
+    if known := [token_id for token_id in last if token_id in declared]:
+        return frozenset(known[:1])
+    # What stands after each of several calls ends no turn.
+    end = next(text for text, token_id in tokens.items() if token_id == last[-1])
+    return frozenset() if two.count(end) > one.count(end) else frozenset(last[-1:])
+
+
+def _calling(*ids: str) -> Message:
+    """A turn that calls a tool, once for each of the ids."""
+    function = {"name": _SAID, "arguments": {_SAID: _SAID}}
+    calls = [{"type": "function", "id": call_id, "function": function} for call_id in ids]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
 
 
 def _rendered(chat: ChatFormat, messages: Sequence[Message]) -> str | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 from sharpen.data.chat.format import ChatFormat
 from sharpen.data.chat.messages import REASONING
+from sharpen.data.chat.probes import alike
 from sharpen.errors import DataError
 from sharpen.types import Message
 
@@ -71,7 +71,7 @@ def _header_of(chat: ChatFormat, before: str, messages: Sequence[Message], where
     # An answer that does not begin as the end of the prompt does.
     other = {"role": "assistant", "content": "qz"}
     answered = chat.text([*messages[:-1], other], where, given, add_generation_prompt=False)
-    header = before[: _alike(before, answered)]
+    header = before[: alike(before, answered)]
     return header if header.startswith(asked) and len(header) > len(asked) else ""
 
 
@@ -84,12 +84,7 @@ def _start_of(
         changed = [*messages]
         changed[index] = {**messages[index], "content": word}
         texts.append(chat.text(changed, where, given, add_generation_prompt=prompt))
-    return _alike(*texts)
-
-
-def _alike(first: str, second: str) -> int:
-    """How many characters two texts begin with alike."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+    return alike(*texts)
 
 
 def _after_opening(opened: re.Match[str], rest: str, message: Message, name: str) -> str:

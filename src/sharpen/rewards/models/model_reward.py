@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sharpen.batch import Batch, SampleIndex
 from sharpen.data.chat import ChatFormat
+from sharpen.data.chat.generation_prompt import complete_template
 from sharpen.data.positions import step_ends
 from sharpen.data.tokens import continuation, prompt_ids
 from sharpen.errors import RewardError
@@ -116,6 +117,9 @@ class ScorerReward(Reward):
             raise RewardError(
                 f"reward {self.name!r}: template is scorer, but {self.settings.path} has no chat template"
             )
+        # The policy's may have got its generation prompt already.
+        complete_template(own)
+        complete_template(tokenizer)
         differs = not self.same_tokens or own.chat_template != tokenizer.chat_template
         uses_own = self.settings.template == "scorer" or (self.settings.template == "auto" and differs)
         has_own = own.chat_template is not None and uses_own
