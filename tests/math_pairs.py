@@ -184,6 +184,11 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         (r"\pm 2", r"\pm\sqrt{4}"),
         (r"\{x, y\}", r"\{y, x\}"),
         ("1, 1, 2", "1, 2, 1"),
+        ("1, 2", "1,2"),
+        ("1, 234", "234, 1"),
+        ("(1,234)", "(1, 234)"),
+        (r"\{1,234\}", r"\{1, 234\}"),
+        ("1,234", r"2 \cdot 617"),
     ],
     "tuples and vectors": [
         ("(1, 2)", "(1,2)"),
@@ -249,6 +254,12 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("i^2", "-1"),
         (r"\frac{1}{i}", "-i"),
         ("(1+i)^2", "2i"),
+    ],
+    "times of day": [
+        ("8:30 a.m.", r"8:30\text{ AM}"),
+        ("8:30 a.m.", "8:30 am"),
+        (r"12:05\text{ p.m.}", "12:05 PM"),
+        (r"8:30 \text{ a.m.}", "8:30 AM."),
     ],
     "words and choices": [
         (r"\text{Tuesday}", "Tuesday"),
@@ -472,6 +483,13 @@ UNEQUAL: dict[str, list[tuple[str, str]]] = {
         (r"\{x \mid x > 0\}", r"\{x \mid x < 0\}"),
         (r"\mathbb{R}", r"\mathbb{Z}"),
         ("1, 2", "12"),
+        ("1,234", "1, 234"),
+        ("1,234", "1;234"),
+        ("1,234", "234, 1"),
+        ("1,234", r"\{1, 234\}"),
+        ("1,234,567", "1, 234, 567"),
+        (r"1,234 \text{ cm}", r"1, 234 \text{ cm}"),
+        (r"\$1,234", r"\$1, 234"),
     ],
     "tuples and vectors": [
         ("(1, 2)", "(2, 1)"),
@@ -548,6 +566,11 @@ UNEQUAL: dict[str, list[tuple[str, str]]] = {
         ("1+2i", "1-2i"),
         ("i", "-i"),
         ("i", "1"),
+    ],
+    "times of day": [
+        ("8:30 a.m.", "8:30 p.m."),
+        ("8:30 a.m.", r"8:30\text{ PM}"),
+        ("8:30 AM", "8:03 AM"),
     ],
     "words and choices": [
         (r"\text{act}", "cat"),

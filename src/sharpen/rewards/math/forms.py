@@ -51,7 +51,8 @@ class MathForm:
 
 def same(expected: str, answer: str, equal: Equal) -> bool:
     """Whether two cleaned answers are the same; ``equal`` compares the unstructured parts."""
-    if _tight(expected) == _tight(answer):
+    # Without blanks, the list 1, 234 is the number 1,234.
+    if _tight(expected) == _tight(answer) and form(expected).kind == form(answer).kind:
         return True
     numbers = number(expected), number(answer)
     if None not in numbers:
@@ -103,6 +104,9 @@ def form(text: str) -> MathForm:
         text = r"(-\infty,\infty)"
     parts, _ = _split(text, (",", ";"))
     if len(parts) > 1:
+        if number(split_unit(text)[0]) is not None:
+            plain = text.replace(",", "")
+            return MathForm("expression", plain, (plain,))
         return MathForm("list", text, tuple(parts))
     parts, operators = _split(text, _RELATIONS)
     if operators:
