@@ -153,3 +153,11 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
         model.generate("1")
     with pytest.raises(ModelError, match="no such folder"):
         sharpen.load("./nowhere")
+
+
+def test_a_reply_to_a_list_of_messages_is_refused(folder: Path) -> None:
+    asked = [{"role": "user", "content": "1+1="}]
+    with sharpen.load(folder) as model:
+        for reply in (model.reply, model.chat().reply):
+            with pytest.raises(DataError, match=r"reply\(\) takes the text of one message, not list .*to generate\(\)"):
+                reply(asked)

@@ -275,7 +275,7 @@ def test_an_adapter_is_measured_and_merged(folder: Path, tmp_path: Path) -> None
     assert call("run", folder / "recipe.yaml", *changes).exit_code == 0
     said = call("merge", run, merged)
     assert said.exit_code == 0
-    assert said.stdout == f"{run}: {merged}\n"
+    assert said.stdout == f"{run}: merged into {merged}\n"
     assert f"model: {run / 'checkpoints' / 'step_000002'}" in said.stderr
     ask = ("--task", TASK, "--n", 4, "--k", "1,2", "--prompts", 5, "--json", "--max-new-tokens", 8)
     results = [json.loads(call("eval", model, *ask).stdout) for model in (run, merged, folder / "model")]

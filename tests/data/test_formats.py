@@ -233,6 +233,54 @@ def test_completions_marked_as_bad_and_systems_left_out_are_pointed_out() -> Non
     assert "`system` is no part of the prompt" in note
 
 
+def test_a_system_column_beside_a_system_turn_is_left_out_with_a_note() -> None:
+    turns = [turn("human", "1+1?"), turn("gpt", "2")]
+    both = {"system": "Be brief.", "conversations": [turn("system", "Be kind."), *turns]}
+    alike = {"system": "Be kind.", "conversations": [turn("system", "Be kind."), *turns]}
+    one = {"system": "Be brief.", "conversations": turns}
+    rows = recognised(read_rows([one, both, alike, both]), "demonstrations")
+    assert [row["messages"][0] for row in rows] == [system("Be brief."), *[system("Be kind.")] * 3]
+    assert rows.notes[-1] == (
+        "`system` is left out in 2 of 4 rows, whose conversations begin with another system message"
+    )
+    assert not any("left out" in note for note in recognised(read_rows([one, alike]), "demonstrations").notes)
+
+
+VERL = {"prompt": [user("1+1?")], "reward_model": {"style": "rule", "ground_truth": "2"}, "extra_info": {"index": 0}}
+
+
+def test_a_dotted_name_reaches_into_an_object() -> None:
+    rows = renamed(read_rows([VERL, VERL]), {"answer": "reward_model.ground_truth", "id": "extra_info.index"})
+    assert rows.columns == ("prompt", "reward_model", "extra_info", "answer", "id")
+    assert list(rows) == [{**VERL, "answer": "2", "id": 0}] * 2
+    deeper = renamed(read_rows([{"a": {"b": {"c.d": 1}}}]), {"e": "a.b.c.d"})
+    assert list(deeper) == [{"a": {"b": {"c.d": 1}}, "e": 1}]
+
+
+def test_a_column_of_that_very_name_wins_over_a_path() -> None:
+    rows = renamed(read_rows([{"a.b": 1, "a": {"b": 2}}]), {"c": "a.b"})
+    assert list(rows) == [{"c": 1, "a": {"b": 2}}]
+
+
+def test_a_path_reads_a_column_that_is_renamed_too() -> None:
+    rows = renamed(read_rows([{"answer": {"text": "2"}}]), {"answer": "answer.text", "whole": "answer"})
+    assert list(rows) == [{"whole": {"text": "2"}, "answer": "2"}]
+
+
+def test_a_row_without_what_a_path_names_is_an_error() -> None:
+    other = {**VERL, "reward_model": {"style": "rule"}}
+    with pytest.raises(DataError, match=r"row 2: no `reward_model\.ground_truth`, which .* reads as `answer`"):
+        renamed(read_rows([VERL, other]), {"answer": "reward_model.ground_truth"})
+    with pytest.raises(DataError, match=r"row 2: no `reward_model\.ground_truth`"):
+        renamed(read_rows([VERL, {**VERL, "reward_model": "rule"}]), {"answer": "reward_model.ground_truth"})
+    # Arrow gives every object the keys of all others.
+    empty = {**VERL, "reward_model": {"style": "rule", "ground_truth": None}}
+    assert [row["answer"] for row in renamed(read_rows([VERL, empty]), {"answer": "reward_model.ground_truth"})] == [
+        "2",
+        None,
+    ]
+
+
 def test_columns_get_the_names_that_a_recipe_gives_them() -> None:
     rows = read_rows([{"question": "a", "solution": "1", "id": 7}, {"question": "b", "id": 8}])
     found = renamed(rows, {"prompt": "question", "answer": "solution"})
@@ -247,11 +295,14 @@ def test_columns_get_the_names_that_a_recipe_gives_them() -> None:
     [
         ({"prompt": "qestion"}, "no column `qestion`, which `data.columns` reads as `prompt`.*mean `question`"),
         ({"answer": "question"}, "reads `question` as `answer`, but there is a column `answer` too"),
+        ({"gold": "meta.gold"}, "no column `meta.gold`.*it has `question`, `answer`, `meta`.*mean `meta.goal`"),
+        ({"gold": "goal"}, "no column `goal`, which `data.columns` reads as `gold`.*Did you mean `meta.goal`"),
+        ({"answer": "meta.goal"}, "reads `meta.goal` as `answer`, but there is a column `answer` too"),
     ],
 )
 def test_columns_that_do_not_exist_or_are_taken_are_refused(columns: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        renamed(read_rows([{"question": "a", "answer": 1}]), columns)
+        renamed(read_rows([{"question": "a", "answer": 1, "meta": {"goal": 2}}]), columns)
 
 
 def test_a_sequence_of_objects_that_datasets_stores_is_a_conversation(tmp_path: Any) -> None:

@@ -148,6 +148,8 @@ RANKED = {**LIST, "ranks": [1, 2]}
         ({**RANKED, "completions": ["yes", ""]}, "d, row 1: completion 2 of column `completions` is empty"),
         ({**RANKED, "completions": ["yes", [NO]]}, "completion 2 of column `completions` must be a string"),
         ({**RANKED, "completions": [[YES], "no"]}, "completion 2 of .* must be a list of messages, not str"),
+        ({**RANKED, "completions": [{"response": "yes"}, {"response": "no"}]}, "completion 1 of .* must be a text or a "
+            "list of messages, not dict.*its keys are response"),
         ({**RANKED, "completions": [[YES], [{"role": "x"}]]}, "message 1 of completion 2 of column `comp"),
         ({"prompt": [HI], "chosen": "yes", "rejected": "no"}, "column `chosen` must be a list of messages, as column"),
         ({"prompt": [HI], "chosen": [YES], "rejected": [WHY]}, "column `chosen` must begin with an assistant turn"),

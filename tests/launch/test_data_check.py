@@ -105,6 +105,19 @@ def test_the_longer_of_two_completions_and_a_repeated_row_look_wrong(tmp_path: P
     assert [grade for grade, _ in part.shown[0].completions] == [1.0, 0.0]
 
 
+def test_pairs_whose_scores_say_the_opposite_look_wrong(tmp_path: Path, model: Path) -> None:
+    scores = [(2.0, 1.0), (1.0, 3.0), (2.0, 2.0), (0.5, 4), (None, 1.0)]
+    rows = [
+        {"prompt": f"{a}+1=", "chosen": "2", "rejected": "3", "score_chosen": good, "score_rejected": bad}
+        for a, (good, bad) in enumerate(scores)
+    ]
+    assert list(checked(tmp_path, model, "dpo", rows).doubts) == [
+        "2 of 5 rows have a lower `score_chosen` than `score_rejected`; the first is "
+        + str(tmp_path / "rows.jsonl")
+        + ":2"
+    ]
+
+
 def test_prompts_are_measured_with_room_for_what_is_drawn(tmp_path: Path, model: Path) -> None:
     rows = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "+" * 25, "answer": "2"}]
     part = checked(tmp_path, model, "grpo", rows)

@@ -115,7 +115,8 @@ def test_a_missing_column_is_named_before_the_first_step() -> None:
         FunctionReward(reward).check_columns(["prompt", "answers"], "train.jsonl")
     assert str(caught.value) == (
         "reward 'reward' needs the column 'answer', which train.jsonl does not have; "
-        "its columns are: answers, prompt. Did you mean `answers`?"
+        "its columns are: answers, prompt. Did you mean `answers`? If another column holds it, say which: "
+        "`data.columns: {answer: COLUMN}`"
     )
 
 

@@ -32,6 +32,22 @@ def refusal(*rows: Mapping[str, Any]) -> str:
     return str(caught.value)
 
 
+def test_answers_within_an_object_are_found() -> None:
+    """As veRL stores them."""
+    row = {
+        "data_source": "sums",
+        "prompt": [ASK],
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"answer": "1+1 is 2.\n#### 2", "index": 0},
+    }
+    read, findings = readable(read_rows([row, row]))
+    assert (findings.kind, findings.columns) == ("answers", {"answer": "reward_model.ground_truth"})
+    assert [found["answer"] for found in read] == ["2", "2"]
+    # Not where only some rows have one, or where there is a completion to imitate.
+    assert found(row, {**row, "reward_model": {}, "extra_info": {}}).kind == "prompts"
+    assert found({**row, "completion": [SAY]}).kind == "demonstrations"
+
+
 @pytest.mark.parametrize(
     ("row", "kind", "used"),
     [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from sharpen.data.paths import paths_into, values_at
 from sharpen.data.rows import Rows, read_rows
 from sharpen.data.text_values import typed
 from sharpen.data.turns import from_hh, from_sharegpt, is_hh, is_sharegpt, transposed
@@ -51,16 +52,25 @@ def user_rows(source: Any, columns: Mapping[str, str], reads: Reads) -> Rows:
 def renamed(rows: Rows, columns: Mapping[str, str]) -> Rows:
     """The rows with other names of columns; ``columns`` maps a new name to the present one.
 
-    Raises DataError for a column that does not exist, and for a new name that another column has.
+    A present name that no column has may be a path into objects, ``reward_model.ground_truth``: what is there becomes a
+    column too, and the objects stay.
+
+    Raises DataError for a column that does not exist, for a row without what a path leads to, and for a new name that
+    another column has.
     """
     if not columns:
         return rows
-    for name, column in columns.items():
-        if column not in rows.columns:
+    paths = {name: column for name, column in columns.items() if column not in rows.columns}
+    for name, column in paths.items():
+        if not any(any(True for _ in values_at(row, column)) for row in rows):
+            known = (*rows.columns, *paths_into(rows[0]))
+            inside = next((path for path in known if path.endswith(f".{column}")), None)
+            near = f" Did you mean `{inside}`?" if inside else did_you_mean(column, known)
             raise DataError(
                 f"{rows.name}: no column `{column}`, which `data.columns` reads as `{name}`; it has "
-                f"{_all(rows.columns)}.{did_you_mean(column, rows.columns)}"
+                f"{_all(rows.columns)}.{near}"
             )
+    for name, column in columns.items():
         if name in rows.columns and name not in columns.values():
             raise DataError(
                 f"{rows.name}: `data.columns` reads `{column}` as `{name}`, but there is a column `{name}` too; to "
@@ -70,8 +80,18 @@ def renamed(rows: Rows, columns: Mapping[str, str]) -> Rows:
     for name, column in columns.items():
         names.setdefault(column, []).append(name)
     found = tuple(name for column in rows.columns for name in names.get(column, (column,)))
-    data = [{name: value for column, value in row.items() for name in names.get(column, (column,))} for row in rows]
-    return replace(rows, columns=found, data=data)
+    data = []
+    for index, row in enumerate(rows):
+        reached = {name: _reached(row, path, name, rows.where(index)) for name, path in paths.items()}
+        kept = {name: value for column, value in row.items() for name in names.get(column, (column,))}
+        data.append({**kept, **reached})
+    return replace(rows, columns=(*found, *paths), data=data)
+
+
+def _reached(row: Mapping[str, Any], path: str, name: str, where: str) -> Any:
+    for value in values_at(row, path):
+        return value
+    raise DataError(f"{where}: no `{path}`, which other rows have and `data.columns` reads as `{name}`")
 
 
 def recognised(rows: Rows, reads: Reads) -> Rows:
@@ -140,7 +160,8 @@ def _with_prompt(rows: Rows, reads: Reads) -> Rows:
     if found is not None:
         name = "messages" if reads in ("prompts", "demonstrations") else "prompt"
         note = f"`{found}` is read as `{name}`"
-        return _added(rows, (name,), lambda row, where: {name: _with_system(row, row.get(found))}, note)
+        rows = _added(rows, (name,), lambda row, where: {name: _with_system(row, row.get(found))}, note)
+        return _systems_left_out(rows, found)
     if isinstance(asked := _first(rows, "input"), Mapping) and _is_conversation(asked.get("messages")):
         note = "`messages` of `input` are read as `prompt`"
         return _added(rows, ("prompt",), lambda row, where: {"prompt": row["input"]["messages"]}, note)
@@ -211,6 +232,23 @@ def _said_by(text: Any, what: str, *, role: str) -> list[Message]:
     if not isinstance(text, str):
         raise DataError(f"{what} must be a text, as in other rows, not {type(text).__name__} ({repr(text)[:60]})")
     return [{"role": role, "content": text}]
+
+
+def _systems_left_out(rows: Rows, conversation: str) -> Rows:
+    """The rows with a note of those whose conversations begin with another system message than their column has."""
+    left_out = dict.fromkeys(SYSTEM, 0)
+    for row in rows:
+        name = next((name for name in SYSTEM if _filled(row.get(name))), None)
+        messages: Any = row.get(conversation)
+        if name is None or not _is_conversation(messages) or messages[0]["role"] != "system":
+            continue
+        left_out[name] += messages[0].get("content") != row[name]
+    notes = [
+        f"`{name}` is left out in {count} of {len(rows)} rows, whose conversations begin with another system message"
+        for name, count in left_out.items()
+        if count
+    ]
+    return replace(rows, notes=(*rows.notes, *notes)) if notes else rows
 
 
 def _with_system(row: Mapping[str, Any], messages: Any) -> Any:

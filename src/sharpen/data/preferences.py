@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sharpen.data.chat.messages import said_by, without_nulls
@@ -88,8 +88,10 @@ def _ranked(rows: Rows) -> list[tuple[Text, ...]]:
             if isinstance(answer, list) and not isinstance(lists[0][0], str):
                 check_messages(answer, f"{rows.where(index)}:", name)
             elif not (isinstance(answer, str) and isinstance(lists[0][0], str)):
-                wanted = "a string" if isinstance(lists[0][0], str) else "a list of messages"
-                raise DataError(f"{rows.where(index)}: {name} must be {wanted}, not {type(answer).__name__}")
+                of_first: Mapping[type, str] = {str: "a string", list: "a list of messages"}
+                wanted = of_first.get(type(lists[0][0]), "a text or a list of messages")
+                keys = f"; its keys are {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
+                raise DataError(f"{rows.where(index)}: {name} must be {wanted}, not {type(answer).__name__}{keys}")
     return [tuple(without_nulls(answers)) for answers in lists]
 
 

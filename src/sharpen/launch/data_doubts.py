@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from numbers import Real
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +16,12 @@ from sharpen.types import Group, Message, Prompt, Reads
 MUCH_LONGER = 0.9
 """The share of pairs in which the better completion is the longer one, above which length could be what is learned."""
 FEW_PAIRS = 20
+PAIR_SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+)
+"""Columns with the scores by which a pair was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,11 @@ def doubts(rows: Sequence[ReadRow], reading: Reading) -> Iterator[str]:
         checks.append(("completions follow their prompts without a blank between two words", _runs_on))
     if reading.reads == "demonstrations":
         checks.append(("completions have no more than one token that is trained on", _trains_little))
+    if reading.reads == "preferences":
+        checks += [
+            (f"rows have a lower `{chosen}` than `{rejected}`", partial(_is_lower, lower=chosen, higher=rejected))
+            for chosen, rejected in PAIR_SCORES
+        ]
     for what, applies in checks:
         found = [row.where for row in rows if applies(row)]
         if found:
@@ -103,6 +116,12 @@ def _runs_on(row: ReadRow) -> bool:
 
 def _trains_little(row: ReadRow) -> bool:
     return any(sum(trajectory.loss_mask) <= 1 for trajectory in row.group.trajectories)
+
+
+def _is_lower(row: ReadRow, *, lower: str, higher: str) -> bool:
+    """Whether column ``lower`` of a row has a smaller number than column ``higher``."""
+    low, high = row.group.prompt.row.get(lower), row.group.prompt.row.get(higher)
+    return isinstance(low, Real) and isinstance(high, Real) and low < high
 
 
 def _repeated(rows: Sequence[ReadRow]) -> Iterator[str]:

@@ -106,7 +106,8 @@ class FunctionReward(Reward):
             if column not in columns:
                 raise RewardError(
                     f"reward {self.name!r} needs the column {column!r}, which {where} does not have; "
-                    f"its columns are: {', '.join(sorted(columns)) or 'none'}.{did_you_mean(column, columns)}"
+                    f"its columns are: {', '.join(sorted(columns)) or 'none'}.{did_you_mean(column, columns)} If "
+                    f"another column holds it, say which: `data.columns: {{{column}: COLUMN}}`"
                 )
         if self._takes_trajectory and TRAJECTORY in columns:
             raise RewardError(

@@ -71,8 +71,13 @@ class Conversation:
     def reply(self, text: str) -> FinishedRequest:
         """The policy's reply.
 
-        Raises DataError if the conversation fills the context, or if the text has no tokens.
+        Raises DataError if the conversation fills the context, or if the text has no tokens or is no text.
         """
+        if not isinstance(text, str):
+            raise DataError(
+                f"reply() takes the text of one message, not {type(text).__name__} ({repr(text)[:60]}); give a list of "
+                "messages to generate()"
+            )
         history: list[Message] = [*self.messages, {"role": "user", "content": text}]
         if self._format is not None:
             rendered = self._format.prompt_text(history, "this conversation", self.given)

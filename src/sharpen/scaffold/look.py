@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sharpen.data.columns import WHOLE_TEXTS
+from sharpen.data.paths import paths_into, values_at
 from sharpen.data.positions import step_ends
 from sharpen.data.rows import Rows
 from sharpen.data.turns import is_sharegpt
@@ -192,6 +193,9 @@ def _scored(part: Part, base: Findings) -> Findings | None:
     if words is not None and all(_is_words(value) for value in part.values(words)):
         uses = {**base.uses, words: "words that the completion must contain"}
         return replace(base, kind="words", uses=uses, words=words, shown=completion, unsure=unsure)
+    nested = _nested_answer(part) if first_of(COMPLETION, columns) is None else None
+    if nested is not None:
+        return replace(base, renames={**base.renames, nested: "answer"})
     return None
 
 
@@ -208,6 +212,18 @@ def _answers(part: Part, names: Sequence[str], asked: str | None) -> Answers | N
         found = look_at_answers(column, part.values(column))
         if found is not None and found.form != "long text":
             return found
+    return None
+
+
+def _nested_answer(part: Part) -> str | None:
+    """The path to answers within objects, ``reward_model.ground_truth`` as veRL has it."""
+    for path in paths_into(part.rows[0]):
+        if path.rpartition(".")[2] not in SURE_ANSWERS:
+            continue
+        values = [next(values_at(row, path), None) for row in part.rows]
+        found = look_at_answers(path, values)
+        if found is not None and found.form != "long text":
+            return path
     return None
 
 

@@ -123,7 +123,8 @@ def merge(
     named = find_model(model)
     for note in named.notes:
         typer.echo(note, err=True)
-    typer.echo(f"{model}: {merge_model(named.path, folder, dtype=dtype, trust_remote_code=trust_remote_code)}")
+    merged = merge_model(named.path, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    typer.echo(f"{model}: merged into {merged}")
 
 
 def demo(

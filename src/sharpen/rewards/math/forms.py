@@ -52,7 +52,8 @@ class MathForm:
 
 def same(expected: str, answer: str, equal: Equal) -> bool:
     """Whether two cleaned answers are the same; ``equal`` compares the unstructured parts."""
-    if _tight(expected) == _tight(answer):
+    # Without blanks, the list 1, 234 is the number 1,234.
+    if _tight(expected) == _tight(answer) and form(expected).kind == form(answer).kind:
         return True
     numbers = number(expected), number(answer)
     if None not in numbers:
@@ -102,6 +103,7 @@ def form(text: str) -> MathForm:
     """The outermost structure of a cleaned answer."""
     if text == _REALS:
         text = r"(-\infty,\infty)"
+    text = _without_thousands(text)
     parts, _ = _split(text, (",", ";"))
     if len(parts) > 1:
         return MathForm("list", text, tuple(parts))
@@ -126,6 +128,23 @@ def form(text: str) -> MathForm:
         opening, inner, closing = foreign.groups()
         text = ("(" if opening == "]" else "[") + inner + (")" if closing == "[" else "]")
     return _bracketed(text) or MathForm("expression", text, (text,))
+
+
+def _without_thousands(text: str) -> str:
+    """``text`` without the commas of a number such as 1,234 that is all of it, or a side of a relation.
+
+    In brackets, (1,234) is a pair.
+    """
+    if "," not in text:
+        return text
+    sides, operators = _split(text, _RELATIONS)
+    plain = [
+        side.replace(",", "") if len(_split(side, (",",))[0]) > 1 and number(split_unit(side)[0]) is not None else side
+        for side in sides
+    ]
+    if plain == sides:
+        return text
+    return " ".join(part for pair in zip(plain, [*operators, ""], strict=True) for part in pair).strip()
 
 
 def _bracketed(text: str) -> MathForm | None:

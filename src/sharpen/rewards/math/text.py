@@ -78,6 +78,7 @@ _REWRITES = [
         (r"\\text\s*\{\s*(?:and|or)\s*\}", ","),
         (r",?(?<![a-zA-Z\\])\s+(?:and|or)\s+(?![a-zA-Z]{2})", ","),
         (r"(?<=\d)\s*(?:\\text\s*\{\s*)?(hundred|thousand|million|billion|trillion)(?![a-z])\s*\}?", _scaled),
+        (r"(?<=:\d\d)\s*(?:\\text\s*\{\s*)?([aApP])\.?\s?[mM]\.?\s*\}?\.?$", lambda m: rf"\text{{{m[1].lower()}m}}"),
         (r"\*\*", "^"),
         (r"(?<![\w.])\.(?=\d)", "0."),
     )
