@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from sharpen.errors import ModelError
 from sharpen.launch.run import resume, start
 from sharpen.models.adapter_base import RECORD
 from sharpen.models.merge import merge
+from sharpen.models.policy import load_policy
 from sharpen.models.scorer import load_scorer
 from sharpen.models.weight_files import model_sha256
 from tiny_runs import reward_file, tiny_recipe, tiny_start_model
@@ -122,8 +124,13 @@ def test_the_record_is_the_bases_hash_and_transformers_passes_over_it(home: Path
     assert record == {"path": str(model), "files_sha256": model_sha256(str(model))}
     state = json.loads((checkpoint / "trainer/state.json").read_text())
     assert state["fingerprint"]["bases"]["policy"] == record
-    read = AutoModelForCausalLM.from_pretrained(checkpoint)
-    assert read.get_input_embeddings().weight.shape[1] == 16
+    ids = torch.tensor([[5, 9, 3, 2, 7]])
+    with torch.no_grad():
+        theirs, own = (
+            model(input_ids=ids).logits
+            for model in (AutoModelForCausalLM.from_pretrained(checkpoint), load_policy(checkpoint, device="cpu").model)
+        )
+    torch.testing.assert_close(theirs, own, rtol=0, atol=1e-5)
     # Without it there is nothing to compare with, as in an adapter made elsewhere.
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     (copy / RECORD).unlink()
