@@ -82,6 +82,7 @@ SIZES: dict[str, dict[str, Any]] = {
         **USUAL,
         "num_hidden_layers": 3,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 4,
     },
     "gemma3n_text": {**USUAL, **_SLIDING_AND_SHARED, "laurel_rank": 4, "activation_sparsity_pattern": None},
     "gemma4_text": {**USUAL, **_SLIDING_AND_SHARED, "global_head_dim": 8, "num_global_key_value_heads": 2},
