@@ -312,13 +312,16 @@ def test_a_planner_plans_sequences_of_the_same_lengths_once() -> None:
 
 
 def test_passes_with_the_same_limits_share_plans() -> None:
-    batch, model = made([3, 1], [[2, 2], [4]]), SimpleNamespace(plain=True, cost=FREE_ATTENTION)
+    batch, model = (
+        made([3, 1], [[2, 2], [4]]),
+        SimpleNamespace(plain=True, cost=FREE_ATTENTION, root=SimpleNamespace(shares_prefixes=True)),
+    )
     limits = MicrobatchLimits(15, shared_prompt=True)
     plan = microbatches(model, batch, limits)
     assert plan.microbatches == ((PackedRow(0, (0, 1), 7), PackedRow(1, (2,), 5)),)
     assert microbatches(model, batch, limits) is plan
     assert microbatches(model, batch, limits, "group") is not plan
-    model.plain = False
+    model.plain = model.root.shares_prefixes = False
     padded = microbatches(model, batch, limits)
     assert padded.microbatches == ((PackedRow(0, (0,), 5), PackedRow(0, (1,), 5), PackedRow(1, (2,), 5)),)
 
@@ -339,7 +342,10 @@ def test_a_planner_keeps_only_the_latest_plans() -> None:
 
 def test_a_batch_without_a_trained_token_has_no_micro_batch() -> None:
     batch = made([3, 1], [[2, 2], [4]])
-    model, limits = SimpleNamespace(plain=True, cost=FREE_ATTENTION), MicrobatchLimits(15, shared_prompt=True)
+    model, limits = (
+        SimpleNamespace(plain=True, cost=FREE_ATTENTION, root=SimpleNamespace(shares_prefixes=True)),
+        MicrobatchLimits(15, shared_prompt=True),
+    )
     for mask_ET in (torch.zeros_like(batch.mask_ET), torch.zeros(3, 0, dtype=torch.bool)):
         assert microbatches(model, replace(batch, mask_ET=mask_ET), limits) == Plan((), (), ())
     assert microbatches(model, batch.select(torch.tensor([], dtype=torch.long)), limits) == Plan((), (), ())

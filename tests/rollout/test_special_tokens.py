@@ -37,9 +37,9 @@ def test_a_stop_string_may_be_a_special_token_or_contain_one() -> None:
     policy = with_thinking(CHAIN | {"+": "<unk>", "<unk>": "<pad>", "<pad>": "2"})
     assert drawn(policy, "a", max_new_tokens=9, stop=("+",)) == ("b1+", Finish.STOP)
     assert drawn(policy, "a", max_new_tokens=9, stop=("1+",)) == ("b1+", Finish.STOP)
-    assert drawn(policy, "a", max_new_tokens=9, stop=("+<unk>",)) == ("b1+<unk>", Finish.STOP)
+    assert drawn(policy, "a", max_new_tokens=9, stop=("+<unk>",)) == ("b1+", Finish.STOP)
     # Padding ends a completion too if it is asked to, though no text shows it.
-    assert drawn(policy, "a", max_new_tokens=9, stop=("<pad>",)) == ("b1+<unk>", Finish.STOP)
+    assert drawn(policy, "a", max_new_tokens=9, stop=("<pad>",)) == ("b1+", Finish.STOP)
 
 
 def test_a_stop_string_that_ends_a_completion_anyway_changes_nothing() -> None:

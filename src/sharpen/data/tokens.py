@@ -84,12 +84,13 @@ def visible_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], h
 
 
 def hidden_ids(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> frozenset[int]:
-    """The special tokens that are no text: padding, and the ends of sequences and turns.
+    """The special tokens that are no text: padding, the ends of sequences and turns, and the unknown token, which stands
+    for text that has none.
 
     These are the tokenizer's own and ``ends``, a model's. An end that is an ordinary token, such as a line break, is
     text.
     """
-    named = (tokenizer.eos_token_id, tokenizer.pad_token_id, *ends)
+    named = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, *ends)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return frozenset(token_id for token_id in named if token_id in special)
 

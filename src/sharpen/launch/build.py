@@ -55,7 +55,8 @@ def built_trainer(
     checkpoint: Path | None,
 ) -> Iterator[Trainer]:
     """The trainer of a recipe, its models loaded from ``checkpoint`` if given; its loggers are closed at the end."""
-    say = _once(say)
+    # Sources may share what is said of them.
+    of_data = _once(say)
     method, data, rollout, training, seed = recipe.method, recipe.data, recipe.rollout, recipe.training, recipe.seed
     source, objective = method.source(), method.objectives()[0]
     found_loggers = [*find_loggers(loggers, "loggers"), *find_loggers(recipe.log.loggers)]
@@ -89,15 +90,17 @@ def built_trainer(
     if source.reads == "prompts":
         assert engine is not None
         limit = rollout.max_new_tokens
-        prompts = tuple(p for part in inputs.train for p in part.prompts(main, engine, max_new_tokens=limit, say=say))
+        prompts = tuple(
+            p for part in inputs.train for p in part.prompts(main, engine, max_new_tokens=limit, say=of_data)
+        )
     else:
-        groups = tuple(group for part in inputs.train for group in part.groups(source.reads, main, say))
+        groups = tuple(group for part in inputs.train for group in part.groups(source.reads, main, of_data))
     for doubt in _doubts_of_reward(prompts, inputs.reward):
-        say(doubt)
+        of_data(doubt)
     mixed = method.mixed()
     mixed_groups: tuple[Group, ...] = ()
     if mixed is not None and inputs.mixed is not None:
-        mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, say)
+        mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, of_data)
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
     longest_prompt = max((len(prompt.token_ids) for prompt in prompts), default=0) or longest_prefix(groups)
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
@@ -131,10 +134,10 @@ def built_trainer(
     mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if mixed_groups else None
     held_out = None
     if inputs.held_out is not None:
-        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, say))
+        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, of_data))
     normalisation = None
     if method.normalises_scores:
-        demonstrations = _demonstrations(inputs.demonstrations, groups, main, say)
+        demonstrations = _demonstrations(inputs.demonstrations, groups, main, of_data)
         normalisation = ScoreNormalisation(demonstrations, limits, trust_remote_code)
     guarded = Loggers(found_loggers, say)
     try:
@@ -223,7 +226,7 @@ def held_out_measurement(
 
 
 def _once(say: Say) -> Say:
-    """Says each text only the first time: sources may share what is said of them."""
+    """Says each text only the first time."""
     said: set[str] = set()
 
     def once(text: str) -> None:
