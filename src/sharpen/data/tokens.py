@@ -84,8 +84,7 @@ def visible_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], h
 
 
 def hidden_ids(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> frozenset[int]:
-    """The special tokens that are no text: padding, the ends of sequences and turns, and the unknown token, which stands
-    for text that has none.
+    """The special tokens that are no text: padding, the ends of sequences and turns, and the token for unknown text.
 
     These are the tokenizer's own and ``ends``, a model's. An end that is an ordinary token, such as a line break, is
     text.
