@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from sharpen.exporting.export import export
     from sharpen.launch.evaluate import evaluate
     from sharpen.launch.handle import Run
-    from sharpen.launch.load import Completion, LoadedModel, load
+    from sharpen.launch.load import load
+    from sharpen.launch.loaded_model import Completion, LoadedModel
     from sharpen.methods import (
         CISPO,
         DAPO,
@@ -129,7 +130,7 @@ _HOMES = {
     "CodeCompiles": "sharpen.rewards.code.verifiers",
     "CodeLint": "sharpen.rewards.code.lint",
     "CodeTests": "sharpen.rewards.code.verifiers",
-    "Completion": "sharpen.launch.load",
+    "Completion": "sharpen.launch.loaded_model",
     "Contains": "sharpen.rewards.text.verifiers",
     "DAPO": "sharpen.methods",
     "DPO": "sharpen.methods",
@@ -145,7 +146,7 @@ _HOMES = {
     "Gate": "sharpen.rewards",
     "JsonSchema": "sharpen.rewards.text.json_schema",
     "Language": "sharpen.rewards.text.language",
-    "LoadedModel": "sharpen.launch.load",
+    "LoadedModel": "sharpen.launch.loaded_model",
     "LogSettings": "sharpen.training.settings",
     "LoraSettings": "sharpen.models.settings",
     "Math": "sharpen.rewards.math.verifier",
