@@ -31,8 +31,9 @@ STILL = OptimizerSettings(
     learning_rate=1e-12, warmup_steps=0, schedule="constant", weight_decay=0.0, max_grad_norm=None
 )
 TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}="
-    "{% else %}{% if loop.last %}#{% endif %}{{ m.content }}<eos>{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}"
+    "{% else %}={% if loop.last %}#{% endif %}{{ m.content }}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}={% endif %}"
 )
 """A ``#`` is all that the assistant thinks, and is dropped from what it reads later."""
 
