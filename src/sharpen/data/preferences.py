@@ -17,12 +17,11 @@ from sharpen.data.columns import (
     typed_column,
 )
 from sharpen.data.exchanges import Exchange, fitting_groups, make_groups
+from sharpen.data.formats import PAIR
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.types import Group, Message, Score
-
-PAIR = ("chosen", "rejected")
 
 
 def load_preferences(rows: Rows, format: PromptFormat) -> Loaded[Group]:

@@ -83,11 +83,17 @@ def visible_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], h
     return visible_texts(tokenizer, [token_ids], hidden)[0]
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that the tokenizer calls special, by a role or when they were added."""
+    added = tokenizer.added_tokens_decoder
+    return frozenset(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+
 def hidden_ids(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> frozenset[int]:
     """The special tokens that are no text: padding, the ends of sequences and turns, and the token for unknown text.
 
-    These are the tokenizer's own and ``ends``, a model's. An end that is an ordinary token, such as a line break, is
-    text.
+    These are the tokenizer's own and ``ends``, a model's. An end that is an ordinary token of the vocabulary, such as a
+    line break, is text.
     """
     named = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, *ends)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
-from sharpen.data.tokens import visible_text
+from sharpen.data.tokens import special_ids, visible_text
 
 CONTEXT_TOKENS = 32
 """How many of the tokens before are decoded with those that are shown."""
@@ -54,8 +54,3 @@ def _text_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return visible_text(tokenizer, ids, ())
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    added = tokenizer.added_tokens_decoder
-    return frozenset(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}

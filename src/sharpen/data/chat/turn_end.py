@@ -10,6 +10,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat.format import NOTHING, ChatFormat
+from sharpen.data.tokens import special_ids
 from sharpen.errors import DataError
 from sharpen.types import Message
 
@@ -123,9 +124,7 @@ def _by_end_of_sequence(chat: ChatFormat, after: str, tokens: Mapping[str, int])
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The ids of all special tokens, by their texts."""
-    added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    named = zip(map(str, tokenizer.all_special_tokens), tokenizer.all_special_ids, strict=True)
-    return {text: i for text, i in (*added.items(), *named) if text}
+    return {str(text): i for i in sorted(special_ids(tokenizer)) if (text := tokenizer.convert_ids_to_tokens(i))}
 
 
 def _next_turns(chat: ChatFormat, messages: list[Message], tokens: Mapping[str, int]) -> dict[str, str]:
