@@ -39,3 +39,7 @@ class CheckpointError(SharpenError):
 
 class RunInUseError(SharpenError):
     """Another process, or another thread of this one, is writing the run."""
+
+
+class DiskError(SharpenError):
+    """A file cannot be written: the disk is full, read-only or failing, or the folder belongs to somebody else."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from safetensors import SafetensorError
+
+from sharpen.errors import DiskError
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -46,3 +51,30 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def named_write_errors(path: Path, what: str, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turns the failure of a write into a DiskError that names ``path``, ``what`` was written, and what is free.
+
+    ``needed_bytes`` is the size of what is written, if it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(_unwritten(path, what, needed_bytes, error.strerror or str(error))) from error
+    # safetensors has an error of its own, with the system's as its text.
+    except SafetensorError as error:
+        raise DiskError(_unwritten(path, what, needed_bytes, str(error))) from error
+
+
+def _unwritten(path: Path, what: str, needed_bytes: int | None, reason: str) -> str:
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    needed = "" if needed_bytes is None else f"it takes {_size(needed_bytes)}, and "
+    return (
+        f"{path}: {what} cannot be written: {reason}; {needed}its disk has {_size(shutil.disk_usage(there).free)} free"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
