@@ -1,10 +1,10 @@
-"""Law 5, at every operation on a file; ``tests/kill_battery.py`` does it for every method and case."""
+"""Law 5, at every operation on a file; ``tests/batteries/kills.py`` does it for every method and case."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-BATTERY = Path(__file__).parents[1] / "kill_battery.py"
+BATTERY = Path(__file__).parents[1] / "batteries" / "kills.py"
 
 
 def test_killed_before_any_file_operation_a_run_ends_as_if_it_had_not_been() -> None:
