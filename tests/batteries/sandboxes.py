@@ -1,0 +1,64 @@
+"""The hostile programs and forged solutions at four levels: as root and as an ordinary user, with two isolations."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from batteries.part import Outcome
+
+TREE = Path(__file__).parents[2]
+NOBODY = 65534
+TIMEOUT_S = 900.0
+_VERDICT = re.compile(r"(\d+) programs, (?:nothing|\d+) got through\.")
+
+
+def sandboxes(short: bool) -> Outcome:
+    """All of them, or in the short form those of ``sharpen sandbox check`` at the level that this user gets."""
+    outcome = Outcome()
+    for user in ("root", "an ordinary user"):
+        if os.geteuid() == 0:
+            other = {} if user == "root" else {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        elif user == "root":
+            outcome.skipped.append("programs started by root: this is an ordinary user")
+            continue
+        else:
+            other = {}
+        for isolation in ("namespaces", "landlock"):
+            if short and outcome.cases:
+                return outcome
+            outcome += _checked(user, isolation, short, other)
+    return outcome
+
+
+def _checked(user: str, isolation: str, short: bool, other: dict[str, object]) -> Outcome:
+    name = f"{isolation}, as {user}"
+    command = [sys.executable, str(TREE / "tests" / "sandbox" / "battery")]
+    if short:
+        command = [sys.executable, "-c", "from sharpen.cli.app import main; main()", "sandbox", "check"]
+    environment = {**os.environ, "HOME": "/tmp", "PYTHONPATH": str(TREE / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = subprocess.run(
+            [*command, "--isolation", isolation],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env=environment,
+            cwd="/",
+            check=False,
+            **other,  # type: ignore[call-overload]
+        )
+    except PermissionError as error:
+        return Outcome(skipped=[f"{name}: {error}"])
+    verdict = _VERDICT.search(ended.stdout)
+    if verdict is None:
+        said = (ended.stderr or ended.stdout).strip().splitlines()[-1:]
+        return Outcome(skipped=[f"{name}: cannot be had here: {''.join(said)}"])
+    outcome = Outcome(cases=int(verdict[1]))
+    if ended.returncode != 0:
+        outcome.failed(f"{name}: {ended.stdout}")
+    print(f"{name}: {verdict[0]}", flush=True)
+    return outcome
