@@ -14,6 +14,7 @@ from pathlib import Path
 from batteries.children import REFUSED, in_child, start_child
 from batteries.part import Outcome
 from batteries.tiny_cases import CASES, all_of, go_on, recipe_of
+from sharpen.errors import SharpenError
 from sharpen.launch.handle import Run
 from sharpen.launch.load import load
 from sharpen.recipe.schema import Recipe
@@ -87,7 +88,12 @@ class _Scene:
             assert steps == sorted(set(steps)), f"steps {steps}"
             _ = run.samples()
             if run.checkpoint is not None:
-                load(run.checkpoint)
+                try:
+                    load(run.checkpoint)
+                except SharpenError:
+                    # The run keeps one checkpoint, and may have removed this one meanwhile.
+                    if run.checkpoint.exists():
+                        raise
 
         first = start_child(self._go_on)
         self._wait_for_step()
