@@ -21,7 +21,17 @@ from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
 LOGGER_FOLDERS = ("tensorboard", "wandb")
 """Folders in a run's folder that sharpen's loggers write. A new run leaves them: it logs under another id."""
 
-_FILES = ("recipe.yaml", "metrics.jsonl", "samples", "checkpoints", "logging_id", "lock", "output.log")
+_FILES = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "damaged_metrics.jsonl",
+    "samples",
+    "checkpoints",
+    "changes.jsonl",
+    "logging_id",
+    "lock",
+    "output.log",
+)
 _OF_A_RUN = frozenset((*_FILES, *LOGGER_FOLDERS))
 
 
