@@ -21,7 +21,7 @@ from sharpen.methods import METHODS
 from sharpen.recipe.loading import read_tree
 from sharpen.report.measured import before_and_after
 from sharpen.report.table import format_estimate, plain_measures
-from sharpen.runs.folder import RunFolder, read_metrics
+from sharpen.runs.folder import RunFolder
 
 UNKNOWN = "not known"
 
@@ -134,10 +134,10 @@ def _method_line(name: str) -> str:
 
 def _measures(origin: Origin) -> list[str]:
     """Held-out measures of the first evaluation and of the last one up to the exported step."""
-    if origin.run is None or not origin.run.metrics.is_file():
+    if origin.run is None or not (found := origin.run.read_metrics()):
         return [f"{UNKNOWN}: there are no metrics."]
     step = int(Path(origin.path).name.removeprefix("step_"))
-    rows = [row for row in read_metrics(origin.run.path) if row["step"] <= step]
+    rows = [row for row in found if row["step"] <= step]
     before, after = before_and_after(rows)
     if not after.measures:
         return [f"The model of step {step}. It was not measured on held-out data."]

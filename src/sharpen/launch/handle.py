@@ -14,7 +14,8 @@ from sharpen.recipe.loading import load_recipe, load_section, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.measured import before_and_after
 from sharpen.runs.checkpoint import checkpoint_path, load_state
-from sharpen.runs.folder import RunFolder, read_metrics
+from sharpen.runs.folder import RunFolder
+from sharpen.runs.steps_in_words import spans_of, steps_in_words
 from sharpen.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -84,25 +85,27 @@ class Run:
         return pandas.DataFrame(self.metric_rows() or {"step": []}).set_index("step")
 
     def metric_rows(self) -> list[dict[str, float]]:
-        """The rows of ``metrics.jsonl``; none before the first step."""
-        return read_metrics(self.path) if RunFolder(self.path).metrics.exists() else []
+        """The rows of ``metrics.jsonl``; none before the first step. What is damaged in the file is a warning."""
+        return RunFolder(self.path).read_metrics()
 
     def samples(self, step: int | None = None) -> DataFrame:
         """The completions that the run wrote down, with their rewards: of one step, or of all.
 
-        Raises RecipeError if there are none of that step.
+        Raises RecipeError if there are none of that step, DataError if a file is damaged.
         """
         import pandas
 
-        files = sorted(RunFolder(self.path).samples.glob("step_*.parquet"))
-        steps = {int(file.stem.removeprefix("step_")): file for file in files}
-        if step is not None:
-            if step not in steps:
-                there = f"there are those of steps {', '.join(map(str, steps))}" if steps else "there are none"
-                raise RecipeError(f"{self.path}: no samples of step {step}: {there} (log.samples_every)")
-            return pandas.read_parquet(steps[step])
-        tables = [pandas.read_parquet(file) for file in files]
-        return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
+        files = RunFolder(self.path).sample_files
+        if step is None:
+            tables = [table.to_pandas() for table in files.tables()]
+            if not tables:
+                return pandas.DataFrame()
+            return pandas.concat(tables).sort_values("step", kind="stable", ignore_index=True)
+        if (rows := files.of_step(step)) is None:
+            steps = files.steps()
+            there = f"there are those of {steps_in_words(spans_of(steps))}" if steps else "there are none"
+            raise RecipeError(f"{self.path}: no samples of step {step}: {there} (log.samples_every)")
+        return rows.to_pandas()
 
     def plot(self) -> RunFigure:
         """The picture of the run, which a notebook shows; ``savefig`` writes it to a file.

@@ -197,6 +197,9 @@ def _resume(
             # A run that was killed in its last step may have one too many.
             prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
         if progress.finished:
+            assert state is not None
+            for damage in folder.cut_back(state["step"]):
+                say(damage)
             say(f"{path} is finished: {recipe.training.steps} steps are done")
             return Run(path, checkpoint, finished=True)
         say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
@@ -216,7 +219,8 @@ def _resume(
             folder.make()
             for unsound in progress.damaged:
                 set_aside(unsound)
-            folder.cut_back(trainer.step if checkpoint else -1)
+            for damage in folder.cut_back(trainer.step if checkpoint else -1):
+                say(damage)
             trainer.stop_at, trainer.on_step = until, on_step
             return _train(trainer, recipe, say)
 

@@ -30,6 +30,7 @@ from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
+from sharpen.runs.metrics_file import row_of
 from sharpen.runs.seeds import SeedsFolder
 from sharpen.system.signals import Request, stopped_after_step
 
@@ -267,5 +268,6 @@ def _last_row(metrics: Path) -> dict[str, float] | None:
             lines = file.read().split(b"\n")
     except FileNotFoundError:
         return None
-    # What follows the last line break is empty, or a line that is not whole yet.
-    return json.loads(lines[-2]) if len(lines) > 1 else None
+    # What follows the last line break is empty, or a line that is not whole yet. A damaged line shows no progress.
+    row = row_of(lines[-2]) if len(lines) > 1 else None
+    return None if isinstance(row, str) else row

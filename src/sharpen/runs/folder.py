@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from sharpen.errors import RecipeError
+from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
-from sharpen.runs.samples import sample_rows, write_parquet
+from sharpen.runs.kept import read_kept, write_kept
+from sharpen.runs.metrics_file import MetricsFile
+from sharpen.runs.sample_files import SampleFiles
+from sharpen.runs.samples import sample_rows
 from sharpen.runs.seeds import SeedsFolder
-from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
-from sharpen.system.files import PARTIAL_SUFFIX, write_text
-from sharpen.types import Finish, Group, Prompt, Trajectory, single_turn
+from sharpen.system.files import PARTIAL_SUFFIX, flush, named_write_errors, write_text
+from sharpen.types import Group
 
 LOGGER_FOLDERS = ("tensorboard", "wandb")
 """Folders in a run's folder that sharpen's loggers write. A new run leaves them: it logs under another id."""
 
-_FILES = ("recipe.yaml", "metrics.jsonl", "samples", "checkpoints", "logging_id", "lock", "output.log")
+_FILES = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "damaged_metrics.jsonl",
+    "samples",
+    "checkpoints",
+    "changes.jsonl",
+    "logging_id",
+    "lock",
+    "output.log",
+)
 _OF_A_RUN = frozenset((*_FILES, *LOGGER_FOLDERS))
 
 
 class RunFolder:
-    """``recipe.yaml``, ``metrics.jsonl``, ``samples/step_*.parquet`` and ``checkpoints/`` under one path."""
+    """``recipe.yaml``, ``metrics.jsonl``, ``samples/`` and ``checkpoints/`` under one path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,6 +45,8 @@ class RunFolder:
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
         self.kept = path / "kept.jsonl"
+        self.sample_files = SampleFiles(self.samples)
+        self._metrics = MetricsFile(self.metrics)
         self._logging_id = path / "logging_id"
 
     @staticmethod
@@ -74,15 +86,9 @@ class RunFolder:
         return f"{foreign[0]}, which is not of a run" if foreign else None
 
     def _last_step(self) -> int | None:
-        """The last step of the metrics, 0 without any; None if they cannot be read."""
-        if not self.metrics.exists():
-            return 0
-        # A killed run may leave its last line incomplete.
-        lines = [line for line in self.metrics.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        try:
-            return max((int(json.loads(line)["step"]) for line in lines), default=0)
-        except (ValueError, KeyError, TypeError):
-            return None
+        """The last step of the metrics, 0 without any; None if not all of them can be read."""
+        rows, problems = self._metrics.read()
+        return None if problems else max((int(row["step"]) for row in rows), default=0)
 
     def initialise(self, recipe: str) -> None:
         """Make the folder of a new run, or make it anew where a run did no step; ``recipe`` is YAML.
@@ -107,6 +113,7 @@ class RunFolder:
 
     def _clear_metrics(self) -> None:
         self.metrics.unlink(missing_ok=True)
+        self._metrics.as_found.unlink(missing_ok=True)
         self._logging_id.unlink(missing_ok=True)
 
     @classmethod
@@ -133,73 +140,61 @@ class RunFolder:
         """The run's id in logging services; made once and kept, so that a resumed run continues under it."""
         if not self._logging_id.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self._logging_id, uuid.uuid4().hex[:12])
+            with named_write_errors(self._logging_id, "the run's id in logging services"):
+                write_text(self._logging_id, uuid.uuid4().hex[:12])
         return self._logging_id.read_text(encoding="utf-8")
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._metrics.append(row)
 
-    def cut_back(self, step: int) -> None:
-        """Remove metrics and samples of steps after ``step``, so that a resumed run does not write them twice."""
-        if self.metrics.exists():
-            # A killed run may leave its last line incomplete; that line is always of a later step.
-            whole = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in whole if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_text(self.metrics, "".join(kept))
-        for file in self.samples.glob("step_*.parquet"):
-            if int(file.stem.removeprefix("step_")) > step:
-                file.unlink()
+    def read_metrics(self, say: Callable[[str], object] = warnings.warn) -> list[dict[str, float]]:
+        """The rows in the order of steps, none before the first; ``say`` is told what is wrong with the file."""
+        rows, problems = self._metrics.read()
+        for problem in problems:
+            say(problem)
+        return rows
 
-    def write_samples(self, step: int, groups: Sequence[Group], *, conversations: bool = False) -> None:
-        """The trajectories of a step with their rewards; ``conversations`` if they may have several turns."""
+    def write_samples(
+        self, step: int, groups: Sequence[Group], *, conversations: bool = False, every: int = 1
+    ) -> list[str]:
+        """The trajectories of a step with their rewards; ``conversations`` if they may have several turns.
+
+        ``every`` is the number of steps between two samples. Returns what was damaged, see `SampleFiles.write`.
+        """
         rows = [{"step": step, **row} for row in sample_rows(groups, conversations=conversations)]
-        write_parquet(self.samples / f"step_{step:06d}.parquet", rows)
+        return self.sample_files.write(step, rows, every=every)
+
+    def flush(self) -> None:
+        """Have metrics and samples on disk, also after a power cut, before a checkpoint counts on them."""
+        self._metrics.flush()
+        self.sample_files.flush()
+        with named_write_errors(self.path, "the run"):
+            flush(self.path)
+
+    def cut_back(self, step: int) -> list[str]:
+        """Remove metrics and samples of steps after ``step``, so that a resumed run does not write them twice.
+
+        Returns what was damaged among them, in sentences; it is mended where that is possible.
+        """
+        return [*self._metrics.cut_back(step), *self.sample_files.cut_back(step)]
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
-        """Write the trajectories to train on from now on, and return them as `read_kept` will.
-
-        They become data: scores, draw ids, log-probabilities and versions are not kept.
-        """
-        lines = [_kept_line(group.prompt, trajectory) for group in groups for trajectory in group.trajectories]
-        write_text(self.kept, "".join(json.dumps(line) + "\n" for line in lines))
+        """Write the trajectories to train on from now on, and return them as `read_kept` will."""
+        write_kept(self.kept, groups)
         return self.read_kept()
 
     def read_kept(self) -> tuple[Group, ...]:
-        with self.kept.open(encoding="utf-8") as file:
-            return tuple(_kept_group(json.loads(line)) for line in file)
+        return read_kept(self.kept)
 
     def kept_digest(self) -> str | None:
         """The hash of the kept trajectories, for checkpoints; None if there are none."""
         return hashlib.sha256(self.kept.read_bytes()).hexdigest() if self.kept.exists() else None
 
 
-def _kept_line(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
-    """A single turn is told by its tokens, anything else by its field ``trajectory``."""
-    line = {
-        **({"source": prompt.source} if prompt.source else {}),
-        "prompt": prompt.text,
-        "completion": trajectory.text,
-        "prompt_id": prompt.id,
-        "prompt_token_ids": prompt.token_ids,
-    }
-    samples = tuple(replace(sample, logprobs=(), versions=()) for sample in trajectory.samples)
-    data = replace(trajectory, samples=samples, draw_id=None, score=None)
-    if data == single_turn(prompt.token_ids, data.token_ids, data.text, finish=data.last.finish):
-        return {**line, "token_ids": data.token_ids, "finish": data.last.finish.value}
-    return {**line, "trajectory": trajectory_to_json(data)}
-
-
-def _kept_group(line: Mapping[str, Any]) -> Group:
-    ids, row = tuple(line["prompt_token_ids"]), {"prompt": line["prompt"]}
-    prompt = Prompt(line["prompt_id"], ids, line["prompt"], row, source=line.get("source", ""))
-    if "trajectory" in line:
-        return Group(prompt, (trajectory_from_json(line["trajectory"]),))
-    ids, finish = tuple(line["token_ids"]), Finish(line["finish"])
-    return Group(prompt, (single_turn(prompt.token_ids, ids, line["completion"], finish=finish),))
-
-
-def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The rows of a run's ``metrics.jsonl``."""
-    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+def read_metrics(run: Path, say: Callable[[str], object] = warnings.warn) -> list[dict[str, float]]:
+    """As `RunFolder.read_metrics`. Raises DataError if there is no row."""
+    folder = RunFolder(run)
+    rows = folder.read_metrics(say)
+    if not rows:
+        raise DataError(f"{folder.metrics}: there are no metrics")
+    return rows

@@ -27,8 +27,8 @@ def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list
             "prompt_id": group.prompt.id,
             "prompt": group.prompt.text,
             "completion": trajectory.text,
-            "reward": score.total,
-            **{f"reward/{name}": value for name, value in score.parts.items()},
+            "reward": _number(score.total),
+            **{f"reward/{name}": _number(value) for name, value in score.parts.items()},
             "error": score.error,
             "tokens": trajectory.drawn,
             "finish": trajectory.last.finish.value,
@@ -39,6 +39,11 @@ def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list
         for group in groups
         for trajectory, score in ((t, t.score or Score(None)) for t in group.trajectories)
     ]
+
+
+def _number(value: float | None) -> float | None:
+    """As a float, so that the columns of all steps have one type, also if a reward of a user's own gives integers."""
+    return None if value is None else float(value)
 
 
 def _conversation(trajectory: Trajectory) -> dict[str, Any]:
@@ -54,6 +59,11 @@ def _conversation(trajectory: Trajectory) -> dict[str, Any]:
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as a Parquet file; a column that a row lacks is null there."""
     names = dict.fromkeys(name for row in rows for name in row)
+    write_table(path, pa.table({name: [row.get(name) for row in rows] for name in names}))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file with checksums, by which a reader notices damage."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
+        pq.write_table(table, partial, write_page_checksum=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ class Trainer:
         trained = time.perf_counter()
         if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
             groups = [*drawn.groups, *drawn.set_aside]
-            self.folder.write_samples(self.step, groups, conversations=self.collector.conversations)
+            self._write_samples(groups)
 
         metrics: Metrics = {
             "step": self.step,
@@ -197,10 +197,15 @@ class Trainer:
         if not sampled:
             return {}
         if self.samples_every:
-            self.folder.write_samples(0, sampled, conversations=self.collector.conversations)
+            self._write_samples(sampled)
         conversations = self.collector.conversations
         metrics = sampling_metrics(Collected(sampled), collate(sampled), conversations=conversations)
         return {**metrics, "kept": self.collector.groups}
+
+    def _write_samples(self, groups: Sequence[Group]) -> None:
+        conversations, every = self.collector.conversations, self.samples_every
+        for damage in self.folder.write_samples(self.step, groups, conversations=conversations, every=every):
+            self.say(damage)
 
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:
         """Whether this step is the best so far, which is then remembered."""
@@ -275,6 +280,7 @@ class Trainer:
             "shifted_by": self.shifted_by,
             "fingerprint": self.fingerprint,
         }
+        self.folder.flush()
         models, optimizers = self.learner.models_to_save(), self.learner.optimizers_to_save()
         checkpoints, dtype = self.folder.checkpoints, self.checkpoint.dtype
         return save_checkpoint(checkpoints, progress["step"], models, optimizers, state, texts, dtype)

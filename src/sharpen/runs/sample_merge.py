@@ -1,0 +1,111 @@
+"""Sample files of single steps made one file, and a step taken out of it again as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sharpen.errors import DataError
+from sharpen.system.files import flush, replacing
+
+ROW_GROUP_BYTES = 64 * 2**20
+"""Rows are written together up to about this size: a merge holds no more, and reading a step reads no more."""
+_LACKING = b"sharpen_lacking"
+"""Metadata of a merged file: by step, the columns that it did not have."""
+
+
+def read_file(file: Path) -> pa.Table:
+    """All rows of a file. Raises DataError if it is damaged."""
+    with _named_damage(file):
+        return pq.ParquetFile(file, page_checksum_verification=True).read()
+
+
+def read_step(merged: Path, step: int) -> pa.Table:
+    """The rows of one step of a merged file, as they were in a file of their own. Raises DataError if it is damaged."""
+    with _named_damage(merged):
+        # Without a partitioning, or a folder called `lr=0.1` would become a column.
+        rows = pq.read_table(merged, filters=[("step", "==", step)], partitioning=None, page_checksum_verification=True)
+    return _as_it_was(rows, step)
+
+
+def steps_of(merged: Path) -> list[int]:
+    """The steps that a merged file has. Raises DataError if it is damaged."""
+    with _named_damage(merged):
+        table = pq.ParquetFile(merged, page_checksum_verification=True).read(columns=["step"])
+    return sorted(pc.unique(table["step"]).to_pylist())
+
+
+def merge(files: Mapping[int, Path], merged: Path) -> dict[Path, DataError]:
+    """Write the rows of single steps to one file, in the order of the steps, and flush it to disk.
+
+    Damaged files are left out, and returned with what is wrong; without a sound one nothing is written. Raises
+    DataError if two files have unlike types in a column.
+    """
+    damaged: dict[Path, DataError] = {}
+    schemas: dict[int, pa.Schema] = {}
+    for step, file in files.items():
+        try:
+            # All of it: damage must be known before anything is written.
+            schemas[step] = read_file(file).schema.remove_metadata()
+        except DataError as error:
+            damaged[file] = error
+    if schemas:
+        schema = _common_schema(schemas, merged)
+        with replacing(merged) as partial:
+            with partial.open("wb") as stream, pq.ParquetWriter(stream, schema, write_page_checksum=True) as writer:
+                for table in _row_groups([files[step] for step in sorted(schemas)], schema):
+                    writer.write_table(table, row_group_size=max(1, len(table)))
+            flush(partial)
+    return damaged
+
+
+def _common_schema(schemas: Mapping[int, pa.Schema], merged: Path) -> pa.Schema:
+    """The columns of all steps, with types that hold the values of all; a column of nulls fits every type."""
+    try:
+        schema = pa.unify_schemas([schemas[step] for step in sorted(schemas)], promote_options="permissive")
+    except pa.ArrowTypeError as error:
+        raise DataError(f"{merged}: cannot be made of the files of its steps: {error}") from error
+    lacking = {step: [name for name in schema.names if name not in schemas[step].names] for step in sorted(schemas)}
+    return schema.with_metadata({_LACKING: json.dumps({step: names for step, names in lacking.items() if names})})
+
+
+def _row_groups(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of all files, with the same columns."""
+    together: list[pa.Table] = []
+    for file in files:
+        rows = read_file(file)
+        columns = [
+            rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+            for field in schema
+        ]
+        together.append(pa.table(columns, schema=schema))
+        if sum(table.nbytes for table in together) >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(together)
+            together = []
+    if together:
+        yield pa.concat_tables(together)
+
+
+def _as_it_was(rows: pa.Table, step: int) -> pa.Table:
+    """Without the columns that only other steps have; a column of nulls has no type, as in the file of a step."""
+    lacking = json.loads((rows.schema.metadata or {}).get(_LACKING, b"{}")).get(str(step), [])
+    rows = rows.drop_columns(lacking).replace_schema_metadata(None)
+    nulls = [pa.field(f.name, pa.null()) if rows[f.name].null_count == len(rows) else f for f in rows.schema]
+    return rows.cast(pa.schema(nulls))
+
+
+@contextmanager
+def _named_damage(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    # What the bytes of a damaged file are taken for decides which of these it is.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: damaged, its samples cannot be read: {error}") from error
