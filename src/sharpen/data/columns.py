@@ -65,7 +65,7 @@ def said_column(rows: Rows, column: str, *, conversational: bool) -> list[Text]:
 
 def is_conversational(rows: Rows, column: str) -> bool:
     """Whether a column holds conversations, judged by its first row."""
-    return isinstance(rows[0].get(column), list)
+    return isinstance(rows.example.get(column), list)
 
 
 def number_of(rows: Rows, index: int, column: str) -> float:
@@ -91,9 +91,13 @@ def _present(rows: Rows, index: int, row: Mapping[str, Any], column: str) -> Any
 def _finite(value: Any, what: str) -> float:
     if not isinstance(value, Real):
         raise DataError(f"{what} must be a number, not {type(value).__name__} ({repr(value)[:60]})")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise DataError(f"{what} is too large: a number goes up to 1.8e308") from error
+    if not math.isfinite(number):
         raise DataError(f"{what} is {value}; it must be a finite number")
-    return float(value)
+    return number
 
 
 def _value(rows: Rows, index: int, row: Mapping[str, Any], column: str, type_: Any, wanted: str) -> Any:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharpen.data.json_rows import read_lines, read_list
 from sharpen.data.tables import read_table
 from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
-
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""What a file begins with whose text is not UTF-8; that of UTF-32 begins with that of UTF-16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The rows of a file and, if its rows stand on lines of their own, the numbers of these.
+    """The rows of a file and, if its rows stand on lines of their own, the numbers of these, and their columns.
 
+    With columns, each row is known to be an object of these, whose texts are Unicode.
     ``all_text``: no value can be anything but a text, as in a CSV table.
     """
 
-    rows: list[Any] | Dataset
-    lines: tuple[int, ...] | None = None
+    rows: Sequence[Any] | Dataset
+    lines: Sequence[int] | None = None
+    columns: tuple[str, ...] | None = None
     all_text: bool = False
 
 
@@ -61,85 +53,17 @@ def read_file(path: Path) -> Read:
     return READERS[kind](path)
 
 
-class _TwiceError(ValueError):
-    """A name that an object of JSON gives twice."""
-
-
 def _read_jsonl(path: Path) -> Read:
-    rows, lines = [], []
-    for number, line in enumerate(_lines(_read_text(path)), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line, object_pairs_hook=_object))
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not JSON: {error.msg} at character {error.pos + 1}; every line must be one object"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: {_explained(error)}") from error
-        lines.append(number)
-    return Read(rows, tuple(lines))
+    return Read(*read_lines(path))
 
 
 def _read_json(path: Path) -> Read:
-    text = "\n".join(_lines(_read_text(path)))
-    try:
-        rows = json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        hint = "; if every line is an object, name it .jsonl" if error.msg == "Extra data" else ""
-        raise DataError(
-            f"{path}:{error.lineno}: not JSON: {error.msg} at character {error.colno} of the line{hint}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}{_row_of_fault(text)}: {_explained(error)}") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: a .json file must hold a list of objects, not {type(rows).__name__}")
-    return Read(rows)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return found
-
-
-def _explained(error: ValueError | RecursionError) -> str:
-    if isinstance(error, _TwiceError):
-        return f"an object has the name {str(error)!r} twice; which of the two values is meant? Leave one of them out"
-    if isinstance(error, RecursionError):
-        return "lists or objects are nested too deeply"
-    return f"not JSON that can be read: {error}"
-
-
-def _row_of_fault(text: str) -> str:
-    """Which object of a list is the first that cannot be read; empty if the text is no list."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
-    place = len(text) - len(text.lstrip())
-    if not text.startswith("[", place):
-        return ""
-    for row, start in enumerate(_starts(text, place + 1, decoder), start=1):
-        try:
-            decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            return f", row {row}"
-    return ""
-
-
-def _starts(text: str, place: int, decoder: json.JSONDecoder) -> Iterator[int]:
-    """Where the entries of a list begin, as long as those before can be read."""
-    while place < len(text):
-        while text[place : place + 1] in (" ", "\t", "\r", "\n", ","):
-            place += 1
-        yield place
-        _, place = decoder.raw_decode(text, place)
+    return Read(read_list(path))
 
 
 def _read_table(path: Path, delimiter: str | None) -> Read:
-    rows, lines = read_table(path, _read_text(path), delimiter)
-    return Read(rows, lines, all_text=True)
+    rows, lines, columns = read_table(path, delimiter)
+    return Read(rows, lines, columns, all_text=True)
 
 
 def _read_parquet(path: Path) -> Read:
@@ -147,13 +71,21 @@ def _read_parquet(path: Path) -> Read:
     from datasets import Dataset, Features
     from pyarrow import parquet
 
+    # Where bytes were flipped or are missing, pyarrow raises one or the other.
+    damaged = (pa.ArrowException, OSError, UnicodeDecodeError)
     try:
         schema = parquet.read_schema(path)
-    except pa.ArrowInvalid as error:
+        names = schema.names
+    except damaged as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
     for field in schema:
-        if schema.names.count(field.name) > 1:
-            raise DataError(f"{path}: has {schema.names.count(field.name)} columns called `{field.name}`")
+        if names.count(field.name) > 1:
+            raise DataError(f"{path}: has {names.count(field.name)} columns called `{field.name}`")
+        if (twice := _named_twice(field.type)) is not None:
+            raise DataError(
+                f"{path}: the objects in column `{field.name}` have the name {twice!r} twice; which of the two values "
+                "is meant? Leave one of them out"
+            )
         try:
             Features.from_arrow_schema(pa.schema([field]))
         except ValueError as error:
@@ -162,36 +94,24 @@ def _read_parquet(path: Path) -> Read:
                 "numbers, lists or objects"
             ) from error
     try:
-        return Read(Dataset(parquet.read_table(path)))
-    except (pa.ArrowInvalid, OSError) as error:
+        table = parquet.read_table(path, page_checksum_verification=True)
+        # Else text that is not UTF-8 would be found when its row is read.
+        table.validate(full=True)
+    except damaged as error:
         raise DataError(f"{path}: a damaged Parquet file: {error}") from error
-
-
-def _lines(text: str) -> list[str]:
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _read_text(path: Path) -> str:
-    """UTF-8, or what the mark at the beginning of the file says; unpacked if its name ends in ``.gz``."""
-    content = path.read_bytes()
-    if path.suffix.lower() == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: not a gzip file: {error}") from error
-    encoding = next((encoding for mark, encoding in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
     try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding == "utf-8-sig":
-            line = content.count(b"\n", 0, error.start) + 1
-            place, encoding = f"{path}:{line}", "utf-8"
-        else:
-            place = str(path)
-        raise DataError(
-            f"{place}: not {encoding.upper()} text: {error.reason} at byte {error.start + 1} of the file; save it as "
-            "UTF-8"
-        ) from error
+        return Read(Dataset(table))
+    # What `datasets` wrote of its types beside the schema is read without checks.
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: a damaged Parquet file: its types for `datasets`: {error}") from error
+
+
+def _named_twice(type_: pa.DataType) -> str | None:
+    """A name that two fields of an object have, at any depth."""
+    fields = [type_.field(i) for i in range(type_.num_fields)]
+    names = [field.name for field in fields]
+    twice = (name for name in names if names.count(name) > 1)
+    return next(twice, None) or next(filter(None, (_named_twice(field.type) for field in fields)), None)
 
 
 READERS: Mapping[str, Callable[[Path], Read]] = {

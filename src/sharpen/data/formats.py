@@ -80,12 +80,13 @@ def renamed(rows: Rows, columns: Mapping[str, str]) -> Rows:
     for name, column in columns.items():
         names.setdefault(column, []).append(name)
     found = tuple(name for column in rows.columns for name in names.get(column, (column,)))
-    data = []
-    for index, row in enumerate(rows):
+
+    def named(row: dict[str, Any], index: int) -> dict[str, Any]:
         reached = {name: _reached(row, path, name, rows.where(index)) for name, path in paths.items()}
         kept = {name: value for column, value in row.items() for name in names.get(column, (column,))}
-        data.append({**kept, **reached})
-    return replace(rows, columns=(*found, *paths), data=data)
+        return {**kept, **reached}
+
+    return replace(rows.converted(named), columns=(*found, *paths))
 
 
 def _reached(row: Mapping[str, Any], path: str, name: str, where: str) -> Any:
@@ -170,7 +171,9 @@ def _with_prompt(rows: Rows, reads: Reads) -> Rows:
         return rows
     (asked,) = questions
     given = next((name for name in INPUT if name in rows.columns), None) if asked == "instruction" else None
-    before = [name for name in (*SYSTEM, "history") if any(_filled(row.get(name)) for row in rows)]
+    before = [
+        name for name in (*SYSTEM, "history") if name in rows.columns and any(_filled(row.get(name)) for row in rows)
+    ]
     convert = partial(_prompt, asked=asked, given=given, as_messages=bool(before))
     parts = " and ".join(f"`{name}`" for name in (*before, asked, given) if name is not None)
     note = f"{parts} {'are' if before or given else 'is'} read as the prompt"
@@ -237,7 +240,7 @@ def _said_by(text: Any, what: str, *, role: str) -> list[Message]:
 def _systems_left_out(rows: Rows, conversation: str) -> Rows:
     """The rows with a note of those whose conversations begin with another system message than their column has."""
     left_out = dict.fromkeys(SYSTEM, 0)
-    for row in rows:
+    for row in rows if {*SYSTEM} & {*rows.columns} else ():
         name = next((name for name in SYSTEM if _filled(row.get(name))), None)
         messages: Any = row.get(conversation)
         if name is None or not _is_conversation(messages) or messages[0]["role"] != "system":
@@ -263,17 +266,19 @@ def _added(
     rows: Rows, names: Sequence[str], convert: Callable[[dict[str, Any], str], Mapping[str, Any]], note: str
 ) -> Rows:
     """The rows with more columns. ``convert`` gives them, from a row and its place in errors."""
-    data = [{**row, **convert(row, rows.where(index))} for index, row in enumerate(rows)]
-    return replace(rows, columns=(*rows.columns, *names), data=data, notes=(*rows.notes, note))
+    converted = rows.converted(lambda row, index: {**row, **convert(row, rows.where(index))})
+    return replace(converted, columns=(*rows.columns, *names), notes=(*rows.notes, note))
 
 
 def _changed(rows: Rows, column: str, change: Callable[[Any, str], Any], note: str | None = None) -> Rows:
     """The rows with other values in a column. ``change`` gives them, from a value and its place in errors."""
-    data = [
-        row if row.get(column) is None else {**row, column: change(row[column], f"{rows.where(i)}: column `{column}`")}
-        for i, row in enumerate(rows)
-    ]
-    return replace(rows, data=data, notes=rows.notes if note is None else (*rows.notes, note))
+
+    def changed(row: dict[str, Any], index: int) -> dict[str, Any]:
+        if row.get(column) is None:
+            return row
+        return {**row, column: change(row[column], f"{rows.where(index)}: column `{column}`")}
+
+    return replace(rows.converted(changed), notes=rows.notes if note is None else (*rows.notes, note))
 
 
 def _first(rows: Rows, column: str) -> Any:

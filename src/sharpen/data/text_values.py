@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
+from sharpen.data.json_text import parsed
 from sharpen.data.rows import Rows
 from sharpen.errors import DataError
 from sharpen.types import Reads
@@ -34,14 +33,12 @@ def typed(rows: Rows, reads: Reads) -> Rows:
     }
     if not made:
         return rows
-    data = [
-        {
+    return rows.converted(
+        lambda row, index: {
             column: made[column](text, f"{rows.where(index)}: column `{column}`") if column in made else text
             for column, text in row.items()
         }
-        for index, row in enumerate(rows)
-    ]
-    return replace(rows, data=data)
+    )
 
 
 def _number(text: str, what: str) -> float:
@@ -53,7 +50,7 @@ def _number(text: str, what: str) -> float:
 
 def _list(text: str, what: str) -> list[Any]:
     try:
-        found = json.loads(text)
+        found = parsed(text)
     except ValueError as error:
         hint = "; it is written as Python writes it" if "'" in text and text.startswith("[") else ""
         raise DataError(

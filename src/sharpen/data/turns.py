@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from sharpen.data.chat.messages import untrained_key
+from sharpen.data.json_text import parsed
 from sharpen.errors import DataError
 from sharpen.suggest import did_you_mean
 from sharpen.types import Message
@@ -92,7 +92,7 @@ def _from_turn(turn: Any, what: str) -> Message:
 def _calls(value: str, what: str) -> list[dict[str, Any]]:
     """The calls in the text of a ``function_call``: one object, or a list of them."""
     try:
-        given = json.loads(value)
+        given = parsed(value)
     except ValueError as error:
         raise DataError(f"{what}: a function_call must be JSON, not {value[:60]!r}: {error}") from error
     calls = given if isinstance(given, list) else [given]

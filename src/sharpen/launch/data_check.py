@@ -84,7 +84,7 @@ def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) 
     except SharpenError as error:
         # The first row that cannot be read ends a run; here all of them are looked for, one by one.
         read, found, dropped = [], defaultdict[str, list[str]](list), 0
-        for index, row in enumerate(map(rows.only, range(len(rows)))):
+        for index, row in enumerate(rows.part([i]) for i in range(len(rows))):
             try:
                 read += reader.rows(row)
             except SharpenError as of_row:

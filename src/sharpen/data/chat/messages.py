@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import get_json_schema
 
+from sharpen.data.json_text import parsed
 from sharpen.errors import DataError
 from sharpen.types import Message, Row
 
@@ -208,8 +209,8 @@ def _from_json(value: Any, what: str) -> Any:
     if not value.strip():
         return None
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
+        return parsed(value)
+    except ValueError as error:
         raise DataError(f"{what} is not valid JSON: {error}: {value[:60]!r}") from error
 
 

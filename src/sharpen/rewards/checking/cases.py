@@ -29,8 +29,7 @@ def spaced(rows: Rows, at_most: int) -> tuple[Rows, list[str]]:
     """At most ``at_most`` rows, evenly spaced, and the names of these rows in messages."""
     count = min(len(rows), at_most)
     indices = [i * len(rows) // count for i in range(count)]
-    lines = None if rows.lines is None else tuple(rows.lines[i] for i in indices)
-    return replace(rows, data=[rows[i] for i in indices], lines=lines), [rows.where(i) for i in indices]
+    return rows.part(indices), [rows.where(i) for i in indices]
 
 
 def with_references(
