@@ -96,8 +96,8 @@ def _as_it_was(rows: pa.Table, step: int) -> pa.Table:
     """Without the columns that only other steps have; a column of nulls has no type, as in the file of a step."""
     lacking = json.loads((rows.schema.metadata or {}).get(_LACKING, b"{}")).get(str(step), [])
     rows = rows.drop_columns(lacking).replace_schema_metadata(None)
-    nulls = [pa.field(f.name, pa.null()) if rows[f.name].null_count == len(rows) else f for f in rows.schema]
-    return rows.cast(pa.schema(nulls))
+    columns = {name: rows[name] for name in rows.column_names}
+    return pa.table({name: pa.nulls(len(c)) if c.null_count == len(c) else c for name, c in columns.items()})
 
 
 @contextmanager
