@@ -12,6 +12,7 @@ from typing import Any
 
 from sharpen.errors import RecipeError
 from sharpen.in_memory import IN_MEMORY
+from sharpen.runs.checkpoint_list import LIST
 from sharpen.runs.samples import sample_rows, write_parquet
 from sharpen.runs.seeds import SeedsFolder
 from sharpen.runs.trajectories import trajectory_from_json, trajectory_to_json
@@ -66,7 +67,10 @@ class RunFolder:
         if self.kept.exists():
             return f"{self.kept.name}, the completions that it sampled"
         for folder in (self.checkpoints, self.samples):
-            if folder.is_dir() and (inner := sorted(file.name for file in folder.iterdir())):
+            names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+            # Of a run without a checkpoint, their list says nothing.
+            inner = [name for name in names if name.removesuffix(PARTIAL_SUFFIX) != LIST]
+            if inner:
                 return f"{folder.name}/{inner[0]}"
         if not self.recipe.exists():
             return None
@@ -101,6 +105,8 @@ class RunFolder:
         if self.recipe.exists():
             self._clear_metrics()
             for folder in (self.samples, self.checkpoints):
+                for name in (LIST, f"{LIST}{PARTIAL_SUFFIX}"):
+                    (folder / name).unlink(missing_ok=True)
                 if folder.is_dir():
                     folder.rmdir()
             self.recipe.unlink()
