@@ -284,7 +284,7 @@ def test_a_folder_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
 
 def test_rows_given_in_python_are_asked_for_again(run: Path, model: Path) -> None:
     begin(run, model, {"data.train": ROWS, "reward": lambda completion: len(completion)})
-    for checkpoint in (run / "checkpoints").iterdir():
+    for checkpoint in (run / "checkpoints").glob("step_*"):
         checkpoint.rename(run / checkpoint.name)
     for objects, what in (({}, "`data.train`, `reward`"), ({"data.train": ROWS}, "`reward`")):
         with pytest.raises(RecipeError, match=f"this run was given {what} in Python"):

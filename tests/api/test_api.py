@@ -89,7 +89,7 @@ def test_a_run_goes_on_with_the_same_objects(model: Path, tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match="already holds a run"):
         sharpen.train(model, "grpo", ROWS, reward=first_digit, run=tmp_path / "cut", **arguments)
     cut = tmp_path / "cut"
-    for checkpoint in sorted((cut / "checkpoints").iterdir())[1:]:
+    for checkpoint in sorted((cut / "checkpoints").glob("step_*"))[1:]:
         (checkpoint / "manifest.json").unlink()
     with pytest.raises(DataError, match="training data is not what this run was started with"):
         sharpen.train(model, "grpo", other, reward=mended, run=cut, resume=True, quiet=True)
@@ -100,7 +100,7 @@ def test_a_run_of_python_objects_cannot_be_resumed_from_the_command_line(model: 
     # A lambda, which no import gives again.
     reward = lambda completion, answer: first_digit(completion, answer)  # noqa: E731
     run = sharpen.train(model, "grpo", ROWS, reward=reward, run=tmp_path / "run", quiet=True, **settings)
-    for checkpoint in (run.path / "checkpoints").iterdir():
+    for checkpoint in (run.path / "checkpoints").glob("step_*"):
         checkpoint.rename(tmp_path / checkpoint.name)
     result = CliRunner().invoke(app, ["run", "--resume", str(run.path)])
     assert result.exit_code == 2

@@ -12,7 +12,7 @@ import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit
 from sharpen.errors import CheckpointError, RecipeError
 from sharpen.report.plot import RunFigure
-from sharpen.runs.checkpoint import load_state
+from sharpen.runs.checkpoint_state import load_state
 
 
 @pytest.fixture(scope="module")

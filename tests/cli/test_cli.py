@@ -265,7 +265,7 @@ def test_ctrl_c_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(folder: Path)
     assert process.returncode == 130, said
     assert f"sharpen run --resume {run}" in said
     assert "Traceback" not in said
-    [checkpoint] = (run / "checkpoints").iterdir()
+    [checkpoint] = (run / "checkpoints").glob("step_*")
     assert checkpoint.name == f"step_{metrics(run)[-1]['step']:06d}"
 
 

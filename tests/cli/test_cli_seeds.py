@@ -149,7 +149,7 @@ def test_a_signal_stops_all_after_their_step_and_resuming_the_folder_continues_a
     assert f"sharpen run --resume {runs}" in said
     assert "failed" not in said
     for run in both:
-        [checkpoint] = (run / "checkpoints").iterdir()
+        [checkpoint] = (run / "checkpoints").glob("step_*")
         assert checkpoint.name == f"step_{steps(run) - 1:06d}" < "step_000006"
     assert not (runs / "seeds.json").exists()
     result = call("run", "--resume", runs, "--at-once", 2)
@@ -184,7 +184,7 @@ def test_no_run_goes_on_when_the_command_is_killed(folder: Path) -> None:
     process.communicate(timeout=PATIENCE_S)
     for run in both:
         until(lambda run=run: not in_use(run))
-        assert list((run / "checkpoints").iterdir())
+        assert list((run / "checkpoints").glob("step_*"))
 
 
 def in_use(run: Path) -> bool:

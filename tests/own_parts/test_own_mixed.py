@@ -159,7 +159,7 @@ def test_a_run_with_a_second_source_is_resumed_where_it_was_in_its_rows(model: P
 
 def resume_from(path: Path, step: int) -> None:
     """Resume as if the run had died after this step."""
-    for checkpoint in (path / "checkpoints").iterdir():
+    for checkpoint in (path / "checkpoints").glob("step_*"):
         if int(checkpoint.name.removeprefix("step_")) > step:
             shutil.rmtree(checkpoint)
     resume(path, {"reward": digits})

@@ -9,27 +9,31 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sharpen.errors import CheckpointError
 from sharpen.models.policy import Policy
-from sharpen.runs.checkpoint import (
-    checkpoints,
-    latest_sound,
-    load_optimizer,
-    load_state,
-    problem,
-    prune,
-    recover,
-    replace_model,
-    save_checkpoint,
-    set_aside,
-)
+from sharpen.runs import checkpoint_list
+from sharpen.runs.checkpoint import replace_model, save_checkpoint
+from sharpen.runs.checkpoint_list import checkpoints, latest_sound, problem, prune, recover, set_aside
+from sharpen.runs.checkpoint_state import load_optimizer, load_state
 from sharpen.training.optimizer import make_optimizer
 from sharpen.training.settings import OptimizerSettings
 from tiny_models import tiny_policy
 
 STATE: dict[str, Any] = {"step": 3, "best": None, "collector": {"next_draw": 2**60 + 1}, "value": 0.1 + 0.2}
+
+
+class Weights:
+    """A model of one weight."""
+
+    def save(self, folder: Path, dtype: str = "float32", *, exact: bool = False) -> None:
+        save_file({"weight": torch.ones(1)}, folder / "model.safetensors")
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def trained(steps: int = 2) -> tuple[Policy, torch.optim.Optimizer]:
@@ -46,7 +50,7 @@ def trained(steps: int = 2) -> tuple[Policy, torch.optim.Optimizer]:
 def save(
     folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any] = STATE
 ) -> Path:
-    return save_checkpoint(folder, step, {"": policy}, {"": optimizer}, state)
+    return save_checkpoint(folder, step, {"": policy}, {"": optimizer}, {**state, "step": step})
 
 
 @pytest.fixture
@@ -134,9 +138,9 @@ def test_damage_is_recognised_and_named(saved: Path, name: str, damage: Callable
 def test_damage_of_the_manifest_itself(saved: Path) -> None:
     manifest = saved / "manifest.json"
     whole = manifest.read_text()
-    for broken in (whole[:-9], "{}", ""):
+    for broken, said in ((whole[:-9], "it is not JSON"), ("", "it is not JSON"), ("{}", "its `step` is not a step")):
         manifest.write_text(broken)
-        assert problem(saved) == f"{manifest}: cannot be read"
+        assert problem(saved) == f"{manifest}: damaged, {said}"
     manifest.unlink()
     assert problem(saved) == f"{saved}: no manifest.json, it is incomplete"
 
@@ -172,9 +176,9 @@ def test_what_was_left_half_written_does_not_count_and_is_written_over(tmp_path:
 
 def test_a_checkpoint_that_is_there_is_replaced(saved: Path) -> None:
     flip(saved / "model.safetensors")
-    assert save(saved.parent, 3, *trained(1), {**STATE, "step": 4}) == saved
+    assert save(saved.parent, 3, *trained(1), {**STATE, "value": 4}) == saved
     assert problem(saved) is None
-    assert load_state(saved)["step"] == 4
+    assert load_state(saved)["value"] == 4
 
 
 @pytest.mark.parametrize(
@@ -190,24 +194,26 @@ def test_a_checkpoint_that_is_there_is_replaced(saved: Path) -> None:
 )
 def test_the_latest_and_the_best_are_kept(tmp_path: Path, keep: int, best: int | None, left: list[int]) -> None:
     for step in range(1, 7):
-        (tmp_path / f"step_{step:06d}").mkdir()
+        save_checkpoint(tmp_path, step, {"": Weights()}, {}, {"step": step, "best": None})
     prune(tmp_path, keep, best)
     assert [int(path.name.removeprefix("step_")) for path in checkpoints(tmp_path)] == left
 
 
 def test_one_that_is_set_aside_counts_no_more(saved: Path) -> None:
-    copy = saved.parent / "copy"
-    shutil.copytree(saved, copy)
-    set_aside(saved)
+    set_aside(saved.parent, [saved])
     assert checkpoints(saved.parent) == []
     assert (saved.parent / "damaged_step_000003" / "model.safetensors").is_file()
-    copy.rename(saved)
-    set_aside(saved)
+    save(saved.parent, 3, *trained())
+    set_aside(saved.parent, [saved])
     assert checkpoints(saved.parent) == []
 
 
 class PowerCut(BaseException):
     """Nothing catches it."""
+
+
+def cut_off(*arguments: Any) -> None:
+    raise PowerCut
 
 
 def cut_off_at_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -223,21 +229,24 @@ def cut_off_at_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(os, "rename", counted)
 
 
-@pytest.mark.parametrize(("number", "there", "value"), [(1, True, 0), (2, False, 0), (3, True, 1)])
+@pytest.mark.parametrize(("number", "there", "value"), [(0, True, 0), (1, True, 1), (2, False, 1), (3, True, 1)])
 def test_cut_off_while_its_model_is_replaced_a_checkpoint_is_the_old_or_the_new(
     saved: Path, number: int, there: bool, value: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the second rename no folder has the name; the one that had it is kept, and gets it back."""
+    """0: before it is listed. Once it is listed it is the new one, also where no folder has the name for a moment."""
     expected = {0: trained()[0], 1: trained(1)[0]}[value].model.state_dict()
     with monkeypatch.context() as patched:
-        cut_off_at_rename(patched, number)
+        if number:
+            cut_off_at_rename(patched, number)
+        else:
+            patched.setattr(checkpoint_list, "write_text", cut_off)
         # The new one stands when the old one's removal is cut off.
         patched.setattr(shutil, "rmtree", falling_where_replaced(shutil.rmtree))
         with pytest.raises(PowerCut):
             replace_model(saved, trained(1)[0], {"replaced": True})
     assert saved.exists() is there
     recover(saved.parent)
-    assert [path.name for path in saved.parent.iterdir()] == ["step_000003"]
+    assert names_in(saved.parent) == ["manifest.json", "step_000003"]
     assert problem(saved) is None
     assert load_state(saved) == {**STATE, **({"replaced": True} if value else {})}
     loaded = AutoModelForCausalLM.from_pretrained(saved).state_dict()
@@ -269,7 +278,7 @@ def test_what_is_half_removed_does_not_count_and_goes(tmp_path: Path, monkeypatc
             prune(tmp_path, 1, None)
     assert [path.name for path in checkpoints(tmp_path)] == ["step_000002"]
     recover(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["step_000002"]
+    assert names_in(tmp_path) == ["manifest.json", "step_000002"]
 
 
 def test_a_damaged_checkpoint_set_aside_before_stays_until_the_next_has_its_name(
@@ -281,10 +290,10 @@ def test_a_damaged_checkpoint_set_aside_before_stays_until_the_next_has_its_name
     with monkeypatch.context() as patched:
         cut_off_at_rename(patched, 2)
         with pytest.raises(PowerCut):
-            set_aside(saved)
+            set_aside(saved.parent, [saved])
     recover(saved.parent)
     assert (aside / "first").exists()
     assert problem(saved) is None
-    set_aside(saved)
+    set_aside(saved.parent, [saved])
     assert not (aside / "first").exists()
-    assert [path.name for path in saved.parent.iterdir()] == [aside.name]
+    assert names_in(saved.parent) == [aside.name, "manifest.json"]

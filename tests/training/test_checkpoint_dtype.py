@@ -14,7 +14,7 @@ from sharpen.launch.run import resume, start
 from sharpen.models.policy import load_policy
 from sharpen.models.saved_dtype import REMAINDER
 from sharpen.models.scorer import load_scorer
-from sharpen.runs.checkpoint import load_state
+from sharpen.runs.checkpoint_state import load_state
 from tiny_runs import Raising, reward_file, tiny_recipe, tiny_start_model
 
 STEPS = 4

@@ -60,7 +60,7 @@ def stopped_at(path: Path, recipe: Any, step: int) -> dict[str, Any]:
 
 
 def names(path: Path) -> list[str]:
-    return sorted(c.name for c in (path / "checkpoints").iterdir())
+    return sorted(c.name for c in (path / "checkpoints").glob("step_*"))
 
 
 EXTREME = """

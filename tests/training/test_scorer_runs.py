@@ -22,7 +22,8 @@ from sharpen.models.load import load_tokenizer
 from sharpen.models.model import Model
 from sharpen.models.reference import frozen
 from sharpen.models.scorer import Scorer
-from sharpen.runs.checkpoint import load_state, problem
+from sharpen.runs.checkpoint_list import problem
+from sharpen.runs.checkpoint_state import load_state
 from sharpen.training.annotate import Annotator
 from sharpen.training.held_out import measure_groups
 from sharpen.training.reference import Reference
@@ -221,7 +222,7 @@ def test_the_best_reward_model_is_centred_as_well(model: Path, tmp_path: Path) -
     run = best_before_the_last(tmp_path / "run", model)
     assert ["score/shifted_by" in row for row in run.metric_rows()] == [*[False] * 6, True]
     best = [("1+2=", "1+2=3#3"), ("7-7=", "#0"), ("4+4=", "#8"), ("5-2=", "#3")]
-    saved = sorted((run.path / "checkpoints").iterdir())
+    saved = sorted((run.path / "checkpoints").glob("step_*"))
     assert len(saved) == 2
     for checkpoint in saved:
         assert problem(checkpoint) is None

@@ -21,6 +21,7 @@ from sharpen.methods import METHODS
 from sharpen.recipe.loading import read_tree
 from sharpen.report.measured import before_and_after
 from sharpen.report.table import format_estimate, plain_measures
+from sharpen.runs.checkpoint_check import is_checkpoint, read_manifest
 from sharpen.runs.folder import RunFolder
 
 UNKNOWN = "not known"
@@ -134,9 +135,10 @@ def _method_line(name: str) -> str:
 
 def _measures(origin: Origin) -> list[str]:
     """Held-out measures of the first evaluation and of the last one up to the exported step."""
-    if origin.run is None or not (found := origin.run.read_metrics()):
+    checkpoint = Path(origin.path)
+    if origin.run is None or not is_checkpoint(checkpoint) or not (found := origin.run.read_metrics()):
         return [f"{UNKNOWN}: there are no metrics."]
-    step = int(Path(origin.path).name.removeprefix("step_"))
+    step = read_manifest(checkpoint).step
     rows = [row for row in found if row["step"] <= step]
     before, after = before_and_after(rows)
     if not after.measures:

@@ -30,7 +30,7 @@ from sharpen.rollout.collector import LocalCollector, Scoring
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.engines import make_engine
 from sharpen.rollout.interaction import make_interaction
-from sharpen.runs.checkpoint import load_state
+from sharpen.runs.checkpoint_state import fitting, load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.logging import Loggers
 from sharpen.runs.named_loggers import LoggerSpec, find_loggers
@@ -113,8 +113,9 @@ def built_trainer(
     read = columns_read(recipe, inputs)
     fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen, read)
     state = None if checkpoint is None else load_state(checkpoint)
-    if state is not None:
-        check_fingerprint(state["fingerprint"], fingerprint_now)
+    if state is not None and checkpoint is not None:
+        with fitting(checkpoint):
+            check_fingerprint(state["fingerprint"], fingerprint_now)
     torch.manual_seed(seed)
     folder = RunFolder(recipe.run)
     collector = LocalCollector(

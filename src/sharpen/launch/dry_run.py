@@ -26,6 +26,7 @@ from sharpen.recipe.schema import Recipe
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import lock_without_trace
+from sharpen.runs.lookup import not_of_the_run
 from sharpen.system.memory import Memory, cpu_memory
 from sharpen.training.memory import ExpectedMemory, expected_memory
 from sharpen.training.trainer import Trainer
@@ -128,6 +129,8 @@ def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryR
     recipe = load_recipe(folder.recipe).model_copy(update={"run": path})
     with lock_without_trace(path, say):
         progress = Progress.of(folder, recipe.training.steps)
+    for other in progress.unlisted:
+        say(not_of_the_run(other))
     for problem in progress.damaged.values():
         say(f"would skip a checkpoint: {problem}")
     progress.refuse_damaged()

@@ -13,7 +13,8 @@ from sharpen.launch.progress import Progress
 from sharpen.recipe.loading import load_recipe, load_section, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.measured import before_and_after
-from sharpen.runs.checkpoint import checkpoint_path, load_state
+from sharpen.runs.checkpoint_list import checkpoint_path
+from sharpen.runs.checkpoint_state import load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.steps_in_words import spans_of, steps_in_words
 from sharpen.training.settings import TrainingSettings
@@ -52,7 +53,7 @@ class Run:
         if not RunFolder(path).recipe.is_file():
             raise RecipeError(f"{path}: not a run, it has no recipe.yaml")
         folder = RunFolder(path)
-        progress = Progress.of(folder, load_section(folder.recipe, TrainingSettings).steps)
+        progress = Progress.of(folder, load_section(folder.recipe, TrainingSettings).steps, "model")
         return cls(path, progress.checkpoint, progress.finished)
 
     @property

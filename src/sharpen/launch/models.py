@@ -44,7 +44,7 @@ def load_model(
     """
     lora = settings.lora
     if lora is None:
-        model = _load(settings, role, str(saved or find_model(start).path), trust_remote_code)
+        model = _load(settings, role, find_model(str(saved or start)).path, trust_remote_code)
     else:
         path, initial = _start(start)
         model = _load(settings, role, path if initial is None else initial.base, trust_remote_code)
@@ -187,7 +187,7 @@ def _start(name: str) -> tuple[str, AdapterFiles | None]:
 
 
 def _saved_adapter(folder: Path) -> AdapterFiles:
-    adapter = find_adapter(str(folder))
+    adapter = find_adapter(find_model(str(folder)).path)
     if adapter is None:
         raise ModelError(f"{folder}: holds a whole model, but model.lora needs an adapter")
     return adapter

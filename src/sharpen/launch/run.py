@@ -10,7 +10,7 @@ from typing import Any
 
 from sharpen.data.chat.dates import date_written, today
 from sharpen.data.chat.template import use_template
-from sharpen.errors import NonFiniteError, SharpenError
+from sharpen.errors import DiskError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.chat_settings import recorded
@@ -24,17 +24,11 @@ from sharpen.models.policy import Policy
 from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe
 from sharpen.rollout.engines import make_engine
-from sharpen.runs.checkpoint import (
-    checkpoint_path,
-    checkpoints,
-    load_state,
-    prune,
-    recover,
-    set_aside,
-)
+from sharpen.runs.checkpoint_list import begin_list, checkpoints, has_checkpoint, prune, recover, set_aside
+from sharpen.runs.checkpoint_state import fitting, load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
-from sharpen.runs.lookup import find_model
+from sharpen.runs.lookup import find_model, not_of_the_run
 from sharpen.runs.named_loggers import WHERE, LoggerSpec
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
@@ -118,7 +112,7 @@ def _save_step(path: Path, step: int, given: Mapping[str, Any], say: Say, trust_
 
     The trainer has saved one if the step after it had not yet changed the weights.
     """
-    if step < 1 or checkpoint_path(RunFolder(path).checkpoints, step).exists():
+    if step < 1 or has_checkpoint(RunFolder(path).checkpoints, step):
         return
     say(f"the weights of step {step} are gone: repeating the steps since the latest checkpoint to save them")
     try:
@@ -168,6 +162,7 @@ def _start(
             if trainer.folder.recipe.exists():
                 say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
+            begin_list(trainer.folder.checkpoints)
             trainer.on_step = on_step
             return _train(trainer, recipe, say)
 
@@ -189,6 +184,8 @@ def _resume(
     with run_lock(path, say):
         recover(folder.checkpoints)
         progress = Progress.of(folder, recipe.training.steps)
+        for other in progress.unlisted:
+            say(not_of_the_run(other))
         for problem in progress.damaged.values():
             say(f"skipped a checkpoint: {problem}")
         progress.refuse_damaged()
@@ -217,8 +214,7 @@ def _resume(
             if checkpoint is not None:
                 trainer.load(checkpoint)
             folder.make()
-            for unsound in progress.damaged:
-                set_aside(unsound)
+            set_aside(folder.checkpoints, progress.damaged)
             for damage in folder.cut_back(trainer.step if checkpoint else -1):
                 say(damage)
             trainer.stop_at, trainer.on_step = until, on_step
@@ -262,7 +258,8 @@ def measure(
         )
     if named.run is not None and (reference is not None or main.adapter is not None or frozen):
         fixed = None if reference is None or reference.moves else reference.policy
-        check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
+        with fitting(path):
+            check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
     if held_out.reward is not None:
         held_out.reward.use_tokenizer(main.tokenizer)
     engine = None
@@ -283,7 +280,10 @@ def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
     with stopped_after_step(
         trainer, grace_s=grace_s, say=say, how_to_continue=lambda: how_to_continue(path)
     ) as request:
-        trainer.run()
+        try:
+            trainer.run()
+        except DiskError as error:
+            raise DiskError(f"{error}; {how_to_continue(path)}") from error
     finished = trainer.step >= trainer.training.steps
     return Run(path, checkpoints(trainer.folder.checkpoints)[-1], finished, request.signum)
 

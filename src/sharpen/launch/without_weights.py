@@ -52,5 +52,5 @@ def unloaded_model(recipe: Recipe, *, trust_remote_code: bool) -> UnloadedModel:
 
 def _place(recipe: Recipe) -> tuple[str, AdapterFiles | None]:
     """The folder or hub id of a recipe's model, and its files if it is an adapter."""
-    path = located(find_model(recipe.model.path).path)
+    path = located(find_model(recipe.model.path, "configuration").path)
     return path, find_adapter(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
+from sharpen.runs.checkpoint_list import LIST
 from sharpen.runs.kept import read_kept, write_kept
 from sharpen.runs.metrics_file import MetricsFile
 from sharpen.runs.sample_files import SampleFiles
@@ -78,7 +79,10 @@ class RunFolder:
         if self.kept.exists():
             return f"{self.kept.name}, the completions that it sampled"
         for folder in (self.checkpoints, self.samples):
-            if folder.is_dir() and (inner := sorted(file.name for file in folder.iterdir())):
+            names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+            # Of a run without a checkpoint, their list says nothing.
+            inner = [name for name in names if name.removesuffix(PARTIAL_SUFFIX) != LIST]
+            if inner:
                 return f"{folder.name}/{inner[0]}"
         if not self.recipe.exists():
             return None
@@ -107,6 +111,8 @@ class RunFolder:
         if self.recipe.exists():
             self._clear_metrics()
             for folder in (self.samples, self.checkpoints):
+                for name in (LIST, f"{LIST}{PARTIAL_SUFFIX}"):
+                    (folder / name).unlink(missing_ok=True)
                 if folder.is_dir():
                     folder.rmdir()
             self.recipe.unlink()

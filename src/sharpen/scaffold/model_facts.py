@@ -64,7 +64,7 @@ def look_at_model(name: str) -> ModelFacts:
     Raises:
         SharpenError: the folder or run holds no model.
     """
-    path = located(find_model(name).path)
+    path = located(find_model(name, "configuration").path)
     is_folder = Path(path).is_dir()
     if is_folder and (adapter := find_adapter(path)) is not None:
         path = adapter.base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from sharpen.errors import DiskError
 
 PARTIAL_SUFFIX = ".partial"
+_SYSTEM_ERROR = re.compile(r"\(os error \d+\)$")
 
 
 @contextmanager
@@ -63,8 +65,11 @@ def named_write_errors(path: Path, what: str, needed_bytes: int | None = None) -
         yield
     except OSError as error:
         raise DiskError(_unwritten(path, what, needed_bytes, error.strerror or str(error))) from error
-    # safetensors has an error of its own, with the system's as its text.
-    except SafetensorError as error:
+    except Exception as error:
+        # What is written in Rust has the system's error as its text: safetensors' in its own error, tokenizers' in
+        # a plain Exception.
+        if not isinstance(error, SafetensorError) and _SYSTEM_ERROR.search(str(error)) is None:
+            raise
         raise DiskError(_unwritten(path, what, needed_bytes, str(error))) from error
 
 

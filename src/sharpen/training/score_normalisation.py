@@ -18,7 +18,9 @@ from sharpen.models.lora import add_adapter_like, read_adapter
 from sharpen.models.model import Model
 from sharpen.models.saved_dtype import saved_dtype
 from sharpen.models.scorer import Scorer, load_scorer, normalise_scores
-from sharpen.runs.checkpoint import checkpoint_path, load_state, problem, replace_model
+from sharpen.runs.checkpoint import replace_model
+from sharpen.runs.checkpoint_list import checkpoint_path, has_checkpoint, problem
+from sharpen.runs.checkpoint_state import load_state
 from sharpen.training.metrics import Metrics
 from sharpen.types import Group
 
@@ -74,10 +76,19 @@ def best_to_normalise(checkpoints: Path, last: Mapping[str, Any]) -> Path | None
     best = last["best"]
     if last.get("shifted_by") is None or best is None or best["step"] >= last["step"]:
         return None
-    checkpoint = checkpoint_path(checkpoints, int(best["step"]))
     # If somebody removed the checkpoint, there is nothing to do.
-    done = not checkpoint.is_dir() or load_state(checkpoint).get("shifted_by") is not None
-    return None if done else checkpoint
+    if not has_checkpoint(checkpoints, best["step"]):
+        return None
+    checkpoint = checkpoint_path(checkpoints, best["step"])
+    return None if _is_shifted(checkpoint) else checkpoint
+
+
+def _is_shifted(checkpoint: Path) -> bool:
+    try:
+        return load_state(checkpoint).get("shifted_by") is not None
+    except CheckpointError:
+        # `normalise_saved` says what is damaged, and how to go on without it.
+        return False
 
 
 def best_of(ranked: Sequence[Group]) -> tuple[Group, ...]:

@@ -17,7 +17,9 @@ from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engine import Engine
 from sharpen.rollout.sources import Collected
-from sharpen.runs.checkpoint import checkpoint_path, load_optimizer, load_state, load_text, prune, save_checkpoint
+from sharpen.runs.checkpoint import save_checkpoint
+from sharpen.runs.checkpoint_list import checkpoint_path, has_checkpoint, prune
+from sharpen.runs.checkpoint_state import fitting, load_optimizer, load_state, load_text
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.logging import Loggers
 from sharpen.training.ahead import RolloutsAhead, pending_from_json, pending_to_json
@@ -112,7 +114,7 @@ class Trainer:
             self._run()
         except NonFiniteError as error:
             before = self._step_start["step"]
-            exists = checkpoint_path(self.folder.checkpoints, before).exists()
+            exists = has_checkpoint(self.folder.checkpoints, before)
             if before and not exists and self._step_start["updates"] == self.learner.updates:
                 self.save(self._step_start)
             raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
@@ -283,22 +285,34 @@ class Trainer:
         self.folder.flush()
         models, optimizers = self.learner.models_to_save(), self.learner.optimizers_to_save()
         checkpoints, dtype = self.folder.checkpoints, self.checkpoint.dtype
-        return save_checkpoint(checkpoints, progress["step"], models, optimizers, state, texts, dtype)
+        return save_checkpoint(
+            checkpoints,
+            progress["step"],
+            models,
+            optimizers,
+            state,
+            texts,
+            dtype,
+            needed_bytes=self.learner.checkpoint_bytes(),
+            say=self.say,
+        )
 
     def load(self, checkpoint: Path) -> None:
         """Resume from a checkpoint whose weights the models already have."""
         state = load_state(checkpoint)
         for name, optimizer in self.learner.optimizers_to_save().items():
             load_optimizer(checkpoint, name, optimizer)
-        if state["kept"] != self.folder.kept_digest():
-            raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
-        self.collector.load(state["collector"], None if state["kept"] is None else self.folder.read_kept())
-        if self.mixed_collector is not None:
-            self.mixed_collector.load(state["mixed_collector"], None)
+        with fitting(checkpoint):
+            if state["kept"] != self.folder.kept_digest():
+                raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
+            self.collector.load(state["collector"], None if state["kept"] is None else self.folder.read_kept())
+            if self.mixed_collector is not None:
+                self.mixed_collector.load(state["mixed_collector"], None)
+            self.step, self.best = state["step"], state["best"]
+            self.learner.load(state, self.step)
         if (text := load_text(checkpoint, PENDING)) is not None:
-            prompts = self.collector.all_prompts()
-            self.ahead.load(pending_from_json(text, prompts, str(checkpoint / "trainer" / PENDING)))
-        self.step, self.best = state["step"], state["best"]
-        self.learner.load(state, self.step)
+            prompts, file = self.collector.all_prompts(), f"trainer/{PENDING}"
+            with fitting(checkpoint, file):
+                self.ahead.load(pending_from_json(text, prompts, str(checkpoint / file)))
         if self.engine is not None:
             self.engine.load(self.learner.publish())
