@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sharpen
-from sharpen.system.workers import Worker, WorkerPool
+from sharpen.system.workers import Exhausted, Worker, WorkerEnded, WorkerPool
 
 ECHO = """
 import json, sys, time
@@ -213,3 +213,88 @@ def test_no_worker_outlives_a_process_that_was_killed(tmp_path: Path) -> None:
             break
         time.sleep(0.05)
     assert not alive(pid)
+
+
+JUDGE = """
+import json, os, signal, sys, time
+from sharpen.system.worker_program import serve
+
+kept = []
+
+
+def answer(question):
+    do = question["do"]
+    if do == "compute":
+        while True:
+            pass
+    if do == "sleep":
+        time.sleep(60)
+    if do == "hoard":
+        kept.append(bytearray(3 << 30))
+    if do == "take":
+        return {"taken": len(bytearray(question["size"]))}
+    if do == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if do == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if do == "fail":
+        raise RuntimeError
+    return {}
+
+
+serve(lambda: answer)
+"""
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Iterator[WorkerPool]:
+    script = tmp_path / "judge.py"
+    script.write_text(JUDGE)
+    pool = WorkerPool(script, size=1)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("question", "reason", "timed_out"),
+    [
+        ({"do": "compute"}, "no answer within 0.2 s", True),
+        ({"do": "take", "size": 5 << 30}, "more memory than the check may take", False),
+        ({"do": "crash"}, r"a crash of the check \(SIGSEGV\)", False),
+    ],
+)
+def test_what_a_text_does_to_the_worker_that_judges_it_is_the_texts_doing(
+    judge: WorkerPool, question: dict[str, object], reason: str, timed_out: bool
+) -> None:
+    with pytest.raises(Exhausted, match=reason) as caught:
+        judge.judge(question, 0.2)
+    assert caught.value.timed_out is timed_out
+    assert judge.judge({"do": "take", "size": 7}, 5)["taken"] == 7
+
+
+@pytest.mark.parametrize(
+    ("do", "kind", "message"),
+    [
+        ("sleep", TimeoutError, "no answer within 2 s"),  # a worker without a processor to run on
+        ("die", WorkerEnded, "ended with status -9"),
+        ("fail", WorkerEnded, "ended with status 1"),
+    ],
+)
+def test_what_else_ends_a_worker_is_a_failure_and_nobodys_score(
+    judge: WorkerPool, do: str, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        judge.judge({"do": do}, 0.2)
+
+
+def test_a_worker_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("from sharpen.system.worker_program import serve\nserve(lambda: 1 / 0)\n")
+    with pytest.raises(WorkerEnded, match=r"broken\.py ended with status 1"):
+        WorkerPool(script, size=1).judge({}, 5)
+
+
+def test_a_text_does_not_pay_for_the_memory_that_another_took(judge: WorkerPool) -> None:
+    (pid,) = (judge.judge({"do": "hoard"}, 20), judge.pids())[1]
+    assert judge.judge({"do": "take", "size": 2 << 30}, 20)["taken"] == 2 << 30
+    assert judge.pids() != [pid]

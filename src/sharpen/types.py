@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, groupby
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
@@ -126,14 +126,30 @@ class WeightedReward:
     value: float | None
 
 
+class Refused(float):
+    """A reward of 0 for a completion that, by its own doing, could not be judged.
+
+    ``reason`` says why, and is recorded with the sample; ``timed_out`` whether judging it took too long.
+    """
+
+    reason: str
+    timed_out: bool
+
+    def __new__(cls, reason: str, *, timed_out: bool = False) -> Self:
+        made = super().__new__(cls, 0.0)
+        made.reason, made.timed_out = reason, timed_out
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """The reward of a trajectory.
 
     ``total`` is None if the reward does not apply or failed; such a trajectory does not count in the baseline and is
     not trained on. ``parts`` are the named rewards that make up the total. ``error`` says why the reward failed,
-    ``timed_out`` whether it took too long, ``retries`` how many calls were repeated. If the total is a weighted sum,
-    ``weighted_rewards`` are its terms, weight · value, of the same rewards for all trajectories of a step.
+    ``timed_out`` whether it took too long, ``retries`` how many calls were repeated. ``refused`` says why a completion
+    could not be judged, by its own doing, so that a reward is 0. If the total is a weighted sum, ``weighted_rewards``
+    are its terms, weight · value, of the same rewards for all trajectories of a step.
     """
 
     total: float | None
@@ -143,6 +159,7 @@ class Score:
     timed_out: bool = False
     retries: int = 0
     weighted_rewards: tuple[WeightedReward, ...] = ()
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

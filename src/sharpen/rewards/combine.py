@@ -130,19 +130,28 @@ class WeightedSum(Reward):
             parts.update({f"{name}/{part}": v for part, v in score.parts.items() if part != reward.name})
         retries = sum(score.retries for score in scores)
         errors = [score.error for score in scores if score.error is not None]
+        late = any(score.timed_out for score in scores)
+        refused = "; ".join(score.refused for score in scores if score.refused is not None) or None
         if errors:
-            late = any(score.timed_out for score in scores)
-            return Score(None, parts, error="; ".join(errors), timed_out=late, retries=retries)
+            return Score(None, parts, error="; ".join(errors), timed_out=late, retries=retries, refused=refused)
         closed = next((gate for place, gate in self.gates.items() if gate.closed(scores[place].total)), None)
         weighted = [(w, s) for w, s in zip(self.weights, scores, strict=True) if w and s.total is not None]
         if closed is not None:
             weighted = [(1.0, Score(closed.otherwise))]
         elif not weighted:
-            return Score(None, parts, retries=retries)
+            return Score(None, parts, timed_out=late, retries=retries, refused=refused)
         total = sum(weight * score.total for weight, score in weighted if score.total is not None)
         weighted_rewards = self._weighted_rewards(scores, closed)
         steps = _steps(weighted, trajectory if self.gives_steps else None)
-        return Score(total, parts, steps, retries=retries, weighted_rewards=weighted_rewards)
+        return Score(
+            total,
+            parts,
+            steps,
+            timed_out=late,
+            retries=retries,
+            weighted_rewards=weighted_rewards,
+            refused=refused,
+        )
 
     def _weighted_rewards(self, scores: Sequence[Score], closed: Gate | None) -> tuple[WeightedReward, ...]:
         """The terms of the total; a gate's ``otherwise`` is a term of its own if any gate has one other than 0."""

@@ -18,7 +18,7 @@ from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
 from sharpen.rewards.verifier import Verifier, is_missing
 from sharpen.suggest import did_you_mean
-from sharpen.types import Group, Prompt, Row, Score, Trajectory
+from sharpen.types import Group, Prompt, Refused, Row, Score, Trajectory
 
 RewardFunction = Callable[..., float | Awaitable[float | None] | None]
 
@@ -199,6 +199,9 @@ class FunctionReward(Reward):
     def _judge(self, value: object, group: Group, index: int) -> Score:
         """The score that a returned value is."""
         otherwise = ", or None where it does not apply"
+        if isinstance(value, Refused):
+            refused = f"{self.name}: {value.reason}"
+            return Score(0.0, {self.name: 0.0}, timed_out=value.timed_out, refused=refused)
         total = None if value is None else self._number(value, partial(sample_name, group, index), otherwise)
         return Score(total, {self.name: total})
 

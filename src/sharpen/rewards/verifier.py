@@ -53,7 +53,11 @@ class Verifier(Settings):
 
     @abstractmethod
     def __call__(self, completion: str, **row: Any) -> float:
-        """The reward of ``completion``; ``row`` holds the columns of its data row."""
+        """The reward of ``completion``; ``row`` holds the columns of its data row.
+
+        No completion makes it raise: one that cannot be judged by its own doing is `Refused`. What raises is a failure
+        of the reward, or of the row.
+        """
 
 
 def reference_text(row: Row, column: str) -> str:

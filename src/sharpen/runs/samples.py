@@ -30,6 +30,7 @@ def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list
             "reward": _number(score.total),
             **{f"reward/{name}": _number(value) for name, value in score.parts.items()},
             "error": score.error,
+            **({} if score.refused is None else {"refused": score.refused}),
             "tokens": trajectory.drawn,
             "finish": trajectory.last.finish.value,
             "draw_id": trajectory.draw_id,

@@ -78,6 +78,7 @@ def _score(score: Score) -> dict[str, Any]:
         "timed_out": score.timed_out,
         "retries": score.retries,
         "weighted_rewards": [[reward.weight, reward.value] for reward in score.weighted_rewards],
+        **({} if score.refused is None else {"refused": score.refused}),
     }
 
 
@@ -90,4 +91,5 @@ def _read_score(one: Mapping[str, Any]) -> Score:
         one["timed_out"],
         one["retries"],
         tuple(WeightedReward(*reward) for reward in one["weighted_rewards"]),
+        one.get("refused"),
     )

@@ -12,7 +12,7 @@ class SandboxError(RuntimeError):
 
 
 class TestsError(ValueError):
-    """The tests are unusable with any candidate: they do not compile, or pass arguments that are not plain data."""
+    """The tests are unusable with any candidate: they do not compile, or the first call has no plain arguments."""
 
     __test__ = False  # tells pytest that this is not a test case
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +16,12 @@ from threading import Condition, Lock
 from typing import IO, Any
 
 from sharpen.system.processors import available_processors
+from sharpen.system.worker_program import MEMORY_STATUS
 
 START_TIMEOUT_S = 60.0
 MOST_WORKERS = 8
+LEAST_SHARE = 0.1
+"""A worker that gets less of a processor than this says nothing about the text that it judges."""
 
 # The worker imports sharpen from where this process does, but after the standard library on sys.path.
 _START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
@@ -25,6 +29,29 @@ _HOME = str(Path(__file__).parents[2])
 
 # What a program needs to start, and no secrets that users keep in the environment.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+
+
+class Exhausted(Exception):
+    """Judging a text took all the processor time or memory that it may take, or crashed the judge: the text's doing."""
+
+    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.timed_out = timed_out
+
+
+class WorkerEnded(RuntimeError):
+    """A worker ended without an answer. ``status`` is its exit status, or minus the signal that ended it."""
+
+    def __init__(self, script: Path, status: int) -> None:
+        super().__init__(f"{script.name} ended with status {status}")
+        self.status = status
+
+
+_OUT_OF_TIME = -signal.SIGPROF
+_CRASHES = {
+    MEMORY_STATUS: "more memory than the check may take",
+    **{-number: f"a crash of the check ({number.name})" for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)},
+}
 
 
 class WorkerPool:
@@ -60,6 +87,30 @@ class WorkerPool:
             with self._free_or_closed:
                 self._free.append(worker)
                 self._free_or_closed.notify()
+
+    def judge(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Ask a script that `serve`s about a text that may be hostile; ``timeout_s`` is processor time.
+
+        A worker that fails after others' texts may fail because of them: only a fresh one that fails alike convicts the
+        text. Since a worker is ready only once it has answered a question of its own, what then fails is the text.
+
+        Raises:
+            Exhausted: the text took all the time or memory, or crashed the worker.
+            TimeoutError: the worker did not get `LEAST_SHARE` of a processor, or did not start.
+            WorkerEnded: it did not start, failed, or was ended from outside.
+        """
+        asked = {**question, "timeout_s": timeout_s, "wall_s": timeout_s / LEAST_SHARE}
+        for fresh in (False, True):
+            try:
+                return self.ask(asked, timeout_s / LEAST_SHARE)
+            except WorkerEnded as ended:
+                if ended.status == _OUT_OF_TIME:
+                    raise Exhausted(f"no answer within {timeout_s:g} s", timed_out=True) from None
+                if ended.status not in _CRASHES:
+                    raise
+                if fresh:
+                    raise Exhausted(_CRASHES[ended.status]) from None
+        raise AssertionError("the second attempt returns or raises")
 
     def close(self) -> None:
         """Kill the processes. A request in progress raises; a later one starts new processes."""
@@ -101,7 +152,7 @@ class Worker:
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Return the script's answer.
 
-        Raises TimeoutError without an answer within ``timeout_s``, RuntimeError if the script exits without one.
+        Raises TimeoutError without an answer within ``timeout_s``, `WorkerEnded` if the script exits without one.
         """
         with self._lock:
             try:
@@ -168,7 +219,7 @@ class Worker:
             status = process.wait(max(0.0, ends_s - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
             raise TimeoutError(f"no answer within {timeout_s:g} s") from None
-        raise RuntimeError(f"{self.script.name} ended with status {status}")
+        raise WorkerEnded(self.script, status)
 
     def _stop(self) -> None:
         process, self._process = self._process, None

@@ -21,8 +21,8 @@ from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED, executes_answ
 from sharpen.data.tasks.task import PromptsOnly, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.suggest import did_you_mean
-from sharpen.system.workers import WorkerPool
-from sharpen.types import Row
+from sharpen.system.workers import Exhausted, WorkerPool
+from sharpen.types import Refused, Row
 
 HELD_OUT_SHARE = 0.2
 OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
@@ -30,7 +30,7 @@ OUR_PARAMETERS = {"train_size": 1000, "held_out_size": 200, "seed": 0}
 _MOST_CHUNKS = 20
 
 SCORE_TIMEOUT_S = 10.0
-"""Time limit for scoring one answer."""
+"""Time limit for scoring one answer, in seconds of processor time."""
 FULL_SCORE = 1 - 1e-6
 
 _workers = WorkerPool(Path(__file__).with_name("gym_worker.py"))
@@ -70,8 +70,8 @@ class GymTask(PromptsOnly):
     def verify(self, completion: str, *, prompt: str, answer: Any, metadata: Mapping[str, Any], **_: Any) -> float:
         """The score of the completion's answer.
 
-        Raises TimeoutError if the scorer takes longer than `SCORE_TIMEOUT_S`, and ValueError if it raises for the
-        reference answer too.
+        `Refused` if the scorer takes longer than `SCORE_TIMEOUT_S`. Raises ValueError if it raises for the reference
+        answer too.
         """
         given = self.answer(completion)
         if given is None:
@@ -83,7 +83,10 @@ class GymTask(PromptsOnly):
             return float(DECIDED[source](given, entry))
         if source in GUARDED and not GUARDED[source](given):
             return float(given == answer)
-        score = self._scored(given, entry)
+        try:
+            score = self._scored(given, entry)
+        except Exhausted as error:
+            return Refused(str(error), timed_out=error.timed_out)
         if not math.isfinite(score) or (score >= FULL_SCORE and source in EXACT and not EXACT[source](given, entry)):
             return 0.0
         return min(max(score, 0.0), 1.0)
@@ -96,9 +99,8 @@ class GymTask(PromptsOnly):
             "parameters": plain(self._parameters),
             "answer": given,
             "entry": plain(entry),
-            "timeout_s": SCORE_TIMEOUT_S,
         }
-        reply = _workers.ask(question, SCORE_TIMEOUT_S)
+        reply = _workers.judge(question, SCORE_TIMEOUT_S)
         if reply.get("own_raised"):
             raise ValueError(f"{self.name}: the scorer also raises for the row's reference answer: {reply['raised']}")
         return float(reply.get("score", 0.0))

@@ -1,6 +1,6 @@
 """Worker process of `sharpen.data.tasks.gym`, run as a script.
 
-Reads JSON lines ``{"module", "kind", "settings_kind", "parameters", "answer", "entry", "timeout_s"}`` from standard
+Reads JSON lines ``{"module", "kind", "settings_kind", "parameters", "answer", "entry", …}`` from standard
 input and writes one line for each: ``{"score": number}`` from the task's scorer, or ``{"raised": text, "own_raised":
 bool}``, where ``own_raised`` says whether the scorer also raises for the reference answer. Parameters and entry are
 encoded by `sharpen.data.tasks.gym.plain`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import signal
 import subprocess
 from typing import Any, ClassVar
 
@@ -58,7 +59,8 @@ def findings(code: str, rules: tuple[str, ...], timeout_s: float) -> int | None:
         ran = _ruff(code if code.endswith("\n") else f"{code}\n", rules, timeout_s)
     except subprocess.TimeoutExpired:
         return None
-    if ran.returncode < 0:  # killed by a signal, for example a stack overflow from deep nesting: the program's fault
+    # A crash, for example a stack overflow from deep nesting, is the program's fault; what others send is not.
+    if ran.returncode < 0 and -ran.returncode not in (signal.SIGKILL, signal.SIGTERM):
         return None
     if ran.returncode not in (0, 1):
         raise RuntimeError(f"ruff ended with status {ran.returncode}: {ran.stderr.strip()[-500:]}")

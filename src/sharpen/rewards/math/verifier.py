@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,12 +15,14 @@ from sharpen.rewards.math.text import clean, nesting
 from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, is_solution, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
 from sharpen.settings import Effect, Name
-from sharpen.system.workers import WorkerPool
-from sharpen.types import Row
+from sharpen.system.workers import Exhausted, WorkerPool
+from sharpen.types import Refused, Row
 
 MOST_CHARACTERS = 1000
 MOST_NESTED = 30
 """Longer answers, and deeper nested brackets, only equal the same text."""
+LONGEST_PAIR = 4000
+"""A longer answer, expected or given, only equals the same text: Python reads no number of more than 4,300 digits."""
 
 _ANSWER_IS = re.compile(r"(?i:\banswer(?: is(?: therefore| thus)?)?\s*:|\banswer is(?: therefore| thus)?)\s*(\S[^\n]*)")
 
@@ -43,8 +44,8 @@ class Math(Verifier):
     an expression, repeating it would be right; use ``exact_answer`` instead. Decimals are exact, so ``0.333`` is not
     ``1/3``; ``50\\%`` is ``0.5`` and not ``50``; a unit may be omitted, but not differ; order and brackets matter in
     tuples and intervals, but not in sets and lists. What cannot be parsed as mathematics is compared as text.
-    docs/rewards.md lists known misses. A comparison that takes longer than ``timeout_s`` raises TimeoutError, which is
-    recorded with the sample.
+    docs/rewards.md lists known misses. An answer whose comparison takes longer than ``timeout_s``, or too much
+    memory, is `Refused`: 0, with the reason recorded.
 
     ``answer`` is the text for majority voting: ``1/2`` and ``0.5`` are two answers there.
     """
@@ -65,7 +66,7 @@ class Math(Verifier):
     tag: Name = "answer"
     """The name of the tags around the answer."""
     timeout_s: float = Field(5.0, gt=0)
-    """Time limit of one comparison in seconds."""
+    """Time limit of one comparison in seconds of processor time; the completion then has the reward 0."""
 
     effects = (Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),)
 
@@ -95,7 +96,12 @@ class Math(Verifier):
     def __call__(self, completion: str, **row: Any) -> float:
         expected = self._bare(reference_text(row, self.column))
         found = extract(completion, self.answer_from, self.marker, self.tag)
-        return 0.0 if found is None else float(equal(expected, found, self.timeout_s))
+        if found is None:
+            return 0.0
+        try:
+            return float(equal(expected, found, self.timeout_s))
+        except Exhausted as error:
+            return Refused(str(error), timed_out=error.timed_out)
 
     def _bare(self, expected: str) -> str:
         found = boxed(expected) or after_marker(expected, self.marker) or _said(expected)
@@ -116,27 +122,39 @@ def equal(expected: str, answer: str, timeout_s: float = 5.0) -> bool:
     """Whether two answers, in LaTeX or plain text, are mathematically equal; thread-safe.
 
     An answer beyond `MOST_CHARACTERS` (or twice the expected answer's length) or `MOST_NESTED` is not parsed. Raises
-    TimeoutError after ``timeout_s``, and ValueError if ``expected`` is empty.
+    `Exhausted` if that takes more than ``timeout_s`` of processor time or too much memory, and ValueError if
+    ``expected`` is empty.
     """
     if not expected.strip():
         raise ValueError("the expected answer is empty")
     if expected.strip() == answer.strip():
         return True
+    if max(len(expected), len(answer)) > LONGEST_PAIR:
+        return False
     if len(answer) > max(MOST_CHARACTERS, 2 * len(expected)) or nesting(answer) > max(MOST_NESTED, nesting(expected)):
         return False
     expected, answer = clean(expected), clean(answer)
-    deadline = time.monotonic() + timeout_s
+    left_s = timeout_s
 
     def compare(one: str, other: str) -> bool:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no answer within {timeout_s:g} s")
-        return _compare(one, other, timeout_s)
+        nonlocal left_s
+        if left_s <= 0:
+            raise Exhausted(f"no answer within {timeout_s:g} s", timed_out=True)
+        found, cpu_s = _compare(one, other, timeout_s)
+        left_s -= cpu_s
+        if isinstance(found, Exhausted):
+            raise found
+        return found
 
     return bool(answer) and same(expected, answer, compare)
 
 
 # Completions of a group often have the same answer.
 @lru_cache(maxsize=10_000)
-def _compare(expected: str, answer: str, timeout_s: float) -> bool:
-    question = {"expected": expected, "answer": answer, "timeout_s": timeout_s}
-    return bool(_workers.ask(question, timeout_s)["equal"])
+def _compare(expected: str, answer: str, timeout_s: float) -> tuple[bool | Exhausted, float]:
+    """Whether the two are equal, or why that is not known, and the processor time that it took in seconds."""
+    try:
+        reply = _workers.judge({"expected": expected, "answer": answer}, timeout_s)
+    except Exhausted as error:
+        return error, timeout_s
+    return bool(reply["equal"]), reply["cpu_s"]

@@ -1,6 +1,6 @@
 """Worker process of `sharpen.rewards.math.verifier`, run as a script.
 
-Reads JSON lines ``{"expected", "answer", "timeout_s"}`` from standard input and writes a line ``{"equal": bool}`` for
+Reads JSON lines ``{"expected", "answer", …}`` from standard input and writes a line ``{"equal": bool}`` for
 each. Both answers are one expression or relation, in LaTeX or plain text.
 """
 
@@ -16,7 +16,7 @@ from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 from sympy.core.relational import Relational
 
-from sharpen.system.worker_program import serve
+from sharpen.system.worker_program import Answer, serve
 
 DIGITS = 60
 RELATIVE_ERROR = sympy.Float("1e-40", DIGITS)
@@ -54,6 +54,8 @@ def read(text: str, is_real: bool) -> Any:
             normalization_config=None,
             conversion_config=_READING,
         )
+    except MemoryError:
+        raise
     # The parser raises plain Exception, and sympy may raise anything while it builds the object.
     except Exception:  # noqa: BLE001
         return None
@@ -148,5 +150,11 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     return {"equal": equal(question["expected"], question["answer"])}
 
 
+def _prepared() -> Answer:
+    if not equal("4", "2+2"):
+        raise RuntimeError("math-verify does not find 2+2 to be 4")
+    return _answer
+
+
 if __name__ == "__main__":
-    serve(lambda: _answer)
+    serve(_prepared)

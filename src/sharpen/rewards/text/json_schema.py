@@ -15,8 +15,8 @@ from sharpen.rewards.text.extraction import in_tags
 from sharpen.rewards.text.json_schema_worker import validator_of
 from sharpen.rewards.verifier import Verifier
 from sharpen.settings import Effect, Name
-from sharpen.system.workers import WorkerPool
-from sharpen.types import Row
+from sharpen.system.workers import Exhausted, WorkerPool
+from sharpen.types import Refused, Row
 
 _OPENING = re.compile(r" {0,3}```[ \t]*+(?:json)?[ \t]*+", re.IGNORECASE)
 _CLOSING = re.compile(r" {0,3}```[ \t]*+")
@@ -34,8 +34,8 @@ class JsonSchema(Verifier):
     must be strict JSON: no NaN, no duplicate keys, nothing around it. A schema may only refer to parts of itself, as
     nothing is fetched; ``format`` is not checked. Patterns in a schema use Python's syntax, see `Regex`.
 
-    Values are validated in worker processes. Validation that takes longer than ``timeout_s`` raises TimeoutError, which
-    is recorded with the sample.
+    Values are validated in worker processes. A value that takes longer than ``timeout_s``, or that the validator cannot
+    take, such as the number 1e400 under ``multipleOf``, is `Refused`: 0, with the reason recorded.
 
     Raises ValueError for an invalid schema, at construction or, for a row's schema, while scoring; and while scoring
     for an unresolvable reference.
@@ -54,7 +54,7 @@ class JsonSchema(Verifier):
     tag: Name = "answer"
     """The name of the tags around the JSON."""
     timeout_s: float = Field(5.0, gt=0)
-    """Time limit of one validation in seconds."""
+    """Time limit of one validation in seconds of processor time; the completion then has the reward 0."""
 
     effects = (Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),)
 
@@ -78,11 +78,13 @@ class JsonSchema(Verifier):
         text = self._text(completion)
         if text is None:
             return 0.0
-        question = {"schema": schema, "text": text, "timeout_s": self.timeout_s}
-        reply = _workers.ask(question, self.timeout_s)
-        if "raised" in reply:
-            raise ValueError(f"the schema cannot be used: {reply['raised']}")
-        return float(reply["valid"])
+        try:
+            reply = _workers.judge({"schema": schema, "text": text}, self.timeout_s)
+        except Exhausted as error:
+            return Refused(str(error), timed_out=error.timed_out)
+        if "unusable" in reply:
+            raise ValueError(f"the schema cannot be used: {reply['unusable']}")
+        return Refused(reply["refused"]) if "refused" in reply else float(reply["valid"])
 
     def _schema(self, row: Row) -> str:
         return self._own if self.column is None else _checked(_schema_of(row, self.column))

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from sharpen.rewards.verifier import Verifier
-from sharpen.system.workers import WorkerPool
+from sharpen.system.workers import Exhausted, WorkerPool
+from sharpen.types import Refused
 
 # One pool per process, started on first use. re holds the GIL while it matches, so neither a thread nor a signal of
 # this process could interrupt it.
@@ -23,8 +24,8 @@ class Regex(Verifier):
     go into the pattern, as in ``(?is)``.
 
     Patterns run in worker processes: Python's ``re`` takes quadratic time to search a long line for ``.*;.*``, and
-    exponential time with nested repetitions such as ``(a+)+b``. A match that takes longer than ``timeout_s`` raises
-    TimeoutError, which is recorded with the sample.
+    exponential time with nested repetitions such as ``(a+)+b``. A match that takes longer than ``timeout_s`` is
+    `Refused`: 0, with the reason recorded.
     """
 
     name: ClassVar[str] = "regex"
@@ -37,7 +38,7 @@ class Regex(Verifier):
     value: float = 1.0
     """The reward where the pattern matches."""
     timeout_s: float = Field(5.0, gt=0)
-    """Time limit of one match in seconds."""
+    """Time limit of one match in seconds of processor time; the completion then has the reward 0."""
 
     @field_validator("pattern")
     @classmethod
@@ -50,5 +51,9 @@ class Regex(Verifier):
 
     def __call__(self, completion: str, **row: Any) -> float:
         text = completion.strip() if self.mode == "fullmatch" else completion
-        question = {"mode": self.mode, "pattern": self.pattern, "text": text, "timeout_s": self.timeout_s}
-        return self.value if _workers.ask(question, self.timeout_s)["matches"] else 0.0
+        question = {"mode": self.mode, "pattern": self.pattern, "text": text}
+        try:
+            matches = _workers.judge(question, self.timeout_s)["matches"]
+        except Exhausted as error:
+            return Refused(str(error), timed_out=error.timed_out)
+        return self.value if matches else 0.0

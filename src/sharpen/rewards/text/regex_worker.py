@@ -1,6 +1,6 @@
 """Worker process of `sharpen.rewards.text.regex`, run as a script.
 
-Reads JSON lines ``{"mode", "pattern", "text", "timeout_s"}`` from standard input and writes a line
+Reads JSON lines ``{"mode", "pattern", "text", …}`` from standard input and writes a line
 ``{"matches": bool}`` for each. ``mode`` is ``fullmatch`` or ``search``.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sharpen.system.worker_program import serve
+from sharpen.system.worker_program import Answer, serve
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -17,5 +17,11 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     return {"matches": match(question["pattern"], question["text"]) is not None}
 
 
+def _prepared() -> Answer:
+    if not _answer({"mode": "search", "pattern": "a", "text": "a"})["matches"]:
+        raise RuntimeError("a pattern does not match its own text")
+    return _answer
+
+
 if __name__ == "__main__":
-    serve(lambda: _answer)
+    serve(_prepared)

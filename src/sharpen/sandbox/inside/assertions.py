@@ -39,6 +39,8 @@ class Link:
         """Why the candidate can no longer pass."""
         self.unusable: str | None = None
         """Why these tests cannot be run here."""
+        self._has_answered = False
+        """Whether the candidate has: what the tests do from then on may be its doing."""
 
     def function(self, name: str) -> Callable[..., Any]:
         """A function that calls the candidate's function of that name."""
@@ -57,13 +59,17 @@ class Link:
         try:
             request = plain.encode([name, list(arguments), keywords])
         except plain.NotPlain as error:
-            self.unusable = f"they call {name} with an argument that is not plain data: {error}"
+            why = f"they call {name} with an argument that is not plain data: {error}"
+            if self._has_answered:
+                self._end(f"after the candidate's answers, {why}")
+            self.unusable = why
             raise CandidateEnded from None
         if self.ended is not None:
             raise CandidateEnded
         try:
             send(REQUESTS_FD, request)
             reply = wire.read_frame(lambda size: os.read(REPLIES_FD, size), self._limit_bytes)
+            self._has_answered = True
             is_value, what = plain.decode(reply)
         except (wire.Cut, BrokenPipeError):
             self._end("the candidate's process ended")
