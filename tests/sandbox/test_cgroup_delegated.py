@@ -52,7 +52,7 @@ def test_beside_a_process_that_it_did_not_start_it_moves_nothing(kernel: FakeCgr
 
 def test_a_process_outside_its_pid_namespace_is_not_its_own(kernel: FakeCgroups) -> None:
     kernel.delegate("scope", ME, 0)
-    with pytest.raises(NoCgroup, match=": 0$"):
+    with pytest.raises(NoCgroup, match=r": 0$"):
         found(kernel, "/scope")
     assert kernel.written == []
 

@@ -91,7 +91,7 @@ def test_a_kernel_without_swap_has_no_limit_for_it(
 def test_a_failed_limit_leaves_no_cgroup_and_is_a_failure_of_the_machinery(kernel: FakeCgroups, folder: Path) -> None:
     runs = RunCgroups(Cgroup(folder))
     kernel.failing["pids.max"] = OSError(errno.EIO, "Input/output error", "pids.max")
-    with pytest.raises(SandboxError, match="a run's cgroup could not be made: .*'pids.max'"):
+    with pytest.raises(SandboxError, match=r"a run's cgroup could not be made: .*'pids.max'"):
         runs.new(LIMITS)
     assert list(folder.glob("sharpen-runs-*/*/")) == []
     runs.close()
