@@ -71,10 +71,10 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *levels: str) -> None:
     """As on a machine that cannot give these levels."""
     real = zygote_module.Zygote.__init__
 
-    def start(self: zygote_module.Zygote, level: str) -> None:
+    def start(self: zygote_module.Zygote, level: str, *more: object) -> None:
         if level in levels:
             raise zygote_module.Missing(f"{level} is not allowed here")
-        real(self, level)
+        real(self, level, *more)
 
     monkeypatch.setattr(zygote_module.Zygote, "__init__", start)
 

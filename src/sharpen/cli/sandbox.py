@@ -13,6 +13,7 @@ from rich.text import Text
 from sharpen.errors import SharpenError
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
 from sharpen.sandbox.battery import PROGRAMS, Attack, BatteryReport, Finding, check_sandbox
+from sharpen.system.printable import printable
 
 
 def check(isolation: Isolation, *, unsafe: bool, programs: Sequence[Attack] = PROGRAMS) -> None:
@@ -29,16 +30,24 @@ def check(isolation: Isolation, *, unsafe: bool, programs: Sequence[Attack] = PR
                 status.update(Text(f"{finding.attack.group}: {finding.attack.name}"))
 
             report = check_sandbox(sandbox, programs, on_finding=show_progress)
+            limits = _limits(sandbox)
     except (SandboxError, ValueError) as error:
         raise SharpenError(str(error)) from error
-    _show(console, report, left_out=len(programs) - len(report.findings))
+    _show(console, report, limits, left_out=len(programs) - len(report.findings))
     if report.got_through:
         raise typer.Exit(1)
 
 
-def _show(console: Console, report: BatteryReport, left_out: int) -> None:
+def _limits(sandbox: Sandbox) -> str:
+    if sandbox.cgroup is not None:
+        return f"cgroups in {sandbox.cgroup}"
+    return f"rlimits, which do not count the kernel's memory; no cgroups: {sandbox.why_no_cgroup}"
+
+
+def _show(console: Console, report: BatteryReport, limits: str, left_out: int) -> None:
     who = "root" if os.getuid() == 0 else "an ordinary user"
-    console.print(Text(f"isolation: {report.isolation}, as {who}\n"))
+    console.print(Text(f"isolation: {report.isolation}, as {who}"))
+    console.print(Text(f"limits: {printable(limits)}\n"))
     table = Table(box=None, padding=(0, 3, 0, 0))
     table.add_column("group", no_wrap=True)
     table.add_column("programs", justify="right")

@@ -27,7 +27,7 @@ class Status(enum.StrEnum):
     TIMEOUT = "timeout"
     """It exceeded its wall-clock or processor time."""
     MEMORY = "memory"
-    """It ended with an uncaught MemoryError."""
+    """It ended with an uncaught MemoryError, or the kernel killed it because its cgroup was full."""
     OUTPUT = "output"
     """It wrote more than its limit."""
     KILLED = "killed"

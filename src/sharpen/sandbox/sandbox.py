@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .cgroups.delegated import VARIABLE, NoCgroup, delegated_cgroup
+from .cgroups.files import Cgroup
+from .cgroups.runs import RunCgroups
 from .inside import plain, wire
 from .inside.assertions import PASSED, UNUSABLE
 from .inside.limits import DEFAULT_LIMITS, Limits
@@ -59,6 +64,8 @@ class Sandbox:
         self._lock = threading.Lock()
         self._zygote: Zygote | None = None
         self._level: Isolation | None = None
+        self._cgroup: Cgroup | None = None
+        self._no_cgroup = ""
         self._is_closed = False
 
     def __enter__(self) -> Sandbox:
@@ -87,6 +94,25 @@ class Sandbox:
         self._alive()
         assert self._level is not None
         return self._level
+
+    @property
+    def cgroup(self) -> Path | None:
+        """The delegated cgroup in which each run gets one with its limits. Starts the sandbox.
+
+        None: the limits are those of each process alone (rlimits), and `why_no_cgroup` says why.
+
+        Raises:
+            SandboxError: this machine does not support the requested level, or the cgroup named by ``SHARPEN_CGROUP``
+                cannot be used.
+        """
+        self._alive()
+        return self._cgroup.path if self._cgroup is not None else None
+
+    @property
+    def why_no_cgroup(self) -> str:
+        """What is missing for limits from cgroups; empty if nothing is."""
+        self._alive()
+        return self._no_cgroup
 
     def run(self, source: str, *, stdin: str | bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Result:
         """Run a program as `__main__`.
@@ -178,15 +204,20 @@ class Sandbox:
         levels = [Isolation.NAMESPACES, Isolation.LANDLOCK] if self._asked is Isolation.AUTO else [self._asked]
         if self._unsafe and Isolation.NONE not in levels:
             levels.append(Isolation.NONE)
+        is_first = self._level is None
+        if is_first:
+            self._find_cgroup()
         missing: list[str] = []
         for level in levels:
             try:
-                zygote = _proven(level)
+                zygote = self._proven(level, is_first)
             except Missing as error:
                 missing.append(f"{level}: {error}")
                 continue
-            if self._level is None and missing:
+            if is_first and missing:
                 _log.warning("isolation level is %s; not available: %s", level, "; ".join(missing))
+            if is_first:
+                _say_limits(self._cgroup, self._no_cgroup)
             self._level = level
             return zygote
         raise SandboxError(
@@ -195,20 +226,51 @@ class Sandbox:
             + ". Sandbox(unsafe=True) runs them without isolation, with all the rights of this process."
         )
 
+    def _find_cgroup(self) -> None:
+        named = os.environ.get(VARIABLE)
+        try:
+            self._cgroup = delegated_cgroup(named)
+        except NoCgroup as error:
+            if named is not None:
+                raise SandboxError(f"{VARIABLE}={named}: {error}") from error
+            self._no_cgroup = str(error)
 
-def _proven(level: Isolation) -> Zygote:
+    def _proven(self, level: Isolation, is_first: bool) -> Zygote:
+        try:
+            return _proven(level, self._cgroup)
+        except SandboxError as error:
+            if self._cgroup is None or not is_first:
+                raise
+            zygote = _proven(level, None)  # if this works, the cgroup is what does not
+            if os.environ.get(VARIABLE) is not None:
+                zygote.close()
+                raise SandboxError(f"{VARIABLE}={self._cgroup.path}: {error}") from error
+            self._cgroup, self._no_cgroup = None, str(error)
+            return zygote
+
+
+def _proven(level: Isolation, cgroup: Cgroup | None) -> Zygote:
     """A zygote that has successfully run an empty program.
 
     Raises:
         Missing: it failed to.
     """
-    zygote = Zygote(level.value)
+    zygote = Zygote(level.value, RunCgroups(cgroup) if cgroup is not None else None)
     try:
         zygote.submit("run", b"", b"", DEFAULT_LIMITS).wait()
     except SandboxError as error:
         zygote.close()
         raise Missing(str(error)) from None
     return zygote
+
+
+@functools.cache
+def _say_limits(cgroup: Cgroup | None, why_none: str) -> None:
+    """Log where limits come from: once in a process, however many sandboxes it has."""
+    if cgroup is not None:
+        _log.info("each program gets its limits from a cgroup in %s", cgroup.path)
+    else:
+        _log.warning("programs' limits are rlimits, which do not count the kernel's memory: %s", why_none)
 
 
 def _outcomes(results: bytes, count: int) -> list[Outcome]:

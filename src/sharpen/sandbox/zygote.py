@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from .cgroups.runs import RunCgroup, RunCgroups
 from .inside import wire
 from .inside.limits import Limits
 from .result import Result, SandboxError, Status
@@ -31,9 +32,10 @@ class Missing(SandboxError):
 class Job:
     """A running job."""
 
-    def __init__(self, parent: socket.socket, limits: Limits) -> None:
+    def __init__(self, parent: socket.socket, limits: Limits, cgroup: RunCgroup | None) -> None:
         self._socket = parent
         self._limits = limits
+        self._cgroup = cgroup
 
     def cancel(self) -> None:
         """End it. `wait` then returns what it wrote so far."""
@@ -54,17 +56,21 @@ class Job:
             raise SandboxError("the sandbox's process does not answer; the job's result is unknown") from None
         finally:
             self._socket.close()
+            oom_kills = self._cgroup.end() if self._cgroup is not None else 0
         if "machinery" in report:
             raise SandboxError(f"the sandbox could not set a job up: {report['machinery']}")
         stdout, stderr, results = blobs
-        return _result(report, stdout, stderr, results, self._limits), results
+        return _result(report, stdout, stderr, results, self._limits, oom_kills), results
 
 
 class Zygote:
     """A process that forks jobs at one level of isolation."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, cgroups: RunCgroups | None = None) -> None:
         """Start it and wait until it is ready.
+
+        Args:
+            cgroups: where each job gets a cgroup with its limits; closed with the zygote. By default jobs have none.
 
         Raises:
             Missing: this machine does not support the level.
@@ -72,6 +78,7 @@ class Zygote:
         """
         if level != "none" and sys.platform != "linux":
             raise Missing(f"needs Linux, and this is {sys.platform}")
+        self._cgroups = cgroups
         self._control, inner = socket.socketpair()
         self._lock = threading.Lock()
         self.pid_of_owner = os.getpid()
@@ -109,18 +116,26 @@ class Zygote:
         """Start a job.
 
         Raises:
-            SandboxError: the zygote is dead.
+            SandboxError: the zygote is dead, or the job's cgroup could not be made.
         """
+        cgroup = self._cgroups.new(limits) if self._cgroups is not None else None
+        joined = () if cgroup is None else (cgroup.processes_fd,)
         parent, inner = socket.socketpair()
         parent.settimeout(limits.wall_s + _GRACE_S)
+        request = {"kind": kind, "limits": dataclasses.asdict(limits), "has_cgroup": cgroup is not None}
         try:
             with inner, self._lock:
-                socket.send_fds(self._control, [b"j"], [inner.fileno(), *fds])
-            parent.sendall(wire.pack({"kind": kind, "limits": dataclasses.asdict(limits)}, stdin, payload))
+                socket.send_fds(self._control, [b"j"], [inner.fileno(), *joined, *fds])
+            parent.sendall(wire.pack(request, stdin, payload))
         except (ConnectionError, TimeoutError):
             parent.close()
+            if cgroup is not None:
+                cgroup.end()
             raise SandboxError("the sandbox's process is dead or does not answer; the job did not begin") from None
-        return Job(parent, limits)
+        finally:
+            for fd in joined:
+                os.close(fd)
+        return Job(parent, limits, cgroup)
 
     def close(self) -> None:
         """End it and every running job."""
@@ -130,6 +145,8 @@ class Zygote:
         if os.getpid() == self.pid_of_owner:
             self._process.kill()
             self._process.wait()
+            if self._cgroups is not None:
+                self._cgroups.close()
 
     def _last_words(self) -> str:
         self._process.kill()
@@ -137,11 +154,15 @@ class Zygote:
         return (said or b"").decode(errors="replace")[-2000:] or "it ended without any output"
 
 
-def _result(report: dict[str, Any], stdout: bytes, stderr: bytes, results: bytes, limits: Limits) -> Result:
+def _result(
+    report: dict[str, Any], stdout: bytes, stderr: bytes, results: bytes, limits: Limits, oom_kills: int
+) -> Result:
     cause, code, signal = report["cause"], report["exit_code"], report["signal"]
     # The kernel enforces RLIMIT_CPU on another clock than the one it reports in rusage.
     is_out_of_cpu = signal in (_SIGKILL, _SIGXCPU) and report["cpu_s"] > 0.5 * math.ceil(limits.cpu_s)
-    if cause == "wall" or (cause is None and is_out_of_cpu):
+    if signal is not None and oom_kills:
+        status = Status.MEMORY
+    elif cause == "wall" or (cause is None and is_out_of_cpu):
         status = Status.TIMEOUT
     elif cause is not None:
         status = Status(cause)

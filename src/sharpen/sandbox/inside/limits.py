@@ -15,7 +15,7 @@ class Limits:
     cpu_s: float = 10.0
     """Processor seconds of all threads together, rounded up to whole seconds."""
     memory_bytes: int = 1 << 30
-    """Address space, including the interpreter's own (about 40 MB)."""
+    """Address space, including the interpreter's own (about 40 MB). In a cgroup, also memory of the kernel."""
     output_bytes: int = 4 << 20
     """Limit for each of standard output, standard error and the results."""
     files_bytes: int = 16 << 20

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import linux, wire
 from .confinement import Unconfined
-from .job import Pipes, run_job
+from .job import Pipes, join_cgroup, run_job
 from .limits import Limits
 
 _CHUNK_BYTES = 1 << 16
@@ -33,6 +33,7 @@ def supervise(level: Unconfined, job: int, zygote: int, parent: socket.socket, e
     except wire.Cut:  # the parent abandoned the job
         return
     limits = Limits(**request["limits"])
+    cgroup_fds = [extra_fds.pop(0)] if request["has_cgroup"] else []
     try:
         level.open_job(limits)
     except OSError as error:
@@ -43,10 +44,12 @@ def supervise(level: Unconfined, job: int, zygote: int, parent: socket.socket, e
     if pid == 0:
         try:
             parent.close()
+            for fd in cgroup_fds:
+                join_cgroup(fd, pipes)
             run_job(level, job, limits, pipes, request["kind"], payload, extra_fds)
         finally:
             os._exit(1)
-    for fd in (*pipes.inner, *extra_fds):
+    for fd in (*pipes.inner, *cgroup_fds, *extra_fds):
         os.close(fd)
     _answer(parent, pid, pipes, stdin, limits)
 
