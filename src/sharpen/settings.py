@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -15,14 +16,24 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sharpen.suggest import did_you_mean
+from sharpen.system.shown import shown
 
 _NO_EFFECT = "no_effect"
+_PLAIN_WORDS = {
+    "model_type": "write a section of settings",
+    "dict_type": "write a mapping",
+    "tuple_type": "write a list",
+    "path_type": "write a path",
+}
+"""In place of pydantic's messages that name classes of Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +61,33 @@ class _Idle:
 
 
 def not_blank(name: Any) -> Any:
-    """Raises ValueError for a text of white space alone; anything else is returned."""
+    """Raises ValueError for a text of white space alone or with NUL, which no name has; anything else is returned."""
     if isinstance(name, str) and not name.strip():
         raise ValueError("it is empty: name something, or leave it out")
+    if isinstance(name, str) and "\0" in name:
+        raise ValueError("it holds the character NUL, which no name has")
     return name
+
+
+def _folder(path: Path) -> Path:
+    path = path.expanduser()
+    if path.name in ("", ".."):
+        raise ValueError(f"{path} has no name of its own: name a folder, such as runs/mine")
+    return path
 
 
 Name = Annotated[str, AfterValidator(not_blank), Field(json_schema_extra={"pattern": r"\S"})]
 """A text that names something, such as a model, a column or a measure: it is not blank."""
-PathName = Annotated[Path, BeforeValidator(not_blank)]
-"""A path; without a name it would be the working directory."""
+FolderName = Annotated[Path, BeforeValidator(not_blank), AfterValidator(_folder)]
+"""The path of a folder to write, with ~ expanded. It ends with a name: not blank, `.`, `..` or `/`."""
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
+"""A time limit; 1,000,000 s are eleven days, and no system call waits for more than some years."""
+
+LOWEST_TEMPERATURE = 1e-4
+"""Logits divided by less could overflow."""
+
+LARGEST = {int: 2**63 - 1, float: 3.4e38}
+"""No number of a setting is larger in size: 64 bits hold no larger integer, and float32 no larger number."""
 
 
 class Settings(BaseModel):
@@ -74,6 +102,14 @@ class Settings(BaseModel):
     )
 
     effects: ClassVar[tuple[Effect, ...]] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses what pydantic would take for something else: true for the number 1, and the number 1 for true."""
+        assert info.field_name is not None
+        _check_kind(value, set(_kinds(cls.model_fields[info.field_name].annotation)))
+        return value
 
     @classmethod
     def all_effects(cls) -> tuple[Effect, ...]:
@@ -100,6 +136,37 @@ class Settings(BaseModel):
         if idle:
             raise _no_effect(idle)
         return self
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The plain types that a value of this type consists of."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        yield from map(type, parts)
+    elif origin is Annotated:
+        yield from _kinds(parts[0])
+    elif parts:
+        for part in parts:
+            yield from _kinds(part)
+    else:
+        yield annotation
+
+
+def _check_kind(value: Any, kinds: set[Any]) -> None:
+    numbers = kinds & LARGEST.keys()
+    if isinstance(value, list | tuple) and numbers:
+        for inner in value:
+            _check_kind(inner, kinds)
+    elif isinstance(value, bool) and numbers and bool not in kinds:
+        raise ValueError(f"write a number, not {str(value).lower()}")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and bool in kinds and not numbers:
+        raise ValueError(f"write true or false, not {value!r}")
+    elif isinstance(value, int | float) and numbers and math.isfinite(value if isinstance(value, float) else 0):
+        kind = float if float in numbers else int
+        if abs(value) > LARGEST[kind]:
+            raise ValueError(f"the number is too large: at most {LARGEST[kind]:.1e}")
+    elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("the text is not valid Unicode: it holds half of a surrogate pair")
 
 
 def _no_effect(idle: Sequence[_Idle]) -> PydanticCustomError:
@@ -157,9 +224,9 @@ def explain(error: ValidationError, settings: type[BaseModel], noun: str = "sett
             for idle in problem["ctx"]["idle"]:
                 yield f"`{'.'.join([*path, idle.setting])}` {idle.said}"
             continue
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         key = f"`{'.'.join(path)}`: " if path else ""
-        given = "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"
+        given = "" if problem["type"] in ("missing", "value_error") else f" (given: {shown(problem['input'])})"
         yield f"{key}{message}{given}"
 
 

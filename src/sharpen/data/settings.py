@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, PlainSerializer, field_validator, model_v
 
 from sharpen.data.tasks import task_name
 from sharpen.in_memory import IN_MEMORY, OF_REWARDS, NamedPart, NamedRows, saved
-from sharpen.settings import Effect, Name, Settings
+from sharpen.settings import Effect, Name, Seconds, Settings
 
 
 def _saved_task(task: Any) -> Any:
@@ -30,7 +30,7 @@ _OF_ROWS = (
 class SourceSettings(Settings):
     """A data source beside others: its rows, its share, and what is its own in scoring and answering."""
 
-    share: float = Field(1.0, gt=0)
+    share: float = Field(1.0, ge=1e-6, le=1e6)
     """The source's share of the prompts, relative to those of the other sources."""
     task: NamedTask = None
     """A task's name with parameters; give either `task` or `train`."""
@@ -47,7 +47,7 @@ class SourceSettings(Settings):
     another source has turns of its own."""
     max_turns: int = Field(8, ge=1)
     """The model's turns in a trajectory."""
-    turn_timeout_s: float = Field(60.0, gt=0)
+    turn_timeout_s: Seconds = 60.0
     """The time limit of a reply in seconds."""
     chat: bool | None = None
     """Wrap a plain text prompt as a user's message. null: as `data.chat` says."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, field_validator, model_validator
 
-from sharpen.settings import Effect, Settings
+from sharpen.settings import LOWEST_TEMPERATURE, Effect, Settings
 
 
 class EvaluationSettings(Settings):
@@ -14,13 +16,13 @@ class EvaluationSettings(Settings):
     """Steps between evaluations; 0: never."""
     prompts: int = Field(128, ge=1)
     """How many held-out prompts to measure on, from the first."""
-    n: int = Field(1, ge=1)
+    n: int = Field(1, ge=1, le=100_000)
     """Completions sampled per prompt."""
-    k: tuple[int, ...] = (1,)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
     """The k of pass@k and maj@k; none above `n`."""
     threshold: float = 1.0
     """A completion is right when its reward is at least this."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, le=1000)
     """Temperature of the sampling; 0: greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling: keep the most probable tokens up to this total probability."""
@@ -42,12 +44,12 @@ class EvaluationSettings(Settings):
         ),
     )
 
-    @field_validator("k")
+    @field_validator("temperature")
     @classmethod
-    def _positive(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if not k or min(k) < 1:
-            raise ValueError("k needs at least one value, each 1 or more")
-        return k
+    def _greedy_or_finite(cls, temperature: float) -> float:
+        if 0 < temperature < LOWEST_TEMPERATURE:
+            raise ValueError(f"write 0 for greedy, or at least {LOWEST_TEMPERATURE:g}")
+        return temperature
 
     @model_validator(mode="after")
     def _enough_completions(self) -> EvaluationSettings:

@@ -20,6 +20,7 @@ from sharpen.methods.rft import RFT, OnlineRFT
 from sharpen.methods.sft import SFT
 from sharpen.registry import Registry
 from sharpen.settings import explain
+from sharpen.system.shown import shown
 
 METHODS: Registry[type[Method]] = Registry(
     "method",
@@ -66,7 +67,7 @@ def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Met
     if not isinstance(method, type) or not issubclass(method, Method):
         raise ValueError(
             "a method is a name, a mapping with a `name` or, in Python, a class such as GRPO or an object such as "
-            f"GRPO(), not {spec}"
+            f"GRPO(), not {shown(spec)}"
         )
     called = method.name if method in METHODS.values() else method.__name__
     _check_name(method)

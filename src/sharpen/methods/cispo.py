@@ -35,9 +35,9 @@ class CISPO(GroupMethod):
         "The mean over each group's tokens, then over groups. TRL and verl take the mean over the batch's tokens.",
     )
 
-    eps_high: float = Field(0.28, gt=0)
+    eps_high: float = Field(0.28, gt=0, le=1000)
     """The weight is at most 1 + eps_high."""
-    eps_low: float | None = Field(None, gt=0)
+    eps_low: float | None = Field(None, gt=0, le=1)
     """The weight is at least 1 − eps_low; null: not bounded below."""
 
     def weights(self, batch: Batch) -> Tensor:

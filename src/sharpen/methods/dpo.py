@@ -41,7 +41,7 @@ class DPO(Method):
         "as rows, and the mean over all pairs.",
     )
 
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(0.1, gt=0, le=1000)
     """Coefficient of the implicit KL penalty to the reference, which is the initial policy."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of the preferences assumed to be the wrong way round (conservative DPO)."""

@@ -45,7 +45,7 @@ class GroupMethod(PolicyMethod):
     """Standard deviation that the centred reward is divided by: of the group, of the batch, or none."""
     ddof: Literal[0, 1] = 1
     """Degrees of freedom subtracted in that standard deviation; the paper leaves it open."""
-    std_eps: float = Field(0.0, ge=0)
+    std_eps: float = Field(0.0, ge=0, le=1000)
     """Added to the standard deviation."""
     dynamic_sampling: bool = False
     """Set aside groups whose rewards are all equal, and keep sampling until the step is full."""

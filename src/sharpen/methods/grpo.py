@@ -42,7 +42,7 @@ class GRPO(GroupMethod):
         "`dual_clip: null`, as TRL's delta and OpenRLHF's dual_clip. verl's clip_ratio_c is 3.",
     )
 
-    beta: float = Field(0.0, ge=0)
+    beta: float = Field(0.0, ge=0, le=1000)
     """Coefficient of the KL penalty to the reference; with 0 no reference is loaded. DeepSeekMath: 0.04."""
     eps_low: EpsLow = 0.2
     eps_high: EpsHigh = 0.2

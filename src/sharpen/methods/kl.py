@@ -27,7 +27,7 @@ class KL(Settings):
     """loss: a term of the loss. reward: subtracted from the reward, where it is that of π_old."""
     warmup_steps: int = Field(0, ge=0)
     """Training steps over which beta rises linearly from 0."""
-    target: float | None = Field(None, gt=0)
+    target: float | None = Field(None, gt=0, le=1000)
     """KL in nats per token that beta is adapted to; null: beta is constant."""
     rule: Rule = "proportional"
     """How beta is adapted: proportional (Ziegler et al. 2019), or double (or halve; Schulman et al. 2017)."""

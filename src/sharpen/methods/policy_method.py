@@ -36,21 +36,21 @@ class PolicyMethod(Method):
         "Rewards are used as they are. OpenRLHF clips them, less their baseline, to [−10, 10] by default.",
     )
 
-    beta: float = Field(0.0, ge=0)
+    beta: float = Field(0.0, ge=0, le=1000)
     """Coefficient of the KL penalty to the reference; with 0 no reference is loaded."""
     kl: KL = KL()
     """Settings of the KL penalty; those not given keep the method's defaults."""
-    entropy_coef: float = Field(0.0, ge=0)
+    entropy_coef: float = Field(0.0, ge=0, le=1000)
     """Coefficient of the entropy bonus, per token."""
     mask_truncated: bool = False
     """Leave truncated completions out of the loss; their rewards still count in the baseline."""
     old: Old = "learner"
     """π_old. learner: the policy at the start of the step. rollout: the policy that drew the tokens, as its engine
     computed it."""
-    tis_cap: float | None = Field(None, ge=1)
+    tis_cap: float | None = Field(None, ge=1, le=1000)
     """Truncated importance sampling: weight tokens by min(π_old / π_rollout, cap), for tokens that an older version or
     an engine with other numerics drew. It weights the policy gradient alone, not a KL in the loss or the entropy."""
-    updates_per_rollout: int = Field(1, ge=1)
+    updates_per_rollout: int = Field(1, ge=1, le=100_000)
     """μ, passes over each rollout."""
     minibatches: Minibatches = 1
 

@@ -54,7 +54,7 @@ class PPO(PolicyMethod):
         "by n.",
     )
 
-    beta: float = Field(0.02, ge=0)
+    beta: float = Field(0.02, ge=0, le=1000)
     """Coefficient of the KL penalty to the reference; with 0 no reference is loaded. InstructGPT: 0.02."""
     kl: KL = KL(estimator="k1", placement="reward")
     """Settings of the KL penalty."""
@@ -71,18 +71,18 @@ class PPO(PolicyMethod):
     eps_low: EpsLow = 0.2
     eps_high: EpsHigh = 0.2
     dual_clip: DualClip = None
-    old_kl_coef: float = Field(1.0, gt=0)
+    old_kl_coef: float = Field(1.0, gt=0, le=1000)
     """Initial coefficient of the penalty on KL(π_old ‖ π)."""
-    old_kl_target: float = Field(0.01, gt=0)
+    old_kl_target: float = Field(0.01, gt=0, le=1000)
     """Target of KL(π_old ‖ π) in nats per token. Below target / 1.5 the coefficient is halved after a step, above 1.5 ·
     target doubled."""
     critic: Literal["own", "shared"] = "own"
     """own: a separate model. shared: a value head on the policy's backbone."""
     critic_path: Name | None = None
     """Model that a separate critic starts from; null: the reward model if there is one, else the initial policy."""
-    critic_learning_rate_ratio: float = Field(1.0, gt=0)
+    critic_learning_rate_ratio: float = Field(1.0, gt=0, le=1_000_000)
     """Learning rate of a separate critic, as a multiple of the policy's."""
-    value_coef: float = Field(0.1, gt=0)
+    value_coef: float = Field(0.1, gt=0, le=1000)
     """Coefficient of the value loss in the loss of the shared backbone."""
     value_target: Literal["lambda", "td"] = "lambda"
     """Target of the critic. lambda: A_t + V_t. td: R_t + γ V_{t+1}."""

@@ -52,9 +52,9 @@ class Reinforce(PolicyMethod):
     """Baseline that is subtracted from the reward; whitened also divides by the standard deviation."""
     reduction: ReinforceReduction = "sum"
     """How token losses are reduced: summed per completion, averaged per completion, or averaged over all tokens."""
-    clip: float | None = Field(None, gt=0)
+    clip: float | None = Field(None, gt=0, le=1)
     """Use PPO's surrogate, clipped at 1 ± clip; several updates per rollout require it."""
-    dual_clip: float | None = Field(None, gt=1)
+    dual_clip: float | None = Field(None, gt=1, le=1000)
     """Where the advantage is negative, a term of the objective is never below this times the advantage."""
 
     effects = (
@@ -158,7 +158,7 @@ class ReinforcePlusPlus(Reinforce):
         "`beta: 0.01`, as in OpenRLHF. verl leaves the KL out by default (use_kl_in_reward).",
     )
 
-    beta: float = Field(0.01, ge=0)
+    beta: float = Field(0.01, ge=0, le=1000)
     """Coefficient of the KL penalty to the reference; with 0 no reference is loaded."""
     kl: KL = KL(estimator="k1", placement="reward")
     """Settings of the KL penalty."""
@@ -167,5 +167,5 @@ class ReinforcePlusPlus(Reinforce):
     """Baseline that is subtracted from the reward; whitened also divides by the standard deviation."""
     reduction: ReinforceReduction = "tokens_of_batch"
     """How token losses are reduced."""
-    clip: float | None = Field(0.2, gt=0)
+    clip: float | None = Field(0.2, gt=0, le=1)
     """Use PPO's surrogate, clipped at 1 ± clip."""

@@ -13,9 +13,9 @@ from sharpen.settings import Effect, Name, Settings
 class LoraSettings(Settings):
     """A LoRA adapter. It has no dropout, so that sampling and training use the same distribution."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, le=100_000)
     """Rows of A, columns of B."""
-    alpha: int = Field(32, ge=1)
+    alpha: int = Field(32, ge=1, le=1_000_000)
     """The update is scaled by alpha / rank."""
     targets: Literal["all-linear"] | tuple[Name, ...] = "all-linear"
     """The layers that get an adapter, by the end of their names, as in `[q_proj, v_proj]`. all-linear: every linear

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import YAMLError
 
 from sharpen.errors import RecipeError
 from sharpen.recipe.compare import differences
 from sharpen.recipe.schema import Recipe
+from sharpen.recipe.written import check_yaml, in_one_line, recipe_text
 from sharpen.settings import Settings, explain, without_effect
+from sharpen.system.shown import shown
 
 Section = TypeVar("Section", bound=Settings)
 
@@ -102,21 +105,57 @@ def _set(tree: dict[str, Any], name: str, value: Any) -> Any:
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The settings that a recipe gives, with overrides, before they are validated; raises as `load_recipe` does."""
     path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe")
+    text = recipe_text(path)
+    if not isinstance(check_yaml(text, str(path)), yaml.MappingNode | None):
+        raise RecipeError(f"{path}: a recipe is a mapping of settings, such as `method: grpo`")
+    _check_overrides(overrides)
     try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig):
-            raise RecipeError(f"{path}: a recipe is a mapping of settings, this is a list")
+        loaded = OmegaConf.create(text)
         # Expand the short form so that overrides have a section: `method: grpo` with method.group_size=4.
         for section, named in (("method", "name"), ("model", "path")):
             if isinstance(loaded.get(section), str):
                 loaded[section] = {named: loaded[section]}
         tree = OmegaConf.to_container(OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))), resolve=True)
-    except (OmegaConfBaseException, YAMLError, OSError) as error:
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"{path}: {f'`{error.full_key}`: ' if error.full_key else ''}{reason}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {in_one_line(error)}") from error
+    # Python makes no integer of 5,000 digits; OmegaConf raises the others for overrides such as `[=3`, `method=[grpo]`.
+    except (ValueError, TypeError, IndexError) as error:
         raise RecipeError(f"{path}: {error}") from error
     assert isinstance(tree, dict)
+    _check_values(tree, str(path))
     return {str(k): v for k, v in tree.items()}
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    given = set()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not key.strip() or not equals:
+            raise RecipeError(f"{override!r}: settings are overridden as KEY=VALUE, such as training.steps=50")
+        if key in given:
+            raise RecipeError(f"{override}: `{key}` is given twice")
+        given.add(key)
+        check_yaml(value, key)
+
+
+def _check_values(value: Any, where: str, path: str = "") -> None:
+    """Raises RecipeError for what no setting can be, but YAML or the command line can write."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_values(inner, where, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            _check_values(inner, where, f"{path}[{place}]")
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RecipeError(f"{where}: `{path}`: the text is not valid Unicode: {shown(value)}") from error
+    elif not isinstance(value, bool | int | float | datetime.date | None) or isinstance(value, datetime.datetime):
+        raise RecipeError(f"{where}: `{path}`: a {type(value).__name__} is no value of a setting: {shown(value)}")
 
 
 def derived_recipe(tree: Mapping[str, Any], where: str) -> Recipe:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sharpen.in_memory import FreeSettings, NamedPart
-from sharpen.settings import Effect, Settings
+from sharpen.settings import LOWEST_TEMPERATURE, Effect, Seconds, Settings
 
 Flow = Literal["blocks", "free"]
 
@@ -23,7 +23,7 @@ class EngineSettings(Settings):
     """The engine of this process, on its CPU or GPU; or one of your own, as `module:name` or `path/to/file.py:name`."""
     max_sequences: int = Field(512, ge=1)
     """Completions in the running batch, while others wait."""
-    kv_gib: float | None = Field(None, gt=0)
+    kv_gib: float | None = Field(None, gt=0, le=1_000_000)
     """Memory for the keys and values of prompts and completions, in GiB. null: 8 on a CPU; on a GPU half of what the
     policy's weights, gradients and optimizer state leave of its memory."""
     settings: FreeSettings = Field({})
@@ -43,7 +43,7 @@ class RolloutSettings(Settings):
 
     max_new_tokens: int = Field(256, ge=1)
     """The longest completion in tokens; with `turns`, what the model may write in all its turns."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=LOWEST_TEMPERATURE, le=1000)
     """Temperature of the sampling; the trained log-probabilities are at this temperature too."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts that end a completion; they stay part of it. They may be or contain special tokens."""
@@ -53,7 +53,7 @@ class RolloutSettings(Settings):
     `path/to/file.py:name`. null: one turn."""
     max_turns: int = Field(8, ge=1)
     """The model's turns in a trajectory."""
-    turn_timeout_s: float = Field(60.0, gt=0)
+    turn_timeout_s: Seconds = 60.0
     """The time limit of a reply in seconds."""
     flow: Flow = "blocks"
     """blocks draws the next turns of all conversations together, which a resumed run repeats bit for bit; free draws on

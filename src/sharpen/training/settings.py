@@ -9,7 +9,9 @@ from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from sharpen.models.dtype import Dtype
 from sharpen.runs.named_loggers import as_entries, saved_loggers
-from sharpen.settings import Effect, Name, Settings, not_blank
+from sharpen.settings import Effect, Name, Seconds, Settings, not_blank
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
@@ -17,11 +19,11 @@ class OptimizerSettings(Settings):
 
     learning_rate: float = Field(1e-6, gt=0)
     """The peak rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decay of its averages of the gradient and of its square."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, le=1)
     """AdamW's addition to the root of the squared gradient's average."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=100)
     """AdamW's weight decay, times the learning rate."""
     warmup_steps: int = Field(0, ge=0)
     """Optimizer steps over which the rate rises linearly from 0."""
@@ -40,7 +42,7 @@ class TrainingSettings(Settings):
 
     steps: int = Field(100, ge=1)
     """Rollouts, or batches of data."""
-    prompts_per_step: int = Field(8, ge=1)
+    prompts_per_step: int = Field(8, ge=1, le=1_000_000)
     """Prompts per rollout; demonstrations, rankings or marked completions per batch."""
     tokens_per_microbatch: int | None = Field(None, ge=1)
     """Bounds memory; never changes the gradient. null: as many tokens as take about 0.75 GiB of activations on a CPU (2
@@ -54,7 +56,7 @@ class CheckpointSettings(Settings):
 
     every: int = Field(0, ge=0)
     """Steps between checkpoints; 0: only at the end, or where the run is stopped."""
-    every_minutes: float = Field(0.0, ge=0)
+    every_minutes: float = Field(0.0, ge=0, le=1_000_000)
     """Also after a step that ends this many minutes or more after the last checkpoint; 0: never."""
     keep: int = Field(2, ge=1)
     """How many of the latest checkpoints are kept."""
@@ -63,7 +65,7 @@ class CheckpointSettings(Settings):
     the other half, from which a run resumes exactly."""
     best: Name | None = None
     """Also keep the best one by this held-out metric, such as `pass@1`; NaN is never the best."""
-    grace_s: float | None = Field(30.0, gt=0)
+    grace_s: Seconds | None = 30.0
     """Seconds that the current step has to finish after SIGTERM or SIGHUP, for its checkpoint to be written; null: no
     limit."""
 

@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from sharpen.data.rows import Rows
-from sharpen.data.tasks.task import is_held_out, task_rows
+from sharpen.data.tasks.task import RowCount, is_held_out, task_rows
 from sharpen.errors import RecipeError
 from sharpen.settings import Settings
 from sharpen.types import Row
@@ -37,7 +37,7 @@ Problem = tuple[int, ...]
 class Arithmetic(Settings):
     """The task ``arithmetic``. A problem is held out by its text alone, whatever the seed and the sizes."""
 
-    terms: int = Field(default=3, ge=2)
+    terms: int = Field(default=3, ge=2, le=1000)
     """Numbers of a problem."""
     digits: int = Field(default=2, ge=1, le=9)
     """Digits of each number."""
@@ -46,11 +46,11 @@ class Arithmetic(Settings):
     guess_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the answers that are guessed instead of written out: rightly in demonstrations, wrongly where the answer
     is the rejected one of a pair, half of each under step labels."""
-    train_size: PositiveInt = 20_000
-    held_out_size: PositiveInt = 500
-    demonstration_size: PositiveInt = 50_000
-    preference_size: PositiveInt = 20_000
-    step_label_size: PositiveInt = 20_000
+    train_size: RowCount = 20_000
+    held_out_size: RowCount = 500
+    demonstration_size: RowCount = 50_000
+    preference_size: RowCount = 20_000
+    step_label_size: RowCount = 20_000
     seed: NonNegativeInt = 0
 
     @property

@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import Field
 
 from sharpen.data.rows import Rows, RowSequence
 from sharpen.types import Row
+
+RowCount = Annotated[int, Field(ge=1, le=10_000_000)]
+"""How many rows a task makes, all of which are in memory."""
 
 
 class Task(Protocol):

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from sharpen.errors import RewardError
 from sharpen.rewards.checking.allowed import refuse_unknown
-from sharpen.settings import Name, Settings
+from sharpen.settings import Name, Seconds, Settings
 
 
 class RewardCheckSettings(Settings):
@@ -20,7 +20,7 @@ class RewardCheckSettings(Settings):
     """The column of completions that should get a full reward; null: the reward's or the task's own references."""
     allow: tuple[str, ...] = ()
     """Cheats that may pass."""
-    timeout_s: float = Field(10.0, gt=0)
+    timeout_s: Seconds = 10.0
     """A call of the reward is ended after this many seconds."""
 
     @field_validator("allow")

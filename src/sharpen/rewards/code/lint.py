@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from sharpen.rewards.code.running import CORES
 from sharpen.rewards.code.verifiers import Code
+from sharpen.settings import Seconds
 
 
 class CodeLint(Code):
@@ -28,9 +29,9 @@ class CodeLint(Code):
 
     rules: tuple[str, ...] = Field(("E4", "E7", "E9", "F"), min_length=1)
     """Ruff's rules, or their prefixes."""
-    cost: float = Field(0.1, gt=0)
+    cost: float = Field(0.1, gt=0, le=1)
     """What each finding takes from the reward."""
-    timeout_s: float = Field(10.0, gt=0)
+    timeout_s: Seconds = 10.0
     """Time limit of ruff for one program in seconds."""
 
     @field_validator("rules")

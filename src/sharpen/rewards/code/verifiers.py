@@ -15,7 +15,7 @@ from sharpen.rewards.code.running import CORES, Budget, call_tests, compiles, sh
 from sharpen.rewards.code.sources import source_text
 from sharpen.rewards.verifier import Verifier
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
-from sharpen.settings import Effect, Name
+from sharpen.settings import Effect, Name, Seconds
 from sharpen.types import Row
 
 _INDENTED = re.compile(r"(?:[ \t]*\r?\n)*[ \t]+\S")
@@ -89,9 +89,9 @@ class SandboxedCode(Code):
 
     at_once: ClassVar[int] = CORES
 
-    test_timeout_s: float = Field(5.0, gt=0)
+    test_timeout_s: Seconds = 5.0
     """Time limit of one test in seconds."""
-    total_timeout_s: float = Field(30.0, gt=0)
+    total_timeout_s: Seconds = 30.0
     """Time limit of all tests of a program in seconds, not counting the wait for a sandbox."""
     memory_bytes: int = Field(1 << 30, gt=0)
     """Limit of a program's address space."""

@@ -14,7 +14,7 @@ from sharpen.rewards.math.forms import same
 from sharpen.rewards.math.text import clean, nesting
 from sharpen.rewards.text.extraction import after_marker, boxed, extract, given, is_solution, normalise
 from sharpen.rewards.verifier import Verifier, reference_text, text_of
-from sharpen.settings import Effect, Name
+from sharpen.settings import Effect, Name, Seconds
 from sharpen.system.workers import Exhausted, WorkerPool
 from sharpen.types import Refused, Row
 
@@ -65,7 +65,7 @@ class Math(Verifier):
     """What stands before the answer, in expected answers too."""
     tag: Name = "answer"
     """The name of the tags around the answer."""
-    timeout_s: float = Field(5.0, gt=0)
+    timeout_s: Seconds = 5.0
     """Time limit of one comparison in seconds of processor time; the completion then has the reward 0."""
 
     effects = (Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),)

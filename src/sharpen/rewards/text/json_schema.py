@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sharpen.rewards.text.extraction import in_tags
 from sharpen.rewards.text.json_schema_worker import validator_of
 from sharpen.rewards.verifier import Verifier
-from sharpen.settings import Effect, Name
+from sharpen.settings import Effect, Name, Seconds
 from sharpen.system.workers import Exhausted, WorkerPool
 from sharpen.types import Refused, Row
 
@@ -53,7 +53,7 @@ class JsonSchema(Verifier):
     """Where the JSON is: the whole completion, the last fenced block, or between tags."""
     tag: Name = "answer"
     """The name of the tags around the JSON."""
-    timeout_s: float = Field(5.0, gt=0)
+    timeout_s: Seconds = 5.0
     """Time limit of one validation in seconds of processor time; the completion then has the reward 0."""
 
     effects = (Effect("tag", "with answer_from tags", lambda s: s.answer_from == "tags"),)

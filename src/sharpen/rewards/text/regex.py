@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from sharpen.rewards.verifier import Verifier
+from sharpen.settings import Seconds
 from sharpen.system.workers import Exhausted, WorkerPool
 from sharpen.types import Refused
 
@@ -37,7 +38,7 @@ class Regex(Verifier):
     """Whether the pattern must match the whole stripped completion, or any part of it."""
     value: float = 1.0
     """The reward where the pattern matches."""
-    timeout_s: float = Field(5.0, gt=0)
+    timeout_s: Seconds = 5.0
     """Time limit of one match in seconds of processor time; the completion then has the reward 0."""
 
     @field_validator("pattern")
