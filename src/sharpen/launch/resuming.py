@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,7 @@ def refuse_impossible(path: Path, recipe: Recipe, state: Mapping[str, Any], chec
         problems.append(f"`training.steps` is {recipe.training.steps}, and {state['step']} steps are done")
     before, now = (tree.get("method", {}).get("name") for tree in (saved, settings_to_keep(recipe)))
     if before is not None and _last_part(before) != _last_part(now):
-        problems.append(
-            f"`method.name` was {_shown(before)} and is now {_shown(now)}: start another run with `model: {path}`"
-        )
+        problems.append(f"{_setting('method.name', before, now)}: start another run, with `model: {path}`")
     else:
         roles = [str(objective.model) for objective in recipe.method.objectives()]
         if set(roles) != set(state["updates"]):
@@ -186,7 +184,8 @@ def _code(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Differen
 def _setting(path: str, old: Any, new: Any) -> str:
     texts = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
     # Of long values, what is around the first character that differs.
-    start = max(0, len(commonprefix(texts)) - SHOWN // 2) if max(map(len, texts)) > SHOWN else 0
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+    start = max(0, alike - SHOWN // 2) if max(map(len, texts)) > SHOWN else 0
     before, now = (
         f"{'…' * (start > 0)}{text[start : start + SHOWN]}{'…' * (len(text) > start + SHOWN)}" for text in texts
     )

@@ -29,20 +29,16 @@ def code_hashes(source: str) -> dict[str, str]:
     root = first.parents[depth]
     only = first.relative_to(root).parts[0].removesuffix(".py") if is_installed(first) else None
     found: dict[str, str] = {}
-    waiting = [first]
+    # A module's package is imported before it.
+    packages = [folder / "__init__.py" for folder in first.parents[:depth]]
+    waiting = [first, *(file for file in packages if file.is_file())]
     while waiting:
         file = waiting.pop()
         name = file.relative_to(root).as_posix()
-        if name in found:
-            continue
-        text = file.read_bytes()
-        try:
-            tree = ast.parse(text)
-        # Of a file that is imported by name only where it is used, nothing is known.
-        except (SyntaxError, ValueError):
-            tree = ast.Module([], [])
-        found[name] = hashlib.sha256(_without_guards(text, tree)).hexdigest()
-        waiting += _imported(tree, file, root, only)
+        if name not in found:
+            text, tree = _without_guards(file.read_bytes())
+            found[name] = hashlib.sha256(text).hexdigest()
+            waiting += _imported(tree, file, root, only)
     return dict(sorted(found.items()))
 
 
@@ -65,12 +61,19 @@ def _file_of(source: str) -> Path | None:
     return path.resolve() if path is not None and path.suffix == ".py" and path.is_file() else None
 
 
-def _without_guards(text: bytes, tree: ast.Module) -> bytes:
+def _without_guards(text: bytes) -> tuple[bytes, ast.Module]:
+    """A file's text and its syntax tree, both without what only a script does."""
+    try:
+        tree = ast.parse(text)
+    # A file that may be imported, but is not: the import would have failed.
+    except (SyntaxError, ValueError):
+        return text, ast.Module([], [])
     lines = text.split(b"\n")
-    for node in guards(tree):
+    for node in reversed(list(guards(tree))):
         if not node.orelse:
-            lines[node.lineno - 1 : node.end_lineno] = [b""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
-    return b"\n".join(lines)
+            tree.body.remove(node)
+            del lines[node.lineno - 1 : node.end_lineno]
+    return b"\n".join(lines), tree
 
 
 def _imported(tree: ast.Module, file: Path, root: Path, only: str | None) -> Iterator[Path]:
