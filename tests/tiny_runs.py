@@ -21,9 +21,10 @@ TASK = (
 
 REWARD_FILE = """
 import time
+from pathlib import Path
 
 def digits(completion, **row):
-    time.sleep(PAUSE_S)
+    time.sleep(float(Path(__file__).with_suffix(".pause_s").read_text()))
     return sum(c.isdigit() for c in completion) / 8
 """
 
@@ -34,8 +35,9 @@ def digits(completion: str, **row: object) -> float:
 
 
 def reward_file(path: Path, pause_s: float = 0.0) -> str:
-    """The same reward, as a recipe names it."""
-    path.write_text(REWARD_FILE.replace("PAUSE_S", str(pause_s)))
+    """The same reward, as a recipe names it. Its pause is no part of its source: a resumed run may have another."""
+    path.write_text(REWARD_FILE)
+    path.with_suffix(".pause_s").write_text(str(pause_s))
     return f"{path}:digits"
 
 

@@ -131,6 +131,7 @@ def resume(
     loggers: LoggerSpec | Sequence[LoggerSpec] = (),
     on_step: OnStep | None = None,
     quiet: bool = False,
+    accept_changes: bool = False,
 ) -> Run:
     """Resume a run from its latest checkpoint; it ends as if it had never been stopped.
 
@@ -138,8 +139,13 @@ def resume(
     what no import gives, such as a lambda or a class of a notebook. ``loggers``, ``on_step`` and ``quiet`` are as in
     `train`.
 
+    The data, the source code of rewards and other functions, the models and the settings in ``recipe.yaml`` must be
+    those of the checkpoint. With ``accept_changes`` the run goes on with what they have become, says what has changed
+    and records it in ``changes.jsonl``.
+
     Raises:
-        SharpenError: there is no such run; something is missing, or is not what the run was started with.
+        ChangedError: something is not what the run was started with.
+        SharpenError: there is no such run; something is missing, or cannot be used.
     """
     given = {
         "method": method,
@@ -149,7 +155,7 @@ def resume(
     }
     path = run.path if isinstance(run, Run) else Path(run).expanduser()
     named = {name: value for name, value in given.items() if value is not None}
-    return _resumed("resume()", path, named, loggers, on_step, quiet)
+    return _resumed("resume()", path, named, loggers, on_step, quiet, accept_changes=accept_changes)
 
 
 def _resumed(
@@ -159,6 +165,8 @@ def _resumed(
     loggers: LoggerSpec | Sequence[LoggerSpec],
     on_step: OnStep | None,
     quiet: bool,
+    *,
+    accept_changes: bool = False,
 ) -> Run:
     """Resume a run; errors in what is ``given`` begin with ``where``."""
     saved = read_tree(RunFolder.open(path).recipe)
@@ -168,7 +176,12 @@ def _resumed(
         recipe,
         path,
         lambda console: resume_run(
-            path, objects, loggers=[console, *as_entries(loggers)], say=console.say, on_step=on_step
+            path,
+            objects,
+            loggers=[console, *as_entries(loggers)],
+            say=console.say,
+            on_step=on_step,
+            accept_changes=accept_changes,
         ),
         objects,
         quiet=quiet,

@@ -37,6 +37,10 @@ class CheckpointError(SharpenError):
     """A checkpoint is missing, incomplete or damaged, or belongs to another run."""
 
 
+class ChangedError(SharpenError):
+    """A run would be resumed with something else than it was started with; these changes can be accepted."""
+
+
 class RunInUseError(SharpenError):
     """Another process, or another thread of this one, is writing the run."""
 

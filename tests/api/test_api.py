@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import sharpen
 from api_runs import ROWS, SMALL, digit_model, first_digit, untimed
 from sharpen.cli.app import app
-from sharpen.errors import DataError, RecipeError, RewardError
+from sharpen.errors import ChangedError, DataError, RecipeError, RewardError
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,9 @@ def test_a_run_goes_on_with_the_same_objects(model: Path, tmp_path: Path) -> Non
     cut = tmp_path / "cut"
     for checkpoint in sorted((cut / "checkpoints").glob("step_*"))[1:]:
         (checkpoint / "manifest.json").unlink()
-    with pytest.raises(DataError, match="training data is not what this run was started with"):
+    with pytest.raises(
+        ChangedError, match="- the training data: rows given as a list has other values in column `prompt`"
+    ):
         sharpen.train(model, "grpo", other, reward=mended, run=cut, resume=True, quiet=True)
 
 

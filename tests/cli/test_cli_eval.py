@@ -326,7 +326,7 @@ def test_a_reference_that_has_changed_is_refused(folder: Path, tmp_path: Path) -
     run = carry_out(tmp_path, "dpo", recipe)
     assert evaluated(run)["measures"] == in_the_run(metrics(run)[-1])
     start_model(tmp_path / "model", seed=9)
-    assert "the reference model is not the one that this run was started with" in complaint("eval", run)
+    assert "not what this run was started with: the reference model has other weights" in complaint("eval", run)
 
 
 def test_what_has_no_effect_is_refused(folder: Path) -> None:

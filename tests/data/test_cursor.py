@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,3 +45,15 @@ def test_a_state_of_other_data_is_refused():
         Cursor(6, seed=0).load(Cursor(5, seed=0).state())
     with pytest.raises(CheckpointError, match="saved with seed 1, but here seed is 0"):
         Cursor(5, seed=0).load(Cursor(5, seed=1).state())
+
+
+def test_over_changed_data_of_another_size_the_next_epoch_begins():
+    """Of the same size it goes on where it was: a row or two were corrected."""
+    before, larger, corrected = Cursor(5, seed=3), Cursor(6, seed=3), Cursor(5, seed=3)
+    before.take(12)  # two epochs and two items
+    larger.load(before.state(), changed=True)
+    assert larger.state() == {"size": 6, "seed": 3, "epoch": 3, "position": 0}
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([3, 3])))
+    assert larger.take(6) == generator.permutation(6).tolist()
+    corrected.load(before.state(), changed=True)
+    assert corrected.take(20) == before.take(20)

@@ -104,6 +104,34 @@ def test_other_sources_shares_or_data_are_refused() -> None:
         SourceCursor(ITEMS, {"a": 1, "b": 1}, 0).load(Cursor(5, 0).state())
 
 
+def test_over_changed_sources_all_begin_an_epoch_and_their_shares_are_dealt_anew() -> None:
+    """60 draws of two, half of each, then one of them has 100 items: it must not be held to have drawn 100 an epoch."""
+    before = SourceCursor(["a", "a", "b", "b"], {"a": 1, "b": 1}, 0)
+    before.take(60)
+    items = ["a"] * 100 + ["b", "b", "c"]
+    cursor, restored = (SourceCursor(items, {"a": 1, "b": 1, "c": 2}, 0) for _ in range(2))
+    cursor.load(before.state(), changed=True)
+    assert {name: (of["epoch"], of["position"]) for name, of in cursor.state().items()} == {
+        "a": (15, 0),
+        "b": (15, 0),
+        "c": (0, 0),
+    }
+    drawn = [items[item] for item in cursor.take(40)]
+    # c is due by draws 2 and 4, a and b by draw 4; at that tie b is before c.
+    assert drawn[:8] == ["c", "a", "b", "c"] * 2
+    assert (drawn.count("a"), drawn.count("b"), drawn.count("c")) == (10, 10, 20)
+    restored.load(json.loads(json.dumps(cursor.state())))
+    assert restored.take(50) == cursor.take(50)
+
+
+def test_over_corrected_sources_of_the_same_sizes_it_goes_on() -> None:
+    before, now = (SourceCursor(ITEMS, {"a": 2, "b": 1}, 0) for _ in range(2))
+    before.take(7)
+    now.load(before.state(), changed=True)
+    assert now.state() == before.state()
+    assert now.take(20) == before.take(20)
+
+
 def test_a_source_without_items_is_named() -> None:
     with pytest.raises(DataError, match=r"data\.sources\.b: there is nothing to draw"):
         SourceCursor(["a"], {"a": 1, "b": 1}, 0)

@@ -11,7 +11,7 @@ from own_mixed import PPOPtx
 from torch import Tensor
 
 from plain_forward import plain_gradient, plain_logprobs, plain_model, record_gradients, relative_error
-from sharpen.errors import DataError, RecipeError
+from sharpen.errors import ChangedError, RecipeError
 from sharpen.launch.run import resume, start
 from sharpen.methods import DPO, METHODS, PPO, SFT
 from sharpen.methods.method import Mixed
@@ -153,7 +153,10 @@ def test_a_run_with_a_second_source_is_resumed_where_it_was_in_its_rows(model: P
     assert resume(tmp_path / "run", {"reward": digits}).finished
     assert_left_the_same(tmp_path / "run", expected, 4)
     rows(tmp_path / "demonstrations.jsonl", [*WRITTEN[1:], {"prompt": "1+1=", "completion": "3"}])
-    with pytest.raises(DataError, match="the training data is not what this run was started with"):
+    with pytest.raises(
+        ChangedError,
+        match=r"- `data\.mixed`: \S+demonstrations\.jsonl has other values in columns `prompt` and `completion`",
+    ):
         resume_from(tmp_path / "run", 2)
 
 

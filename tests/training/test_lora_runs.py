@@ -16,7 +16,7 @@ from torch import Tensor
 from mixtures import MIXTURES
 from oracles.methods import LOSSES
 from sharpen.data.collate import collate
-from sharpen.errors import ModelError, RecipeError
+from sharpen.errors import ChangedError, ModelError, RecipeError
 from sharpen.launch.inputs import read_held_out
 from sharpen.launch.run import Run, measure, resume, start
 from sharpen.methods import resolve_method
@@ -428,7 +428,7 @@ def test_another_base_is_named_and_refused(beta: float, model: Path, reward: str
         resume(path)
     without = text[: text.index("  lora:")] + text[text.index("method:") :]
     written.write_text(without)
-    with pytest.raises(ModelError, match=r"model\.lora is not what this run was started with"):
+    with pytest.raises(ModelError, match=r"`model\.lora` is not what it was: it decides"):
         resume(path)
     written.write_text(text)
     assert resume(path).finished
@@ -455,7 +455,7 @@ def test_another_start_adapter_is_refused_where_it_is_the_reference(
     earlier = tmp_path / "sft/checkpoints/step_000003"
     shutil.rmtree(adapter)
     assert earlier.is_dir()
-    with pytest.raises(ModelError, match="the reference model is not the one"):
+    with pytest.raises(ChangedError, match="- the reference model has other weights"):
         resume(path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from one_thread import one_thread
 from plain_forward import plain_distributions, plain_logprobs, plain_model
-from sharpen.errors import ModelError, RecipeError
+from sharpen.errors import ChangedError, ModelError, RecipeError
 from sharpen.launch.run import resume, start
 from sharpen.models.character_model import create_character_model
 from sharpen.runs.folder import read_metrics
@@ -99,7 +99,7 @@ def test_a_resumed_run_loads_it_again_and_notices_another(
     shutil.rmtree(stopped / "checkpoints" / "step_000002")
     shutil.rmtree(other)
     other_model(other, seed=22)
-    with pytest.raises(ModelError, match="the reference model is not the one that this run was started with"):
+    with pytest.raises(ChangedError, match="- the reference model has other weights"):
         resume(stopped, {"reward": digits})
 
 

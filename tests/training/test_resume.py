@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from sharpen.errors import CheckpointError, DataError, ModelError
+from sharpen.errors import ChangedError, CheckpointError
 from sharpen.launch.run import Run, resume, start
 from sharpen.rewards import FunctionReward
 from sharpen.runs.folder import read_metrics
 from sharpen.training.trainer import Trainer
 from tiny_runs import (
+    TASK,
     Raising,
     assert_left_the_same,
     left_behind,
@@ -206,10 +207,11 @@ start(load_recipe(sys.argv[1]))
 """
 
 
-def test_killed_at_a_random_instant(model: Path, whole: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_killed_at_a_random_instant(model: Path, reward: str, whole: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     """SIGKILL in another process, somewhere in its third to fifth step; the pause makes steps last 0.2 s."""
     path = tmp_path / "run"
-    recipe = tiny_recipe(path, model, "grpo", reward=reward_file(tmp_path / "reward.py", pause_s=0.01))
+    file = Path(reward.partition(":")[0])
+    recipe = tiny_recipe(path, model, "grpo", reward=reward_file(file, pause_s=0.01))
     written = tmp_path / "recipe.yaml"
     written.write_text(recipe.to_yaml())
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -226,7 +228,7 @@ def test_killed_at_a_random_instant(model: Path, whole: dict[str, dict[str, Any]
         process.wait()
     reached = len((path / "metrics.jsonl").read_text().splitlines())
     assert process.returncode == -signal.SIGKILL, f"it had ended, after {reached} rows"
-    reward_file(tmp_path / "reward.py")
+    reward_file(file)
     assert resume(path).finished
     assert_left_the_same(path, whole["grpo"])
 
@@ -335,6 +337,7 @@ def test_a_run_may_be_moved(model: Path, reward: str, whole: dict[str, dict[str,
     assert not (tmp_path / "here").exists()
 
 
+ACCEPT = "to go on with this, which is then recorded: --accept-changes, in Python accept_changes=True"
 ANSWERED = """
 def right(completion, answer):
     return float(completion == answer)
@@ -355,9 +358,14 @@ def test_other_answers_to_the_same_prompts_are_refused(part: str, model: Path, t
     with pytest.raises(PowerCut):
         start(tiny_recipe(run, model, "grpo", data=data, reward=f"{tmp_path}/reward.py:right"), loggers=[cut_off(3)])
     path = write(part, "99")
-    named = "training data" if part == "train" else r"`data\.held_out`"
-    with pytest.raises(DataError, match=rf"the {named} is not what .*: {path} has other values in column `answer`;"):
+    named = "the training data" if part == "train" else "`data.held_out`"
+    with pytest.raises(ChangedError) as refused:
         resume(run)
+    assert str(refused.value).splitlines() == [
+        f"{run}: not what this run was started with:",
+        f"- {named}: {path} has other values in column `answer`",
+        ACCEPT,
+    ]
     write(part, "1")
     assert resume(run).finished
 
@@ -370,9 +378,16 @@ def test_other_data_or_another_reference_are_refused(reward: str, tmp_path: Path
     written = path / "recipe.yaml"
     text = written.read_text()
     written.write_text(text.replace("train_size=10", "train_size=11"))
-    with pytest.raises(DataError, match="training data is not what this run was started with"):
-        resume(path)
-    written.write_text(text)
     flip(model / "model.safetensors")
-    with pytest.raises(ModelError, match="reference model is not the one"):
+    with pytest.raises(ChangedError) as refused:
         resume(path)
+    # Of a long value, 80 characters around the first that differs.
+    before, _, after = TASK.partition("train_size=10&")
+    shown, after = f"{before}train_size=1"[-40:], after[:39]
+    assert str(refused.value).splitlines() == [
+        f"{path}: not what this run was started with:",
+        "- the training data: arithmetic (train) has 11 rows, 10 before",
+        "- the reference model has other weights",
+        f"- `data.task` was …{shown}0&{after[:-1]}… and is now …{shown}1&{after[:-1]}…",
+        ACCEPT,
+    ]

@@ -29,7 +29,14 @@ NOT_MODELLED_ON_GPU = (
 )
 
 
-def show_dry_run(recipe: str | None, overrides: Sequence[str], *, resume: Path | None, trust_remote_code: bool) -> None:
+def show_dry_run(
+    recipe: str | None,
+    overrides: Sequence[str],
+    *,
+    resume: Path | None,
+    trust_remote_code: bool,
+    accept_changes: bool = False,
+) -> None:
     console = Console(soft_wrap=True, highlight=False)
 
     def say(text: str) -> None:
@@ -37,7 +44,7 @@ def show_dry_run(recipe: str | None, overrides: Sequence[str], *, resume: Path |
 
     found: DryRun | None
     if resume is not None:
-        found = dry_resume(resume, say=say, trust_remote_code=trust_remote_code)
+        found = dry_resume(resume, say=say, trust_remote_code=trust_remote_code, accept_changes=accept_changes)
     else:
         found = dry_run(recipe_with(str(recipe), overrides), say=say, trust_remote_code=trust_remote_code)
     for title, lines in _sections(found) if found is not None else ():

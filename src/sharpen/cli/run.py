@@ -30,9 +30,15 @@ def start_run(recipe_path: str, overrides: Sequence[str], *, quiet: bool, trust_
     _carry_out(go, recipe.run, recipe.training.steps, quiet)
 
 
-def resume_run(folder: Path, *, quiet: bool, trust_remote_code: bool) -> None:
+def resume_run(folder: Path, *, quiet: bool, trust_remote_code: bool, accept_changes: bool) -> None:
     def go(console: Console) -> Run:
-        return resume(folder, loggers=[console], say=console.say, trust_remote_code=trust_remote_code)
+        return resume(
+            folder,
+            loggers=[console],
+            say=console.say,
+            trust_remote_code=trust_remote_code,
+            accept_changes=accept_changes,
+        )
 
     _carry_out(go, folder, load_recipe(RunFolder.open(folder).recipe).training.steps, quiet)
 

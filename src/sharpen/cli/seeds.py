@@ -42,12 +42,16 @@ def start_seeds(
         _carry_out(folder, at_once, quiet, trust_remote_code)
 
 
-def resume_seeds(path: Path, *, at_once: int, quiet: bool, trust_remote_code: bool) -> None:
+def resume_seeds(
+    path: Path, *, at_once: int, quiet: bool, trust_remote_code: bool, accept_changes: bool = False
+) -> None:
     with Console("seeds", quiet=quiet, bar=False) as console, run_lock(path, console.say):
-        _carry_out(SeedsFolder(path), at_once, quiet, trust_remote_code)
+        _carry_out(SeedsFolder(path), at_once, quiet, trust_remote_code, accept_changes)
 
 
-def _carry_out(folder: SeedsFolder, at_once: int, quiet: bool, trust_remote_code: bool) -> None:
+def _carry_out(
+    folder: SeedsFolder, at_once: int, quiet: bool, trust_remote_code: bool, accept_changes: bool = False
+) -> None:
     steps = load_recipe(folder.recipe).training.steps
     with ExitStack() as shown:
         latest = shown.enter_context(Console("seeds", quiet=quiet, bar=False))
@@ -64,6 +68,7 @@ def _carry_out(folder: SeedsFolder, at_once: int, quiet: bool, trust_remote_code
             # A bar has to move down for a message, so its own console says it.
             say=lambda text: latest.say(text),
             trust_remote_code=trust_remote_code,
+            accept_changes=accept_changes,
         )
     errors = RichConsole(stderr=True, soft_wrap=True, highlight=False)
     for seed, code in outcome.failed.items():

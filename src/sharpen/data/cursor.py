@@ -39,16 +39,25 @@ class Cursor:
         """What ``load`` needs to continue from here; JSON."""
         return {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``; raises CheckpointError if it was saved with other data or another seed."""
+    def load(self, state: Mapping[str, Any], *, changed: bool = False) -> None:
+        """Continue from ``state``. If it was saved with other data or another seed, the next epoch begins if the data
+        may have ``changed``; otherwise raises CheckpointError."""
         for field, ours in (("size", self.size), ("seed", self.seed)):
             if state[field] != ours:
-                raise CheckpointError(
-                    f"the data cursor was saved with {field} {state[field]}, but here {field} is {ours}: "
-                    "resume with the data and the seed that the run was started with"
-                )
+                if not changed:
+                    raise CheckpointError(
+                        f"the data cursor was saved with {field} {state[field]}, but here {field} is {ours}: "
+                        "resume with the data and the seed that the run was started with"
+                    )
+                self.begin(state["epoch"] + 1)
+                return
         self.epoch, self.position = state["epoch"], state["position"]
         self._order = self._permutation(self.epoch)
+
+    def begin(self, epoch: int) -> None:
+        """Go on at the start of an epoch."""
+        self.epoch, self.position = epoch, 0
+        self._order = self._permutation(epoch)
 
     def _permutation(self, epoch: int) -> list[int]:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))

@@ -72,6 +72,8 @@ class SourceCursor:
         }
         self._given = {name: str(share) for name, share in shares.items()}
         self._shares = Shares(shares)
+        self._first = dict.fromkeys(shares, 0)
+        """The epoch of each source at which its draws began to count: 0, unless the data changed since."""
 
     def take(self, count: int) -> list[int]:
         """The next ``count`` items by their number, in the order in which they are drawn."""
@@ -80,19 +82,37 @@ class SourceCursor:
 
     def state(self) -> dict[str, Any]:
         """What ``load`` needs to continue from here; JSON."""
-        return {name: {"share": self._given[name], **cursor.state()} for name, cursor in self._cursors.items()}
+        return {
+            name: {
+                "share": self._given[name],
+                **cursor.state(),
+                **({"first_epoch": self._first[name]} if self._first[name] else {}),
+            }
+            for name, cursor in self._cursors.items()
+        }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``; raises CheckpointError if it was saved with other sources, shares, data or seed."""
+    def load(self, state: Mapping[str, Any], *, changed: bool = False) -> None:
+        """Continue from ``state``. If it was saved with other sources, shares, data or seed, all sources begin an epoch
+        and are dealt out from the beginning if the data may have ``changed``; otherwise raises CheckpointError."""
         saved = {
             name: of_source.get("share") if isinstance(of_source, Mapping) else None
             for name, of_source in state.items()
         }
-        if saved != self._given:
+        if saved != self._given and not changed:
             raise CheckpointError(
                 f"the data cursor was saved with the sources and shares {saved}, but here they are {self._given}: "
                 "resume with those that the run was started with"
             )
+        alike = saved == self._given and all(
+            (state[name]["size"], state[name]["seed"]) == (cursor.size, cursor.seed)
+            for name, cursor in self._cursors.items()
+        )
         for name, cursor in self._cursors.items():
-            cursor.load(state[name])
-            self._shares.drawn[name] = cursor.epoch * cursor.size + cursor.position
+            known = state.get(name)
+            if alike or not changed:
+                cursor.load(state[name])
+                self._first[name] = state[name].get("first_epoch", 0)
+            elif isinstance(known, Mapping) and "epoch" in known:
+                cursor.begin(known["epoch"] + 1)
+                self._first[name] = cursor.epoch
+            self._shares.drawn[name] = (cursor.epoch - self._first[name]) * cursor.size + cursor.position

@@ -12,7 +12,7 @@ import torch
 from sharpen.data.chat.template import use_template
 from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
-from sharpen.launch.columns_read import columns_read
+from sharpen.launch.columns_read import columns_read, scorers_read
 from sharpen.launch.data_doubts import never_right
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
 from sharpen.launch.inputs import HeldOut, Inputs
@@ -30,13 +30,12 @@ from sharpen.rollout.collector import LocalCollector, Scoring
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.engines import make_engine
 from sharpen.rollout.interaction import make_interaction
-from sharpen.runs.checkpoint_state import fitting, load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.logging import Loggers
 from sharpen.runs.named_loggers import LoggerSpec, find_loggers
 from sharpen.system.processors import available_processors
 from sharpen.training.annotate import Annotator
-from sharpen.training.fingerprint import check_fingerprint, fingerprint
+from sharpen.training.fingerprint import fingerprint
 from sharpen.training.microbatch import longest_prefix, usual_tokens
 from sharpen.training.reference import Reference
 from sharpen.training.score_normalisation import ScoreNormalisation, best_of
@@ -110,12 +109,8 @@ def built_trainer(
     frozen = load_frozen(recipe.model, method, main, seed=seed, trust_remote_code=trust_remote_code)
     annotator = Annotator(models, reference, temperature, limits, frozen, method.producers())
     fixed = None if reference is None or reference.moves else reference.policy
-    read = columns_read(recipe, inputs)
-    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen, read)
-    state = None if checkpoint is None else load_state(checkpoint)
-    if state is not None and checkpoint is not None:
-        with fitting(checkpoint):
-            check_fingerprint(state["fingerprint"], fingerprint_now)
+    read, scorers = columns_read(recipe, inputs), scorers_read(inputs.reward)
+    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen, read, scorers)
     torch.manual_seed(seed)
     folder = RunFolder(recipe.run)
     collector = LocalCollector(

@@ -18,6 +18,7 @@ from sharpen.launch.first_batch import FirstBatch, first_batch
 from sharpen.launch.inputs import HeldOut, Inputs, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
 from sharpen.launch.progress import Progress
+from sharpen.launch.resuming import go_on, of_recipe, refuse_impossible
 from sharpen.launch.source_rows import Say
 from sharpen.methods import UnifiedView
 from sharpen.recipe.compare import changed_settings, flattened
@@ -117,8 +118,9 @@ def dry_run(recipe: Recipe, *, say: Say, trust_remote_code: bool = False) -> Dry
     return _dry_run(recipe, None, say, trust_remote_code)
 
 
-def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryRun | None:
-    """Describe the run in this folder as it would go on from its latest sound checkpoint.
+def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False, accept_changes: bool = False) -> DryRun | None:
+    """Describe the run in this folder as it would go on from its latest sound checkpoint. ``accept_changes`` is as in
+    `sharpen.launch.run.resume`; nothing is recorded.
 
     None if it is finished, which ``say`` is told.
 
@@ -134,13 +136,17 @@ def dry_resume(path: Path, *, say: Say, trust_remote_code: bool = False) -> DryR
     for problem in progress.damaged.values():
         say(f"would skip a checkpoint: {problem}")
     progress.refuse_damaged()
+    if progress.checkpoint is not None and progress.state is not None:
+        refuse_impossible(path, recipe, progress.state, progress.checkpoint)
     if progress.finished:
         say(f"{path} is finished: {recipe.training.steps} steps are done")
         return None
-    return _dry_run(recipe, progress.checkpoint, say, trust_remote_code)
+    return _dry_run(recipe, progress.checkpoint, say, trust_remote_code, accept_changes)
 
 
-def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool) -> DryRun:
+def _dry_run(
+    recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_code: bool, accept_changes: bool = False
+) -> DryRun:
     inputs = read_inputs(recipe)
     for note in inputs.notes:
         say(note)
@@ -154,8 +160,8 @@ def _dry_run(recipe: Recipe, checkpoint: Path | None, say: Say, trust_remote_cod
     ):
         recorded(recipe, trainer.model.tokenizer, inputs.reward, day)
         check_space(recipe.run, trainer.learner.checkpoint_bytes())
-        if checkpoint is not None:
-            trainer.load(checkpoint)
+        trainer.fingerprint |= of_recipe(recipe)
+        go_on(trainer, recipe.run, checkpoint, accept_changes=accept_changes, say=say)
         return _described(recipe, inputs, trainer)
 
 

@@ -19,6 +19,7 @@ from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
 from sharpen.launch.progress import Progress
+from sharpen.launch.resuming import go_on, of_recipe, refuse_impossible
 from sharpen.launch.source_rows import Say
 from sharpen.models.policy import Policy
 from sharpen.recipe.loading import NOTHING, load_recipe
@@ -33,7 +34,8 @@ from sharpen.runs.named_loggers import WHERE, LoggerSpec
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
 from sharpen.system.user_code import being_imported, describe, ends_program
-from sharpen.training.fingerprint import check_models, fingerprint
+from sharpen.training.differences import check_models
+from sharpen.training.fingerprint import fingerprint
 from sharpen.training.trainer import OnStep, Trainer
 
 
@@ -72,19 +74,30 @@ def resume(
     say: Say = _silent,
     on_step: OnStep | None = None,
     trust_remote_code: bool = False,
+    accept_changes: bool = False,
 ) -> Run:
     """Continue a run from its latest sound checkpoint, or from the beginning if it has none.
 
     ``given`` are the objects that the run was given in Python, by the paths of their settings such as ``data.train``.
     ``on_step`` is called as in `start`.
     Ends with the weights and metrics of a run that was never stopped, except timings (same machine, same threads).
+    ``accept_changes``: go on if the data, code, models or settings are not those of the checkpoint, and record what has
+    changed in ``changes.jsonl``.
 
     Raises:
         RunInUseError: another process or thread is writing this run.
+        ChangedError: something has changed and is not accepted.
         SharpenError: something cannot be used, as in ``start``; the run stays as it is.
     """
     command = partial(
-        _resume, path, given, loggers=loggers, say=say, on_step=on_step, trust_remote_code=trust_remote_code
+        _resume,
+        path,
+        given,
+        loggers=loggers,
+        say=say,
+        on_step=on_step,
+        trust_remote_code=trust_remote_code,
+        accept_changes=accept_changes,
     )
     return _safely(command, path, given, say, trust_remote_code)
 
@@ -150,6 +163,7 @@ def _start(
             ) as trainer,
         ):
             recipe = recorded(recipe, trainer.model.tokenizer, inputs.reward, day)
+            trainer.fingerprint |= of_recipe(recipe)
             check_space(trainer.folder.path, trainer.learner.checkpoint_bytes())
             unnamed = recipe.unnamed()
             if needed := ", ".join(f"`{path}`" for path in unnamed if path != WHERE):
@@ -176,6 +190,7 @@ def _resume(
     trust_remote_code: bool,
     on_step: OnStep | None = None,
     until: int | None = None,
+    accept_changes: bool = False,
 ) -> Run:
     """``until``: stop after this step, save a checkpoint and remove none."""
     folder = RunFolder.open(path)
@@ -190,6 +205,8 @@ def _resume(
             say(f"skipped a checkpoint: {problem}")
         progress.refuse_damaged()
         checkpoint, state = progress.checkpoint, progress.state
+        if checkpoint is not None and state is not None:
+            refuse_impossible(path, recipe, state, checkpoint)
         if progress.all_steps and state is not None and not progress.damaged:
             # A run that was killed in its last step may have one too many.
             prune(folder.checkpoints, recipe.checkpoint.keep, state["best"] and state["best"]["step"])
@@ -211,12 +228,13 @@ def _resume(
             ) as trainer,
         ):
             check_space(path, trainer.learner.checkpoint_bytes())
-            if checkpoint is not None:
-                trainer.load(checkpoint)
+            trainer.fingerprint |= of_recipe(recipe)
+            changed = go_on(trainer, path, checkpoint, accept_changes=accept_changes, say=say)
             folder.make()
             set_aside(folder.checkpoints, progress.damaged)
             for damage in folder.cut_back(trainer.step if checkpoint else -1):
                 say(damage)
+            changed.record()
             trainer.stop_at, trainer.on_step = until, on_step
             return _train(trainer, recipe, say)
 

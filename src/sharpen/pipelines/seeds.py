@@ -102,12 +102,13 @@ def run_seeds(
     logger: Callable[[int], MetricLogger],
     say: Say,
     trust_remote_code: bool = False,
+    accept_changes: bool = False,
 ) -> Outcome:
     """Do the runs that are not finished, at most ``at_once`` side by side, which then share the processor's threads.
 
     A signal stops them all after their step, with a checkpoint; a second Ctrl-C stops them at once and raises
     `sharpen.system.signals.Stopped`. A run that fails stops no other. ``logger`` gives the logger of each
-    seed's metrics.
+    seed's metrics. ``accept_changes`` is as in `sharpen.launch.run.resume`, for those that are resumed.
     """
     recipe = load_recipe(folder.recipe)
     seeds = folder.seeds()
@@ -117,7 +118,11 @@ def run_seeds(
     environment = _environment(min(at_once, len(seeds)))
 
     def start(seed: int) -> _Process:
-        return _Process(folder, seed, environment, logger(seed), trust_remote_code)
+        options = [
+            *(["--trust-remote-code"] if trust_remote_code else []),
+            *(["--accept-changes"] if accept_changes and RunFolder(folder.run(seed)).recipe.is_file() else []),
+        ]
+        return _Process(folder, seed, environment, logger(seed), options)
 
     runs = _Processes(start, deque(seed for seed in seeds if seed not in done), at_once, recipe.checkpoint.grace_s, say)
     # No limit here: each process has its own grace period.
@@ -143,16 +148,16 @@ class _Process:
         seed: int,
         environment: Mapping[str, str],
         logger: MetricLogger,
-        trust_remote_code: bool,
+        options: Sequence[str],
     ) -> None:
         self.seed = seed
         self._metrics = RunFolder(folder.run(seed)).metrics
         self._logger = logger
         self._logged = -1
-        command = [sys.executable, "-P", "-c", _START, _HOME, "run", *_arguments(folder, seed)]
+        command = [sys.executable, "-P", "-c", _START, _HOME, "run", *_arguments(folder, seed), *options]
         with folder.output(seed).open("ab") as output:
             self._process = subprocess.Popen(
-                [*command, "--trust-remote-code"] if trust_remote_code else command,
+                command,
                 env=environment,
                 stdin=subprocess.PIPE,  # its end tells the process that this one is gone
                 stdout=output,

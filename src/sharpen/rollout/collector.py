@@ -113,9 +113,10 @@ class LocalCollector:
     def state(self) -> dict[str, Any]:
         return {"cursor": self._cursor.state(), "next_draw": self._next_draw}
 
-    def load(self, state: dict[str, Any], kept: Sequence[Group] | None) -> None:
-        """Resume from ``state``, with the groups that were kept, if any."""
+    def load(self, state: dict[str, Any], kept: Sequence[Group] | None, *, changed: bool = False) -> None:
+        """Resume from ``state``, with the groups that were kept, if any. ``changed``: the data may have changed, see
+        `Cursor.load`."""
         if kept is not None:
             self._use(kept)
-        self._cursor.load(state["cursor"])
+        self._cursor.load(state["cursor"], changed=changed)
         self._next_draw = state["next_draw"]

@@ -56,8 +56,7 @@ def defined_in(module: str) -> str | None:
     if file is None or not Path(file).is_file():
         return None
     path = Path(file).resolve()
-    installed = any(path.is_relative_to(folder) for folder in map(Path, _installed()))
-    if module != "__main__" and (installed or "." in module):
+    if module != "__main__" and (is_installed(path) or "." in module):
         return module
     if module == "__main__" and not _is_guarded(path):
         return None  # importing it would run it
@@ -71,14 +70,22 @@ def _is_guarded(script: Path) -> bool:
         tree = ast.parse(script.read_bytes())
     except (SyntaxError, ValueError):
         return False
-    tests = (node.test for node in tree.body if isinstance(node, ast.If))
-    return any(isinstance(part, ast.Name) and part.id == "__name__" for test in tests for part in ast.walk(test))
+    return any(guards(tree))
 
 
-def _installed() -> Iterator[str]:
-    """The folders of installed packages."""
-    for key in ("stdlib", "platstdlib", "purelib", "platlib"):
-        yield str(Path(sysconfig.get_paths()[key]).resolve())
+def guards(tree: ast.Module) -> Iterator[ast.If]:
+    """The parts of a module under ``if __name__ == "__main__":``."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and any(
+            isinstance(p, ast.Name) and p.id == "__name__" for p in ast.walk(node.test)
+        ):
+            yield node
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a file is in one of the folders of installed packages."""
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    return any(file.is_relative_to(Path(sysconfig.get_paths()[key]).resolve()) for key in keys)
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -297,20 +297,26 @@ class Trainer:
             say=self.say,
         )
 
-    def load(self, checkpoint: Path) -> None:
-        """Resume from a checkpoint whose weights the models already have."""
+    def load(self, checkpoint: Path, *, drawn_otherwise: bool = False, measured_otherwise: bool = False) -> None:
+        """Resume from a checkpoint whose weights the models already have.
+
+        ``drawn_otherwise``: completions are no longer drawn or scored as before, so batches that are drawn ahead are
+        drawn anew, and data of another size begins an epoch. ``measured_otherwise``: the best measure so far cannot be
+        compared with the next, and is forgotten.
+        """
         state = load_state(checkpoint)
         for name, optimizer in self.learner.optimizers_to_save().items():
             load_optimizer(checkpoint, name, optimizer)
         with fitting(checkpoint):
             if state["kept"] != self.folder.kept_digest():
                 raise CheckpointError(f"{self.folder.kept}: not what it was when {checkpoint} was written")
-            self.collector.load(state["collector"], None if state["kept"] is None else self.folder.read_kept())
-            if self.mixed_collector is not None:
-                self.mixed_collector.load(state["mixed_collector"], None)
-            self.step, self.best = state["step"], state["best"]
+            kept = None if state["kept"] is None else self.folder.read_kept()
+            self.collector.load(state["collector"], kept, changed=drawn_otherwise)
+            if self.mixed_collector is not None and "mixed_collector" in state:
+                self.mixed_collector.load(state["mixed_collector"], None, changed=drawn_otherwise)
+            self.step, self.best = state["step"], None if measured_otherwise else state["best"]
             self.learner.load(state, self.step)
-        if (text := load_text(checkpoint, PENDING)) is not None:
+        if (text := load_text(checkpoint, PENDING)) is not None and not drawn_otherwise:
             prompts, file = self.collector.all_prompts(), f"trainer/{PENDING}"
             with fitting(checkpoint, file):
                 self.ahead.load(pending_from_json(text, prompts, str(checkpoint / file)))

@@ -17,6 +17,12 @@ def run(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as training.steps=50.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder instead.")] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="With --resume: go on with data, code, models or settings that have changed."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run would do, and neither train nor write anything.")
     ] = False,
@@ -49,6 +55,8 @@ def run(
         )
     if resume is not None and seeds is not None:
         raise RecipeError(f"--resume continues all seeds of a folder: sharpen run --resume {resume}")
+    if accept_changes and resume is None:
+        raise RecipeError("--accept-changes has no effect without --resume")
     several = seeds is not None or (resume is not None and SeedsFolder(resume).exists)
     if at_once > 1 and not several:
         raise RecipeError("--at-once has no effect without --seeds")
@@ -57,11 +65,19 @@ def run(
             raise RecipeError("--dry-run describes one run: leave out --seeds, or resume the folder of one seed")
         from sharpen.cli.dry_run import show_dry_run
 
-        show_dry_run(recipe, overrides or [], resume=resume, trust_remote_code=trust_remote_code)
+        show_dry_run(
+            recipe,
+            overrides or [],
+            resume=resume,
+            trust_remote_code=trust_remote_code,
+            accept_changes=accept_changes,
+        )
     elif resume is not None and several:
-        resume_seeds(resume, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code)
+        resume_seeds(
+            resume, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code, accept_changes=accept_changes
+        )
     elif resume is not None:
-        resume_run(resume, quiet=quiet, trust_remote_code=trust_remote_code)
+        resume_run(resume, quiet=quiet, trust_remote_code=trust_remote_code, accept_changes=accept_changes)
     elif seeds is not None:
         start_seeds(
             str(recipe), overrides or [], seeds, at_once=at_once, quiet=quiet, trust_remote_code=trust_remote_code
