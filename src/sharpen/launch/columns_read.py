@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sharpen.data.columns import ITEM_COLUMNS
 from sharpen.launch.inputs import HeldOut, Inputs
 from sharpen.launch.source_rows import SourceRows
 from sharpen.recipe.schema import Recipe
 from sharpen.rewards.reward import Reward
 from sharpen.training.fingerprint import ColumnHashes, column_hashes
-
-OF_ROWS = (
-    *("prompt", "messages", "completion", "chosen", "rejected", "completions", "margin", "scores", "ranks"),
-    *("steps", "positions", "labels", "tools", "functions", "documents", "chat_template_kwargs"),
-)
-"""The columns that prompts and completions are made of."""
 
 
 def columns_read(recipe: Recipe, inputs: Inputs) -> dict[str, ColumnHashes]:
@@ -63,4 +58,4 @@ def _of_held_out(recipe: Recipe, part: SourceRows, held_out: HeldOut) -> tuple[s
 
 
 def _given(part: SourceRows) -> tuple[str, ...]:
-    return tuple(column for column in OF_ROWS if column in part.rows.columns)
+    return tuple(column for column in ITEM_COLUMNS if column in part.rows.columns)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sharpen.data.collate import collate
-from sharpen.errors import CheckpointError, NonFiniteError
+from sharpen.errors import CheckpointError, DrawnRowError, NonFiniteError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.methods import Method, Role
 from sharpen.models.model import Model
@@ -104,18 +104,26 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, or to step ``stop_at``. Stops after the current step once ``stop_requested`` is set.
 
-        Always ends with a checkpoint. Raises `NonFiniteError` if a number of a step is NaN or infinite; the step before
-        then has a checkpoint, unless an update had already changed the weights.
+        Always ends with a checkpoint. Raises `NonFiniteError` if a number of a step is NaN or infinite, and
+        `DrawnRowError` if a row that is drawn cannot be used; the step before then has a checkpoint, unless an update
+        had already changed the weights.
         """
         self._saved_s = time.monotonic()
         try:
             self._run()
         except NonFiniteError as error:
-            before = self._step_start["step"]
-            exists = checkpoint_path(self.folder.checkpoints, before).exists()
-            if before and not exists and self._step_start["updates"] == self.learner.updates:
-                self.save(self._step_start)
+            self._save_step_before()
             raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
+        except DrawnRowError as error:
+            self._save_step_before()
+            raise DrawnRowError(f"step {self.step}: {error}") from error
+
+    def _save_step_before(self) -> None:
+        """Make sure that the step before has a checkpoint, if its weights are still there."""
+        before = self._step_start["step"]
+        exists = checkpoint_path(self.folder.checkpoints, before).exists()
+        if before and not exists and self._step_start["updates"] == self.learner.updates:
+            self.save(self._step_start)
 
     def _run(self) -> None:
         if self.step == 0:
@@ -154,9 +162,10 @@ class Trainer:
 
     def train_step(self) -> Metrics:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
-        started = time.perf_counter()
+        started, left_out = time.perf_counter(), self._left_out()
         drawn, drawn_now = self.ahead.take(self.step)
         mixed = self.mixed_groups()
+        left_out = self._left_out() - left_out
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step, mixed)
         if self.engine is not None:
@@ -173,6 +182,7 @@ class Trainer:
             **learned.batch.coefficients,
             **sampling_metrics(drawn, learned.batch, conversations=self.collector.conversations),
             **learned.metrics,
+            **({"data/left_out": left_out} if left_out else {}),
             "tokens_per_s/training": learned.tokens / (trained - rolled_out),
             **rollout_times(drawn_now),
             "time/training_s": trained - rolled_out,
@@ -183,6 +193,10 @@ class Trainer:
         if len(drawn.groups) < self.training.prompts_per_step:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
+
+    def _left_out(self) -> int:
+        """How many rows that are too long the run has drawn so far."""
+        return sum(collector.left_out for collector in (self.collector, self.mixed_collector) if collector is not None)
 
     def mixed_groups(self) -> list[Group]:
         """The groups that the method's second source adds to a step."""
@@ -267,7 +281,7 @@ class Trainer:
 
     def _save(self, progress: Mapping[str, Any]) -> Path:
         pending = progress["pending"]
-        texts = {PENDING: pending_to_json(pending, self.collector.all_prompts())} if pending else {}
+        texts = {PENDING: pending_to_json(pending, self.collector.prompts)} if pending else {}
         state = {
             **{name: value for name, value in progress.items() if name != "pending"},
             "kept": self.folder.kept_digest(),
@@ -290,8 +304,8 @@ class Trainer:
         if self.mixed_collector is not None:
             self.mixed_collector.load(state["mixed_collector"], None)
         if (text := load_text(checkpoint, PENDING)) is not None:
-            prompts = self.collector.all_prompts()
-            self.ahead.load(pending_from_json(text, prompts, str(checkpoint / "trainer" / PENDING)))
+            where = str(checkpoint / "trainer" / PENDING)
+            self.ahead.load(pending_from_json(text, self.collector.prompts, where))
         self.step, self.best = state["step"], state["best"]
         self.learner.load(state, self.step)
         if self.engine is not None:
