@@ -13,6 +13,10 @@ class DataError(SharpenError):
     """A file, row or column of the data cannot be used."""
 
 
+class DrawnRowError(DataError):
+    """A row that was not read before the first step, because there are so many, cannot be used."""
+
+
 class ModelError(SharpenError):
     """A model folder, its tokenizer or its configuration cannot be used."""
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpen.data.cursor import Cursor
-from sharpen.data.source_cursor import Shares, SourceCursor, first_of_each
+from sharpen.data.items import grouped
+from sharpen.data.source_cursor import Shares, SourceCursor, dealt
 from sharpen.errors import CheckpointError, DataError
 from sharpen.system.seeds import stream_seed
 
@@ -55,7 +56,7 @@ def test_decimal_shares_are_exact_after_any_number_of_prompts() -> None:
     assert dealt.drawn == {"a": 1000, "b": 2000, "c": 7000}
 
 
-ITEMS = ["a", "b", "a", "b", "b"]
+ITEMS = grouped(["a", "b", "a", "b", "b"])
 """Items 0 and 2 are a's, 1, 3 and 4 b's."""
 
 
@@ -69,8 +70,8 @@ def test_within_a_source_the_order_is_its_own_cursors() -> None:
 
 
 def test_another_source_does_not_change_the_order_within_a_source() -> None:
-    alone = SourceCursor(["a"] * 20, {"a": 1}, seed=3).take(20)
-    beside = SourceCursor(["a"] * 20 + ["b"] * 20, {"a": 1, "b": 1}, seed=3).take(40)
+    alone = SourceCursor(grouped(["a"] * 20), {"a": 1}, seed=3).take(20)
+    beside = SourceCursor(grouped(["a"] * 20 + ["b"] * 20), {"a": 1, "b": 1}, seed=3).take(40)
     assert [i for i in beside if i < 20] == alone
     # Sources of one size are not shuffled alike.
     assert [i - 20 for i in beside if i >= 20] != alone
@@ -95,11 +96,15 @@ def test_how_the_draws_are_cut_into_steps_does_not_matter() -> None:
 
 def test_other_sources_shares_or_data_are_refused() -> None:
     state = SourceCursor(ITEMS, {"a": 1, "b": 1}, 0).state()
-    for items, shares in ((ITEMS, {"a": 1, "b": 2}), (["a", "c"], {"a": 1, "c": 1}), (["a"], {"a": 1})):
+    for items, shares in (
+        (ITEMS, {"a": 1, "b": 2}),
+        (grouped(["a", "c"]), {"a": 1, "c": 1}),
+        (grouped(["a"]), {"a": 1}),
+    ):
         with pytest.raises(CheckpointError, match="sources and shares"):
             SourceCursor(items, shares, 0).load(state)
     with pytest.raises(CheckpointError, match="size 2"):
-        SourceCursor(["a", "b"], {"a": 1, "b": 1}, 0).load(state)
+        SourceCursor(grouped(["a", "b"]), {"a": 1, "b": 1}, 0).load(state)
     with pytest.raises(CheckpointError, match="sources and shares"):
         SourceCursor(ITEMS, {"a": 1, "b": 1}, 0).load(Cursor(5, 0).state())
 
@@ -134,12 +139,24 @@ def test_over_corrected_sources_of_the_same_sizes_it_goes_on() -> None:
 
 def test_a_source_without_items_is_named() -> None:
     with pytest.raises(DataError, match=r"data\.sources\.b: there is nothing to draw"):
-        SourceCursor(["a"], {"a": 1, "b": 1}, 0)
+        SourceCursor(grouped(["a"]), {"a": 1, "b": 1}, 0)
 
 
-def test_the_first_of_each_source() -> None:
-    # Of 3, two thirds of b's: items 1 and 3, and a's first.
-    assert first_of_each(ITEMS, {"a": 1, "b": 2}, 3) == [0, 1, 3]
-    # Of 6, four would be b's, which has three.
-    assert first_of_each(ITEMS, {"a": 1, "b": 2}, 6) == [0, 1, 2, 3, 4]
-    assert first_of_each(ITEMS, {"a": 1, "b": 2}, None) == [0, 1, 2, 3, 4]
+def test_how_many_of_the_first_prompts_are_each_sources() -> None:
+    assert dealt({"a": 1, "b": 2}, 3) == {"a": 1, "b": 2}
+    assert dealt({"a": 1, "b": 2}, 7) == {"a": 2, "b": 5}  # 7/3 and 14/3
+
+
+def test_the_next_of_the_same_source_takes_the_place_of_what_is_left_out() -> None:
+    """A source keeps its share of what is used, also after the cursor is restored."""
+    items, shares = grouped(["a"] * 8 + ["b"] * 8), {"a": 1, "b": 3}
+    cursor, whole = SourceCursor(items, shares, 5), SourceCursor(items, shares, 5)
+    order = whole.take(24)
+    a, b = ([i for i in order if (i < 8) is of_a] for of_a in (True, False))
+    assert cursor.take(3) == [b[0], b[1], a[0]]
+    assert (cursor.instead_of(a[0]), cursor.instead_of(a[1]), cursor.instead_of(b[1])) == (a[1], a[2], b[2])
+    assert cursor.left_out == 3
+    restored = SourceCursor(items, shares, 5)
+    restored.load(json.loads(json.dumps(cursor.state())))
+    # The third of every four that are used is a's.
+    assert restored.take(5) == cursor.take(5) == [b[3], b[4], b[5], a[3], b[6]]

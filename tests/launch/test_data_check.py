@@ -82,7 +82,7 @@ def test_rows_left_out_are_no_errors_beside_one_that_is(tmp_path: Path, model: P
     assert [error.split("rows.jsonl:")[1][0] for error in part.errors] == ["3"]
 
 
-def test_an_error_of_the_rows_together_leaves_none_out(tmp_path: Path, model: Path) -> None:
+def test_a_row_of_another_kind_than_the_first_is_an_error(tmp_path: Path, model: Path) -> None:
     chat = tmp_path / "chat"
     shutil.copytree(model, chat)
     (chat / "chat_template.jinja").write_text(
@@ -91,7 +91,7 @@ def test_an_error_of_the_rows_together_leaves_none_out(tmp_path: Path, model: Pa
     said = [[{"role": role, "content": text}] for role, text in (("user", "1+1"), ("assistant", "2"))]
     rows = [{"prompt": "1+1=", "completion": "2"}, dict(zip(("prompt", "completion"), said, strict=True))]
     part = checked(tmp_path, chat, "sft", rows)
-    assert (part.dropped, part.unread, part.prompts and part.prompts.count) == (0, 1, 2)
+    assert (part.dropped, part.unread, part.prompts and part.prompts.count) == (0, 1, 1)
     assert "rows.jsonl:2" in part.errors[0]
 
 

@@ -15,6 +15,7 @@ import torch
 
 from one_thread import one_thread
 from plain_forward import plain_logprobs, plain_model
+from sharpen.data.items import MadeItems
 from sharpen.errors import CheckpointError, NonFiniteError, RecipeError
 from sharpen.launch.run import resume, start
 from sharpen.rollout.sources import Collected
@@ -299,11 +300,11 @@ def test_groups_come_back_from_their_text_as_they_were() -> None:
     drawn = Group(prompts[1], (one, single_turn((1, 2), (7,), "7", draw_id=4))).scored([score, Score(float("nan"))])
     aside = Group(prompts[0], (single_turn((1, 2), (8,), "8"),))
     before = [Collected([drawn], [aside], {"rollout": 1.5}, {"reused_tokens": 3}), Collected([aside])]
-    text = pending_to_json(before, prompts)
-    (first, second) = pending_from_json(text, prompts, "here")
+    text = pending_to_json(before, MadeItems(prompts))
+    (first, second) = pending_from_json(text, MadeItems(prompts), "here")
     assert first.groups[0].prompt is prompts[1]
     assert repr(first.groups) == repr(before[0].groups)
     assert (first.set_aside, first.work) == ([aside], {"reused_tokens": 3})
     assert second == Collected([aside])
     with pytest.raises(CheckpointError, match="here: prompt 1 is not among the data's 1"):
-        pending_from_json(text, prompts[:1], "here")
+        pending_from_json(text, MadeItems(prompts[:1]), "here")

@@ -16,6 +16,12 @@ Text: TypeAlias = str | list[Mapping[str, Any]]
 """A plain text, or messages."""
 Value = TypeVar("Value")
 
+ITEM_COLUMNS = (
+    *("prompt", "messages", "completion", "chosen", "rejected", "completions", "margin", "scores", "ranks"),
+    *("steps", "positions", "labels", "tools", "functions", "documents", "chat_template_kwargs"),
+)
+"""The columns that prompts and completions are made of."""
+
 WHOLE_TEXTS = "A column `text` of whole texts has no prompt: split it into `prompt` and `completion`."
 
 

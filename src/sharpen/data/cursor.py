@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sharpen.errors import CheckpointError
 
@@ -11,7 +12,8 @@ from sharpen.errors import CheckpointError
 class Cursor:
     """Endless, deterministic order over ``size`` items: a new permutation every epoch.
 
-    An epoch's permutation depends only on ``seed`` and the epoch's number, so the state is two numbers.
+    An epoch's permutation depends only on ``seed`` and the epoch's number, so the state is two numbers, and how many
+    items were ``left_out``.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -21,6 +23,7 @@ class Cursor:
         self.seed = seed
         self.epoch = 0
         self.position = 0
+        self.left_out = 0
         self._order = self._permutation(0)
 
     def take(self, count: int) -> list[int]:
@@ -31,13 +34,19 @@ class Cursor:
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._permutation(self.epoch)
             items = self._order[self.position : self.position + count - len(taken)]
-            taken += items
+            taken += items.tolist()
             self.position += len(items)
         return taken
 
+    def instead_of(self, item: int) -> int:
+        """The next item, for one that was taken and cannot be used."""
+        self.left_out += 1
+        return self.take(1)[0]
+
     def state(self) -> dict[str, int]:
         """What ``load`` needs to continue from here; JSON."""
-        return {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
+        state = {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
+        return {**state, "left_out": self.left_out} if self.left_out else state
 
     def load(self, state: Mapping[str, Any], *, changed: bool = False) -> None:
         """Continue from ``state``. If it was saved with other data or another seed, the next epoch begins if the data
@@ -52,6 +61,7 @@ class Cursor:
                 self.begin(state["epoch"] + 1)
                 return
         self.epoch, self.position = state["epoch"], state["position"]
+        self.left_out = state.get("left_out", 0)
         self._order = self._permutation(self.epoch)
 
     def begin(self, epoch: int) -> None:
@@ -59,7 +69,6 @@ class Cursor:
         self.epoch, self.position = epoch, 0
         self._order = self._permutation(epoch)
 
-    def _permutation(self, epoch: int) -> list[int]:
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        order: list[int] = generator.permutation(self.size).tolist()
-        return order
+        return generator.permutation(self.size)

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sharpen.data.json_text import TOO_DEEP, JsonError, decoded, half_a_character, is_too_deep, parsed, row_of_fault
 from sharpen.data.large import is_large
 from sharpen.data.text_file import FileRows, TextFile
@@ -43,8 +41,7 @@ def read_lines(path: Path) -> tuple[Sequence[Any], Sequence[int], tuple[str, ...
             rows.append(row)
     if not is_large(len(numbers)):
         return rows, tuple(numbers), tuple(columns)
-    places = (np.frombuffer(place, dtype=np.int64) for place in (starts, stops))
-    return FileRows(file, *places, parsed), numbers, tuple(columns)
+    return FileRows(file, starts, stops, parsed), numbers, tuple(columns)
 
 
 def read_list(path: Path) -> list[Any]:

@@ -20,11 +20,23 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Item]):
-    """The items made from rows, in order, how many rows were left out as too long, and what is doubtful about them."""
+    """The items made from rows, in order, which rows were left out as too long, and what is doubtful about them."""
 
     items: tuple[Item, ...]
-    dropped: int
+    left_out: tuple[int, ...] = ()
     warning: str | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many rows were left out."""
+        return len(self.left_out)
+
+    def by_row(self) -> list[Item | None]:
+        """The item of each row, None for those left out."""
+        found: list[Item | None] = list(self.items)
+        for index in self.left_out:
+            found.insert(index, None)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,8 @@ class PromptFormat:
     ``context_length`` tokens is an error, or with ``overlong="drop"`` is left out and counted. ``eos_ids`` are the ends
     of sequence that the model declares; ``on_chat`` is told what ends an assistant's turn, where prompts are chats.
     ``embedding_rows`` is the number of token ids that the model can read, None if it is not known. ``on_plain`` is told
-    if a model with a chat template gets plain text.
+    if a model with a chat template gets plain text. ``alone``: each row counts by itself, and what all of them have in
+    common is no matter.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -51,6 +64,7 @@ class PromptFormat:
     on_chat: Callable[[TurnEnd], None] | None = None
     embedding_rows: int | None = None
     on_plain: Callable[[str], None] | None = None
+    alone: bool = False
 
     @classmethod
     def of(
@@ -114,25 +128,25 @@ class PromptFormat:
 
         ``token_ids`` are all sequences of an item. ``explain`` gives its token counts and the remedy, for the error
         message. Raises DataError for the first item that is too long, or with ``overlong="drop"`` if all are, and for
-        what `check_embeddings` and `unknown_tokens` refuse.
+        what `check_embeddings` and `unknown_tokens` refuse; with ``alone`` neither if all are, nor for the latter.
         """
         sequences = [token_ids(item) for item in items]
         if self.embedding_rows is not None:
             check_embeddings(sequences, rows.where, self.tokenizer, self.embedding_rows)
-        warning = unknown_tokens(sequences, rows.where, self.tokenizer)
+        warning = None if self.alone else unknown_tokens(sequences, rows.where, self.tokenizer)
         too_long = [index for index, item in enumerate(items) if tokens_needed(item) > self.context_length]
         if not too_long:
-            return Loaded(tuple(items), dropped=0, warning=warning)
+            return Loaded(tuple(items), warning=warning)
         first = too_long[0]
         reason = f"{explain(items[first])}; or leave such rows out with `overlong: drop`"
         if self.overlong == "error":
             raise DataError(
                 f"{rows.where(first)}: does not fit into the context of {self.context_length} tokens: {reason}"
             )
-        if len(too_long) == len(items):
+        if len(too_long) == len(items) and not self.alone:
             raise DataError(
                 f"{rows.name}: none of the {len(items)} rows fits into {self.context_length} tokens: {reason}"
             )
         leave_out = set(too_long)
         kept = tuple(item for index, item in enumerate(items) if index not in leave_out)
-        return Loaded(kept, dropped=len(too_long), warning=warning)
+        return Loaded(kept, tuple(too_long), warning)

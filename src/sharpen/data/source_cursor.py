@@ -33,22 +33,12 @@ class Shares:
         return name
 
 
-def first_of_each(sources: Sequence[str], shares: Mapping[str, float], at_most: int | None) -> list[int]:
-    """The first items of each source, by number: its share of ``at_most`` items, or all that it has if these are fewer.
-
-    ``sources`` names the source of each item. With None, all items.
-    """
-    if at_most is None:
-        return list(range(len(sources)))
-    dealt = Shares(shares)
-    for _ in range(at_most):
-        dealt.next()
-    left, first = dealt.drawn, []
-    for item, name in enumerate(sources):
-        if left[name]:
-            left[name] -= 1
-            first.append(item)
-    return first
+def dealt(shares: Mapping[str, float], count: int) -> dict[str, int]:
+    """How many of the first ``count`` draws are each source's."""
+    dealing = Shares(shares)
+    for _ in range(count):
+        dealing.next()
+    return dealing.drawn
 
 
 class SourceCursor:
@@ -57,18 +47,16 @@ class SourceCursor:
     Within a source the order is that of its own `Cursor`, with epochs of its own. The only state is theirs.
     """
 
-    def __init__(self, sources: Sequence[str], shares: Mapping[str, float], seed: int) -> None:
-        """``sources`` names the source of each item.
+    def __init__(self, items: Mapping[str, Sequence[int]], shares: Mapping[str, float], seed: int) -> None:
+        """``items`` are the numbers of each source's items.
 
         Raises DataError if a source has no item.
         """
-        self._items: dict[str, list[int]] = {name: [] for name in shares}
-        for item, name in enumerate(sources):
-            self._items[name].append(item)
-        if empty := [name for name, items in self._items.items() if not items]:
+        self._items = {name: items.get(name, ()) for name in shares}
+        if empty := [name for name, of_source in self._items.items() if not of_source]:
             raise DataError(f"data.sources.{empty[0]}: there is nothing to draw from it")
         self._cursors = {
-            name: Cursor(len(items), stream_seed(seed, f"source/{name}")) for name, items in self._items.items()
+            name: Cursor(len(of_source), stream_seed(seed, f"source/{name}")) for name, of_source in self._items.items()
         }
         self._given = {name: str(share) for name, share in shares.items()}
         self._shares = Shares(shares)
@@ -79,6 +67,16 @@ class SourceCursor:
         """The next ``count`` items by their number, in the order in which they are drawn."""
         names = [self._shares.next() for _ in range(count)]
         return [self._items[name][self._cursors[name].take(1)[0]] for name in names]
+
+    def instead_of(self, item: int) -> int:
+        """The next item of the same source, for one that was taken and cannot be used. It does not count as drawn."""
+        name = next(name for name, of_source in self._items.items() if item in of_source)
+        return self._items[name][self._cursors[name].instead_of(item)]
+
+    @property
+    def left_out(self) -> int:
+        """How many items were taken and could not be used."""
+        return sum(cursor.left_out for cursor in self._cursors.values())
 
     def state(self) -> dict[str, Any]:
         """What ``load`` needs to continue from here; JSON."""
@@ -115,4 +113,5 @@ class SourceCursor:
             elif isinstance(known, Mapping) and "epoch" in known:
                 cursor.begin(known["epoch"] + 1)
                 self._first[name] = cursor.epoch
-            self._shares.drawn[name] = (cursor.epoch - self._first[name]) * cursor.size + cursor.position
+            drawn = (cursor.epoch - self._first[name]) * cursor.size + cursor.position
+            self._shares.drawn[name] = drawn - cursor.left_out

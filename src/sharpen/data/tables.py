@@ -13,8 +13,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from sharpen.data.large import is_large
 from sharpen.data.text_file import FileRows, TextFile
 from sharpen.errors import DataError
@@ -70,8 +68,7 @@ def read_table(
             rows.append(dict(zip(names, fields, strict=True)))
     if not is_large(len(lines)):
         return rows, tuple(lines), tuple(names)
-    places = (np.frombuffer(place, dtype=np.int64) for place in (starts, stops))
-    return FileRows(file, *places, partial(_row, names, delimiter)), lines, tuple(names)
+    return FileRows(file, starts, stops, partial(_row, names, delimiter)), lines, tuple(names)
 
 
 def _records(file: TextFile, delimiter: str, header_line: int) -> Iterator[tuple[list[str], int, int, int]]:

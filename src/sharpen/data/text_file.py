@@ -7,12 +7,12 @@ import gzip
 import os
 import weakref
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from sharpen.errors import DataError
 
@@ -119,12 +119,13 @@ class FileRows(Sequence[dict[str, Any]]):
     def __init__(
         self,
         file: TextFile,
-        starts: npt.NDArray[np.int64],
-        stops: npt.NDArray[np.int64],
+        starts: array[int],
+        stops: array[int],
         parse: Callable[[str], dict[str, Any]],
     ) -> None:
-        """The text of row i is from byte ``starts[i]`` to ``stops[i]``; all of it could be parsed before."""
-        self._file, self._starts, self._stops, self._parse = file, starts, stops, parse
+        """The text of row i is from byte ``starts[i]`` to ``stops[i]``, 64 bits each; each could be parsed before."""
+        self._starts, self._stops = (np.frombuffer(places, dtype=np.int64) for places in (starts, stops))
+        self._file, self._parse = file, parse
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sharpen.data.chat.template import use_template
+from sharpen.data.items import Items, MadeItems, joined
 from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read, scorers_read
@@ -38,7 +39,7 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import fingerprint
 from sharpen.training.microbatch import longest_prefix, usual_tokens
 from sharpen.training.reference import Reference
-from sharpen.training.score_normalisation import ScoreNormalisation, best_of
+from sharpen.training.score_normalisation import MOST_DEMONSTRATIONS, ScoreNormalisation, best_of
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group, Prompt
 
@@ -84,24 +85,24 @@ def built_trainer(
     if main.device.type == "cpu" and threads > available:
         say(f"PyTorch uses {threads} threads on {available} processors; OMP_NUM_THREADS={available} is faster")
     engine = _engine(recipe, inputs, main)
-    prompts: tuple[Prompt, ...] = ()
-    groups: tuple[Group, ...] = ()
+    prompts: Items[Prompt] = MadeItems(())
+    groups: Items[Group] = MadeItems(())
     if source.reads == "prompts":
         assert engine is not None
-        limit = rollout.max_new_tokens
-        prompts = tuple(
-            p for part in inputs.train for p in part.prompts(main, engine, max_new_tokens=limit, say=of_data)
+        prompts = joined(
+            {part.source: _prompts(part, recipe, inputs.reward, main, engine, of_data) for part in inputs.train}
         )
     else:
-        groups = tuple(group for part in inputs.train for group in part.groups(source.reads, main, of_data))
-    for doubt in _doubts_of_reward(prompts, inputs.reward):
+        groups = joined({part.source: part.groups(source.reads, main, of_data) for part in inputs.train})
+    for doubt in _doubts_of_reward(prompts.at_hand, inputs.reward):
         of_data(doubt)
     mixed = method.mixed()
-    mixed_groups: tuple[Group, ...] = ()
+    mixed_groups: Items[Group] = MadeItems(())
     if mixed is not None and inputs.mixed is not None:
         mixed_groups = inputs.mixed.groups(mixed.method.source().reads, main, of_data)
     reference = load_reference(recipe.model, method, models, checkpoint, seed=seed, trust_remote_code=trust_remote_code)
-    longest_prompt = max((len(prompt.token_ids) for prompt in prompts), default=0) or longest_prefix(groups)
+    lengths = (len(prompt.token_ids) for prompt in prompts.at_hand)
+    longest_prompt = max(lengths, default=0) or longest_prefix(groups.at_hand)
     tokens = training.tokens_per_microbatch or usual_tokens(main, longest_prompt)
     limits = MicrobatchLimits(tokens, training.shared_prompt)
     # Log-probabilities are those of the distribution sampled from; given completions were not sampled by this run.
@@ -110,7 +111,8 @@ def built_trainer(
     annotator = Annotator(models, reference, temperature, limits, frozen, method.producers())
     fixed = None if reference is None or reference.moves else reference.policy
     read, scorers = columns_read(recipe, inputs), scorers_read(inputs.reward)
-    fingerprint_now = fingerprint(prompts, (*groups, *mixed_groups), fixed, models, frozen, read, scorers)
+    made = (*groups.at_hand, *mixed_groups.at_hand)
+    fingerprint_now = fingerprint(prompts.at_hand, made, fixed, models, frozen, read, scorers)
     torch.manual_seed(seed)
     folder = RunFolder(recipe.run)
     collector = LocalCollector(
@@ -127,7 +129,7 @@ def built_trainer(
         max_reward_failures=rollout.max_reward_failures,
         seed=seed,
     )
-    mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if mixed_groups else None
+    mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if len(mixed_groups) else None
     held_out = None
     if inputs.held_out is not None:
         held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, of_data))
@@ -221,6 +223,19 @@ def held_out_measurement(
     )
 
 
+def _prompts(
+    part: SourceRows, recipe: Recipe, reward: Reward | None, model: Model, engine: Engine, say: Say
+) -> Items[Prompt]:
+    scored = reward is not None and reward.scores_source(part.source)
+    return part.prompts(
+        model,
+        engine,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        say=say,
+        reward=reward.of_source(part.source) if reward is not None and scored else None,
+    )
+
+
 def _once(say: Say) -> Say:
     """Says each text only the first time."""
     said: set[str] = set()
@@ -247,10 +262,8 @@ def _scoring(reward: Reward | None, max_failure_rate: float) -> Scoring | None:
     return None if reward is None else partial(score_step, reward, max_failure_rate=max_failure_rate)
 
 
-def _demonstrations(
-    demonstrations: SourceRows | None, ranked: Sequence[Group], model: Model, say: Say
-) -> Sequence[Group]:
+def _demonstrations(demonstrations: SourceRows | None, ranked: Items[Group], model: Model, say: Say) -> Sequence[Group]:
     """What scores are normalised on: the demonstrations, or the best completion of each ranking if there are none."""
     if demonstrations is None:
-        return best_of(ranked)
-    return demonstrations.groups("demonstrations", model, say)
+        return best_of(ranked.first(at_most=MOST_DEMONSTRATIONS))
+    return demonstrations.groups("demonstrations", model, say).first(at_most=MOST_DEMONSTRATIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sharpen.data.columns import ITEM_COLUMNS
 from sharpen.launch.inputs import HeldOut, Inputs
 from sharpen.launch.source_rows import SourceRows
 from sharpen.recipe.schema import Recipe
@@ -12,12 +13,6 @@ from sharpen.rewards.models.model_reward import ScorerReward
 from sharpen.rewards.reward import Reward
 from sharpen.training.fingerprint import ColumnHashes, column_hashes
 from sharpen.types import Reads
-
-OF_ROWS = (
-    *("prompt", "messages", "completion", "chosen", "rejected", "completions", "margin", "scores", "ranks"),
-    *("steps", "positions", "labels", "tools", "functions", "documents", "chat_template_kwargs"),
-)
-"""The columns that prompts and completions are made of."""
 
 _TO_TRAIN_ON: Mapping[Reads, tuple[str, ...]] = {
     "prompts": ("prompt", "messages"),
@@ -84,4 +79,4 @@ def _trained(part: SourceRows, reads: Reads) -> tuple[str, ...]:
 
 
 def _given(part: SourceRows) -> tuple[str, ...]:
-    return tuple(column for column in OF_ROWS if column in part.rows.columns)
+    return tuple(column for column in ITEM_COLUMNS if column in part.rows.columns)

@@ -207,8 +207,8 @@ def _data(inputs: Inputs, trainer: Trainer) -> Iterator[Data]:
     if inputs.mixed is not None and trainer.mixed_collector is not None:
         parts.append((inputs.mixed, trainer.mixed_collector))
     for part, collector in parts:
-        groups = [group for group in collector.all_groups() if group.prompt.source == part.source]
-        prompts = [prompt for prompt in collector.all_prompts() if prompt.source == part.source]
+        groups = [group for group in collector.groups_at_hand() if group.prompt.source == part.source]
+        prompts = [prompt for prompt in collector.prompts_at_hand() if prompt.source == part.source]
         prompts = prompts or [group.prompt for group in groups]
         yield Data(
             part.rows.name,
@@ -250,13 +250,13 @@ def _answers(held_out: HeldOut | None) -> bool:
 def _memory(recipe: Recipe, inputs: Inputs, trainer: Trainer, first: FirstBatch) -> ExpectedMemory:
     """For the longest prompts and completions that a step may have."""
     collector, limit, count = trainer.collector, recipe.rollout.max_new_tokens, recipe.training.prompts_per_step
-    contexts = sorted(len(prompt.token_ids) for prompt in collector.all_prompts())
+    contexts = sorted(len(prompt.token_ids) for prompt in collector.prompts_at_hand())
     blocks: list[tuple[list[int], int]] = []
     if first.group_size:
         blocks.append((contexts if first.before_training else contexts[-count:], first.group_size))
         groups = of_length(contexts[-count:], 1 if first.before_training else first.group_size, limit)
     else:
-        groups = sorted(collector.all_groups(), key=_tokens)[-count:]
+        groups = sorted(collector.groups_at_hand(), key=_tokens)[-count:]
     if _answers(inputs.held_out) and inputs.held_out is not None:
         longest = max(len(group.prompt.token_ids) for group in groups)
         measured = _measured(inputs.held_out, recipe.evaluation.prompts)
@@ -266,7 +266,7 @@ def _memory(recipe: Recipe, inputs: Inputs, trainer: Trainer, first: FirstBatch)
         rollout = max((trainer.engine.memory_for(*block, limit) for block in blocks), key=lambda m: m.kv_bytes)
     mixed: Sequence[Group] = ()
     if trainer.mixed_collector is not None:
-        mixed = sorted(trainer.mixed_collector.all_groups(), key=_tokens)[-len(first.mixed) :]
+        mixed = sorted(trainer.mixed_collector.groups_at_hand(), key=_tokens)[-len(first.mixed) :]
     return expected_memory(memory_numbers(trainer, inputs.reward, rollout, groups, mixed))
 
 

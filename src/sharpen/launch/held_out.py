@@ -69,7 +69,7 @@ def of_answers(
     prompts = [
         prompt
         for part in held_out.parts
-        for prompt in part.prompts(model, engine, max_new_tokens=limit, say=say)[: evaluation.prompts]
+        for prompt in part.prompts(model, engine, max_new_tokens=limit, say=say).first(at_most=evaluation.prompts)
     ]
     sampling = Sampling(
         limit, evaluation.temperature, evaluation.top_k, evaluation.top_p, evaluation.min_p, rollout.stop
@@ -102,7 +102,7 @@ def of_completions(
 ) -> Measurement:
     """The method's loss and figures on ``at_most`` rows of held-out completions of each source, with its ``frozen``
     models."""
-    groups = tuple(g for part in held_out.parts for g in part.groups(held_out.reads, model, say)[:at_most])
+    groups = tuple(g for part in held_out.parts for g in part.groups(held_out.reads, model, say).first(at_most=at_most))
     tokens = training.tokens_per_microbatch
     if tokens is None:
         # From the held-out rows alone: the micro-batches decide the last bits of a sum.

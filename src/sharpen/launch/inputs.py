@@ -68,7 +68,8 @@ def refuse_missing(recipe: Recipe) -> None:
 
 
 def read_inputs(recipe: Recipe, *, each_row: bool = True) -> Inputs:
-    """Read the rows and resolve the reward of a recipe. ``each_row``: see that the reward can score every row.
+    """Read the rows and resolve the reward of a recipe. ``each_row``: see that the reward can score every row; of very
+    many, those that are read before the first step.
 
     Raises:
         SharpenError: something is missing, malformed, or does not fit the rest.
@@ -222,5 +223,7 @@ def _check_columns(reward: Reward, parts: Sequence[SourceRows], *, each_row: boo
     for part in parts:
         of_part = reward.of_source(part.source)
         of_part.check_columns(part.rows.columns, part.rows.name)
-        for index, row in enumerate(part.rows if each_row else ()):
-            of_part.check_row(row, part.rows.where(index))
+        if each_row:
+            rows = part.read_first
+            for index, row in enumerate(rows):
+                of_part.check_row(row, rows.where(index))

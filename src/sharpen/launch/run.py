@@ -10,7 +10,7 @@ from typing import Any
 
 from sharpen.data.chat.dates import date_written, today
 from sharpen.data.chat.template import use_template
-from sharpen.errors import DiskError, NonFiniteError, SharpenError
+from sharpen.errors import DiskError, DrawnRowError, NonFiniteError, SharpenError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.chat_settings import recorded
@@ -114,6 +114,11 @@ def _safely(command: Callable[[], Run], path: Path, given: Mapping[str, Any], sa
         except NonFiniteError as error:
             # Do not keep the error: its frames hold the models, and there may be no room to load them again.
             step, message = error.step, str(error)
+        except DrawnRowError as error:
+            begun = f"; {how_to_continue(path)}" if RunFolder(path).recipe.exists() else ""
+            raise DrawnRowError(
+                f"{error}. Mend the row where it stands, and go on with the option --accept-changes{begun}"
+            ) from error
         if step is not None:
             _save_step(path, step - 1, given, say, trust_remote_code)
             message = f"{message}; {how_to_continue(path)}"

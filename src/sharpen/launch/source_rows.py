@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import cached_property
 
 from sharpen.data.chat import TurnEnd
+from sharpen.data.columns import ITEM_COLUMNS
 from sharpen.data.demonstrations import load_demonstrations
+from sharpen.data.items import DrawnItems, Item, Items, MadeItems
+from sharpen.data.large import is_large, read_first
 from sharpen.data.preferences import load_preferences
 from sharpen.data.prompt_format import Loaded, PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.data.settings import DataSettings
 from sharpen.data.steps import load_steps
-from sharpen.errors import RecipeError
+from sharpen.errors import DrawnRowError, RecipeError, SharpenError
 from sharpen.models.ends import end_of_sequence_ids
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.models.vocabulary import embedding_rows
+from sharpen.rewards.reward import Reward
 from sharpen.rollout.engine import Engine
 from sharpen.types import Group, Prompt, Reads
 
 Say = Callable[[str], None]
-Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SourceRows:
     """Rows of a data source, and the settings by which they are read. ``source`` is empty if it is the only one."""
 
@@ -34,19 +37,40 @@ class SourceRows:
     rows: Rows
     data: DataSettings
 
-    def prompts(self, model: Model, engine: Engine, *, max_new_tokens: int, say: Say) -> tuple[Prompt, ...]:
-        """`prompts_of` these rows, with the name of their source."""
-        prompts = prompts_of(self.rows, self._format(model, say), engine, max_new_tokens=max_new_tokens, say=say)
-        return tuple(_named(prompt, self.source) for prompt in prompts)
+    @cached_property
+    def read_first(self) -> Rows:
+        """The rows that are read before the first step: all, unless they are very many."""
+        return read_first(self.rows, ITEM_COLUMNS)
 
-    def groups(self, reads: Reads, model: Model, say: Say) -> tuple[Group, ...]:
-        """`groups_of` these rows, with the name of their source."""
-        separator = self.data.step_separator
-        groups = groups_of(reads, self.rows, self._format(model, say), step_separator=separator, say=say)
-        return tuple(replace(group, prompt=_named(group.prompt, self.source)) for group in groups)
+    def prompts(
+        self, model: Model, engine: Engine, *, max_new_tokens: int, say: Say, reward: Reward | None = None
+    ) -> Items[Prompt]:
+        """`prompts_of` these rows, with the name of their source; very many are made when they are drawn.
 
-    def _format(self, model: Model, say: Say) -> PromptFormat:
-        return PromptFormat.of(
+        Then ``reward`` must be able to score them.
+        """
+
+        def make(rows: Rows, format: PromptFormat) -> Loaded[Prompt]:
+            return load_prompts_for(engine, rows, format, max_new_tokens=max_new_tokens)
+
+        return self._items(make, model, say, reward)
+
+    def groups(self, reads: Reads, model: Model, say: Say) -> Items[Group]:
+        """`groups_of` these rows, with the name of their source; very many are made when they are drawn."""
+
+        def make(rows: Rows, format: PromptFormat) -> Loaded[Group]:
+            return completions_of(reads, rows, format, self.data.step_separator)
+
+        return self._items(make, model, say)
+
+    def _items(
+        self,
+        make: Callable[[Rows, PromptFormat], Loaded[Item]],
+        model: Model,
+        say: Say,
+        reward: Reward | None = None,
+    ) -> Items[Item]:
+        format = PromptFormat.of(
             self.data,
             model.tokenizer,
             model.context_length,
@@ -55,6 +79,27 @@ class SourceRows:
             embedding_rows=embedding_rows(model.model),
             on_plain=lambda text: say(f"{self.rows.name}: {text}"),
         )
+        read = self.read_first
+        made = tuple(_named(item, self.source) for item in _reported(make(read, format), read, say))
+        if not is_large(len(self.rows)):
+            return MadeItems(made)
+        say(
+            f"{self.rows.name}: {len(read):,} of its {len(self.rows):,} rows are checked now, the others when they are "
+            "drawn; `sharpen data check RECIPE` checks every row"
+        )
+        alone = replace(format, on_chat=None, on_plain=None, alone=True)
+
+        def drawn(rows: Rows) -> list[Item | None]:
+            try:
+                if reward is not None:
+                    for index, row in enumerate(rows):
+                        reward.check_row(row, rows.where(index))
+                found = make(rows, alone).by_row()
+            except SharpenError as error:
+                raise DrawnRowError(f"{error}. `sharpen data check RECIPE` finds all rows like it") from error
+            return [None if item is None else _named(item, self.source) for item in found]
+
+        return DrawnItems(self.rows, drawn, made, self.source)
 
 
 def prompts_of(
@@ -64,16 +109,21 @@ def prompts_of(
 
     Raises RecipeError for a prompt that fits into the model's context and not into the engine's memory.
     """
-    prompts = _reported(load_prompts(rows, format, max_new_tokens=max_new_tokens), rows, say)
-    for prompt in prompts:
-        if (tokens := len(prompt.token_ids)) + max_new_tokens > engine.context_length:
-            index = next(i for i in range(len(rows)) if rows.row_id(i) == prompt.id)
+    return _reported(load_prompts_for(engine, rows, format, max_new_tokens=max_new_tokens), rows, say)
+
+
+def load_prompts_for(engine: Engine, rows: Rows, format: PromptFormat, *, max_new_tokens: int) -> Loaded[Prompt]:
+    """`load_prompts`, with a RecipeError for a prompt that fits into the model's context and not into the engine's
+    memory."""
+    loaded = load_prompts(rows, format, max_new_tokens=max_new_tokens)
+    for index, prompt in enumerate(loaded.by_row()):
+        if prompt is not None and (tokens := len(prompt.token_ids)) + max_new_tokens > engine.context_length:
             raise RecipeError(
                 f"{rows.where(index)}: its prompt has {tokens} tokens and rollout.max_new_tokens is {max_new_tokens}, "
                 f"together more than the {engine.context_length} tokens that the engine samples "
                 f"{getattr(engine, 'why_context', 'at most: lower rollout.max_new_tokens')}, or make the prompt shorter"
             )
-    return prompts
+    return loaded
 
 
 def groups_of(
@@ -111,8 +161,12 @@ def ends_turns(model: Model, say: Say) -> Callable[[TurnEnd], None]:
     return learn
 
 
-def _named(prompt: Prompt, source: str) -> Prompt:
-    return replace(prompt, source=source) if source else prompt
+def _named(item: Item, source: str) -> Item:
+    if not source:
+        return item
+    if isinstance(item, Prompt):
+        return replace(item, source=source)
+    return replace(item, prompt=replace(item.prompt, source=source))
 
 
 def _reported(loaded: Loaded[Item], rows: Rows, say: Say) -> tuple[Item, ...]:

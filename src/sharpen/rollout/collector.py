@@ -8,7 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from sharpen.data.cursor import Cursor
-from sharpen.data.source_cursor import SourceCursor, first_of_each
+from sharpen.data.items import Item, Items, MadeItems
+from sharpen.data.source_cursor import SourceCursor, dealt
+from sharpen.errors import DataError
 from sharpen.rewards.scoring import check_failures
 from sharpen.rollout.engine import Engine, Sampling
 from sharpen.rollout.generation import Interactions, generate
@@ -25,8 +27,8 @@ class LocalCollector:
     def __init__(
         self,
         *,
-        prompts: Sequence[Prompt] = (),
-        groups: Sequence[Group] = (),
+        prompts: Sequence[Prompt] | Items[Prompt] = (),
+        groups: Sequence[Group] | Items[Group] = (),
         shares: Mapping[str, float] | None = None,
         seed: int,
         engine: Engine | None = None,
@@ -42,9 +44,9 @@ class LocalCollector:
         """
         self._shares = shares
         self._seed = seed
-        self._prompts = prompts
-        self._groups = groups
-        self._cursor = self._cursor_over(prompts or [group.prompt for group in groups])
+        self._prompts = _items(prompts)
+        self._groups = _items(groups)
+        self._cursor: Cursor | SourceCursor = self._cursor_over(self._prompts if len(self._prompts) else self._groups)
         self._store = store
         self._engine = engine
         self._score = score
@@ -53,23 +55,38 @@ class LocalCollector:
         self._max_reward_failures = max_reward_failures
         self._next_draw = 0
 
-    def next_prompts(self, count: int) -> list[Prompt]:
-        return [self._prompts[i] for i in self._cursor.take(count)]
+    @property
+    def prompts(self) -> Items[Prompt]:
+        """The prompts of the data, if it has no completions to train on."""
+        return self._prompts
 
-    def all_prompts(self) -> list[Prompt]:
-        return list(self._prompts)
+    def next_prompts(self, count: int) -> list[Prompt]:
+        return self._next(self._prompts, count)
 
     def first_prompts(self, at_most: int | None) -> list[Prompt]:
-        if self._shares is None:
-            return list(self._prompts[:at_most])
-        sources = [prompt.source for prompt in self._prompts]
-        return [self._prompts[i] for i in first_of_each(sources, self._shares, at_most)]
+        if self._shares is None or at_most is None:
+            return self._prompts.first(at_most=at_most)
+        numbers = self._prompts.by_source()
+        counts = dealt(self._shares, at_most)
+        return [
+            prompt for name, count in counts.items() for prompt in self._prompts.first(numbers[name], at_most=count)
+        ]
 
-    def all_groups(self) -> list[Group]:
-        return list(self._groups)
+    def prompts_at_hand(self) -> Sequence[Prompt]:
+        """All prompts, or of very many those that were made at the start."""
+        return self._prompts.at_hand
+
+    def groups_at_hand(self) -> Sequence[Group]:
+        """All groups, or of very many those that were made at the start."""
+        return self._groups.at_hand
 
     def next_groups(self, count: int) -> list[Group]:
-        return [self._groups[i] for i in self._cursor.take(count)]
+        return self._next(self._groups, count)
+
+    @property
+    def left_out(self) -> int:
+        """How many rows were drawn that are too long, since the run began; others took their places."""
+        return self._cursor.left_out
 
     @property
     def conversations(self) -> bool:
@@ -86,13 +103,27 @@ class LocalCollector:
         self._use(self._store(groups))
 
     def _use(self, groups: Sequence[Group]) -> None:
-        self._groups = groups
-        self._cursor = self._cursor_over([group.prompt for group in groups])
+        self._groups = MadeItems(groups)
+        self._cursor = self._cursor_over(self._groups)
 
-    def _cursor_over(self, prompts: Sequence[Prompt]) -> Cursor | SourceCursor:
+    def _cursor_over(self, items: Items[Prompt] | Items[Group]) -> Cursor | SourceCursor:
         if self._shares is None:
-            return Cursor(len(prompts), self._seed)
-        return SourceCursor([prompt.source for prompt in prompts], self._shares, self._seed)
+            return Cursor(len(items), self._seed)
+        return SourceCursor(items.by_source(), self._shares, self._seed)
+
+    def _next(self, items: Items[Item], count: int) -> list[Item]:
+        numbers = self._cursor.take(count)
+        found = []
+        for number, item in zip(numbers, items.take(numbers), strict=True):
+            for _ in range(len(items)):
+                if item is not None:
+                    break
+                number = self._cursor.instead_of(number)
+                [item] = items.take([number])
+            if item is None:
+                raise DataError(f"none of {len(items)} rows that were drawn one after another fits into the context")
+            found.append(item)
+        return found
 
     def collect(self, prompts: list[Prompt], group_size: int) -> Collected:
         assert self._engine is not None
@@ -120,3 +151,7 @@ class LocalCollector:
             self._use(kept)
         self._cursor.load(state["cursor"], changed=changed)
         self._next_draw = state["next_draw"]
+
+
+def _items(items: Sequence[Item] | Items[Item]) -> Items[Item]:
+    return items if isinstance(items, Items) else MadeItems(items)

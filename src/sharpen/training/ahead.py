@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sharpen.data.items import Items
 from sharpen.errors import CheckpointError
 from sharpen.rollout.sources import Collected, Collector, Source
 from sharpen.runs.trajectories import group_from_json, group_to_json
@@ -41,12 +42,11 @@ class RolloutsAhead:
         self._pending = deque(pending)
 
 
-def pending_to_json(pending: Sequence[Collected], prompts: Sequence[Prompt]) -> str:
+def pending_to_json(pending: Sequence[Collected], prompts: Items[Prompt]) -> str:
     """``pending`` as text, without timings; prompts are written as their number among all ``prompts``."""
-    number = {id(prompt): i for i, prompt in enumerate(prompts)}
 
     def written(groups: Sequence[Group]) -> list[dict[str, Any]]:
-        return [{"prompt": number[id(group.prompt)], "trajectories": group_to_json(group)} for group in groups]
+        return [{"prompt": prompts.number_of(group.prompt), "trajectories": group_to_json(group)} for group in groups]
 
     return json.dumps(
         [
@@ -56,13 +56,19 @@ def pending_to_json(pending: Sequence[Collected], prompts: Sequence[Prompt]) -> 
     )
 
 
-def pending_from_json(text: str, prompts: Sequence[Prompt], where: str) -> list[Collected]:
+def pending_from_json(text: str, prompts: Items[Prompt], where: str) -> list[Collected]:
     """Raises CheckpointError if the text names a prompt that the data does not have."""
 
     def read(groups: Sequence[Mapping[str, Any]]) -> list[Group]:
-        for group in groups:
-            if not 0 <= group["prompt"] < len(prompts):
-                raise CheckpointError(f"{where}: prompt {group['prompt']} is not among the data's {len(prompts)}")
-        return [group_from_json(prompts[group["prompt"]], group["trajectories"]) for group in groups]
+        numbers = [int(group["prompt"]) for group in groups]
+        for number in numbers:
+            if not 0 <= number < len(prompts):
+                raise CheckpointError(f"{where}: prompt {number} is not among the data's {len(prompts)}")
+        found = []
+        for number, prompt, group in zip(numbers, prompts.take(numbers), groups, strict=True):
+            if prompt is None:
+                raise CheckpointError(f"{where}: prompt {number} no longer fits into the context")
+            found.append(group_from_json(prompt, group["trajectories"]))
+        return found
 
     return [Collected(read(one["groups"]), read(one["set_aside"]), work=one["work"]) for one in json.loads(text)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sharpen.data.collate import collate
-from sharpen.errors import CheckpointError, NonFiniteError
+from sharpen.errors import CheckpointError, DrawnRowError, NonFiniteError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.methods import Method, Role
 from sharpen.models.model import Model
@@ -106,18 +106,26 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, or to step ``stop_at``. Stops after the current step once ``stop_requested`` is set.
 
-        Always ends with a checkpoint. Raises `NonFiniteError` if a number of a step is NaN or infinite; the step before
-        then has a checkpoint, unless an update had already changed the weights.
+        Always ends with a checkpoint. Raises `NonFiniteError` if a number of a step is NaN or infinite, and
+        `DrawnRowError` if a row that is drawn cannot be used; the step before then has a checkpoint, unless an update
+        had already changed the weights.
         """
         self._saved_s = time.monotonic()
         try:
             self._run()
         except NonFiniteError as error:
-            before = self._step_start["step"]
-            exists = has_checkpoint(self.folder.checkpoints, before)
-            if before and not exists and self._step_start["updates"] == self.learner.updates:
-                self.save(self._step_start)
+            self._save_step_before()
             raise NonFiniteError(f"step {self.step}: {error}", self.step) from error
+        except DrawnRowError as error:
+            self._save_step_before()
+            raise DrawnRowError(f"step {self.step}: {error}") from error
+
+    def _save_step_before(self) -> None:
+        """Make sure that the step before has a checkpoint, if its weights are still there."""
+        before = self._step_start["step"]
+        exists = has_checkpoint(self.folder.checkpoints, before)
+        if before and not exists and self._step_start["updates"] == self.learner.updates:
+            self.save(self._step_start)
 
     def _run(self) -> None:
         if self.step == 0:
@@ -156,9 +164,10 @@ class Trainer:
 
     def train_step(self) -> Metrics:
         """Take one step's groups from the source, update the models on them, and return the metrics."""
-        started = time.perf_counter()
+        started, left_out = time.perf_counter(), self._left_out()
         drawn, drawn_now = self.ahead.take(self.step)
         mixed = self.mixed_groups()
+        left_out = self._left_out() - left_out
         rolled_out = time.perf_counter()
         learned = self.learner.learn(drawn.groups, self.step, mixed)
         if self.engine is not None:
@@ -175,6 +184,7 @@ class Trainer:
             **learned.batch.coefficients,
             **sampling_metrics(drawn, learned.batch, conversations=self.collector.conversations),
             **learned.metrics,
+            **({"data/left_out": left_out} if left_out else {}),
             "tokens_per_s/training": learned.tokens / (trained - rolled_out),
             **rollout_times(drawn_now),
             "time/training_s": trained - rolled_out,
@@ -185,6 +195,10 @@ class Trainer:
         if len(drawn.groups) < self.training.prompts_per_step:
             self._warn(f"only {len(drawn.groups)} of {self.training.prompts_per_step} prompts to train on")
         return metrics
+
+    def _left_out(self) -> int:
+        """How many rows that are too long the run has drawn so far."""
+        return sum(collector.left_out for collector in (self.collector, self.mixed_collector) if collector is not None)
 
     def mixed_groups(self) -> list[Group]:
         """The groups that the method's second source adds to a step."""
@@ -274,7 +288,7 @@ class Trainer:
 
     def _save(self, progress: Mapping[str, Any]) -> Path:
         pending = progress["pending"]
-        texts = {PENDING: pending_to_json(pending, self.collector.all_prompts())} if pending else {}
+        texts = {PENDING: pending_to_json(pending, self.collector.prompts)} if pending else {}
         state = {
             **{name: value for name, value in progress.items() if name != "pending"},
             "kept": self.folder.kept_digest(),
@@ -317,8 +331,8 @@ class Trainer:
             self.step, self.best = state["step"], None if measured_otherwise else state["best"]
             self.learner.load(state, self.step)
         if (text := load_text(checkpoint, PENDING)) is not None and not drawn_otherwise:
-            prompts, file = self.collector.all_prompts(), f"trainer/{PENDING}"
+            file = f"trainer/{PENDING}"
             with fitting(checkpoint, file):
-                self.ahead.load(pending_from_json(text, prompts, str(checkpoint / file)))
+                self.ahead.load(pending_from_json(text, self.collector.prompts, str(checkpoint / file)))
         if self.engine is not None:
             self.engine.load(self.learner.publish())
