@@ -10,8 +10,8 @@ import pytest
 from sharpen.rewards.code import running
 from sharpen.rewards.code.comparison import same_output
 from sharpen.rewards.code.extraction import as_completion
-from sharpen.rewards.code.running import Budget, call_tests, stdin_tests
 from sharpen.rewards.code.rows import CallTest, CallTests, StdinTest
+from sharpen.rewards.code.running import Budget, call_tests, stdin_tests
 from sharpen.rewards.code.verifiers import CodeTests
 from sharpen.sandbox import Sandbox, zygote
 from sharpen.sandbox.inside import plain
@@ -34,7 +34,7 @@ def row(tests: int, items: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def encoded_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def encoded_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of bytes of each value that this process encodes."""
     sizes: list[int] = []
     real = plain.encode
@@ -45,7 +45,7 @@ def encoded_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return encoded
 
     monkeypatch.setattr(plain, "encode", counting)
-    yield sizes
+    return sizes
 
 
 def test_a_program_that_ends_in_each_call_gets_each_argument_encoded_once(encoded_bytes: list[int]) -> None:

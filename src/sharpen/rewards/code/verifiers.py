@@ -82,10 +82,11 @@ class SandboxedCode(Code):
 
     A test may take ``test_timeout_s``, and all tests of a program together ``total_timeout_s``: its own time, and the
     time to send its input and to decode and compare its output. The wait for a sandbox does not count, nor does the
-    start of processes, up to `sharpen.rewards.code.running.OVERHEAD_S`. ``memory_bytes`` limits the address space, ``output_bytes`` what the program may print or return. A
-    program that exceeds a limit fails the test. A failure of the sandbox itself is a `SandboxError`, which is recorded
-    with the sample instead of a reward of 0. ``isolation`` and ``unsafe`` are those of `sharpen.sandbox.Sandbox`; if
-    the machine cannot provide the isolation, the settings are invalid.
+    start of processes, up to `sharpen.rewards.code.running.OVERHEAD_S`. ``memory_bytes`` limits the address space,
+    ``output_bytes`` what the program may print or return. A program that exceeds a limit fails the test. A failure of
+    the sandbox itself is a `SandboxError`, which is recorded with the sample instead of a reward of 0. ``isolation``
+    and ``unsafe`` are those of `sharpen.sandbox.Sandbox`; if the machine cannot provide the isolation, the settings are
+    invalid.
     """
 
     at_once: ClassVar[int] = CORES
