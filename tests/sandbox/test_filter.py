@@ -13,7 +13,9 @@ from sharpen.sandbox.inside.syscalls import ALLOWED, CHECKED, DONE, METADATA, SE
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 PID = 4242
 ALLOW, KILL = 0x7FFF0000, 0x80000000
-EPERM, ENOSYS, EOPNOTSUPP = (0x00050000 | code for code in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP))
+EPERM, ENOSYS, EOPNOTSUPP, EAGAIN = (
+    0x00050000 | code for code in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EAGAIN)
+)
 WITHOUT_BEING_MADE = 0x00050000
 """SECCOMP_RET_ERRNO with 0: the call is not made, and its caller sees success."""
 THREAD = 0x3D0F00  # the flags with which glibc starts a thread
@@ -62,9 +64,11 @@ def test_what_is_listed_is_allowed_and_all_else_refused(machine: str) -> None:
     absent = {known[n] for n in ("clone3", "openat2")}
     done = {known[n] for n in DONE}
     unsupported = {known[n] for n in UNSUPPORTED}
+    # All bits set: a private futex, the clock of a thread, and an unknown option.
+    unless_refused = {known[n] for n in ("futex", "clock_gettime", "clock_getres", "clock_nanosleep", "getsockopt")}
     for number in range(600):
         said = answer(program, number, (2**64 - 1,) * 6, ARCHITECTURES[machine])
-        if number in allowed:
+        if number in allowed | unless_refused:
             assert said == ALLOW, number
         elif number in absent:
             assert said == ENOSYS, number
@@ -109,6 +113,47 @@ def test_a_pair_of_sockets_talks_to_nobody_else(machine: str) -> None:
     assert ask(machine, "sendto", 3, 0, 0, 0, 0) == ALLOW
     for address in (1, 1 << 32, 2**64 - 1):
         assert ask(machine, "sendto", 3, 0, 0, 0, address) == EPERM
+
+
+def test_a_futex_that_is_not_private_never_waits_and_wakes_nobody(machine: str) -> None:
+    private, realtime = 128, 256
+    for operation in range(14):
+        assert ask(machine, "futex", 0, operation | private) == ALLOW
+        assert ask(machine, "futex", 0, operation | private | realtime) == ALLOW
+    wait, wait_bitset = 0, 9
+    for operation in range(14):
+        for flag in (0, realtime):
+            expected = EAGAIN if operation in (wait, wait_bitset) else EPERM
+            assert ask(machine, "futex", 0, operation | flag) == expected, operation
+
+
+def test_the_processor_time_of_other_processes_is_out_of_reach(machine: str) -> None:
+    def of_process(pid: int) -> int:
+        return (~pid << 3 | 2) & 0xFFFFFFFF
+
+    for name in ("clock_gettime", "clock_getres", "clock_nanosleep"):
+        for clock in (0, 1, 2, 3, 4, 7, 11, of_process(0), of_process(PID), of_process(PID + 1) | 4):
+            assert ask(machine, name, clock) == ALLOW, clock
+        # Of processes, by each of the three ways to count, and of a device by its descriptor.
+        for clock in (of_process(1), of_process(PID + 1), of_process(PID) & ~2, of_process(PID) | 1):
+            assert ask(machine, name, clock) == EPERM, clock
+
+
+def test_what_the_kernel_counts_for_all_is_out_of_reach(machine: str) -> None:
+    so_type, so_error, so_cookie = 3, 4, 57
+    assert [ask(machine, "getsockopt", 3, 1, option) for option in (so_type, so_error, so_cookie)] == [
+        ALLOW,
+        ALLOW,
+        EPERM,
+    ]
+    prio_process, prio_group, prio_user = 0, 1, 2
+    assert ask(machine, "getpriority", prio_process, 0) == ALLOW
+    assert ask(machine, "getpriority", prio_process, PID) == ALLOW
+    for which, who in ((prio_process, PID + 1), (prio_group, 0), (prio_user, 0)):
+        assert ask(machine, "getpriority", which, who) == EPERM
+    sysinfo = {"x86_64": 99, "aarch64": 179}[machine]
+    program = seccomp.program(PID, own_files=True, machine=machine)
+    assert answer(program, sysinfo, (), ARCHITECTURES[machine]) == EPERM
 
 
 def test_modes_and_times_change_only_where_all_files_are_the_jobs_own(machine: str) -> None:

@@ -13,7 +13,18 @@ from rich.text import Text
 from sharpen.errors import SharpenError
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
 from sharpen.sandbox.battery import PROGRAMS, Attack, BatteryReport, Finding, check_sandbox
+from sharpen.sandbox.battery.bystander import MOST_LEFT_BYTES, MOST_LEFT_FILES, MOST_SLOWDOWN
 from sharpen.system.printable import printable
+
+_FELT = (
+    ("opening", "time to open a file", "×", MOST_SLOWDOWN),
+    ("starting", "time to start a process", "×", MOST_SLOWDOWN),
+    ("taken_bytes", "less memory available, while it ran", "MiB", None),
+    ("left_bytes", "kernel memory left behind", "MiB", MOST_LEFT_BYTES),
+    ("cached_bytes", "the same, reclaimable", "MiB", None),
+    ("left_files", "open files left behind", "", MOST_LEFT_FILES),
+)
+"""Field of `Felt`, its name in the table, its unit, and what counts as a breach."""
 
 
 def check(isolation: Isolation, *, unsafe: bool, programs: Sequence[Attack] = PROGRAMS) -> None:
@@ -55,6 +66,7 @@ def _show(console: Console, report: BatteryReport, limits: str, left_out: int) -
     for group, (count, through) in report.groups().items():
         table.add_row(group, str(count), Text(str(through), style="bold red" if through else "green"))
     console.print(table)
+    _show_felt(console, report)
     if left_out:
         console.print(Text(f"\n{left_out} programs were skipped: without isolation they would do harm."))
     for finding in report.got_through:
@@ -68,3 +80,29 @@ def _show(console: Console, report: BatteryReport, limits: str, left_out: int) -
     through = len(report.got_through)
     verdict = f"{through} got through" if through else "nothing got through"
     console.print(Text(f"\n{len(report.findings)} programs, {verdict}.", style="bold red" if through else "bold"))
+
+
+def _show_felt(console: Console, report: BatteryReport) -> None:
+    """Print the worst that other processes felt, and of which program."""
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading, justify in (("others felt", "left"), ("worst", "right"), ("a breach above", "right"), ("of", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for field, what, unit, most in _FELT:
+        finding = report.worst_felt(field)
+        if finding is None or finding.felt is None:
+            continue
+        table.add_row(
+            what,
+            _amount(getattr(finding.felt, field), unit),
+            "-" if most is None else _amount(most, unit),
+            Text(f"{finding.attack.group}: {finding.attack.name}"),
+        )
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "MiB":
+        return f"{value / (1 << 20):.0f} MiB"
+    return f"{value:.1f} {unit}" if unit else f"{value:.0f}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .arguments import Arguments, EncodedCalls
 from .cgroups.delegated import VARIABLE, NoCgroup, delegated_cgroup
 from .cgroups.files import Cgroup
 from .cgroups.runs import RunCgroups
@@ -22,9 +23,6 @@ from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Stat
 from .zygote import Job, Missing, Zygote
 
 _log = logging.getLogger("sharpen.sandbox")
-
-Arguments = Sequence[Any] | Mapping[str, Any]
-"""The arguments of one call: by position, or by name."""
 
 
 class Isolation(enum.StrEnum):
@@ -133,10 +131,22 @@ class Sandbox:
             NotPlain: the arguments are not plain data.
             SandboxError: the sandbox failed, not the program.
         """
-        split = [([], dict(a)) if isinstance(a, Mapping) else (list(a), {}) for a in calls]
-        payload = plain.encode({"source": source, "function": function, "calls": split})
-        result, results = self._submit("call", payload, limits).wait()
-        return Calls(result, tuple(_outcomes(results, len(calls))))
+        with EncodedCalls(calls) as encoded:
+            return self.call_from(source, function, encoded, 0, limits=limits)
+
+    def call_from(
+        self, source: str, function: str, calls: EncodedCalls, first: int, *, limits: Limits = DEFAULT_LIMITS
+    ) -> Calls:
+        """As `call`, beginning with the call number `first`: for the rest, after the program ended during a call.
+
+        Takes no time for the calls before it, and does not encode any arguments again.
+
+        Raises:
+            SandboxError: the sandbox failed, not the program.
+        """
+        payload = plain.encode({"source": source, "function": function, "start": calls.start_of(first)})
+        result, results = self._submit("call", payload, limits, fds=(calls.fileno(),)).wait()
+        return Calls(result, tuple(_outcomes(results, len(calls) - first)))
 
     def check(
         self,

@@ -12,7 +12,7 @@ from sharpen.rewards.code.extraction import as_completion
 from sharpen.rewards.code.verifiers import CodeCompiles, CodeTests
 from sharpen.rewards.function import FunctionReward
 from sharpen.rewards.registry import resolve_reward
-from sharpen.sandbox import Sandbox, SandboxError
+from sharpen.sandbox import EncodedCalls, Sandbox, SandboxError
 
 SUMS = [{"input": "1 2\n", "output": "3\n"}, {"input": "4 5\n", "output": "9\n"}, {"input": "-1 1\n", "output": "0\n"}]
 ADDING = "print(sum(map(int, input().split())))"
@@ -124,17 +124,17 @@ def test_all_tests_together_have_a_limit() -> None:
 
 def test_only_inputs_enter_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    for name in ("run", "call"):
-        real = getattr(Sandbox, name)
+    for owner, name in ((Sandbox, "run"), (Sandbox, "call_from"), (EncodedCalls, "__init__")):
+        real = getattr(owner, name)
 
         def spied(*arguments: Any, real: Any = real, **keywords: Any) -> Any:
             seen.append(repr((arguments, keywords)))
             return real(*arguments, **keywords)
 
-        monkeypatch.setattr(Sandbox, name, spied)
+        monkeypatch.setattr(owner, name, spied)
     judge("print(1)", {"tests": [{"input": "question", "output": "SECRET"}]})
     judge("def f(x): return x", {"tests": {"inputs": [["question"]], "outputs": ["SECRET"], "fn_name": "f"}})
-    assert ["question" in call for call in seen] == [True, True]
+    assert ["question" in call for call in seen] == [True, True, False]
     assert not any("SECRET" in call for call in seen)
 
 

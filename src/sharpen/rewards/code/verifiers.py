@@ -80,11 +80,13 @@ class Code(Verifier):
 class SandboxedCode(Code):
     """The base of rewards that run or compile a program.
 
-    A test may take ``test_timeout_s``, and all tests of a program together ``total_timeout_s``, not counting the wait
-    for a sandbox. ``memory_bytes`` limits the address space, ``output_bytes`` what the program may print or return. A
-    program that exceeds a limit fails the test. A failure of the sandbox itself is a `SandboxError`, which is recorded
-    with the sample instead of a reward of 0. ``isolation`` and ``unsafe`` are those of `sharpen.sandbox.Sandbox`; if
-    the machine cannot provide the isolation, the settings are invalid.
+    A test may take ``test_timeout_s``, and all tests of a program together ``total_timeout_s``: its own time, and the
+    time to send its input and to decode and compare its output. The wait for a sandbox does not count, nor does the
+    start of processes, up to `sharpen.rewards.code.running.OVERHEAD_S`. ``memory_bytes`` limits the address space,
+    ``output_bytes`` what the program may print or return. A program that exceeds a limit fails the test. A failure of
+    the sandbox itself is a `SandboxError`, which is recorded with the sample instead of a reward of 0. ``isolation``
+    and ``unsafe`` are those of `sharpen.sandbox.Sandbox`; if the machine cannot provide the isolation, the settings are
+    invalid.
     """
 
     at_once: ClassVar[int] = CORES
@@ -92,7 +94,7 @@ class SandboxedCode(Code):
     test_timeout_s: Seconds = 5.0
     """Time limit of one test in seconds."""
     total_timeout_s: Seconds = 30.0
-    """Time limit of all tests of a program in seconds, not counting the wait for a sandbox."""
+    """Time limit of all tests of a program in seconds, not counting the wait for a sandbox and its start."""
     memory_bytes: int = Field(1 << 30, gt=0)
     """Limit of a program's address space."""
     output_bytes: int = Field(1 << 20, gt=0)

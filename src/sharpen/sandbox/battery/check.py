@@ -13,6 +13,7 @@ from sharpen.sandbox.sandbox import Isolation, Sandbox
 
 from . import grading
 from .attack import Attack
+from .bystander import Bystander, Felt
 from .forged import FORGED
 from .hostile import HOSTILE
 from .prelude import prelude
@@ -23,6 +24,9 @@ LIMITS = Limits(
 )
 _SLACK_S = 10.0
 """How long a program may take to disappear after its time limit, on a busy machine."""
+
+_TRIALS = 3
+"""Of a program that others felt too much of, before that counts."""
 
 PROGRAMS: tuple[Attack, ...] = (*HOSTILE, *FORGED)
 """What `check_sandbox` runs by default. ``tests/sandbox/battery`` has many more."""
@@ -35,6 +39,8 @@ class Finding:
     attack: Attack
     through: tuple[str, ...]
     """What got through, in words; empty if the sandbox held."""
+    felt: Felt | None
+    """What other processes felt of it; None for a forged solution, or if the sandbox failed."""
     result: Result | None
     """How a hostile program ended; None for a forged solution, or if the sandbox failed."""
 
@@ -50,6 +56,11 @@ class BatteryReport:
     def got_through(self) -> tuple[Finding, ...]:
         """The findings of programs that got through."""
         return tuple(finding for finding in self.findings if finding.through)
+
+    def worst_felt(self, field: str) -> Finding | None:
+        """The finding with the highest number in that field of `Felt`; None if none has one."""
+        measured = [f for f in self.findings if f.felt is not None and getattr(f.felt, field) is not None]
+        return max(measured, key=lambda finding: getattr(finding.felt, field), default=None)
 
     def groups(self) -> dict[str, tuple[int, int]]:
         """Group → number of programs, and how many of them got through."""
@@ -81,27 +92,43 @@ def check_sandbox(
         programs = [attack for attack in programs if attack.is_harmless]
     _check_honest(sandbox)
     findings: list[Finding] = []
-    with Witness() as witness:
-        lines = prelude(witness.targets)
+    with Bystander() as bystander, Witness(apart_from=bystander.pid) as witness:
         for attack in programs:
             if attack.group.startswith("forged"):
                 finding = _try_forged(sandbox, attack, limits)
             else:
-                finding = _try_hostile(sandbox, attack, lines, witness, limits)
-                lines = prelude(witness.targets)  # a killed victim has been replaced
+                finding = _try_until_sure(sandbox, attack, witness, bystander, limits)
             findings.append(finding)
             if on_finding is not None:
                 on_finding(finding)
     return BatteryReport(sandbox.isolation, tuple(findings))
 
 
-def _try_hostile(sandbox: Sandbox, attack: Attack, lines: str, witness: Witness, limits: Limits) -> Finding:
+def _try_until_sure(
+    sandbox: Sandbox, attack: Attack, witness: Witness, bystander: Bystander, limits: Limits
+) -> Finding:
+    """Run a program again if others felt too much of it: what is not felt each time was the machine's own noise."""
+    finding = _try_hostile(sandbox, attack, witness, bystander, limits)
+    for _ in range(_TRIALS - 1):
+        if finding.felt is None or not finding.felt.breaches:
+            break
+        bystander.rest()
+        again = _try_hostile(sandbox, attack, witness, bystander, limits)
+        felt = finding.felt.milder(again.felt) if again.felt is not None else finding.felt
+        through = tuple(dict.fromkeys((*finding.through, *again.through)))
+        finding = dataclasses.replace(again, through=through, felt=felt)
+    felt_too_much = finding.felt.breaches if finding.felt is not None else ()
+    return dataclasses.replace(finding, through=(*finding.through, *felt_too_much))
+
+
+def _try_hostile(sandbox: Sandbox, attack: Attack, witness: Witness, bystander: Bystander, limits: Limits) -> Finding:
+    source = prelude(witness.targets) + attack.source
     witness.snapshot()
     started = time.monotonic()
     try:
-        result = sandbox.run(lines + attack.source, limits=limits)
+        result, felt = bystander.during(lambda: sandbox.run(source, limits=limits))
     except SandboxError as error:
-        return Finding(attack, (f"the sandbox failed: {error}", *witness.effects()), None)
+        return Finding(attack, (f"the sandbox failed: {error}", *witness.effects()), None, None)
     took_s = time.monotonic() - started
     through = witness.effects(result.stdout, result.stderr)
     through += _claims(result.stdout)
@@ -113,15 +140,15 @@ def _try_hostile(sandbox: Sandbox, attack: Attack, lines: str, witness: Witness,
         through.append(f"it took {result.peak_memory_bytes >> 20} MiB of {limits.memory_bytes >> 20} MiB")
     if max(len(result.stdout), len(result.stderr)) > limits.output_bytes:
         through.append("it wrote more than it may")
-    return Finding(attack, tuple(through), result)
+    return Finding(attack, tuple(through), felt, result)
 
 
 def _try_forged(sandbox: Sandbox, attack: Attack, limits: Limits) -> Finding:
     try:
         passed = grading.passes(sandbox, attack, limits)
     except (SandboxError, TestsError) as error:
-        return Finding(attack, (f"the sandbox failed: {error}",), None)
-    return Finding(attack, ("it was counted as right",) if passed else (), None)
+        return Finding(attack, (f"the sandbox failed: {error}",), None, None)
+    return Finding(attack, ("it was counted as right",) if passed else (), None, None)
 
 
 def _claims(stdout: bytes) -> list[str]:

@@ -84,7 +84,8 @@ lookup_dcookie 212 18 | process_madvise 440 440 | move_pages 279 239 | migrate_p
 set_mempolicy 238 237 | setxattr 188 5 | lsetxattr 189 6 | removexattr 197 14 | getxattr 191 8
 setsid 112 157 | setpgid 109 154 | flock 73 32 | landlock_create_ruleset 444 444 | truncate 76 45
 chown 92 - | fchownat 260 54 | statmount 457 457 | listmount 458 458 | lsm_list_modules 461 461
-fcntl 72 25 | fsync 74 82 | fdatasync 75 83 | msync 26 227 | fadvise64 221 223 | preadv2 327 286
+futex 202 98 | clock_gettime 228 113 | clock_getres 229 114 | sysinfo 99 179 | getpriority 140 141
+getsockopt 55 209 | fcntl 72 25 | fsync 74 82 | fdatasync 75 83 | msync 26 227 | fadvise64 221 223 | preadv2 327 286
 pwritev2 328 287 | madvise 28 233 | mmap 9 222 | membarrier 324 283 | close_range 436 436 | renameat2 316 276"""
 
 

@@ -27,7 +27,12 @@ _LEAVING_S = 5.0
 class Witness:
     """Canary files, listening sockets and a victim process, for hostile programs run in turn. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart_from: int | None = None) -> None:
+        """
+        Args:
+            apart_from: a process whose descendants are not the programs'.
+        """
+        self._apart_from = apart_from
         self._secret = secrets.token_hex(16)
         self._name = f"sharpen-{secrets.token_hex(8)}"
         self._folder = Path(tempfile.mkdtemp(prefix="sharpen-sandbox-check-"))
@@ -71,7 +76,7 @@ class Witness:
 
     def snapshot(self) -> None:
         """Record the processes that exist before a program."""
-        self._known = _descendants()
+        self._known = _descendants(self._apart_from)
 
     def effects(self, *written: bytes) -> list[str]:
         """What happened since `snapshot`, in words. Restores everything.
@@ -159,7 +164,7 @@ class Witness:
     def _leftovers(self) -> list[str]:
         """Processes of the program that do not end by themselves; kills them."""
         until = time.monotonic() + _LEAVING_S
-        while left := _descendants() - self._known - {self._victim.pid}:
+        while left := _descendants(self._apart_from) - self._known - {self._victim.pid}:
             if time.monotonic() > until:
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
@@ -199,7 +204,7 @@ def _state(pid: int) -> str:
         return "gone"
 
 
-def _descendants() -> set[int]:
+def _descendants(apart_from: int | None) -> set[int]:
     parents: dict[int, int] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -207,6 +212,6 @@ def _descendants() -> set[int]:
     found: set[int] = set()
     level = {os.getpid()}
     while level:
-        level = {pid for pid, parent in parents.items() if parent in level} - found
+        level = {pid for pid, parent in parents.items() if parent in level} - found - {apart_from}
         found |= level
     return found

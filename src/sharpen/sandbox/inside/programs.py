@@ -19,6 +19,8 @@ from . import plain, wire
 from .limits import Limits
 
 RESULTS_FD = 3
+CALLS_FD = 4
+"""The file with the arguments of the calls of `call_function`."""
 REQUESTS_FD, REPLIES_FD = 4, 5
 """Between the tests' and the candidate's process: calls one way, outcomes the other."""
 
@@ -43,7 +45,8 @@ def call_function(payload: bytes, limits: Limits) -> NoReturn:
         name = request["function"]
         if name.split(".")[0] not in namespace:
             raise NameError(f"name {name.split('.')[0]!r} is not defined")
-        for arguments, keywords in request["calls"]:
+        for asked in wire.frames_of_file(CALLS_FD, request["start"]):
+            arguments, keywords = plain.decode(asked)
             send(RESULTS_FD, outcome(lambda: _named(namespace, name)(*arguments, **keywords)))  # noqa: B023
 
     _finish(calls)

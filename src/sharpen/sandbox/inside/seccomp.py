@@ -47,6 +47,18 @@ _CLOSE_RANGE_FLAGS = (0, 4)
 """None, and CLOEXEC. UNSHARE would give every thread its own descriptors, each up to the limit."""
 _RENAME_FLAGS = (0, 1)  # none, and NOREPLACE
 
+_FUTEX_PRIVATE = 0x80
+_FUTEX_WAITS = (0, 9)
+"""WAIT and WAIT_BITSET. A futex that is not private is known by its file and offset if it is on a page of a file, and
+so shared with every process that maps the file: one program could wake another. Waiting on one reports that its value
+has changed (EAGAIN), which every caller must expect, and answers with a new look at it: the C library waits so for the
+end of a thread. The kernel's own wake at that end (CLEARTID, robust lists) then finds no one."""
+_CLOCK_KINDS, _CLOCK_OF_A_PROCESS, _CPU_TIME = 0x80000004, 0x80000000, 2
+"""Clocks with the highest bit count the processor time of a process, or with bit 4 that of a thread, which the kernel
+allows for the caller's own threads only."""
+_SO_COOKIE = 57
+"""A number that the kernel counts up for all sockets of the network namespace."""
+
 _NAMES = (15, 16)  # SET_NAME, GET_NAME
 _AF_UNIX = 1
 
@@ -69,7 +81,14 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
     ]
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL_PROCESS)]
-    done = _give(0)
+    done, allow = _give(0), (_RETURN, 0, 0, _ALLOW)
+    clock = [
+        *_argument(0),
+        *_one_of([_clock_of_process(0), _clock_of_process(pid)]),
+        (_AND, 0, 0, _CLOCK_KINDS),
+        *_one_of([_CLOCK_OF_A_PROCESS], refuse),
+        allow,
+    ]
     checks: dict[str, list[Instruction]] = {
         # Frequent calls first: the kernel caches only decisions that do not depend on arguments.
         "mmap": [
@@ -78,6 +97,15 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
             (_EQUAL, 0, 1, _SHARED_ANONYMOUS),
             refuse,
             *_none_of(3, ~_MAP_FLAGS),
+            refuse,
+        ],
+        "futex": [
+            *_argument(1),
+            (_AND, 0, 0, _FUTEX_PRIVATE),
+            *_one_of([_FUTEX_PRIVATE]),
+            *_argument(1),
+            (_AND, 0, 0, 0x7F),
+            *_one_of(_FUTEX_WAITS, _give(errno.EAGAIN)),
             refuse,
         ],
         "openat": [*_none_of(2, _O_DIRECT[machine]), refuse],
@@ -93,7 +121,8 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
             refuse,
         ],
         "madvise": [*_argument(2), *_one_of(_ADVICE), refuse],
-        **{name: [(_RETURN, 0, 0, _ALLOW)] for name in (*ALLOWED, *(METADATA if own_files else ()))},
+        **dict.fromkeys(("clock_gettime", "clock_getres", "clock_nanosleep"), clock),
+        **{name: [allow] for name in (*ALLOWED, *(METADATA if own_files else ()))},
         **{name: [done] for name in DONE},
         **{name: [_give(errno.ENOSYS)] for name in ABSENT},
         **{name: [_give(errno.EOPNOTSUPP)] for name in UNSUPPORTED},
@@ -106,6 +135,9 @@ def program(pid: int, *, own_files: bool, machine: str = os.uname().machine) -> 
         "tgkill": [*_argument(0), *_one_of([pid]), refuse],
         "prlimit64": [*_argument(0), *_one_of([0, pid]), refuse],
         "prctl": [*_argument(0), *_one_of(_NAMES), refuse],
+        # Only PRIO_PROCESS: the other kinds look at all processes of the machine.
+        "getpriority": [*_argument(0), (_EQUAL, 1, 0, 0), refuse, *_argument(1), *_one_of([0, pid]), refuse],
+        "getsockopt": [*_argument(2), *_one_of([_SO_COOKIE], refuse), allow],
         "socketpair": [*_argument(0), *_one_of([_AF_UNIX]), refuse],
         # Only without an address, so to the other end of a socket pair.
         "sendto": [
@@ -134,6 +166,11 @@ def install(instructions: bytes) -> None:
 
 def _give(code: int) -> Instruction:
     return (_RETURN, 0, 0, 0x00050000 | code)
+
+
+def _clock_of_process(pid: int) -> int:
+    """The clock of the processor time that a process has used."""
+    return (~pid << 3 | _CPU_TIME) & 0xFFFFFFFF
 
 
 def _argument(index: int) -> list[Instruction]:

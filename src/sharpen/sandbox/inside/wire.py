@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,6 +59,23 @@ def frames(data: bytes) -> Iterator[bytes]:
             return
         yield data[start + _LENGTH.size : end]
         start = end
+
+
+def frames_of_file(fd: int, start: int) -> Iterator[bytes]:
+    """The frames of a trusted file from a position on, one at a time. The descriptor's own position does not count."""
+
+    def read(size: int) -> bytes:
+        nonlocal start
+        part = os.pread(fd, size, start)
+        start += len(part)
+        return part
+
+    while True:
+        try:
+            body = read_frame(read, sys.maxsize)
+        except Cut:
+            return
+        yield body
 
 
 def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
