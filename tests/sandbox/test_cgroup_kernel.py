@@ -73,7 +73,7 @@ def cgroup_of(sandbox: Sandbox) -> Path:
 
 
 def runs(sandbox: Sandbox) -> list[Path]:
-    return list(cgroup_of(sandbox).glob("sharpen-runs-*/*/"))
+    return list(cgroup_of(sandbox).glob("sharpen-runs-*/[0-9]*/"))
 
 
 def test_a_run_has_the_limits_in_the_kernel(sandbox: Sandbox) -> None:
@@ -176,7 +176,7 @@ def test_what_a_killed_trainer_left_is_gone_after_the_next_start(sandbox: Sandbo
     assert killed.stdout.readline().decode().strip() == str(cgroup_of(sandbox))
     until = time.monotonic() + 30
     mine = f"sharpen-runs-{killed.pid}-*"
-    while not list(cgroup_of(sandbox).glob(f"{mine}/*/")) and time.monotonic() < until:
+    while not list(cgroup_of(sandbox).glob(f"{mine}/[0-9]*/")) and time.monotonic() < until:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()

@@ -20,6 +20,7 @@ from sharpen.sandbox.cgroups import files
 from sharpen.sandbox.cgroups.delegated import delegated_cgroup
 from sharpen.sandbox.cgroups.files import Cgroup
 from sharpen.sandbox.cgroups.runs import RunCgroups
+from sharpen.sandbox.inside.forking import MOVE
 
 LIMITS = Limits(memory_bytes=100 << 20, files_bytes=5 << 20, threads=3)
 WRITTEN = [("memory.max", str(105 << 20)), ("memory.swap.max", "0"), ("memory.oom.group", "1"), ("pids.max", "4")]
@@ -50,7 +51,7 @@ def in_its_cgroup(folder: Path) -> Path:
     """The cgroup of the only run, once its process has joined it: 0 is the process that writes."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        for procs in folder.glob("sharpen-runs-*/*/cgroup.procs"):
+        for procs in folder.glob("sharpen-runs-*/[0-9]*/cgroup.procs"):
             if procs.read_text() == "0":
                 return procs.parent
         time.sleep(0.001)
@@ -58,16 +59,35 @@ def in_its_cgroup(folder: Path) -> Path:
 
 
 def test_the_bytes_of_a_runs_limits(kernel: FakeCgroups, folder: Path) -> None:
-    runs = RunCgroups(Cgroup(folder))
+    runs = RunCgroups(Cgroup(folder), MOVE)
     kernel.written.clear()
     run = runs.new(LIMITS)
-    os.close(run.processes_fd)
+    os.close(run.fd)
     home = next(folder.glob("sharpen-runs-*"))
     assert kernel.written == [(f"sharpen/{home.name}/0", *line) for line in WRITTEN]
     assert run.end() == 0
     assert list(home.glob("*/")) == []
     runs.close()
     assert list(folder.glob("*/")) == []
+
+
+def test_the_zygote_is_beside_the_runs_and_may_start_processes_in_them(
+    kernel: FakeCgroups, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Path, int]] = []
+    monkeypatch.setattr(files.os, "chown", lambda path, user, group: given.append((path, user)))
+    runs = RunCgroups(Cgroup(folder), MOVE)
+    kernel.written.clear()
+    runs.take_in(17)
+    home = next(folder.glob("sharpen-runs-*"))
+    assert kernel.written == [(f"sharpen/{home.name}/zygote", "cgroup.procs", "17")]
+    runs.let(os.geteuid())
+    os.close(runs.new(LIMITS).fd)
+    assert given == []
+    runs.let(os.geteuid() + 1)
+    os.close(runs.new(LIMITS).fd)
+    assert given == [(home / "cgroup.procs", os.geteuid() + 1), (home / "1" / "cgroup.procs", os.geteuid() + 1)]
+    runs.close()
 
 
 def test_a_kernel_without_swap_has_no_limit_for_it(
@@ -81,19 +101,19 @@ def test_a_kernel_without_swap_has_no_limit_for_it(
         return path
 
     monkeypatch.setattr(kernel, "make", make)
-    runs = RunCgroups(Cgroup(folder))
+    runs = RunCgroups(Cgroup(folder), MOVE)
     kernel.written.clear()
-    os.close(runs.new(LIMITS).processes_fd)
+    os.close(runs.new(LIMITS).fd)
     assert [line[1] for line in kernel.written] == ["memory.max", "memory.oom.group", "pids.max"]
     runs.close()
 
 
 def test_a_failed_limit_leaves_no_cgroup_and_is_a_failure_of_the_machinery(kernel: FakeCgroups, folder: Path) -> None:
-    runs = RunCgroups(Cgroup(folder))
+    runs = RunCgroups(Cgroup(folder), MOVE)
     kernel.failing["pids.max"] = OSError(errno.EIO, "Input/output error", "pids.max")
     with pytest.raises(SandboxError, match=r"a run's cgroup could not be made: .*'pids.max'"):
         runs.new(LIMITS)
-    assert list(folder.glob("sharpen-runs-*/*/")) == []
+    assert list(folder.glob("sharpen-runs-*/[0-9]*/")) == []
     runs.close()
 
 
@@ -101,9 +121,9 @@ def test_processes_that_do_not_end_are_a_failure_of_the_machinery_after_a_bounde
     kernel: FakeCgroups, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_REMOVAL_TIMEOUT_S", 0.05)
-    runs = RunCgroups(Cgroup(folder))
+    runs = RunCgroups(Cgroup(folder), MOVE)
     run = runs.new(LIMITS)
-    os.close(run.processes_fd)
+    os.close(run.fd)
     home = next(folder.glob("sharpen-runs-*/0"))
     monkeypatch.setattr(kernel, "write", lambda path, name, text: None)  # the kill has no effect
     kernel._put(home, [17])
@@ -119,7 +139,7 @@ def test_an_old_kernel_cannot_end_a_cgroup(kernel: FakeCgroups, folder: Path, mo
     real = kernel.make
     monkeypatch.setattr(kernel, "make", lambda path: (real(path) / "cgroup.kill").unlink())
     with pytest.raises(SandboxError, match=r"older than Linux 5\.14"):
-        RunCgroups(Cgroup(folder))
+        RunCgroups(Cgroup(folder), MOVE)
     assert list(folder.glob("*/")) == []
 
 
@@ -143,7 +163,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_kept(
     try:
         assert holder.stdout is not None
         holder.stdout.readline()
-        runs = RunCgroups(Cgroup(folder))
+        runs = RunCgroups(Cgroup(folder), MOVE)
         left = {path.name for path in folder.glob("*/")}
         assert left - {path.name for path in folder.glob(f"sharpen-runs-{os.getpid()}-*")} == {
             "sharpen-runs-2-live",
@@ -156,12 +176,12 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_kept(
         holder.wait()
         assert holder.stdout is not None
         holder.stdout.close()
-    RunCgroups(Cgroup(folder)).close()
+    RunCgroups(Cgroup(folder), MOVE).close()
     assert {path.name for path in folder.glob("*/")} == {"sharpen-main", "other"}
 
 
 def test_its_lock_shows_that_it_is_in_use(kernel: FakeCgroups, folder: Path) -> None:
-    runs = RunCgroups(Cgroup(folder))
+    runs = RunCgroups(Cgroup(folder), MOVE)
     fd = os.open(next(folder.glob("sharpen-runs-*")), os.O_RDONLY)
     with pytest.raises(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,7 +202,7 @@ def test_a_program_runs_in_its_cgroup_which_is_removed_after_it(sandbox: Sandbox
     watcher.join(30)
     assert (result.status, result.stdout) == (Status.OK, b"42\n"), result.stderr
     assert seen == [dict(WRITTEN)]
-    assert list(folder.glob("sharpen-runs-*/*/")) == []
+    assert list(folder.glob("sharpen-runs-*/[0-9]*/")) == []
 
 
 def test_a_program_has_no_descriptor_of_its_cgroup(sandbox: Sandbox) -> None:

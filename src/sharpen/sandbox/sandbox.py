@@ -18,6 +18,7 @@ from .cgroups.files import Cgroup
 from .cgroups.runs import RunCgroups
 from .inside import plain, wire
 from .inside.assertions import PASSED, UNUSABLE
+from .inside.forking import CLONE, MOVE
 from .inside.limits import DEFAULT_LIMITS, Limits
 from .result import Calls, Outcome, Raised, Result, Returned, SandboxError, Status, TestsError, Verdict
 from .zygote import Job, Missing, Zygote
@@ -64,6 +65,7 @@ class Sandbox:
         self._level: Isolation | None = None
         self._cgroup: Cgroup | None = None
         self._no_cgroup = ""
+        self._way: str | None = None
         self._is_closed = False
 
     def __enter__(self) -> Sandbox:
@@ -220,7 +222,7 @@ class Sandbox:
         missing: list[str] = []
         for level in levels:
             try:
-                zygote = self._proven(level, is_first)
+                zygote = self._proven(level)
             except Missing as error:
                 missing.append(f"{level}: {error}")
                 continue
@@ -245,27 +247,33 @@ class Sandbox:
                 raise SandboxError(f"{VARIABLE}={named}: {error}") from error
             self._no_cgroup = str(error)
 
-    def _proven(self, level: Isolation, is_first: bool) -> Zygote:
-        try:
-            return _proven(level, self._cgroup)
-        except SandboxError as error:
-            if self._cgroup is None or not is_first:
-                raise
-            zygote = _proven(level, None)  # if this works, the cgroup is what does not
-            if os.environ.get(VARIABLE) is not None:
-                zygote.close()
-                raise SandboxError(f"{VARIABLE}={self._cgroup.path}: {error}") from error
-            self._cgroup, self._no_cgroup = None, str(error)
+    def _proven(self, level: Isolation) -> Zygote:
+        if self._cgroup is None or self._way is not None:
+            return _proven(level, self._cgroup, self._way)
+        errors = []
+        for way in (CLONE, MOVE):
+            try:
+                zygote = _proven(level, self._cgroup, way)
+            except SandboxError as error:
+                errors.append(str(error))
+                continue
+            self._way = way
             return zygote
+        zygote = _proven(level, None, None)  # if this works, the cgroup is what does not
+        if os.environ.get(VARIABLE) is not None:
+            zygote.close()
+            raise SandboxError(f"{VARIABLE}={self._cgroup.path}: {errors[-1]}")
+        self._cgroup, self._no_cgroup = None, errors[-1]
+        return zygote
 
 
-def _proven(level: Isolation, cgroup: Cgroup | None) -> Zygote:
+def _proven(level: Isolation, cgroup: Cgroup | None, way: str | None) -> Zygote:
     """A zygote that has successfully run an empty program.
 
     Raises:
         Missing: it failed to.
     """
-    zygote = Zygote(level.value, RunCgroups(cgroup) if cgroup is not None else None)
+    zygote = Zygote(level.value, RunCgroups(cgroup, way) if cgroup is not None and way is not None else None)
     try:
         zygote.submit("run", b"", b"", DEFAULT_LIMITS).wait()
     except SandboxError as error:

@@ -95,17 +95,28 @@ class Zygote:
             )
         self._control.settimeout(_START_TIMEOUT_S)
         try:
+            if cgroups is not None:
+                cgroups.take_in(self._process.pid)
             answer, _ = wire.unpack(self._control.recv)
         except TimeoutError:
             self.close()
             raise SandboxError(f"the sandbox did not start within {_START_TIMEOUT_S:.0f} s") from None
         except wire.Cut:
             answer = {}
+        except SandboxError:
+            self.close()
+            raise
         if "ready" not in answer:
             said = answer.get("missing") or self._last_words()
             self.close()
             raise Missing(said) if "missing" in answer else SandboxError(f"the sandbox did not start: {said}")
         self._control.settimeout(None)
+        if cgroups is not None:
+            try:
+                cgroups.let(answer["user"])
+            except SandboxError:
+                self.close()
+                raise
 
     @property
     def is_alive(self) -> bool:
@@ -119,13 +130,13 @@ class Zygote:
             SandboxError: the zygote is dead, or the job's cgroup could not be made.
         """
         cgroup = self._cgroups.new(limits) if self._cgroups is not None else None
-        joined = () if cgroup is None else (cgroup.processes_fd,)
+        way, cgroup_fds = (None, ()) if cgroup is None else (cgroup.way, (cgroup.fd,))
         parent, inner = socket.socketpair()
         parent.settimeout(limits.wall_s + _GRACE_S)
-        request = {"kind": kind, "limits": dataclasses.asdict(limits), "has_cgroup": cgroup is not None}
+        request = {"kind": kind, "limits": dataclasses.asdict(limits), "cgroup": way}
         try:
             with inner, self._lock:
-                socket.send_fds(self._control, [b"j"], [inner.fileno(), *joined, *fds])
+                socket.send_fds(self._control, [b"j"], [inner.fileno(), *cgroup_fds, *fds])
             parent.sendall(wire.pack(request, stdin, payload))
         except (ConnectionError, TimeoutError):
             parent.close()
@@ -133,7 +144,7 @@ class Zygote:
                 cgroup.end()
             raise SandboxError("the sandbox's process is dead or does not answer; the job did not begin") from None
         finally:
-            for fd in joined:
+            for fd in cgroup_fds:
                 os.close(fd)
         return Job(parent, limits, cgroup)
 

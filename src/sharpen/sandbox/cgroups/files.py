@@ -45,6 +45,14 @@ class Cgroup:
     def open_to_write(self, name: str) -> int:
         return os.open(self.path / name, os.O_WRONLY | os.O_CLOEXEC)
 
+    def open_folder(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def let(self, user: int, name: str) -> None:
+        """Let a user write a file."""
+        if user != os.stat(self.path / name).st_uid:
+            os.chown(self.path / name, user, -1)
+
     def processes(self) -> list[int]:
         """The ids of the processes in it, without those of its children. 0 is one outside this PID namespace."""
         return [int(line) for line in self.read("cgroup.procs").split()]

@@ -7,31 +7,39 @@ import itertools
 import os
 import secrets
 
+from sharpen.sandbox.inside.forking import CLONE
 from sharpen.sandbox.inside.limits import Limits
 from sharpen.sandbox.result import SandboxError
 
 from .files import Cgroup
 
 _PREFIX = "sharpen-runs-"
+_ZYGOTE = "zygote"
 
 
 class RunCgroup:
     """The cgroup of one run: made before its process, which joins it; ended and removed after it."""
 
-    def __init__(self, cgroup: Cgroup, limits: Limits) -> None:
+    def __init__(self, cgroup: Cgroup, limits: Limits, way: str, user: int) -> None:
         """
+        Args:
+            way: how its process gets there: `CLONE` or `MOVE`.
+            user: the id of the user whose process starts the run.
+
         Raises:
             SandboxError: it could not be made.
         """
         self._cgroup = cgroup
+        self.way = way
         try:
             cgroup.make()
             try:
                 for name, value in wanted_limits(limits).items():
                     if name != "memory.swap.max" or cgroup.has(name):  # a kernel without swap has no such file
                         cgroup.write(name, value)
-                # What may be moved is decided by the rights of who opens this file, not of who writes into it.
-                self.processes_fd = cgroup.open_to_write("cgroup.procs")
+                cgroup.let(user, "cgroup.procs")
+                # What may be moved is decided by the rights of who opens the file, not of who writes into it.
+                self.fd = cgroup.open_folder() if way == CLONE else cgroup.open_to_write("cgroup.procs")
             except BaseException:
                 cgroup.remove()
                 raise
@@ -59,12 +67,17 @@ class RunCgroups:
     delegated cgroup can tell that it is left over, and removes it.
     """
 
-    def __init__(self, delegated: Cgroup) -> None:
+    def __init__(self, delegated: Cgroup, way: str) -> None:
         """
+        Args:
+            way: how processes get into the runs' cgroups: `CLONE` or `MOVE`.
+
         Raises:
             SandboxError: it could not be made.
         """
+        self._way = way
         self._numbers = itertools.count()
+        self._user = os.geteuid()
         try:
             _remove_leftovers(delegated)
             self._cgroup, self._lock = _made(delegated)
@@ -78,13 +91,40 @@ class RunCgroups:
         except OSError as error:
             raise SandboxError(f"a cgroup for runs could not be made in {delegated.path}: {error}") from error
 
+    def take_in(self, zygote: int) -> None:
+        """Move the zygote into a cgroup of its own beside the runs.
+
+        A process may start another in a run's cgroup if it may also write ``cgroup.procs`` of the one around both.
+
+        Raises:
+            SandboxError: it could not be moved.
+        """
+        place = self._cgroup.child(_ZYGOTE)
+        try:
+            place.make()
+            place.write("cgroup.procs", str(zygote))
+        except OSError as error:
+            raise SandboxError(f"the process that starts programs could not be moved to a cgroup: {error}") from error
+
+    def let(self, user: int) -> None:
+        """Let the zygote, which may have become another user, start processes in the runs' cgroups.
+
+        Raises:
+            SandboxError: it could not be allowed.
+        """
+        self._user = user
+        try:
+            self._cgroup.let(user, "cgroup.procs")
+        except OSError as error:
+            raise SandboxError(f"a cgroup of runs could not be given to user {user}: {error}") from error
+
     def new(self, limits: Limits) -> RunCgroup:
         """A cgroup for one more run.
 
         Raises:
             SandboxError: it could not be made.
         """
-        return RunCgroup(self._cgroup.child(str(next(self._numbers))), limits)
+        return RunCgroup(self._cgroup.child(str(next(self._numbers))), limits, self._way, self._user)
 
     def close(self) -> None:
         """Kill all that is left of all runs, and remove everything.
@@ -126,7 +166,7 @@ def _made(delegated: Cgroup) -> tuple[Cgroup, int]:
 def _locked(cgroup: Cgroup) -> int | None:
     """A descriptor that holds the lock on a cgroup's folder; None if another process has it, or has removed it."""
     try:
-        fd = os.open(cgroup.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = cgroup.open_folder()
     except FileNotFoundError:
         return None
     try:

@@ -48,16 +48,6 @@ class Pipes:
         return (self.stdin_read, self.stdout_write, self.stderr_write, self.results_write, self.setup_write)
 
 
-def join_cgroup(processes_fd: int, pipes: Pipes) -> None:
-    """Move this process into a cgroup, by a descriptor of its ``cgroup.procs``."""
-    try:
-        os.write(processes_fd, b"0")
-    except OSError as error:  # the parent must learn that the program never ran
-        os.write(pipes.setup_write, f"the job could not join its cgroup: {error}".encode())
-        os._exit(1)
-    os.close(processes_fd)
-
-
 def run_job(
     level: Unconfined, job: int, limits: Limits, pipes: Pipes, kind: str, payload: bytes, extra_fds: list[int]
 ) -> NoReturn:

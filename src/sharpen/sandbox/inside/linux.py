@@ -43,14 +43,24 @@ def syscall(name: str, *arguments: Argument) -> int:
     Raises:
         OSError: it failed, or its number on this machine is unknown. The message names the call.
     """
-    if name not in _numbers:
-        raise OSError(errno.ENOSYS, f"{name}: not known on {sys.platform}, {os.uname().machine}")
+    called = number(name)
     given = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    result = int(_syscall(ctypes.c_long(_numbers[name]), *given))
+    result = int(_syscall(ctypes.c_long(called), *given))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
     return result
+
+
+def number(name: str) -> int:
+    """The number of a system call on this machine.
+
+    Raises:
+        OSError: it is unknown.
+    """
+    if name not in _numbers:
+        raise OSError(errno.ENOSYS, f"{name}: not known on {sys.platform}, {os.uname().machine}")
+    return _numbers[name]
 
 
 def prctl(option: int, value: int) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from . import linux, wire
 from .confinement import Unconfined
-from .job import Pipes, join_cgroup, run_job
+from .forking import fork
+from .job import Pipes, run_job
 from .limits import Limits
 
 _CHUNK_BYTES = 1 << 16
@@ -33,19 +34,17 @@ def supervise(level: Unconfined, job: int, zygote: int, parent: socket.socket, e
     except wire.Cut:  # the parent abandoned the job
         return
     limits = Limits(**request["limits"])
-    cgroup_fds = [extra_fds.pop(0)] if request["has_cgroup"] else []
+    cgroup_fds = [extra_fds.pop(0)] if request["cgroup"] else []
     try:
         level.open_job(limits)
     except OSError as error:
         parent.sendall(wire.pack({"machinery": str(error)}))
         return
     pipes = Pipes.create()
-    pid = os.fork()
+    pid = fork(request["cgroup"], cgroup_fds[0] if cgroup_fds else -1, pipes.setup_write)
     if pid == 0:
         try:
             parent.close()
-            for fd in cgroup_fds:
-                join_cgroup(fd, pipes)
             run_job(level, job, limits, pipes, request["kind"], payload, extra_fds)
         finally:
             os._exit(1)

@@ -31,7 +31,7 @@ def serve(control: socket.socket, level_name: str) -> None:
     except OSError as error:
         control.sendall(wire.pack({"missing": str(error)}))
         return
-    control.sendall(wire.pack({"ready": level_name}))
+    control.sendall(wire.pack({"ready": level_name, "user": os.getuid()}))
     os.dup2(1, 2)  # to /dev/null: nobody reads stderr from now on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the supervisors
     gc.freeze()  # a collection in a job would otherwise copy all these pages
