@@ -24,7 +24,7 @@ from sharpen.runs.checkpoint import load_state
 from sharpen.training.differences import Difference, data_differences, model_differences
 from sharpen.training.trainer import Trainer
 
-SHOWN = 80
+SHOWN = 100
 """Characters of a setting's value in messages."""
 
 _DRAWN = re.compile(
