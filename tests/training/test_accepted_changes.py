@@ -176,6 +176,11 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str, dict[str, Any]]] = {
         "`method.name` has other source code ({home}/method.py:Mine: method.py)",
         {"method": {"name": "HOME/method.py:Mine", "group_size": 4, "minibatches": 1}},
     ),
+    "the seed": (
+        lambda home: edit(home / "run/recipe.yaml", "seed: 7", "seed: 8"),
+        "`seed` was 7 and is now 8",
+        {},
+    ),
     "the reference": (
         lambda home: edit(home / "run/recipe.yaml", "path: null", f"path: {home}/other"),
         "the reference model has other weights",
