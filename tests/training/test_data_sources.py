@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sharpen.data.cursor import Cursor
-from sharpen.errors import DataError, RecipeError, RewardError
+from sharpen.errors import ChangedError, DataError, RecipeError, RewardError
 from sharpen.launch.run import Run, resume, start
 from sharpen.recipe.loading import make_recipe
 from sharpen.runs.folder import read_metrics
@@ -336,8 +336,11 @@ def test_a_resumed_run_needs_the_same_shares(model: Path, files: Path, tmp_path:
     run = run_of(tmp_path / "run", model, files, training={"steps": 2}).path
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("share: 3.0", "share: 2.0").replace("steps: 2", "steps: 3"))
-    with pytest.raises(Exception, match="was saved with the sources and shares"):
+    with pytest.raises(ChangedError, match=r"- `data\.sources\.sums\.share` was 3\.0 and is now 2\.0"):
         resume(run)
+    assert resume(run, accept_changes=True).finished
+    # Shares of 2 to 1 are dealt from the beginning; the second sum and the first plain are both due by draw 3.
+    assert " ".join(row["source"] for row in by_prompt(samples(run, 3))) == "sums sums plain sums"
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from sharpen.runs.checkpoint_state import fitting, load_state
 from sharpen.training.differences import Difference, data_differences, model_differences
 from sharpen.training.trainer import Trainer
 
-SHOWN = 80
+SHOWN = 100
 """Characters of a setting's value in messages."""
 
 _DRAWN = re.compile(
-    r"data|columns/data\.((sources\.[^/]+\.)?train|mixed)/.*|code/.*|scorers/.*|recipe/(reward|data|rollout|method|training)\b.*"
+    r"data|columns/data\.((sources\.[^/]+\.)?train|mixed)/.*|code/.*|scorers/.*|recipe/(reward|data|rollout|method|training|seed)\b.*"
 )
 """Entries that decide how completions are drawn and scored, and so concern batches that are drawn already."""
 
