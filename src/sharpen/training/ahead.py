@@ -57,7 +57,7 @@ def pending_to_json(pending: Sequence[Collected], prompts: Sequence[Prompt]) -> 
 
 
 def pending_from_json(text: str, prompts: Sequence[Prompt], where: str) -> list[Collected]:
-    """Raises CheckpointError if the text names a prompt that the data does not have."""
+    """Raises CheckpointError if the text is no list, or names a prompt that the data does not have."""
 
     def read(groups: Sequence[Mapping[str, Any]]) -> list[Group]:
         for group in groups:
@@ -65,4 +65,7 @@ def pending_from_json(text: str, prompts: Sequence[Prompt], where: str) -> list[
                 raise CheckpointError(f"{where}: prompt {group['prompt']} is not among the data's {len(prompts)}")
         return [group_from_json(prompts[group["prompt"]], group["trajectories"]) for group in groups]
 
-    return [Collected(read(one["groups"]), read(one["set_aside"]), work=one["work"]) for one in json.loads(text)]
+    batches = json.loads(text)
+    if not isinstance(batches, list):
+        raise CheckpointError(f"{where}: damaged, it is not a list of batches")
+    return [Collected(read(one["groups"]), read(one["set_aside"]), work=one["work"]) for one in batches]
