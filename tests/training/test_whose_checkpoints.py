@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -154,8 +155,6 @@ def test_numbers_sort_as_numbers(run: Path) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -206,6 +205,9 @@ def test_of_a_link_to_a_checkpoint_elsewhere_only_the_link_is_removed(model: Pat
 
 
 LISTS = [
+    *("", "[]", "{}", '{"checkpoints": []}', '{"checkpoints": {"4": 1}}'),
+    json.dumps({"checkpoints": {"04": "0" * 64}}),
+]
     "",
     "[]",
     "{}",
