@@ -208,13 +208,6 @@ LISTS = [
     *("", "[]", "{}", '{"checkpoints": []}', '{"checkpoints": {"4": 1}}'),
     json.dumps({"checkpoints": {"04": "0" * 64}}),
 ]
-    "",
-    "[]",
-    "{}",
-    '{"checkpoints": []}',
-    '{"checkpoints": {"4": 1}}',
-    '{"checkpoints": {"04": "%s"}}' % ("0" * 64),
-]
 
 
 @pytest.mark.parametrize("text", LISTS)
