@@ -31,6 +31,7 @@ _LOADED = re.compile(
     r"|(vocab|merges|dict)\.txt|(tokenizer|chat_template).*)"
 )
 """Names of files that a loader of models, tokenizers or templates may read; not notes, pictures and hidden files."""
+_EXAMPLES = ("config.json", PurePosixPath(REMAINDER).name)
 _TEMPLATES = "additional_chat_templates"
 """The one folder in a model's folder that loaders look into."""
 
@@ -108,9 +109,8 @@ def damage(checkpoint: Path, uses: Uses = "everything", *, part: str = "", liste
         used = (name for name in manifest.sha256 if _is_used(name, uses, part, manifest))
         for name in dict.fromkeys((*used, STATE)):
             _check_file(checkpoint, name, manifest)
-        for name in _added(checkpoint, manifest):
-            if _is_used(name, uses, part, manifest):
-                return f"{checkpoint / name}: damaged, this file was added to the checkpoint: remove it"
+        for name in _added(checkpoint, uses, part, manifest):
+            return f"{checkpoint / name}: damaged, this file was added to the checkpoint: remove it"
         state = read_json(checkpoint / STATE)
         if not isinstance(state, dict) or state.get("step") != manifest.step:
             return f"{checkpoint / STATE}: damaged, it is not the state of step {manifest.step}"
@@ -192,19 +192,25 @@ def _other_models(manifest: Manifest) -> set[str]:
     return {name.partition("/")[0] for name in manifest.sha256 if re.fullmatch(r"[^/]+/(adapter_)?config\.json", name)}
 
 
-def _added(checkpoint: Path, manifest: Manifest) -> Iterator[str]:
+def _added(checkpoint: Path, uses: Uses, part: str, manifest: Manifest) -> Iterator[str]:
     """Files that the manifest does not name and that would be loaded, by their paths in the checkpoint."""
-    models = {""} | _other_models(manifest)
-    named = {name.rpartition("/")[0] for name in manifest.sha256}
-    for folder in sorted(named | {str(PurePosixPath(model) / _TEMPLATES) for model in models}):
-        try:
-            entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(checkpoint / folder))
-        except (FileNotFoundError, NotADirectoryError):
-            # What is missing was found before, if it is used.
-            continue
-        except OSError as error:
-            raise CheckpointError(f"{checkpoint / folder}: cannot be read: {error.strerror}") from error
-        for entry, is_folder in entries:
-            name = f"{folder}/{entry}" if folder else entry
-            if name not in manifest.sha256 and name != MANIFEST and _LOADED.fullmatch(entry) and not is_folder:
-                yield name
+    folders = {name.rpartition("/")[0] for name in manifest.sha256}
+    folders |= {str(PurePosixPath(model) / _TEMPLATES) for model in ("", *_other_models(manifest))}
+    for folder in sorted(folders):
+        if any(_is_used(str(PurePosixPath(folder) / name), uses, part, manifest) for name in _EXAMPLES):
+            for entry in _entries(checkpoint / folder):
+                name = str(PurePosixPath(folder) / entry)
+                known = name in manifest.sha256 or name == MANIFEST
+                if not known and _LOADED.fullmatch(entry) and _is_used(name, uses, part, manifest):
+                    yield name
+
+
+def _entries(folder: Path) -> list[str]:
+    """The names in a folder, but for those of folders; of a folder that is missing, none."""
+    try:
+        return sorted(entry for entry in os.listdir(folder) if not os.path.isdir(folder / entry))
+    except (FileNotFoundError, NotADirectoryError):
+        # What was in it is missing too, and was found before if it is used.
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error.strerror}") from error

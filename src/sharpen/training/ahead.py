@@ -57,7 +57,7 @@ def pending_to_json(pending: Sequence[Collected], prompts: Items[Prompt]) -> str
 
 
 def pending_from_json(text: str, prompts: Items[Prompt], where: str) -> list[Collected]:
-    """Raises CheckpointError if the text names a prompt that the data does not have."""
+    """Raises CheckpointError if the text is no list, or names a prompt that the data does not have."""
 
     def read(groups: Sequence[Mapping[str, Any]]) -> list[Group]:
         numbers = [int(group["prompt"]) for group in groups]
@@ -71,4 +71,7 @@ def pending_from_json(text: str, prompts: Items[Prompt], where: str) -> list[Col
             found.append(group_from_json(prompt, group["trajectories"]))
         return found
 
-    return [Collected(read(one["groups"]), read(one["set_aside"]), work=one["work"]) for one in json.loads(text)]
+    batches = json.loads(text)
+    if not isinstance(batches, list):
+        raise CheckpointError(f"{where}: damaged, it is not a list of batches")
+    return [Collected(read(one["groups"]), read(one["set_aside"]), work=one["work"]) for one in batches]

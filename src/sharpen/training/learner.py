@@ -211,10 +211,16 @@ class Learner:
         return {"updates": dict(self.updates), "coefficients": dict(self.coefficients.values)}
 
     def load(self, state: Mapping[str, Any], step: int) -> None:
-        """Go on after ``step``; the models and optimizers have their weights and state already."""
+        """Go on after ``step``; the models and optimizers have their weights and state already.
+
+        Raises ValueError if ``state`` is that of other models or coefficients.
+        """
+        updates, coefficients = state["updates"], state["coefficients"]
+        if updates.keys() != self.updates.keys() or coefficients.keys() != self.coefficients.values.keys():
+            raise ValueError(f"updates of {', '.join(updates)} and coefficients {', '.join(coefficients)}")
         self._at_version(step)
-        self.updates = dict(state["updates"])
-        self.coefficients.values = dict(state["coefficients"])
+        self.updates = dict(updates)
+        self.coefficients.values = dict(coefficients)
 
     def _policy_shift(self, batch: Batch) -> Metrics:
         """``kl_old``, KL(π_old ‖ π) after the updates on ``batch``, if a coefficient is adapted to it."""
