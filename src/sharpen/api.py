@@ -82,7 +82,7 @@ def train(
         on_step: called with each step and its metrics. If it returns False or raises, the run stops with a checkpoint
             of that step; what it raises is passed on.
         resume: resume the run in that folder. The other arguments must be what it was started with.
-        quiet: show no progress.
+        quiet: show no progress; warnings are still shown.
 
     Each section from ``data`` to ``reward_check`` is an object of its class or a mapping of some of its settings.
     Ctrl-C stops the run after its current step, saves a checkpoint, and the call returns. SIGTERM and SIGHUP do the

@@ -69,16 +69,18 @@ def _show(run: Run) -> None:
     console = RichConsole(soft_wrap=True, highlight=False)
     folder = RunFolder.open(run.path)
     recipe = load_recipe(folder.recipe)
-    rows = run.metric_rows()
+    # What is damaged in them was said when the run was resumed.
+    rows = folder.read_metrics(say=lambda text: None)
     before, after = before_and_after(rows)
     if before.measures:
         title = f"Held-out prompts, step {before.step} and step {after.step}"
         plain = plain_measures([*before.measures, *after.measures])
         console.print(before_after_table(before.measures, after.measures, title, plain=plain))
-    picture = run.path / "plot.png"
-    plot_run([Stage(recipe.method.name, rows)], picture, before.measures, after.measures, title=str(run.path))
-
-    places = {"model": run.model, "metrics": folder.metrics, "plot": picture}
+    places = {"model": run.model}
+    if rows:
+        picture = run.path / "plot.png"
+        plot_run([Stage(recipe.method.name, rows)], picture, before.measures, after.measures, title=str(run.path))
+        places |= {"metrics": folder.metrics, "plot": picture}
     if any(folder.samples.glob("*.parquet")):
         places["samples"] = folder.samples
     if run.best is not None:

@@ -31,6 +31,7 @@ from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
 from sharpen.runs.lookup import find_model, not_of_the_run
 from sharpen.runs.named_loggers import WHERE, LoggerSpec
+from sharpen.system.note import Note
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
 from sharpen.system.user_code import being_imported, describe, ends_program
@@ -173,11 +174,13 @@ def _start(
             unnamed = recipe.unnamed()
             if needed := ", ".join(f"`{path}`" for path in unnamed if path != WHERE):
                 say(
-                    f"{needed}: given in Python, under no name that a recipe could save. To resume, give the same to "
-                    "sharpen.resume()"
+                    Note(
+                        f"{needed}: given in Python, under no name that a recipe could save. To resume, give the same "
+                        "to sharpen.resume()"
+                    )
                 )
             if WHERE in unnamed:
-                say(f"`{WHERE}`: some have no name that a recipe could save. A resumed run goes on without those")
+                say(Note(f"`{WHERE}`: some have no name that a recipe could save. A resumed run goes on without those"))
             if trainer.folder.recipe.exists():
                 say(f"{recipe.run} held a run that did no step: this one takes its place")
             trainer.folder.initialise(recipe.to_yaml())
@@ -219,9 +222,9 @@ def _resume(
             assert state is not None
             for damage in folder.cut_back(state["step"]):
                 say(damage)
-            say(f"{path} is finished: {recipe.training.steps} steps are done")
+            say(Note(f"{path} is finished: {recipe.training.steps} steps are done"))
             return Run(path, checkpoint, finished=True)
-        say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning")
+        say(Note(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the beginning"))
         inputs = read_inputs(recipe)
         for note in inputs.notes:
             say(note)

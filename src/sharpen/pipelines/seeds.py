@@ -32,6 +32,7 @@ from sharpen.runs.folder import RunFolder
 from sharpen.runs.loggers import MetricLogger
 from sharpen.runs.metrics_file import row_of
 from sharpen.runs.seeds import SeedsFolder
+from sharpen.system.note import Note
 from sharpen.system.signals import Request, stopped_after_step
 
 POLL_S = 0.1
@@ -114,7 +115,7 @@ def run_seeds(
     seeds = folder.seeds()
     done = [seed for seed in seeds if Progress.of(RunFolder(folder.run(seed)), recipe.training.steps).finished]
     for seed in done:
-        say(f"seed {seed} is finished")
+        say(Note(f"seed {seed} is finished"))
     environment = _environment(min(at_once, len(seeds)))
 
     def start(seed: int) -> _Process:

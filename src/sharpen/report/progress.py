@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from sharpen.report.notebook import NotebookProgress
+from sharpen.system.note import Note
 from sharpen.system.notebook import in_notebook
 from sharpen.system.streams import lasting
 
@@ -32,7 +33,8 @@ NEAR_ZERO_LOSS = (
 class Console:
     """Metric logger: a progress bar on a terminal or in a notebook, otherwise a line every ten seconds.
 
-    A terminal can show one bar at a time: without ``bar`` it gets the lines too.
+    A terminal can show one bar at a time: without ``bar`` it gets the lines too. If ``quiet``, it shows what warns and
+    nothing else.
     """
 
     def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False, bar: bool = True) -> None:
@@ -41,7 +43,8 @@ class Console:
         # The stream is kept, because a reward may replace sys.stderr.
         # In a notebook rich would show each line as an output of its own, and standard error is shown in red.
         stream = lasting(sys.stdout if in_notebook() else sys.stderr)
-        self._console = RichConsole(file=stream, quiet=quiet, emoji=False, force_jupyter=False)
+        self._console = RichConsole(file=stream, emoji=False, force_jupyter=False)
+        self._quiet = quiet
         self._notebook = NotebookProgress(stage, total) if in_notebook() and not quiet else None
         self._live = bar and self._console.is_terminal and self._notebook is None and not quiet
         self._progress = Progress(
@@ -74,9 +77,14 @@ class Console:
         self.close()
 
     def say(self, text: str) -> None:
+        """Print a sentence; see `Note`."""
+        if self._quiet and isinstance(text, Note):
+            return
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._quiet:
+            return
         if "held_out/pass@1" in metrics:
             self._held_out = f"  held-out pass@1 {metrics['held_out/pass@1']:.1%}"
         numbers = self._numbers(metrics)

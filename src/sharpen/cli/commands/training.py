@@ -32,7 +32,9 @@ def run(
     at_once: Annotated[
         int, typer.Option(min=1, metavar="M", help="With --seeds: up to M runs side by side, which share the threads.")
     ] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only warnings and the result.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train a model with a recipe, or continue a run.
