@@ -110,7 +110,7 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise RecipeError(f"{path}: a recipe is a mapping of settings, such as `method: grpo`, and this is none")
     _check_overrides(overrides, str(path))
     try:
-        loaded = OmegaConf.create(text)
+        loaded: Any = OmegaConf.create(text)
         # Expand the short form so that overrides have a section: `method: grpo` with method.group_size=4.
         for section, named in (("method", "name"), ("model", "path")):
             if isinstance(loaded.get(section), str):
