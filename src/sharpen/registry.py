@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from sharpen.errors import SharpenError
 from sharpen.suggest import did_you_mean
-from sharpen.system.user_code import defined_in, describe, ends_program, load_source, undisturbed
+from sharpen.system.user_code import defined_in, describe, ends_program, load_source, named_failure, undisturbed
 
 Entry = TypeVar("Entry")
 
@@ -63,21 +64,24 @@ def load_named(name: str, what: str, error: type[Exception]) -> Any:
     try:
         with undisturbed():
             module = load_source(source)
-    except (ImportError, OSError, SyntaxError, ValueError) as failed:
+    except (KeyboardInterrupt, SharpenError):
+        raise
+    except BaseException as failed:
+        if ends_program(failed):
+            raise error(
+                f"{what}: importing {source!r} ends the program with {describe(failed)}; put what a script does under "
+                '`if __name__ == "__main__":`'
+            ) from failed
         hint, package = "", source.partition(".")[0]
         if isinstance(failed, ModuleNotFoundError) and failed.name in (source, package):
             hint = f"; run it from the folder that holds {package!r}, or write the path of a file"
-        raise error(f"{what}: importing {source!r} failed with {type(failed).__name__}: {failed}{hint}") from failed
-    except BaseException as failed:
-        if not ends_program(failed):
-            raise
-        raise error(
-            f"{what}: importing {source!r} ends the program with {describe(failed)}; put what a script does under "
-            '`if __name__ == "__main__":`'
-        ) from failed
+        raise error(f"{what}: importing {source!r} failed with {describe(failed)}{hint}") from failed
     found: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        # A module may compute its attributes.
+        with named_failure(f"{what}: {attribute!r} of {source!r}", error):
+            there = hasattr(found, part)
+        if not there:
             known = [n for n in vars(module) if not n.startswith("_")]
             raise error(f"{what}: {source!r} has no {attribute!r}.{did_you_mean(attribute, known)}")
         found = getattr(found, part)

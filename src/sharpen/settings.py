@@ -69,17 +69,10 @@ def not_blank(name: Any) -> Any:
     return name
 
 
-def _folder(path: Path) -> Path:
-    path = path.expanduser()
-    if path.name in ("", ".."):
-        raise ValueError(f"{path} has no name of its own: name a folder, such as runs/mine")
-    return path
-
-
 Name = Annotated[str, AfterValidator(not_blank), Field(json_schema_extra={"pattern": r"\S"})]
 """A text that names something, such as a model, a column or a measure: it is not blank."""
-FolderName = Annotated[Path, BeforeValidator(not_blank), AfterValidator(_folder)]
-"""The path of a folder to write, with ~ expanded. It ends with a name: not blank, `.`, `..` or `/`."""
+PathName = Annotated[Path, BeforeValidator(not_blank), AfterValidator(Path.expanduser)]
+"""A path, with ~ expanded; without a name it would be the working directory."""
 Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
 """A time limit; 1,000,000 s are eleven days, and no system call waits for more than some years."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from sharpen.errors import RecipeError, RewardError, SharpenError
+from sharpen.errors import DiskError, RecipeError, RewardError, SharpenError
 from sharpen.launch.run import resume, start
 from sharpen.runs.folder import RunFolder, read_metrics
 from sharpen.runs.lock import run_lock
@@ -168,9 +168,11 @@ def test_a_folder_that_cannot_be_written_is_named(
 
     opened, run = os.open, tmp_path / "deep" / "run"
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(RecipeError) as error:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, free=3 * 2**20))
+    with pytest.raises(DiskError) as error:
         start(tiny_recipe(run, model, "sft"))
-    assert str(error.value) == f"run: {run / 'lock'} cannot be written: {os.strerror(number)}"
+    free = "; its disk has 3.0 MiB free" if number == errno.ENOSPC else ""
+    assert str(error.value) == f"run: {run / 'lock'} cannot be written: {os.strerror(number)}{free}"
     assert not (tmp_path / "deep").exists()
 
 
@@ -185,9 +187,10 @@ def test_a_disk_without_room_for_a_checkpoint_is_named_before_anything_is_writte
     size = sum(tensor.numel() * tensor.element_size() for name, tensor in tensors if not name.endswith(".step"))
     free = size - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10 * size, free=free))
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(DiskError) as error:
         start(recipe)
-    assert "a checkpoint takes 0.00 GiB, and its disk has 0.00 GiB free" in str(error.value)
+    mib = f"{size / 2**20:.1f} MiB"
+    assert f"a checkpoint takes {mib}, and its disk has {free / 2**20:.1f} MiB free" in str(error.value)
     assert not (tmp_path / "run").exists()
     free = size
     assert start(recipe).finished

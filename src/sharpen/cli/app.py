@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -46,6 +47,21 @@ Before you train: what the run will do and the memory it needs, what its reward 
 """
 
 
+_OF_THE_MACHINE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+"""Errors of the system that say what is wrong with a path, a disk or the limits of the machine."""
+
+
 class Commands(TyperGroup):
     """Prints user errors without a traceback; bugs keep theirs."""
 
@@ -54,6 +70,12 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except SharpenError as error:
             complain(str(error))
+            raise typer.Exit(2) from error
+        except OSError as error:
+            # Of a path that the user named or of the machine: not a bug, wherever it is found.
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            complain(f"{error.filename or 'a file'}: {error.strerror}")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(exit_code(error)) from error

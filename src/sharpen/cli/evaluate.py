@@ -21,6 +21,7 @@ from sharpen.recipe.schema import Recipe
 from sharpen.report.table import measures_table
 from sharpen.runs.lookup import find_model
 from sharpen.runs.samples import write_parquet
+from sharpen.system.files import named_write_errors
 
 
 def measure_model(
@@ -57,7 +58,8 @@ def measure_model(
                 say=lambda text: errors.print(text, markup=False), trust_remote_code=trust_remote_code
             )
         if out is not None:
-            write_parquet(out, evaluation.answer_rows(conversations=recipe.conversational))
+            with named_write_errors(out, "the answers"):
+                write_parquet(out, evaluation.answer_rows(conversations=recipe.conversational))
             errors.print(f"answers: {out}", markup=False)
 
     answered = held_out.reads == "prompts"

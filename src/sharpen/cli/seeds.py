@@ -21,7 +21,7 @@ from sharpen.report.series import HELD_OUT
 from sharpen.runs.folder import read_metrics
 from sharpen.runs.lock import run_lock
 from sharpen.runs.seeds import SeedsFolder
-from sharpen.system.files import write_text
+from sharpen.system.files import named_write_errors, write_text
 from sharpen.system.signals import Stopped
 
 SHOWN = ("loss", "reward/mean", "held_out/pass@1")
@@ -103,7 +103,8 @@ def _show(folder: SeedsFolder, outcome: Outcome) -> None:
         "interval": INTERVAL,
         "measures": {name: values.to_json() for name, values in measures.items()},
     }
-    write_text(folder.summary, json.dumps(written, indent=1) + "\n")
+    with named_write_errors(folder.summary, "the summary of the seeds"):
+        write_text(folder.summary, json.dumps(written, indent=1) + "\n")
     means = {name.removeprefix(HELD_OUT): v for name, v in measures.items() if name.startswith(HELD_OUT) and v.before}
     plot_run(
         [Stage(load_recipe(folder.recipe).method.name, mean_rows(runs))],

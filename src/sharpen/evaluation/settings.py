@@ -23,7 +23,7 @@ class EvaluationSettings(Settings):
     threshold: float = 1.0
     """A completion is right when its reward is at least this."""
     temperature: float = Field(1.0, ge=0, le=1000)
-    """Temperature of the sampling; 0: greedy."""
+    """Temperature of the sampling; 0: greedy. Otherwise at least 0.0001."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling: keep the most probable tokens up to this total probability."""
     top_k: int = Field(0, ge=0)

@@ -22,7 +22,7 @@ from sharpen.launch.handle import Run
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy, load_policy
 from sharpen.models.scorer import load_scorer
-from sharpen.system.files import flush, new_folder
+from sharpen.system.files import flush, named_write_errors, new_folder
 
 Target = Literal["hf", "gguf", "card"]
 CARD = "README.md"
@@ -64,7 +64,7 @@ def export(
     if to == "card":
         if dtype is not None:
             raise RecipeError("dtype: a card has no type")
-        with _replacing(target) as file:
+        with named_write_errors(target, "the model card"), _replacing(target) as file:
             file.write_text(model_card(origin, title), encoding="utf-8")
         return Export(target)
     if to == "gguf":
@@ -80,7 +80,7 @@ def export(
     rows, expected = known_answers(model)
     if isinstance(model, Policy):
         check_merged(origin, rows, expected, checks)
-    with _replacing(target) as partial:
+    with named_write_errors(target, "the exported model"), _replacing(target) as partial:
         if isinstance(asked, str):
             assert isinstance(model, Policy)
             told = write_gguf(model, partial, asked, title, checks)

@@ -13,7 +13,7 @@ import torch
 from sharpen.data.chat.dates import date_written, today
 from sharpen.launch.build import built_trainer
 from sharpen.launch.chat_settings import recorded
-from sharpen.launch.checks import check_before_writing, check_space
+from sharpen.launch.checks import check_before_writing, check_folder, check_space
 from sharpen.launch.first_batch import FirstBatch, first_batch
 from sharpen.launch.inputs import HeldOut, Inputs, read_inputs
 from sharpen.launch.memory import memory_numbers, of_length
@@ -113,6 +113,7 @@ def dry_run(recipe: Recipe, *, say: Say, trust_remote_code: bool = False) -> Dry
     Raises:
         SharpenError: what the start would raise before the first step.
     """
+    check_folder(recipe.run)
     with lock_without_trace(recipe.run, say) as locked:
         RunFolder.refuse_existing(recipe.run, locked=locked)
     return _dry_run(recipe, None, say, trust_remote_code)

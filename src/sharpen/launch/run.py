@@ -14,7 +14,7 @@ from sharpen.errors import DiskError, DrawnRowError, NonFiniteError, SharpenErro
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.build import built_trainer, held_out_measurement
 from sharpen.launch.chat_settings import recorded
-from sharpen.launch.checks import check_before_writing, check_space
+from sharpen.launch.checks import check_before_writing, check_folder, check_space
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, read_inputs
 from sharpen.launch.models import load_frozen, load_model, load_reference
@@ -155,6 +155,7 @@ def _no_exit_from_user_code() -> Iterator[None]:
 def _start(
     recipe: Recipe, *, loggers: Sequence[LoggerSpec], say: Say, on_step: OnStep | None, trust_remote_code: bool
 ) -> Run:
+    check_folder(recipe.run)
     with run_lock(recipe.run, say) as locked:
         RunFolder.refuse_existing(recipe.run, locked=locked)
         inputs = read_inputs(recipe)

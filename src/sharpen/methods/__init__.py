@@ -75,6 +75,9 @@ def resolve_method(spec: Method | type[Method] | str | Mapping[str, Any]) -> Met
         return method(**settings)
     except ValidationError as error:
         raise ValueError(f"method {called}: {'; '.join(explain(error, method))}") from error
+    # Of a class of a user's own that lacks members.
+    except TypeError as error:
+        raise ValueError(f"method {called}: {error}") from error
 
 
 def _check_name(method: type[Method]) -> None:

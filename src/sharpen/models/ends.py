@@ -33,10 +33,18 @@ def require_end(path: str, eos_ids: Collection[int]) -> None:
 
 
 def saved_generation_config(path: str) -> GenerationConfig | None:
-    """The generation configuration in a folder or of a hub id; None if there is none: it is optional."""
+    """The generation configuration in a folder or of a hub id; None if there is none: it is optional.
+
+    Raises ModelError if there is one that cannot be read: transformers would go on with other ends of sequence.
+    """
     try:
         return GenerationConfig.from_pretrained(path)
-    except OSError:
+    # transformers raises whatever the content of a damaged file leads to.
+    except Exception as error:
+        if (Path(path) / GENERATION_CONFIG_NAME).is_file():
+            raise ModelError(f"{path}: its {GENERATION_CONFIG_NAME} cannot be read: {error}") from error
+        if not isinstance(error, OSError):
+            raise
         return None
 
 

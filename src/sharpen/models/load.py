@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from sharpen.errors import ModelError
 from sharpen.models.adapter_files import holds_model
+from sharpen.models.device import resolve_device
 from sharpen.models.kernels.compiled import compiles
 from sharpen.models.kernels.linear import switch_linears
 from sharpen.models.kernels.memory_efficient import make_memory_efficient
@@ -20,6 +21,8 @@ from sharpen.models.progress_bars import without_progress_bars
 from sharpen.models.saved_dtype import add_remainder, named_weights
 from sharpen.suggest import did_you_mean, folder_or_hub
 from sharpen.system.memory import keep_freed_memory
+from sharpen.system.shown import cut
+from sharpen.system.user_code import TEXT
 
 
 def located(path: str | Path) -> str:
@@ -55,10 +58,20 @@ def load_weights(auto: Any, path: str, *, trust_remote_code: bool, **settings: A
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                # So that the message below can name the weights.
+                ignore_mismatched_sizes=True,
                 **settings,
             )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot load this model: {error}") from error
+    # transformers raises whatever the content of a damaged file leads to.
+    except Exception as error:
+        raise _unusable(path, "this model", error) from error
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, in_file, in_model = mismatched[0]
+        more = f", and {len(mismatched) - 1} more" if mismatched[1:] else ""
+        raise ModelError(
+            f"{path}: cannot load this model: the weight {name} has the shape {list(in_file)} in its files and "
+            f"{list(in_model)} by its config.json{more}"
+        )
     add_remainder(named_weights(model), path)
     return model, set(info["missing_keys"])
 
@@ -66,15 +79,23 @@ def load_weights(auto: Any, path: str, *, trust_remote_code: bool, **settings: A
 def load_config(path: str, *, trust_remote_code: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot load this model: {error}") from error
+    # As above.
+    except Exception as error:
+        raise _unusable(path, "this model", error) from error
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot load this model's tokenizer: {error}") from error
+    # As above.
+    except Exception as error:
+        raise _unusable(path, "this model's tokenizer", error) from error
+
+
+def _unusable(path: str, what: str, error: Exception) -> ModelError:
+    """Only OSError and ValueError have texts that transformers wrote for users."""
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return ModelError(f"{path}: cannot load {what}: {kind}{cut(str(error), TEXT)}")
 
 
 def refuse_missing(path: str, missing: set[str]) -> None:
@@ -91,12 +112,8 @@ def prepare(model: Any, *, device: str, gradient_checkpointing: bool, compiled: 
     architectures are compiled on a GPU, if ``compiled``, and otherwise save less for the backward pass
     (`sharpen.models.kernels.memory_efficient`).
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"the device is {device}, but PyTorch finds no GPU on this machine: use auto or cpu")
     keep_freed_memory()
-    model.to(device)
+    model.to(resolve_device(device))
     switch_linears(model)
     if model.config.model_type in PLAIN_ARCHITECTURES:
         if compiled and compiles(model.device):

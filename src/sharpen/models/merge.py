@@ -12,7 +12,7 @@ from sharpen.models.load import located
 from sharpen.models.model import Model
 from sharpen.models.policy import load_policy
 from sharpen.models.scorer import Kind, load_scorer
-from sharpen.system.files import new_folder
+from sharpen.system.files import named_write_errors, new_folder
 
 
 def merge(
@@ -23,7 +23,7 @@ def merge(
     The sum is computed in float32, then rounded. The folder is written atomically.
 
     Raises ModelError if there is no adapter at ``path``, if ``folder`` is not empty, or if a weight is too large for
-    ``dtype``.
+    ``dtype``, and DiskError if the folder cannot be written.
     """
     folder = Path(folder)
     adapter = find_adapter(located(path))
@@ -37,6 +37,8 @@ def merge(
         model: Model = load_scorer(adapter.path, kind=kind, **settings)
     else:
         model = load_policy(adapter.path, **settings)
-    with new_folder(folder) as whole:
+    bytes_per_weight = {"float32": 4}.get(dtype, 2)
+    needed = sum(weight.numel() for weight in model.parameters()) * bytes_per_weight
+    with named_write_errors(folder, "the merged model", needed), new_folder(folder) as whole:
         model.save(whole, dtype)
     return folder

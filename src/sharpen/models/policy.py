@@ -25,7 +25,7 @@ from sharpen.models.adapter_merge import merge_adapter
 from sharpen.models.causal import refuse_not_causal
 from sharpen.models.chat_template import take_template
 from sharpen.models.dtype import AskedDtype, SavedDtype, resolve_dtype
-from sharpen.models.ends import end_of_sequence_ids, require_end, saved_ends, write_ends
+from sharpen.models.ends import end_of_sequence_ids, require_end, saved_ends, saved_generation_config, write_ends
 from sharpen.models.load import (
     load_config,
     load_tokenizer,
@@ -185,6 +185,8 @@ def load_policy(
     prepare(model, device=device, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
     if model.config.model_type not in PLAIN_ARCHITECTURES:
         refuse_not_causal(path, model, tokenizer)
+    # transformers passes over a file that it cannot read.
+    saved_generation_config(base)
     eos_ids = end_of_sequence_ids(model.generation_config, model.config, tokenizer)
     if adapter is not None:
         eos_ids |= saved_ends(path)

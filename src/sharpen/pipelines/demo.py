@@ -30,7 +30,7 @@ from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
 from sharpen.runs.lock import run_lock
-from sharpen.system.files import write_text
+from sharpen.system.files import named_write_errors, write_text
 from sharpen.system.signals import Stopped
 
 SHOWN = {
@@ -77,7 +77,8 @@ def demo(folder: Path, *, quick: bool = False) -> None:
 
     with run_lock(folder, say):
         _set_aside(folder, say)
-        _demo(folder, QUICK if quick else FULL, out)
+        with named_write_errors(folder, "the demo"):
+            _demo(folder, QUICK if quick else FULL, out)
         shutil.rmtree(folder / "earlier", ignore_errors=True)
 
 

@@ -107,38 +107,48 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     path = Path(path)
     text = recipe_text(path)
     if not isinstance(check_yaml(text, str(path)), yaml.MappingNode | None):
-        raise RecipeError(f"{path}: a recipe is a mapping of settings, such as `method: grpo`")
-    _check_overrides(overrides)
+        raise RecipeError(f"{path}: a recipe is a mapping of settings, such as `method: grpo`, and this is none")
+    _check_overrides(overrides, str(path))
     try:
-        loaded = OmegaConf.create(text)
+        loaded: Any = OmegaConf.create(text)
         # Expand the short form so that overrides have a section: `method: grpo` with method.group_size=4.
         for section, named in (("method", "name"), ("model", "path")):
             if isinstance(loaded.get(section), str):
                 loaded[section] = {named: loaded[section]}
-        tree = OmegaConf.to_container(OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))), resolve=True)
+        tree = OmegaConf.to_container(_merged(loaded, overrides, str(path)), resolve=True)
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
         raise RecipeError(f"{path}: {f'`{error.full_key}`: ' if error.full_key else ''}{reason}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {in_one_line(error)}") from error
-    # Python makes no integer of 5,000 digits; OmegaConf raises the others for overrides such as `[=3`, `method=[grpo]`.
-    except (ValueError, TypeError, IndexError) as error:
+    # Python makes no integer of 5,000 digits.
+    except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     assert isinstance(tree, dict)
     _check_values(tree, str(path))
     return {str(k): v for k, v in tree.items()}
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def _merged(loaded: Any, overrides: Sequence[str], where: str) -> Any:
+    for override in overrides:
+        try:
+            loaded = OmegaConf.merge(loaded, OmegaConf.from_dotlist([override]))
+        # What OmegaConf raises for keys such as `[` and for a list in place of a section.
+        except (TypeError, IndexError) as error:
+            raise RecipeError(f"{where}: {override}: this cannot be set: {error}") from error
+    return loaded
+
+
+def _check_overrides(overrides: Sequence[str], where: str) -> None:
     given = set()
     for override in overrides:
         key, equals, value = override.partition("=")
         if not key.strip() or not equals:
-            raise RecipeError(f"{override!r}: settings are overridden as KEY=VALUE, such as training.steps=50")
+            raise RecipeError(f"{where}: {override!r}: settings are overridden as KEY=VALUE, such as training.steps=50")
         if key in given:
-            raise RecipeError(f"{override}: `{key}` is given twice")
+            raise RecipeError(f"{where}: {override}: `{key}` is given twice")
         given.add(key)
-        check_yaml(value, key)
+        check_yaml(value, f"{where}: {key}")
 
 
 def _check_values(value: Any, where: str, path: str = "") -> None:

@@ -22,14 +22,14 @@ from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rewards.registry import saved_reward
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.named_loggers import WHERE
-from sharpen.settings import FolderName, Settings, passed_on
+from sharpen.settings import PathName, Settings, passed_on
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 
 
 class Recipe(Settings):
     """Everything that decides what a run does."""
 
-    run: FolderName
+    run: PathName
     """The folder that the run writes; it must not hold a run yet."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Determines the order of the data and all random numbers of the sampling."""

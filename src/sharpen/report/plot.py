@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from sharpen.evaluation.estimators import Estimate
 from sharpen.report.series import Series, Track, series, smooth
 from sharpen.report.table import NO_SHARES
-from sharpen.system.files import replacing
+from sharpen.system.files import named_write_errors, replacing
 
 # Okabe and Ito's palette, safe for colour-blind readers.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8C8C8C"
@@ -71,9 +71,10 @@ def plot_run(
     """Write `run_figure` to the PNG file ``path``. Raises ValueError if there is nothing to plot."""
     figure = run_figure(stages, before, after, title)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png")
+    with named_write_errors(path, "the plot"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png")
 
 
 def run_figure(

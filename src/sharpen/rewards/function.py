@@ -18,6 +18,7 @@ from sharpen.rewards.execution.settings import CallSettings
 from sharpen.rewards.reward import NOT_COMPUTED, Reward, Wanted, sample_name
 from sharpen.rewards.verifier import Verifier, is_missing
 from sharpen.suggest import did_you_mean
+from sharpen.system.user_code import describe
 from sharpen.types import Group, Prompt, Refused, Row, Score, Trajectory
 
 RewardFunction = Callable[..., float | Awaitable[float | None] | None]
@@ -233,6 +234,12 @@ class FunctionReward(Reward):
             number = float(value)
         except OverflowError:
             number = math.inf
+        # A number of a user's own class.
+        except Exception as error:
+            raise RewardError(
+                f"reward {self.name!r} returned a {type(value).__name__} for {sample()}, which is no number: its float "
+                f"raised {describe(error)}"
+            ) from error
         if not math.isfinite(number):
             raise RewardError(
                 f"reward {self.name!r} returned {number} for {sample()}; it must return a finite number{otherwise}"
@@ -248,8 +255,11 @@ def _name_of(function: RewardFunction) -> str:
 def _parameters(function: RewardFunction, name: str) -> list[Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise RewardError(f"reward {name!r} cannot be called with a completion: {error}") from error
+    # An object of a user's class may compute its signature.
+    except Exception as error:
+        raise RewardError(
+            f"reward {name!r} cannot be called with a completion: its signature gives {describe(error)}"
+        ) from error
 
 
 def _takes_none(parameter: Parameter) -> bool:

@@ -22,6 +22,7 @@ from sharpen.rewards.reward import Reward
 from sharpen.rewards.task import TaskReward
 from sharpen.rewards.verifier import Verifier
 from sharpen.settings import Settings, explain
+from sharpen.system.user_code import named_failure
 
 RewardSpec: TypeAlias = Reward | RewardFunction | str | Mapping[str, Any] | Sequence[Any]
 
@@ -152,7 +153,8 @@ def _made(kind: type, settings: Mapping[str, Any]) -> Any:
         inspect.signature(kind).bind(**settings)
     except TypeError as error:
         raise RewardError(f"reward {kind.__name__!r} cannot be constructed with these settings: {error}") from error
-    return kind(**settings)
+    with named_failure(f"reward {kind.__name__!r}: its construction", RewardError):
+        return kind(**settings)
 
 
 def _no_settings(name: str, settings: Mapping[str, Any]) -> None:

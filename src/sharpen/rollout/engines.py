@@ -10,6 +10,8 @@ from sharpen.registry import Registry
 from sharpen.rollout.engine import Engine
 from sharpen.rollout.local.engine import LocalEngine
 from sharpen.rollout.settings import EngineSettings
+from sharpen.system.shown import shown
+from sharpen.system.user_code import named_failure
 
 MakeEngine = Callable[[EngineSettings, Policy], Engine]
 
@@ -25,11 +27,13 @@ def make_engine(settings: EngineSettings, policy: Policy) -> Engine:
     """The engine that the settings name, drawing with the policy's weights.
 
     Raises:
-        RecipeError: there is no such engine; else what its constructor raises.
+        RecipeError: there is no such engine, or one of your own cannot be constructed.
     """
     where = "rollout.engine.name"
-    make = ENGINES.find(settings.name, where) if isinstance(settings.name, str) else settings.name
+    make: MakeEngine = ENGINES.find(settings.name, where) if isinstance(settings.name, str) else settings.name
     if not callable(make):
         raise RecipeError(f"{where} {settings.name!r} is a {type(make).__name__}, not a class or function")
-    engine: Engine = make(settings, policy)
-    return engine
+    if settings.name == "local":
+        return make(settings, policy)
+    with named_failure(f"{where}: {shown(settings.name)}", RecipeError):
+        return make(settings, policy)

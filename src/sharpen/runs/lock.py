@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sharpen.errors import RecipeError, RunInUseError
+from sharpen.errors import DiskError, RecipeError, RunInUseError
+from sharpen.system.files import why_unwritten
 
 WAIT_S = 2.0
 """A holder that was just killed keeps the lock until the system has freed its memory."""
@@ -41,7 +42,8 @@ def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
     Files and folders made for the lock are removed at the end if no run was begun. On a file system without locks, this
     tells ``say``, locks nothing and yields False.
 
-    Raises RunInUseError, naming the holder, if the folder is locked, and RecipeError if it cannot be written.
+    Raises RunInUseError, naming the holder, if the folder is locked, RecipeError if a file is in its way,
+    and DiskError if it cannot be written.
     """
     made = _missing(folder)
     file = folder / "lock"
@@ -55,8 +57,11 @@ def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
     _held.add(descriptor)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        try:
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        except OSError as error:
+            raise _unwritable(file, error) from error
         yield locked
     finally:
         if descriptor in _held:
@@ -106,8 +111,9 @@ def _opened(file: Path) -> int:
         raise _unwritable(file, error) from error
 
 
-def _unwritable(file: Path, error: OSError) -> RecipeError:
-    return RecipeError(f"run: {error.filename or file} cannot be written: {error.strerror}")
+def _unwritable(file: Path, error: OSError) -> DiskError:
+    path = Path(error.filename or file)
+    return DiskError(f"run: {path} cannot be written: {why_unwritten(path, error.errno or 0)}")
 
 
 def _locked(file: Path, say: Callable[[str], None]) -> tuple[int, bool]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharpen.system.files import write_text
+from sharpen.system.files import named_write_errors, write_text
 
 _NAME = re.compile(r"seed_(\d+)")
 
@@ -26,9 +26,10 @@ class SeedsFolder:
 
     def initialise(self, recipe: str, seeds: Sequence[int]) -> None:
         """Make the folders of these seeds; ``recipe`` is YAML."""
-        for seed in seeds:
-            self.run(seed).mkdir(parents=True, exist_ok=True)
-        write_text(self.recipe, recipe)
+        with named_write_errors(self.path, "the folder of the seeds"):
+            for seed in seeds:
+                self.run(seed).mkdir(parents=True, exist_ok=True)
+            write_text(self.recipe, recipe)
 
     def seeds(self) -> tuple[int, ...]:
         found = (_NAME.fullmatch(path.name) for path in self.path.iterdir() if path.is_dir())

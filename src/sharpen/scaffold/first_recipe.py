@@ -18,6 +18,7 @@ from sharpen.scaffold.readable import readable
 from sharpen.scaffold.sections import draft_of
 from sharpen.scaffold.source import Source, find_source
 from sharpen.scaffold.write import to_yaml
+from sharpen.system.files import named_write_errors
 
 STAND_IN_REWARD = "reward: {name: contains, words: [a]}\n"
 """With which the rest of a recipe is tried if its reward cannot be chosen automatically."""
@@ -61,9 +62,10 @@ def write_first_recipe(
     if references is not None and choices.reward is not None and (doubt := doubt_about(references)) is not None:
         choices = replace(choices, reward=replace(choices.reward, unsure=doubt))
         draft = _draft(choices, run, file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("x", encoding="utf-8") as opened:
-        opened.write(to_yaml(draft))
+    with named_write_errors(file, "the recipe"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(to_yaml(draft))
     return FirstRecipe(file, choices, draft, references)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -10,12 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from safetensors import SafetensorError
-
-from sharpen.errors import DiskError
+from sharpen.errors import DiskError, SharpenError
 
 PARTIAL_SUFFIX = ".partial"
-_SYSTEM_ERROR = re.compile(r"\(os error \d+\)$")
 
 
 @contextmanager
@@ -57,29 +55,40 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def named_write_errors(path: Path, what: str, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turns the failure of a write into a DiskError that names ``path``, ``what`` was written, and what is free.
+    """Turns the failure of a write into a DiskError that names ``path`` and ``what`` was written.
 
-    ``needed_bytes`` is the size of what is written, if it is known.
+    Of a full disk it says what is free and, with ``needed_bytes``, what is needed.
     """
     try:
         yield
-    except OSError as error:
-        raise DiskError(_unwritten(path, what, needed_bytes, error.strerror or str(error))) from error
+    except SharpenError:
+        raise
+    # The libraries of the formats have errors of their own, with the system's as their text.
     except Exception as error:
-        # What is written in Rust has the system's error as its text: safetensors' in its own error, tokenizers' in
-        # a plain Exception.
-        if not isinstance(error, SafetensorError) and _SYSTEM_ERROR.search(str(error)) is None:
+        number = _error_number(error)
+        if number is None:
             raise
-        raise DiskError(_unwritten(path, what, needed_bytes, str(error))) from error
+        raise DiskError(f"{path}: {what} cannot be written: {why_unwritten(path, number, needed_bytes)}") from error
 
 
-def _unwritten(path: Path, what: str, needed_bytes: int | None, reason: str) -> str:
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    needed = "" if needed_bytes is None else f"it takes {_size(needed_bytes)}, and "
-    return (
-        f"{path}: {what} cannot be written: {reason}; {needed}its disk has {_size(shutil.disk_usage(there).free)} free"
-    )
+def why_unwritten(path: Path, error_number: int, needed_bytes: int | None = None) -> str:
+    """What the system's error says of a write to ``path``, and of a full disk what is free and needed."""
+    said = os.strerror(error_number)
+    if error_number not in (errno.ENOSPC, errno.EDQUOT):
+        return said
+    needed = "" if needed_bytes is None else f"it takes {size_text(needed_bytes)}, and "
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    return f"{said}; {needed}its disk has {size_text(shutil.disk_usage(there).free)} free"
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes for people to read."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's error behind one that a write raised; None for any other."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)
+    return int(found[1]) if found else None

@@ -20,7 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from sharpen.errors import SharpenError
+from sharpen.system.shown import cut
 from sharpen.system.signals import ENDING
+
+TEXT = 1000
+"""Letters of an exception's text that a message shows."""
 
 _importing = threading.local()
 _loaded_versions: dict[str, tuple[int, int]] = {}
@@ -159,12 +164,31 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RemoteError):
         return str(error)
     try:
-        text = str(error)
+        text = cut(str(error), TEXT)
     # The exception's class may be the user's own.
     except Exception:  # noqa: BLE001
         text = "(its text cannot be made)"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
+    said = f"{type(error).__name__}: {text}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen ")]
+    # A syntax error's text says where it is, and what is raised in this file is said of the user's.
+    if not frames or isinstance(error, SyntaxError) or frames[-1].filename == __file__:
+        return said
+    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+@contextmanager
+def named_failure(what: str, error: type[Exception]) -> Iterator[None]:
+    """Turns whatever a user's code raises into ``error``, with a message that begins with ``what``.
+
+    Ctrl-C passes, and so do errors that say already what cannot be used.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SharpenError, error):
+        raise
+    # A user's code may raise anything, and classes of its own.
+    except BaseException as failed:
+        raise error(f"{what} raised {describe(failed)}") from failed
 
 
 def ends_program(error: BaseException) -> bool:

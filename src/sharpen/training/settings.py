@@ -20,7 +20,7 @@ class OptimizerSettings(Settings):
     learning_rate: float = Field(1e-6, gt=0)
     """The peak rate."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """AdamW's decay of its averages of the gradient and of its square."""
+    """AdamW's decay of its averages of the gradient and of its square, each at least 0 and below 1."""
     eps: float = Field(1e-8, gt=0, le=1)
     """AdamW's addition to the root of the squared gradient's average."""
     weight_decay: float = Field(0.0, ge=0, le=100)

@@ -18,6 +18,7 @@ from sharpen.errors import RecipeError
 from sharpen.in_memory import fields_of
 from sharpen.registry import Registry
 from sharpen.settings import Settings, explain
+from sharpen.system.user_code import named_failure
 
 GYM_PREFIX = "reasoning_gym:"
 
@@ -107,4 +108,5 @@ def _made(kind: Any, parameters: Mapping[str, str], spec: str) -> object:
         inspect.signature(kind).bind(**parameters)
     except TypeError as error:
         raise RecipeError(f"{spec}: {error}") from error
-    return kind(**parameters)
+    with named_failure(f"{spec}: {kind.__name__}", RecipeError):
+        return kind(**parameters)

@@ -12,9 +12,9 @@ class CallSettings(Settings):
 
     timeout_s: Seconds = 60.0
     """Time limit of one call in seconds. A call that exceeds it has failed."""
-    retries: int = Field(0, ge=0, le=100)
+    retries: int = Field(0, ge=0, le=20)
     """Further attempts after an error that `retry_on` names."""
-    backoff_s: float = Field(1.0, ge=0, le=100_000)
+    backoff_s: float = Field(1.0, ge=0, le=3600)
     """Pause before the first retry in seconds; it doubles with each further retry."""
     retry_on: tuple[Name, ...] = ("ConnectionError", "TimeoutError")
     """Names of exception classes, or of their bases, that are retried. With `process` or an async function, a call
