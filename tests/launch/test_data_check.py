@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from sharpen.data import large
+from sharpen.launch import data_check
 from sharpen.launch.data_check import check_data
 from sharpen.launch.data_report import CheckedRows, TokenCounts
 from sharpen.launch.spans import Span
@@ -177,3 +179,22 @@ def test_a_prompt_that_opens_the_tag_which_the_reward_expects_looks_wrong(tmp_pa
         found = [doubt for doubt in part.doubts if "the prompt ends with <think>" in doubt]
         assert len(found) == doubts
         assert all("set `prefilled: true`" in doubt for doubt in found)
+
+
+def test_very_many_rows_are_checked_in_parts(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are at once: lengths, rows that are refused or left out, repeated rows and what is shown."""
+    rows = [{"prompt": f"{i}+1=", "completion": str(i + 1)} for i in range(50)]
+    rows[13], rows[44] = rows[2], rows[30]
+    rows[17] = rows[35] = {"prompt": "1+1=", "completion": ""}
+    rows[21] = {"prompt": [{"role": "user", "content": "1"}], "completion": "2"}
+    rows[29] = {"prompt": "+" * 40, "completion": "2"}
+    at_once = checked(tmp_path, model, "sft", rows, show=9, overlong="drop")
+    monkeypatch.setattr(large, "EAGER_ROWS", 10)
+    monkeypatch.setattr(data_check, "READ_AT_ONCE", 7)
+    assert checked(tmp_path, model, "sft", rows, show=9, overlong="drop") == at_once
+    assert (at_once.dropped, at_once.unread, at_once.prompts and at_once.prompts.count) == (1, 3, 46)
+    assert at_once.errors[0].endswith("1 more rows are like it")
+    assert "2 of 46 rows repeat an earlier one; the first is " + str(tmp_path / "rows.jsonl") + ":14" in at_once.doubts
+    rows = [{"prompt": "+" * 40, "completion": "2"}] * 30
+    many = checked(tmp_path, model, "sft", rows, overlong="drop")
+    assert (many.dropped, many.errors) == (30, (f"{tmp_path}/rows.jsonl: none of the 30 rows fits into 32 tokens",))

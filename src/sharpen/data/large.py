@@ -26,7 +26,8 @@ def read_first(rows: Rows, columns: Sequence[str]) -> Rows:
         return rows
     first, longest = EAGER_ROWS // 2, EAGER_ROWS // 20
     spaced = np.linspace(first, len(rows) - 1, EAGER_ROWS - first - longest, dtype=np.int64)
-    lengths = np.fromiter((sum(_length(row.get(name)) for name in columns) for row in rows), np.int64, len(rows))
+    measured = [column for column in columns if column in rows.columns]
+    lengths = np.fromiter((_length([row.get(name) for name in measured]) for row in rows), np.int64, len(rows))
     # Stable: of equal lengths the first.
     by_length = np.argsort(-lengths, kind="stable")[:longest]
     return rows.part(np.unique(np.concatenate([np.arange(first), spaced, by_length])).tolist())
@@ -36,8 +37,6 @@ def _length(value: Any) -> int:
     """The characters of all texts in a value."""
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_length, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(_length, value))
-    return 0
+    return sum(map(_length, value.values())) if isinstance(value, Mapping) else 0

@@ -14,7 +14,7 @@ from sharpen.data.items import Items, MadeItems, joined
 from sharpen.errors import ModelError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read, scorers_read
-from sharpen.launch.data_doubts import never_right
+from sharpen.launch.data_doubts import NeverRight
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
 from sharpen.launch.inputs import HeldOut, Inputs
 from sharpen.launch.models import load_frozen, load_helpers, load_model, load_reference
@@ -251,7 +251,11 @@ def _once(say: Say) -> Say:
 def _doubts_of_reward(prompts: Sequence[Prompt], reward: Reward | None) -> Iterator[str]:
     for source in dict.fromkeys(prompt.source for prompt in prompts):
         if reward is not None and reward.scores_source(source):
-            yield from never_right([(p.id, p) for p in prompts if p.source == source], reward.of_source(source))
+            never = NeverRight(reward.of_source(source))
+            for prompt in prompts:
+                if prompt.source == source:
+                    never.look_at(prompt.id, prompt)
+            yield from never.lines()
 
 
 def _measures(measurement: Measurement) -> Callable[[], Mapping[str, Estimate]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from sharpen.data.chat import TurnEnd
+from sharpen.data.large import is_large
 from sharpen.data.prompt_format import PromptFormat
 from sharpen.data.prompts import load_prompts
 from sharpen.data.rows import Rows
 from sharpen.errors import SharpenError
-from sharpen.launch.data_doubts import Reading, ReadRow, doubts, shared
+from sharpen.launch.data_doubts import Doubts, Reading, ReadRow, Shared
 from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, ShownSample, TokenCounts
 from sharpen.launch.inputs import Inputs, read_inputs
 from sharpen.launch.source_rows import Say, SourceRows, completions_of
@@ -27,6 +29,7 @@ from sharpen.types import Group, Reads, Sample, Trajectory
 
 MOST_ERRORS = 20
 """Rows that cannot be read are counted, and this many of them named."""
+READ_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +49,10 @@ def check_data(recipe: Recipe, *, show: int = 3, trust_remote_code: bool = False
     inputs = read_inputs(recipe, each_row=False)
     model = unloaded_model(recipe, trust_remote_code=trust_remote_code)
     parts: list[CheckedRows] = []
-    trained: list[ReadRow] = []
+    shared = Shared()
     for part in _parts(recipe, inputs):
         limit = recipe.rollout.max_new_tokens if part.reads == "prompts" else 0
-        checked, read = _checked(part, model, limit, show)
-        if part.use == "held out":
-            checked = _with_doubts(checked, shared(trained, read))
-        else:
-            trained += read
-        parts.append(checked)
+        parts.append(_checked(part, model, limit, show, shared))
     return DataReport(recipe.model.path, model.context_length, tuple(parts))
 
 
@@ -74,46 +72,110 @@ def _parts(recipe: Recipe, inputs: Inputs) -> Iterator[_Part]:
             yield _Part("held out", part, inputs.held_out.reads, reward)
 
 
-def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int) -> tuple[CheckedRows, list[ReadRow]]:
+def _checked(part: _Part, model: UnloadedModel, max_new_tokens: int, show: int, shared: Shared) -> CheckedRows:
     rows, said = part.source.rows, list[str]()
     reader = _Reader(part, model, max_new_tokens, said.append)
-    errors, unread = [], 0
+    found, together = _Found(), ""
+    chat = reader.format.chat or any(_is_conversation(value) for value in rows[0].values())
+    doubts: Doubts | None = None
+    for some in _in_parts(rows, reader):
+        read, error = _read(some, reader, found)
+        together = together or error
+        if doubts is None:
+            # What ends turns is known once a row was read.
+            doubts = Doubts(Reading(part.reads, chat, model.tokenizer, frozenset(reader.ends), part.reward))
+        doubts.look_at(read)
+        shared.measure(read) if part.use == "held out" else shared.train(read)
+        found.count(read)
+        found.shown += [_shown(row, model.tokenizer) for row in read[: show - len(found.shown)]]
+    if not found.prompts and found.dropped == len(rows) and not together:
+        together = f"{rows.name}: none of the {len(rows)} rows fits into {model.context_length} tokens"
+    errors = [
+        f"{first}; {alike - 1} more rows are like it" if alike > 1 else first for first, alike in found.errors.values()
+    ]
+    if not errors and together:
+        errors, found.unread = [together], 1
+    return CheckedRows(
+        name=rows.name,
+        use=part.use,
+        rows=len(rows),
+        prompts=TokenCounts.of(found.prompts),
+        completions=TokenCounts.of(found.completions),
+        trained=TokenCounts.of(found.trained),
+        split=found.split,
+        dropped=found.dropped,
+        notes=rows.notes,
+        shown=tuple(found.shown),
+        doubts=(
+            *dict.fromkeys(said),
+            *(doubts.lines() if doubts is not None and found.prompts else ()),
+            *(shared.lines() if part.use == "held out" else ()),
+        ),
+        errors=tuple(errors),
+        unread=found.unread,
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is kept of the rows that were read: lengths in tokens, and the first errors, each with the number of rows
+    like it."""
+
+    prompts: array[int] = field(default_factory=lambda: array("q"))
+    completions: array[int] = field(default_factory=lambda: array("q"))
+    trained: array[int] = field(default_factory=lambda: array("q"))
+    split: int = 0
+    dropped: int = 0
+    unread: int = 0
+    errors: dict[str, tuple[str, int]] = field(default_factory=dict)
+    shown: list[ShownRow] = field(default_factory=list)
+
+    def count(self, read: Sequence[ReadRow]) -> None:
+        self.prompts.extend(len(row.group.prompt.token_ids) for row in read)
+        trajectories = [t for row in read for t in row.group.trajectories]
+        self.completions.extend(len(t.token_ids) for t in trajectories)
+        self.trained.extend(sum(t.loss_mask) for t in trajectories)
+        self.split += sum(len(t.samples) > 1 for t in trajectories)
+
+    def refuse(self, error: str, where: str) -> None:
+        self.unread += 1
+        kind = error.replace(where, "")
+        first, alike = self.errors.get(kind, (error, 0))
+        if alike or len(self.errors) < MOST_ERRORS:
+            self.errors[kind] = (first, alike + 1)
+
+
+def _in_parts(rows: Rows, reader: _Reader) -> Iterator[Rows]:
+    """The rows, very many in parts of thousands."""
+    if not is_large(len(rows)):
+        yield rows
+        return
+    # Only for what a run says of them at its start; what is wrong with a row is found below.
+    with suppress(SharpenError):
+        reader.rows(reader.part.source.read_first)
+    reader.format = replace(reader.format, on_plain=None, alone=True)
+    for start in range(0, len(rows), READ_AT_ONCE):
+        yield rows.part(range(start, min(start + READ_AT_ONCE, len(rows))))
+
+
+def _read(rows: Rows, reader: _Reader, found: _Found) -> tuple[list[ReadRow], str]:
+    """The rows that can be read, and the error that they give together."""
     try:
         read = reader.rows(rows)
-        dropped = len(rows) - len(read)
     except SharpenError as error:
         # The first row that cannot be read ends a run; here all of them are looked for, one by one.
-        read, found, dropped = [], defaultdict[str, list[str]](list), 0
+        read = []
         for index, row in enumerate(rows.part([i]) for i in range(len(rows))):
             try:
                 read += reader.rows(row)
             except SharpenError as of_row:
                 if reader.leaves_out(row):
-                    dropped += 1
+                    found.dropped += 1
                     continue
-                found[str(of_row).replace(rows.where(index), "")].append(str(of_row))
-        alike = [
-            f"{same[0]}; {len(same) - 1} more rows are like it" if same[1:] else same[0] for same in found.values()
-        ]
-        errors, unread = alike or [str(error)], sum(map(len, found.values())) or 1
-    trajectories = [t for row in read for t in row.group.trajectories]
-    chat = reader.format.chat or any(_is_conversation(value) for value in rows[0].values())
-    reading = Reading(part.reads, chat, model.tokenizer, frozenset(reader.ends), part.reward)
-    return CheckedRows(
-        name=rows.name,
-        use=part.use,
-        rows=len(rows),
-        prompts=TokenCounts.of([len(row.group.prompt.token_ids) for row in read]),
-        completions=TokenCounts.of([len(t.token_ids) for t in trajectories]),
-        trained=TokenCounts.of([sum(t.loss_mask) for t in trajectories]),
-        split=sum(len(t.samples) > 1 for t in trajectories),
-        dropped=dropped,
-        notes=rows.notes,
-        shown=tuple(_shown(row, model.tokenizer) for row in read[:show]),
-        doubts=(*dict.fromkeys(said), *(doubts(read, reading) if read else ())),
-        errors=tuple(errors[:MOST_ERRORS]),
-        unread=unread,
-    ), read
+                found.refuse(str(of_row), rows.where(index))
+        return read, str(error)
+    found.dropped += len(rows) - len(read)
+    return read, ""
 
 
 class _Reader:
@@ -184,7 +246,3 @@ def _samples(trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Iter
 
 def _is_conversation(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-
-
-def _with_doubts(checked: CheckedRows, more: Iterator[str]) -> CheckedRows:
-    return replace(checked, doubts=(*checked.doubts, *more))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from numbers import Real
 from typing import Any
 
@@ -43,50 +45,142 @@ class Reading:
     reward: Reward | None = None
 
 
-def doubts(rows: Sequence[ReadRow], reading: Reading) -> Iterator[str]:
-    """One line for each thing that looks wrong."""
-    checks: list[tuple[str, Callable[[ReadRow], bool]]] = [
-        ("prompts end with a blank; tokens usually begin with it, so the completion begins unusually", _ends_blank),
-        ("rows have a U+FFFD character, which stands for text that was decoded wrongly", _is_damaged),
-    ]
+@dataclass(slots=True)
+class _Sign:
+    """A sign of a mistake: how many rows have it, and the first of them."""
+
+    what: str
+    applies: Callable[[ReadRow], bool]
+    count: int = 0
+    first: str = ""
+
+    def look_at(self, row: ReadRow) -> None:
+        if self.applies(row):
+            self.count += 1
+            self.first = self.first or row.where
+
+
+class Doubts:
+    """What looks wrong in rows, which may come in parts."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._signs = [_Sign(what, applies) for what, applies in _checks(reading)]
+        self._repeated = _Sign("rows repeat an earlier one", self._is_repeated)
+        self._rows = self._pairs = self._longer = 0
+        self._seen: set[int] = set()
+        self._never = None if reading.reward is None else NeverRight(reading.reward)
+
+    def look_at(self, rows: Sequence[ReadRow]) -> None:
+        self._rows += len(rows)
+        for row in rows:
+            for sign in (*self._signs, self._repeated):
+                sign.look_at(row)
+            if self._reading.reads == "preferences":
+                self._compare_lengths(row)
+            if self._never is not None:
+                self._never.look_at(row.where, row.group.prompt)
+
+    def lines(self) -> Iterator[str]:
+        """One line for each thing that looks wrong."""
+        for sign in (*self._signs, self._repeated):
+            if sign.count:
+                yield f"{sign.count} of {self._rows} {sign.what}; the first is {sign.first}"
+        if self._pairs >= FEW_PAIRS and self._longer > MUCH_LONGER * self._pairs:
+            rows_of = f"{self._longer} of {self._pairs} rows"
+            yield f"the better completion is the longer one in {rows_of}: length could be what is learned"
+        if self._never is not None:
+            yield from self._never.lines()
+
+    def _is_repeated(self, row: ReadRow) -> bool:
+        prompt = row.group.prompt
+        digest = _digest(prompt.token_ids, *(trajectory.token_ids for trajectory in row.group.trajectories))
+        known = digest in self._seen
+        self._seen.add(digest)
+        return known
+
+    def _compare_lengths(self, row: ReadRow) -> None:
+        graded = [
+            (t.score.total, len(t.token_ids)) for t in row.group.trajectories if t.score and t.score.total is not None
+        ]
+        if len(graded) > 1:
+            (_, best), (_, worst) = max(graded, key=lambda one: one[0]), min(graded, key=lambda one: one[0])
+            self._pairs += 1
+            self._longer += best > worst
+
+
+class NeverRight:
+    """Whether prompts, each with its name, have no completion that could get a full reward."""
+
+    def __init__(self, reward: Reward) -> None:
+        self._leaves = list(reward.leaves())
+        self._found: list[tuple[int, str]] = [(0, "")] * len(self._leaves)
+        self._prompts = 0
+
+    def look_at(self, where: str, prompt: Prompt) -> None:
+        self._prompts += 1
+        for place, leaf in enumerate(self._leaves):
+            if (doubt := leaf.doubt(prompt)) is not None:
+                count, first = self._found[place]
+                self._found[place] = count + 1, first or f"{doubt}; the first is {where}"
+
+    def lines(self) -> Iterator[str]:
+        for count, first in self._found:
+            if count:
+                yield f"no completion can be right on {count} of {self._prompts} prompts: {first}"
+
+
+class Shared:
+    """Whether prompts that are measured are also trained on."""
+
+    def __init__(self) -> None:
+        self._trained: set[int] = set()
+        self._sign = _Sign("held-out prompts are also trained on", self._is_trained)
+        self._held_out = 0
+
+    def train(self, rows: Sequence[ReadRow]) -> None:
+        self._trained.update(_digest(row.group.prompt.token_ids) for row in rows)
+
+    def measure(self, rows: Sequence[ReadRow]) -> None:
+        self._held_out += len(rows)
+        for row in rows:
+            self._sign.look_at(row)
+
+    def lines(self) -> Iterator[str]:
+        """A line for the rows that were measured since this was last asked for."""
+        if self._sign.count:
+            yield f"{self._sign.count} of {self._held_out} {self._sign.what}; the first is {self._sign.first}"
+        self._sign.count, self._sign.first, self._held_out = 0, "", 0
+
+    def _is_trained(self, row: ReadRow) -> bool:
+        return _digest(row.group.prompt.token_ids) in self._trained
+
+
+def _checks(reading: Reading) -> Iterator[tuple[str, Callable[[ReadRow], bool]]]:
+    yield "prompts end with a blank; tokens usually begin with it, so the completion begins unusually", _ends_blank
+    yield "rows have a U+FFFD character, which stands for text that was decoded wrongly", _is_damaged
     if reading.chat:
         special = [*map(str, reading.tokenizer.convert_ids_to_tokens(sorted(reading.ends)))]
-        checks += [
-            (
-                "rows spell tokens in their texts that end turns or sequences there",
-                lambda row: _spells(row, special),
-            ),
-            (
-                "prompts lack the text of one of their messages: the chat template changes or leaves it out",
-                _lacks_message,
-            ),
-        ]
+        yield "rows spell tokens in their texts that end turns or sequences there", partial(_spells, special=special)
+        yield (
+            "prompts lack the text of one of their messages: the chat template changes or leaves it out",
+            _lacks_message,
+        )
     else:
-        checks.append(("completions follow their prompts without a blank between two words", _runs_on))
+        yield "completions follow their prompts without a blank between two words", _runs_on
     if reading.reads == "demonstrations":
-        checks.append(("completions have no more than one token that is trained on", _trains_little))
+        yield "completions have no more than one token that is trained on", _trains_little
     if reading.reads == "preferences":
-        checks += [
-            (f"rows have a lower `{chosen}` than `{rejected}`", partial(_is_lower, lower=chosen, higher=rejected))
-            for chosen, rejected in PAIR_SCORES
-        ]
-    for what, applies in checks:
-        found = [row.where for row in rows if applies(row)]
-        if found:
-            yield f"{len(found)} of {len(rows)} {what}; the first is {found[0]}"
-    yield from _repeated(rows)
-    if reading.reads == "preferences":
-        yield from _longer_is_better(rows)
-    if reading.reward is not None:
-        yield from never_right([(row.where, row.group.prompt) for row in rows], reading.reward)
+        for chosen, rejected in PAIR_SCORES:
+            yield f"rows have a lower `{chosen}` than `{rejected}`", partial(_is_lower, lower=chosen, higher=rejected)
 
 
-def shared(trained: Sequence[ReadRow], held_out: Sequence[ReadRow]) -> Iterator[str]:
-    """Whether prompts that are measured are also trained on."""
-    known = {row.group.prompt.token_ids for row in trained}
-    found = [row.where for row in held_out if row.group.prompt.token_ids in known]
-    if found:
-        yield f"{len(found)} of {len(held_out)} held-out prompts are also trained on; the first is {found[0]}"
+def _digest(*texts: Sequence[int]) -> int:
+    """64 bits of a hash of token ids: all rows of a file are remembered by theirs."""
+    digest = blake2b(digest_size=8)
+    for ids in texts:
+        digest.update(array("q", (len(ids), *ids)).tobytes())
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _ends_blank(row: ReadRow) -> bool:
@@ -122,42 +216,6 @@ def _is_lower(row: ReadRow, *, lower: str, higher: str) -> bool:
     """Whether column ``lower`` of a row has a smaller number than column ``higher``."""
     low, high = row.group.prompt.row.get(lower), row.group.prompt.row.get(higher)
     return isinstance(low, Real) and isinstance(high, Real) and low < high
-
-
-def _repeated(rows: Sequence[ReadRow]) -> Iterator[str]:
-    seen: set[tuple[tuple[int, ...], ...]] = set()
-    repeated = []
-    for row in rows:
-        key = (row.group.prompt.token_ids, *(trajectory.token_ids for trajectory in row.group.trajectories))
-        if key in seen:
-            repeated.append(row.where)
-        seen.add(key)
-    if repeated:
-        yield f"{len(repeated)} of {len(rows)} rows repeat an earlier one; the first is {repeated[0]}"
-
-
-def _longer_is_better(rows: Sequence[ReadRow]) -> Iterator[str]:
-    pairs = []
-    for row in rows:
-        graded = [
-            (t.score.total, len(t.token_ids)) for t in row.group.trajectories if t.score and t.score.total is not None
-        ]
-        if len(graded) > 1:
-            (_, best), (_, worst) = max(graded, key=lambda one: one[0]), min(graded, key=lambda one: one[0])
-            pairs.append((best, worst))
-    longer = sum(best > worst for best, worst in pairs)
-    if len(pairs) >= FEW_PAIRS and longer > MUCH_LONGER * len(pairs):
-        rows_of = f"{longer} of {len(pairs)} rows"
-        yield f"the better completion is the longer one in {rows_of}: length could be what is learned"
-
-
-def never_right(prompts: Sequence[tuple[str, Prompt]], reward: Reward) -> Iterator[str]:
-    """Whether prompts, each with its name, have no completion that could get a full reward."""
-    for leaf in reward.leaves():
-        found = [(where, doubt) for where, prompt in prompts if (doubt := leaf.doubt(prompt)) is not None]
-        if found:
-            where, doubt = found[0]
-            yield f"no completion can be right on {len(found)} of {len(prompts)} prompts: {doubt}; the first is {where}"
 
 
 def _texts(row: ReadRow) -> Iterator[str]:

@@ -115,13 +115,14 @@ class LocalCollector:
         numbers = self._cursor.take(count)
         found = []
         for number, item in zip(numbers, items.take(numbers), strict=True):
-            for _ in range(len(items)):
+            # In two epochs every row is drawn.
+            for _ in range(2 * len(items)):
                 if item is not None:
                     break
                 number = self._cursor.instead_of(number)
                 [item] = items.take([number])
             if item is None:
-                raise DataError(f"none of {len(items)} rows that were drawn one after another fits into the context")
+                raise DataError(f"none of the {len(items)} rows fits into the context; shorten them")
             found.append(item)
         return found
 
