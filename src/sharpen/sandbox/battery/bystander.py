@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 _Made = TypeVar("_Made")
 
@@ -94,7 +94,7 @@ class Felt:
 
     def milder(self, other: Felt) -> Felt:
         """The lower of each number: what two trials agree on is not the noise of a busy machine."""
-        lower = {}
+        lower: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             both = [value for value in (getattr(self, field.name), getattr(other, field.name)) if value is not None]
             lower[field.name] = min(both) if len(both) == 2 else None
