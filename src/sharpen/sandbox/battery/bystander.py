@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 _Made = TypeVar("_Made")
 
@@ -94,11 +94,14 @@ class Felt:
 
     def milder(self, other: Felt) -> Felt:
         """The lower of each number: what two trials agree on is not the noise of a busy machine."""
-        lower: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            both = [value for value in (getattr(self, field.name), getattr(other, field.name)) if value is not None]
-            lower[field.name] = min(both) if len(both) == 2 else None
-        return Felt(**lower)
+        return Felt(
+            opening=_lower(self.opening, other.opening),
+            starting=_lower(self.starting, other.starting),
+            taken_bytes=min(self.taken_bytes, other.taken_bytes),
+            left_bytes=min(self.left_bytes, other.left_bytes),
+            cached_bytes=min(self.cached_bytes, other.cached_bytes),
+            left_files=min(self.left_files, other.left_files),
+        )
 
 
 class Bystander:
@@ -181,6 +184,10 @@ class Bystander:
             raise RuntimeError("the process that feels what programs do to others has ended")
         *lines, self._cut = data.split(b"\n")
         return [_Round(*map(int, line.split())) for line in lines]
+
+
+def _lower(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else min(one, other)
 
 
 def _slowdown(quiet: list[int], rounds: list[int]) -> float | None:

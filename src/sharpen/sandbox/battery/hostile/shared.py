@@ -60,6 +60,7 @@ while True:
 
 #: one file opened by all its threads
 import threading
+threading.stack_size(1 << 18)
 def open_it():
     while True:
         os.close(os.open(os.__file__, os.O_RDONLY))
