@@ -11,6 +11,7 @@ import yaml
 
 import sharpen
 import tiny_turns
+from sharpen.data import large
 from sharpen.data.tasks import TASKS
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.describe import settings_table
@@ -68,7 +69,7 @@ def half_flat(completion: str, prompt: str) -> float:
     return float(len(completion)) if prompt[0] in "01" else 1.0
 
 
-def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
+def test_the_page_on_metrics_explains_every_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explained = set(re.findall(r"`([^`]+)`", (DOCS / "metrics.md").read_text()))
     model = create_character_model(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
     sizes = "&train_size=20&held_out_size=6&demonstration_size=20&preference_size=20&step_label_size=20"
@@ -110,6 +111,11 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path) -> None:
     run = sharpen.train(
         model, Imitating(), task, reward=half_flat, run=tmp_path / "mixed", **common | {"data": {"mixed": rows}}
     )
+    seen |= {metric for row in run.metric_rows() for metric in row}
+    monkeypatch.setattr(large, "EAGER_ROWS", 2)
+    rows = [{"prompt": "+" * (300 if i % 2 else 3), "completion": "2"} for i in range(8)]
+    dropped = {"data": {"overlong": "drop"}, "training": common["training"], "quiet": True}
+    run = sharpen.train(model, "sft", rows, run=tmp_path / "dropped", **dropped)
     seen |= {metric for row in run.metric_rows() for metric in row}
     for name in seen:
         if name.startswith("held_out/"):

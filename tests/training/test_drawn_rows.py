@@ -22,7 +22,7 @@ from sharpen.rollout.collector import LocalCollector
 from sharpen.rollout.engines import make_engine
 from sharpen.runs.folder import read_metrics
 from sharpen.types import Prompt, Reads
-from tiny_runs import Raising, assert_left_the_same, left_behind, tiny_recipe, tiny_start_model
+from tiny_runs import Raising, assert_left_the_same, left_behind, tiny_recipe, tiny_start_model, untimed
 
 __all__ = ["one_thread"]
 
@@ -199,6 +199,9 @@ def test_a_row_that_is_bad_when_it_is_drawn(model: Path, tmp_path: Path) -> None
             f"run --resume {run}"
         )
         assert len(read_metrics(run)) == 3
+        shutil.copy(good, bad)
+        assert resume(run, accept_changes=True).finished
+        assert untimed(read_metrics(run)) == untimed(read_metrics(tmp_path / "good"))
         shutil.rmtree(run)
 
 
