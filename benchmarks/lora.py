@@ -29,6 +29,7 @@ def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
     from sharpen.launch.build import built_trainer
     from sharpen.launch.inputs import read_inputs
     from sharpen.recipe.loading import make_recipe
+    from sharpen.runs.folder import read_metrics
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = make_recipe(
@@ -53,7 +54,7 @@ def measure(model: str, tokens: int, lora: Any) -> dict[str, float]:
             trainer.run()
         peak = resident("VmHWM")
         saved = sum(f.stat().st_size for f in (recipe.run / "checkpoints").rglob("*") if f.is_file())
-        rows = [json.loads(line) for line in recipe.run.joinpath("metrics.jsonl").read_text().splitlines()]
+        rows = read_metrics(recipe.run)
         seconds = statistics.median(row["time/step_s"] for row in rows if row["step"] > 1)
         trained = statistics.median(row["time/training_s"] for row in rows if row["step"] > 1)
     return {

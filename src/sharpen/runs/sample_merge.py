@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from sharpen.errors import DataError
 from sharpen.system.files import flush, replacing
 
-ROW_GROUP_BYTES = 64 * 2**20
+ROW_GROUP_BYTES = 16 * 2**20
 """Rows are written together up to about this size: a merge holds no more, and reading a step reads no more."""
 _LACKING = b"sharpen_lacking"
 """Metadata of a merged file: by step, the columns that it did not have."""
@@ -77,7 +77,7 @@ def _common_schema(schemas: Mapping[int, pa.Schema], merged: Path) -> pa.Schema:
 
 def _row_groups(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all files, with the same columns."""
-    together: list[pa.Table] = []
+    together, size = list[pa.Table](), 0
     for file in files:
         rows = read_file(file)
         columns = [
@@ -85,9 +85,10 @@ def _row_groups(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
             for field in schema
         ]
         together.append(pa.table(columns, schema=schema))
-        if sum(table.nbytes for table in together) >= ROW_GROUP_BYTES:
+        size += together[-1].nbytes
+        if size >= ROW_GROUP_BYTES:
             yield pa.concat_tables(together)
-            together = []
+            together, size = [], 0
     if together:
         yield pa.concat_tables(together)
 
