@@ -1,8 +1,16 @@
 """The errors that a user can act on. Any other exception is a bug in sharpen and keeps its traceback."""
 
+from sharpen.system.printable import printable
+
 
 class SharpenError(Exception):
-    """Some input cannot be used; the message names it and the remedy."""
+    """Some input cannot be used; the message names it and the remedy.
+
+    As text it is `printable`: it may quote what a model, a reward or a data set wrote.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class RecipeError(SharpenError):

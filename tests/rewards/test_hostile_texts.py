@@ -18,13 +18,13 @@ from sharpen.data.tasks.arithmetic import shows_work, step_rewards
 from sharpen.data.tasks.gym import GymTask
 from sharpen.data.tasks.gym_checks import DECIDED, EXACT, GUARDED
 from sharpen.models.character_model import character_tokenizer
-from sharpen.report.table import printable
 from sharpen.rewards.code.verifiers import Code
 from sharpen.rewards.kinds import REWARDS
 from sharpen.rewards.math.verifier import MOST_CHARACTERS, Math
 from sharpen.rewards.models.rendering import Rendered, positions_of_ends
 from sharpen.rewards.text import json_schema, regex
 from sharpen.rewards.verifier import Verifier
+from sharpen.system.printable import printable
 
 Reader = Callable[[str], object]
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import warnings
-from typing import Annotated, Any, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
 from sharpen import __version__
 from sharpen.cli.commands import checking, exporting, listing, training, using
+from sharpen.cli.python_output import make_python_output_printable
 from sharpen.errors import SharpenError
+from sharpen.report.console import complain
+from sharpen.system.printable import printable
 from sharpen.system.signals import exit_code
 from sharpen.system.streams import lasting
 
@@ -65,9 +67,14 @@ _OF_THE_MACHINE = {
 class Commands(TyperGroup):
     """Prints user errors without a traceback; bugs keep theirs."""
 
+    def make_context(self, *given: Any, **settings: Any) -> Any:
+        with _printable_usage_errors():
+            return super().make_context(*given, **settings)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _printable_usage_errors():
+                return super().invoke(ctx)
         except SharpenError as error:
             complain(str(error))
             raise typer.Exit(2) from error
@@ -79,6 +86,19 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(exit_code(error)) from error
+
+
+@contextmanager
+def _printable_usage_errors() -> Iterator[None]:
+    """Arguments may be names of files, which anyone may have chosen; usage errors quote them."""
+    try:
+        yield
+    except Exception as error:
+        # typer has no public name for its UsageError.
+        if isinstance(error, typer.BadParameter.__bases__):
+            usage_error: Any = error
+            usage_error.message = printable(usage_error.message)
+        raise
 
 
 app = typer.Typer(
@@ -95,26 +115,9 @@ app = typer.Typer(
 def main() -> None:
     # Lasting until exit: Python flushes both streams then, and changes the exit code if a flush fails.
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
-    warnings.showwarning = _show_warning
-    app()
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """A warning as a line. What libraries will change one day is for those who write programs with them."""
-    if not issubclass(category, FutureWarning | DeprecationWarning | PendingDeprecationWarning):
-        Console(stderr=True, soft_wrap=True).print(Text(f"warning: {message}", style="yellow"))
-
-
-def complain(message: str) -> None:
-    """Print a message in red to standard error."""
-    Console(stderr=True, soft_wrap=True).print(Text(message, style="red"))
+    make_python_output_printable()
+    # Not `app()`, which shows exceptions in its own way.
+    typer.main.get_command(app)()
 
 
 def _version(asked: bool) -> None:

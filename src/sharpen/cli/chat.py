@@ -7,9 +7,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from sharpen.data.chat.template import template_text, use_template
 from sharpen.data.settings import DataSettings
 from sharpen.errors import DataError, RecipeError
@@ -17,7 +14,7 @@ from sharpen.models.dtype import AskedDtype
 from sharpen.models.policy import load_policy
 from sharpen.models.settings import ModelSettings
 from sharpen.recipe.loading import load_section
-from sharpen.report.table import printable
+from sharpen.report.console import printable_text, safe_console
 from sharpen.rollout.chat import Conversation
 from sharpen.rollout.engine import Sampling
 from sharpen.rollout.settings import RolloutSettings
@@ -44,7 +41,7 @@ def talk(
 
     Options that are None come from the model's run, if it has one.
     """
-    answers, notes = Console(highlight=False), Console(stderr=True, highlight=False, style="dim")
+    answers, notes = safe_console(highlight=False), safe_console(stderr=True, highlight=False, style="dim")
     named = find_model(model)
     # Without its check that there are rows: only the defaults of its other settings are wanted.
     rollout, data = RolloutSettings(), DataSettings.model_construct()
@@ -57,7 +54,7 @@ def talk(
     elif not isinstance(chat_template_kwargs, Mapping):
         raise RecipeError(f"--chat-template-kwargs must be a mapping such as '{{a: b}}', not {chat_template_kwargs!r}")
     for note in named.notes:
-        notes.print(note, markup=False, soft_wrap=True)
+        notes.print(note, soft_wrap=True)
     given, setting = (data.chat_template, "data.chat_template")
     if chat_template is not None:
         given, setting = chat_template, "--chat-template"
@@ -88,9 +85,9 @@ def talk(
         try:
             completion = conversation.reply(line)
         except DataError as error:
-            notes.print(f"{error}: {RESET} starts a new conversation", markup=False)
+            notes.print(f"{error}: {RESET} starts a new conversation")
             continue
-        answers.print(Text(printable(completion.text.strip())), soft_wrap=True)
+        answers.print(printable_text(completion.text.strip()), soft_wrap=True)
         if completion.finish is Finish.LENGTH:
             notes.print(f"(cut off after {len(completion.token_ids)} tokens)")
 

@@ -12,6 +12,7 @@ from sharpen.cli.overrides import recipe_with
 from sharpen.cli.spans import shown
 from sharpen.launch.data_check import check_data
 from sharpen.launch.data_report import CheckedRows, DataReport, ShownRow, TokenCounts
+from sharpen.report.console import printable_text, safe_console
 
 SHOWN_COMPLETIONS = 2
 """Of each row that is shown."""
@@ -24,9 +25,9 @@ def check(recipe: str, overrides: Sequence[str], *, show: int, trust_remote_code
         SharpenError: the recipe, a file or the tokenizer cannot be used.
     """
     loaded = recipe_with(recipe, overrides)
-    with Console(stderr=True).status(f"the data of {recipe}"):
+    with safe_console(stderr=True).status(printable_text(f"the data of {recipe}")):
         report = check_data(loaded, show=show, trust_remote_code=trust_remote_code)
-    _show(report, Console(highlight=False, soft_wrap=True))
+    _show(report, safe_console(highlight=False, soft_wrap=True))
     return report.ok
 
 

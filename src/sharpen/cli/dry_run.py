@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from sharpen.cli.overrides import recipe_with
 from sharpen.cli.spans import shown
 from sharpen.describe import as_text
 from sharpen.launch.dry_run import Data, DryRun, Lengths, dry_resume, dry_run
+from sharpen.report.console import safe_console
 from sharpen.system.memory import GIB
 from sharpen.training.memory import ExpectedMemory, total
 from sharpen.types import Group
@@ -37,7 +37,7 @@ def show_dry_run(
     trust_remote_code: bool,
     accept_changes: bool = False,
 ) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = safe_console(soft_wrap=True, highlight=False)
 
     def say(text: str) -> None:
         console.print(Text(text, style="yellow"))

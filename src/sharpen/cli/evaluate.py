@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from sharpen.cli.yaml_option import yaml_option
 from sharpen.errors import RecipeError
 from sharpen.launch.evaluate import OF_COMPLETIONS, SETTINGS, planned_evaluation, recipe_of
 from sharpen.recipe.schema import Recipe
+from sharpen.report.console import printable_text, safe_console
 from sharpen.report.table import measures_table
 from sharpen.runs.lookup import find_model
 from sharpen.runs.samples import write_parquet
@@ -40,27 +40,25 @@ def measure_model(
     Raises:
         SharpenError: something cannot be used, or would have no effect.
     """
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = safe_console(stderr=True, soft_wrap=True, highlight=False)
     # A user's reward may print; standard output is for the result.
     with redirect_stdout(sys.stderr):
         given = _parsed(options, reward)
         named = find_model(model)
         for note in named.notes:
-            errors.print(note, markup=False)
+            errors.print(note)
         if task is not None and data is not None:
             raise RecipeError("give --task or --data, not both")
         plan = planned_evaluation(
             named, given, of_run=recipe_of(named), task=task, data=data, spell=_as_option, out=out is not None
         )
         recipe, held_out = plan.recipe, plan.held_out
-        with errors.status(f"measuring {named.path} on {held_out.name}"):
-            evaluation = plan.measure(
-                say=lambda text: errors.print(text, markup=False), trust_remote_code=trust_remote_code
-            )
+        with errors.status(printable_text(f"measuring {named.path} on {held_out.name}")):
+            evaluation = plan.measure(say=lambda text: errors.print(text), trust_remote_code=trust_remote_code)
         if out is not None:
             with named_write_errors(out, "the answers"):
                 write_parquet(out, evaluation.answer_rows(conversations=recipe.conversational))
-            errors.print(f"answers: {out}", markup=False)
+            errors.print(f"answers: {out}")
 
     answered = held_out.reads == "prompts"
     settings = _settings(recipe, list(SETTINGS) if answered else OF_COMPLETIONS)
@@ -70,14 +68,15 @@ def measure_model(
     if as_json:
         said = {"model": named.path, "data": held_out.name, **settings, "prompts": count}
         said["from_run"] = [*(["data"] if rows_from_run else []), *from_run]
-        typer.echo(json.dumps({**said, "measures": evaluation.to_json()}))
+        # JSON leaves this one control character as it is.
+        typer.echo(json.dumps({**said, "measures": evaluation.to_json()}).replace("\x7f", "\\u007f"))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = safe_console(highlight=False, soft_wrap=True)
     measured = f"prompts of {held_out.name}, {recipe.evaluation.n} answers each"
-    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.name}'}", markup=False)
+    console.print(f"{named.path}: {count} {measured if answered else f'rows of {held_out.name}'}")
     if named.run is not None:
         as_in_the_run = ["the rows"] * rows_from_run + _shown({name: settings[name] for name in from_run})
-        console.print(f"as in the run: {', '.join(as_in_the_run)}", markup=False)
+        console.print(f"as in the run: {', '.join(as_in_the_run)}")
     console.print(measures_table(evaluation.measures))
 
 

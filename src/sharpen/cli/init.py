@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from sharpen.report.console import printable_text, safe_console
 from sharpen.scaffold.findings import SAID
 from sharpen.scaffold.first_recipe import FirstRecipe, write_first_recipe
 from sharpen.scaffold.header import columns_used, next_commands
@@ -21,9 +22,9 @@ def write_recipe(data: str, *, model: str | None, file: Path | None) -> None:
         SharpenError: the data cannot be used, or the file exists.
     """
     # Scripts of a data set may print; standard output is for the result.
-    with redirect_stdout(sys.stderr), Console(stderr=True).status(f"looking at {data}"):
+    with redirect_stdout(sys.stderr), safe_console(stderr=True).status(printable_text(f"looking at {data}")):
         written = write_first_recipe(data, model=model, file=file)
-    _show(written, Console(highlight=False, soft_wrap=True))
+    _show(written, safe_console(highlight=False, soft_wrap=True))
 
 
 def _show(written: FirstRecipe, console: Console) -> None:

@@ -25,6 +25,7 @@ from sharpen.methods.describe import (
     to_json,
 )
 from sharpen.methods.page import LEGEND, methods_page
+from sharpen.report.console import safe_console
 
 
 def show_methods(name: str | None, *, as_json: bool, markdown: bool) -> None:
@@ -42,9 +43,9 @@ def show_methods(name: str | None, *, as_json: bool, markdown: bool) -> None:
     elif markdown:
         typer.echo(methods_page(), nl=False)
     elif method is None:
-        _show_all(Console(highlight=False))
+        _show_all(safe_console(highlight=False))
     else:
-        _show_one(Console(highlight=False), method)
+        _show_one(safe_console(highlight=False), method)
 
 
 def _method(name: str) -> type[Method]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sharpen.cli.overrides import recipe_with
 from sharpen.launch.reward_check import check_recipe
+from sharpen.report.console import printable_text, safe_console
 from sharpen.rewards.checking.findings import worth
 from sharpen.rewards.checking.probe import Trial
 from sharpen.rewards.checking.report import SLOW_S, CheatResult, RewardReport
@@ -33,9 +34,14 @@ def check_reward(recipe: str, overrides: Sequence[str], *, reference: str | None
         settings = loaded.reward_check.model_copy(update={"reference": reference})
         loaded = loaded.model_copy(update={"reward_check": settings})
     # A user's reward may print; standard output is for the result.
-    with redirect_stdout(sys.stderr), Console(stderr=True).status(f"the reward of {recipe}") as status:
-        reports = check_recipe(loaded, trust_remote_code=trust_remote_code, say=lambda text: status.update(Text(text)))
-    console = Console(highlight=False)
+    with (
+        redirect_stdout(sys.stderr),
+        safe_console(stderr=True).status(printable_text(f"the reward of {recipe}")) as status,
+    ):
+        reports = check_recipe(
+            loaded, trust_remote_code=trust_remote_code, say=lambda text: status.update(printable_text(text))
+        )
+    console = safe_console(highlight=False)
     for place, report in enumerate(reports):
         if place:
             console.print()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
-from rich.console import Console as RichConsole
 
 from sharpen.cli.overrides import recipe_with
 from sharpen.launch.handle import Run
 from sharpen.launch.run import resume, start
 from sharpen.recipe.loading import load_recipe
+from sharpen.report.console import safe_console
 from sharpen.report.measured import before_and_after
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
@@ -44,29 +44,27 @@ def resume_run(folder: Path, *, quiet: bool, trust_remote_code: bool, accept_cha
 
 
 def _carry_out(go: Callable[[Console], Run], folder: Path, steps: int, quiet: bool) -> None:
-    errors = RichConsole(stderr=True, soft_wrap=True, highlight=False)
+    errors = safe_console(stderr=True, soft_wrap=True, highlight=False)
     try:
         with Console(folder.name, total=steps, quiet=quiet) as console:
             run = go(console)
     except KeyboardInterrupt as interrupt:
         if not (folder / "recipe.yaml").is_file():
-            errors.print("stopped before anything was written", markup=False)
+            errors.print("stopped before anything was written")
         else:
-            errors.print(
-                f"stopped; to continue from the latest checkpoint: sharpen run --resume {folder}", markup=False
-            )
+            errors.print(f"stopped; to continue from the latest checkpoint: sharpen run --resume {folder}")
         raise typer.Exit(exit_code(interrupt)) from None
     # After a scheduler's signal there is no time for a plot.
     if run.finished or run.signum in (None, signal.SIGINT):
         _show(run)
     if not run.finished:
-        errors.print(f"stopped before its last step; to continue: sharpen run --resume {run.path}", markup=False)
+        errors.print(f"stopped before its last step; to continue: sharpen run --resume {run.path}")
         raise Stopped(run.signum or signal.SIGINT)
 
 
 def _show(run: Run) -> None:
     """Print the held-out measures and the paths of what was written."""
-    console = RichConsole(soft_wrap=True, highlight=False)
+    console = safe_console(soft_wrap=True, highlight=False)
     folder = RunFolder.open(run.path)
     recipe = load_recipe(folder.recipe)
     # What is damaged in them was said when the run was resumed.
@@ -87,4 +85,4 @@ def _show(run: Run) -> None:
         places[f"best {recipe.checkpoint.best}"] = run.best
     width = max(map(len, places))
     for what, place in places.items():
-        console.print(f"{what:<{width}}  {place}", markup=False)
+        console.print(f"{what:<{width}}  {place}")

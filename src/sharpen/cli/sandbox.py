@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sharpen.errors import SharpenError
+from sharpen.report.console import safe_console
 from sharpen.sandbox import Isolation, Sandbox, SandboxError
 from sharpen.sandbox.battery import PROGRAMS, Attack, BatteryReport, Finding, check_sandbox
 from sharpen.sandbox.battery.bystander import MOST_LEFT_BYTES, MOST_LEFT_FILES, MOST_SLOWDOWN
@@ -33,7 +34,7 @@ def check(isolation: Isolation, *, unsafe: bool, programs: Sequence[Attack] = PR
     Raises:
         SharpenError: the sandbox cannot work here.
     """
-    console = Console(highlight=False)
+    console = safe_console(highlight=False)
     try:
         with Sandbox(isolation, unsafe=unsafe) as sandbox, console.status("") as status:
 

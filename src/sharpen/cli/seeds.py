@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import typer
-from rich.console import Console as RichConsole
 
 from sharpen.cli.overrides import recipe_with
 from sharpen.evaluation.student_t import mean_interval
 from sharpen.pipelines.seeds import Outcome, prepare, run_seeds
 from sharpen.recipe.loading import load_recipe
+from sharpen.report.console import safe_console
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.seeds import INTERVAL, mean_rows, means_table, over_seeds, values_table
@@ -70,16 +70,15 @@ def _carry_out(
             trust_remote_code=trust_remote_code,
             accept_changes=accept_changes,
         )
-    errors = RichConsole(stderr=True, soft_wrap=True, highlight=False)
+    errors = safe_console(stderr=True, soft_wrap=True, highlight=False)
     for seed, code in outcome.failed.items():
         errors.print(
             f"seed {seed} failed with exit code {code}: {_last_line(folder.output(seed))}\n"
             f"its whole output: {folder.output(seed)}",
             style="red",
-            markup=False,
         )
     if outcome.signum is not None:
-        errors.print(f"stopped; to continue all seeds: sharpen run --resume {folder.path}", markup=False)
+        errors.print(f"stopped; to continue all seeds: sharpen run --resume {folder.path}")
         raise Stopped(outcome.signum)
     if outcome.finished:
         _show(folder, outcome)
@@ -87,7 +86,6 @@ def _carry_out(
         errors.print(
             f"{len(outcome.failed)} of {len(folder.seeds())} seeds failed; to continue them: "
             f"sharpen run --resume {folder.path}",
-            markup=False,
         )
         raise typer.Exit(next(iter(outcome.failed.values())))
 
@@ -113,13 +111,13 @@ def _show(folder: SeedsFolder, outcome: Outcome) -> None:
         {name: mean_interval(v.after) for name, v in means.items()},
         title=f"{folder.path}, mean of {len(seeds)} seed{'s' * (len(seeds) > 1)}",
     )
-    console = RichConsole(soft_wrap=True, highlight=False)
+    console = safe_console(soft_wrap=True, highlight=False)
     console.print(means_table(measures, seeds))
     if len(seeds) > 1:
         console.print(values_table(measures, seeds))
     places = {"runs": folder.run(seeds[0]).with_name("seed_*"), "values": folder.summary, "plot": folder.plot}
     for what, place in places.items():
-        console.print(f"{what:<6}  {place}", markup=False)
+        console.print(f"{what:<6}  {place}")
 
 
 def _last_line(output: Path) -> str:

@@ -15,6 +15,7 @@ from sharpen.describe import Setting, default_text, only_text, paragraphs, setti
 from sharpen.errors import RecipeError
 from sharpen.methods import METHODS
 from sharpen.recipe.describe import Part, find, methods, rewards, sections
+from sharpen.report.console import safe_console
 from sharpen.rewards.kinds import REWARDS
 
 
@@ -34,7 +35,7 @@ def show_settings(name: str | None, *, as_json: bool, markdown: bool) -> None:
     if markdown:
         typer.echo("\n".join(f"## `{part.name}`\n\n{settings_table(part.settings)}" for part in parts), nl=False)
         return
-    console = Console(highlight=False)
+    console = safe_console(highlight=False)
     for part in parts:
         _show(console, part)
     if name in (None, "method"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from sharpen.launch.spans import Span
+from sharpen.system.printable import printable
 
 
 def shown(spans: Sequence[Span]) -> Text:
@@ -18,7 +19,7 @@ def shown(spans: Sequence[Span]) -> Text:
             text.append("⟦" if span.trained else "⟧", style="bold green")
             inside = span.trained
         style = "magenta" if span.special else "green" if span.trained else ""
-        text.append(span.text, style=style)
+        text.append(printable(span.text), style=style)
     if inside:
         text.append("⟧", style="bold green")
     return text

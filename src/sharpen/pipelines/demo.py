@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console as RichConsole
+from rich.text import Text
 
 from sharpen.data.tasks.arithmetic import ALPHABET
 from sharpen.evaluation.estimators import Estimate
@@ -26,6 +27,7 @@ from sharpen.launch.source_rows import Say
 from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
+from sharpen.report.console import safe_console
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
@@ -70,10 +72,10 @@ def demo(folder: Path, *, quick: bool = False) -> None:
 
     Raises RunInUseError if another process is running this demo or resuming one of its runs.
     """
-    out = RichConsole()
+    out = safe_console()
 
     def say(text: str) -> None:
-        out.print(text, markup=False)
+        out.print(text)
 
     with run_lock(folder, say):
         _set_aside(folder, say)
@@ -112,8 +114,11 @@ def _demo(folder: Path, size: Size, out: RichConsole) -> None:
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     out.print(
-        "[bold]A small language model learns arithmetic.[/bold] It first imitates demonstrations of which some guess "
-        "and some have slips, then improves by reinforcement learning against a verifier.\n"
+        Text.assemble(
+            ("A small language model learns arithmetic.", "bold"),
+            " It first imitates demonstrations of which some guess and some have slips, then improves by reinforcement "
+            "learning against a verifier.\n",
+        )
     )
     model = create_character_model(folder / "model", alphabet=ALPHABET)
     recipe = _recipe("demo_sft.yaml", folder / "sft", model, size.sft_steps, size.problems // 2)
@@ -155,7 +160,7 @@ def _demo(folder: Path, size: Size, out: RichConsole) -> None:
         (grpo.path / "samples", "every answer drawn, with its reward"),
     ):
         out.print(f"  {path}  {what}", highlight=False, soft_wrap=True)
-    out.print(f"\nTry it: [bold]sharpen chat {grpo.path}[/bold], then type 7+8-3+9=", highlight=False)
+    out.print(Text.assemble("\nTry it: ", (f"sharpen chat {grpo.path}", "bold"), ", then type 7+8-3+9="))
 
 
 def _recipe(name: str, run: Path, model: Path, steps: int, problems: int) -> Recipe:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from sharpen.system.notebook import Display
+from sharpen.system.printable import printable
 
 REDRAWN_EVERY_S = 0.2
 
@@ -35,6 +36,6 @@ class NotebookProgress:
         step, numbers, timing = self._latest
         self._latest, self._drawn_s = None, self._clock()
         of = f"/{self._total}" if self._total else ""
-        text = "  ".join(part for part in (self._stage, f"step {step}{of}", numbers, timing) if part)
+        text = printable("  ".join(part for part in (self._stage, f"step {step}{of}", numbers, timing) if part))
         bar = f'<progress value="{step}" max="{self._total}"></progress> ' if self._total else ""
         self._display.show(f'<div style="white-space: pre-wrap">{bar}{escape(text)}</div>', text)

@@ -19,6 +19,7 @@ from sharpen.evaluation.estimators import Estimate
 from sharpen.report.series import Series, Track, series, smooth
 from sharpen.report.table import NO_SHARES
 from sharpen.system.files import named_write_errors, replacing
+from sharpen.system.printable import printable
 
 # Okabe and Ito's palette, safe for colour-blind readers.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8C8C8C"
@@ -106,7 +107,7 @@ def run_figure(
     heights = [3.6] * top + [2.2 if top else 3.2] * bottom
     figure = RunFigure(figsize=(_WIDTH_IN, sum(heights) + (0.4 if title else 0)), dpi=_DPI, facecolor="white")
     if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(printable(title), parse_math=False, fontsize=13, fontweight="bold", x=0.01, ha="left")
     figure.set_layout_engine("constrained", h_pad=0.07, w_pad=0.07)
     rows = figure.subfigures(top + bottom, 1, height_ratios=heights, squeeze=False)[:, 0]
     if main and measures:
@@ -188,7 +189,7 @@ def _draw_before_after(
                 fontsize=8.5,
                 color="#222222",
             )
-    axis.set_xticks(range(len(measures)), [fill(measure, 9) for measure in measures])
+    axis.set_xticks(range(len(measures)), [fill(printable(measure), 9) for measure in measures], parse_math=False)
     axis.set_ylim(0, 1.16)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.yaxis.set_major_formatter(_percent())
@@ -220,7 +221,7 @@ def _finish_track(axis: Axes, track: Track, small: bool = False) -> None:
     middles = [index + 0.5 for index in range(len(track.stages))]
     # A step tick may fall on the middle of a stage; by default matplotlib would then drop the stage name there.
     axis.xaxis.remove_overlapping_locs = False
-    axis.set_xticks(middles, [f"{name} steps" for name, _ in track.stages], minor=True)
+    axis.set_xticks(middles, [printable(f"{name} steps") for name, _ in track.stages], minor=True, parse_math=False)
     axis.tick_params(axis="x", which="minor", length=0, pad=17 if small else 20)
 
 

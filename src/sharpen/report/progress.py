@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console as RichConsole
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,9 +16,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sharpen.report.console import safe_console
 from sharpen.report.notebook import NotebookProgress
 from sharpen.system.note import Note
 from sharpen.system.notebook import in_notebook
+from sharpen.system.printable import printable
 from sharpen.system.streams import lasting
 
 PLAIN_EVERY_S = 10.0
@@ -38,17 +39,16 @@ class Console:
     """
 
     def __init__(self, stage: str, *, total: int | None = None, quiet: bool = False, bar: bool = True) -> None:
-        self.stage = stage
-        # No emoji: rich loads the emoji table on first use, and a Ctrl-C during that import has a message to print.
+        self.stage = printable(stage)
         # The stream is kept, because a reward may replace sys.stderr.
         # In a notebook rich would show each line as an output of its own, and standard error is shown in red.
         stream = lasting(sys.stdout if in_notebook() else sys.stderr)
-        self._console = RichConsole(file=stream, emoji=False, force_jupyter=False)
+        self._console = safe_console(file=stream, force_jupyter=False)
         self._quiet = quiet
-        self._notebook = NotebookProgress(stage, total) if in_notebook() and not quiet else None
+        self._notebook = NotebookProgress(self.stage, total) if in_notebook() and not quiet else None
         self._live = bar and self._console.is_terminal and self._notebook is None and not quiet
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
@@ -58,7 +58,7 @@ class Console:
             console=self._console,
             disable=not self._live,
         )
-        self._task = self._progress.add_task(stage, total=total, numbers="")
+        self._task = self._progress.add_task(self.stage, total=total, numbers="")
         self._total = total
         self._started = time.monotonic()
         # A resumed run starts at a later step, so time per step is measured from the first logged step.
@@ -80,7 +80,7 @@ class Console:
         """Print a sentence; see `Note`."""
         if self._quiet and isinstance(text, Note):
             return
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._quiet:

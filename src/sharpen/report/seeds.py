@@ -14,6 +14,7 @@ from rich.text import Text
 from sharpen.evaluation.student_t import mean_interval
 from sharpen.report.series import HELD_OUT, held_out
 from sharpen.report.table import plain_measures
+from sharpen.system.printable import printable
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -107,7 +108,7 @@ def _label(name: str) -> tuple[str, bool]:
         return f"training {name.partition('/')[0]}", False
     measure = name.removeprefix(HELD_OUT)
     percent = not plain_measures([measure])
-    return (f"{measure} (%)" if percent else measure), percent
+    return printable(f"{measure} (%)" if percent else measure), percent
 
 
 def _mean(values: tuple[float, ...] | None, percent: bool, sign: str = "") -> str:

@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sharpen.evaluation.estimators import Estimate
+from sharpen.report.console import printable_text
+from sharpen.system.printable import printable
 
 _MISSING = "–"
 
@@ -49,7 +51,7 @@ def before_after_table(
     Measures are shares, shown in percent with the change in percentage points; those in ``plain`` are shown
     unscaled. Rows follow the order of ``before``, then ``after``.
     """
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    table = Table(title=printable_text(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
     table.add_column("measure")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
@@ -57,9 +59,9 @@ def before_after_table(
         old, new = before.get(measure), after.get(measure)
         percent = measure not in plain
         table.add_row(
-            Text(measure),
-            format_estimate(old, percent),
-            format_estimate(new, percent),
+            printable_text(measure),
+            Text(format_estimate(old, percent)),
+            Text(format_estimate(new, percent)),
             _change(old, new, percent),
         )
     table.caption = "in brackets: 95 % intervals over prompts"
@@ -71,10 +73,10 @@ def measures_table(measures: Mapping[str, Estimate]) -> Table:
     """One row per measure with its interval."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("measure")
-    table.add_column("value  [95 % interval over prompts]", justify="right")
+    table.add_column(Text("value  [95 % interval over prompts]"), justify="right")
     plain = plain_measures(measures)
     for measure, estimate in measures.items():
-        table.add_row(Text(measure), format_estimate(estimate, measure not in plain))
+        table.add_row(printable_text(measure), Text(format_estimate(estimate, measure not in plain)))
     return table
 
 
@@ -101,7 +103,7 @@ def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:
         return text
     # Equal widths keep the columns aligned.
     low, high = f"{estimate.low * scale:.{digits}f}", f"{estimate.high * scale:.{digits}f}"
-    return f"{text}  \\[{low:>5}, {high:>5}]"
+    return f"{text}  [{low:>5}, {high:>5}]"
 
 
 def examples_panel(examples: Sequence[Example], title: str = "Examples", max_chars: int = 200) -> Panel:
@@ -119,7 +121,7 @@ def examples_panel(examples: Sequence[Example], title: str = "Examples", max_cha
         for row in range(max(len(example.before), len(example.after))):
             grid.add_row(_answer(example.before, row, max_chars), _answer(example.after, row, max_chars))
         parts.append(grid)
-    return Panel(Group(*parts), title=title, title_align="left", box=box.ROUNDED)
+    return Panel(Group(*parts), title=printable_text(title), title_align="left", box=box.ROUNDED)
 
 
 def _change(old: Estimate | None, new: Estimate | None, percent: bool) -> Text:
@@ -139,11 +141,6 @@ def _answer(answers: Sequence[Answer], row: int, max_chars: int) -> Text:
     mark = Text("✓ ", style="bold green") if answer.right else Text("✗ ", style="bold red")
     text = _printable(answer.text.strip(), max_chars) or "(empty)"
     return mark.append(text, style="default" if answer.right else "dim")
-
-
-def printable(text: str) -> str:
-    """The text with non-printable characters replaced: a model may write escape sequences, which a terminal obeys."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def _printable(text: str, max_chars: int) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sharpen.cli.commands.options import Model, TrustRemoteCode
+from sharpen.system.printable import printable
 
 
 def export(
@@ -38,5 +39,5 @@ def export(
 
     done = export_model(model, to, out, dtype=dtype, overwrite=overwrite, trust_remote_code=trust_remote_code)
     for line in done.lines:
-        typer.echo(line, err=True)
-    typer.echo(f"{model}: {done.path}")
+        typer.echo(printable(line), err=True)
+    typer.echo(printable(f"{model}: {done.path}"))

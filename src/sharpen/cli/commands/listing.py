@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sharpen.report.console import safe_console
 
 
 def methods(
@@ -73,6 +74,6 @@ def _list(what: str, described: dict[str, str], more: str) -> None:
     table.add_column("")
     for name, description in described.items():
         table.add_row(name, Text(description.replace("``", "")))
-    console = Console()
+    console = safe_console()
     console.print(table)
     console.print(Text(f"\n{more}"))

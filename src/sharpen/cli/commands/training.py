@@ -9,6 +9,7 @@ import typer
 
 from sharpen.cli.commands.options import TrustRemoteCode
 from sharpen.errors import RecipeError
+from sharpen.system.printable import printable
 
 
 def run(
@@ -120,7 +121,7 @@ def get(
     """
     from sharpen.models.fetch import fetch_smollm2
 
-    typer.echo(f"{model}: {fetch_smollm2(folder)}")
+    typer.echo(printable(f"{model}: {fetch_smollm2(folder)}"))
 
 
 def merge(
@@ -140,9 +141,9 @@ def merge(
 
     named = find_model(model)
     for note in named.notes:
-        typer.echo(note, err=True)
+        typer.echo(printable(note), err=True)
     merged = merge_model(named.path, folder, dtype=dtype, trust_remote_code=trust_remote_code)
-    typer.echo(f"{model}: merged into {merged}")
+    typer.echo(printable(f"{model}: merged into {merged}"))
 
 
 def demo(
