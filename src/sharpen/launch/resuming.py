@@ -51,22 +51,27 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def refuse_impossible(path: Path, recipe: Recipe, state: Mapping[str, Any], checkpoint: Path) -> None:
     """Raises RecipeError if a recipe cannot go on from a checkpoint, whatever is accepted; loads nothing."""
-    saved, problems = state["fingerprint"].get("recipe", {}), []
-    if state["step"] > recipe.training.steps:
-        problems.append(f"`training.steps` is {recipe.training.steps}, and {state['step']} steps are done")
-    before, now = (tree.get("method", {}).get("name") for tree in (saved, settings_to_keep(recipe)))
-    if before is not None and _last_part(before) != _last_part(now):
-        problems.append(f"{_setting('method.name', before, now)}: start another run, with `model: {path}`")
-    else:
-        roles = [str(objective.model) for objective in recipe.method.objectives()]
-        if set(roles) != set(state["updates"]):
-            trained = " and ".join(state["updates"])
-            problems.append(f"`method` trained the {trained}, and now trains the {' and '.join(roles)}")
-    moves = recipe.method.needs_reference and recipe.method.kl_settings.reference != "fixed"
-    if moves and not (checkpoint / "reference").is_dir():
-        problems.append("`method` now has a reference that moves, and had none")
+    with fitting(checkpoint):
+        problems = list(_impossible(path, recipe, state, checkpoint))
     if problems:
         raise RecipeError(_listed(f"{path}: cannot go on from {checkpoint.name}", problems))
+
+
+def _impossible(path: Path, recipe: Recipe, state: Mapping[str, Any], checkpoint: Path) -> Iterator[str]:
+    saved = state["fingerprint"].get("recipe", {})
+    if state["step"] > recipe.training.steps:
+        yield f"`training.steps` is {recipe.training.steps}, and {state['step']} steps are done"
+    before, now = (tree.get("method", {}).get("name") for tree in (saved, settings_to_keep(recipe)))
+    if before is not None and _last_part(before) != _last_part(now):
+        yield f"{_setting('method.name', before, now)}: start another run, with `model: {path}`"
+    else:
+        roles = [str(objective.model) for objective in recipe.method.objectives()]
+        if set(roles) != set(state["updates"].keys()):
+            trained = " and ".join(state["updates"])
+            yield f"`method` trained the {trained}, and now trains the {' and '.join(roles)}"
+    moves = recipe.method.needs_reference and recipe.method.kl_settings.reference != "fixed"
+    if moves and not (checkpoint / "reference").is_dir():
+        yield "`method` now has a reference that moves, and had none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def named_write_errors(path: Path, what: str, needed_bytes: int | None = None) -
 def why_unwritten(path: Path, error_number: int, needed_bytes: int | None = None) -> str:
     """What the system's error says of a write to ``path``, and of a full disk what is free and needed."""
     said = os.strerror(error_number)
-    if error_number not in (errno.ENOSPC, errno.EDQUOT):
+    if error_number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return said
     needed = "" if needed_bytes is None else f"it takes {size_text(needed_bytes)}, and "
     there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
