@@ -111,3 +111,10 @@ def test_stages_get_equal_widths() -> None:
     positions, labels = track.ticks(5)
     assert labels == ["0", "200", "400", "600", "0", "50", "100", "150"]
     assert positions[:5] == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_dollars_in_a_name_are_no_formula(tmp_path: Path) -> None:
+    broken = r"runs/$x_{$ \frac$"
+    measures = {broken: Estimate(0.5, 0.4, 0.6)}
+    plot_run([Stage(broken, grpo_rows())], tmp_path / "run.png", measures, measures, title=broken)
+    assert imread(tmp_path / "run.png").shape[1] == 1600
