@@ -195,7 +195,7 @@ def test_chat_with_a_template_remembers_until_it_is_reset(folder: Path, tmp_path
 
 def test_chat_with_a_run_has_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = create_character_model(
-        tmp_path / "run" / "checkpoints" / "step_000003", alphabet="abcd", hidden=16, intermediate=32, layers=1, heads=2
+        tmp_path / "run" / "checkpoints" / "merged", alphabet="abcd", hidden=16, intermediate=32, layers=1, heads=2
     )
     settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
     settings["chat_template"] = (
