@@ -1,10 +1,10 @@
-"""A share of the bad inputs; ``python tests/bad_inputs`` tries all."""
+"""A share of the bad inputs; ``python tests/batteries/bad_inputs`` tries all."""
 
 from pathlib import Path
 
 import pytest
 
-from bad_inputs import Case, cases, check
+from batteries.bad_inputs import Case, cases, check
 
 SHARE = 10
 """One in this many is tried, and of each kind at least the first."""

@@ -19,12 +19,15 @@ sys.path[:0] = [str(TREE / "tests"), str(TREE / "src")]
 
 import torch  # noqa: E402
 
+from batteries.damage import damage  # noqa: E402
 from batteries.disks import failing_disks, small_disks  # noqa: E402
+from batteries.inputs import inputs  # noqa: E402
 from batteries.kills import kills  # noqa: E402
 from batteries.part import Outcome, Part  # noqa: E402
 from batteries.processes import processes  # noqa: E402
 from batteries.random_kills import random_kills, signals  # noqa: E402
 from batteries.sandboxes import sandboxes  # noqa: E402
+from batteries.suites import changes, completions  # noqa: E402
 
 PARTS = {
     part.name: part
@@ -35,6 +38,10 @@ PARTS = {
         Part("failing-disks", "EIO at a file operation; a disk full or read-only from there on", failing_disks),
         Part("small-disks", "a real disk that is too small, then read-only, then large enough", small_disks),
         Part("processes", "several processes on one run", processes),
+        Part("damage", "bits flipped, files cut, removed, replaced and added in checkpoints", damage),
+        Part("changes", "data, code, models and settings changed between stop and resume", changes),
+        Part("inputs", "bad recipes, data, models, rewards, folders and disks", inputs),
+        Part("completions", "texts that try to stop a reward or to reach the terminal", completions),
         Part("sandbox", "hostile programs and forged solutions at four levels", sandboxes),
     )
 }

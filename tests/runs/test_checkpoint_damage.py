@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoint_damage import HARMLESS, MANIFESTS, damaged
+from batteries.checkpoint_damage import HARMLESS, MANIFESTS, damaged
 from sharpen.errors import CheckpointError, DiskError
 from sharpen.launch.handle import Run
 from sharpen.launch.load import load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bad_inputs.case import Case, changed, overridden
+from batteries.bad_inputs.case import Case, changed, overridden
 
 _REWARD_FILES = {
     # What the file of a reward holds, and the words of the error.

@@ -1,7 +1,7 @@
 """Bad inputs from the command line, each with the exit code and the words that a user gets; they leave nothing."""
 
-from bad_inputs import data, models, numbers, parts, places, recipes, rewards, settings
-from bad_inputs.case import Case, check
+from batteries.bad_inputs import data, models, numbers, parts, places, recipes, rewards, settings
+from batteries.bad_inputs.case import Case, check
 
 
 def cases() -> list[Case]:

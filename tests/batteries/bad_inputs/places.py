@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bad_inputs.case import Case, overridden
+from batteries.bad_inputs.case import Case, overridden
 
 
 def folders() -> Iterator[Case]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from bad_inputs.case import Case, changed
+from batteries.bad_inputs.case import Case, changed
 
 
 def data() -> Iterator[Case]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from bad_inputs.case import Case, Make, changed, overridden
+from batteries.bad_inputs.case import Case, Make, changed, overridden
 from tiny_models import tiny_folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bad_inputs.case import Case, of_recipe, overridden
+from batteries.bad_inputs.case import Case, of_recipe, overridden
 
 
 def recipes() -> Iterator[Case]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bad_inputs.case import RECIPE, Case, overridden
+from batteries.bad_inputs.case import RECIPE, Case, overridden
 from tiny_runs import merge
 
 _NUMBERS = (

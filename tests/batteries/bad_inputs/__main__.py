@@ -1,8 +1,8 @@
 """Whether each bad input gets its message.
 
-python tests/bad_inputs                    all: some minutes
-python tests/bad_inputs "recipe: a tag"    those whose names contain a text
-python tests/bad_inputs --show             also what each one prints
+python tests/batteries/bad_inputs                    all: some minutes
+python tests/batteries/bad_inputs "recipe: a tag"    those whose names contain a text
+python tests/batteries/bad_inputs --show             also what each one prints
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 # Started as a folder, this one is on the path and tests/ is not.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from bad_inputs import cases, check  # noqa: E402
+from batteries.bad_inputs import cases, check  # noqa: E402
 
 
 def main() -> None:
