@@ -16,7 +16,7 @@ from batteries.part import Outcome
 from batteries.tiny_cases import CASES, all_of, go_on, recipe_of, rewarded
 from sharpen.launch.run import resume, start
 from sharpen.recipe.schema import Recipe
-from sharpen.runs.checkpoint import checkpoints
+from sharpen.runs.checkpoint_list import checkpoints
 from sharpen.runs.folder import RunFolder, read_metrics
 from sharpen.system.signals import Stopped
 from tiny_runs import given, tiny_start_model

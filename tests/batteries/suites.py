@@ -34,7 +34,16 @@ def _suite(files: tuple[str, ...], short: bool) -> Outcome:
         outcome.skipped.append(f"{', '.join(files)}: the test suite runs them as they are")
         return outcome
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", *(str(TESTS / file) for file in files)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-o",
+            "addopts=",
+            "-p",
+            "no:cacheprovider",
+            *(str(TESTS / file) for file in files),
+        ],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
