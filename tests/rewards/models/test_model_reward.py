@@ -155,7 +155,9 @@ def test_a_run_stands_for_its_latest_sound_checkpoint(tmp_path: Path, groups: li
     with pytest.raises(CheckpointError, match="has no sound checkpoint yet"):
         reward_of(run.path, "sequence")
     scorers = [loaded_scorer(tmp_path / f"base_{seed}", "sequence", seed=seed) for seed in range(3)]
-    saved = [save_checkpoint(run.checkpoints, step, {"": scorer}, {}, {}) for step, scorer in enumerate(scorers)]
+    saved = [
+        save_checkpoint(run.checkpoints, step, {"": scorer}, {}, {"step": step}) for step, scorer in enumerate(scorers)
+    ]
     (saved[2] / "model.safetensors").write_bytes(b"damaged")
     ((score, *_), _) = reward_of(run.path, "sequence").score(groups)
     assert score.total == pytest.approx(logits(saved[1], "sequence", whole(groups[0], 0)).item(), rel=1e-4, abs=1e-5)
