@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from typer.testing import CliRunner
 
@@ -217,6 +218,24 @@ def test_a_signal_before_anything_is_begun(model: Path, tmp_path: Path) -> None:
 
 def sending(signum: signal.Signals, step: int) -> Raising:
     return Raising(lambda now: now == step, lambda: signal.raise_signal(signum))
+
+
+def test_a_signal_that_compiled_code_turns_into_an_error_of_its_own_is_still_the_signal() -> None:
+    """pydantic wraps whatever a serializer raises."""
+
+    class Interrupted(pydantic.BaseModel):
+        value: int = 1
+
+        @pydantic.field_serializer("value")
+        def serialised(self, value: int) -> int:
+            signal.raise_signal(signal.SIGTERM)
+            return value
+
+    with pytest.raises(Stopped) as raised, stopping.stopped_at_once():
+        Interrupted().model_dump()
+    assert raised.value.signum == signal.SIGTERM
+    with pytest.raises(ValueError, match="no signal"), stopping.stopped_at_once():
+        raise ValueError("no signal")
 
 
 def test_a_signal_while_a_checkpoint_is_written(

@@ -53,18 +53,24 @@ class Stoppable(Protocol):
 @contextmanager
 def stopped_at_once() -> Iterator[None]:
     """In this context a signal raises `Stopped` at once: there is no work to lose yet."""
-    stopping = False
+    received: int | None = None
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping
+        nonlocal received
         # `timeout`, shells and schedulers may send a signal twice; the second must not interrupt the clean-up.
-        if stopping and signum != signal.SIGINT:
+        if received is not None and signum != signal.SIGINT:
             return
-        stopping = True
+        received = signum
         raise Stopped(signum)
 
     with _handled(dict.fromkeys(ENDING, stop)):
-        yield
+        try:
+            yield
+        except Exception as error:
+            # Compiled code that a signal interrupts, such as pydantic's, may raise an error of its own instead.
+            if received is None:
+                raise
+            raise Stopped(received) from error
 
 
 @contextmanager
