@@ -122,12 +122,16 @@ def untimed(rows: list[dict[str, float]], leave_out: tuple[str, ...] = ()) -> li
 
 
 def left_behind(run: Path, step: int = 6) -> dict[str, Any]:
-    """Everything of a run that must be the same again: bytes of all weights and state, metrics, samples."""
+    """Everything of a run that must be the same again: bytes of all weights and state, metrics, samples.
+
+    The state names the files of the recipe; those beside the run are the same beside another.
+    """
     checkpoint = run / "checkpoints" / f"step_{step:06d}"
-    files = [*checkpoint.rglob("*.safetensors"), checkpoint / "trainer" / "state.json"]
+    state = (checkpoint / "trainer" / "state.json").read_bytes().replace(str(run.parent).encode(), b".")
     kept = run / "kept.jsonl"
     return {
-        **{str(file.relative_to(checkpoint)): file.read_bytes() for file in sorted(files)},
+        **{str(file.relative_to(checkpoint)): file.read_bytes() for file in sorted(checkpoint.rglob("*.safetensors"))},
+        "trainer/state.json": state,
         **({"kept.jsonl": kept.read_bytes()} if kept.exists() else {}),
         "metrics": untimed(read_metrics(run)),
         "samples": {file.name: pq.read_table(file).to_pylist() for file in sorted((run / "samples").glob("*.parquet"))},
