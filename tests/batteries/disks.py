@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ ONE_OF, SHORT_ONE_OF = 4, 40
 FILLED = 24
 """Sizes of a disk that is too small, from nothing to what a run takes."""
 SHORT_FILLED = 4
+UNMOUNTS = 50
 ON_SMALL_DISKS = ("grpo, lag of two", "ppo", "rft, from its start")
 
 
@@ -81,7 +83,13 @@ def _disk(folder: Path, size: int) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # The system may still be closing the files of a process that has just ended.
+        for _ in range(UNMOUNTS):
+            if subprocess.run(["umount", str(folder)], check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"{folder} cannot be unmounted")
 
 
 def _mount(*arguments: str | Path) -> None:

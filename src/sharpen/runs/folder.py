@@ -97,14 +97,12 @@ class RunFolder:
     def initialise(self, recipe: str) -> None:
         """Make the folder of a new run, or make it anew where a run did no step; ``recipe`` is YAML.
 
-        Raises RecipeError if it cannot be written.
+        Raises DiskError if it cannot be written.
         """
-        try:
-            self._clear_metrics()
-            self.make()
+        self._clear_metrics()
+        self.make()
+        with named_write_errors(self.recipe, "the recipe"):
             write_text(self.recipe, recipe)
-        except OSError as error:
-            raise RecipeError(f"run: {error.filename or self.path} cannot be written: {error.strerror}") from error
 
     def clear(self) -> None:
         """Remove what a run that did no step has left, see `work`; without one, nothing."""
@@ -118,9 +116,9 @@ class RunFolder:
             self.recipe.unlink()
 
     def _clear_metrics(self) -> None:
-        self.metrics.unlink(missing_ok=True)
-        self._metrics.as_found.unlink(missing_ok=True)
-        self._logging_id.unlink(missing_ok=True)
+        with named_write_errors(self.path, "this folder"):
+            for file in (self.metrics, self._metrics.as_found, self._logging_id):
+                file.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -132,9 +130,10 @@ class RunFolder:
         return folder
 
     def make(self) -> None:
-        """Make the folders that are missing."""
-        self.samples.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
+        """Make the folders that are missing. Raises DiskError if they cannot be made."""
+        for folder in (self.samples, self.checkpoints):
+            with named_write_errors(folder, "this folder"):
+                folder.mkdir(parents=True, exist_ok=True)
 
     def continuing(self) -> str:
         """What continues the run: a command, or a call in Python if the recipe cannot name all that it was given."""
