@@ -218,7 +218,7 @@ def test_a_logger_that_exits(model: Path, tmp_path: Path) -> None:
     ("ending", "said"),
     [
         ("sys.exit()", "f raised SystemExit: (own.py, line 4)"),
-        ("os._exit(0)", "f raised RuntimeError: process_program.py ended with status 0"),
+        ("os._exit(0)", "f raised WorkerEnded: process_program.py ended with status 0"),
     ],
 )
 def test_in_a_process_of_its_own_nothing_ends_the_run(

@@ -12,10 +12,13 @@ import tiny_turns
 from sharpen.launch.run import resume, start
 from sharpen.methods import METHODS
 from sharpen.recipe.schema import Recipe
+from sharpen.runs import sample_files
 from sharpen.runs.folder import read_metrics
 from tiny_runs import SETTINGS, digits, given, tiny_recipe, untimed
 
 STEPS = 4
+# So that runs of so few steps have merged files of samples.
+sample_files.MERGED_STEPS = 2
 Counted = Literal["last step", "resume", "start"]
 """Where the operations are counted from."""
 

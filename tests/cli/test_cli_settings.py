@@ -65,7 +65,7 @@ def test_a_section_shows_values_default_meaning_and_when_it_has_an_effect_and_th
     assert "max_new_tokens 256 The longest completion in tokens" in shown
     assert "Only with turns. blocks, free" in shown
     assert "rollout.engine section" in shown
-    assert "Only with the engine local. number > 0 or null" in shown
+    assert "Only with the engine local. number > 0 and ≤ 1000000 or null" in shown
     assert "learning_rate" not in shown
     assert "path required A Hugging Face folder" in words(said("model"))
 
@@ -128,7 +128,7 @@ def test_markdown_is_the_table_of_the_docs() -> None:
         "",
         "| setting | values | default | meaning |",
         "|---|---|---|---|",
-        "| `rank` | whole number ≥ 1 | 16 | Rows of A, columns of B. |",
+        "| `rank` | whole number ≥ 1 and ≤ 100000 | 16 | Rows of A, columns of B. |",
     ]
 
 

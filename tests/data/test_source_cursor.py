@@ -111,10 +111,10 @@ def test_other_sources_shares_or_data_are_refused() -> None:
 
 def test_over_changed_sources_all_begin_an_epoch_and_their_shares_are_dealt_anew() -> None:
     """60 draws of two, half of each, then one of them has 100 items: it must not be held to have drawn 100 an epoch."""
-    before = SourceCursor(["a", "a", "b", "b"], {"a": 1, "b": 1}, 0)
+    before = SourceCursor(grouped(["a", "a", "b", "b"]), {"a": 1, "b": 1}, 0)
     before.take(60)
     items = ["a"] * 100 + ["b", "b", "c"]
-    cursor, restored = (SourceCursor(items, {"a": 1, "b": 1, "c": 2}, 0) for _ in range(2))
+    cursor, restored = (SourceCursor(grouped(items), {"a": 1, "b": 1, "c": 2}, 0) for _ in range(2))
     cursor.load(before.state(), changed=True)
     assert {name: (of["epoch"], of["position"]) for name, of in cursor.state().items()} == {
         "a": (15, 0),

@@ -229,8 +229,11 @@ def test_everything_without_effect_is_said_at_once() -> None:
 
 
 def test_the_clip_of_deepseek_r1_is_possible() -> None:
-    """Its ε is 10: a lower bound of −9 never binds."""
-    assert resolve_method({"name": "grpo", "eps_low": 10, "eps_high": 10}).eps_low == 10
+    """Its ε is 10, and no ratio is below 0: a lower bound of −9 binds as little as one of 0."""
+    method = resolve_method({"name": "grpo", "eps_low": 1, "eps_high": 10})
+    assert (method.eps_low, method.eps_high) == (1, 10)
+    with pytest.raises(ValueError, match="`eps_low`: Input should be less than or equal to 1"):
+        resolve_method({"name": "grpo", "eps_low": 10, "eps_high": 10})
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

@@ -144,7 +144,7 @@ def test_whatever_else_reads_a_completion_takes_linear_time(name: str) -> None:
 
 def test_the_longest_answer_that_math_compares_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is longer is not read; up to there the patterns may take quadratic time. The algebra runs elsewhere."""
-    monkeypatch.setattr("sharpen.rewards.math.verifier._compare", lambda expected, answer, timeout_s: False)
+    monkeypatch.setattr("sharpen.rewards.math.verifier._compare", lambda expected, answer, timeout_s: (False, 0.0))
     for repeats, make in HOSTILE_TEXTS.items():
         for expected in ("5", "x=5", r"\{1,2\}", r"5 \text{ cm}"):
             answer = make(MOST_CHARACTERS - 10)[: MOST_CHARACTERS - 1]

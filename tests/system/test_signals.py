@@ -246,10 +246,10 @@ def test_a_signal_while_a_checkpoint_is_written(
     exits: list[int] = []
     save = trainer_module.save_checkpoint
 
-    def slow(*arguments: Any) -> Path:
+    def slow(*arguments: Any, **settings: Any) -> Path:
         signal.raise_signal(signal.SIGTERM)
         time.sleep(0.5)
-        return save(*arguments)
+        return save(*arguments, **settings)
 
     path = tmp_path / "run"
     recipe = tiny_recipe(

@@ -348,7 +348,10 @@ def test_a_resumed_run_needs_the_same_shares(model: Path, files: Path, tmp_path:
     [
         ({"data": {"train": "x.jsonl"}}, "`data`: with `sources`, each source has its own `task` or `train`"),
         ({"data": {"held_out": "x.jsonl"}}, "each source has its own `held_out`"),
-        ({"data": {"sources": {"plain": {"share": 0}}}}, "`data.sources.plain.share`: .* greater than 0"),
+        (
+            {"data": {"sources": {"plain": {"share": 0}}}},
+            "`data.sources.plain.share`: .* greater than or equal to 0.000001",
+        ),
         (
             {"data": {"sources": {"plain": {"shares": 2}}}},
             "unknown setting `data.sources.plain.shares`.* `data.sources.plain.share`",

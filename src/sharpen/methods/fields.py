@@ -9,7 +9,8 @@ GroupSize = Annotated[int, Field(ge=1, le=100_000, description="G, completions s
 Minibatches = Annotated[int, Field(ge=1, description="Optimizer steps per pass; each takes a share of the prompts.")]
 
 EpsLow = Annotated[
-    float, Field(gt=0, le=1, description="The ratio is clipped at 1 − eps_low where the advantage is negative.")
+    float,
+    Field(gt=0, le=1, description="The ratio is clipped at 1 − eps_low where the advantage is negative; 1: never."),
 ]
 
 EpsHigh = Annotated[
