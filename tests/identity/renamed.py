@@ -20,7 +20,10 @@ COLUMNS: dict[str, str] = {}
 STATE: dict[str, str] = {"versions": "updates", "levels": "coefficients"}
 """Entries of a checkpoint's ``state.json``, with all that is below them."""
 
-RECOMPUTED: tuple[str, ...] = ("fingerprint/reference", "fingerprint/bases", "fingerprint/columns")
+RECOMPUTED: tuple[str, ...] = (
+    *("fingerprint/reference", "fingerprint/bases", "fingerprint/frozen", "fingerprint/columns"),
+    *("fingerprint/recipe", "fingerprint/code", "fingerprint/versions", "fingerprint/scorers"),
+)
 """Entries of ``state.json``, with all below them, that are now computed in another way: they are not compared."""
 
 TENSORS: dict[str, str] = {}
