@@ -34,7 +34,7 @@ print("mapped", flush=True)
 """
 
 SOCKETS = """
-import select, socket, threading
+import select, socket, threading, time
 threading.stack_size(65536)
 for _ in range(16):
     pairs = [socket.socketpair() for _ in range(25)]
@@ -49,6 +49,7 @@ for _ in range(16):
         poll.register(end, select.POLLPRI)
     # The thread's wait keeps the sockets and what is in them, about 200 KiB each, after their descriptors are closed.
     threading.Thread(target=poll.poll, daemon=True).start()
+    time.sleep(0.2)
     for pair in pairs:
         for end in pair:
             end.close()
