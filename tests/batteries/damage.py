@@ -11,7 +11,7 @@ from batteries.part import Outcome
 from sharpen.launch.run import start
 from tiny_runs import reward_file, tiny_recipe, tiny_start_model
 
-FLIPS, CUTS = 20, 10
+FLIPS, CUTS = 3, 3
 WHOLE: dict[str, dict[str, Any]] = {
     "ppo, lag": {"method": {"name": "ppo", "group_size": 2, "old": "rollout"}, "rollout": {"lag": 1}},
     "grpo, adapter, average reference": {

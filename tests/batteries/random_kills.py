@@ -21,7 +21,7 @@ from sharpen.runs.folder import RunFolder, read_metrics
 from sharpen.system.signals import Stopped
 from tiny_runs import given, tiny_start_model
 
-KILLS = 40
+KILLS = 8
 """Of each case, in the full form."""
 SHORT_KILLS = 4
 SHORT = ("grpo", "dpo", "ppo")

@@ -21,7 +21,8 @@ from plain_forward import (
 )
 from sharpen.data.rows import read_rows
 from sharpen.launch.inputs import HeldOut
-from sharpen.launch.run import Run, measure, start
+from sharpen.launch.measure import measure
+from sharpen.launch.run import Run, start
 from sharpen.launch.source_rows import SourceRows
 from sharpen.methods import SFT, Objective
 from sharpen.models.character_model import character_tokenizer, create_character_model

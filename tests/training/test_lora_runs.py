@@ -18,7 +18,8 @@ from oracles.methods import LOSSES
 from sharpen.data.collate import collate
 from sharpen.errors import ChangedError, ModelError, RecipeError
 from sharpen.launch.inputs import read_held_out
-from sharpen.launch.run import Run, measure, resume, start
+from sharpen.launch.measure import measure
+from sharpen.launch.run import Run, resume, start
 from sharpen.methods import resolve_method
 from sharpen.models.adapter import REFERENCE, adapted_layers, adapter_weights
 from sharpen.models.lora import merged_weight

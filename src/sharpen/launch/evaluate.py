@@ -17,7 +17,7 @@ from sharpen.errors import RecipeError
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import HeldOut, read_held_out
-from sharpen.launch.run import measure
+from sharpen.launch.measure import measure
 from sharpen.launch.source_rows import Say
 from sharpen.models.dtype import AskedDtype
 from sharpen.recipe.loading import derived_recipe, load_recipe

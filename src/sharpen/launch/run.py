@@ -1,42 +1,33 @@
-"""Starting, resuming and measuring: everything is checked before anything is written, then the trainer runs."""
+"""Starting and resuming: everything is checked before anything is written, then the trainer runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sharpen.data.chat.dates import date_written, today
-from sharpen.data.chat.template import use_template
 from sharpen.errors import DiskError, DrawnRowError, NonFiniteError, SharpenError
-from sharpen.evaluation.runner import Evaluation
-from sharpen.launch.build import built_trainer, held_out_measurement
+from sharpen.launch.build import built_trainer
 from sharpen.launch.chat_settings import recorded
 from sharpen.launch.checks import check_before_writing, check_folder, check_space
 from sharpen.launch.handle import Run
-from sharpen.launch.inputs import HeldOut, read_inputs
-from sharpen.launch.models import load_frozen, load_model, load_reference
+from sharpen.launch.inputs import read_inputs
 from sharpen.launch.progress import Progress
 from sharpen.launch.resuming import go_on, of_recipe, refuse_impossible
 from sharpen.launch.source_rows import Say
-from sharpen.models.policy import Policy
 from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe
-from sharpen.rollout.engines import make_engine
 from sharpen.runs.checkpoint_list import begin_list, checkpoints, has_checkpoint, prune, recover, set_aside
-from sharpen.runs.checkpoint_state import fitting, load_state
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
-from sharpen.runs.lookup import find_model, not_of_the_run
+from sharpen.runs.lookup import not_of_the_run
 from sharpen.runs.named_loggers import WHERE, LoggerSpec
 from sharpen.system.note import Note
 from sharpen.system.signals import stopped_after_step, stopped_at_once
 from sharpen.system.streams import lasting_streams
-from sharpen.system.user_code import being_imported, describe, ends_program
-from sharpen.training.differences import check_models
-from sharpen.training.fingerprint import fingerprint
+from sharpen.system.user_code import being_imported, no_exit_from_user_code
 from sharpen.training.trainer import OnStep, Trainer
 
 
@@ -109,7 +100,7 @@ def _safely(command: Callable[[], Run], path: Path, given: Mapping[str, Any], sa
         raise SharpenError(
             f'{source} starts a run while it is imported; put what a script does under `if __name__ == "__main__":`'
         )
-    with lasting_streams(), stopped_at_once(), _no_exit_from_user_code():
+    with lasting_streams(), stopped_at_once(), no_exit_from_user_code():
         try:
             return command()
         except NonFiniteError as error:
@@ -139,17 +130,6 @@ def _save_step(path: Path, step: int, given: Mapping[str, Any], say: Say, trust_
     # Only reported: the error to raise is the one that led here.
     except SharpenError as error:
         say(f"that failed: {error}")
-
-
-@contextmanager
-def _no_exit_from_user_code() -> Iterator[None]:
-    """Turns a `sys.exit` or the like in a user's reward or logger into an error: it must not choose the exit code."""
-    try:
-        yield
-    except BaseException as error:
-        if not ends_program(error):
-            raise
-        raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
 
 
 def _start(
@@ -246,58 +226,6 @@ def _resume(
             changed.record()
             trainer.stop_at, trainer.on_step = until, on_step
             return _train(trainer, recipe, say)
-
-
-@_no_exit_from_user_code()
-def measure(
-    recipe: Recipe,
-    held_out: HeldOut,
-    model: str | Path,
-    *,
-    say: Say = _silent,
-    trust_remote_code: bool = False,
-) -> Evaluation:
-    """Measure a model on held-out rows (`read_held_out`), as a run of this recipe measures it.
-
-    For a checkpoint of that run these are the run's own numbers, bit for bit on the CPU of the same machine. ``model``
-    is anything that a recipe may name as a model.
-
-    Raises:
-        SharpenError: something cannot be used, or the model that a checkpoint builds on has changed since.
-    """
-    for note in held_out.notes:
-        say(note)
-    named = find_model(str(model))
-    path = Path(named.path)
-    role = recipe.method.objectives()[0].model
-    main = load_model(recipe.model, role, named.path, seed=recipe.seed, trust_remote_code=trust_remote_code)
-    use_template(main.tokenizer, recipe.data.chat_template)
-    reference, frozen = None, {}
-    if held_out.reads != "prompts":
-        frozen = load_frozen(recipe.model, recipe.method, main, seed=recipe.seed, trust_remote_code=trust_remote_code)
-        reference = load_reference(
-            recipe.model,
-            recipe.method,
-            {role: main},
-            path,
-            seed=recipe.seed,
-            trust_remote_code=trust_remote_code,
-        )
-    if named.run is not None and (reference is not None or main.adapter is not None or frozen):
-        fixed = None if reference is None or reference.moves else reference.policy
-        with fitting(path):
-            check_models(load_state(path)["fingerprint"], fingerprint((), (), fixed, {role: main}, frozen))
-    if held_out.reward is not None:
-        held_out.reward.use_tokenizer(main.tokenizer)
-    engine = None
-    if isinstance(main, Policy) and held_out.reads == "prompts":
-        engine = make_engine(recipe.rollout.engine, main)
-    try:
-        with date_written(recipe.data.date):
-            return held_out_measurement(recipe, held_out, main, engine, reference, frozen, say)()
-    finally:
-        if engine is not None:
-            engine.close()
 
 
 def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:

@@ -22,7 +22,8 @@ from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.handle import Run
 from sharpen.launch.inputs import read_held_out
-from sharpen.launch.run import measure, start
+from sharpen.launch.measure import measure
+from sharpen.launch.run import start
 from sharpen.launch.source_rows import Say
 from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe

@@ -223,3 +223,14 @@ def _folder() -> str | None:
         return os.getcwd()
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def no_exit_from_user_code() -> Iterator[None]:
+    """Turns a `sys.exit` or the like in a user's reward or logger into an error: it must not choose the exit code."""
+    try:
+        yield
+    except BaseException as error:
+        if not ends_program(error):
+            raise
+        raise SharpenError(f"code that was called ends the program with {describe(error)}") from error
