@@ -60,8 +60,8 @@ def _named(folder: str) -> Cgroup:
 
 def _own(proc: Path, systemd: Path) -> Cgroup:
     cgroup = _cgroup_of_process(proc)
-    if cgroup.path.name == _MAIN:  # this process, or one that started it, has moved there
-        cgroup = Cgroup(cgroup.path.parent)
+    if cgroup.path.name == _MAIN:  # this process, or one that started it, has found it delegated and moved there
+        return Cgroup(cgroup.path.parent)
     if not cgroup.has("cgroup.type"):
         raise NoCgroup("this process is in the root cgroup, which all others share")
     if systemd.exists() and not _systemd_delegates(cgroup):
