@@ -62,7 +62,7 @@ def test_a_process_that_has_moved_finds_the_same_again_and_writes_nothing(kernel
     found(kernel, "/scope")
     kernel.written.clear()
     (kernel.root.parent / "proc" / "self" / "cgroup").write_text("0::/scope/sharpen-main\n")
-    assert found(kernel, "") == "scope"
+    assert found(kernel, "", systemd=True) == "scope"  # that it is delegated was seen before
     assert kernel.written == []
 
 
@@ -115,11 +115,34 @@ def test_where_systemd_manages_cgroups_only_those_that_it_delegates(
         return attributes[path, asked]
 
     monkeypatch.setattr(delegated.os, "getxattr", getxattr)
+    monkeypatch.setenv("PATH", str(kernel.root))  # no systemctl
     with pytest.raises(NoCgroup, match=f"systemd does not delegate {scope}"):
         found(kernel, "/scope", systemd=True)
     assert kernel.written == []
     attributes[scope, name] = b"1"
     assert found(kernel, "/scope", systemd=True) == "scope"
+
+
+def test_a_systemd_that_marks_nothing_is_asked(kernel: FakeCgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = kernel.root.parent / "bin"
+    tools.mkdir()
+    said = kernel.root.parent / "said"
+    systemctl = tools / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" > {said}\necho no\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    for name in ("user@1000.service", "user@1000.service/run-1.scope", "run-2.scope"):
+        kernel.delegate(name, ME)
+        (kernel.root / name / "cgroup.subtree_control").write_text("memory pids\n")
+    with pytest.raises(NoCgroup, match="systemd does not delegate"):
+        found(kernel, "/user@1000.service/run-1.scope", systemd=True)
+    assert said.read_text() == "--user show --property=Delegate --value -- run-1.scope\n"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" > {said}\necho yes\n')
+    (kernel.root.parent / "proc" / "self" / "cgroup").write_text("0::/run-2.scope\n")
+    (kernel.root / "run-2.scope" / "cgroup.subtree_control").write_text("\n")
+    kernel._put(kernel.root / "run-2.scope", [ME])
+    assert found(kernel, "", systemd=True) == "run-2.scope"
+    assert said.read_text() == "show --property=Delegate --value -- run-2.scope\n"
 
 
 def test_a_named_cgroup_is_divided_without_moving_anything(kernel: FakeCgroups) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _CONTROLLERS = ("memory", "pids")
 _MAIN = "sharpen-main"
 """The child into which this process and its descendants move, so that no process is in the delegated cgroup itself."""
 _ROUNDS = 20
+_SYSTEMCTL_TIMEOUT_S = 10.0
 _PROC = Path("/proc")
 _SYSTEMD = Path("/run/systemd/system")
 """Exists where systemd manages the machine's cgroups: only those that it delegates are ours to divide."""
@@ -58,8 +60,8 @@ def _named(folder: str) -> Cgroup:
 
 def _own(proc: Path, systemd: Path) -> Cgroup:
     cgroup = _cgroup_of_process(proc)
-    if cgroup.path.name == _MAIN:  # this process, or one that started it, has moved there
-        cgroup = Cgroup(cgroup.path.parent)
+    if cgroup.path.name == _MAIN:  # this process, or one that started it, has found it delegated and moved there
+        return Cgroup(cgroup.path.parent)
     if not cgroup.has("cgroup.type"):
         raise NoCgroup("this process is in the root cgroup, which all others share")
     if systemd.exists() and not _systemd_delegates(cgroup):
@@ -101,9 +103,15 @@ def _systemd_delegates(cgroup: Cgroup) -> bool:
         try:
             if os.getxattr(cgroup.path, name) == b"1":
                 return True
-        except OSError:  # not set, or not readable for this user
+        except OSError:  # not set, as by a user's own systemd, or not readable for this user
             continue
-    return False
+    whose = ["--user"] if re.search(r"/user@\d+\.service/", str(cgroup.path)) else []
+    asked = ["systemctl", *whose, "show", "--property=Delegate", "--value", "--", cgroup.path.name]
+    try:
+        answer = subprocess.run(asked, capture_output=True, timeout=_SYSTEMCTL_TIMEOUT_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):  # there is none, or it does not answer
+        return False
+    return answer.stdout.strip() == b"yes"
 
 
 def _ready(cgroup: Cgroup, proc: Path) -> None:
