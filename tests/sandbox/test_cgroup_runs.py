@@ -306,5 +306,5 @@ def test_which_limits_are_in_use_is_logged_once(
             assert sandbox.run("print(1)").stdout == b"1\n"
     assert [(record.levelname, record.getMessage().partition(": ")[0]) for record in caplog.records] == [
         ("INFO", f"each program gets its limits from a cgroup in {folder}"),
-        ("WARNING", "programs' limits are rlimits, which do not count the kernel's memory"),
+        ("INFO", "programs' limits are rlimits, which do not count the kernel's memory"),
     ]

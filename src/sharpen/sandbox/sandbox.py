@@ -288,7 +288,7 @@ def _say_limits(cgroup: Cgroup | None, why_none: str) -> None:
     if cgroup is not None:
         _log.info("each program gets its limits from a cgroup in %s", cgroup.path)
     else:
-        _log.warning("programs' limits are rlimits, which do not count the kernel's memory: %s", why_none)
+        _log.info("programs' limits are rlimits, which do not count the kernel's memory: %s", why_none)
 
 
 def _outcomes(results: bytes, count: int) -> list[Outcome]:
