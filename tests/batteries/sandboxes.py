@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +38,17 @@ def sandboxes(short: bool) -> Outcome:
 
 def _checked(user: str, isolation: str, short: bool, other: dict[str, object]) -> Outcome:
     name = f"{isolation}, as {user}"
-    command = [sys.executable, str(TREE / "tests" / "sandbox" / "battery")]
+    python = _python_of_all() if other else sys.executable
+    command = [python, str(TREE / "tests" / "sandbox" / "battery")]
     if short:
-        command = [sys.executable, "-c", "from sharpen.cli.app import main; main()", "sandbox", "check"]
-    environment = {**os.environ, "HOME": "/tmp", "PYTHONPATH": str(TREE / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [python, "-c", "from sharpen.cli.app import main; main()", "sandbox", "check"]
+    packages = [str(TREE / "src"), *site.getsitepackages()]
+    environment = {
+        **os.environ,
+        "HOME": "/tmp",
+        "PYTHONPATH": os.pathsep.join(packages),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     try:
         ended = subprocess.run(
             [*command, "--isolation", isolation],
@@ -62,3 +71,12 @@ def _checked(user: str, isolation: str, short: bool, other: dict[str, object]) -
         outcome.failed(f"{name}: {ended.stdout}")
     print(f"{name}: {verdict[0]}", flush=True)
     return outcome
+
+
+def _python_of_all() -> str:
+    """A Python of this version that an ordinary user may run: this one, if it is not in somebody's home."""
+    own = Path(sys.executable).resolve()
+    if all(folder.stat().st_mode & 0o005 == 0o005 for folder in own.parents):
+        return sys.executable
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return shutil.which(version, path="/usr/bin:/usr/local/bin") or sys.executable
