@@ -60,7 +60,12 @@ def main() -> int:
     for part in [PARTS[name] for name in arguments.parts or PARTS]:
         print(f"{part.name}: {part.what}", flush=True)
         started = time.monotonic()
-        found.append((part, part.run(arguments.short), time.monotonic() - started))
+        try:
+            outcome = part.run(arguments.short)
+        except Exception as error:  # noqa: BLE001 - the other parts are tried all the same
+            outcome = Outcome(1)
+            outcome.failed(f"{part.name}: {error!r}")
+        found.append((part, outcome, time.monotonic() - started))
     table = _table(found)
     print(f"\n{table}")
     if arguments.table is not None:

@@ -14,6 +14,7 @@ from batteries.part import Outcome
 
 TREE = Path(__file__).parents[2]
 NOBODY = 65534
+_NOT_HERE = "this machine cannot isolate programs"
 TIMEOUT_S = 900.0
 _VERDICT = re.compile(r"(\d+) programs, (?:nothing|\d+) got through\.")
 
@@ -63,10 +64,12 @@ def _checked(user: str, isolation: str, short: bool, other: dict[str, object]) -
     except PermissionError as error:
         return Outcome(skipped=[f"{name}: {error}"])
     verdict = _VERDICT.search(ended.stdout)
+    if verdict is None and _NOT_HERE in ended.stdout + ended.stderr:
+        return Outcome(skipped=[f"{name}: {(ended.stdout + ended.stderr).strip()}"])
+    outcome = Outcome(cases=int(verdict[1]) if verdict else 1)
     if verdict is None:
-        said = (ended.stderr or ended.stdout).strip().splitlines()[-1:]
-        return Outcome(skipped=[f"{name}: cannot be had here: {''.join(said)}"])
-    outcome = Outcome(cases=int(verdict[1]))
+        outcome.failed(f"{name}: {ended.stdout}{ended.stderr}")
+        return outcome
     if ended.returncode != 0:
         outcome.failed(f"{name}: {ended.stdout}")
     print(f"{name}: {verdict[0]}", flush=True)

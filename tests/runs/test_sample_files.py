@@ -249,3 +249,23 @@ def test_samples_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("a file where the folder was")
     with pytest.raises(DiskError, match=r"step_000003\.parquet: the samples of step 3 cannot be written: "):
         SampleFiles(tmp_path / "samples").write(3, rows_of(3))
+
+
+def test_a_damaged_file_of_a_merge_that_was_killed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are not in the merged file, so it is set aside and named when the run goes on."""
+    monkeypatch.setattr(sample_files, "MERGED_STEPS", 3)
+    files = SampleFiles(tmp_path)
+    for step in (1, 2):
+        files.write(step, [{"step": step, "prompt": "a"}])
+    (tmp_path / "step_000002.parquet").write_bytes(b"damaged")
+
+    def killed(file: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sample_files, "_set_aside", killed)
+        files.write(3, [{"step": 3, "prompt": "a"}])
+    [said] = SampleFiles(tmp_path).cut_back(3)
+    assert said == f"{tmp_path}/step_000002.parquet: damaged; set aside as damaged_step_000002.parquet"
+    assert (tmp_path / "damaged_step_000002.parquet").read_bytes() == b"damaged"
+    assert SampleFiles(tmp_path).steps() == [1, 3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import traceback
 import warnings
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,8 @@ def make_python_output_printable() -> None:
     logging.setLogRecordFactory(_Record)
     sys.excepthook = _show_exception
     threading.excepthook = lambda raised: _show_exception(raised.exc_type, raised.exc_value, raised.exc_traceback)
+    # An exception where nothing can catch it, such as in a `__del__`.
+    sys.unraisablehook = lambda raised: _show_exception(raised.exc_type, raised.exc_value, raised.exc_traceback)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -32,6 +35,14 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 class _Record(logging.LogRecord):
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        if self.exc_info and self.exc_info[1] is not None:
+            # A formatter takes this text instead of making one.
+            self.exc_text = printable("".join(traceback.format_exception(self.exc_info[1])).rstrip())
+        if self.stack_info:
+            self.stack_info = printable(self.stack_info)
+
     def getMessage(self) -> str:
         return printable(super().getMessage())
 

@@ -84,10 +84,10 @@ class DrawnItems(Items[Item]):
     """Items of the rows of a source, made each time that they are taken. The number of an item is that of its row."""
 
     def __init__(
-        self, rows: Rows, make: Callable[[Rows], list[Item | None]], at_hand: Sequence[Item], source: str = ""
+        self, rows: Rows, make: Callable[[Sequence[int]], list[Item | None]], at_hand: Sequence[Item], source: str = ""
     ) -> None:
-        """``make`` gives the item of each row, None for one that is too long."""
-        self._make: Callable[[Rows], list[Item | None]] = make
+        """``make`` gives the items of the rows of these numbers, None for one that is too long."""
+        self._make: Callable[[Sequence[int]], list[Item | None]] = make
         self._at_hand: Sequence[Item] = at_hand
         self._rows, self._source = rows, source
 
@@ -95,7 +95,7 @@ class DrawnItems(Items[Item]):
         return len(self._rows)
 
     def take(self, numbers: Sequence[int]) -> list[Item | None]:
-        return self._make(self._rows.part(numbers)) if numbers else []
+        return self._make(numbers) if numbers else []
 
     def number_of(self, prompt: Prompt) -> int:
         return self._rows.number_of(prompt.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -89,8 +89,9 @@ class SourceRows:
         )
         alone = replace(format, on_chat=None, on_plain=None, alone=True)
 
-        def drawn(rows: Rows) -> list[Item | None]:
+        def drawn(numbers: Sequence[int]) -> list[Item | None]:
             try:
+                rows = self.rows.part(numbers)
                 if reward is not None:
                     for index, row in enumerate(rows):
                         reward.check_row(row, rows.where(index))

@@ -37,7 +37,7 @@ class Changes:
             return
         with named_write_errors(self.path, "the record of changes"):
             if lines:
-                write_text(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+                write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
             else:
                 self.path.unlink()
             flush(self.path.parent)
@@ -46,10 +46,11 @@ class Changes:
         if not self.path.exists():
             return []
         lines = []
-        for number, text in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, text in enumerate(self.path.read_bytes().splitlines(), 1):
             try:
                 line = json.loads(text)
-                _ = (int(line["step"]), [one["entries"] for one in line["changed"]])
+                if type(line["step"]) is not int or not all(isinstance(c["entries"], dict) for c in line["changed"]):
+                    raise TypeError("it is not what a run writes")
             except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(
                     f"{self.path}:{number}: cannot be read: {error!r}; remove the file, and accept the changes again"

@@ -71,10 +71,18 @@ class SampleFiles:
             for steps, merged in self._merged().items():
                 if steps[-1] > step:
                     said += self._split(merged, range(steps[0], step + 1))
-            current, _ = self._files()
+            current, files = self._files()
+            merged_steps = {step for file in files.values() for step in steps_of(file)}
             for single, file in self._singles().items():
-                if single > step or single not in current:
+                if single > step:
                     file.unlink()
+                elif single not in current:
+                    # Left by a merge that was killed: what it could not read is not in the merged file.
+                    if single in merged_steps:
+                        file.unlink()
+                    else:
+                        _set_aside(file)
+                        said.append(f"{file}: damaged; set aside as {DAMAGED}{file.name}")
         return said
 
     def steps(self) -> list[int]:
