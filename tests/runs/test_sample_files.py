@@ -262,9 +262,10 @@ def test_a_damaged_file_of_a_merge_that_was_killed_is_kept(tmp_path: Path, monke
     def killed(file: Path) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(sample_files, "_set_aside", killed)
-        files.write(3, [{"step": 3, "prompt": "a"}])
+        with pytest.raises(KeyboardInterrupt):
+            files.write(3, [{"step": 3, "prompt": "a"}])
     [said] = SampleFiles(tmp_path).cut_back(3)
     assert said == f"{tmp_path}/step_000002.parquet: damaged; set aside as damaged_step_000002.parquet"
     assert (tmp_path / "damaged_step_000002.parquet").read_bytes() == b"damaged"
