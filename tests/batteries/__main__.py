@@ -1,7 +1,7 @@
 """What sharpen promises to survive, tried on this machine: ``python tests/batteries [PART …] [--short]``.
 
-Exits with 1 and says what went wrong, if anything did. The whole takes some hours on two processors, the short form,
-which the test suite runs, some minutes. ``--table FILE`` writes the table of `docs/reliability.md`.
+Exits with 1 and says what went wrong, if anything did. The whole takes two hours or more on one processor, the short
+form some minutes. ``--table FILE`` writes what was found as a table, as in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PARTS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)}; default: all")
-    parser.add_argument("--short", action="store_true", help="what the test suite does")
+    parser.add_argument("--short", action="store_true", help="the short form of each part")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write what was found as a table in Markdown")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.parts if name not in PARTS]:
