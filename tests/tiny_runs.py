@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,10 +125,10 @@ def untimed(rows: list[dict[str, float]], leave_out: tuple[str, ...] = ()) -> li
 def left_behind(run: Path, step: int = 6) -> dict[str, Any]:
     """Everything of a run that must be the same again: bytes of all weights and state, metrics, samples.
 
-    The state names the files of the recipe; those beside the run are the same beside another.
+    The state names the files of the recipe, which may be in another folder for another run.
     """
     checkpoint = run / "checkpoints" / f"step_{step:06d}"
-    state = (checkpoint / "trainer" / "state.json").read_bytes().replace(str(run.parent).encode(), b".")
+    state = re.sub(rb'"/[^"]*/', b'"./', (checkpoint / "trainer" / "state.json").read_bytes())
     kept = run / "kept.jsonl"
     return {
         **{str(file.relative_to(checkpoint)): file.read_bytes() for file in sorted(checkpoint.rglob("*.safetensors"))},

@@ -86,12 +86,13 @@ def test_a_setting_says_its_values_its_default_and_what_it_means() -> None:
         "name": "eps_low",
         "type": "number",
         "exclusiveMinimum": 0,
+        "maximum": 1,
         "default": 0.2,
-        "meaning": "The ratio is clipped at 1 − eps_low where the advantage is negative.",
+        "meaning": "The ratio is clipped at 1 − eps_low where the advantage is negative; 1: never.",
     }
     assert setting("ppo", "kl.estimator")["enum"] == ["k1", "k2", "k3", "weighted_k3", "exact"]
     values = {s.name: s.values for s in settings(METHODS["grpo"])}
-    assert values["eps_low"] == "number > 0"
+    assert values["eps_low"] == "number > 0 and ≤ 1"
     assert values["std"] == "group, batch, none"
     assert values["constant_length"] == "whole number ≥ 1 or null"
     assert values["mask_truncated"] == "true, false"
