@@ -19,7 +19,7 @@ ORDER = (
     ("methods", "evaluation"),
     ("training", "report"),
     ("recipe",),
-    ("launch",),
+    ("launch", "serving"),
     ("pipelines", "scaffold", "exporting"),
     ("api", "cli"),
 )

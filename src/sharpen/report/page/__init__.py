@@ -1,0 +1,1 @@
+"""The page of a run: its data, and the HTML file that shows it."""
