@@ -22,13 +22,14 @@ from sharpen.recipe.describe import TOP, Part, sections
 from sharpen.rewards import CallSettings, Gate
 from sharpen.rewards.checking.cheats import CHEATS
 from sharpen.rewards.kinds import REWARDS, describe_rewards
+from sharpen.runs.metric_catalogue import catalogue, describe, find, metrics_table
+from sharpen.runs.metric_entries import ENTRIES
 from test_rooms import ORDER, SOURCE
 
 README = Path(__file__).parents[1] / "README.md"
 CONTRIBUTING = README.parent / "CONTRIBUTING.md"
 DOCS = README.parent / "docs"
 ARCHITECTURE = DOCS / "architecture.md"
-TABLED = re.compile(r"^\| (`.*?) \|", re.MULTILINE)
 
 
 @pytest.mark.parametrize("part", sections(), ids=lambda part: part.name)
@@ -69,8 +70,7 @@ def half_flat(completion: str, prompt: str) -> float:
     return float(len(completion)) if prompt[0] in "01" else 1.0
 
 
-def test_the_page_on_metrics_explains_every_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explained = set(re.findall(r"`([^`]+)`", (DOCS / "metrics.md").read_text()))
+def test_the_catalogue_has_every_metric_of_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = create_character_model(tmp_path / "m", alphabet=ALPHABET, hidden=16, intermediate=32, layers=1, heads=2)
     sizes = "&train_size=20&held_out_size=6&demonstration_size=20&preference_size=20&step_label_size=20"
     common: dict[str, Any] = {
@@ -117,23 +117,26 @@ def test_the_page_on_metrics_explains_every_metric(tmp_path: Path, monkeypatch: 
     dropped = {"data": {"overlong": "drop"}, "training": common["training"], "quiet": True}
     run = sharpen.train(model, "sft", rows, run=tmp_path / "dropped", **dropped)
     seen |= {metric for row in run.metric_rows() for metric in row}
-    for name in seen:
-        if name.startswith("held_out/"):
-            measure = re.sub(r"_(low|high)$", "", re.sub(r"@\d+", "@k", name))
-            assert {measure, measure.removeprefix("held_out/")} & explained, name
-    general = {name for name in seen if not name.startswith("held_out/")} - {"step", "reward/half_flat"}
-    assert sorted(general - explained) == []
-    # Whatever the page explains is there to be seen, so a name that is no more cannot stay.
-    named = {name for line in TABLED.findall((DOCS / "metrics.md").read_text()) for name in re.findall("`(.+?)`", line)}
-    # Completions are preempted only where they are long.
-    examples = {
-        "reward/<name>",
-        "time/reward_s",
-        "time/reward/<name>_s",
+    assert sorted(name for name in seen if find(name) is None) == []
+    # Whatever the catalogue has is there to be seen, so a name that is no more cannot stay.
+    meanings = {info.meaning: name for name, info in catalogue().items()}
+    assert len(meanings) == len(catalogue())
+    # Completions are preempted only where they are long; here is one reward, one source and one completion a prompt.
+    elsewhere = {
+        "held_out/maj@k",
         "rollout/preemptions",
+        "held_out/reward/<name>",
+        "time/reward/<name>_s",
         "source/<name>/prompts",
     }
-    assert sorted(n for n in named - seen - examples if not n.startswith("held_out/")) == []
+    assert sorted(set(meanings.values()) - {meanings.get(describe(name).meaning) for name in seen} - elsewhere) == []
+
+
+@pytest.mark.parametrize("group", ENTRIES)
+def test_the_page_on_metrics_has_the_table_of_each_group(group: str) -> None:
+    _, _, after = (DOCS / "metrics.md").read_text().partition(f"\n### {group}\n")
+    table = after.partition("\n#")[0]
+    assert metrics_table(group) in table, f"the table of {group}: sharpen metrics --markdown"
 
 
 def test_every_reward_and_task_has_its_line() -> None:

@@ -78,6 +78,9 @@ def test_what_is_missing_is_left_out(stages: list[Stage], measures: Any, tmp_pat
 def test_only_shares_are_drawn_before_and_after(tmp_path: Path) -> None:
     length = {"length": Estimate(31.0, 30.0, 32.0), "loss": Estimate(0.7, 0.6, 0.8)}
     assert _shares({**BEFORE, **length}, {**AFTER, **length}) == ["pass@1", "maj@8"]
+    of_source = {"math/length": Estimate(1.0, 1.0, 1.0), "math/loss": Estimate(0.7, 0.6, 0.8)}
+    mean_reward = {"reward": Estimate(0.5, 0.4, 0.6), "shows its work": Estimate(0.5, 0.4, 0.6)}
+    assert _shares(of_source | mean_reward, of_source | mean_reward) == ["reward", "shows its work"]
     with pytest.raises(ValueError, match="nothing that could be drawn"):
         plot_run([], tmp_path / "run.png", length, length)
 

@@ -1,6 +1,7 @@
 import io
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from sharpen.evaluation.estimators import Estimate
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel, format_estimate, measures_table
@@ -27,13 +28,15 @@ def test_measures_before_and_after() -> None:
     after = {
         "pass@1": Estimate(0.8942, 0.87, 0.916),
         "pass@64": Estimate(0.99, NAN, NAN),
-        "new": Estimate(0.5, 0.4, 0.6),
+        "math/pass@1": Estimate(0.5, 0.4, 0.6),
+        "my_figure": Estimate(0.5, 0.4, 0.6),
     }
-    text = printed(before_after_table(before, after, plain=["length"]))
-    assert lines_with(text, "pass@1 ") == ["pass@1 51.2 % [ 48.0, 54.4] 89.4 % [ 87.0, 91.6] +38.2"]
+    text = printed(before_after_table(before, after))
+    assert lines_with(text, " pass@1 ") == ["pass@1 51.2 % [ 48.0, 54.4] 89.4 % [ 87.0, 91.6] +38.2"]
     assert lines_with(text, "pass@64") == ["pass@64 100.0 % [ 99.0, 100.0] 99.0 % -1.0"]
     assert lines_with(text, "length") == ["length 31.0 [ 30.0, 32.0] – –"]
-    assert lines_with(text, "new") == ["new – 50.0 % [ 40.0, 60.0] –"]
+    assert lines_with(text, "math") == ["math/pass@1 – 50.0 % [ 40.0, 60.0] –"]
+    assert lines_with(text, "my_figure") == ["my_figure – 0.500 [0.400, 0.600] –"]
     assert "95 % intervals" in text
 
 
@@ -51,6 +54,23 @@ def test_losses_scores_and_margins_are_no_shares() -> None:
     assert lines_with(text, "margin") == ["pair_margin 0.250"]
     assert lines_with(text, "score") == ["score -0.500"]
     assert lines_with(text, "reward") == ["reward/share 0.500"]
+
+
+def test_a_change_is_green_where_it_is_for_the_better() -> None:
+    names = ("pass@1", "truncated", "loss", "reward", "length", "my_figure", "shows its work")
+    low = {name: Estimate(0.25, NAN, NAN) for name in names}
+    high = {name: Estimate(0.5, NAN, NAN) for name in names}
+    table = before_after_table(low, high, plain=["loss", "reward", "length", "my_figure"])
+    styles = [cell.style for cell in table.columns[3]._cells if isinstance(cell, Text)]
+    assert dict(zip(names, styles, strict=True)) == {
+        "pass@1": "green",
+        "truncated": "red",
+        "loss": "red",
+        "reward": "green",
+        "length": "",
+        "my_figure": "",
+        "shows its work": "green",
+    }
 
 
 def test_no_change_has_no_sign() -> None:

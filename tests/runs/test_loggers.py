@@ -43,6 +43,9 @@ class FakeTracker(ModuleType):
     def log(self, metrics: dict[str, float], step: int) -> None:
         self.calls.append(("log", (step, metrics)))
 
+    def define_metric(self, name: str, summary: str) -> None:
+        self.calls.append(("define_metric", (name, summary)))
+
     def finish(self) -> None:
         self.calls.append(("finish", None))
 
@@ -69,6 +72,41 @@ def test_tensorboard_holds_every_metric_of_every_step(tmp_path: Path) -> None:
     logger.close()
     assert read_events(tmp_path / "tensorboard", "reward/mean") == [(0, 0.25), (1, 0.5)]
     assert read_events(tmp_path / "tensorboard", "kl_nats") == [(0, 0.0), (1, 0.125)]
+
+
+def test_tensorboard_says_what_each_metric_means(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(logged(tmp_path))
+    logger.log(1, {"entropy": 0.5, "my_figure": 1.0})
+    logger.log(2, {"entropy": 0.25, "my_figure": 2.0})
+    logger.close()
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.SummaryMetadata("entropy").summary_description == (
+        "Entropy (nats/token): mean entropy of the next-token distribution. "
+        "Normal: falls slowly; near 0 the model no longer explores."
+    )
+    assert events.SummaryMetadata("my_figure").summary_description == "my_figure"
+    assert read_events(tmp_path / "tensorboard", "entropy") == [(1, 0.5), (2, 0.25)]
+
+
+def test_tensorboard_draws_what_belongs_together(tmp_path: Path) -> None:
+    plugin = pytest.importorskip("tensorboard.plugins.custom_scalar.layout_pb2")
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger(logged(tmp_path))
+    logger.log(0, {"held_out/pass@1": 0.5, "held_out/pass@1_low": 0.25, "held_out/pass@1_high": 0.75})
+    logger.log(1, {"reward/a": 0.5, "reward/b": 0.25, "entropy": 1.0})
+    logger.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    last = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    layout = plugin.Layout.FromString(last)
+    assert [category.title for category in layout.category] == ["Held-out", "Reward", "Policy"]
+    held_out, parts, entropy = (category.chart[0] for category in layout.category)
+    [band] = held_out.margin.series
+    assert (band.value, band.lower, band.upper) == ("held_out/pass@1", "held_out/pass@1_low", "held_out/pass@1_high")
+    assert (parts.title, list(parts.multiline.tag)) == ("Reward parts", ["reward/a", "reward/b"])
+    assert (entropy.title, list(entropy.multiline.tag)) == ("Entropy", ["entropy"])
 
 
 def test_tensorboard_shows_no_step_twice_after_a_resume(tmp_path: Path) -> None:
@@ -121,6 +159,7 @@ def test_wandb_gets_the_run_and_its_metrics(
     assert wandb.calls == []
     logger = named.make(logged(tmp_path))
     logger.log(3, {"reward/mean": 0.5})
+    logger.log(4, {"reward/mean": 0.75, "held_out/loss": 0.5, "entropy": 1.0, "my_figure": 2.0})
     logger.close()
     given = {
         "project": "sums",
@@ -131,7 +170,14 @@ def test_wandb_gets_the_run_and_its_metrics(
         "dir": tmp_path,
         **passed,
     }
-    assert wandb.calls == [("init", given), ("log", (3, {"reward/mean": 0.5})), ("finish", None)]
+    assert wandb.calls == [
+        ("init", given),
+        ("define_metric", ("reward/mean", "last,max")),
+        ("log", (3, {"reward/mean": 0.5})),
+        ("define_metric", ("held_out/loss", "last,min")),
+        ("log", (4, {"reward/mean": 0.75, "held_out/loss": 0.5, "entropy": 1.0, "my_figure": 2.0})),
+        ("finish", None),
+    ]
 
 
 @pytest.mark.parametrize(("last_step", "passed"), [(None, "never"), (4, "allow")])

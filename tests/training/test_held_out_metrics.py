@@ -44,6 +44,15 @@ def test_nan_is_never_the_best() -> None:
     assert best_steps("reward", [NAN, NAN]) == []
 
 
+def test_lower_is_better_where_the_catalogue_says_so() -> None:
+    values = [0.3, 0.1, 0.2, 0.5]
+    for falls in ("truncated", "math/truncated", "math/loss"):
+        assert best_steps(falls, values) == [0, 1]
+    # A reward rises whatever its name; of a figure that is not known, more is better.
+    for rises in ("pass@1", "reward/loss", "math/reward/loss", "my_figure"):
+        assert best_steps(rises, values) == [0, 3]
+
+
 def test_a_checkpoint_that_has_nan_as_its_best_is_beaten_by_any_number() -> None:
     assert evaluation("reward").better({"held_out/reward": -5.0}, NAN) == -5.0
     assert evaluation("loss").better({"held_out/loss": 5.0}, NAN) == 5.0

@@ -147,6 +147,7 @@ for command in (
     exporting.export,
     training.demo,
     listing.methods,
+    listing.metrics,
     listing.settings,
     listing.schema,
     listing.rewards,

@@ -16,7 +16,7 @@ from sharpen.report.console import safe_console
 from sharpen.report.measured import before_and_after
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
-from sharpen.report.table import before_after_table, plain_measures
+from sharpen.report.table import before_after_table
 from sharpen.runs.folder import RunFolder
 from sharpen.system.signals import Stopped, exit_code
 
@@ -72,8 +72,7 @@ def _show(run: Run) -> None:
     before, after = before_and_after(rows)
     if before.measures:
         title = f"Held-out prompts, step {before.step} and step {after.step}"
-        plain = plain_measures([*before.measures, *after.measures])
-        console.print(before_after_table(before.measures, after.measures, title, plain=plain))
+        console.print(before_after_table(before.measures, after.measures, title))
     places = {"model": run.model}
     if rows:
         picture = run.path / "plot.png"

@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 
 from sharpen.evaluation.estimators import Estimate
 from sharpen.report.series import Series, Track, series, smooth
-from sharpen.report.table import NO_SHARES
+from sharpen.runs.metric_catalogue import describe, describe_measure
 from sharpen.system.files import named_write_errors, replacing
 from sharpen.system.printable import printable
 
@@ -39,18 +39,16 @@ class Stage:
 class _Small:
     """A small panel: one metric over the stages that log it."""
 
-    title: str
     key: str
     color: str
-    percent: bool = False
+
+    @property
+    def title(self) -> str:
+        info = describe(self.key)
+        return info.title if info.share or not info.unit else f"{info.title} ({info.unit})"
 
 
-_SMALL = (
-    _Small("Length (tokens)", "length/mean", PURPLE),
-    _Small("Truncated", "truncated", PURPLE, percent=True),
-    _Small("Entropy (nats)", "entropy", GREEN),
-    _Small("KL to reference (nats)", "kl", ORANGE),
-)
+_SMALL = (_Small("length/mean", PURPLE), _Small("truncated", PURPLE), _Small("entropy", GREEN), _Small("kl", ORANGE))
 
 
 class RunFigure(Figure):
@@ -99,7 +97,7 @@ def run_figure(
     supervised = [stage for stage in stages if not _has([stage], "reward/mean")]
     small = [(panel, stages) for panel in _SMALL if _worth_drawing(stages, panel)]
     if _has(supervised, "loss"):
-        small.insert(0, (_Small("Loss (nats)", "loss", BLUE), supervised))
+        small.insert(0, (_Small("loss", BLUE), supervised))
     if not (main or measures or small):
         raise ValueError("the metrics hold nothing that could be drawn")
 
@@ -125,9 +123,14 @@ def run_figure(
 
 
 def _shares(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> list[str]:
-    # Lengths, losses and rewards above 1 do not fit a percentage axis.
-    both = [measure for measure in before if measure in after and measure not in NO_SHARES]
+    # Lengths, losses and rewards above 1 do not fit a percentage axis; a reward from 0 to 1 does.
+    both = [measure for measure in before if measure in after and _may_be_share(measure)]
     return [m for m in both if 0 <= before[m].mean <= 1 and 0 <= after[m].mean <= 1]
+
+
+def _may_be_share(measure: str) -> bool:
+    info = describe_measure(measure)
+    return info.share or info.unit in ("reward", "")
 
 
 def _has(stages: Sequence[Stage], key: str) -> bool:
@@ -205,7 +208,7 @@ def _draw_small(axis: Axes, panel: _Small, stages: Sequence[Stage]) -> None:
             axis.plot(x, line.values, color=panel.color, alpha=0.3, linewidth=0.8)
             axis.plot(x, smooth(line.values), color=panel.color, linewidth=1.6)
     _finish_track(axis, track, small=True)
-    if panel.percent:
+    if describe(panel.key).share:
         axis.yaxis.set_major_formatter(_percent())
     elif axis.get_ylim()[0] > 0 and math.isfinite(axis.get_ylim()[1]):
         axis.set_ylim(bottom=0)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sharpen.evaluation.estimators import Estimate
 from sharpen.report.console import printable_text
+from sharpen.runs.metric_catalogue import describe_measure
 from sharpen.system.printable import printable
 
 _MISSING = "–"
@@ -44,25 +45,27 @@ def before_after_table(
     before: Mapping[str, Estimate],
     after: Mapping[str, Estimate],
     title: str = "Before and after",
-    plain: Collection[str] = (),
+    plain: Collection[str] | None = None,
 ) -> Table:
     """One row per measure, with its interval and the change.
 
-    Measures are shares, shown in percent with the change in percentage points; those in ``plain`` are shown
-    unscaled. Rows follow the order of ``before``, then ``after``.
+    Shares are shown in percent with the change in percentage points; the measures in ``plain``, by default all that
+    are no shares, unscaled. Rows follow the order of ``before``, then ``after``.
     """
+    measures = list(dict.fromkeys([*before, *after]))
+    plain = plain_measures(measures) if plain is None else plain
     table = Table(title=printable_text(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
     table.add_column("measure")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
-    for measure in dict.fromkeys([*before, *after]):
+    for measure in measures:
         old, new = before.get(measure), after.get(measure)
         percent = measure not in plain
         table.add_row(
             printable_text(measure),
             Text(format_estimate(old, percent)),
             Text(format_estimate(new, percent)),
-            _change(old, new, percent),
+            _change(measure, old, new, percent),
         )
     table.caption = "in brackets: 95 % intervals over prompts"
     table.caption_justify = "left"
@@ -80,15 +83,12 @@ def measures_table(measures: Mapping[str, Estimate]) -> Table:
     return table
 
 
-NO_SHARES = ("length", "loss", "score", "pair_margin")
-
-
 def plain_measures(measures: Iterable[str]) -> frozenset[str]:
-    """The measures of an evaluation that are not shares: rewards, lengths, losses, scores.
+    """The measures of an evaluation that are not shares: rewards, lengths, losses, scores, and what is not known.
 
     A data source's are under its name, as in ``math/length``.
     """
-    return frozenset(m for m in measures if not {*NO_SHARES, "reward"}.isdisjoint(m.split("/")))
+    return frozenset(measure for measure in measures if not describe_measure(measure).share)
 
 
 def format_estimate(estimate: Estimate | None, percent: bool = True) -> str:
@@ -124,14 +124,18 @@ def examples_panel(examples: Sequence[Example], title: str = "Examples", max_cha
     return Panel(Group(*parts), title=printable_text(title), title_align="left", box=box.ROUNDED)
 
 
-def _change(old: Estimate | None, new: Estimate | None, percent: bool) -> Text:
+def _change(measure: str, old: Estimate | None, new: Estimate | None, percent: bool) -> Text:
     if old is None or new is None or math.isnan(old.mean) or math.isnan(new.mean):
         return Text(_MISSING)
     digits = 1 if percent or abs(new.mean) >= 10 else 3
     change = round((new.mean - old.mean) * (100.0 if percent else 1.0), digits)
-    style = "green" if change > 0 else "red" if change < 0 else ""
-    # For an unscaled measure such as length, higher is neither better nor worse.
-    return Text(f"{change:+.{digits}f}" if change else "0.0", style=style if percent else "")
+    direction = describe_measure(measure).direction
+    # A longer completion is neither better nor worse; a share with a name of its own is one of right answers.
+    if not change or (direction == "none" and not percent):
+        style = ""
+    else:
+        style = "green" if (change < 0) == (direction == "down") else "red"
+    return Text(f"{change:+.{digits}f}" if change else "0.0", style=style)
 
 
 def _answer(answers: Sequence[Answer], row: int, max_chars: int) -> Text:

@@ -6,7 +6,7 @@ each once, Weights & Biases ignores a step it already has, and trackio, which ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from sharpen.errors import RecipeError
 from sharpen.registry import Registry
+from sharpen.runs.metric_catalogue import GROUPS, HIGH, LOW, describe, in_words, is_end_of_interval
+from sharpen.runs.metric_entries import Direction
 from sharpen.settings import Name
 
 
@@ -67,15 +69,45 @@ class TensorBoardLogger(PackagedLogger):
         # The steps that this process will log: events of an earlier one from there on are not shown.
         first_step = 0 if run.last_step is None else run.last_step + 1
         self._writer = self.package().SummaryWriter(str(run.folder / "tensorboard"), purge_step=first_step)
+        self._named: list[str] = []
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        new = [name for name in metrics if name not in self._named]
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+            if name in new:
+                self._add_described(name, value, step)
+            else:
+                self._writer.add_scalar(name, value, step)
+        if new:
+            self._named += new
+            self._writer.add_custom_scalars(custom_layout(self._named))
         # So that a killed run loses no step that its checkpoint counts as done.
         self._writer.flush()
 
+    def _add_described(self, name: str, value: float, step: int) -> None:
+        """The first event of a metric carries its description, for which `add_scalar` has no argument."""
+        proto = import_module("tensorboard.compat.proto.summary_pb2")
+        metadata = proto.SummaryMetadata(summary_description=in_words(name))
+        described = proto.Summary.Value(tag=name, simple_value=value, metadata=metadata)
+        self._writer.file_writer.add_summary(proto.Summary(value=[described]), step)
+
     def close(self) -> None:
         self._writer.close()
+
+
+def custom_layout(names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """The charts of TensorBoard's Custom Scalars: measures with their intervals, and what belongs in one picture."""
+    layout: dict[str, dict[str, list[Any]]] = {}
+    panels: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        info, ends = describe(name), [f"{name}{LOW}", f"{name}{HIGH}"]
+        if set(ends) <= set(names):
+            layout.setdefault(info.group, {})[info.title] = ["Margin", [name, *ends]]
+        elif not is_end_of_interval(name, names):
+            panels.setdefault((info.group, info.panel), []).append(name)
+    for (group, panel), together in panels.items():
+        layout.setdefault(group, {})[panel] = ["Multiline", together]
+    return {group: layout[group] for group in GROUPS if group in layout}
 
 
 class WandbLogger(PackagedLogger):
@@ -102,8 +134,14 @@ class WandbLogger(PackagedLogger):
             dir=run.folder,
             **{name: value for name, value in optional.items() if value is not None},
         )
+        self._named: set[str] = set()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name in metrics.keys() - self._named:
+            # The table of runs then has the best value beside the last.
+            if (best := _BEST[describe(name).direction]) is not None:
+                self._run.define_metric(name, summary=f"last,{best}")
+        self._named |= metrics.keys()
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -130,6 +168,9 @@ class TrackioLogger(PackagedLogger):
     def close(self) -> None:
         self._run.finish()
 
+
+_BEST: Mapping[Direction, str | None] = {"up": "max", "down": "min", "none": None}
+"""What Weights & Biases calls the best value."""
 
 LOGGERS: Registry[type[PackagedLogger]] = Registry(
     "logger", {kind.extra: kind for kind in (TensorBoardLogger, WandbLogger, TrackioLogger)}, error=RecipeError

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.measures import HIGH, LOW, MeasureNames
+from sharpen.runs.metric_catalogue import describe_measure
 from sharpen.training.metrics import Metrics
 
 PREFIX = "held_out/"
@@ -48,7 +49,8 @@ class HeldOutEvaluation:
             return None
         if best is None or math.isnan(best):
             return value
-        # A loss is best when it is lowest, everything else when it is highest; a tie does not count.
-        lower = self.best_by.rpartition("/")[2] == "loss"
+        # What the catalogue does not know, such as a figure of a user's method, is best when it is highest; a tie does
+        # not count.
+        lower = describe_measure(self.best_by).direction == "down"
         not_better = value >= best if lower else value <= best
         return None if not_better else value

@@ -22,6 +22,19 @@ def methods(
     show_methods(name, as_json=json, markdown=markdown)
 
 
+def metrics(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Explain this metric, as a run names it.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables of the docs and nothing else.")
+    ] = False,
+) -> None:
+    """List the metrics that a run logs, or explain one: unit, meaning and what is normal."""
+    from sharpen.cli.metrics import show_metrics
+
+    show_metrics(name, as_json=json, markdown=markdown)
+
+
 def settings(
     name: Annotated[
         str | None,
