@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ PROMPTS = 8
 DECIDES, DROWNED = 0.95, 0.01
 """Shares of the spread of the reward within groups."""
 VARIES = 0.1
-"""Share of a part's largest deviation within a group that it has to show in the mean, to count as varying."""
+"""A part varies in the groups whose deviation is more than this share of the largest of any group."""
 OF_ONE_PROMPT = 0.5
 ITS_STEPS = 3
 
@@ -59,21 +60,20 @@ def one_prompt_dominates(history: History) -> Finding | None:
     window = history.window
     if len(window.steps) < STEPS or len(window) < TRAJECTORIES or window.groups_with_spread < GROUPS:
         return None
-    names, prompts = np.unique(np.array(window.prompt_ids), return_inverse=True)
-    squares = np.bincount(prompts, window.deviations**2)
-    if len(names) < PROMPTS or squares.max() < OF_ONE_PROMPT * squares.sum():
-        return None
-    first = int(squares.argmax())
-    seen = sum(str(names[first]) in one.prompt_ids for one in history.samples)
-    if seen < ITS_STEPS:
+    squares: Counter[str] = Counter()
+    for prompt_id, of_group in zip(window.prompt_ids, np.bincount(window.groups, window.deviations**2), strict=True):
+        squares[prompt_id] += of_group
+    first, most = squares.most_common(1)[0]
+    seen = sum(first in one.prompt_ids for one in history.samples)
+    if len(squares) < PROMPTS or most < OF_ONE_PROMPT * squares.total() or seen < ITS_STEPS:
         return None
     steps = (window.steps[0], window.steps[-1])
     return Finding(
         "one_prompt_dominates",
         "warning",
         "One prompt dominates the reward",
-        f"Of the spread of the reward within the groups of {in_steps(steps)}, {share(squares[first] / squares.sum())} "
-        f"comes from prompt {names[first]}, one of {len(names)}; it was drawn in {seen} of {len(window.steps)} steps.",
+        f"Of the spread of the reward within the groups of {in_steps(steps)}, {share(most / squares.total())} comes "
+        f"from prompt {first}, one of {len(squares)}; it was drawn in {seen} of {len(window.steps)} steps.",
         history.facts.advice(
             "Look at its row: is it there many times, or is its reward of another size than the others'?",
             "`method.std` group brings the rewards of all prompts to the same spread."
@@ -102,6 +102,5 @@ def weighted_parts(history: History) -> Mapping[str, float]:
 
 
 def _groups_that_vary(window: Window, deviation: Floats) -> int:
-    largest = np.zeros(int(window.groups.max()) + 1)
-    np.maximum.at(largest, window.groups, np.abs(deviation))
-    return int((largest > VARIES * largest.max()).sum()) if largest.max() > 0 else 0
+    sizes = np.bincount(window.groups, np.abs(deviation))
+    return int((sizes > VARIES * sizes.max()).sum()) if sizes.max() > 0 else 0

@@ -20,13 +20,15 @@ LOSS_STEPS = 10
 def gradients_spike(history: History) -> Finding | None:
     """The gradient is suddenly larger than before by an order of magnitude, several times, or once by two."""
     rows = history.trained[-LOOKED_AT - BEFORE :]
+    norms = [row.get("grad_norm", 0.0) for row in rows]
+    smallest = min((norm for norm in norms if norm > 0.0), default=0.0)
     spikes: list[tuple[Row, float]] = []
     for at in range(BEFORE, len(rows)):
-        norm = rows[at].get("grad_norm", 0.0)
-        if norm > 0.0:
-            usual = _usual([row.get("grad_norm", 0.0) for row in rows[at - BEFORE : at]])
-            if usual is not None and norm > SPIKE * usual:
-                spikes.append((rows[at], norm / usual))
+        # A quick look first: no median is below the smallest.
+        if norms[at] > SPIKE * smallest:
+            usual = _usual(norms[at - BEFORE : at])
+            if usual is not None and norms[at] > SPIKE * usual:
+                spikes.append((rows[at], norms[at] / usual))
     largest = max((times for _, times in spikes), default=0.0)
     if largest < HUGE and len(spikes) < SEVERAL:
         return None

@@ -23,8 +23,9 @@ _PART = "reward/"
 class StepSamples:
     """The trajectories of one step. Rewards and parts are NaN where a reward failed or does not apply.
 
-    ``parts`` are in the order of the recipe's rewards. ``cut_off``: it ended because it was out of tokens. ``errors``
-    and ``refused`` are only those that there are.
+    ``groups`` numbers each trajectory's group, and ``prompt_ids`` are those of the groups. ``parts`` are in the order
+    of the recipe's rewards. ``cut_off``: it ended because it was out of tokens. ``errors`` and ``refused`` are only
+    those that there are.
     """
 
     step: int
@@ -39,17 +40,17 @@ class StepSamples:
 
     @classmethod
     def of_groups(cls, step: int, groups: Sequence[Group]) -> StepSamples:
-        trajectories = [(number, group.prompt.id, t) for number, group in enumerate(groups) for t in group.trajectories]
-        scores = [t.score for _, _, t in trajectories]
+        trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+        scores = [trajectory.score for trajectory in trajectories]
         names = dict.fromkeys(name for score in scores if score is not None for name in score.parts)
         return cls(
             step,
-            np.array([number for number, _, _ in trajectories], np.int64),
-            tuple(prompt_id for _, prompt_id, _ in trajectories),
+            np.repeat(np.arange(len(groups)), [len(group.trajectories) for group in groups]),
+            tuple(group.prompt.id for group in groups),
             _floats([None if score is None else score.total for score in scores]),
             {name: _floats([None if score is None else score.parts.get(name) for score in scores]) for name in names},
-            _floats([t.drawn for _, _, t in trajectories]),
-            np.array([t.truncated for _, _, t in trajectories], np.bool_),
+            _floats([t.drawn for t in trajectories]),
+            np.array([t.truncated for t in trajectories], np.bool_),
             tuple(score.error for score in scores if score is not None and score.error is not None),
             tuple(score.refused for score in scores if score is not None and score.refused is not None),
         )
@@ -57,16 +58,16 @@ class StepSamples:
     @classmethod
     def of_columns(cls, step: int, columns: Mapping[str, Sequence[Any]]) -> StepSamples:
         """From the columns of a sample file; those of the same prompt are one group."""
-        prompts = [*zip(columns.get("source", ()), columns["prompt_id"], strict=True)] if "source" in columns else None
-        numbers: dict[Any, int] = {}
-        prompt_ids = tuple(columns["prompt_id"])
-        groups = [numbers.setdefault(prompt, len(numbers)) for prompt in prompts or prompt_ids]
+        prompt_ids = columns["prompt_id"]
+        numbers: dict[tuple[str, str | None], int] = {}
+        prompts = zip(prompt_ids, columns.get("source", [None] * len(prompt_ids)), strict=True)
+        groups = [numbers.setdefault(prompt, len(numbers)) for prompt in prompts]
         ends = columns.get("end")
         cut_off = [end == "out_of_tokens" for end in ends] if ends else [f == "length" for f in columns["finish"]]
         return cls(
             step,
             np.array(groups, np.int64),
-            prompt_ids,
+            tuple(prompt_id for prompt_id, _ in numbers),
             _floats(columns["reward"]),
             {name.removeprefix(_PART): _floats(values) for name, values in columns.items() if name.startswith(_PART)},
             _floats(columns["tokens"]),
@@ -84,7 +85,7 @@ def columns_read(columns: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Window:
-    """The trajectories of several steps, one after another; a prompt's of each step are a group."""
+    """The trajectories of several steps, one after another, as in `StepSamples`."""
 
     steps: tuple[int, ...]
     groups: NDArray[np.int64]
@@ -101,7 +102,7 @@ class Window:
         first, groups = 0, list[NDArray[np.int64]]()
         for one in samples:
             groups.append(one.groups + first)
-            first += int(one.groups.max()) + 1 if len(one.groups) else 0
+            first += len(one.prompt_ids)
         names = dict.fromkeys(name for one in samples for name in one.parts)
 
         def part(name: str) -> Floats:
@@ -112,10 +113,7 @@ class Window:
             np.concatenate([*groups, np.zeros(0, np.int64)]),
             tuple(prompt_id for one in samples for prompt_id in one.prompt_ids),
             _joined([one.rewards for one in samples]),
-            {
-                name: _joined([one.parts.get(name, np.full(len(one.rewards), np.nan)) for one in samples])
-                for name in names
-            },
+            {name: part(name) for name in names},
             _joined([one.tokens for one in samples]),
             np.concatenate([*(one.cut_off for one in samples), np.zeros(0, np.bool_)]),
             tuple(error for one in samples for error in one.errors),
@@ -143,9 +141,7 @@ class Window:
 
     @cached_property
     def groups_with_spread(self) -> int:
-        largest = np.zeros(int(self.groups.max()) + 1 if len(self) else 0)
-        np.maximum.at(largest, self.groups, np.abs(self.deviations))
-        return int((largest > 1e-9).sum())
+        return int((np.bincount(self.groups, np.abs(self.deviations)) > 1e-9).sum())
 
 
 def _floats(values: Sequence[float | None]) -> Floats:

@@ -36,13 +36,15 @@ class Watch:
     def prime(self, folder: RunFolder) -> None:
         """Take over what the run has done so far; what was found then was said then.
 
-        What was found in samples is known of the last steps alone.
+        What was found in samples is known of the last steps alone. Damaged samples are said, and do without.
         """
-        with_all = recent_samples(folder)
+        samples, damaged = recent_samples(folder)
+        for problem in damaged:
+            self._say(problem)
         for row in folder.read_metrics(say=lambda text: None):
             self._add(row)
             self._said |= {finding.id for finding in self._found()}
-        self._samples.extend(with_all)
+        self._samples.extend(samples)
         self._said |= {finding.id for finding in self._found()}
 
     def __call__(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
