@@ -13,7 +13,8 @@ from sharpen.report.diagnosis.samples import Floats, Window
 
 STEPS = 5
 TRAJECTORIES, GROUPS = 200, 20
-PROMPTS = 8
+PROMPTS = 20
+"""Of a few prompts, one that is not learned yet is often most of what is left."""
 DECIDES, DROWNED = 0.95, 0.01
 """Shares of the spread of the reward within groups."""
 VARIES = 0.1

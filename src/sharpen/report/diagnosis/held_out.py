@@ -155,7 +155,7 @@ def held_out_unmoved(history: History) -> Finding | None:
         or (fall.measure == "pair_accuracy" and pairs_at_chance(history) is not None)
     ):
         return None
-    rose = fall.reward_rose
+    rose, never = fall.reward_rose, fall.now.sign > 0 and fall.start.mean == fall.now.mean == 0
     return Finding(
         "held_out_unmoved",
         "warning" if rose else "note",
@@ -163,7 +163,9 @@ def held_out_unmoved(history: History) -> Finding | None:
         f"Held-out {fall.measure} was {fall.start}, and {len(points) - 1} measurements later is {fall.now}"
         f"{', though the training reward rose' if rose else ''}.",
         history.facts.advice(
-            "What is learned on the training prompts does not carry over: train on more of them."
+            "Read some held-out completions: is a right answer there, in a form that the reward finds?"
+            if never
+            else "What is learned on the training prompts does not carry over: train on more of them."
             if rose
             else "A higher `optimizer.learning_rate` moves it sooner; three times as high is worth a try.",
             "If its interval is wider than what you hope to gain, measure on more `evaluation.prompts`.",

@@ -10,6 +10,7 @@ import numpy as np
 from sharpen.report.diagnosis.comparing import risen
 from sharpen.report.diagnosis.finding import Finding
 from sharpen.report.diagnosis.history import History, in_steps, number, share, span, values
+from sharpen.report.diagnosis.spread import all_rewards_zero
 
 STEPS = 10
 CUT_OFF, MOSTLY_CUT_OFF = 0.3, 0.5
@@ -21,10 +22,10 @@ TRAJECTORIES, GROUPS = 200, 20
 
 
 def truncation_high(history: History) -> Finding | None:
-    """Many completions are cut off by the token limit."""
+    """Many completions are cut off by the token limit; not said where rewards of 0 say more."""
     rows = history.last(STEPS)
     found = values(rows, "truncated")
-    if not history.draws or len(found) < STEPS or fmean(found) < CUT_OFF:
+    if not history.draws or len(found) < STEPS or fmean(found) < CUT_OFF or all_rewards_zero(history) is not None:
         return None
     limit = history.facts.get("rollout.max_new_tokens")
     return Finding(

@@ -10,6 +10,7 @@ from sharpen.report.diagnosis.history import History, Row, in_steps, number, spa
 
 BEFORE = 20
 """Steps before a spike, with whose median it is compared. The first steps of a run settle down from large gradients."""
+FIRST = 5
 LOOKED_AT = 100
 SPIKE, HUGE = 10.0, 100.0
 """Times the median. One huge spike is said, and several smaller ones."""
@@ -22,10 +23,11 @@ def gradients_spike(history: History) -> Finding | None:
     rows = history.trained[-LOOKED_AT - BEFORE :]
     norms = [row.get("grad_norm", 0.0) for row in rows]
     smallest = min((norm for norm in norms if norm > 0.0), default=0.0)
+    at_first = median(values(history.trained[:FIRST], "grad_norm") or [0.0])
     spikes: list[tuple[Row, float]] = []
     for at in range(BEFORE, len(rows)):
-        # A quick look first: no median is below the smallest.
-        if norms[at] > SPIKE * smallest:
+        # What the run began with is no spike later; and a quick look first: no median is below the smallest.
+        if norms[at] > max(SPIKE * smallest, at_first):
             usual = _usual(norms[at - BEFORE : at])
             if usual is not None and norms[at] > SPIKE * usual:
                 spikes.append((rows[at], norms[at] / usual))

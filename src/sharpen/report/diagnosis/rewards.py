@@ -31,14 +31,15 @@ def rewards_fail(history: History) -> Finding | None:
     allowed = history.facts.number("rollout.max_reward_failures")
     errors, late = history.window.errors, fmean(values(rows, "reward/timed_out") or [0.0])
     near = allowed is not None and max(failed) > allowed / 2
+    in_time = f" ({share(late)} took too long)" if late else ""
+    most_often = f", most often with: {commonest(errors)}" if errors else ""
+    stops = f", and above {share(allowed)} of a step the run stops" if allowed is not None and allowed < 1 else ""
     return Finding(
         "rewards_fail",
         "problem" if near else "warning",
         "Rewards fail",
-        f"{share(fmean(failed))} of completions of {in_steps(span(rows))} have no reward because computing it failed "
-        f"({share(late)} took too long){f', most often with: {commonest(errors)}' if errors else ''}. They are not "
-        f"trained on"
-        f"{f', and above {share(allowed)} of a step the run stops' if allowed is not None and allowed < 1 else ''}.",
+        f"{share(fmean(failed))} of completions of {in_steps(span(rows))} have no reward because computing it "
+        f"failed{in_time}{most_often}. They are not trained on{stops}.",
         history.facts.advice(
             "Mend the reward: `sharpen reward check` calls it on rows of the data.",
             "Give it more time with `call: {timeout_s: …}` of its entry." if late else "",

@@ -18,7 +18,10 @@ SPARSE = 0.9
 """Share of groups without spread from which on little is learned."""
 SOLVED = 0.9
 """Share of the highest reward from which on groups without spread are prompts that the policy has learned."""
-MOSTLY = 0.5
+CUT_OFF, REFUSED = 0.8, 0.5
+"""Shares of completions that explain why all rewards are 0."""
+EXPECTED = 10
+"""So many completions would have been right at the earlier rate, if the policy still had it."""
 
 REWARD = ("reward/mean", "reward/std", "groups/zero_spread")
 
@@ -48,42 +51,60 @@ def all_rewards_zero(history: History) -> Finding | None:
     rows = _all_equal(history)
     if rows is None or rows[-1]["reward/mean"] > 0:
         return None
-    value, cut_off = rows[-1]["reward/mean"], fmean(values(rows, "truncated") or [0.0])
-    facts, window = history.facts, history.window
-    limit = facts.get("rollout.max_new_tokens")
-    if cut_off >= MOSTLY:
-        cause = f"{share(cut_off)} of completions reached max_new_tokens ({limit}), so they were cut off unfinished."
-        advice = facts.advice(
-            "Raise `rollout.max_new_tokens`, or have the model answer more briefly: with a prompt or "
-            "`data.system` that asks for it, or by training on demonstrations first (method sft).",
-        )
-    elif len(window) and len(window.refused) / len(window) >= MOSTLY:
-        cause = (
-            f"{share(len(window.refused) / len(window))} of completions could not be judged by their own doing, most "
-            f"often: {commonest(window.refused)}."
-        )
-        advice = facts.advice("Say in the prompt or in `data.system` which form an answer has.")
-    else:
-        length = fmean(values(rows, "length/mean") or [0.0])
-        cause = (
-            f"Only {share(cut_off)} of completions were cut off, and they are {number(length)} tokens long on average: "
-            "they end by themselves, and are wrong or have a form in which the reward finds no answer."
-        )
-        advice = facts.advice(
-            "Read some samples. If right answers are there, the form is at fault: try the reward with `sharpen reward "
-            "check`, and say in the prompt or in `data.system` which form an answer has.",
-            "If there are none, the prompts are too hard: train on demonstrations first (method sft), take easier "
-            "prompts, or draw more completions with `method.group_size`.",
-        )
+    cause, advice = _why_zero(history, rows)
     return Finding(
         "all_rewards_zero",
         "problem",
-        f"Every reward is {number(value)}",
+        f"Every reward is {number(rows[-1]['reward/mean'])}",
         f"So it was for all {_completions(history, rows)}completions of {in_steps(span(rows))}, and nothing is "
         f"learned from equal rewards. {cause}",
         advice,
         span(rows),
         (*REWARD, "truncated"),
+    )
+
+
+def _why_zero(history: History, rows: list[Row]) -> tuple[str, str]:
+    """The likely cause of rewards that are all 0, and what to do about it."""
+    facts, refused = history.facts, history.window.refused
+    refusals = len(refused) / len(history.window) if len(history.window) else 0.0
+    cut_off = fmean(values(rows, "truncated") or [0.0])
+    earlier = values([row for row in history.trained if row["step"] < rows[0]["step"]], "reward/mean")
+    if earlier and _expected(history, rows, fmean(earlier)) >= EXPECTED:
+        return (
+            f"In the steps before, the mean was {number(fmean(earlier))}: the policy has lost what it could do "
+            f"({share(cut_off)} of completions reach max_new_tokens now).",
+            facts.advice(
+                f"Start again from a checkpoint before step {span(rows)[0]}, or from the beginning, with a lower "
+                "`optimizer.learning_rate`.",
+                "A higher `method.beta` keeps the policy near the reference.",
+            ),
+        )
+    if cut_off >= CUT_OFF:
+        return (
+            f"{share(cut_off)} of completions reached max_new_tokens ({facts.get('rollout.max_new_tokens')}): they "
+            "were cut off unfinished.",
+            facts.advice(
+                "Raise `rollout.max_new_tokens`, or have the model answer more briefly: with a prompt or "
+                "`data.system` that asks for it, or by training on demonstrations first (method sft)."
+            ),
+        )
+    if refusals >= REFUSED:
+        return (
+            f"{share(refusals)} of completions could not be judged, by their own doing; most often: "
+            f"{commonest(refused)}.",
+            facts.advice("Say in the prompt or in `data.system` which form an answer has."),
+        )
+    length = fmean(values(rows, "length/mean") or [0.0])
+    return (
+        f"{share(cut_off)} of completions reached max_new_tokens; the others end by themselves (all are "
+        f"{number(length)} tokens long on average), and are wrong or have a form in which the reward finds no answer.",
+        facts.advice(
+            "Read some samples. If right answers are there, the form is at fault: try the reward with `sharpen reward "
+            "check`, and say in the prompt or in `data.system` which form an answer has.",
+            "If there are none, the prompts are too hard: train on demonstrations first (method sft), take easier "
+            "prompts, or draw more completions with `method.group_size`.",
+        ),
     )
 
 
@@ -236,6 +257,11 @@ def _all_equal(history: History) -> list[Row] | None:
         return abs(row.get("reward/mean", math.inf) - value) <= rounding and row["reward/std"] <= rounding
 
     return _ending(history, same)
+
+
+def _expected(history: History, rows: list[Row], earlier: float) -> float:
+    """How many of the completions of these steps would have had the highest reward, the others 0, at that mean."""
+    return earlier / history.facts.highest_reward * (history.facts.completions_per_step or 1) * len(rows)
 
 
 def _completions(history: History, rows: list[Row]) -> str:
