@@ -160,9 +160,10 @@ def test_gradients_that_do_not_spike(norms: list[float]) -> None:
 
 
 def test_the_training_loss_rises() -> None:
-    rows = steps(40, IMITATING, loss=[*wave(10, 1.0, 0.1), *wave(30, 3.0, 0.1)])
+    rows = steps(40, IMITATING, loss=[1.0, *wave(39, 3.0, 0.1)])
     finding = found(History(facts("sft"), rows))["loss_rises"]
     assert finding.severity == "problem"
+    assert "It was 1 at step 1, before the first update, and is 3" in finding.evidence
     assert "in steps 31 to 40" in finding.evidence
     assert found(History(facts("sft"), steps(40, IMITATING, loss=wave(40, 1.0, 0.3)))) == {}
     # A surrogate's value says nothing.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean, median
 
-from sharpen.report.diagnosis.comparing import risen
 from sharpen.report.diagnosis.finding import Finding
 from sharpen.report.diagnosis.history import History, Row, in_steps, number, span, values
 
@@ -16,6 +16,7 @@ SPIKE, HUGE = 10.0, 100.0
 """Times the median. One huge spike is said, and several smaller ones."""
 SEVERAL = 3
 LOSS_STEPS = 10
+RISEN = 1.2
 
 
 def gradients_spike(history: History) -> Finding | None:
@@ -56,24 +57,25 @@ def gradients_spike(history: History) -> Finding | None:
 
 
 def loss_rises(history: History) -> Finding | None:
-    """The training loss of a method that imitates or compares is above what it was at the start."""
+    """The training loss of a method that imitates or compares stays above that of the first step, of the model as it
+    was."""
     if history.draws or len(history.trained) < 2 * LOSS_STEPS:
         return None
-    first, last = history.trained[: LOSS_STEPS // 2], history.last(LOSS_STEPS)
-    before, now = values(first, "loss"), values(last, "loss")
-    if not risen(before, now):
+    first, last = history.trained[0], history.last(LOSS_STEPS)
+    before, now = first.get("loss", math.nan), values(last, "loss")
+    if not now or not before > 0 or min(now) < RISEN * before:
         return None
     return Finding(
         "loss_rises",
         "problem",
-        "The training loss rises",
-        f"It was {number(fmean(before))} in {in_steps(span(first))} and is {number(fmean(now))} in "
+        "The training loss is above where it began",
+        f"It was {number(before)} at step {first['step']:g}, before the first update, and is {number(fmean(now))} in "
         f"{in_steps(span(last))}.",
         history.facts.advice(
             "Lower `optimizer.learning_rate`; a rate ten times as small is worth a try.",
             "Warm it up over more `optimizer.warmup_steps`.",
         ),
-        (span(first)[0], span(last)[1]),
+        (int(first["step"]), span(last)[1]),
         ("loss", "grad_norm"),
     )
 
