@@ -19,6 +19,7 @@ from sharpen.launch.resuming import go_on, of_recipe, refuse_impossible
 from sharpen.launch.source_rows import Say
 from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe
+from sharpen.report.diagnosis.watch import Watch
 from sharpen.runs.checkpoint_list import begin_list, checkpoints, has_checkpoint, prune, recover, set_aside
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
@@ -167,6 +168,7 @@ def _start(
             trainer.folder.initialise(recipe.to_yaml())
             begin_list(trainer.folder.checkpoints)
             trainer.on_step = on_step
+            trainer.on_recorded = Watch(recipe.model_dump(mode="json"), say)
             return _train(trainer, recipe, say)
 
 
@@ -225,6 +227,11 @@ def _resume(
                 say(damage)
             changed.record()
             trainer.stop_at, trainer.on_step = until, on_step
+            if until is None:
+                # What is repeated up to a step was said the first time.
+                watch = Watch(recipe.model_dump(mode="json"), say)
+                watch.prime(folder)
+                trainer.on_recorded = watch
             return _train(trainer, recipe, say)
 
 

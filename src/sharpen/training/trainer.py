@@ -34,6 +34,9 @@ from sharpen.types import Group
 OnStep = Callable[[int, Mapping[str, float]], object]
 """Called with each step and its metrics, once they are recorded; False stops the run."""
 
+OnRecorded = Callable[[int, Mapping[str, float], Sequence[Group]], object]
+"""Is shown each step once it is recorded, with its metrics and the groups that it drew."""
+
 PENDING = "pending.json"
 """The file of a checkpoint with the batches that are drawn and not yet trained on."""
 
@@ -93,10 +96,12 @@ class Trainer:
         self.stop_requested = False
         self.stop_at: int | None = None
         self.on_step: OnStep | None = None
+        self.on_recorded: OnRecorded | None = None
         self.saving = False
         self._saved_s = time.monotonic()
         self._step_start = self._progress()
         self._warned: set[str] = set()
+        self._drawn: Sequence[Group] = ()
 
     @property
     def model(self) -> Model:
@@ -173,9 +178,9 @@ class Trainer:
         if self.engine is not None:
             self.engine.load(self.learner.publish())
         trained = time.perf_counter()
+        self._drawn = [*drawn.groups, *drawn.set_aside] if self.source.on_policy else ()
         if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
-            groups = [*drawn.groups, *drawn.set_aside]
-            self._write_samples(groups)
+            self._write_samples(self._drawn)
 
         metrics: Metrics = {
             "step": self.step,
@@ -234,6 +239,10 @@ class Trainer:
     def _record(self, metrics: Metrics) -> None:
         self.folder.append_metrics(metrics)
         self.loggers.log(self.step, metrics)
+        if self.on_recorded is not None:
+            self.on_recorded(self.step, metrics, self._drawn)
+        # Not held through the next rollout.
+        self._drawn = ()
 
     def _told_to_stop(self, metrics: Metrics, saved: bool) -> bool:
         """Call ``on_step``: whether it says to stop. If it does, or raises, this step has a checkpoint."""
