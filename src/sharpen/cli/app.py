@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from sharpen import __version__
-from sharpen.cli.commands import checking, exporting, listing, training, using
+from sharpen.cli.commands import checking, exporting, listing, showing, training, using
 from sharpen.cli.python_output import make_python_output_printable
 from sharpen.errors import SharpenError
 from sharpen.report.console import complain
@@ -142,6 +142,7 @@ for command in (
     training.init,
     using.eval,
     using.chat,
+    showing.report,
     training.get,
     training.merge,
     exporting.export,

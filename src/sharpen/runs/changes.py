@@ -24,6 +24,10 @@ class Changes:
         """What was changed at the checkpoint of this step. Raises CheckpointError if the file cannot be read."""
         return [change for line in self._lines() if line["step"] == step for change in line["changed"]]
 
+    def all(self) -> list[tuple[int, list[dict[str, Any]]]]:
+        """The step of each such checkpoint, and what was changed. Raises CheckpointError as `at` does."""
+        return [(line["step"], line["changed"]) for line in self._lines()]
+
     def write(self, step: int, changed: Sequence[dict[str, Any]]) -> None:
         """Record that the run goes on from ``step`` with these changes; those of later steps never came to be.
 

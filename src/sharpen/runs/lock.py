@@ -86,6 +86,24 @@ def lock_without_trace(folder: Path, say: Callable[[str], None]) -> Iterator[boo
                 (folder / "lock").unlink(missing_ok=True)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is writing the run in this folder just now; False where the file system has no locks."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared, and for an instant: a run that starts meanwhile waits longer than that for its own.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _missing(folder: Path) -> list[Path]:
     """The folders that have to be made, the innermost first. Raises RecipeError if a name of the path is a file's."""
     for path in (folder, *folder.parents):

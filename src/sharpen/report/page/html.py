@@ -1,0 +1,46 @@
+"""The page of runs as one HTML file that opens from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sharpen.report.page.assets import SCRIPTS, STYLES, TEMPLATES, asset, policy_of_file
+from sharpen.report.page.budget import chosen_chunks
+from sharpen.report.page.json_text import in_script
+from sharpen.report.page.run_data import page_data
+from sharpen.system.files import named_write_errors, replacing
+
+
+def write_report(runs: Sequence[Path], file: Path, *, title: str | None = None, seeds: bool = False) -> Path:
+    """Write the page of ``runs`` to ``file``; ``seeds`` says that they are one recipe's with several seeds.
+
+    Raises RecipeError if one is not a run, DataError if one of its files is damaged, DiskError if the page cannot be
+    written.
+    """
+    data = page_data(runs, seeds=seeds, title=title)
+    chunks = chosen_chunks(runs, data)
+    with named_write_errors(file, "the report"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as partial, partial.open("w", encoding="utf-8") as stream:
+            template = environment().get_template("page.html")
+            template.stream(
+                title=data["title"],
+                policy=policy_of_file(),
+                # Our own files, which no user's text is part of.
+                styles=[Markup(asset(name)) for name in STYLES],
+                scripts=[Markup(asset(name)) for name in SCRIPTS],
+                data=Markup(in_script(data)),
+                chunks=chunks,
+            ).dump(stream)
+    return file
+
+
+@cache
+def environment() -> Environment:
+    """Templates in which every text is escaped, and a name that is missing is an error."""
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)

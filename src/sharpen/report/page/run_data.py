@@ -1,0 +1,142 @@
+"""What the page shows of runs, as JSON: the page's own data, and chunks that it loads when they are looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import DataError
+from sharpen.report.page.evaluations import evaluations, paired_changes
+from sharpen.report.page.findings import findings
+from sharpen.report.page.glance import glance
+from sharpen.report.page.json_text import Json
+from sharpen.report.page.prompts import prompts_chunk
+from sharpen.report.page.recipe_text import at, read_recipe
+from sharpen.report.page.rollouts import step_chunk
+from sharpen.report.page.series import series_data
+from sharpen.report.page.tokens import tokens_chunk
+from sharpen.runs.changes import Changes
+from sharpen.runs.folder import RunFolder
+from sharpen.runs.lock import is_locked
+from sharpen.runs.metric_catalogue import describe
+from sharpen.runs.sample_files import SampleFiles
+from sharpen.runs.starts import read_starts
+
+FORMAT = 1
+_STEP = re.compile(r"(training|held_out)/(\d{1,9})")
+_TOKENS = re.compile(r"tokens/(\d{1,9})/(\d{1,9})")
+
+
+def run_id(path: Path) -> str:
+    """The name of a run in addresses and in the page: it says nothing of the path, and holds no character of it."""
+    return hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def page_data(runs: Sequence[Path], *, live: bool = False, seeds: bool = False, title: str | None = None) -> Json:
+    """The data of a page of these runs. Raises DataError where a file cannot be read, RecipeError for no run."""
+    shown = [run_data(path) for path in runs]
+    names = dict.fromkeys(name for run in shown for name in run["series"]["values"])
+    return {
+        "format": FORMAT,
+        "live": live,
+        "title": title or " · ".join(run["name"] for run in shown),
+        "seeds": seeds,
+        "runs": shown,
+        "catalogue": {name: asdict(describe(name)) for name in names},
+    }
+
+
+def run_data(path: Path) -> Json:
+    """What the page shows of one run, without its completions."""
+    folder = RunFolder.open(path)
+    recipe = read_recipe(folder.recipe)
+    rows = folder.read_metrics(say=lambda text: None)
+    status = status_of(folder, recipe, rows)
+    best = best_step(recipe, rows)
+    return {
+        "id": run_id(path),
+        "name": path.resolve().name,
+        "path": str(path),
+        "status": status,
+        "glance": glance(
+            recipe,
+            folder.recipe.read_text(encoding="utf-8", errors="replace"),
+            rows,
+            starts=read_starts(folder.path),
+            changes=_changes(folder),
+            best_step=best,
+            paired=paired_changes(folder),
+            status=status,
+        ),
+        "findings": findings(folder, recipe, rows),
+        "series": series_data(rows),
+        "evaluations": evaluations(folder, rows, best),
+        "steps": steps(folder),
+    }
+
+
+def chunk(path: Path, name: str) -> Json:
+    """A part of the page that is loaded when it is looked at: ``training/12``, ``held_out/0``, ``tokens/12/3``, or
+    ``prompts``. Raises DataError if the run has none of that name, or its file is damaged."""
+    folder = RunFolder.open(path)
+    if name == "prompts":
+        return prompts_chunk(folder)
+    if match := _STEP.fullmatch(name):
+        kind, step = match[1], int(match[2])
+        table = _files(folder, kind).of_step(step)
+        if table is not None:
+            return step_chunk(table, kind, step)
+    if match := _TOKENS.fullmatch(name):
+        step, row = int(match[1]), int(match[2])
+        table = folder.sample_files.of_step(step)
+        if table is not None and (found := tokens_chunk(table, step, row)) is not None:
+            return found
+    raise DataError(f"{path}: there is no {name}")
+
+
+def steps(folder: RunFolder) -> dict[str, list[int]]:
+    """The steps whose completions are on disk: drawn for training, on held-out prompts, and with their tokens."""
+    return {
+        "training": folder.sample_files.steps(),
+        "held_out": folder.held_out_files.steps(),
+        "tokens": folder.sample_files.steps_with("token_ids"),
+    }
+
+
+def best_step(recipe: dict[str, Any], rows: Sequence[dict[str, float]]) -> int | None:
+    """The step with the best value of ``checkpoint.best``, or else of the first of pass@1 and reward that there is."""
+    named = at(recipe, "checkpoint.best")
+    for name in (named,) if named else ("pass@1", "reward", "pair_accuracy", "loss"):
+        key = f"held_out/{name}"
+        measured = [(row[key], int(row["step"])) for row in rows if key in row]
+        if measured:
+            lowest = describe(key).direction == "down"
+            value = (min if lowest else max)(value for value, _ in measured)
+            return next(step for of_step, step in measured if of_step == value)
+    return None
+
+
+def status_of(folder: RunFolder, recipe: dict[str, Any], rows: Sequence[dict[str, float]]) -> str:
+    """``running``, ``finished`` or ``stopped``."""
+    if is_locked(folder.path):
+        return "running"
+    done = int(rows[-1]["step"]) if rows else 0
+    planned = at(recipe, "training.steps")
+    return "finished" if isinstance(planned, int) and done >= planned else "stopped"
+
+
+def _files(folder: RunFolder, kind: str) -> SampleFiles:
+    return folder.sample_files if kind == "training" else folder.held_out_files
+
+
+def _changes(folder: RunFolder) -> list[str]:
+    """What was changed while the run was stopped, a sentence for each."""
+    return [
+        f"from step {step + 1} on: {change.get('what', 'something changed')}"
+        for step, changed in Changes(folder.path).all()
+        for change in changed
+    ]

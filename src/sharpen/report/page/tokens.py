@@ -1,0 +1,50 @@
+"""The tokens of one completion with what the training computed for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from sharpen.report.page.json_text import Json, rounded
+
+STREAMS = (
+    "coefficient",
+    "weight",
+    "advantage",
+    "ratio",
+    "logprob",
+    "old_logprob",
+    "rollout_logprob",
+    "ref_logprob",
+    "kl",
+    "entropy",
+    "value",
+    "step_reward",
+)
+"""The columns with a number for each token."""
+COLUMNS = ("token_ids", "token_texts", "loss_mask", "clipped", *STREAMS)
+
+
+def tokens_chunk(table: pa.Table, step: int, row: int) -> Json | None:
+    """One row's tokens; None if it has none recorded. Streams that the method does not compute are left out."""
+    if "token_ids" not in table.column_names or not 0 <= row < len(table):
+        return None
+    names = [name for name in COLUMNS if name in table.column_names]
+    values: dict[str, Any] = table.select(names).slice(row, 1).to_pylist()[0]
+    if values["token_ids"] is None:
+        return None
+    chunk: Json = {
+        "step": step,
+        "row": row,
+        "ids": values["token_ids"],
+        "texts": values["token_texts"],
+        "trained": [int(trained) for trained in values["loss_mask"]],
+    }
+    if values.get("clipped") is not None:
+        chunk["clipped"] = [None if clipped is None else int(clipped) for clipped in values["clipped"]]
+    for name in STREAMS:
+        numbers = values.get(name)
+        if numbers is not None and any(number is not None for number in (numbers := rounded(numbers))):
+            chunk[name] = numbers
+    return chunk
