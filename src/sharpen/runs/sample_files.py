@@ -104,6 +104,16 @@ class SampleFiles:
 
         return _while_others_merge(read)
 
+    def columns_of_step(self, step: int) -> list[str]:
+        """The columns that some samples in the file of this step have; none if there are no samples of it."""
+
+        def read() -> list[str]:
+            singles, merged = self._files()
+            files = [singles[step]] if step in singles else [file for steps, file in merged.items() if step in steps]
+            return list(dict.fromkeys(name for file in files for name in columns_of(file)))
+
+        return _while_others_merge(read)
+
     def of_step(self, step: int, columns: Collection[str] | None = None) -> pa.Table | None:
         """The samples of one step, with those of ``columns`` that it has; None if there are none.
 
