@@ -11,7 +11,7 @@ import numpy as np
 
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, DrawnRowError, NonFiniteError
-from sharpen.evaluation.estimators import Estimate
+from sharpen.evaluation.runner import Evaluation
 from sharpen.methods import Method, Role
 from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
@@ -54,7 +54,7 @@ class Trainer:
         engine: Engine | None,
         collector: LocalCollector,
         mixed_collector: LocalCollector | None,
-        held_out: Callable[[], Mapping[str, Estimate]] | None,
+        held_out: Callable[[], Evaluation] | None,
         score_normalisation: ScoreNormalisation | None,
         loggers: Loggers,
         say: Callable[[str], None],
@@ -136,7 +136,7 @@ class Trainer:
         if self.step == 0:
             metrics = self._prepare()
             if self.evaluation is not None:
-                metrics |= self.evaluation.metrics()
+                metrics |= self._measured(self.evaluation)
                 self.evaluation.check(metrics)
             if metrics:
                 self._record({"step": 0, **metrics})
@@ -150,7 +150,7 @@ class Trainer:
                 self.shifted_by = metrics["score/shifted_by"]
             improved = False
             if self.evaluation is not None and (last or self.step % self.evaluation.every == 0):
-                metrics |= self.evaluation.metrics()
+                metrics |= self._measured(self.evaluation)
                 improved = self._improved(self.evaluation, metrics)
             due = self._checkpoint_due()
             # Read once: a request that arrives while this step is recorded applies to the next step, which then saves.
@@ -227,6 +227,15 @@ class Trainer:
         conversations, every = self.collector.conversations, self.samples_every
         for damage in self.folder.write_samples(self.step, groups, conversations=conversations, every=every):
             self.say(damage)
+
+    def _measured(self, evaluation: HeldOutEvaluation) -> Metrics:
+        """Measure on held-out rows; the answers to held-out prompts are written beside the samples."""
+        metrics, measured = evaluation.measured()
+        if self.samples_every and measured.right:
+            rows = measured.answer_rows(conversations=self.collector.conversations)
+            for damage in self.folder.write_held_out(self.step, rows, every=evaluation.every):
+                self.say(damage)
+        return metrics
 
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:
         """Whether this step is the best so far, which is then remembered."""
