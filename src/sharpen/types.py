@@ -103,6 +103,13 @@ class Sample:
         return tuple(found)
 
     @property
+    def drawn(self) -> int:
+        """The number of tokens in `turns`."""
+        if self.versions:
+            return len(self.versions) - self.versions.count(NOT_DRAWN)
+        return sum(self.loss_mask)
+
+    @property
     def answer_start(self) -> int:
         """Where the tokens of the last turn begin."""
         turns = self.turns
@@ -206,7 +213,7 @@ class Trajectory:
     @property
     def drawn(self) -> int:
         """The number of tokens that the policy drew, |o|; of data, of tokens that are trained on."""
-        return sum(stop - start for sample in self.samples for start, stop in sample.turns)
+        return sum(sample.drawn for sample in self.samples)
 
 
 def single_turn(

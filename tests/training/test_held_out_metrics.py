@@ -8,6 +8,7 @@ import pytest
 
 from sharpen.errors import RecipeError
 from sharpen.evaluation.estimators import Estimate
+from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.held_out import measure_names
 from sharpen.launch.inputs import read_inputs
 from sharpen.launch.run import start
@@ -25,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluation(best: str, measures: Mapping[str, float] | None = None) -> HeldOutEvaluation:
     return HeldOutEvaluation(
-        lambda: {name: Estimate(value, value, value) for name, value in (measures or {}).items()}, 1, best
+        lambda: Evaluation({n: Estimate(value, value, value) for n, value in (measures or {}).items()}, ()), 1, best
     )
 
 
@@ -64,7 +65,7 @@ def test_what_was_not_measured_this_time_is_not_the_best() -> None:
 
 def test_a_measure_that_applied_to_no_prompt_is_left_out_of_the_metrics() -> None:
     measures = {"reward/style": Estimate(NAN, NAN, NAN), "reward": Estimate(0.5, NAN, NAN)}
-    found = HeldOutEvaluation(lambda: measures, 1, None).metrics()
+    found = HeldOutEvaluation(lambda: Evaluation(measures, ()), 1, None).measured()[0]
     assert found.pop("time/evaluation_s") >= 0
     assert found == {"held_out/reward": 0.5}
 

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 class Evaluation:
     """The measures, each a mean over prompts with its 95 % bootstrap interval, and the completions behind them.
 
-    ``right`` marks the sampled completions that are right; it is empty where completions of the data were measured.
+    ``right`` marks the sampled completions that are right, and ``extracted`` has the answer that the reward extracts
+    from each, None where there is none. They are empty where completions of the data were measured, ``extracted`` also
+    where the reward extracts nothing.
     """
 
     measures: dict[str, Estimate]
     groups: tuple[Group, ...]
     right: tuple[tuple[bool, ...], ...] = ()
+    extracted: tuple[tuple[str | None, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Means and intervals; the ends are None where there is a single prompt and thus no interval."""
@@ -61,10 +64,12 @@ class Evaluation:
         return pandas.DataFrame(self.answer_rows(conversations=turns))
 
     def answer_rows(self, *, conversations: bool) -> list[dict[str, Any]]:
-        """The columns of a sample file for each answer, and whether it is right."""
-        right = [mark for marks in self.right for mark in marks]
+        """The columns of a sample file for each answer, whether it is ``right``, and the ``answer`` that it gives."""
         rows = sample_rows(self.groups, conversations=conversations)
-        return [{**row, "right": is_right} for row, is_right in zip(rows, right, strict=True)] if right else rows
+        for name, by_group in {"right": self.right, "answer": self.extracted}.items():
+            values = [value for group in by_group for value in group]
+            rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)] if values else rows
+        return rows
 
     def __repr__(self) -> str:
         shown = (
@@ -112,12 +117,23 @@ def evaluate(
         own, own_right = [groups[i] for i in places], [right[i] for i in places]
         of_source = _measures(own, own_right, reward.of_source(source), ks, seed)
         measures |= {f"{source}/{name}": measure for name, measure in of_source.items()}
-    return Evaluation(measures, tuple(groups), tuple(tuple(row) for row in right))
+    return Evaluation(measures, tuple(groups), tuple(tuple(row) for row in right), _extracted(groups, reward))
 
 
 def sources_of(groups: Sequence[Group]) -> list[str]:
     """The names of the data sources that these groups come from; none in a run with only one."""
     return [name for name in dict.fromkeys(group.prompt.source for group in groups) if name]
+
+
+def _extracted(groups: Sequence[Group], reward: Reward) -> tuple[tuple[str | None, ...], ...]:
+    """The answer that the reward of each prompt's source extracts from each completion; empty if none extracts any."""
+    of_groups = [reward.of_source(group.prompt.source) for group in groups]
+    if not any(one.has_answer for one in of_groups):
+        return ()
+    return tuple(
+        tuple(one.answer(t.text) if one.has_answer else None for t in group.trajectories)
+        for group, one in zip(groups, of_groups, strict=True)
+    )
 
 
 def _measures(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from sharpen.data.chat.template import use_template
 from sharpen.data.items import Items, MadeItems, joined
 from sharpen.errors import ModelError
-from sharpen.evaluation.estimators import Estimate
 from sharpen.launch.columns_read import columns_read, scorers_read
 from sharpen.launch.data_doubts import NeverRight
 from sharpen.launch.held_out import Measurement, of_answers, of_completions
@@ -132,7 +131,7 @@ def built_trainer(
     mixed_collector = LocalCollector(groups=mixed_groups, seed=seed) if len(mixed_groups) else None
     held_out = None
     if inputs.held_out is not None:
-        held_out = _measures(held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, of_data))
+        held_out = held_out_measurement(recipe, inputs.held_out, main, engine, reference, frozen, of_data)
     normalisation = None
     if method.normalises_scores:
         demonstrations = _demonstrations(inputs.demonstrations, groups, main, of_data)
@@ -256,10 +255,6 @@ def _doubts_of_reward(prompts: Sequence[Prompt], reward: Reward | None) -> Itera
                 if prompt.source == source:
                     never.look_at(prompt.id, prompt)
             yield from never.lines()
-
-
-def _measures(measurement: Measurement) -> Callable[[], Mapping[str, Estimate]]:
-    return lambda: measurement().measures
 
 
 def _scoring(reward: Reward | None, max_failure_rate: float) -> Scoring | None:

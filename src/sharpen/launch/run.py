@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sharpen.data.chat.dates import date_written, today
 from sharpen.errors import DiskError, DrawnRowError, NonFiniteError, SharpenError
 from sharpen.launch.build import built_trainer
@@ -19,6 +21,7 @@ from sharpen.launch.resuming import go_on, of_recipe, refuse_impossible
 from sharpen.launch.source_rows import Say
 from sharpen.recipe.loading import NOTHING, load_recipe
 from sharpen.recipe.schema import Recipe
+from sharpen.report.diagnosis.watch import Watch
 from sharpen.runs.checkpoint_list import begin_list, checkpoints, has_checkpoint, prune, recover, set_aside
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import run_lock
@@ -167,6 +170,7 @@ def _start(
             trainer.folder.initialise(recipe.to_yaml())
             begin_list(trainer.folder.checkpoints)
             trainer.on_step = on_step
+            trainer.on_recorded = Watch(recipe.model_dump(mode="json"), say)
             return _train(trainer, recipe, say)
 
 
@@ -225,11 +229,17 @@ def _resume(
                 say(damage)
             changed.record()
             trainer.stop_at, trainer.on_step = until, on_step
+            if until is None:
+                # What is repeated up to a step was said the first time.
+                watch = Watch(recipe.model_dump(mode="json"), say)
+                watch.prime(folder)
+                trainer.on_recorded = watch
             return _train(trainer, recipe, say)
 
 
 def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
     path, grace_s = trainer.folder.path, trainer.checkpoint.grace_s
+    _record_start(trainer)
     # Step 0 has no checkpoint, so what is at step 0 begins.
     trainer.loggers.start(trainer.folder, recipe.model_dump(mode="json"), trainer.step or None)
     with stopped_after_step(
@@ -241,6 +251,21 @@ def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
             raise DiskError(f"{error}; {how_to_continue(path)}") from error
     finished = trainer.step >= trainer.training.steps
     return Run(path, checkpoints(trainer.folder.checkpoints)[-1], finished, request.signum)
+
+
+def _record_start(trainer: Trainer) -> None:
+    """What the page of the run says of it, and only the process that trains knows."""
+    view, model = trainer.method.unified_view, trainer.model
+    trainer.folder.starts.write(
+        trainer.step,
+        sentence={part: getattr(view, part) for part in ("source", "reward", "advantage", "loss")},
+        paper=view.paper,
+        parameters=sum(weight.numel() for weight in model.root.parameters()),
+        trained_parameters=sum(weight.numel() for weight in model.parameters()),
+        device=str(model.device),
+        dtype=model.compute_dtype,
+        threads=torch.get_num_threads(),
+    )
 
 
 def how_to_continue(path: Path) -> str:

@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sharpen.errors import DataError, RecipeError
 from sharpen.in_memory import IN_MEMORY
@@ -16,6 +17,7 @@ from sharpen.runs.metrics_file import MetricsFile
 from sharpen.runs.sample_files import SampleFiles
 from sharpen.runs.samples import sample_rows
 from sharpen.runs.seeds import SeedsFolder
+from sharpen.runs.starts import Starts
 from sharpen.system.files import PARTIAL_SUFFIX, flush, named_write_errors, write_text
 from sharpen.types import Group
 
@@ -27,8 +29,11 @@ _FILES = (
     "metrics.jsonl",
     "damaged_metrics.jsonl",
     "samples",
+    "held_out",
     "checkpoints",
     "changes.jsonl",
+    "starts.jsonl",
+    "report.html",
     "logging_id",
     "lock",
     "output.log",
@@ -37,7 +42,7 @@ _OF_A_RUN = frozenset((*_FILES, *LOGGER_FOLDERS))
 
 
 class RunFolder:
-    """``recipe.yaml``, ``metrics.jsonl``, ``samples/`` and ``checkpoints/`` under one path."""
+    """``recipe.yaml``, ``metrics.jsonl``, ``samples/``, ``held_out/`` and ``checkpoints/`` under one path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +51,10 @@ class RunFolder:
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
         self.kept = path / "kept.jsonl"
+        self.held_out = path / "held_out"
         self.sample_files = SampleFiles(self.samples)
+        self.held_out_files = SampleFiles(self.held_out)
+        self.starts = Starts(path)
         self._metrics = MetricsFile(self.metrics)
         self._logging_id = path / "logging_id"
 
@@ -78,7 +86,7 @@ class RunFolder:
             return "metrics.jsonl cannot be read" if steps is None else f"{steps} steps of metrics"
         if self.kept.exists():
             return f"{self.kept.name}, the completions that it sampled"
-        for folder in (self.checkpoints, self.samples):
+        for folder in (self.checkpoints, self.samples, self.held_out):
             names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
             # Of a run without a checkpoint, their list says nothing.
             inner = [name for name in names if name.removesuffix(PARTIAL_SUFFIX) != LIST]
@@ -108,7 +116,7 @@ class RunFolder:
         """Remove what a run that did no step has left, see `work`; without one, nothing."""
         if self.recipe.exists():
             self._clear_metrics()
-            for folder in (self.samples, self.checkpoints):
+            for folder in (self.samples, self.held_out, self.checkpoints):
                 for name in (LIST, f"{LIST}{PARTIAL_SUFFIX}"):
                     (folder / name).unlink(missing_ok=True)
                 if folder.is_dir():
@@ -117,7 +125,7 @@ class RunFolder:
 
     def _clear_metrics(self) -> None:
         with named_write_errors(self.path, "this folder"):
-            for file in (self.metrics, self._metrics.as_found, self._logging_id):
+            for file in (self.metrics, self._metrics.as_found, self._logging_id, self.starts.path):
                 file.unlink(missing_ok=True)
 
     @classmethod
@@ -169,10 +177,18 @@ class RunFolder:
         rows = [{"step": step, **row} for row in sample_rows(groups, conversations=conversations)]
         return self.sample_files.write(step, rows, every=every)
 
+    def write_held_out(self, step: int, rows: Sequence[Mapping[str, Any]], *, every: int) -> list[str]:
+        """The answers to the held-out prompts at a step; ``every`` is the number of steps between two evaluations.
+
+        Returns what was damaged, see `SampleFiles.write`.
+        """
+        return self.held_out_files.write(step, [{"step": step, **row} for row in rows], every=every)
+
     def flush(self) -> None:
         """Have metrics and samples on disk, also after a power cut, before a checkpoint counts on them."""
         self._metrics.flush()
         self.sample_files.flush()
+        self.held_out_files.flush()
         with named_write_errors(self.path, "the run"):
             flush(self.path)
 
@@ -181,7 +197,8 @@ class RunFolder:
 
         Returns what was damaged among them, in sentences; it is mended where that is possible.
         """
-        return [*self._metrics.cut_back(step), *self.sample_files.cut_back(step)]
+        files = (self.sample_files, self.held_out_files)
+        return [*self._metrics.cut_back(step), *(damage for one in files for damage in one.cut_back(step))]
 
     def write_kept(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         """Write the trajectories to train on from now on, and return them as `read_kept` will."""

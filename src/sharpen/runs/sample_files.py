@@ -8,14 +8,14 @@ process was killed before the files that it replaces were removed, these hold no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from sharpen.errors import DataError
-from sharpen.runs.sample_merge import merge, read_file, read_step, steps_of
+from sharpen.runs.sample_merge import columns_of, merge, read_file, read_step, steps_of, steps_with
 from sharpen.runs.samples import write_parquet, write_table
 from sharpen.runs.steps_in_words import steps_in_words
 from sharpen.system.files import PARTIAL_SUFFIX, flush, named_write_errors
@@ -94,25 +94,48 @@ class SampleFiles:
 
         return _while_others_merge(read)
 
-    def of_step(self, step: int) -> pa.Table | None:
-        """The samples of one step; None if there are none. Raises DataError if their file is damaged."""
+    def steps_with(self, column: str) -> list[int]:
+        """The steps whose samples have a column, such as ``token_ids``. Raises DataError for a damaged file."""
+
+        def read() -> list[int]:
+            singles, merged = self._files()
+            of_merged = (step for file in merged.values() for step in steps_with(file, column))
+            return sorted({*of_merged, *(step for step, file in singles.items() if column in columns_of(file))})
+
+        return _while_others_merge(read)
+
+    def columns_of_step(self, step: int) -> list[str]:
+        """The columns that some samples in the file of this step have; none if there are no samples of it."""
+
+        def read() -> list[str]:
+            singles, merged = self._files()
+            files = [singles[step]] if step in singles else [file for steps, file in merged.items() if step in steps]
+            return list(dict.fromkeys(name for file in files for name in columns_of(file)))
+
+        return _while_others_merge(read)
+
+    def of_step(self, step: int, columns: Collection[str] | None = None) -> pa.Table | None:
+        """The samples of one step, with those of ``columns`` that it has; None if there are none.
+
+        Nothing else is read. Raises DataError if their file is damaged.
+        """
 
         def read() -> pa.Table | None:
             singles, merged = self._files()
             if step in singles:
-                return read_file(singles[step])
+                return read_file(singles[step], columns)
             # Several if `log.samples_every` was changed during the run.
-            found = (read_step(file, step) for steps, file in merged.items() if step in steps)
+            found = (read_step(file, step, columns) for steps, file in merged.items() if step in steps)
             return next((rows for rows in found if len(rows)), None)
 
         return _while_others_merge(read)
 
-    def tables(self) -> list[pa.Table]:
-        """All samples, file by file. Raises DataError if one is damaged."""
+    def tables(self, columns: Collection[str] | None = None) -> list[pa.Table]:
+        """All samples, file by file, with those of ``columns`` that a file has. Raises DataError if one is damaged."""
 
         def read() -> list[pa.Table]:
             singles, merged = self._files()
-            return [read_file(file) for file in (*merged.values(), *singles.values())]
+            return [read_file(file, columns) for file in (*merged.values(), *singles.values())]
 
         return _while_others_merge(read)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,18 +20,46 @@ _LACKING = b"sharpen_lacking"
 """Metadata of a merged file: by step, the columns that it did not have."""
 
 
-def read_file(file: Path) -> pa.Table:
-    """All rows of a file. Raises DataError if it is damaged."""
+def read_file(file: Path, columns: Collection[str] | None = None) -> pa.Table:
+    """All rows of a file, with those of ``columns`` that it has. Raises DataError if it is damaged."""
     with _named_damage(file):
-        return pq.ParquetFile(file, page_checksum_verification=True).read()
+        reader = pq.ParquetFile(file, page_checksum_verification=True)
+        return reader.read(columns=_there(reader.schema_arrow, columns))
 
 
-def read_step(merged: Path, step: int) -> pa.Table:
+def read_step(merged: Path, step: int, columns: Collection[str] | None = None) -> pa.Table:
     """The rows of one step of a merged file, as they were in a file of their own. Raises DataError if it is damaged."""
     with _named_damage(merged):
+        names = _there(pq.read_schema(merged), columns)
         # Without a partitioning, or a folder called `lr=0.1` would become a column.
-        rows = pq.read_table(merged, filters=[("step", "==", step)], partitioning=None, page_checksum_verification=True)
+        rows = pq.read_table(
+            merged,
+            columns=names,
+            filters=[("step", "==", step)],
+            partitioning=None,
+            page_checksum_verification=True,
+        )
     return _as_it_was(rows, step)
+
+
+def _there(schema: pa.Schema, columns: Collection[str] | None) -> list[str] | None:
+    return None if columns is None else [name for name in schema.names if name in columns]
+
+
+def columns_of(file: Path) -> list[str]:
+    """The columns that a file has. Raises DataError if it is damaged."""
+    with _named_damage(file):
+        return list(pq.read_schema(file).names)
+
+
+def steps_with(merged: Path, column: str) -> list[int]:
+    """The steps of a merged file that had this column. Raises DataError if it is damaged."""
+    with _named_damage(merged):
+        schema = pq.read_schema(merged)
+    if column not in schema.names:
+        return []
+    lacking = _lacking(schema)
+    return [step for step in steps_of(merged) if column not in lacking.get(str(step), [])]
 
 
 def steps_of(merged: Path) -> list[int]:
@@ -95,10 +123,15 @@ def _row_groups(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 def _as_it_was(rows: pa.Table, step: int) -> pa.Table:
     """Without the columns that only other steps have; a column of nulls has no type, as in the file of a step."""
-    lacking = json.loads((rows.schema.metadata or {}).get(_LACKING, b"{}")).get(str(step), [])
-    rows = rows.drop_columns(lacking).replace_schema_metadata(None)
+    lacking = _lacking(rows.schema).get(str(step), [])
+    rows = rows.drop_columns([name for name in lacking if name in rows.column_names]).replace_schema_metadata(None)
     columns = {name: rows[name] for name in rows.column_names}
     return pa.table({name: pa.nulls(len(c)) if c.null_count == len(c) else c for name, c in columns.items()})
+
+
+def _lacking(schema: pa.Schema) -> dict[str, list[str]]:
+    lacking: dict[str, list[str]] = json.loads((schema.metadata or {}).get(_LACKING, b"{}"))
+    return lacking
 
 
 @contextmanager

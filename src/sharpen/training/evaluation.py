@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sharpen.errors import RecipeError
-from sharpen.evaluation.estimators import Estimate
 from sharpen.evaluation.measures import HIGH, LOW, MeasureNames
+from sharpen.evaluation.runner import Evaluation
 from sharpen.runs.metric_catalogue import describe_measure
 from sharpen.training.metrics import Metrics
 
@@ -20,19 +20,20 @@ PREFIX = "held_out/"
 class HeldOutEvaluation:
     """``measure`` runs every ``every`` steps; ``best_by`` names the measure that decides which checkpoint is best."""
 
-    measure: Callable[[], Mapping[str, Estimate]]
+    measure: Callable[[], Evaluation]
     every: int
     best_by: str | None
 
-    def metrics(self) -> Metrics:
-        """Measure the model as it is now. A measure that applied to no row is left out."""
+    def measured(self) -> tuple[Metrics, Evaluation]:
+        """Measure the model as it is now. A measure that applied to no row is left out of the metrics."""
         started = time.perf_counter()
         metrics: Metrics = {}
-        for name, estimate in self.measure().items():
+        evaluation = self.measure()
+        for name, estimate in evaluation.measures.items():
             of_name = {"": estimate.mean, LOW: estimate.low, HIGH: estimate.high}
             metrics |= {f"{PREFIX}{name}{end}": v for end, v in of_name.items() if not math.isnan(v)}
         metrics["time/evaluation_s"] = time.perf_counter() - started
-        return metrics
+        return metrics, evaluation
 
     def check(self, metrics: Metrics) -> None:
         """Raises RecipeError if ``best_by`` is not among the first metrics: a user's own code names some of them."""

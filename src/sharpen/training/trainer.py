@@ -11,7 +11,7 @@ import numpy as np
 
 from sharpen.data.collate import collate
 from sharpen.errors import CheckpointError, DrawnRowError, NonFiniteError
-from sharpen.evaluation.estimators import Estimate
+from sharpen.evaluation.runner import Evaluation
 from sharpen.methods import Method, Role
 from sharpen.models.model import Model
 from sharpen.rollout.collector import LocalCollector
@@ -34,6 +34,9 @@ from sharpen.types import Group
 OnStep = Callable[[int, Mapping[str, float]], object]
 """Called with each step and its metrics, once they are recorded; False stops the run."""
 
+OnRecorded = Callable[[int, Mapping[str, float], Sequence[Group]], object]
+"""Is shown each step once it is recorded, with its metrics and the groups that it drew."""
+
 PENDING = "pending.json"
 """The file of a checkpoint with the batches that are drawn and not yet trained on."""
 
@@ -51,7 +54,7 @@ class Trainer:
         engine: Engine | None,
         collector: LocalCollector,
         mixed_collector: LocalCollector | None,
-        held_out: Callable[[], Mapping[str, Estimate]] | None,
+        held_out: Callable[[], Evaluation] | None,
         score_normalisation: ScoreNormalisation | None,
         loggers: Loggers,
         say: Callable[[str], None],
@@ -93,10 +96,12 @@ class Trainer:
         self.stop_requested = False
         self.stop_at: int | None = None
         self.on_step: OnStep | None = None
+        self.on_recorded: OnRecorded | None = None
         self.saving = False
         self._saved_s = time.monotonic()
         self._step_start = self._progress()
         self._warned: set[str] = set()
+        self._drawn: Sequence[Group] = ()
 
     @property
     def model(self) -> Model:
@@ -131,7 +136,7 @@ class Trainer:
         if self.step == 0:
             metrics = self._prepare()
             if self.evaluation is not None:
-                metrics |= self.evaluation.metrics()
+                metrics |= self._measured(self.evaluation)
                 self.evaluation.check(metrics)
             if metrics:
                 self._record({"step": 0, **metrics})
@@ -145,7 +150,7 @@ class Trainer:
                 self.shifted_by = metrics["score/shifted_by"]
             improved = False
             if self.evaluation is not None and (last or self.step % self.evaluation.every == 0):
-                metrics |= self.evaluation.metrics()
+                metrics |= self._measured(self.evaluation)
                 improved = self._improved(self.evaluation, metrics)
             due = self._checkpoint_due()
             # Read once: a request that arrives while this step is recorded applies to the next step, which then saves.
@@ -173,9 +178,9 @@ class Trainer:
         if self.engine is not None:
             self.engine.load(self.learner.publish())
         trained = time.perf_counter()
+        self._drawn = [*drawn.groups, *drawn.set_aside] if self.source.on_policy else ()
         if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
-            groups = [*drawn.groups, *drawn.set_aside]
-            self._write_samples(groups)
+            self._write_samples(self._drawn)
 
         metrics: Metrics = {
             "step": self.step,
@@ -223,6 +228,15 @@ class Trainer:
         for damage in self.folder.write_samples(self.step, groups, conversations=conversations, every=every):
             self.say(damage)
 
+    def _measured(self, evaluation: HeldOutEvaluation) -> Metrics:
+        """Measure on held-out rows; the answers to held-out prompts are written beside the samples."""
+        metrics, measured = evaluation.measured()
+        if self.samples_every and measured.right:
+            rows = measured.answer_rows(conversations=self.collector.conversations)
+            for damage in self.folder.write_held_out(self.step, rows, every=evaluation.every):
+                self.say(damage)
+        return metrics
+
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:
         """Whether this step is the best so far, which is then remembered."""
         value = evaluation.better(metrics, None if self.best is None else self.best["value"])
@@ -234,6 +248,10 @@ class Trainer:
     def _record(self, metrics: Metrics) -> None:
         self.folder.append_metrics(metrics)
         self.loggers.log(self.step, metrics)
+        if self.on_recorded is not None:
+            self.on_recorded(self.step, metrics, self._drawn)
+        # Not held through the next rollout.
+        self._drawn = ()
 
     def _told_to_stop(self, metrics: Metrics, saved: bool) -> bool:
         """Call ``on_step``: whether it says to stop. If it does, or raises, this step has a checkpoint."""

@@ -59,12 +59,14 @@ def spread(count: int) -> Iterator[int]:
         parts *= 2
 
 
-def _of_kind(folder: RunFolder, run: str, kind: str, steps: Sequence[int], limit: int) -> tuple[list[Packed], list[int]]:
+def _of_kind(
+    folder: RunFolder, run: str, kind: str, steps: Sequence[int], limit: int
+) -> tuple[list[Packed], list[int]]:
     kept: dict[int, list[Packed]] = {}
     size = 0
     for number in spread(len(steps)):
         step = steps[number]
-        parts = []
+        parts: list[Packed] = []
         for part in _of_step(folder, run, kind, step):
             size += len(part.text)
             if size > limit and (kept or parts):
@@ -92,4 +94,3 @@ def _of_step(folder: RunFolder, run: str, kind: str, step: int) -> Iterator[Pack
 
 def _packed(run: str, name: str, value: Any) -> Packed:
     return Packed(run, name, packed(value))
-

@@ -41,7 +41,9 @@ def _in(path: Path) -> Found:
         if not begun:
             raise RecipeError(f"{path}: none of its seeds has begun")
         return Found(begun, seeds=True, title=path.resolve().name)
-    inside = [folder for folder in sorted(path.iterdir()) if RunFolder(folder).recipe.is_file()] if path.is_dir() else []
+    inside = (
+        [folder for folder in sorted(path.iterdir()) if RunFolder(folder).recipe.is_file()] if path.is_dir() else []
+    )
     if not inside:
         raise RecipeError(f"{path}: not a run, it has no recipe.yaml, and no folder in it has one")
     inside.sort(key=lambda run: RunFolder(run).recipe.stat().st_mtime_ns)

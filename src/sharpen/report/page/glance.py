@@ -130,9 +130,7 @@ MAIN = ("pass@1", "pair_accuracy", "step_accuracy", "reward", "loss")
 """Measures that the headline tells of: the first that there is."""
 
 
-def _headline(
-    method: str, model: str, measures: Sequence[Json], rows: Rows, step: int, steps: Any, status: str
-) -> str:
+def _headline(method: str, model: str, measures: Sequence[Json], rows: Rows, step: int, steps: Any, status: str) -> str:
     begun = f"{method} on {model or 'a model'}, {step} of {steps} steps"
     if status == "running":
         begun += ", still running"
@@ -150,7 +148,9 @@ def _headline(
     values = [row[key] for row in rows if key in row]
     if len(values) > 1:
         what = "Training reward" if key == "reward/mean" else "Training loss"
-        return f"{begun}. {what} went from {values[0]:.3g} to {values[-1]:.3g}; nothing was measured on held-out prompts."
+        return (
+            f"{begun}. {what} went from {values[0]:.3g} to {values[-1]:.3g}; nothing was measured on held-out prompts."
+        )
     return f"{begun}."
 
 

@@ -26,7 +26,7 @@ def write_report(runs: Sequence[Path], file: Path, *, title: str | None = None, 
     chunks = chosen_chunks(runs, data)
     with named_write_errors(file, "the report"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial, partial.open("w", encoding="utf-8") as stream:
+        with replacing(file) as partial, partial.open("wb") as stream:
             template = environment().get_template("page.html")
             template.stream(
                 title=data["title"],
@@ -36,7 +36,7 @@ def write_report(runs: Sequence[Path], file: Path, *, title: str | None = None, 
                 scripts=[Markup(asset(name)) for name in SCRIPTS],
                 data=Markup(in_script(data)),
                 chunks=chunks,
-            ).dump(stream)
+            ).dump(stream, encoding="utf-8")
     return file
 
 

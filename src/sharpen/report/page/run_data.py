@@ -24,7 +24,6 @@ from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import is_locked
 from sharpen.runs.metric_catalogue import describe
 from sharpen.runs.sample_files import SampleFiles
-from sharpen.runs.starts import read_starts
 
 FORMAT = 1
 _STEP = re.compile(r"(training|held_out)/(\d{1,9})")
@@ -66,13 +65,13 @@ def run_data(path: Path) -> Json:
             recipe,
             folder.recipe.read_text(encoding="utf-8", errors="replace"),
             rows,
-            starts=read_starts(folder.path),
+            starts=folder.starts.read(),
             changes=_changes(folder),
             best_step=best,
-            paired=paired_changes(folder),
+            paired=paired_changes(folder, rows),
             status=status,
         ),
-        "findings": findings(folder, recipe, rows),
+        "findings": findings(folder, rows),
         "series": series_data(rows),
         "evaluations": evaluations(folder, rows, best),
         "steps": steps(folder),

@@ -44,7 +44,7 @@ def tokens_chunk(table: pa.Table, step: int, row: int) -> Json | None:
     if values.get("clipped") is not None:
         chunk["clipped"] = [None if clipped is None else int(clipped) for clipped in values["clipped"]]
     for name in STREAMS:
-        numbers = values.get(name)
-        if numbers is not None and any(number is not None for number in (numbers := rounded(numbers))):
+        numbers = rounded(values.get(name) or ())
+        if any(number is not None for number in numbers):
             chunk[name] = numbers
     return chunk

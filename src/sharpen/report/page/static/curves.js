@@ -1,4 +1,5 @@
 "use strict";
+<<<<<<< HEAD
 // The view of the curves: a panel for each thing that is measured, all of one kind on one x axis.
 (() => {
   const { el, text } = sharpen.dom;
@@ -305,3 +306,5 @@
   sharpen.view({ id: "curves", title: "Curves", order: 30, show, hide, update });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view && redraw());
 })();
+=======
+>>>>>>> main

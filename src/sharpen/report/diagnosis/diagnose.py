@@ -1,0 +1,67 @@
+"""All illnesses, and which of them a run has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sharpen.report.diagnosis import (
+    critic,
+    dominance,
+    held_out,
+    lengths,
+    optimization,
+    policy,
+    rewards,
+    sampler,
+    spread,
+)
+from sharpen.report.diagnosis.finding import Finding, gravest_first
+from sharpen.report.diagnosis.history import History
+
+Illness = Callable[[History], Finding | None]
+"""Whether a run has it now. Its name is the id of its finding."""
+
+ILLNESSES: tuple[Illness, ...] = (
+    spread.no_rewards,
+    spread.all_rewards_zero,
+    spread.all_rewards_highest,
+    spread.all_rewards_equal,
+    spread.no_group_has_spread,
+    spread.few_groups_have_spread,
+    spread.nothing_applied,
+    rewards.rewards_fail,
+    rewards.rewards_time_out,
+    rewards.completions_refused,
+    rewards.environment_fails,
+    rewards.reward_fell,
+    held_out.reward_rises_held_out_falls,
+    held_out.part_falls_while_reward_rises,
+    held_out.held_out_below_start,
+    held_out.held_out_past_its_best,
+    held_out.held_out_unmoved,
+    held_out.overfitting,
+    held_out.pairs_at_chance,
+    policy.entropy_collapsed,
+    policy.entropy_explodes,
+    policy.kl_runs_away,
+    policy.kl_old_runs_away,
+    policy.clip_fraction_high,
+    sampler.sampler_and_trainer_disagree,
+    sampler.ratio_noise_above_clip_range,
+    optimization.gradients_spike,
+    optimization.loss_rises,
+    lengths.truncation_high,
+    lengths.out_of_turns,
+    lengths.length_grows_without_gain,
+    lengths.length_decides_reward,
+    dominance.one_part_decides,
+    dominance.one_prompt_dominates,
+    critic.critic_explains_nothing,
+)
+
+
+def diagnose(history: History) -> list[Finding]:
+    """What is wrong with the run now, the gravest first."""
+    if not history.trained:
+        return []
+    return gravest_first([found for illness in ILLNESSES if (found := illness(history)) is not None])

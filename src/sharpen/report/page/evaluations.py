@@ -1,0 +1,105 @@
+"""Held-out evaluations compared: pass@k and maj@k over k, and the change of each measure on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sharpen.evaluation.estimators import Estimate, estimate
+from sharpen.report.page.answers import COLUMNS, REWARD, Answers
+from sharpen.report.page.json_text import Json, finite
+from sharpen.report.series import held_out
+from sharpen.runs.folder import RunFolder
+from sharpen.runs.sample_files import SampleFiles
+
+Rows = Sequence[Mapping[str, float]]
+RESAMPLES = 2_000
+"""Of the bootstrap: enough for a picture, whose intervals are a pixel or two more or less exact."""
+
+
+def evaluations(folder: RunFolder, rows: Rows, best: int | None) -> list[Json]:
+    """The evaluations before, now and best (at step ``best``), each with pass@k and maj@k for k = 1, 2, 4 … n.
+
+    From the answers on disk; without them, with the k that the metrics have. Raises DataError for a damaged file.
+    """
+    measured = [int(row["step"]) for row in rows if held_out(row)]
+    if not measured:
+        return []
+    labels = {measured[0]: "before"} | ({measured[-1]: "now"} if measured[-1] != measured[0] else {})
+    if best is not None and best not in labels:
+        labels[best] = "best"
+    by_step = {int(row["step"]): row for row in rows}
+    found = []
+    for step, label in labels.items():
+        answers = _answers(folder.held_out_files, step)
+        curves = _from_metrics(by_step[step]) if answers is None else _from_answers(answers)
+        if curves is not None:
+            found.append({"label": label, "step": step, **curves})
+    return found
+
+
+def paired_changes(folder: RunFolder, rows: Rows) -> dict[str, Estimate]:
+    """Now − before of each held-out measure: its mean over the prompts that both have, with the interval of that mean.
+
+    The same prompts were asked both times, so what varies between prompts drops out of the difference.
+    """
+    measured = [row for row in rows if held_out(row)]
+    if len(measured) < 2:
+        return {}
+    before, now = (_answers(folder.held_out_files, int(row["step"])) for row in (measured[0], measured[-1]))
+    if before is None or now is None:
+        return {}
+    changes = {}
+    for name in held_out(measured[-1]):
+        old, new = before.values(name), now.values(name)
+        differences = [new[key] - old[key] for key in old if key in new]
+        if differences:
+            changes[name] = estimate(differences, resamples=RESAMPLES)
+    return changes
+
+
+def _answers(files: SampleFiles, step: int) -> Answers | None:
+    names = files.columns_of_step(step)
+    if "right" not in names:
+        return None
+    table = files.of_step(step, [name for name in names if name in COLUMNS or name.startswith(REWARD)])
+    return None if table is None else Answers.of(table)
+
+
+def _from_answers(answers: Answers) -> Json | None:
+    n = answers.n
+    if n == 0:
+        return None
+    ks = sorted({2**power for power in range(n.bit_length()) if 2**power <= n} | {n})
+    return {
+        "n": n,
+        "k": ks,
+        "pass": [_over_prompts(answers, f"pass@{k}") for k in ks],
+        "maj": [_over_prompts(answers, f"maj@{k}") for k in ks] if answers.votes else None,
+    }
+
+
+def _over_prompts(answers: Answers, measure: str) -> Json:
+    found = estimate(np.asarray(list(answers.values(measure).values())), resamples=RESAMPLES)
+    return _json(found)
+
+
+def _from_metrics(row: Mapping[str, Any]) -> Json | None:
+    measures = held_out(row)
+    ks = sorted(int(name[len("pass@") :]) for name in measures if name.startswith("pass@"))
+    if not ks:
+        return None
+    votes = all(f"maj@{k}" in measures for k in ks if k > 1) and len(ks) > 1
+    return {
+        "n": ks[-1],
+        "k": ks,
+        "pass": [_json(measures[f"pass@{k}"]) for k in ks],
+        # With one answer there is nothing to vote on.
+        "maj": [_json(measures["pass@1" if k == 1 else f"maj@{k}"]) for k in ks] if votes else None,
+    }
+
+
+def _json(found: Estimate) -> Json:
+    return {"mean": found.mean, "low": finite(found.low), "high": finite(found.high)}
