@@ -1,5 +1,4 @@
 "use strict";
-<<<<<<< HEAD
 // The view of the curves: a panel for each thing that is measured, all of one kind on one x axis.
 (() => {
   const { el, text } = sharpen.dom;
@@ -187,10 +186,9 @@
   }
 
   function tools(card) {
-    const again = () => draw(card);
     sharpen.card.tools(card, [
-      card.metrics.length && positive(card) ? ["log", "logarithmic scale", chosen.log, again] : null,
-      ["table", "numbers as a table", chosen.tables, again],
+      card.metrics.length && positive(card) ? ["log", "logarithmic scale", chosen.log, () => draw(card)] : null,
+      ["table", "numbers as a table", chosen.tables, () => sharpen.card.numbers(card, chosen.tables.has(card.title))],
     ].filter(Boolean));
   }
 
@@ -306,5 +304,3 @@
   sharpen.view({ id: "curves", title: "Curves", order: 30, show, hide, update });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view && redraw());
 })();
-=======
->>>>>>> main
