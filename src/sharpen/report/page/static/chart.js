@@ -82,7 +82,7 @@ sharpen.chart = (() => {
   }
 
   function range(info, log) {
-    if (log) return undefined;
+    if (log) return (u, low, high) => (low === null ? [0.1, 1] : uPlot.rangeLog(low, high, 10, false));
     return (u, low, high) => {
       if (low === null) return [0, 1];
       const [from, to] = uPlot.rangeNum(low, high, { min: { pad: 0.08, soft: 0, mode: 3 }, max: { pad: 0.08, mode: 0 } });
@@ -91,7 +91,7 @@ sharpen.chart = (() => {
     };
   }
 
-  // Draw into `place`. options: {info, axis, log, logX, height, sync, ticks, onCursor(x or null), onClick(x), onZoom(min, max)}
+  // Draw into `place`. options: {info, axis, log, logX, height, sync, ticks, onCursor(x or null), onClick(x), onZoom({min, max})}
   function draw(place, lines, options) {
     const { info, log = false, logX = 0, height = 190 } = options;
     const scale = { time: false };
@@ -102,17 +102,18 @@ sharpen.chart = (() => {
         height,
         legend: { show: false },
         padding: [8, 10, 0, 0],
-        scales: { x: scale, y: log ? { distr: 3 } : { range: range(info, log) } },
+        scales: { x: scale, y: { distr: log ? 3 : 1, range: range(info, log) } },
         axes: axes(options),
         cursor: {
           y: false,
           points: { size: 7 },
-          drag: { x: true, y: false, dist: CLICK_PIXELS },
-          ...(options.sync ? { sync: { key: options.sync, scales: ["x", null] } } : {}),
+          drag: { x: true, y: false, dist: CLICK_PIXELS, setScale: false },
+          bind: { dblclick: () => null },
+          ...(options.sync ? { sync: synchronised(options.sync) } : {}),
         },
         hooks: {
           setCursor: [(u) => options.onCursor?.(u.cursor.idx === null || u.cursor.idx === undefined ? null : u.data[0][u.cursor.idx])],
-          setScale: [(u, key) => key === "x" && options.onZoom?.(u.scales.x.min, u.scales.x.max, u)],
+          setSelect: [(u) => select(u, options.onZoom)],
         },
         ...series(lines),
       },
@@ -121,6 +122,19 @@ sharpen.chart = (() => {
     );
     if (options.onClick) clicks(chart, options.onClick);
     return chart;
+  }
+
+  // The cursor is shared, a selection is not: whoever holds the charts zooms them all.
+  function synchronised(key) {
+    return { key, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } };
+  }
+
+  function select(chart, onZoom) {
+    const { left, width } = chart.select;
+    if (width <= 0) return;
+    const [min, max] = [left, left + width].map((at) => chart.posToVal(at, "x"));
+    chart.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    onZoom?.({ min, max });
   }
 
   function clicks(chart, onClick) {
@@ -149,8 +163,8 @@ sharpen.chart = (() => {
   }
 
   function put(chart, x) {
-    chart.setCursor({ left: chart.valToPos(x, "x"), top: chart.over.clientHeight / 2 });
+    chart.setCursor({ left: chart.valToPos(x, "x"), top: chart.over.clientHeight / 2 }, true, true);
   }
 
-  return { draw, move, put, table, shown, onAxis, colour, css };
+  return { draw, move, table, shown, onAxis, colour, css };
 })();

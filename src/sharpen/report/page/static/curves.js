@@ -207,12 +207,16 @@
   function draw(card) {
     card.stale = true;
     if (!card.near || !view) return;
-    erase(card);
+    card.stale = false;
     const lines = card.lines().filter((line) => line.x.length);
     card.drawn = lines;
-    card.stale = false;
-    sharpen.card.read(card, null);
     sharpen.card.numbers(card, chosen.tables.has(card.title));
+    // The same lines with other numbers: the chart stays, and with it the cursor.
+    const kind = JSON.stringify([card.axis(), chosen.log.has(card.title), lines.map((line) => [line.metric, line.label, !!line.smooth, !!line.low])]);
+    if (card.chart && card.kind === kind) return renew(card);
+    card.kind = kind;
+    erase(card);
+    sharpen.card.read(card, null);
     if (!lines.length) return card.place.replaceChildren(el("p", { class: "empty small" }, "none of the runs shown has it"));
     card.chart = chart.draw(card.place, lines, {
       info: card.info,
@@ -224,7 +228,7 @@
       sync: card.alone ? null : SYNC,
       onCursor: (x) => sharpen.card.read(card, x),
       onClick: card.alone ? null : (x) => rollouts(card, x),
-      onZoom: card.alone ? null : zoomed,
+      onZoom: card.alone ? null : zoom,
     });
     if (chosen.zoom && !card.alone) card.chart.setScale("x", chosen.zoom);
     card.sizes = new ResizeObserver(() => card.chart?.setSize({ width: Math.max(120, card.place.clientWidth), height: HEIGHT }));
@@ -238,18 +242,26 @@
     card.place.replaceChildren();
   }
 
+  function renew(card) {
+    const { chart: drawn } = card;
+    const zoomed = chosen.zoom && !card.alone;
+    drawn.setData(chart.table(card.drawn), !zoomed);
+    if (zoomed) drawn.setScale("x", chosen.zoom);
+    const at = drawn.cursor.idx;
+    sharpen.card.read(card, at === null || at === undefined ? null : drawn.data[0][at]);
+  }
+
   const redraw = () => view.cards.forEach(draw);
+
+  // In other colours
+  function repaint() {
+    for (const card of view.cards) erase(card);
+    redraw();
+  }
 
   function rebuild() {
     for (const card of view.cards) tools(card);
     redraw();
-  }
-
-  function zoomed(min, max, which) {
-    const xs = which.data[0];
-    const whole = min <= xs[0] && max >= xs[xs.length - 1];
-    chosen.zoom = whole ? null : { min, max };
-    if (view) view.reset.hidden = whole;
   }
 
   function zoom(to) {
@@ -302,5 +314,5 @@
   }
 
   sharpen.view({ id: "curves", title: "Curves", order: 30, show, hide, update });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view && redraw());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view && repaint());
 })();
