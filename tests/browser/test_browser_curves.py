@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sharpen.report.page.html import write_report
+from sharpen.report.series import smooth
 
 Rows = Sequence[Mapping[str, float]]
 Open = Callable[..., Any]
@@ -153,6 +156,20 @@ def test_smoothing_is_the_mean_of_the_steps_around_and_off_is_the_run_itself(ope
     assert page.locator(".smoothing output").inner_text() == "off"
     ends(page, "Reward")
     assert "smoothed" not in readout(page, "Reward")
+
+
+def test_smoothing_is_that_of_the_picture_of_a_run(opened: Open, tmp_path: Path) -> None:
+    page = opened([run_folder(tmp_path / "run", rows_of())], "curves")
+    values = [math.sin(i / 7) + (i * 37 % 11) / 10 for i in range(200)]
+    # The picture's window is a tenth of the values: 10 to each side.
+    drawn = page.evaluate("([steps, values]) => sharpen.panels.smooth(steps, values, 10)", [list(range(200)), values])
+    assert drawn == pytest.approx(smooth(np.array(values)).tolist(), rel=1e-9)
+
+
+def test_a_constant_metric_that_a_finding_names_is_shown_in_words(opened: Open, tmp_path: Path) -> None:
+    page = opened([run_folder(tmp_path / "run", rows_of())], "curves?metric=reward/failed")
+    page.wait_for_function("document.activeElement.classList.contains('flat')")
+    assert page.evaluate("document.activeElement.innerText") == "The same at every step: Failed rewards 0.0 %."
 
 
 def test_time_and_tokens_are_those_up_to_each_step(opened: Open, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ sharpen.chart = (() => {
   function series(lines) {
     const all = [{}];
     const bands = [];
+    // What is behind a smoothed line is a shade of it, however many lines and points there are.
+    const faint = 0.3 / Math.sqrt(lines.length * Math.max(1, Math.max(...lines.map((line) => line.x.length)) / 300));
     lines.forEach((line, i) => {
       const stroke = line.variable ? css(line.variable) : colour(line.place ?? i);
       const dash = DASHES[(line.dash ?? 0) % DASHES.length];
@@ -50,7 +52,7 @@ sharpen.chart = (() => {
       const plain = { spanGaps: true, points: { show: false } };
       all.push(
         line.smooth
-          ? { ...plain, stroke: faded(stroke, 0.28), width: 1 }
+          ? { ...plain, stroke: faded(stroke, faint), width: 1 }
           : { ...plain, stroke, width: 1.8, dash, points },
       );
       if (line.smooth) all.push({ ...plain, stroke, width: 2, dash });
@@ -101,7 +103,7 @@ sharpen.chart = (() => {
         width: Math.max(120, place.clientWidth),
         height,
         legend: { show: false },
-        padding: [8, 10, 0, 0],
+        padding: [8, 20, 0, 0],
         scales: { x: scale, y: { distr: log ? 3 : 1, range: range(info, log) } },
         axes: axes(options),
         cursor: {

@@ -119,7 +119,7 @@
 
   function flat(all) {
     const { catalogue } = sharpen.data.page;
-    return el("p", { class: "soft small flat" }, "The same at every step: ",
+    return el("p", { class: "soft small flat", tabindex: "-1", dataset: { metrics: all.map(({ metric }) => metric).join("\n") } }, "The same at every step: ",
       all.flatMap(({ metric, value }, i) => [i ? ", " : "", text(catalogue[metric].title), ` ${chart.shown(catalogue[metric], value)}`]), ".");
   }
 
@@ -127,7 +127,6 @@
     const lines = () => dressed(panel, find.lines(panel, shownRuns(), options()));
     const card = newCard(panel.title, panel.info, lines, panel.metrics);
     card.axis = () => chosen.axis;
-    card.root.dataset.metrics = panel.metrics.join(" ");
     return card;
   }
 
@@ -295,10 +294,10 @@
   }
 
   function focusMetric(metric) {
-    const card = view.cards.find((one) => one.metrics.includes(metric));
-    if (!card) return;
-    card.root.scrollIntoView({ block: "center" });
-    card.root.focus();
+    const drawn = view.cards.find((one) => one.metrics.includes(metric))?.root;
+    const place = drawn ?? [...view.body.querySelectorAll(".flat")].find((one) => one.dataset.metrics.split("\n").includes(metric));
+    place?.scrollIntoView({ block: "center" });
+    place?.focus();
   }
 
   function update() {

@@ -100,15 +100,15 @@ sharpen.panels = (() => {
     return half > 0 && !metric.startsWith("held_out/") ? smooth(line.step, line.raw, half) : null;
   }
 
-  // The mean over the steps within `half` to each side. Towards the ends the window gets narrower on both sides: one
-  // that is cut on one side bends a rising curve.
+  // The mean over the steps within `half` to each side, towards the ends a third of that: a wide window that is cut on
+  // one side bends a rising curve, and one that is too narrow shows the noise.
   function smooth(steps, values, half) {
     const sums = [0];
     for (const value of values) sums.push(sums[sums.length - 1] + value);
     let first = 0;
     let last = 0;
     return steps.map((step) => {
-      const reach = Math.min(half, step - steps[0], steps[steps.length - 1] - step);
+      const reach = Math.max(Math.floor(half / 3), Math.min(half, step - steps[0], steps[steps.length - 1] - step));
       // The window's ends never go back: step ± reach both grow with the step.
       while (steps[first] < step - reach) first += 1;
       while (last + 1 < steps.length && steps[last + 1] <= step + reach) last += 1;
