@@ -168,13 +168,22 @@ class RunFolder:
         return rows
 
     def write_samples(
-        self, step: int, groups: Sequence[Group], *, conversations: bool = False, every: int = 1
+        self,
+        step: int,
+        groups: Sequence[Group],
+        *,
+        conversations: bool = False,
+        every: int = 1,
+        tokens: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[str]:
         """The trajectories of a step with their rewards; ``conversations`` if they may have several turns.
 
-        ``every`` is the number of steps between two samples. Returns what was damaged, see `SampleFiles.write`.
+        ``every`` is the number of steps between two samples, and ``tokens`` has columns for each token of each
+        trajectory, as `tokens_of` gives them. Returns what was damaged, see `SampleFiles.write`.
         """
         rows = [{"step": step, **row} for row in sample_rows(groups, conversations=conversations)]
+        if tokens is not None:
+            rows = [{**row, **of_row} for row, of_row in zip(rows, tokens, strict=True)]
         return self.sample_files.write(step, rows, every=every)
 
     def write_held_out(self, step: int, rows: Sequence[Mapping[str, Any]], *, every: int) -> list[str]:
