@@ -83,7 +83,9 @@ def test_a_reward_that_extracts_answers_says_which(model: Path, tmp_path: Path) 
     assert list(rows.columns[-2:]) == ["right", "answer"]
     expected = last_digits(rows["completion"])
     assert [None if isna(answer) else answer for answer in rows["answer"]] == expected
-    assert {None, "0", "7"} <= set(expected)
+    # Some with none, some that were numbers, and some that were texts.
+    assert None in expected
+    assert {answer < "5" for answer in expected if answer is not None} == {True, False}
 
 
 def test_of_several_sources_each_row_says_its_own_and_the_answer_that_its_reward_extracts(

@@ -74,7 +74,7 @@ class LogSettings(Settings):
     """What is written beside metrics and checkpoints."""
 
     samples_every: int = Field(1, ge=0)
-    """Steps between samples written to Parquet; 0: never."""
+    """Steps between samples written to Parquet; 0: never, and no held-out answers either."""
     loggers: Annotated[tuple[Any, ...], PlainSerializer(saved_loggers)] = ()
     """Where the metrics go beside `metrics.jsonl`: names, or mappings of a `name` and settings, as in
     `[tensorboard, {name: wandb, project: sums}, metrics.py:CsvLogger]`."""
