@@ -74,7 +74,7 @@ class LogSettings(Settings):
     """What is written beside metrics and checkpoints."""
 
     samples_every: int = Field(1, ge=0)
-    """Steps between samples written to Parquet; 0: never."""
+    """Steps between samples written to Parquet; 0: never, and no held-out answers either."""
     tokens_every: int = Field(0, ge=0)
     """Steps between samples that are written with what the training computed for each token: a multiple of
     `samples_every`, or 0: never. The first samples have it, too."""
