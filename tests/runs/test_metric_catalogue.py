@@ -64,6 +64,12 @@ def test_rewards_of_a_run_are_drawn_together_and_each_source_beside_the_others()
     assert describe("mine").panel == "mine"
 
 
+def test_places_follow_the_groups_and_the_catalogue() -> None:
+    names = ["mine", "time/step_s", "source/a/kl", "reward/b", "reward/mean", "held_out/mine", "held_out/a/pass@1"]
+    names += ["held_out/pair_accuracy", "held_out/pass@1"]
+    assert sorted(names, key=lambda name: describe(name).place) == names[::-1]
+
+
 def test_an_end_of_an_interval_is_one_of_a_measure_that_is_there() -> None:
     names = {"held_out/pass@1", "held_out/pass@1_low", "held_out/reward/too_low", "kl", "kl_low"}
     assert {name for name in names if is_end_of_interval(name, names)} == {"held_out/pass@1_low"}

@@ -25,6 +25,7 @@ OTHER = "Other"
 GROUPS = (*ENTRIES, OTHER)
 """The groups in the order in which they are shown."""
 
+_FIRST_PLACES = {group: 100 * number for number, group in enumerate(GROUPS)}
 _ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 
@@ -33,7 +34,7 @@ class MetricInfo:
     """What a metric says.
 
     ``meaning`` and ``normal`` are plain text, empty where nothing is known. ``share`` says that it is from 0 to 1 and
-    shown in percent. Metrics of one ``panel`` are drawn together.
+    shown in percent. Metrics of one ``panel`` are drawn together, and ``place`` is where in the catalogue a metric is.
     """
 
     title: str
@@ -44,6 +45,7 @@ class MetricInfo:
     group: str
     share: bool
     panel: str
+    place: int
 
 
 @lru_cache(maxsize=4096)
@@ -52,7 +54,7 @@ def describe(name: str) -> MetricInfo:
     if (found := find(name)) is not None:
         return found
     group = "Held-out" if name.startswith(HELD_OUT) else "Sources" if name.startswith(SOURCE) else OTHER
-    return MetricInfo(name, "", "none", "", "", group, share=False, panel=name)
+    return MetricInfo(name, "", "none", "", "", group, share=False, panel=name, place=_FIRST_PLACES[group] + 99)
 
 
 def describe_measure(measure: str) -> MetricInfo:
@@ -125,8 +127,10 @@ def _of_all(name: str) -> MetricInfo | None:
     of = _match(name.removeprefix(HELD_OUT))
     if of is None or of.group != "Preferences":
         return None
-    title = f"Held-out {of.title[0].lower()}{of.title[1:]}"
-    return replace(of, title=title, meaning=f"on held-out rows: {of.meaning}", group="Held-out", panel=title)
+    title, place = f"Held-out {of.title[0].lower()}{of.title[1:]}", _FIRST_PLACES["Held-out"] + 49
+    return replace(
+        of, title=title, meaning=f"on held-out rows: {of.meaning}", group="Held-out", panel=title, place=place
+    )
 
 
 def _of_source(name: str, prefix: str, group: str) -> MetricInfo | None:
@@ -136,7 +140,8 @@ def _of_source(name: str, prefix: str, group: str) -> MetricInfo | None:
     if of is None:
         return None
     title, meaning = f"{of.title}: {source}", f"of source {source} alone: {of.meaning}"
-    return replace(of, title=title, meaning=meaning, group=group, panel=f"{of.title}, by source")
+    panel, place = f"{of.title}, by source", _FIRST_PLACES[group] + 50
+    return replace(of, title=title, meaning=meaning, group=group, panel=panel, place=place)
 
 
 def _entries() -> Iterator[tuple[str, Entry]]:
@@ -156,7 +161,15 @@ def _info(entry: Entry, group: str, found: Mapping[str, str]) -> MetricInfo:
         title = title.replace("@k", f"@{value}") if placeholder == "k" else title.replace(f"<{placeholder}>", value)
     meaning, normal = _plain(entry.meaning), _plain(entry.normal)
     return MetricInfo(
-        title, entry.unit, entry.direction, meaning, normal, group, entry.unit == SHARE, entry.panel or title
+        title,
+        entry.unit,
+        entry.direction,
+        meaning,
+        normal,
+        group,
+        share=entry.unit == SHARE,
+        panel=entry.panel or title,
+        place=_FIRST_PLACES[group] + ENTRIES[group].index(entry),
     )
 
 
