@@ -135,7 +135,10 @@ def left_behind(run: Path, step: int = 6) -> dict[str, Any]:
         "trainer/state.json": state,
         **({"kept.jsonl": kept.read_bytes()} if kept.exists() else {}),
         "metrics": untimed(read_metrics(run)),
-        "samples": {file.name: pq.read_table(file).to_pylist() for file in sorted((run / "samples").glob("*.parquet"))},
+        **{
+            kind: {file.name: pq.read_table(file).to_pylist() for file in sorted((run / kind).glob("*.parquet"))}
+            for kind in ("samples", "held_out")
+        },
     }
 
 

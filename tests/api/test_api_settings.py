@@ -123,7 +123,7 @@ VALUES: dict[str, Any] = {
         "min_p": 0.25,
     },
     "checkpoint": {"every": 2, "every_minutes": 2.5, "grace_s": 7.0, "keep": 5, "best": "reward", "dtype": "bfloat16"},
-    "log": {"samples_every": 2, "loggers": ["tensorboard", {"name": "wandb", "project": "w"}]},
+    "log": {"samples_every": 2, "tokens_every": 4, "loggers": ["tensorboard", {"name": "wandb", "project": "w"}]},
 }
 
 

@@ -15,7 +15,7 @@ from sharpen.errors import DiskError, RecipeError, RewardError, SharpenError
 from sharpen.launch.run import resume, start
 from sharpen.runs.folder import RunFolder, read_metrics
 from sharpen.runs.lock import run_lock
-from tiny_runs import tiny_recipe, tiny_start_model
+from tiny_runs import Raising, tiny_recipe, tiny_start_model
 
 FAILING = "def digits(completion, **row):\n    raise ValueError('no')\n"
 WORKING = "def digits(completion, **row):\n    return sum(c.isdigit() for c in completion) / 8\n"
@@ -73,6 +73,24 @@ def test_metrics_of_step_0_are_replaced_and_the_id_in_logging_services_is_new(mo
     assert folder.logging_id() != before
 
 
+def test_the_answers_of_the_first_evaluation_are_no_step(model: Path, tmp_path: Path) -> None:
+    """A run without an evaluation then leaves none of them."""
+    run = tmp_path / "run"
+    working = reward(tmp_path, WORKING)
+
+    def fall() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tiny_recipe(run, model, "grpo", reward=working), loggers=[Raising(lambda step: step == 0, fall)])
+    assert [file.name for file in (run / "held_out").iterdir()] == ["step_000000.parquet"]
+    (run / "held_out" / "step_000000.parquet.partial").write_text("half")
+    begun = (run / "starts.jsonl").read_bytes()
+    assert start(tiny_recipe(run, model, "grpo", reward=working, **UNMEASURED)).finished
+    assert not list((run / "held_out").iterdir())
+    assert len(begun.splitlines()) == len((run / "starts.jsonl").read_bytes().splitlines()) == 1
+
+
 def test_a_run_that_did_no_step_can_be_resumed(model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     no_step(run, model, tmp_path, **UNMEASURED)
@@ -94,6 +112,8 @@ LEFT = {
     "metrics.jsonl unreadable": ("{]\n", "metrics.jsonl cannot be read"),
     "kept.jsonl": ("{}\n", "kept.jsonl, the completions that it sampled"),
     "samples/step_000001.parquet": ("", "samples/step_000001.parquet"),
+    "samples/step_000000.parquet": ("", "samples/step_000000.parquet"),
+    "held_out/step_000002.parquet": ("", "held_out/step_000002.parquet"),
     "checkpoints/step_000002/manifest.json": ("", "checkpoints/step_000002"),
     "checkpoints/.partial_000002/model.safetensors": ("", "checkpoints/.partial_000002"),
     "notes.txt": ("mine", "notes.txt, which is not of a run"),

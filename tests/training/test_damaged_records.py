@@ -164,8 +164,30 @@ def test_samples_that_a_run_merges_are_those_of_one_that_was_killed_meanwhile(
     assert resume(run).finished
     found = left_behind(run)
     assert list(found["samples"]) == merged
+    # Every second step: the last of three such is step 6.
+    assert list(found["held_out"]) == ["step_000000.parquet", "steps_000001-000006.parquet"]
+    answers = left_behind(folder / "whole")["held_out"]
+    assert [r for rows in found["held_out"].values() for r in rows] == [r for rows in answers.values() for r in rows]
     assert [row for rows in found["samples"].values() for row in rows] == [r for rows in single.values() for r in rows]
     assert_left_the_same(run, {k: v for k, v in left_behind(folder / "whole").items() if k.startswith(("m", "t"))})
+
+
+def test_a_damaged_file_of_held_out_answers_is_named_and_set_aside_when_it_is_merged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_files, "MERGED_STEPS", 3)
+    run, said = tmp_path / "run", list[str]()
+    shutil.copytree(folder / "cut", run)
+    bad = run / "held_out" / "step_000002.parquet"
+    bad.write_bytes(bad.read_bytes()[:100])
+    for step in (2, None):
+        with pytest.raises(DataError, match=rf"{bad}: damaged, its samples cannot be read"):
+            sharpen.Run.open(run).held_out_samples(step)
+    assert resume(run, say=said.append).finished
+    assert [line for line in said if line.startswith(f"{bad}: damaged") and "set aside as damaged_step_000002" in line]
+    names = ["damaged_step_000002.parquet", "step_000000.parquet", "steps_000001-000006.parquet"]
+    assert sorted(file.name for file in (run / "held_out").iterdir()) == names
+    assert sorted(set(sharpen.Run.open(run).held_out_samples()["step"])) == [0, 4, 6]
 
 
 def test_a_damaged_sample_file_is_named(cut: Path) -> None:
@@ -190,7 +212,8 @@ def test_metrics_and_samples_are_on_disk_before_the_checkpoint_that_counts_on_th
 
     def renamed(old: Any, new: Any, **options: Any) -> None:
         if Path(new).parent.name == "checkpoints" and Path(new).name.startswith("step_"):
-            files = [run / "metrics.jsonl", *(run / "samples").iterdir(), run / "samples"]
+            folders = (run / "samples", run / "held_out")
+            files = [run / "metrics.jsonl", *(file for folder in folders for file in (*folder.iterdir(), folder))]
             # Each as it is now: nothing was written to it after it was flushed.
             assert {str(f): f.stat().st_mtime_ns for f in files} == {str(f): flushed.get(str(f)) for f in files}
             assert str(run) in flushed
@@ -201,4 +224,5 @@ def test_metrics_and_samples_are_on_disk_before_the_checkpoint_that_counts_on_th
     monkeypatch.setattr(os, "rename", renamed)
     settings = {"reward": f"{folder / 'reward.py'}:digits", "checkpoint": {"best": None}}
     start(tiny_recipe(run, folder / "model", "grpo", **settings))
-    assert counted == ["step_000002 4", "step_000004 6", "step_000006 8"]
+    # Metrics, samples of each step and held-out answers at steps 0, 2, 4 and 6, with their two folders.
+    assert counted == ["step_000002 7", "step_000004 10", "step_000006 13"]

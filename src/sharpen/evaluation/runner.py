@@ -66,8 +66,10 @@ class Evaluation:
     def answer_rows(self, *, conversations: bool) -> list[dict[str, Any]]:
         """The columns of a sample file for each answer, whether it is ``right``, and the ``answer`` that it gives."""
         rows = sample_rows(self.groups, conversations=conversations)
-        for name, by_group in {"right": self.right, "answer": self.extracted}.items():
-            values = [value for group in by_group for value in group]
+        right: list[Any] = [mark for marks in self.right for mark in marks]
+        # A reward of a user's own may extract numbers, and a column has one type.
+        answers: list[Any] = [None if one is None else str(one) for of_group in self.extracted for one in of_group]
+        for name, values in {"right": right, "answer": answers}.items():
             rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)] if values else rows
         return rows
 
@@ -109,15 +111,17 @@ def evaluate(
     completions = generate(engine, prompts, draw_ids, sampling, stream_seed(seed, "evaluation"), interaction)
     groups = [Group(p, c) for p, c in zip(prompts, completions, strict=True)]
     groups, _ = score_groups(reward, groups, max_failure_rate=max_reward_failures)
-    right = [[s.total is not None and s.total >= threshold for s in g.scores] for g in groups]
+    right = tuple(tuple(s.total is not None and s.total >= threshold for s in g.scores) for g in groups)
+    extracted = _extracted(groups, reward)
 
-    measures = _measures(groups, right, reward, ks, seed)
+    measures = _measures(groups, right, extracted, reward, ks, seed)
     for source in sources_of(groups):
         places = [i for i, group in enumerate(groups) if group.prompt.source == source]
         own, own_right = [groups[i] for i in places], [right[i] for i in places]
-        of_source = _measures(own, own_right, reward.of_source(source), ks, seed)
+        own_extracted = [extracted[i] for i in places] if extracted else ()
+        of_source = _measures(own, own_right, own_extracted, reward.of_source(source), ks, seed)
         measures |= {f"{source}/{name}": measure for name, measure in of_source.items()}
-    return Evaluation(measures, tuple(groups), tuple(tuple(row) for row in right), _extracted(groups, reward))
+    return Evaluation(measures, tuple(groups), right, extracted)
 
 
 def sources_of(groups: Sequence[Group]) -> list[str]:
@@ -137,16 +141,20 @@ def _extracted(groups: Sequence[Group], reward: Reward) -> tuple[tuple[str | Non
 
 
 def _measures(
-    groups: Sequence[Group], right: Sequence[Sequence[bool]], reward: Reward, ks: Sequence[int], seed: int
+    groups: Sequence[Group],
+    right: Sequence[Sequence[bool]],
+    extracted: Sequence[Sequence[str | None]],
+    reward: Reward,
+    ks: Sequence[int],
+    seed: int,
 ) -> dict[str, Estimate]:
     values: dict[str, list[float] | np.ndarray] = {}
     for k in ks:
         values[f"pass@{k}"] = pass_at_k([len(row) for row in right], [sum(row) for row in right], k)
     if reward.has_answer:
-        answers = [[reward.of_source(g.prompt.source).answer(c.text) for c in g.trajectories] for g in groups]
         for k in ks:
             if k > 1:
-                values[f"maj@{k}"] = majority_at_k(answers, right, k)
+                values[f"maj@{k}"] = majority_at_k(extracted, right, k)
     totals = [[s.total for s in g.scores if s.total is not None] for g in groups]
     if not any(totals):
         raise RewardError(f"reward {reward.name!r} applies to none of the {len(groups)} held-out prompts{_of(groups)}")

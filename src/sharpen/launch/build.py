@@ -38,6 +38,7 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.fingerprint import fingerprint
 from sharpen.training.microbatch import longest_prefix, usual_tokens
 from sharpen.training.reference import Reference
+from sharpen.training.sample_writer import SampleWriter
 from sharpen.training.score_normalisation import MOST_DEMONSTRATIONS, ScoreNormalisation, best_of
 from sharpen.training.trainer import Trainer
 from sharpen.types import Group, Prompt
@@ -156,7 +157,15 @@ def built_trainer(
             checkpoint=recipe.checkpoint,
             completion_limit=rollout.max_new_tokens,
             evaluate_every=recipe.evaluation.every,
-            samples_every=recipe.log.samples_every,
+            samples=SampleWriter(
+                folder,
+                main.tokenizer,
+                say,
+                sampled=method.source().on_policy,
+                conversations=collector.conversations,
+                samples_every=recipe.log.samples_every,
+                tokens_every=recipe.log.tokens_every,
+            ),
             lag=rollout.lag,
         )
     finally:

@@ -183,7 +183,7 @@ def _described(recipe: Recipe, inputs: Inputs, trainer: Trainer) -> DryRun:
         memory=_memory(recipe, inputs, trainer, first),
         machine=cpu_memory() if device.type == "cpu" else _gpu_memory(device),
         device=str(device),
-        writes=_writes(recipe),
+        writes=_writes(recipe, inputs),
         checkpoint_bytes=trainer.learner.checkpoint_bytes(),
         step=trainer.step,
         first=first,
@@ -281,9 +281,11 @@ def _gpu_memory(device: torch.device) -> Memory:
     return Memory(total, free)
 
 
-def _writes(recipe: Recipe) -> dict[str, Path]:
+def _writes(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:
     folder = RunFolder(recipe.run)
     places = {"recipe": folder.recipe, "metrics": folder.metrics, "checkpoints": folder.checkpoints}
     if recipe.log.samples_every and recipe.method.source().reads == "prompts":
         places["samples"] = folder.samples
+    if recipe.log.samples_every and inputs.held_out is not None and inputs.held_out.reads == "prompts":
+        places["held-out answers"] = folder.held_out
     return places

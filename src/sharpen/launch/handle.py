@@ -16,6 +16,7 @@ from sharpen.report.measured import before_and_after
 from sharpen.runs.checkpoint_list import checkpoint_path
 from sharpen.runs.checkpoint_state import load_state
 from sharpen.runs.folder import RunFolder
+from sharpen.runs.sample_files import SampleFiles
 from sharpen.runs.steps_in_words import spans_of, steps_in_words
 from sharpen.training.settings import TrainingSettings
 
@@ -94,9 +95,19 @@ class Run:
 
         Raises RecipeError if there are none of that step, DataError if a file is damaged.
         """
+        return self._rows(RunFolder(self.path).sample_files, step, "samples", "log.samples_every")
+
+    def held_out_samples(self, step: int | None = None) -> DataFrame:
+        """The answers to the held-out prompts, with their rewards and whether each is ``right``: of the evaluation at
+        one step, or of all.
+
+        Raises RecipeError if there are none of that step, DataError if a file is damaged.
+        """
+        return self._rows(RunFolder(self.path).held_out_files, step, "held-out answers", "evaluation.every")
+
+    def _rows(self, files: SampleFiles, step: int | None, what: str, setting: str) -> DataFrame:
         import pandas
 
-        files = RunFolder(self.path).sample_files
         if step is None:
             tables = [table.to_pandas() for table in files.tables()]
             if not tables:
@@ -105,7 +116,7 @@ class Run:
         if (rows := files.of_step(step)) is None:
             steps = files.steps()
             there = f"there are those of {steps_in_words(spans_of(steps))}" if steps else "there are none"
-            raise RecipeError(f"{self.path}: no samples of step {step}: {there} (log.samples_every)")
+            raise RecipeError(f"{self.path}: no {what} of step {step}: {there} ({setting})")
         return rows.to_pandas()
 
     def plot(self) -> RunFigure:

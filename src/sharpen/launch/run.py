@@ -15,7 +15,7 @@ from sharpen.launch.build import built_trainer
 from sharpen.launch.chat_settings import recorded
 from sharpen.launch.checks import check_before_writing, check_folder, check_space
 from sharpen.launch.handle import Run
-from sharpen.launch.inputs import read_inputs
+from sharpen.launch.inputs import Inputs, read_inputs
 from sharpen.launch.progress import Progress
 from sharpen.launch.resuming import go_on, of_recipe, refuse_impossible
 from sharpen.launch.source_rows import Say
@@ -171,7 +171,7 @@ def _start(
             begin_list(trainer.folder.checkpoints)
             trainer.on_step = on_step
             trainer.on_recorded = Watch(recipe.model_dump(mode="json"), say)
-            return _train(trainer, recipe, say)
+            return _train(trainer, recipe, inputs, say)
 
 
 def _resume(
@@ -234,12 +234,12 @@ def _resume(
                 watch = Watch(recipe.model_dump(mode="json"), say)
                 watch.prime(folder)
                 trainer.on_recorded = watch
-            return _train(trainer, recipe, say)
+            return _train(trainer, recipe, inputs, say)
 
 
-def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
+def _train(trainer: Trainer, recipe: Recipe, inputs: Inputs, say: Say) -> Run:
     path, grace_s = trainer.folder.path, trainer.checkpoint.grace_s
-    _record_start(trainer)
+    _record_start(trainer, recipe, inputs)
     # Step 0 has no checkpoint, so what is at step 0 begins.
     trainer.loggers.start(trainer.folder, recipe.model_dump(mode="json"), trainer.step or None)
     with stopped_after_step(
@@ -253,9 +253,10 @@ def _train(trainer: Trainer, recipe: Recipe, say: Say) -> Run:
     return Run(path, checkpoints(trainer.folder.checkpoints)[-1], finished, request.signum)
 
 
-def _record_start(trainer: Trainer) -> None:
+def _record_start(trainer: Trainer, recipe: Recipe, inputs: Inputs) -> None:
     """What the page of the run says of it, and only the process that trains knows."""
     view, model = trainer.method.unified_view, trainer.model
+    held_out = inputs.held_out.parts if inputs.held_out else ()
     trainer.folder.starts.write(
         trainer.step,
         sentence={part: getattr(view, part) for part in ("source", "reward", "advantage", "loss")},
@@ -265,6 +266,8 @@ def _record_start(trainer: Trainer) -> None:
         device=str(model.device),
         dtype=model.compute_dtype,
         threads=torch.get_num_threads(),
+        training_rows=sum(len(part.rows) for part in inputs.train),
+        held_out_rows=sum(min(len(part.rows), recipe.evaluation.prompts) for part in held_out),
     )
 
 

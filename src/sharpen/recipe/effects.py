@@ -29,6 +29,11 @@ def _uses_reward(recipe: Recipe) -> bool:
     return _answers(recipe) and (_samples(recipe) or recipe.has_held_out)
 
 
+def _writes_completions(recipe: Recipe) -> bool:
+    """Whether the run writes completions down: those that it trains on, or its answers to held-out prompts."""
+    return _samples(recipe) or (_uses_reward(recipe) and recipe.evaluation.every > 0)
+
+
 def _own_rewards(recipe: Recipe) -> list[Any]:
     return [source.reward for source in recipe.data.sources.values()]
 
@@ -142,5 +147,5 @@ EFFECTS = (
         for name in ("n", "k")
     ),
     Effect("checkpoint.best", "with evaluation.every", lambda r: r.evaluation.every > 0),
-    Effect("log.samples_every", "for a method that samples", _samples),
+    Effect("log.samples_every", "for a method that samples, or with held-out prompts to answer", _writes_completions),
 )

@@ -14,7 +14,7 @@ from sharpen.in_memory import IN_MEMORY
 from sharpen.runs.checkpoint_list import LIST
 from sharpen.runs.kept import read_kept, write_kept
 from sharpen.runs.metrics_file import MetricsFile
-from sharpen.runs.sample_files import SampleFiles
+from sharpen.runs.sample_files import SampleFiles, file_name
 from sharpen.runs.samples import sample_rows
 from sharpen.runs.seeds import SeedsFolder
 from sharpen.runs.starts import Starts
@@ -57,6 +57,8 @@ class RunFolder:
         self.starts = Starts(path)
         self._metrics = MetricsFile(self.metrics)
         self._logging_id = path / "logging_id"
+        self._of_no_step = {self.checkpoints: LIST, self.samples: None, self.held_out: file_name(0)}
+        """The folders that a run fills, each with the name of what is there before the first step, and says nothing."""
 
     @staticmethod
     def refuse_existing(path: Path, *, locked: bool = True) -> None:
@@ -86,10 +88,9 @@ class RunFolder:
             return "metrics.jsonl cannot be read" if steps is None else f"{steps} steps of metrics"
         if self.kept.exists():
             return f"{self.kept.name}, the completions that it sampled"
-        for folder in (self.checkpoints, self.samples, self.held_out):
+        for folder, of_no_step in self._of_no_step.items():
             names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-            # Of a run without a checkpoint, their list says nothing.
-            inner = [name for name in names if name.removesuffix(PARTIAL_SUFFIX) != LIST]
+            inner = [name for name in names if name.removesuffix(PARTIAL_SUFFIX) != of_no_step]
             if inner:
                 return f"{folder.name}/{inner[0]}"
         if not self.recipe.exists():
@@ -107,7 +108,7 @@ class RunFolder:
 
         Raises DiskError if it cannot be written.
         """
-        self._clear_metrics()
+        self._clear_no_step()
         self.make()
         with named_write_errors(self.recipe, "the recipe"):
             write_text(self.recipe, recipe)
@@ -115,18 +116,20 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what a run that did no step has left, see `work`; without one, nothing."""
         if self.recipe.exists():
-            self._clear_metrics()
-            for folder in (self.samples, self.held_out, self.checkpoints):
-                for name in (LIST, f"{LIST}{PARTIAL_SUFFIX}"):
-                    (folder / name).unlink(missing_ok=True)
+            self._clear_no_step()
+            for folder in self._of_no_step:
                 if folder.is_dir():
                     folder.rmdir()
             self.recipe.unlink()
 
-    def _clear_metrics(self) -> None:
+    def _clear_no_step(self) -> None:
         with named_write_errors(self.path, "this folder"):
             for file in (self.metrics, self._metrics.as_found, self._logging_id, self.starts.path):
                 file.unlink(missing_ok=True)
+            for folder, name in self._of_no_step.items():
+                if name is not None and folder.is_dir():
+                    for written in (name, f"{name}{PARTIAL_SUFFIX}"):
+                        (folder / written).unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -168,13 +171,22 @@ class RunFolder:
         return rows
 
     def write_samples(
-        self, step: int, groups: Sequence[Group], *, conversations: bool = False, every: int = 1
+        self,
+        step: int,
+        groups: Sequence[Group],
+        *,
+        conversations: bool = False,
+        every: int = 1,
+        tokens: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[str]:
         """The trajectories of a step with their rewards; ``conversations`` if they may have several turns.
 
-        ``every`` is the number of steps between two samples. Returns what was damaged, see `SampleFiles.write`.
+        ``every`` is the number of steps between two samples, and ``tokens`` has columns for each token of each
+        trajectory, as `tokens_of` gives them. Returns what was damaged, see `SampleFiles.write`.
         """
         rows = [{"step": step, **row} for row in sample_rows(groups, conversations=conversations)]
+        if tokens is not None:
+            rows = [{**row, **of_row} for row, of_row in zip(rows, tokens, strict=True)]
         return self.sample_files.write(step, rows, every=every)
 
     def write_held_out(self, step: int, rows: Sequence[Mapping[str, Any]], *, every: int) -> list[str]:

@@ -32,6 +32,11 @@ _SINGLE = re.compile(r"step_(\d+)\.parquet")
 _MERGED = re.compile(r"steps_(\d+)-(\d+)\.parquet")
 
 
+def file_name(step: int) -> str:
+    """The name of the file of one step."""
+    return f"step_{step:06d}.parquet"
+
+
 class SampleFiles:
     """``step_000101.parquet`` and ``steps_000001-000100.parquet`` in a folder."""
 
@@ -182,7 +187,7 @@ class SampleFiles:
         return {s: singles[s] for s in sorted(singles) if not any(s in steps for steps in replaced)}, merged
 
     def _single(self, step: int) -> Path:
-        return self.folder / f"step_{step:06d}.parquet"
+        return self.folder / file_name(step)
 
     def _singles(self) -> dict[int, Path]:
         found = ((_SINGLE.fullmatch(file.name), file) for file in self.folder.glob("step_*.parquet"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,32 @@ import pyarrow.parquet as pq
 
 from sharpen.system.files import replacing
 from sharpen.types import Group, Score, Trajectory
+
+LISTS = {
+    "token_ids": pa.list_(pa.int32()),
+    "token_texts": pa.list_(pa.string()),
+    "loss_mask": pa.list_(pa.bool_()),
+    "clipped": pa.list_(pa.bool_()),
+    **{
+        name: pa.list_(pa.float32())
+        for name in (
+            "rollout_logprob",
+            "old_logprob",
+            "ref_logprob",
+            "logprob",
+            "advantage",
+            "coefficient",
+            "weight",
+            "ratio",
+            "kl",
+            "entropy",
+            "value",
+            "score",
+            "step_reward",
+        )
+    },
+}
+"""The columns with an entry for each token, and their types."""
 
 
 def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list[dict[str, Any]]:
@@ -42,6 +69,27 @@ def sample_rows(groups: Sequence[Group], *, conversations: bool = False) -> list
     ]
 
 
+def tokens_of(
+    trajectories: Sequence[Trajectory],
+    texts: Callable[[Sequence[int]], Sequence[str]],
+    computed: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """The columns of `LISTS` for each trajectory: its tokens, and what the training ``computed`` for them.
+
+    ``texts`` splits the text of tokens into a piece for each. The trajectories after those that were trained on have
+    nothing that was computed.
+    """
+    rows = []
+    for number, trajectory in enumerate(trajectories):
+        of_row = computed[number] if number < len(computed) else {}
+        ids = trajectory.token_ids
+        row = {"token_ids": ids, "token_texts": texts(ids), "loss_mask": trajectory.loss_mask, **of_row}
+        if "clipped" in row:
+            row["clipped"] = [None if math.isnan(clipped) else bool(clipped) for clipped in row["clipped"]]
+        rows.append(row)
+    return rows
+
+
 def _number(value: float | None) -> float | None:
     """As a float, so that the columns of all steps have one type, also if a reward of a user's own gives integers."""
     return None if value is None else float(value)
@@ -60,7 +108,12 @@ def _conversation(trajectory: Trajectory) -> dict[str, Any]:
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as a Parquet file; a column that a row lacks is null there."""
     names = dict.fromkeys(name for row in rows for name in row)
-    write_table(path, pa.table({name: [row.get(name) for row in rows] for name in names}))
+    write_table(path, pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}))
+
+
+def _column(name: str, values: list[Any]) -> Any:
+    """With the type of its own that a column of `LISTS` has, also where every list in it is empty."""
+    return pa.array(values, type=LISTS[name]) if name in LISTS else values
 
 
 def write_table(path: Path, table: pa.Table) -> None:

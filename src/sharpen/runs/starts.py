@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +13,8 @@ from typing import Any
 from sharpen.system.files import flush, named_write_errors
 
 PACKAGES = ("sharpen", "torch", "transformers")
+MOST_BYTES = 2**22
+"""Thousands of starts."""
 
 
 class Starts:
@@ -35,26 +38,32 @@ class Starts:
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }
         with named_write_errors(self.path, "the record of starts"):
-            # A line that a killed process left unfinished stays one of its own.
-            before = self.path.read_bytes() if self.path.exists() else b""
-            unfinished = bool(before) and not before.endswith(b"\n")
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(("\n" if unfinished else "") + json.dumps(line) + "\n")
+            with self.path.open("a+b") as stream:
+                # A line that a killed process left unfinished stays one of its own.
+                if stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n":
+                    stream.write(b"\n")
+                stream.write(json.dumps(line).encode() + b"\n")
             flush(self.path)
             flush(self.path.parent)
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines, the earliest first; none of a run of an earlier version. One that was cut off is left out."""
+        """The lines, the earliest first; none of a run of an earlier version. What is no whole line is left out.
+
+        Of a file that something else has made longer than ``MOST_BYTES``, only the first lines.
+        """
         if not self.path.exists():
             return []
-        lines = (_parsed(text) for text in self.path.read_bytes().splitlines())
-        return [line for line in lines if line is not None]
+        with self.path.open("rb") as stream:
+            lines = (_parsed(text) for text in stream.read(MOST_BYTES).split(b"\n"))
+            return [line for line in lines if line is not None]
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
     # Whatever a process that was killed, or a person, left there: these lines only tell, and nothing depends on them.
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+    types = {"time": str, "step": int, "versions": dict}
+    whole = isinstance(line, dict) and all(isinstance(line.get(key), kind) for key, kind in types.items())
+    return line if whole else None

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from sharpen.batch import Batch
+from sharpen.batch import Batch, Outputs
 from sharpen.data.collate import collate
 from sharpen.errors import NonFiniteError
 from sharpen.functional.losses.kl import k3
-from sharpen.methods import Method, Objective, Role
+from sharpen.methods import LossTerms, Method, Objective, Role
 from sharpen.models.model import Model
 from sharpen.models.policy import Policy
 from sharpen.rollout.engine import Snapshot
@@ -25,6 +25,7 @@ from sharpen.training.metrics import Metrics, Updated, update_metrics
 from sharpen.training.optimizer import learning_rate, make_optimizer
 from sharpen.training.second_source import GIVEN, SecondSource, in_parts
 from sharpen.training.settings import OptimizerSettings
+from sharpen.training.token_record import TokenRecord, token_rows
 from sharpen.training.token_stats import TokenStats
 from sharpen.training.update import Accumulated, Observer, accumulate_gradient, with_weights
 from sharpen.training.versions import on_policy, refuse_stale, refuse_without_logprobs, staleness
@@ -35,12 +36,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step did: its batch, the updates of each model, and the metrics of its tokens."""
+    """What one step did: its batch, the updates of each model, and the metrics of its tokens.
+
+    ``token_rows`` has what was computed for each token of each trajectory, if that was recorded.
+    """
 
     batch: Batch
     updates: Mapping[Role, Sequence[Updated]]
     learning_rate: float
     metrics: Metrics
+    token_rows: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def tokens(self) -> int:
@@ -81,12 +86,19 @@ class Learner:
         mixed = method.mixed()
         self.second = None if mixed is None else SecondSource(mixed, annotator)
 
-    def learn(self, groups: Sequence[Group], step: int, mixed: Sequence[Group] = ()) -> StepReport:
+    def learn(
+        self, groups: Sequence[Group], step: int, mixed: Sequence[Group] = (), *, record_tokens: bool = False
+    ) -> StepReport:
         """Update every model on the groups of ``step``, counted from 1, then move the reference and adapt coefficients.
 
-        ``mixed`` are the groups of the method's second source.
+        ``mixed`` are the groups of the method's second source. With ``record_tokens`` the report has the rows of their
+        tokens; the training is the same, bit for bit.
         """
         batch = self.annotate(groups, step)
+        record = None
+        if record_tokens:
+            batch = TokenRecord.numbered(batch)
+            record = TokenRecord(batch)
         fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
@@ -94,10 +106,12 @@ class Learner:
         second = self.second.batches(mixed, len(minibatches), step) if self.second is not None and mixed else []
         of_second: list[Accumulated] = []
         for number, minibatch in enumerate(minibatches * self.method.passes_and_minibatches[0]):
-            observe = partial(stats.add, first_update=number == 0, on_policy=fresh)
+            observe: Observer = partial(stats.add, first_update=number == 0, on_policy=fresh)
+            if record is not None:
+                observe = self._recorded(record, minibatch, observe, first_pass=number < len(minibatches))
             for objective in self.objectives:
                 rate = self._learning_rate(step, number) * objective.learning_rate_ratio
-                parts = [self.forward_backward(objective, minibatch, observe)]
+                parts = [self.forward_backward(objective, minibatch, observe, keep_gradients=record is not None)]
                 if self.second is not None and second and objective.model == self.main:
                     share = second[number % len(minibatches)]
                     if len(share):
@@ -115,7 +129,25 @@ class Learner:
         if of_second:
             metrics["mixed/loss"] = self._mean_loss(of_second)
         self.coefficients.adapt(update_metrics(updates, self.main) | metrics, len(batch))
-        return StepReport(batch, updates, last_rate, metrics)
+        recorded = None if record is None else record.columns(self.annotator.ranks)
+        return StepReport(
+            batch,
+            updates,
+            last_rate,
+            metrics,
+            None if recorded is None else token_rows(recorded, batch.lengths_E.tolist()),
+        )
+
+    def _recorded(self, record: TokenRecord, minibatch: Batch, observe: Observer, *, first_pass: bool) -> Observer:
+        """An observer that records tokens as well."""
+        if first_pass:
+            record.update(minibatch)
+
+        def both(batch: Batch, outputs: Outputs, terms: LossTerms) -> None:
+            observe(batch, outputs, terms)
+            record.add(batch, outputs, terms, first_pass=first_pass)
+
+        return both
 
     def annotate(self, groups: Sequence[Group], step: int) -> Batch:
         """The batch of a rollout with everything that its optimizer steps need.
@@ -148,10 +180,12 @@ class Learner:
         *,
         scale: float = 1.0,
         temperature: float | None = None,
+        keep_gradients: bool = False,
     ) -> Accumulated:
         """Add the gradient of ``scale`` times the objective's loss on an optimizer step's batch to the parameters.
 
-        ``temperature`` is that of the batch's tokens, None for that of the rollout.
+        ``temperature`` is that of the batch's tokens, None for that of the rollout; ``keep_gradients`` as in
+        `accumulate_gradient`.
         """
         annotator = self.annotator
         return accumulate_gradient(
@@ -164,6 +198,7 @@ class Learner:
             annotator.named(objective.against) if "exact_kl" in objective.needs else None,
             scale=scale,
             share=(annotator.ranks.rank, annotator.ranks.count),
+            keep_gradients=keep_gradients,
         )
 
     def step(self, role: Role, parts: Sequence[Accumulated], rate: float) -> Updated:

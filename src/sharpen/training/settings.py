@@ -74,7 +74,10 @@ class LogSettings(Settings):
     """What is written beside metrics and checkpoints."""
 
     samples_every: int = Field(1, ge=0)
-    """Steps between samples written to Parquet; 0: never."""
+    """Steps between samples written to Parquet; 0: never, and no held-out answers either."""
+    tokens_every: int = Field(0, ge=0)
+    """Steps between samples that are written with what the training computed for each token: a multiple of
+    `samples_every`, or 0: never. The first samples have it, too."""
     loggers: Annotated[tuple[Any, ...], PlainSerializer(saved_loggers)] = ()
     """Where the metrics go beside `metrics.jsonl`: names, or mappings of a `name` and settings, as in
     `[tensorboard, {name: wandb, project: sums}, metrics.py:CsvLogger]`."""
@@ -91,6 +94,17 @@ class LogSettings(Settings):
                 entry = name if name == "tensorboard" else f"{{name: {name}, project: {given[name]}}}"
                 raise ValueError(f"`{name}` is now one of the loggers: write `loggers: [{entry}]`")
         return {key: value for key, value in given.items() if key not in old or value not in (False, None)}
+
+    @model_validator(mode="after")
+    def _tokens_with_samples(self) -> LogSettings:
+        if self.tokens_every and not self.samples_every:
+            raise ValueError("tokens_every: tokens are written with samples, and samples_every is 0")
+        if self.tokens_every and self.tokens_every % self.samples_every:
+            raise ValueError(
+                f"tokens_every: {self.tokens_every} is not a multiple of samples_every, {self.samples_every}, and "
+                "tokens are written with samples"
+            )
+        return self
 
     @field_validator("loggers", mode="before")
     @classmethod

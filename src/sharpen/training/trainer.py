@@ -27,6 +27,7 @@ from sharpen.training.annotate import Annotator
 from sharpen.training.evaluation import HeldOutEvaluation
 from sharpen.training.learner import Learner
 from sharpen.training.metrics import Metrics, rollout_times, sampling_metrics, update_metrics
+from sharpen.training.sample_writer import SampleWriter
 from sharpen.training.score_normalisation import ScoreNormalisation, best_to_normalise
 from sharpen.training.settings import CheckpointSettings, OptimizerSettings, TrainingSettings
 from sharpen.types import Group
@@ -64,10 +65,10 @@ class Trainer:
         checkpoint: CheckpointSettings,
         completion_limit: int,
         evaluate_every: int,
-        samples_every: int,
+        samples: SampleWriter,
         lag: int,
     ) -> None:
-        """``evaluate_every`` and ``samples_every`` count steps, 0 meaning never; ``completion_limit`` counts tokens.
+        """``evaluate_every`` counts steps, 0 meaning never; ``completion_limit`` counts tokens.
 
         ``mixed_collector`` gives the groups of the method's second source; ``lag`` counts versions.
         """
@@ -79,7 +80,7 @@ class Trainer:
         self.loggers = loggers
         self.say = say
         self.fingerprint = fingerprint
-        self.training, self.checkpoint, self.samples_every = training, checkpoint, samples_every
+        self.training, self.checkpoint, self.samples = training, checkpoint, samples
         self.source = method.source()
         self.ahead = RolloutsAhead(
             self.source, collector, prompts=training.prompts_per_step, steps=training.steps, lag=lag
@@ -174,13 +175,13 @@ class Trainer:
         mixed = self.mixed_groups()
         left_out = self._left_out() - left_out
         rolled_out = time.perf_counter()
-        learned = self.learner.learn(drawn.groups, self.step, mixed)
+        learned = self.learner.learn(drawn.groups, self.step, mixed, record_tokens=self.samples.tokens_due(self.step))
         if self.engine is not None:
             self.engine.load(self.learner.publish())
         trained = time.perf_counter()
-        self._drawn = [*drawn.groups, *drawn.set_aside] if self.source.on_policy else ()
-        if self.samples_every and self.step % self.samples_every == 0 and self.source.on_policy:
-            self._write_samples(self._drawn)
+        groups = [*drawn.groups, *drawn.set_aside]
+        self.samples.write(self.step, groups, learned.token_rows)
+        self._drawn = groups if self.source.on_policy else ()
 
         metrics: Metrics = {
             "step": self.step,
@@ -217,24 +218,15 @@ class Trainer:
         sampled = self.source.prepare(self.collector)
         if not sampled:
             return {}
-        if self.samples_every:
-            self._write_samples(sampled)
+        self.samples.write_prepared(sampled)
         conversations = self.collector.conversations
         metrics = sampling_metrics(Collected(sampled), collate(sampled), conversations=conversations)
         return {**metrics, "kept": self.collector.groups}
 
-    def _write_samples(self, groups: Sequence[Group]) -> None:
-        conversations, every = self.collector.conversations, self.samples_every
-        for damage in self.folder.write_samples(self.step, groups, conversations=conversations, every=every):
-            self.say(damage)
-
     def _measured(self, evaluation: HeldOutEvaluation) -> Metrics:
         """Measure on held-out rows; the answers to held-out prompts are written beside the samples."""
         metrics, measured = evaluation.measured()
-        if self.samples_every and measured.right:
-            rows = measured.answer_rows(conversations=self.collector.conversations)
-            for damage in self.folder.write_held_out(self.step, rows, every=evaluation.every):
-                self.say(damage)
+        self.samples.write_held_out(self.step, measured, evaluation.every)
         return metrics
 
     def _improved(self, evaluation: HeldOutEvaluation, metrics: Metrics) -> bool:

@@ -67,18 +67,24 @@ def accumulate_gradient(
     reference: Model | None = None,
     scale: float = 1.0,
     share: tuple[int, int] = (0, 1),
+    keep_gradients: bool = False,
 ) -> Accumulated:
     """Add the gradient of ``scale`` times the step's loss to the parameters.
 
     ``loss = Σ weight × term`` over the step. The weights come from the whole step (`with_weights`); this only sums.
     Trajectories that cannot have a gradient are not computed, but they count in the weights. With a ``share`` (k, n)
-    this is the k-th of n ranks, from 0 on, whose gradients add up to that of the step.
+    this is the k-th of n ranks, from 0 on, whose gradients add up to that of the step. With ``keep_gradients``, the
+    outputs that ``observe`` is shown have the gradient of the loss with respect to them.
     """
     # The losses are read at the end, so that the device never waits while the next micro-batch is prepared.
     losses: list[Tensor] = []
     tokens = 0
     for part in forward_microbatches(model, objective, batch, temperature, limits, reference, share):
         loss = part.loss
+        if keep_gradients:
+            for output in part.outputs.values():
+                if output.requires_grad:
+                    output.retain_grad()
         (loss if scale == 1.0 else scale * loss).backward()
         tokens += part.tokens
         if not part.idle:

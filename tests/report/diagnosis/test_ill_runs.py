@@ -10,11 +10,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import sharpen.report.diagnosis.diagnose as diagnosing
 from sharpen.cli.app import app
 from sharpen.launch.run import resume, start
+from sharpen.report.diagnosis import watch as watching
 from sharpen.report.diagnosis.facts import Facts
-from sharpen.report.diagnosis.history import History
+from sharpen.report.page import findings as of_page
 from sharpen.report.page.findings import findings
 from sharpen.runs.folder import RunFolder
 from sharpen.system.note import Note
@@ -69,8 +69,9 @@ def test_a_reward_that_is_always_0(model: Path, tmp_path: Path) -> None:
     )
     assert "% of completions reached max_new_tokens (2): they were cut off unfinished." in line
     assert ids(tmp_path / "run") == ["all_rewards_zero"]
-    [of_page] = findings(RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run").read_metrics())
-    assert (of_page["severity"], of_page["steps"], of_page["source"]) == ("problem", [1, 6], "metrics")
+    folder = RunFolder(tmp_path / "run")
+    [shown] = findings(folder, folder.read_metrics())
+    assert (shown["severity"], shown["steps"], shown["source"]) == ("problem", [1, 6], "metrics")
 
 
 def test_a_reward_that_raises(model: Path, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_the_diagnosis_changes_nothing(model: Path, tmp_path: Path, monkeypatch:
     """Weights, metrics and samples are those of a run without it."""
     changes: dict[str, Any] = {**NOT_MEASURED, "reward": by_length}
     start(tiny_recipe(tmp_path / "with", model, "grpo", **changes))
-    monkeypatch.setattr(diagnosing, "ILLNESSES", ())
+    monkeypatch.setattr(watching, "diagnose", lambda *_: [])
     start(tiny_recipe(tmp_path / "without", model, "grpo", **changes))
     assert_left_the_same(tmp_path / "with", left_behind(tmp_path / "without"))
 
@@ -198,10 +199,11 @@ def test_the_diagnosis_changes_nothing(model: Path, tmp_path: Path, monkeypatch:
 def test_a_fault_of_an_illness_is_said_once_and_ends_no_training(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(history: History) -> None:
+    def faulty(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(diagnosing, "ILLNESSES", (faulty,))
+    monkeypatch.setattr(watching, "diagnose", faulty)
+    monkeypatch.setattr(of_page, "diagnose", faulty)
     [line] = said(tmp_path / "run", model, reward=by_length)
     assert line.startswith("step 1: the diagnosis of this run failed and is off from here on; training goes on.")
     assert "ZeroDivisionError: division by zero (faulty, line " in line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sharpen.report.diagnosis import (
     critic,
@@ -21,7 +21,7 @@ from sharpen.report.diagnosis.history import History
 Illness = Callable[[History], Finding | None]
 """Whether a run has it now. Its name is the id of its finding."""
 
-ILLNESSES: tuple[Illness, ...] = (
+OF_STEPS: tuple[Illness, ...] = (
     spread.no_rewards,
     spread.all_rewards_zero,
     spread.all_rewards_highest,
@@ -34,12 +34,6 @@ ILLNESSES: tuple[Illness, ...] = (
     rewards.completions_refused,
     rewards.environment_fails,
     rewards.reward_fell,
-    held_out.reward_rises_held_out_falls,
-    held_out.part_falls_while_reward_rises,
-    held_out.held_out_below_start,
-    held_out.held_out_past_its_best,
-    held_out.held_out_unmoved,
-    held_out.overfitting,
     held_out.pairs_at_chance,
     policy.entropy_collapsed,
     policy.entropy_explodes,
@@ -58,10 +52,23 @@ ILLNESSES: tuple[Illness, ...] = (
     dominance.one_prompt_dominates,
     critic.critic_explains_nothing,
 )
+"""What the training steps show."""
+
+OF_MEASUREMENTS: tuple[Illness, ...] = (
+    held_out.reward_rises_held_out_falls,
+    held_out.part_falls_while_reward_rises,
+    held_out.held_out_below_start,
+    held_out.held_out_past_its_best,
+    held_out.held_out_unmoved,
+    held_out.overfitting,
+)
+"""What a held-out measurement shows; between two there is no news of it."""
+
+ILLNESSES = (*OF_STEPS, *OF_MEASUREMENTS)
 
 
-def diagnose(history: History) -> list[Finding]:
+def diagnose(history: History, illnesses: Sequence[Illness] = ILLNESSES) -> list[Finding]:
     """What is wrong with the run now, the gravest first."""
     if not history.trained:
         return []
-    return gravest_first([found for illness in ILLNESSES if (found := illness(history)) is not None])
+    return gravest_first([found for illness in illnesses if (found := illness(history)) is not None])

@@ -239,13 +239,5 @@ def _of(history: History, measure: str) -> Fall | None:
     if len(points) < 2 or not history.trained:
         return None
     best = max(points[:-1], key=lambda point: point.sign * point.mean)
-    around = min(range(len(history.trained)), key=lambda at: abs(history.trained[at]["step"] - best.step))
-    begin = max(0, around - COMPARED // 2)
-    return Fall(
-        measure,
-        points[0],
-        best,
-        points[-1],
-        history.trained[begin : begin + COMPARED],
-        history.trained[-COMPARED:],
-    )
+    before, after = history.around(best.step, COMPARED), history.trained[-COMPARED:]
+    return Fall(measure, points[0], best, points[-1], before, after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,13 +81,26 @@ class History:
 
     def held_out(self, measure: str) -> list[Measured]:
         """A held-out measure wherever it has an interval."""
-        key = f"{HELD_OUT}{measure}"
-        sign = -1 if measure.rpartition("/")[2] == "loss" else 1
-        return [
-            Measured(int(row["step"]), row[key], row[f"{key}_low"], row[f"{key}_high"], sign)
-            for row in self.rows
-            if f"{key}_low" in row and f"{key}_high" in row and key in row
-        ]
+        if measure not in self._held_out:
+            key = f"{HELD_OUT}{measure}"
+            low, high = f"{key}_low", f"{key}_high"
+            sign = -1 if measure.rpartition("/")[2] == "loss" else 1
+            self._held_out[measure] = [
+                Measured(int(row["step"]), row[key], row[low], row[high], sign)
+                for row in self.rows
+                if low in row and high in row and key in row
+            ]
+        return self._held_out[measure]
+
+    @cached_property
+    def _held_out(self) -> dict[str, list[Measured]]:
+        return {}
+
+    def around(self, step: int, count: int) -> list[Row]:
+        """So many training steps about a step."""
+        nearest = bisect_left(self.trained, step, key=lambda row: int(row["step"]))
+        begin = max(0, min(nearest, len(self.trained) - 1) - count // 2)
+        return self.trained[begin : begin + count]
 
 
 def values(rows: Sequence[Row], name: str) -> list[float]:

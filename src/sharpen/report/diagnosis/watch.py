@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from traceback import extract_tb
 
-from sharpen.report.diagnosis.diagnose import diagnose
+from sharpen.report.diagnosis.diagnose import ILLNESSES, OF_STEPS, diagnose
 from sharpen.report.diagnosis.facts import Facts
 from sharpen.report.diagnosis.finding import Finding
 from sharpen.report.diagnosis.history import HELD_OUT, History, Row
@@ -17,6 +17,8 @@ from sharpen.types import Group
 
 FIRST, LAST = 20, 200
 """Rows that are kept of a long run, beside the held-out measures of all."""
+REPLAYED = 500
+"""Steps before a resumed one whose findings are not said again: a second at most."""
 
 
 class Watch:
@@ -36,16 +38,19 @@ class Watch:
     def prime(self, folder: RunFolder) -> None:
         """Take over what the run has done so far; what was found then was said then.
 
-        What was found in samples is known of the last steps alone. Damaged samples are said, and do without.
+        What was found in samples is known of the last steps alone, and all else of `REPLAYED` steps. Damaged samples
+        are said, and not looked at.
         """
         samples, damaged = recent_samples(folder)
         for problem in damaged:
             self._say(problem)
-        for row in folder.read_metrics(say=lambda text: None):
+        rows = folder.read_metrics(say=lambda text: None)
+        for at, row in enumerate(rows, start=1):
             self._add(row)
-            self._said |= {finding.id for finding in self._found()}
-        self._samples.extend(samples)
-        self._said |= {finding.id for finding in self._found()}
+            if at == len(rows):
+                self._samples.extend(samples)
+            if at > len(rows) - REPLAYED:
+                self._said |= {finding.id for finding in self._found(row)}
 
     def __call__(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
         """Look at a step that is recorded; ``groups`` are those that it drew."""
@@ -70,7 +75,7 @@ class Watch:
         self._add({"step": step, **metrics})
         if groups:
             self._samples.append(StepSamples.of_groups(step, groups))
-        found = [finding for finding in self._found() if finding.id not in self._said]
+        found = [finding for finding in self._found(metrics) if finding.id not in self._said]
         self._said |= {finding.id for finding in found}
         return found
 
@@ -85,5 +90,7 @@ class Watch:
                 self._measured.append(measures)
         self._last.append(row)
 
-    def _found(self) -> list[Finding]:
-        return diagnose(History(self._facts, [*self._first, *self._measured, *self._last], self._samples))
+    def _found(self, newest: Mapping[str, float]) -> list[Finding]:
+        history = History(self._facts, [*self._first, *self._measured, *self._last], self._samples)
+        measured = any(key.startswith(HELD_OUT) for key in newest)
+        return diagnose(history, ILLNESSES if measured else OF_STEPS)

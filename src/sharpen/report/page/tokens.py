@@ -20,6 +20,7 @@ STREAMS = (
     "kl",
     "entropy",
     "value",
+    "score",
     "step_reward",
 )
 """The columns with a number for each token."""
@@ -47,4 +48,8 @@ def tokens_chunk(table: pa.Table, step: int, row: int) -> Json | None:
         numbers = rounded(values.get(name) or ())
         if any(number is not None for number in numbers):
             chunk[name] = numbers
+    if "old_logprob" in chunk and "rollout_logprob" in chunk:
+        # Before they are rounded: the difference is often smaller than that.
+        pairs = zip(values["old_logprob"], values["rollout_logprob"], strict=True)
+        chunk["mismatch"] = rounded([None if None in pair else pair[0] - pair[1] for pair in pairs])
     return chunk
