@@ -249,7 +249,7 @@ def test_a_run_that_goes_on_keeps_the_zoom(opened: Open, tmp_path: Path) -> None
     )
     assert ends(page, "Entropy") == ["step 11 1.56", "step 20 1.2"]
     # What the page had not heard of is there too.
-    assert readout(page, "own/figure") == "step 41 7"
+    assert readout(page, "own/figure").startswith("step 41 7")
     page.get_by_role("button", name="Reset zoom").click()
     assert ends(page, "Entropy") == ["step 1 1.96", "step 41 0.25"]
 
