@@ -39,17 +39,15 @@ def _moved(files: SampleFiles, steps: set[int] | None, most_rows: int) -> Json |
         tables = (files.of_step(step, _COLUMNS) for step in sorted(steps))
     first: dict[Key, dict[str, Any]] = {}
     last: dict[Key, dict[str, Any]] = {}
-    texts: dict[Key, str] = {}
     visits = [visit for table in tables if table is not None for visit in _visits(table)]
-    for key, text, visit in sorted(visits, key=lambda one: one[2]["step"]):
+    for key, visit in sorted(visits, key=lambda one: one[1]["step"]):
         first.setdefault(key, visit)
         last[key] = visit
-        texts[key] = text
     rows = [
         {
             "prompt_id": key[1],
             "source": key[0] or None,
-            "prompt": texts[key][:MOST_CHARS],
+            "prompt": key[2][:MOST_CHARS],
             "first": first[key],
             "last": last[key],
             "change": last[key]["mean"] - first[key]["mean"],
@@ -65,17 +63,14 @@ def _moved(files: SampleFiles, steps: set[int] | None, most_rows: int) -> Json |
     return {"steps": [min(found), max(found)], "rows": shown, "left_out": len(rows) - len(shown)}
 
 
-def _visits(table: pa.Table) -> list[tuple[Key, str, dict[str, Any]]]:
+def _visits(table: pa.Table) -> list[tuple[Key, dict[str, Any]]]:
     """Each prompt at each step with its mean reward, over the completions that have one."""
-    by = [name for name in ("step", "source", "prompt_id") if name in table.column_names]
+    by = [name for name in ("step", "source", "prompt_id", "prompt") if name in table.column_names]
     scored = table.filter(pc.is_valid(table["reward"]))
-    grouped = scored.group_by(by, use_threads=False).aggregate(
-        [("reward", "mean"), ("reward", "count"), ("prompt", "first")]
-    )
+    grouped = scored.group_by(by, use_threads=False).aggregate([("reward", "mean"), ("reward", "count")])
     return [
         (
-            (row.get("source") or "", row["prompt_id"]),
-            row["prompt_first"],
+            (row.get("source") or "", row["prompt_id"], row["prompt"]),
             {"step": row["step"], "mean": row["reward_mean"], "n": row["reward_count"]},
         )
         for row in grouped.to_pylist()
