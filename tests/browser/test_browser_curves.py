@@ -132,6 +132,12 @@ def test_keys_move_the_cursor_of_all_charts_and_enter_shows_the_rollouts(opened:
     # Smoothed over one step to each side: the line is straight, so nothing changes.
     assert readout(page, "Entropy") == "step 3 1.88 smoothed 1.88"
     assert readout(page, "Log-probability") == "step 3 −1.88 smoothed −1.88"
+    # The step that is nearest among those whose completions are on disk.
+    page.evaluate("sharpen.data.page.runs[0].steps.training = [1, 4, 20]")
+    page.locator('[data-panel="Entropy"]').focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash.startsWith('#rollouts')")
+    assert page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('step')") == "4"
 
 
 def test_smoothing_is_the_mean_of_the_steps_around_and_off_is_the_run_itself(opened: Open, tmp_path: Path) -> None:
@@ -218,7 +224,8 @@ def test_only_what_is_near_the_screen_is_drawn(opened: Open, tmp_path: Path) -> 
     page = opened([run_folder(tmp_path / "run", rows)], "curves")
     page.locator(".u-wrap").first.wait_for()
     assert page.locator(".curve").count() == 200
-    assert page.locator(".u-wrap").count() <= 30
+    page.locator("#smoothing").fill("1")
+    assert 3 <= page.locator(".u-wrap").count() <= 30
     assert readout(page, "own/200") == "step 19 3,800"
 
 
