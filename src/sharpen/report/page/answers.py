@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,15 @@ from sharpen.evaluation.estimators import majority_at_k, pass_at_k
 from sharpen.report.page.json_text import finite
 from sharpen.types import Finish
 
-COLUMNS = ("source", "prompt_id", "reward", "tokens", "finish", "right", "answer")
+COLUMNS = ("source", "prompt_id", "prompt", "reward", "tokens", "finish", "right", "answer")
 REWARD = "reward/"
 _AT_K = re.compile(r"(pass|maj)@(\d+)")
 
-Key = tuple[str, str]
-"""A prompt: the name of its source, and its id."""
+Key = tuple[str, str, str]
+"""A prompt: the name of its source, its id, and its text, as another row may have the id once data has changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answers:
     """The rows of each prompt, in the order in which they were drawn."""
 
@@ -32,7 +33,7 @@ class Answers:
     def of(cls, table: pa.Table) -> Answers:
         by_prompt: dict[Key, list[Mapping[str, Any]]] = {}
         for row in table.to_pylist():
-            by_prompt.setdefault((row.get("source") or "", row["prompt_id"]), []).append(row)
+            by_prompt.setdefault((row.get("source") or "", row["prompt_id"], row["prompt"]), []).append(row)
         return cls(by_prompt)
 
     @property
@@ -40,17 +41,22 @@ class Answers:
         """The answers of the prompt that has the fewest."""
         return min(map(len, self.by_prompt.values()), default=0)
 
-    @property
+    @cached_property
     def sources(self) -> set[str]:
-        return {source for source, _ in self.by_prompt} - {""}
+        return {source for source, _, _ in self.by_prompt} - {""}
 
     def of_source(self, source: str) -> Answers:
         return Answers({key: rows for key, rows in self.by_prompt.items() if key[0] == source})
 
-    @property
+    @cached_property
     def votes(self) -> bool:
-        """Whether answers were extracted."""
-        return any(row.get("answer") is not None for rows in self.by_prompt.values() for row in rows)
+        """Whether the rewards extract answers: the file has a column of them, though none may have been found.
+
+        Of several sources one is enough for the column, so there each must have an answer.
+        """
+        rows = [row for rows in self.by_prompt.values() for row in rows]
+        answered = {row.get("source") for row in rows if row.get("answer") is not None}
+        return answered >= self.sources if self.sources else any("answer" in row for row in rows[:1])
 
     def values(self, measure: str) -> dict[Key, float]:
         """The measure of each prompt that it applies to, as an evaluation has it; none of an unknown measure."""
@@ -63,14 +69,21 @@ class Answers:
         return {key: mean for key, mean in means.items() if mean is not None}
 
     def _at_k(self, kind: str, k: int) -> dict[Key, float]:
-        right = [[bool(row.get("right")) for row in rows] for rows in self.by_prompt.values()]
-        if not right or not 1 <= k <= self.n or (kind == "maj" and not self.votes):
+        if not 1 <= k <= self.n or (kind == "maj" and not self.votes):
             return {}
         if kind == "pass":
-            values = pass_at_k([len(marks) for marks in right], [sum(marks) for marks in right], k)
+            values = pass_at_k([len(marks) for marks in self._right], [sum(marks) for marks in self._right], k)
         else:
-            values = majority_at_k([[row["answer"] for row in rows] for rows in self.by_prompt.values()], right, k)
+            values = majority_at_k(self._extracted, self._right, k)
         return dict(zip(self.by_prompt, values.tolist(), strict=True))
+
+    @cached_property
+    def _right(self) -> list[list[bool]]:
+        return [[bool(row.get("right")) for row in rows] for rows in self.by_prompt.values()]
+
+    @cached_property
+    def _extracted(self) -> list[list[str | None]]:
+        return [[row["answer"] for row in rows] for rows in self.by_prompt.values()]
 
 
 def _number(row: Mapping[str, Any], measure: str) -> float | None:

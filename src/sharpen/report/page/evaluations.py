@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from sharpen.evaluation.estimators import Estimate, estimate
 from sharpen.report.page.answers import COLUMNS, REWARD, Answers
 from sharpen.report.page.json_text import Json, finite
@@ -15,8 +13,10 @@ from sharpen.runs.folder import RunFolder
 from sharpen.runs.sample_files import SampleFiles
 
 Rows = Sequence[Mapping[str, float]]
-RESAMPLES = 2_000
+RESAMPLES = range(200, 2_001)
 """Of the bootstrap: enough for a picture, whose intervals are a pixel or two more or less exact."""
+MOST_DRAWS = 4_000_000
+"""Of the bootstrap: with more prompts, intervals are narrower and need fewer resamples."""
 
 
 def evaluations(folder: RunFolder, rows: Rows, best: int | None) -> list[Json]:
@@ -56,8 +56,17 @@ def paired_changes(folder: RunFolder, rows: Rows) -> dict[str, Estimate]:
         old, new = before.values(name), now.values(name)
         differences = [new[key] - old[key] for key in old if key in new]
         if differences:
-            changes[name] = estimate(differences, resamples=RESAMPLES)
+            changes[name] = _over_prompts(differences)
     return changes
+
+
+def resamples_of(prompts: int) -> int:
+    """How often the values of so many prompts are resampled, so that the page is ready at once."""
+    return min(max(MOST_DRAWS // prompts, RESAMPLES[0]), RESAMPLES[-1])
+
+
+def _over_prompts(values: Sequence[float]) -> Estimate:
+    return estimate(values, resamples=resamples_of(len(values)))
 
 
 def _answers(files: SampleFiles, step: int) -> Answers | None:
@@ -76,14 +85,13 @@ def _from_answers(answers: Answers) -> Json | None:
     return {
         "n": n,
         "k": ks,
-        "pass": [_over_prompts(answers, f"pass@{k}") for k in ks],
-        "maj": [_over_prompts(answers, f"maj@{k}") for k in ks] if answers.votes else None,
+        "pass": [_measured(answers, f"pass@{k}") for k in ks],
+        "maj": [_measured(answers, f"maj@{k}") for k in ks] if answers.votes else None,
     }
 
 
-def _over_prompts(answers: Answers, measure: str) -> Json:
-    found = estimate(np.asarray(list(answers.values(measure).values())), resamples=RESAMPLES)
-    return _json(found)
+def _measured(answers: Answers, measure: str) -> Json:
+    return _json(_over_prompts([*answers.values(measure).values()]))
 
 
 def _from_metrics(row: Mapping[str, Any]) -> Json | None:
