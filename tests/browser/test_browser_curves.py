@@ -62,7 +62,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
         def open_page(runs: Sequence[Path], address: str, *, seeds: bool = False) -> Any:
-            file = write_report(runs, tmp_path / "page.html", seeds=seeds)
+            file = write_report(runs, tmp_path / "page.html", say=problems.append, seeds=seeds)
             page = browser.new_page(viewport={"width": 1200, "height": 900})
             page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: problems.append(str(error)))

@@ -18,6 +18,7 @@ SCRIPTS = (
     "panels.js",
     "chart.js",
     "card.js",
+    "curves_bar.js",
     "curves.js",
     "rollouts.js",
     "tokens.js",

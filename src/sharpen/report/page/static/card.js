@@ -17,12 +17,18 @@ sharpen.card = (() => {
       readout: el("div", { class: "readout" }),
       numbers: el("div", { class: "numbers", tabindex: "0", role: "region", "aria-label": `${title}: numbers` }),
       tools: el("span", { class: "tools" }),
-      hint: el("div", { class: "hint small soft" }, [...new Set(infos.map(explained))].filter(Boolean).map((words) => el("p", {}, text(words)))),
+      hint: el("div", { class: "hint small soft" }, hints(infos)),
     };
     card.hint.hidden = true;
     card.root = el(
       "article",
-      { class: "card curve", tabindex: "0", role: "group", "aria-label": `${title}. Left and right move through the steps.`, dataset: { panel: title } },
+      {
+        class: "card curve",
+        tabindex: "0",
+        role: "group",
+        "aria-label": `${title}. Left and right move through the steps.`,
+        dataset: { panel: title },
+      },
       el("header", {}, el("h3", {}, text(title)), el("span", { class: "unit small soft" }, unit), card.tools),
       card.hint,
       card.readout,
@@ -33,6 +39,11 @@ sharpen.card = (() => {
     card.root.addEventListener("focus", () => card.readout.setAttribute("aria-live", "polite"));
     card.root.addEventListener("blur", () => card.readout.removeAttribute("aria-live"));
     return card;
+  }
+
+  function hints(infos) {
+    const different = new Set(infos.map(explained).filter(Boolean));
+    return [...different].map((words) => el("p", {}, text(words)));
   }
 
   function explained({ meaning, normal }) {
@@ -49,7 +60,13 @@ sharpen.card = (() => {
         return on.has(card.title);
       }),
     );
-    if (card.hint.childElementCount) buttons.unshift(button(card, "?", "what it means", !card.hint.hidden, () => !(card.hint.hidden = !card.hint.hidden)));
+    if (card.hint.childElementCount) {
+      const turn = () => {
+        card.hint.hidden = !card.hint.hidden;
+        return !card.hint.hidden;
+      };
+      buttons.unshift(button(card, "?", "what it means", !card.hint.hidden, turn));
+    }
     card.tools.replaceChildren(...buttons);
   }
 
@@ -71,7 +88,8 @@ sharpen.card = (() => {
 
   function swatch(line) {
     const variable = line.variable ?? `--series-${(line.place % 7) + 1}`;
-    return el("span", { class: `line-swatch dash-${(line.dash ?? 0) % 4}`, style: { "border-top-color": `var(${variable})` }, "aria-hidden": "true" });
+    const style = { "border-top-color": `var(${variable})` };
+    return el("span", { class: `line-swatch dash-${(line.dash ?? 0) % 4}`, style, "aria-hidden": "true" });
   }
 
   // The values at `x`, or the last of each line for null.
@@ -135,7 +153,17 @@ sharpen.card = (() => {
     return el(
       "table",
       { class: "small" },
-      el("thead", {}, el("tr", {}, head(axis === "k" ? "k" : "step"), extra ? head(AXES[axis].title) : null, card.drawn.map((line) => head(text(line.label || card.title))))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          head(axis === "k" ? "k" : "step"),
+          extra ? head(AXES[axis].title) : null,
+          card.drawn.map((line) => head(text(line.label || card.title))),
+        ),
+      ),
       el(
         "tbody",
         {},

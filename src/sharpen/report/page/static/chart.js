@@ -71,9 +71,11 @@ sharpen.chart = (() => {
       grid: { stroke: css("--faint"), width: 1 },
       ticks: { show: false },
     };
+    // uPlot gives null for a tick that is to have no label.
+    const labels = (label) => (u, at) => at.map((value) => (value === null ? "" : label(value, at)));
     return [
-      { ...base, grid: { show: false }, size: 26, space: 60, values: (u, at) => at.map((v) => (v === null ? "" : ticks ? ticks(v) : onAxis(axis, v))) },
-      { ...base, size: 52, space: 32, values: (u, at) => at.map((v) => (v === null ? "" : tick(info, v, at))) },
+      { ...base, grid: { show: false }, size: 26, space: 60, values: labels((value) => (ticks ? ticks(value) : onAxis(axis, value))) },
+      { ...base, size: 52, space: 32, values: labels((value, all) => tick(info, value, all)) },
     ];
   }
 

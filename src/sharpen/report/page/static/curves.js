@@ -11,13 +11,11 @@
   let view = null;
 
   function show(root, state) {
-    const runs = sharpen.data.page.runs;
     view = { root, state, cards: [], observer: new IntersectionObserver(seen, { rootMargin: "300px" }) };
-    if (chosen.half === null) chosen.half = defaultHalf(runs);
     view.toolbar = el("div", { class: "toolbar curves-bar" });
     view.body = el("div", { class: "curves" });
     root.append(view.toolbar, view.body);
-    toolbar();
+    sharpen.curvesBar.fill(view.toolbar, barOptions());
     // Below the page's own bar, whose height depends on the width.
     view.toolbar.style.top = `${document.querySelector(".bar")?.offsetHeight ?? 0}px`;
     build();
@@ -30,97 +28,58 @@
     view = null;
   }
 
-  const defaultHalf = (runs) => {
-    const most = Math.max(0, ...runs.map((run) => run.series.step.at(-1) ?? 0));
-    return most < 40 ? 0 : Math.max(1, Math.round(most / 40));
-  };
-
   const about = (metric) => find.info(sharpen.data.page.catalogue, metric);
   const shownRuns = () => sharpen.data.page.runs.filter((run) => !chosen.off.has(run.id));
   const isBand = () => sharpen.data.page.seeds && chosen.band && sharpen.data.page.runs.length > 1;
-  const options = () => ({ axis: chosen.axis, half: chosen.half, band: isBand() });
-
-  // The bar: axis, smoothing, runs
-  function toolbar() {
-    const { page } = sharpen.data;
-    const longest = Math.max(1, ...page.runs.map((run) => run.series.step.at(-1) ?? 1));
-    const said = el("output", { class: "small soft" });
-    const say = () => (said.textContent = chosen.half ? `mean of ±${chosen.half} step${chosen.half > 1 ? "s" : ""}` : "off");
-    const slider = el("input", {
-      type: "range", min: 0, max: Math.max(1, Math.ceil(longest / 8)), value: chosen.half, id: "smoothing",
-      on: { input: () => ((chosen.half = Number(slider.value)), say(), redraw()) },
-    });
-    say();
-    view.reset = el("button", { type: "button", class: "quiet", on: { click: () => zoom(null) } }, "Reset zoom");
-    view.reset.hidden = chosen.zoom === null;
-    const parts = [
-      el("div", { class: "segments", role: "group", "aria-label": "Horizontal axis" },
-        Object.entries(find.AXES).map(([name, axis]) =>
-          el("button", { type: "button", "aria-pressed": String(chosen.axis === name), dataset: { axis: name }, on: { click: () => pickAxis(name) } }, axis.title))),
-      el("label", { class: "smoothing" }, "Smoothing ", slider, " ", said),
-      page.seeds && page.runs.length > 1 ? bandBox() : null,
-      page.runs.length > 1 && !isBand() ? legend(page.runs) : null,
-      view.reset,
-    ];
-    view.toolbar.replaceChildren(...parts.filter(Boolean));
-  }
-
-  function pickAxis(name) {
-    chosen.axis = name;
-    chosen.zoom = null;
-    toolbar();
-    redraw();
-    view.toolbar.querySelector(`[data-axis="${name}"]`).focus();
-  }
-
-  function bandBox() {
-    const box = el("input", { type: "checkbox", checked: chosen.band, on: { change: () => ((chosen.band = box.checked), toolbar(), rebuild()) } });
-    return el("label", { class: "check" }, box, " seeds as mean and range");
-  }
-
-  function legend(runs) {
-    return el("div", { class: "legend", role: "group", "aria-label": "Runs" },
-      runs.map((run, place) => {
-        const box = el("button", {
-          type: "button", class: "run-toggle", "aria-pressed": String(!chosen.off.has(run.id)),
-          on: {
-            click: () => {
-              if (!chosen.off.delete(run.id)) chosen.off.add(run.id);
-              box.setAttribute("aria-pressed", String(!chosen.off.has(run.id)));
-              rebuild();
-            },
-          },
-        }, sharpen.card.swatch({ place }), text(sharpen.dom.short(run.name, 40)));
-        return box;
-      }));
-  }
+  const options = () => ({
+    axis: chosen.axis,
+    half: chosen.half ?? sharpen.curvesBar.usual(sharpen.data.page.runs),
+    band: isBand(),
+  });
+  const barOptions = () => ({ page: sharpen.data.page, chosen, isBand, act: { redraw, rebuild, zoom } });
 
   // The panels
   function build() {
     const { page } = sharpen.data;
     const groups = find.groups(page.runs, page.catalogue);
-    view.signature = signature(groups);
+    view.signature = signature();
     view.body.replaceChildren();
     const run = sharpen.data.run(view.state.run);
-    const over = find.overK(run).some((line) => line.x.length > 1);
     if (!groups.length) view.body.append(el("p", { class: "empty" }, "No metrics yet: the first step is still going on."));
     for (const group of groups) {
       const cards = group.panels.map(metricCard);
-      if (group.title === "Held-out" && over) cards.splice(Math.min(1, cards.length), 0, overKCard(run));
+      if (group.title === "Held-out" && hasOverK(run)) cards.splice(Math.min(1, cards.length), 0, overKCard(run));
       view.body.append(
-        el("section", { class: "curve-group", "aria-label": group.title },
+        el(
+          "section",
+          { class: "curve-group", "aria-label": group.title },
           el("h2", {}, group.title),
           el("div", { class: "curve-grid" }, cards.map((card) => card.root)),
-          group.flat.length ? flat(group.flat) : null),
+          group.flat.length ? flat(group.flat) : null,
+        ),
       );
     }
   }
 
-  const signature = (groups) => JSON.stringify(groups.map((g) => [g.title, g.panels.map((p) => p.metrics), g.flat]));
+  const hasOverK = (run) => find.overK(run).some((line) => line.x.length > 1);
+
+  // What there is to draw; the same as long as only numbers are new.
+  function signature() {
+    const { page } = sharpen.data;
+    const groups = find.groups(page.runs, page.catalogue);
+    const shown = groups.map((group) => [group.title, group.panels.map((panel) => panel.metrics), group.flat]);
+    return JSON.stringify([shown, hasOverK(sharpen.data.run(view.state.run))]);
+  }
 
   function flat(all) {
-    return el("p", { class: "soft small flat", tabindex: "-1", dataset: { metrics: all.map(({ metric }) => metric).join("\n") } }, "The same at every step: ",
-      all.flatMap(({ metric, value }, i) => [i ? ", " : "", text(about(metric).title), ` ${chart.shown(about(metric), value)}`]), ".");
+    const said = ({ metric, value }, i) => [i ? ", " : "", text(about(metric).title), ` ${chart.shown(about(metric), value)}`];
+    return el(
+      "p",
+      { class: "soft small flat", tabindex: "-1", dataset: { metrics: all.map(({ metric }) => metric).join("\n") } },
+      "The same at every step: ",
+      all.flatMap(said),
+      ".",
+    );
   }
 
   function metricCard(panel) {
@@ -158,7 +117,9 @@
       share: true,
       unit: "share",
       direction: "up",
-      meaning: "chance that one of k completions is right (pass@k), and that the most frequent of k answers is right (maj@k), on held-out prompts",
+      meaning:
+        "chance that one of k completions is right (pass@k), and that the most frequent of k answers is right (maj@k), " +
+        "on held-out prompts",
       normal: "the left end of pass@k rises, the right end stays: what was in reach becomes what the model says",
     };
     const variables = { before: "--soft", now: "--series-1", best: "--series-3" };
@@ -167,7 +128,12 @@
       const now = found.find((line) => line.label === "now")?.evaluation.step;
       return found
         .filter((line) => line.label !== "best" || line.evaluation.step !== now)
-        .map((line) => ({ ...line, variable: variables[line.label], dash: line.metric === "maj@k" ? 1 : 0, label: `${line.metric} ${line.label}` }));
+        .map((line) => ({
+          ...line,
+          variable: variables[line.label],
+          dash: line.metric === "maj@k" ? 1 : 0,
+          label: `${line.metric} ${line.label}`,
+        }));
     };
     const card = newCard("pass@k and maj@k over k", info, lines, []);
     return Object.assign(card, { axis: () => "k", logX: 2, alone: true });
@@ -266,7 +232,7 @@
   function zoom(to) {
     chosen.zoom = to;
     redraw();
-    view.reset.hidden = to === null;
+    sharpen.curvesBar.renew(view.toolbar, barOptions());
   }
 
   // Moving about
@@ -301,8 +267,8 @@
   }
 
   function update() {
-    const { page } = sharpen.data;
-    if (signature(find.groups(page.runs, page.catalogue)) !== view.signature) {
+    sharpen.curvesBar.renew(view.toolbar, barOptions());
+    if (signature() !== view.signature) {
       const focused = document.activeElement.closest("[data-panel]")?.dataset.panel;
       const top = scrollY;
       for (const card of view.cards) erase(card);

@@ -55,14 +55,24 @@
 
   function named(name, span) {
     const info = about(name);
-    return el("th", { scope: "row", rowspan: span },
-      el("button", { type: "button", class: "quiet", title: "Its curve", on: { click: () => sharpen.go("curves", { metric: name }) } }, text(info.title)),
-      el("div", { class: "small soft" }, el("code", {}, text(name)), [info.unit, BETTER[info.direction]].filter(Boolean).map((words) => ` · ${words}`)));
+    const after = [info.unit, BETTER[info.direction]].filter(Boolean).map((words) => ` · ${words}`);
+    const open = () => sharpen.go("curves", { metric: name });
+    return el(
+      "th",
+      { scope: "row", rowspan: span },
+      el("button", { type: "button", class: "quiet", title: "Its curve", on: { click: open } }, text(info.title)),
+      el("div", { class: "small soft" }, el("code", {}, text(name)), after),
+    );
   }
 
   function meaning(name, span) {
     const { meaning: what, normal } = about(name);
-    return el("td", { class: "meaning small", rowspan: span }, text(what || "a metric of your own"), normal ? el("div", { class: "soft" }, "Normal: ", text(normal)) : null);
+    return el(
+      "td",
+      { class: "meaning small", rowspan: span },
+      text(what || "a metric of your own"),
+      normal ? el("div", { class: "soft" }, "Normal: ", text(normal)) : null,
+    );
   }
 
   function runRow(run, place, name, many) {

@@ -16,7 +16,8 @@ sharpen.panels = (() => {
 
   // What the catalogue says of a metric. A live run may log one that was not there when the page was loaded.
   function info(catalogue, name) {
-    return own(catalogue, name) ?? { title: name, unit: "", direction: "none", meaning: "", normal: "", group: "Other", share: false, panel: name, place: Infinity };
+    const words = { title: name, panel: name, meaning: "", normal: "", unit: "", direction: "none" };
+    return own(catalogue, name) ?? { ...words, group: "Other", share: false, place: Infinity };
   }
 
   const known = (values) => values.filter((value) => value !== null);
