@@ -242,11 +242,14 @@ def test_a_run_that_goes_on_keeps_the_zoom(opened: Open, tmp_path: Path) -> None
     page.evaluate(
         """() => {
             const series = sharpen.data.page.runs[0].series;
-            sharpen.data.append(series, { step: [41], time_s: [90], tokens: [2050], values: { entropy: [0.25] } });
+            const values = { entropy: [0.25], "own/figure": [7] };
+            sharpen.data.append(series, { step: [41], time_s: [90], tokens: [2050], values });
             sharpen.views.find((view) => view.id === "curves").update();
         }"""
     )
     assert ends(page, "Entropy") == ["step 11 1.56", "step 20 1.2"]
+    # What the page had not heard of is there too.
+    assert readout(page, "own/figure").startswith("step 41 7")
     page.get_by_role("button", name="Reset zoom").click()
     assert ends(page, "Entropy") == ["step 1 1.96", "step 41 0.25"]
 
@@ -285,7 +288,8 @@ def test_a_name_of_anybodys_is_text(opened: Open, tmp_path: Path) -> None:
         {"step": step, wild: float(step), "__proto__": float(step), "constructor": 2.0 * step} for step in (1, 2, 3)
     ]
     run = run_folder(tmp_path / "run", rows)
-    page = opened([run], "metrics")
+    # The other run has no metric of these names.
+    page = opened([run, run_folder(tmp_path / "other", rows_of())], "metrics")
     assert page.locator("img").count() == 0
     assert page.locator(".metrics-table").inner_text().count("<img src=x onerror=alert(1)>U+202E") == 2
     assert page.locator('tr[data-metric="constructor"] td.number').all_inner_texts() == ["2", "6", "2", "6"]

@@ -35,6 +35,7 @@
     return most < 40 ? 0 : Math.max(1, Math.round(most / 40));
   };
 
+  const about = (metric) => find.info(sharpen.data.page.catalogue, metric);
   const shownRuns = () => sharpen.data.page.runs.filter((run) => !chosen.off.has(run.id));
   const isBand = () => sharpen.data.page.seeds && chosen.band && sharpen.data.page.runs.length > 1;
   const options = () => ({ axis: chosen.axis, half: chosen.half, band: isBand() });
@@ -118,9 +119,8 @@
   const signature = (groups) => JSON.stringify(groups.map((g) => [g.title, g.panels.map((p) => p.metrics), g.flat]));
 
   function flat(all) {
-    const { catalogue } = sharpen.data.page;
     return el("p", { class: "soft small flat", tabindex: "-1", dataset: { metrics: all.map(({ metric }) => metric).join("\n") } }, "The same at every step: ",
-      all.flatMap(({ metric, value }, i) => [i ? ", " : "", text(catalogue[metric].title), ` ${chart.shown(catalogue[metric], value)}`]), ".");
+      all.flatMap(({ metric, value }, i) => [i ? ", " : "", text(about(metric).title), ` ${chart.shown(about(metric), value)}`]), ".");
   }
 
   function metricCard(panel) {
@@ -132,11 +132,11 @@
 
   // Colours and names: of runs where there are several, of metrics where there are several in one panel.
   function dressed(panel, lines) {
-    const { runs, catalogue } = sharpen.data.page;
+    const { runs } = sharpen.data.page;
     const many = runs.length > 1 && !isBand();
     return lines.map((line) => {
       const place = panel.metrics.indexOf(line.metric);
-      const title = panel.metrics.length > 1 ? label(catalogue[line.metric].title, panel) : "";
+      const title = panel.metrics.length > 1 ? label(about(line.metric).title, panel) : "";
       const seeds = line.run === null ? `mean of ${line.runs} seeds` : "";
       return {
         ...line,
@@ -174,7 +174,7 @@
   }
 
   function newCard(title, info, lines, metrics) {
-    const infos = metrics.map((metric) => sharpen.data.page.catalogue[metric]);
+    const infos = metrics.map(about);
     const card = sharpen.card.create(title, info, infos.length ? infos : [info]);
     Object.assign(card, { lines, metrics, chart: null, near: false });
     card.root.addEventListener("keydown", (event) => keyed(card, event));
@@ -303,10 +303,15 @@
   function update() {
     const { page } = sharpen.data;
     if (signature(find.groups(page.runs, page.catalogue)) !== view.signature) {
+      const focused = document.activeElement.closest("[data-panel]")?.dataset.panel;
+      const top = scrollY;
       for (const card of view.cards) erase(card);
       view.observer.disconnect();
       view.cards = [];
       build();
+      // A metric that is new moves nobody away from where they were.
+      scrollTo(0, top);
+      view.cards.find((card) => card.title === focused)?.root.focus({ preventScroll: true });
     } else {
       redraw();
     }

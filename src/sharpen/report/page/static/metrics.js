@@ -3,10 +3,11 @@
 (() => {
   const { el, svg, text } = sharpen.dom;
   const { shown, colour } = sharpen.chart;
-  const ARROWS = { up: "↑", down: "↓", none: "" };
-  const BETTER = { up: "higher is better", down: "lower is better", none: "" };
+  const BETTER = { up: "↑ better", down: "↓ better", none: "" };
   const WIDTH = 120;
   const HEIGHT = 26;
+
+  const about = (name) => sharpen.panels.info(sharpen.data.page.catalogue, name);
 
   let search = "";
   let view = null;
@@ -26,7 +27,7 @@
     const names = sharpen.panels.metrics(runs, catalogue);
     const many = runs.length > 1;
     view.rows = [];
-    const bodies = [...Map.groupBy(names, (name) => catalogue[name].group)].map(([group, members]) => {
+    const bodies = [...Map.groupBy(names, (name) => about(name).group)].map(([group, members]) => {
       const head = el("tr", { class: "group-row" }, el("th", { colspan: many ? 8 : 7, scope: "rowgroup" }, group));
       const body = el("tbody", {}, head);
       for (const name of members) {
@@ -48,26 +49,25 @@
   }
 
   const haystack = (name) => {
-    const info = sharpen.data.page.catalogue[name];
+    const info = about(name);
     return [name, info.title, info.meaning, info.normal, info.group].join("\n").toLowerCase();
   };
 
   function named(name, span) {
-    const info = sharpen.data.page.catalogue[name];
+    const info = about(name);
     return el("th", { scope: "row", rowspan: span },
       el("button", { type: "button", class: "quiet", title: "Its curve", on: { click: () => sharpen.go("curves", { metric: name }) } }, text(info.title)),
-      " ", el("span", { title: BETTER[info.direction], "aria-label": BETTER[info.direction] || null, role: BETTER[info.direction] ? "img" : null }, ARROWS[info.direction]),
-      el("div", { class: "small soft" }, el("code", {}, text(name)), info.unit ? ` · ${info.unit}` : ""));
+      el("div", { class: "small soft" }, el("code", {}, text(name)), [info.unit, BETTER[info.direction]].filter(Boolean).map((words) => ` · ${words}`)));
   }
 
   function meaning(name, span) {
-    const { meaning: what, normal } = sharpen.data.page.catalogue[name];
+    const { meaning: what, normal } = about(name);
     return el("td", { class: "meaning small", rowspan: span }, text(what || "a metric of your own"), normal ? el("div", { class: "soft" }, "Normal: ", text(normal)) : null);
   }
 
   function runRow(run, place, name, many) {
-    const info = sharpen.data.page.catalogue[name];
-    const values = (run.series.values[name] ?? []).filter((value) => value !== null);
+    const info = about(name);
+    const values = sharpen.panels.column(run, name).filter((value) => value !== null);
     if (!values.length) return null;
     const cell = (value) => el("td", { class: "number" }, shown(info, value));
     return el("tr", { dataset: { metric: name, run: run.id } },

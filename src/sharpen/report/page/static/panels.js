@@ -10,6 +10,15 @@ sharpen.panels = (() => {
   const LOW = "_low";
   const HIGH = "_high";
 
+  // A metric may be called like something that every object has.
+  const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
+  const column = (run, name) => own(run.series.values, name) ?? [];
+
+  // What the catalogue says of a metric. A live run may log one that was not there when the page was loaded.
+  function info(catalogue, name) {
+    return own(catalogue, name) ?? { title: name, unit: "", direction: "none", meaning: "", normal: "", group: "Other", share: false, panel: name, place: Infinity };
+  }
+
   const known = (values) => values.filter((value) => value !== null);
 
   // Every metric that a picture can show, in the order of the catalogue. Ends of intervals belong to their measure.
@@ -19,31 +28,33 @@ sharpen.panels = (() => {
       name.startsWith("held_out/") &&
       [LOW, HIGH].some((end) => name.endsWith(end) && names.has(name.slice(0, -end.length)));
     return [...names]
-      .filter((name) => catalogue[name] && !isEnd(name))
-      .filter((name) => runs.some((run) => known(run.series.values[name] ?? []).length))
-      .sort((a, b) => catalogue[a].place - catalogue[b].place || (a < b ? -1 : 1));
+      .filter((name) => !isEnd(name))
+      .filter((name) => runs.some((run) => known(column(run, name)).length))
+      .map((name) => [info(catalogue, name).place, name])
+      .sort(([a, first], [b, second]) => (a === b ? (first < second ? -1 : 1) : a - b))
+      .map(([, name]) => name);
   }
 
   // [{title, panels: [{title, metrics, info}], flat: [{metric, value}]}]: what never changes is said, not drawn.
   function groups(runs, catalogue) {
     const found = new Map();
     for (const metric of metrics(runs, catalogue)) {
-      const info = catalogue[metric];
-      if (!found.has(info.group)) found.set(info.group, { title: info.group, panels: new Map(), flat: [] });
-      const group = found.get(info.group);
-      const constant = info.direction === "up" ? null : onlyValue(runs, metric);
+      const about = info(catalogue, metric);
+      if (!found.has(about.group)) found.set(about.group, { title: about.group, panels: new Map(), flat: [] });
+      const group = found.get(about.group);
+      const constant = about.direction === "up" ? null : onlyValue(runs, metric);
       if (constant !== null) {
         group.flat.push({ metric, value: constant });
         continue;
       }
-      if (!group.panels.has(info.panel)) group.panels.set(info.panel, { title: info.panel, metrics: [], info });
-      group.panels.get(info.panel).metrics.push(metric);
+      if (!group.panels.has(about.panel)) group.panels.set(about.panel, { title: about.panel, metrics: [], info: about });
+      group.panels.get(about.panel).metrics.push(metric);
     }
     return [...found.values()].map((group) => ({ ...group, panels: [...group.panels.values()] }));
   }
 
   function onlyValue(runs, metric) {
-    const values = runs.flatMap((run) => known(run.series.values[metric] ?? []));
+    const values = runs.flatMap((run) => known(column(run, metric)));
     return values.length > 1 && values.every((value) => value === values[0]) ? values[0] : null;
   }
 
@@ -59,20 +70,21 @@ sharpen.panels = (() => {
   }
 
   function lineOf(run, metric, axis) {
-    const { step, values } = run.series;
+    const { step } = run.series;
     const at = run.series[AXES[axis].of];
-    const column = values[metric] ?? [];
-    const rows = step.map((_, i) => i).filter((i) => column[i] !== null && column[i] !== undefined);
+    const values = column(run, metric);
+    const rows = step.map((_, i) => i).filter((i) => values[i] !== null && values[i] !== undefined);
     const pick = (from) => rows.map((i) => from[i] ?? null);
-    const ends = values[metric + LOW] && values[metric + HIGH] && metric.startsWith("held_out/");
+    const [low, high] = [LOW, HIGH].map((end) => column(run, metric + end));
+    const ends = low.length && high.length && metric.startsWith("held_out/");
     return {
       metric,
       run,
       x: pick(at),
       step: pick(step),
-      raw: pick(column),
-      low: ends ? pick(values[metric + LOW]) : null,
-      high: ends ? pick(values[metric + HIGH]) : null,
+      raw: pick(values),
+      low: ends ? pick(low) : null,
+      high: ends ? pick(high) : null,
     };
   }
 
@@ -153,5 +165,5 @@ sharpen.panels = (() => {
     return Math.abs(line.x[high] - x) < Math.abs(line.x[low] - x) ? high : low;
   }
 
-  return { AXES, groups, metrics, lines, smooth, overK, nearest };
+  return { AXES, info, column, groups, metrics, lines, smooth, overK, nearest };
 })();
