@@ -79,6 +79,9 @@ def part_falls_while_reward_rises(history: History) -> Finding | None:
     prefix = f"{HELD_OUT}reward/"
     names = {key.removesuffix("_low") for row in history.rows[-1:] for key in row if key.startswith(prefix)}
     names |= {f"{prefix}{name.removeprefix('reward/')}" for name in history.trained[-1] if name.startswith("reward/")}
+    # Of a penalty, less is better.
+    if any(weight < 0 for weight in history.facts.weights or ()):
+        names = {name for name in names if history.part_weights.get(name.removeprefix(prefix), -1.0) > 0}
     falls = (_of(history, name.removeprefix(HELD_OUT)) for name in sorted(names))
     found = [fall for fall in falls if fall is not None and fall.fell and fall.reward_rose]
     main = _of_main(history)

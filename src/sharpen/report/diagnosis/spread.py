@@ -31,7 +31,7 @@ def no_rewards(history: History) -> Finding | None:
     rows = _ending(history, lambda row: "reward/mean" not in row)
     if rows is None or not history.draws:
         return None
-    failed = fmean(values(rows, "reward/failed"))
+    failed = fmean(values(rows, "reward/failed") or [0.0])
     why = f"{share(failed)} of them failed" if failed else "none of them failed: the reward applies to none (None)"
     errors = history.window.errors
     return Finding(
@@ -254,7 +254,7 @@ def _all_equal(history: History) -> list[Row] | None:
     rounding = 1e-6 * max(1.0, abs(value))
 
     def same(row: Row) -> bool:
-        return abs(row.get("reward/mean", math.inf) - value) <= rounding and row["reward/std"] <= rounding
+        return abs(row.get("reward/mean", math.inf) - value) <= rounding and row.get("reward/std", math.inf) <= rounding
 
     return _ending(history, same)
 
@@ -267,4 +267,6 @@ def _expected(history: History, rows: list[Row], earlier: float) -> float:
 def _completions(history: History, rows: list[Row]) -> str:
     """How many completions these steps drew, for a sentence; empty if the recipe does not say."""
     per_step = history.facts.completions_per_step
-    return "" if per_step is None or not history.draws else f"{per_step * len(rows):,} "
+    if per_step is None or history.facts.get("method.dynamic_sampling"):
+        return ""
+    return f"{per_step * len(rows):,} "
