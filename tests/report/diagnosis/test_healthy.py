@@ -110,7 +110,7 @@ def test_of_a_long_run_the_held_out_measures_are_kept() -> None:
     for row in rows:
         watch(int(row["step"]), row, [])
     [line] = said
-    assert line.startswith("step 800: The model has been better. Held-out pass@1 was 0.6 (0.55 to 0.65) at step 100")
+    assert line.startswith("step 800: Held-out is past its best. Held-out pass@1 was 0.6 (0.55 to 0.65) at step 100")
     assert len(watch._first) + len(watch._last) == FIRST + LAST
     assert [row["step"] for row in watch._measured] == [100]
     assert set(watch._measured[0]) == {"step", "held_out/pass@1", "held_out/pass@1_low", "held_out/pass@1_high"}

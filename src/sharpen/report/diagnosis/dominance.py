@@ -40,9 +40,9 @@ def one_part_decides(history: History) -> Finding | None:
     return Finding(
         "one_part_decides",
         "warning",
-        f"{first} decides the reward alone",
+        f"{first} dominates the reward",
         f"Of the spread of the reward within the groups of {in_steps(steps)}, {share(min(1.0, shares[first]))} comes "
-        f"from {first} (weight {weights[first]:g}); {others} varies too, and drowns in it.",
+        f"from {first} (weight {weights[first]:g}); {others} varies too and contributes almost nothing.",
         history.facts.advice(
             "Give the rewards weights that make their spreads alike.",
             "`method.combine` normalise_then_sum brings each to the same spread first."

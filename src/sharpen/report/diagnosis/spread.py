@@ -160,7 +160,7 @@ def no_group_has_spread(history: History) -> Finding | None:
     return Finding(
         "no_group_has_spread",
         "problem",
-        "No prompt has completions of unlike reward",
+        "No group has a spread of rewards",
         f"In {in_steps(span(rows))} all completions of each prompt got the same reward (the mean over prompts is "
         f"{number(mean)}), so every advantage is 0 and nothing is learned.",
         history.facts.advice(
@@ -217,7 +217,7 @@ def nothing_applied(history: History) -> Finding | None:
     return Finding(
         "nothing_applied",
         "problem",
-        "The weights do not change",
+        "No update is applied",
         f"In {in_steps(span(rows))} no optimizer step had a gradient: {why}.",
         history.facts.advice(
             "Lower `method.threshold`, or draw more completions with `method.group_size`.",
