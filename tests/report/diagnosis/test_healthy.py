@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.random import Generator
 
-from histories import IMITATING, Column, facts, found, group, measured, steps
+from histories import IMITATING, USUAL, Column, facts, found, group, measured, steps
+from sharpen.report.diagnosis.facts import Facts
 from sharpen.report.diagnosis.history import History, Row
 from sharpen.report.diagnosis.samples import StepSamples
 from sharpen.report.diagnosis.watch import FIRST, LAST, Watch
@@ -92,7 +94,8 @@ def test_nothing_is_said_of_healthy_imitation(seed: int) -> None:
 def test_nothing_is_said_of_preferences_that_are_learned() -> None:
     random = np.random.default_rng(0)
     accuracy = [float(random.binomial(32, p) / 32) for p in learned(0.5, 0.9)]
-    rows = steps(STEPS, IMITATING, loss=noisy(learned(0.69, 0.3), 0.05, random), pair_accuracy=accuracy)
+    # Rejected completions become unlikely, so that k3 is large, as it should be.
+    rows = steps(STEPS, IMITATING, loss=noisy(learned(0.69, 0.3), 0.05, random), pair_accuracy=accuracy, kl=2.4)
     dpo = facts("dpo", training={"prompts_per_step": 32})
     for end in range(1, len(rows) + 1):
         assert found(History(dpo, rows[:end])) == {}, end
@@ -107,7 +110,36 @@ def test_of_a_long_run_the_held_out_measures_are_kept() -> None:
     for row in rows:
         watch(int(row["step"]), row, [])
     [line] = said
-    assert line.startswith("step 800: The model has been better. Held-out pass@1 was 0.6 (0.55 to 0.65) at step 100")
+    assert line.startswith("step 800: Held-out is past its best. Held-out pass@1 was 0.6 (0.55 to 0.65) at step 100")
     assert len(watch._first) + len(watch._last) == FIRST + LAST
     assert [row["step"] for row in watch._measured] == [100]
     assert set(watch._measured[0]) == {"step", "held_out/pass@1", "held_out/pass@1_low", "held_out/pass@1_high"}
+
+
+ODD: dict[str, float] = {
+    "value/explained_variance": 0.1,
+    "pair_accuracy": 0.5,
+    "kl_old": 0.1,
+    "environment/failed": 0.0,
+}
+FACTORS = (0.0, 1.0, -3.0, 50.0, math.nan, math.inf)
+TREES: tuple[dict[str, Any], ...] = (
+    {},
+    {"method": "mine", "reward": "task", "rollout": None, "training": [1]},
+    {"method": {"name": "mine", "group_size": "many", "eps_low": [0.1], "lam": None}, "reward": [{"weight": "1"}, 3]},
+    dict(facts().tree),
+)
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_no_illness_fails_at_figures_and_recipes_of_any_shape(tree: dict[str, Any]) -> None:
+    """A method of a user's own has other settings, and metrics that come and go."""
+    random = np.random.default_rng(0)
+    every = {**USUAL, **IMITATING, **ODD}
+    for _ in range(100):
+        rows: list[Row] = []
+        for step in range(60):
+            values = {name: float((value or 1.0) * random.choice(FACTORS)) for name, value in every.items()}
+            rows.append({"step": step, **{name: value for name, value in values.items() if random.random() < 0.8}})
+        rows = measured("pass@1", {step: (random.random(), 0.1, 0.9) for step in range(0, 60, 7)}, rows)
+        found(History(Facts(tree), rows, [StepSamples.of_groups(step, []) for step in range(3)]))

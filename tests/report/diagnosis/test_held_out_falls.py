@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from histories import IMITATING, facts, found, measured, ramp, steps, wave
+from histories import IMITATING, facts, found, group, measured, ramp, samples, steps, wave
 from sharpen.report.diagnosis.facts import Facts
 from sharpen.report.diagnosis.history import History
 
@@ -89,6 +89,16 @@ def test_one_of_several_rewards_falls() -> None:
     findings = found(History(facts(), rows))
     assert [*findings] == ["part_falls_while_reward_rises"]
     assert findings["part_falls_while_reward_rises"].title == "The reward rises at the cost of shows_work"
+
+
+def test_a_penalty_that_falls_is_what_it_is_for() -> None:
+    """Of a weight below 0; of which part that is, the samples say."""
+    rows = measured("pass@1", {0: (0.4, 0.35, 0.45), 60: (0.8, 0.75, 0.85)}, steps(60, reward__mean=RISING))
+    rows = measured("reward/repetition", {0: (0.8, 0.75, 0.85), 60: (0.2, 0.15, 0.25)}, rows)
+    completions = [{"reward": 1.0, "parts": {"math": 1.0, "repetition": 0.0}}, {"reward": 0.0}]
+    for weight, said in ((-1.0, []), (1.0, ["part_falls_while_reward_rises"])):
+        recipe = Facts({**facts().tree, "reward": ["math", {"name": "repetition", "weight": weight}]})
+        assert [*found(History(recipe, rows, samples(51, 10, [group("a", completions)])))] == said
 
 
 UNMOVED = {

@@ -104,7 +104,7 @@ def test_one_part_decides_alone() -> None:
     math gets 10 · (10 · 1.5 + 0.01 · 0.5) of 150.1."""
     history = History(weighted(10.0, 0.01), steps(10), samples(1, 10, of_parts(MATH, FORM, (10.0, 0.01))))
     finding = found(history)["one_part_decides"]
-    assert finding.title == "math decides the reward alone"
+    assert finding.title == "math dominates the reward"
     assert "100 % comes from math (weight 10)" in finding.evidence
     assert "form 0.0 % (weight 0.01) varies too" in finding.evidence
     assert finding.metrics == ("reward/math", "reward/form")

@@ -103,7 +103,6 @@ def test_prompts_of_several_sources_or_with_another_text_are_others(tmp_path: Pa
 def test_of_very_many_those_that_moved_most_both_ways_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompts, "MOST_ROWS", 5)
     monkeypatch.setattr(prompts, "MOST_CHARS", 8)
     folder = RunFolder(tmp_path)
     write_training(
@@ -113,7 +112,7 @@ def test_of_very_many_those_that_moved_most_both_ways_are_shown(
             2: [row for i in range(9) for row in rows_of(f"p{i}", [i - 4.0])],
         },
     )
-    found = prompts_chunk(folder)["training"]
+    found = prompts_chunk(folder, most_rows=5)["training"]
     assert [row["change"] for row in found["rows"]] == [-4, -3, 2, 3, 4]
     assert (found["left_out"], found["rows"][0]["prompt"]) == (4, "the text")
 

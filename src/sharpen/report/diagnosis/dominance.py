@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -25,7 +24,7 @@ ITS_STEPS = 3
 
 def one_part_decides(history: History) -> Finding | None:
     """Of several weighted rewards that all vary, one makes up nearly all the spread within groups."""
-    window, weights = history.window, weighted_parts(history)
+    window, weights = history.window, history.part_weights
     total = float(window.deviations @ window.deviations) if len(window) else 0.0
     if len(window) < TRAJECTORIES or window.groups_with_spread < GROUPS or len(weights) < 2:
         return None
@@ -41,9 +40,9 @@ def one_part_decides(history: History) -> Finding | None:
     return Finding(
         "one_part_decides",
         "warning",
-        f"{first} decides the reward alone",
+        f"{first} dominates the reward",
         f"Of the spread of the reward within the groups of {in_steps(steps)}, {share(min(1.0, shares[first]))} comes "
-        f"from {first} (weight {weights[first]:g}); {others} varies too, and drowns in it.",
+        f"from {first} (weight {weights[first]:g}); {others} varies too and contributes almost nothing.",
         history.facts.advice(
             "Give the rewards weights that make their spreads alike.",
             "`method.combine` normalise_then_sum brings each to the same spread first."
@@ -85,21 +84,6 @@ def one_prompt_dominates(history: History) -> Finding | None:
         ("reward/mean", "reward/std"),
         "samples",
     )
-
-
-def weighted_parts(history: History) -> Mapping[str, float]:
-    """The parts that the recipe gives a weight other than 0, with it; empty if they cannot be told apart.
-
-    The list of rewards gives the parts in its order, each followed by parts of its own, as ``<name>/<part>``.
-    """
-    weights = history.facts.weights
-    names: list[str] = []
-    for name in history.window.parts:
-        if not any(name.startswith(f"{outer}/") for outer in names):
-            names.append(name)
-    if weights is None or len(weights) != len(names):
-        return {}
-    return {name: weight for name, weight in zip(names, weights, strict=True) if weight}
 
 
 def _groups_that_vary(window: Window, deviation: Floats) -> int:

@@ -79,6 +79,9 @@ def part_falls_while_reward_rises(history: History) -> Finding | None:
     prefix = f"{HELD_OUT}reward/"
     names = {key.removesuffix("_low") for row in history.rows[-1:] for key in row if key.startswith(prefix)}
     names |= {f"{prefix}{name.removeprefix('reward/')}" for name in history.trained[-1] if name.startswith("reward/")}
+    # Of a penalty, less is better.
+    if any(weight < 0 for weight in history.facts.weights or ()):
+        names = {name for name in names if history.part_weights.get(name.removeprefix(prefix), -1.0) > 0}
     falls = (_of(history, name.removeprefix(HELD_OUT)) for name in sorted(names))
     found = [fall for fall in falls if fall is not None and fall.fell and fall.reward_rose]
     main = _of_main(history)
@@ -126,7 +129,7 @@ def held_out_past_its_best(history: History) -> Finding | None:
     return Finding(
         "held_out_past_its_best",
         "warning",
-        "The model has been better",
+        "Held-out is past its best",
         f"Held-out {fall.measure} was {fall.best} and is {fall.now} (95 % intervals).",
         history.facts.advice(
             "Use the checkpoint of the best step, which `checkpoint.best` keeps."
@@ -188,7 +191,7 @@ def overfitting(history: History) -> Finding | None:
     return Finding(
         "overfitting",
         "warning",
-        "The model learns its training data by heart",
+        "The model overfits",
         f"Held-out loss was {fall.best} and is {fall.now} (95 % intervals), while the training loss fell from "
         f"{number(fmean(before))} in {in_steps(span(fall.before))} to {number(fmean(after))} in "
         f"{in_steps(span(fall.after))}.",
@@ -217,7 +220,7 @@ def pairs_at_chance(history: History) -> Finding | None:
     return Finding(
         "pairs_at_chance",
         "problem",
-        "Pairs are told apart no better than by chance",
+        "Pair accuracy is at chance",
         f"The better completion has the higher score in {share(accuracy)} of the pairs of {in_steps(span(last))}"
         f"{held_out}. A coin gets 50 %.",
         history.facts.advice(

@@ -72,6 +72,21 @@ class History:
         return Window.of(self.samples)
 
     @cached_property
+    def part_weights(self) -> Mapping[str, float]:
+        """The parts that the recipe gives a weight other than 0, with it; empty if they cannot be told apart.
+
+        The list of rewards gives the parts in its order, each followed by parts of its own, as ``<name>/<part>``.
+        """
+        weights = self.facts.weights
+        names: list[str] = []
+        for name in self.window.parts:
+            if not any(name.startswith(f"{outer}/") for outer in names):
+                names.append(name)
+        if weights is None or len(weights) != len(names):
+            return {}
+        return {name: weight for name, weight in zip(names, weights, strict=True) if weight}
+
+    @cached_property
     def measure(self) -> str | None:
         """The held-out measure that says whether the run got better: that of ``checkpoint.best``, or the usual one."""
         best = self.facts.get("checkpoint.best")

@@ -22,7 +22,7 @@ RISEN = 1.2
 def gradients_spike(history: History) -> Finding | None:
     """The gradient is suddenly larger than before by an order of magnitude, several times, or once by two."""
     rows = history.trained[-LOOKED_AT - BEFORE :]
-    norms = [row.get("grad_norm", 0.0) for row in rows]
+    norms = [norm if math.isfinite(norm := row.get("grad_norm", 0.0)) else 0.0 for row in rows]
     smallest = min((norm for norm in norms if norm > 0.0), default=0.0)
     at_first = median(values(history.trained[:FIRST], "grad_norm") or [0.0])
     spikes: list[tuple[Row, float]] = []

@@ -66,7 +66,7 @@ def entropy_explodes(history: History) -> Finding | None:
     return Finding(
         "entropy_explodes",
         "problem",
-        "The policy writes at random",
+        "The entropy explodes",
         f"The entropy was {number(median(start))} nats per token in the first steps and is {number(median(now))} in "
         f"{in_steps(span(rows))}, while the reward went from {number(fmean(first))} to {number(fmean(rewards))}.",
         history.facts.advice(
@@ -82,11 +82,12 @@ def entropy_explodes(history: History) -> Finding | None:
 def kl_runs_away(history: History) -> Finding | None:
     """The policy is far from the reference, or from the target that the penalty is adapted to.
 
-    The median over steps: the mean of a step may come from a single token far below the reference.
+    The median over steps: the mean of a step may come from a single token far below the reference. Of given
+    completions, as DPO has, the figure is no KL: the policy did not draw them.
     """
     rows = history.last(STEPS)
     facts, found = history.facts, values(rows, "kl")
-    if len(found) < STEPS:
+    if not history.draws or len(found) < STEPS:
         return None
     target, kl = facts.number("method.kl.target"), median(found)
     bound = KL_NATS if target is None else TARGET * target
@@ -121,7 +122,7 @@ def kl_old_runs_away(history: History) -> Finding | None:
     return Finding(
         "kl_old_runs_away",
         "warning",
-        "Each step moves the policy too far",
+        "KL to the old policy is far above its target",
         f"KL(π_old ‖ π) is {number(median(found))} nats per token after the updates of {in_steps(span(rows))}; the "
         f"target is {number(target)}.",
         history.facts.advice(
@@ -146,7 +147,7 @@ def clip_fraction_high(history: History) -> Finding | None:
     return Finding(
         "clip_fraction_high",
         "warning",
-        "Much of the gradient is clipped away",
+        "The clip fraction is high",
         f"{share(fmean(found))} of tokens of {in_steps(span(rows))} have no gradient because the policy has moved "
         f"further than the clip range ({number(bound)}) from the one that drew them.",
         history.facts.advice(

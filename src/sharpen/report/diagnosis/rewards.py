@@ -54,7 +54,7 @@ def rewards_time_out(history: History) -> Finding | None:
     """Judging some completions takes too long by their own doing, which is a reward of 0."""
     rows = history.last(STEPS)
     late, failed = values(rows, "reward/timed_out"), values(rows, "reward/failed")
-    if not late or fmean(late) - fmean(failed) < LATE:
+    if not late or not failed or fmean(late) - fmean(failed) < LATE:
         return None
     return Finding(
         "rewards_time_out",
@@ -74,7 +74,7 @@ def rewards_time_out(history: History) -> Finding | None:
 def completions_refused(history: History) -> Finding | None:
     """Most completions of recent steps could not be judged, by their own doing."""
     window = history.window
-    if len(window.steps) < STEPS or len(window.refused) / len(window) < REFUSED:
+    if len(window.steps) < STEPS or not window.refused or len(window.refused) / len(window) < REFUSED:
         return None
     return Finding(
         "completions_refused",

@@ -58,7 +58,8 @@ def _moved(files: SampleFiles, steps: set[int] | None, most_rows: int) -> Json |
     if not rows:
         return None
     rows.sort(key=lambda row: row["change"])
-    shown = rows if len(rows) <= most_rows else [*rows[: most_rows // 2], *rows[-(most_rows // 2) :]]
+    worst = most_rows // 2
+    shown = rows if len(rows) <= most_rows else [*rows[:worst], *rows[worst - most_rows :]]
     found = [row[end]["step"] for row in rows for end in ("first", "last")]
     return {"steps": [min(found), max(found)], "rows": shown, "left_out": len(rows) - len(shown)}
 
