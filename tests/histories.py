@@ -37,6 +37,7 @@ USUAL: Mapping[str, float] = {
     "ratio/noise": 1e-7,
     "mismatch/mean": 1e-6,
     "mismatch/max": 1e-5,
+    "time/rollout_s": 1.0,
 }
 """The figures of a usual step of GRPO."""
 

@@ -53,7 +53,7 @@ THRESHOLDS: dict[str, tuple[str, ...]] = {
     "completions_refused": (percent(rewards.REFUSED),),
     "environment_fails": (f"{percent(rewards.FAILING)} or more over {rewards.STEPS} steps",),
     "reward_fell": (f"over {rewards.FALL_STEPS} steps", f"by {comparing.ERRORS + 1:g} standard errors"),
-    "held_out_unmoved": (
+    "held_out_not_improved": (
         f"after {held_out.UNMOVED_STEPS} steps and {held_out.UNMOVED_MEASUREMENTS} measurements",
         percent(held_out.SATURATED),
     ),

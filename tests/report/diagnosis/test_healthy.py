@@ -94,8 +94,18 @@ def test_nothing_is_said_of_healthy_imitation(seed: int) -> None:
 def test_nothing_is_said_of_preferences_that_are_learned() -> None:
     random = np.random.default_rng(0)
     accuracy = [float(random.binomial(32, p) / 32) for p in learned(0.5, 0.9)]
-    # Rejected completions become unlikely, so that k3 is large, as it should be.
-    rows = steps(STEPS, IMITATING, loss=noisy(learned(0.69, 0.3), 0.05, random), pair_accuracy=accuracy, kl=2.4)
+    columns: dict[str, Column] = {
+        "loss": noisy(learned(0.69, 0.3), 0.05, random),
+        "pair_accuracy": accuracy,
+        # Rejected completions become unlikely, so that k3 is large, as it should be; rewards are the grades.
+        "kl": 2.4,
+        "entropy": learned(0.5, 0.04),
+        "reward__mean": 0.5,
+        "reward__std": 0.5,
+        "reward__failed": 0.0,
+        "groups__zero_spread": 0.0,
+    }
+    rows = steps(STEPS, IMITATING, **columns)
     dpo = facts("dpo", training={"prompts_per_step": 32})
     for end in range(1, len(rows) + 1):
         assert found(History(dpo, rows[:end])) == {}, end

@@ -191,7 +191,7 @@ def test_the_diagnosis_changes_nothing(model: Path, tmp_path: Path, monkeypatch:
     """Weights, metrics and samples are those of a run without it."""
     changes: dict[str, Any] = {**NOT_MEASURED, "reward": by_length}
     start(tiny_recipe(tmp_path / "with", model, "grpo", **changes))
-    monkeypatch.setattr(watching, "diagnose", lambda *_: [])
+    monkeypatch.setattr(watching, "diagnose", lambda *_, **__: [])
     start(tiny_recipe(tmp_path / "without", model, "grpo", **changes))
     assert_left_the_same(tmp_path / "with", left_behind(tmp_path / "without"))
 
@@ -199,7 +199,7 @@ def test_the_diagnosis_changes_nothing(model: Path, tmp_path: Path, monkeypatch:
 def test_a_fault_of_an_illness_is_said_once_and_ends_no_training(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(*_: object) -> None:
+    def faulty(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(watching, "diagnose", faulty)

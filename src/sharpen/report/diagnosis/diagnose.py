@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sharpen.report.diagnosis import (
     critic,
@@ -21,20 +21,18 @@ from sharpen.report.diagnosis.history import History
 Illness = Callable[[History], Finding | None]
 """Whether a run has it now. Its name is the id of its finding."""
 
-OF_STEPS: tuple[Illness, ...] = (
+OF_ROLLOUTS: tuple[Illness, ...] = (
     spread.no_rewards,
     spread.all_rewards_zero,
     spread.all_rewards_highest,
     spread.all_rewards_equal,
     spread.no_group_has_spread,
     spread.few_groups_have_spread,
-    spread.nothing_applied,
     rewards.rewards_fail,
     rewards.rewards_time_out,
     rewards.completions_refused,
     rewards.environment_fails,
     rewards.reward_fell,
-    held_out.pairs_at_chance,
     policy.entropy_collapsed,
     policy.entropy_explodes,
     policy.kl_runs_away,
@@ -42,8 +40,6 @@ OF_STEPS: tuple[Illness, ...] = (
     policy.clip_fraction_high,
     sampler.sampler_and_trainer_disagree,
     sampler.ratio_noise_above_clip_range,
-    optimization.gradients_spike,
-    optimization.loss_rises,
     lengths.truncation_high,
     lengths.out_of_turns,
     lengths.length_grows_without_gain,
@@ -52,23 +48,37 @@ OF_STEPS: tuple[Illness, ...] = (
     dominance.one_prompt_dominates,
     critic.critic_explains_nothing,
 )
-"""What the training steps show."""
+"""What completions show that the policy drew. Given ones have metrics of the same names, such as preferences' grades
+as rewards, and a KL of what the policy would not write."""
+
+OF_UPDATES: tuple[Illness, ...] = (
+    spread.nothing_applied,
+    optimization.gradients_spike,
+    optimization.loss_rises,
+    held_out.pairs_at_chance,
+)
+"""What the updates show, whatever they are made from."""
 
 OF_MEASUREMENTS: tuple[Illness, ...] = (
     held_out.reward_rises_held_out_falls,
     held_out.part_falls_while_reward_rises,
     held_out.held_out_below_start,
     held_out.held_out_past_its_best,
-    held_out.held_out_unmoved,
+    held_out.held_out_not_improved,
     held_out.overfitting,
 )
-"""What a held-out measurement shows; between two there is no news of it."""
+"""What held-out measurements show."""
 
-ILLNESSES = (*OF_STEPS, *OF_MEASUREMENTS)
+ILLNESSES = (*OF_ROLLOUTS, *OF_UPDATES, *OF_MEASUREMENTS)
 
 
-def diagnose(history: History, illnesses: Sequence[Illness] = ILLNESSES) -> list[Finding]:
-    """What is wrong with the run now, the gravest first."""
+def diagnose(history: History, *, measurements: bool = True) -> list[Finding]:
+    """What is wrong with the run now, the gravest first; without ``measurements``, no look at the held-out ones."""
     if not history.trained:
         return []
-    return gravest_first([found for illness in illnesses if (found := illness(history)) is not None])
+    looked_for = (
+        *(OF_ROLLOUTS if history.draws else ()),
+        *OF_UPDATES,
+        *(OF_MEASUREMENTS if measurements else ()),
+    )
+    return gravest_first([found for illness in looked_for if (found := illness(history)) is not None])

@@ -142,27 +142,23 @@ def held_out_past_its_best(history: History) -> Finding | None:
     )
 
 
-def held_out_unmoved(history: History) -> Finding | None:
-    """After many steps and measurements the held-out measure is still what it was."""
+def held_out_not_improved(history: History) -> Finding | None:
+    """After many steps and measurements the held-out measure is no better than it was."""
     fall = _of_main(history)
-    if fall is None:
+    if fall is None or fall.fell or fall.now.step - fall.start.step < UNMOVED_STEPS:
         return None
     points = history.held_out(fall.measure)
-    half_width = (fall.start.high - fall.start.low) / 2
-    near = all(abs(point.mean - fall.start.mean) <= half_width / 2 for point in points[-3:])
-    if (
-        fall.now.step - fall.start.step < UNMOVED_STEPS
-        or len(points) <= UNMOVED_MEASUREMENTS
-        or not near
-        or (fall.now.sign > 0 and fall.start.mean >= SATURATED)
-        or (fall.measure == "pair_accuracy" and pairs_at_chance(history) is not None)
-    ):
+    # Half of the distance from the mean to the end of its interval.
+    gain = (fall.start.high - fall.start.low) / 4
+    better = any(point.sign * (point.mean - fall.start.mean) > gain for point in points[-3:])
+    saturated = fall.now.sign > 0 and fall.start.mean >= SATURATED
+    if better or saturated or len(points) <= UNMOVED_MEASUREMENTS or pairs_at_chance(history) is not None:
         return None
     rose, never = fall.reward_rose, fall.now.sign > 0 and fall.start.mean == fall.now.mean == 0
     return Finding(
-        "held_out_unmoved",
+        "held_out_not_improved",
         "warning" if rose else "note",
-        "Held-out has not moved",
+        "Held-out has not improved",
         f"Held-out {fall.measure} was {fall.start}, and {len(points) - 1} measurements later is {fall.now}"
         f"{', though the training reward rose' if rose else ''}.",
         history.facts.advice(

@@ -15,6 +15,7 @@ Row = Mapping[str, float]
 """The metrics of a step."""
 
 HELD_OUT = "held_out/"
+FIRST = 5
 MEASURES = ("pass@1", "reward", "pair_accuracy", "step_accuracy", "loss")
 """The held-out measures that say whether a run got better, the first that is there."""
 
@@ -63,8 +64,11 @@ class History:
 
     @cached_property
     def draws(self) -> bool:
-        """Whether the steps' completions are drawn from the policy, and scored."""
-        return bool(self.trained) and "reward/failed" in self.trained[-1]
+        """Whether the steps' completions are drawn from the policy, and scored.
+
+        Given completions may have rewards too, such as the grades of preferences. With a lag, the last steps draw none.
+        """
+        return any("time/rollout_s" in row for row in self.trained[:FIRST])
 
     @cached_property
     def window(self) -> Window:

@@ -25,7 +25,7 @@ def truncation_high(history: History) -> Finding | None:
     """Many completions are cut off by the token limit; not said where rewards of 0 say more."""
     rows = history.last(STEPS)
     found = values(rows, "truncated")
-    if not history.draws or len(found) < STEPS or fmean(found) < CUT_OFF or all_rewards_zero(history) is not None:
+    if len(found) < STEPS or fmean(found) < CUT_OFF or all_rewards_zero(history) is not None:
         return None
     limit = history.facts.get("rollout.max_new_tokens")
     return Finding(

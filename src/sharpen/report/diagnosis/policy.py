@@ -82,12 +82,11 @@ def entropy_explodes(history: History) -> Finding | None:
 def kl_runs_away(history: History) -> Finding | None:
     """The policy is far from the reference, or from the target that the penalty is adapted to.
 
-    The median over steps: the mean of a step may come from a single token far below the reference. Of given
-    completions, as DPO has, the figure is no KL: the policy did not draw them.
+    The median over steps: the mean of a step may come from a single token far below the reference.
     """
     rows = history.last(STEPS)
     facts, found = history.facts, values(rows, "kl")
-    if not history.draws or len(found) < STEPS:
+    if len(found) < STEPS:
         return None
     target, kl = facts.number("method.kl.target"), median(found)
     bound = KL_NATS if target is None else TARGET * target

@@ -29,7 +29,7 @@ REWARD = ("reward/mean", "reward/std", "groups/zero_spread")
 def no_rewards(history: History) -> Finding | None:
     """No completion of the last steps has a reward at all."""
     rows = _ending(history, lambda row: "reward/mean" not in row)
-    if rows is None or not history.draws:
+    if rows is None:
         return None
     failed = fmean(values(rows, "reward/failed") or [0.0])
     why = f"{share(failed)} of them failed" if failed else "none of them failed: the reward applies to none (None)"
@@ -205,7 +205,7 @@ def few_groups_have_spread(history: History) -> Finding | None:
 def nothing_applied(history: History) -> Finding | None:
     """No update of the last steps had a gradient, and equal rewards do not explain it."""
     rows = _ending(history, lambda row: row.get("updates/applied") == 0 and row.get("updates/skipped", 0) > 0)
-    if rows is None or any(find(history) for find in EXPLAIN_NO_UPDATE):
+    if rows is None or (history.draws and any(find(history) for find in EXPLAIN_NO_UPDATE)):
         return None
     threshold = history.facts.number("method.threshold")
     means = values(rows, "reward/mean")

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from traceback import extract_tb
 
-from sharpen.report.diagnosis.diagnose import ILLNESSES, OF_STEPS, diagnose
+from sharpen.report.diagnosis.diagnose import diagnose
 from sharpen.report.diagnosis.facts import Facts
 from sharpen.report.diagnosis.finding import Finding
 from sharpen.report.diagnosis.history import HELD_OUT, History, Row
@@ -92,5 +92,5 @@ class Watch:
 
     def _found(self, newest: Mapping[str, float]) -> list[Finding]:
         history = History(self._facts, [*self._first, *self._measured, *self._last], self._samples)
-        measured = any(key.startswith(HELD_OUT) for key in newest)
-        return diagnose(history, ILLNESSES if measured else OF_STEPS)
+        # Between two measurements there is no news of them.
+        return diagnose(history, measurements=any(key.startswith(HELD_OUT) for key in newest))
