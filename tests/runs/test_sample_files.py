@@ -270,3 +270,65 @@ def test_a_damaged_file_of_a_merge_that_was_killed_is_kept(tmp_path: Path, monke
     assert said == f"{tmp_path}/step_000002.parquet: damaged; set aside as damaged_step_000002.parquet"
     assert (tmp_path / "damaged_step_000002.parquet").read_bytes() == b"damaged"
     assert SampleFiles(tmp_path).steps() == [1, 3]
+
+
+def flip(file: Path, row_group: int, column: str) -> None:
+    """A bit of this column's values in one group of rows is another."""
+    found = pq.ParquetFile(file).metadata.row_group(row_group)
+    place = next(found.column(i) for i in range(found.num_columns) if found.column(i).path_in_schema == column)
+    begin = place.dictionary_page_offset or place.data_page_offset
+    content = bytearray(file.read_bytes())
+    content[begin + place.total_compressed_size - 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_columns_of_a_step_are_those_of_the_whole_step(by_ten: None, tmp_path: Path) -> None:
+    files = written(tmp_path, range(1, 13))
+    for step in (3, 9, 11):
+        whole = files.of_step(step)
+        wanted = ("reward/judge", "tokens", "step", "never heard of")
+        some = files.of_step(step, wanted)
+        there = [name for name in whole.column_names if name in wanted]
+        assert some.equals(whole.select(there)), step
+        assert some.column_names == (["step", "tokens"] if step in MISSES_JUDGE else ["step", "reward/judge", "tokens"])
+    assert files.of_step(13, ["step"]) is None
+    everything = [row for table in files.tables(["step", "prompt"]) for row in table.to_pylist()]
+    assert everything == [{"step": s, "prompt": row["prompt"]} for s in range(1, 13) for row in rows_of(s)]
+
+
+def test_which_columns_a_step_has_and_which_steps_have_a_column(by_ten: None, tmp_path: Path) -> None:
+    files = written(tmp_path, range(1, 13))
+    assert files.steps_with("tokens") == [*range(1, 13)]
+    assert files.steps_with("reward/judge") == [step for step in range(1, 13) if step not in MISSES_JUDGE]
+    # All its values are null there, and it is there.
+    assert set(FAILED) <= set(files.steps_with("reward"))
+    assert files.steps_with("token_ids") == []
+    for step in (11, 12):
+        assert files.columns_of_step(step) == list(rows_of(step)[0])
+    assert "reward/judge" in files.columns_of_step(1)
+    assert files.columns_of_step(13) == []
+
+
+def test_only_what_is_asked_for_is_read(by_ten: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage elsewhere is then not met: in another column, or in the rows of another step."""
+    monkeypatch.setattr(sample_merge, "ROW_GROUP_BYTES", 1)
+    files = written(tmp_path, range(1, 11))
+    merged = tmp_path / "steps_000001-000010.parquet"
+    flip(merged, 4, "prompt")
+    with pytest.raises(DataError, match="damaged"):
+        files.of_step(5)
+    assert files.of_step(5, ["step", "tokens"]).to_pylist() == [{"step": 5, "tokens": 5 + n} for n in range(3)]
+    for step in (1, 4, 6, 10):
+        assert files.of_step(step).to_pylist() == rows_of(step)
+    assert files.steps() == files.steps_with("prompt") == [*range(1, 11)]
+    assert len(files.tables(["tokens"])[0]) == 30
+
+
+def test_columns_of_a_damaged_file_are_an_error_that_names_it(by_ten: None, tmp_path: Path) -> None:
+    files = written(tmp_path, range(1, 13))
+    for bad, step in (("steps_000001-000010.parquet", 3), ("step_000012.parquet", 12)):
+        cut(tmp_path / bad)
+        for read in (lambda s=step: files.columns_of_step(s), lambda: files.steps_with("tokens")):
+            with pytest.raises(DataError, match=rf"{bad}: damaged, its samples cannot be read: "):
+                read()
+        shutil.copy(written(tmp_path / "again", range(1, 13)).folder / bad, tmp_path / bad)
