@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sharpen.report.page.html import write_report
 from sharpen.report.series import smooth
 
 Rows = Sequence[Mapping[str, float]]
@@ -48,30 +46,6 @@ def rows_of(shift: float = 0.0) -> list[dict[str, float]]:
             row |= {"held_out/pass@1_low": step / 50 - 0.0625, "held_out/pass@1_high": step / 50 + 0.0625}
         rows.append(row)
     return rows
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
-    """``opened(runs, address)``: the page of these runs in a browser, at its part ``address``."""
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs a chromium on the path")
-    problems: list[str] = []
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-        def open_page(runs: Sequence[Path], address: str, *, seeds: bool = False) -> Any:
-            file = write_report(runs, tmp_path / "page.html", say=problems.append, seeds=seeds)
-            page = browser.new_page(viewport={"width": 1200, "height": 900})
-            page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.goto(f"file://{file}#{address}")
-            return page
-
-        yield open_page
-        browser.close()
-    assert problems == []
 
 
 def card(page: Any, title: str) -> Any:

@@ -100,8 +100,8 @@ sharpen.dom = (() => {
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     if (value === 0) return "0";
     const size = Math.abs(value);
-    if (Number.isInteger(value) && size < 1e6) return value.toLocaleString("en");
-    if (size >= 1e6 || size < 1e-3) return value.toExponential(Math.max(0, digits - 1)).replace("-", "−").replace("e−", "e−");
+    if (Number.isInteger(value) && size < 1e6) return minus(value.toLocaleString("en"));
+    if (size >= 1e6 || size < 1e-3) return minus(value.toExponential(Math.max(0, digits - 1)));
     return minus(value.toLocaleString("en", { maximumSignificantDigits: Math.max(digits, String(Math.trunc(size)).length) }));
   }
 

@@ -78,8 +78,9 @@
     const line = el("div", { class: "tokens", role: "group", tabindex: 0, "aria-label": "Tokens; the arrow keys move from one to the next" });
     line.append(...portions(scale));
     line.addEventListener("keydown", keys);
-    line.addEventListener("pointerover", (event) => event.target.dataset?.t !== undefined && read(Number(event.target.dataset.t)));
-    line.addEventListener("click", (event) => event.target.dataset?.t !== undefined && move(Number(event.target.dataset.t)));
+    const under = (event) => event.target.closest("[data-t]")?.dataset.t;
+    line.addEventListener("pointerover", (event) => under(event) !== undefined && read(Number(under(event))));
+    line.addEventListener("click", (event) => under(event) !== undefined && move(Number(under(event))));
     root.replaceChildren(
       toolbar(run, rows, row, streams),
       el(
