@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from page_runs import page_run, sample, tokens
+from shown_runs import page_run, sample, tokens
 
 Open = Callable[..., Any]
 
