@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -105,9 +106,9 @@ def test_it_imports_neither_torch_nor_the_users_code(tmp_path: Path) -> None:
     run = run_on_disk(
         tmp_path / "run", METRICS, recipe={"method": {"name": f"{tmp_path / 'mine.py'}:Own"}, "reward": ["mine:f"]}
     )
-    (run / "starts.jsonl").write_text(
-        '{"step": 0, "sentence": {"source": "s", "reward": "r", "advantage": "a", "loss": "l"}, "paper": ""}\n'
-    )
+    sentence = {"source": "s", "reward": "r", "advantage": "a", "loss": "l"}
+    started = {"time": "2026-01-02T03:04:05+00:00", "step": 0, "sentence": sentence, "paper": "", "versions": {}}
+    (run / "starts.jsonl").write_text(json.dumps(started) + "\n")
     program = (
         "import sys; sys.argv = ['sharpen', 'report', sys.argv[1]]\n"
         "from sharpen.cli.app import app\n"

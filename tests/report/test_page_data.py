@@ -133,22 +133,10 @@ def test_the_method_is_told_of_a_run_without_a_record_of_its_start_if_it_is_ours
 
 def test_what_the_start_recorded(run: Path) -> None:
     told = {"sentence": {"source": "s", "reward": "r", "advantage": "a", "loss": "l"}, "paper": "p"}
-    (run / "starts.jsonl").write_text(
-        json.dumps({"time": "2026-01-02T03:04:05+00:00", "step": 0, "parameters": 9})
-        + "\n"
-        + json.dumps(
-            {
-                "time": "2026-01-03T03:04:05+00:00",
-                "step": 1,
-                "parameters": 9,
-                "device": "cuda",
-                **told,
-                "versions": {"torch": "2.0"},
-            }
-        )
-        + "\n"
-        + '{"cut off'
-    )
+    begun = {"time": "2026-01-02T03:04:05+00:00", "step": 0, "parameters": 9, "versions": {"torch": "1.0"}}
+    resumed = {**begun, **told, "time": "2026-01-03T03:04:05+00:00", "step": 1, "device": "cuda"}
+    lines = [json.dumps(begun), json.dumps({**resumed, "versions": {"torch": "2.0"}}), '{"cut off']
+    (run / "starts.jsonl").write_text("\n".join(lines))
     glance = run_data(run)["glance"]
     assert glance["started"] == "2026-01-02T03:04:05+00:00"
     assert glance["sentence"] == told["sentence"]

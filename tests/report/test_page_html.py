@@ -18,7 +18,9 @@ METRICS = [{"step": 1, "loss": 0.5}]
 
 MARKUP = {
     "the end of a script": "</script><script>alert(1)</script>",
+    "the end of a script with a blank": "</script x=",
     "a comment": "<!-- <script>",
+    "a comment and a script with a blank": "<!-- <script ",
     "an image": "<img src=x onerror=alert(1)>",
     "the end of a title": "</title></style></textarea><svg onload=alert(1)>",
     "an address": '"><a href="javascript:alert(1)">x</a>',
@@ -52,6 +54,9 @@ def test_hostile_texts_stay_texts(name: str, tmp_path: Path) -> None:
     usual = written(tmp_path / "usual", "harmless")
     # Every tag is one that a harmless run has too.
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in usual.tags]
+    # A browser knows more ways out of a script than a parser of Python's does: none begins without this.
+    [data_text] = [text for _, attributes, text in page.contents if attributes.get("id") == "page-data"]
+    assert not set("<>&") & set(data_text)
     [group] = page.chunks()["training/1"]["groups"]
     [shown] = group["rows"]
     assert group["prompt"] == text[:50_000]
