@@ -1,7 +1,7 @@
 "use strict";
 // One completion, its tokens coloured by what the training computed for each.
 (() => {
-  const { el, svg, number, text, pieces } = sharpen.dom;
+  const { el, svg, number, text, pieces, replace } = sharpen.dom;
 
   // signed: blue above, orange below the middle. Otherwise from pale to full.
   const STREAMS = {
@@ -31,10 +31,12 @@
   let state = null;
   let tokens = null;
   let cursor = 0;
+  let asked = 0; // counts what was asked for: what arrives after something else was is not shown
 
-  async function show(place, asked) {
+  async function show(place, params) {
+    const turn = (asked += 1);
     root = place;
-    state = { stream: "coefficient", ...asked };
+    state = { stream: "coefficient", ...params };
     const run = sharpen.data.run(state.run);
     const steps = run.steps.tokens;
     if (!steps.length) {
@@ -46,6 +48,7 @@
     const step = state.step === undefined ? steps[steps.length - 1] : Number(state.step);
     state.step = steps.includes(step) ? step : nearest(steps, step);
     const chunk = await sharpen.data.chunk(run.id, `training/${state.step}`);
+    if (turn !== asked) return;
     const rows = chunk.groups.flatMap((group) => group.rows.filter((row) => row.has_tokens).map((row) => ({ ...row, group })));
     const row = rows.find((one) => one.row === Number(state.row)) ?? rows[0];
     if (row === undefined) {
@@ -53,8 +56,9 @@
       return;
     }
     state.row = row.row;
-    tokens = await sharpen.data.chunk(run.id, `tokens/${state.step}/${state.row}`);
-    if (!root.isConnected) return;
+    const loaded = await sharpen.data.chunk(run.id, `tokens/${state.step}/${state.row}`);
+    if (turn !== asked) return;
+    tokens = loaded;
     draw(run, rows, row);
   }
 
@@ -81,7 +85,8 @@
     const under = (event) => event.target.closest("[data-t]")?.dataset.t;
     line.addEventListener("pointerover", (event) => under(event) !== undefined && read(Number(under(event))));
     line.addEventListener("click", (event) => under(event) !== undefined && move(Number(under(event))));
-    root.replaceChildren(
+    replace(
+      root,
       toolbar(run, rows, row, streams),
       el(
         "div",
@@ -195,7 +200,7 @@
         : [[`▼ ${number(scale.middle - scale.full)}${unit}, ${stream.down}`, "full-down"], [`${number(scale.middle)}`, ""], [`▲ ${number(scale.middle + scale.full)}${unit}, ${stream.up}`, "full"]];
     return el(
       "div",
-      { class: "legend small" },
+      { class: "scale small" },
       el("div", { class: scale.middle === null ? "ramp single" : "ramp", "aria-hidden": "true" }),
       el("div", { class: "ends" }, ends.map(([label]) => el("span", {}, label))),
       el("p", { class: "soft" }, stream.about, scale.most > scale.full * 1.001 ? ` The largest is ${number(scale.most)} from the middle; colours end at the 98th percentile.` : ""),
@@ -316,5 +321,9 @@
     return `${way}: its advantage is ${number(advantage)}; ${number(rest)} comes from the other terms (ratio, KL, importance weight).`;
   }
 
-  sharpen.view({ id: "tokens", title: "Tokens", order: 50, show });
+  function hide() {
+    asked += 1;
+  }
+
+  sharpen.view({ id: "tokens", title: "Tokens", order: 50, show, hide });
 })();
