@@ -85,6 +85,8 @@ def test_the_numbers_at_the_cursor_by_keyboard_and_by_pointer(page: Any) -> None
     assert numbers(page)["clipped"] == "yes"
     page.locator(".token").first.hover()
     assert page.locator(".readout h3").inner_text() == "token 1: So"
+    # The first of five tokens on a strip that is 1000 wide.
+    assert page.locator(".strip .cursor").get_attribute("x1") == "100"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,9 @@ def test_four_thousand_tokens_move_at_once(opened: Open, tmp_path: Path) -> None
     recorded = tokens(texts, coefficient=[(t % 7) - 3.0 for t in range(4000)])
     page = opened([page_run(tmp_path / "run", {1: [sample("p", "".join(texts), 1.0, **recorded)]})], "tokens")
     page.locator(".token").nth(3999).wait_for(state="attached")
+    # The scale and the strip stay beside a text of many screens.
+    strip = page.locator(".strip").bounding_box()
+    assert strip["y"] + strip["height"] <= 900
     page.locator(".tokens").focus()
     page.keyboard.press("End")
     assert page.locator(".readout h3").inner_text() == "token 4000:  w3999"
@@ -210,3 +215,9 @@ def test_four_thousand_tokens_move_at_once(opened: Open, tmp_path: Path) -> None
     )
     assert page.locator(".readout h3").inner_text() == "token 3980:  w3979"
     assert spent < 200, "milliseconds a key, the layout with it"
+
+
+def test_a_completion_that_cannot_be_read_is_said(page: Any) -> None:
+    page.evaluate("() => { sharpen.data.chunk = () => Promise.reject(new Error('the file <b>is gone</b>')) }")
+    page.get_by_label("Completion after").click()
+    assert page.get_by_role("alert").inner_text() == "the file <b>is gone</b>"

@@ -25,7 +25,6 @@
     weight: { title: "weight", middle: null, about: "The weight of the token's loss term over the optimizer step, such as 1/(P·G·|o|)." },
   };
   const ALSO = { old_logprob: "log π_old", rollout_logprob: "log π in the rollout", ref_logprob: "log π_ref" };
-  const PORTION = 400; // tokens that are laid out together
 
   let root = null;
   let state = null;
@@ -69,7 +68,8 @@
   function change(params) {
     state = { ...state, ...params };
     sharpen.keep({ run: state.run, step: state.step, row: state.row, stream: state.stream });
-    return show(root, state);
+    const failed = (error) => root.replaceChildren(el("p", { class: "failure", role: "alert" }, text(error.message)));
+    return show(root, state).catch(failed);
   }
 
   const offered = () => Object.keys(STREAMS).filter((name) => tokens[name]?.some((value) => value !== null));
@@ -80,7 +80,7 @@
     const scale = scaleOf(state.stream);
     cursor = Math.min(cursor, tokens.texts.length - 1);
     const line = el("div", { class: "tokens", role: "group", tabindex: 0, "aria-label": "Tokens; the arrow keys move from one to the next" });
-    line.append(...portions(scale));
+    line.append(...tokens.texts.flatMap((_, t) => token(t, scale)));
     line.addEventListener("keydown", keys);
     const under = (event) => event.target.closest("[data-t]")?.dataset.t;
     line.addEventListener("pointerover", (event) => under(event) !== undefined && read(Number(under(event))));
@@ -148,15 +148,6 @@
       return Math.max(-1, Math.min(1, middle === null ? Math.abs(part) : part));
     };
     return { name, stream, values, middle, full, most, of };
-  }
-
-  function portions(scale) {
-    const made = [];
-    for (let start = 0; start < tokens.texts.length; start += PORTION) {
-      const spans = tokens.texts.slice(start, start + PORTION).map((_, i) => token(start + i, scale));
-      made.push(el("span", { class: "portion" }, spans));
-    }
-    return made;
   }
 
   function token(t, scale) {
@@ -274,14 +265,15 @@
     const place = root.querySelector(`.token[data-t="${t}"]`);
     place?.classList.add("current");
     if (look) place?.scrollIntoView({ block: "nearest" });
+    read(t);
+  }
+
+  // The numbers of a token, and where it is in the strip.
+  function read(t) {
     const line = root.querySelector(".strip .cursor");
     const x = ((t + 0.5) * 1000) / tokens.texts.length;
     line?.setAttribute("x1", x);
     line?.setAttribute("x2", x);
-    read(t);
-  }
-
-  function read(t) {
     const place = root.querySelector(".readout");
     const names = [...Object.keys(STREAMS), ...Object.keys(ALSO)].filter((name) => tokens[name]);
     const shown = (name) => {
