@@ -164,3 +164,31 @@ def test_a_run_without_samples_says_how_to_get_them(opened: Open, tmp_path: Path
     assert "log.samples_every" in page.locator("main").inner_text()
     page = opened([run], "tokens")
     assert "log.tokens_every" in page.locator("main").inner_text()
+
+
+def test_steps_are_walked_by_the_keyboard_and_the_focus_stays(opened: Open, tmp_path: Path) -> None:
+    run = page_run(tmp_path / "run", {step: [sample("p", f"at {step}", 1.0)] for step in (1, 2, 3, 4)})
+    page = opened([run], "rollouts?step=1")
+    page.get_by_label("Step after").focus()
+    for step in (2, 3):
+        page.keyboard.press("Enter")
+        page.locator(".said", has_text=f"at {step}").wait_for()
+    page.get_by_label("Step", exact=True).focus()
+    for step in (2, 1):
+        page.keyboard.press("ArrowLeft")
+        page.locator(".said", has_text=f"at {step}").wait_for()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Step"
+
+
+def test_held_out_answers_filtered_by_right_and_wrong(opened: Open, run: Path) -> None:
+    page = opened([run], "rollouts?step=0&kind=held_out")
+    shown(page, 2)
+    page.get_by_label("Show").select_option("answered wrong")
+    page.locator(".found", has_text="1 of 2 completions").wait_for()
+    assert said(page) == ["11"]
+    page.get_by_label("Show").select_option("answered right")
+    page.locator(".said", has_text="2").wait_for()
+    assert said(page) == ["2"]
+    page.get_by_label("Which completions").select_option("training")
+    page.locator(".step", has_text="step 5").wait_for()
+    assert page.get_by_label("Show").locator("option").all_inner_texts().count("answered right") == 0

@@ -85,6 +85,8 @@ def test_the_numbers_at_the_cursor_by_keyboard_and_by_pointer(page: Any) -> None
     assert numbers(page)["clipped"] == "yes"
     page.locator(".token").first.hover()
     assert page.locator(".readout h3").inner_text() == "token 1: So"
+    # The first of five tokens on a strip that is 1000 wide.
+    assert page.locator(".strip .cursor").get_attribute("x1") == "100"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +109,9 @@ def test_other_streams_and_their_legends(page: Any) -> None:
     assert "value" not in offered
     assert "entropy" not in offered
     page.get_by_label("Colour by").select_option("ratio π/π_old")
-    page.locator(".legend", has_text="less likely").wait_for()
+    page.locator(".scale", has_text="less likely").wait_for()
     # From the middle, 1: 0.875 is below, 1.5 above; the scale ends at the third largest distance, 0.125.
-    assert page.locator(".legend .ends span").all_inner_texts() == [
+    assert page.locator(".scale .ends span").all_inner_texts() == [
         "▼ 0.875, less likely",
         "1",
         "▲ 1.13, more likely than when drawn",
@@ -133,3 +135,89 @@ def test_the_next_completion_and_back_to_its_group(page: Any) -> None:
     page.get_by_role("button", name="its group").click()
     page.locator(".completion").first.wait_for()
     assert page.locator(".step").inner_text() == "step 4"
+
+
+def test_all_numbers_are_in_sight_and_the_legend_has_its_scale(page: Any) -> None:
+    readout = page.locator(".readout")
+    assert readout.evaluate("e => e.scrollHeight <= e.clientHeight")
+    last, box = readout.locator("dd").last.bounding_box(), readout.bounding_box()
+    assert last["y"] + last["height"] <= box["y"] + box["height"]
+    assert page.locator(".ramp").bounding_box()["width"] > 400
+    left, _, right = (one.bounding_box() for one in page.locator(".scale .ends span").all())
+    assert right["x"] - left["x"] > 300
+
+
+def test_the_focus_stays_on_what_was_used(page: Any) -> None:
+    page.get_by_label("Completion after").focus()
+    page.keyboard.press("Enter")
+    page.locator(".token", has_text="5").wait_for()
+    # That was the last one, so its button is off; the choice of a stream goes on from where it is.
+    page.get_by_label("Completion before").focus()
+    page.keyboard.press("Enter")
+    page.locator(".token", has_text="So").wait_for()
+    page.get_by_label("Colour by").focus()
+    page.get_by_label("Colour by").select_option("advantage")
+    page.locator(".scale", has_text="better than expected").wait_for()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Colour by"
+
+
+SLOWLY = """() => {
+    const chunk = sharpen.data.chunk;
+    sharpen.data.chunk = (id, name) =>
+        new Promise((done) => setTimeout(done, name.endsWith("/0") ? 600 : 100)).then(() => chunk(id, name));
+}"""
+
+
+def test_what_arrives_late_does_not_replace_another_view(page: Any) -> None:
+    page.evaluate(SLOWLY)
+    page.evaluate("sharpen.go('metrics')")
+    page.locator(".metrics-table").wait_for()
+    page.evaluate("sharpen.go('tokens', {step: 4, row: 0})")
+    page.wait_for_timeout(150)
+    page.evaluate("sharpen.go('metrics')")
+    page.wait_for_timeout(900)
+    assert page.locator(".metrics-table").is_visible()
+    assert page.locator(".tokens").count() == 0
+
+
+def test_the_completion_asked_for_last_is_shown_though_another_arrives_later(page: Any) -> None:
+    page.evaluate(SLOWLY)
+    page.evaluate("sharpen.go('tokens', {step: 4, row: 0, stream: 'ratio'})")
+    page.wait_for_timeout(150)
+    page.evaluate("sharpen.go('tokens', {step: 4, row: 1})")
+    page.wait_for_timeout(1000)
+    assert page.locator(".token").all_inner_texts() == ["5"]
+    assert "row 1" in page.locator(".token-page").inner_text()
+
+
+def test_four_thousand_tokens_move_at_once(opened: Open, tmp_path: Path) -> None:
+    texts = [f" w{t}" if t % 50 else "\n" for t in range(4000)]
+    recorded = tokens(texts, coefficient=[(t % 7) - 3.0 for t in range(4000)])
+    page = opened([page_run(tmp_path / "run", {1: [sample("p", "".join(texts), 1.0, **recorded)]})], "tokens")
+    page.locator(".token").nth(3999).wait_for(state="attached")
+    # The scale and the strip stay beside a text of many screens.
+    strip = page.locator(".strip").bounding_box()
+    assert strip["y"] + strip["height"] <= 900
+    page.locator(".tokens").focus()
+    page.keyboard.press("End")
+    assert page.locator(".readout h3").inner_text() == "token 4000:  w3999"
+    assert page.locator(".token.current").inner_text() == " w3999"
+    spent = page.evaluate(
+        """() => {
+            const line = document.querySelector(".tokens");
+            const start = performance.now();
+            for (let i = 0; i < 20; i += 1) {
+                line.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
+                line.offsetHeight;
+            }
+            return (performance.now() - start) / 20;
+        }"""
+    )
+    assert page.locator(".readout h3").inner_text() == "token 3980:  w3979"
+    assert spent < 200, "milliseconds a key, the layout with it"
+
+
+def test_a_completion_that_cannot_be_read_is_said(page: Any) -> None:
+    page.evaluate("() => { sharpen.data.chunk = () => Promise.reject(new Error('the file <b>is gone</b>')) }")
+    page.get_by_label("Completion after").click()
+    assert page.get_by_role("alert").inner_text() == "the file <b>is gone</b>"

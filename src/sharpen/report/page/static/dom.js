@@ -96,6 +96,13 @@ sharpen.dom = (() => {
     return wrap;
   }
 
+  // Put other children into a place, and the focus on what has the label of what had it.
+  function replace(place, ...children) {
+    const label = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    place.replaceChildren(...children);
+    if (label) place.querySelector(`[aria-label="${CSS.escape(label)}"]`)?.focus({ preventScroll: true });
+  }
+
   function number(value, digits = 3) {
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     if (value === 0) return "0";
@@ -126,5 +133,5 @@ sharpen.dom = (() => {
     return whole.length > limit ? whole.slice(0, limit - 1) + "…" : whole;
   }
 
-  return { el, svg, text, pieces, number, percent, duration, short, minus };
+  return { el, svg, text, pieces, replace, number, percent, duration, short, minus };
 })();

@@ -1,7 +1,7 @@
 "use strict";
 // The groups of a step: each prompt with its completions side by side, sorted, filtered, searched.
 (() => {
-  const { el, svg, text, number, short } = sharpen.dom;
+  const { el, svg, text, number, replace, short } = sharpen.dom;
   const SORTS = {
     drawn: ["as drawn", (a, b) => a.row - b.row],
     worst: ["worst first", (a, b) => rank(a) - rank(b)],
@@ -9,12 +9,15 @@
     longest: ["longest first", (a, b) => b.tokens - a.tokens],
     shortest: ["shortest first", (a, b) => a.tokens - b.tokens],
   };
+  // What each is called, whether it keeps a row, and whether it is of held-out completions alone.
   const FILTERS = {
     failed: ["reward failed", (row) => row.error !== null],
     refused: ["could not be judged", (row) => row.refused !== null],
     truncated: ["cut off", (row) => row.finish === "length"],
     wrong: ["lowest reward", (row, group) => row.reward !== null && row.reward === group.least],
     right: ["highest reward", (row, group) => row.reward !== null && row.reward === group.most],
+    correct: ["answered right", (row) => row.right === true, true],
+    incorrect: ["answered wrong", (row) => row.right === false, true],
     spread: ["groups with spread", (row, group) => group.most !== group.least],
     flat: ["groups without spread", (row, group) => group.most === group.least],
   };
@@ -39,7 +42,8 @@
     const steps = run.steps[state.kind];
     state.step = nearest(steps, state.step === undefined ? steps[steps.length - 1] : Number(state.step));
     const panes = el("div", { class: state.with === undefined ? "panes" : "panes two" });
-    root.replaceChildren(toolbar(run, steps), panes);
+    if (FILTERS[state.filter]?.[2] && state.kind !== "held_out") state.filter = undefined;
+    replace(root, toolbar(run, steps), panes);
     pane(panes, run, state.step);
     if (state.with !== undefined) pane(panes, run, nearest(steps, Number(state.with)));
   }
@@ -82,7 +86,9 @@
       "select",
       { "aria-label": "Show", on: { change: () => change({ filter: filter.value }) } },
       option("", "all completions", state.filter ?? ""),
-      Object.entries(FILTERS).map(([name, [label]]) => option(name, label, state.filter ?? "")),
+      Object.entries(FILTERS)
+        .filter(([, [, , heldOut]]) => !heldOut || state.kind === "held_out")
+        .map(([name, [label]]) => option(name, label, state.filter ?? "")),
     );
     const search = el("input", { type: "search", placeholder: "search the texts", "aria-label": "Search", value: state.search ?? "" });
     search.addEventListener("change", () => change({ search: search.value }));
@@ -282,7 +288,7 @@
         row.finish === "length" ? el("span", { class: "tag bad" }, "cut off") : null,
         row.end && row.end !== "done" && row.end !== "out_of_tokens" ? el("span", { class: "tag bad" }, text(row.end.replaceAll("_", " "))) : null,
         row.has_tokens
-          ? el("button", { type: "button", class: "quiet small", on: { click: () => sharpen.go("tokens", { step, row: row.row }) } }, "tokens")
+          ? el("button", { type: "button", class: "quiet small to-tokens", on: { click: () => sharpen.go("tokens", { step, row: row.row }) } }, "tokens")
           : null,
       ),
       row.messages ? conversation(row, hits) : el("div", { class: "said" }, row.completion === "" ? el("span", { class: "soft" }, "(nothing)") : text(row.completion, { hits, long: 1500 })),

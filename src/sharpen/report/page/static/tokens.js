@@ -1,7 +1,7 @@
 "use strict";
 // One completion, its tokens coloured by what the training computed for each.
 (() => {
-  const { el, svg, number, text, pieces } = sharpen.dom;
+  const { el, svg, number, text, pieces, replace } = sharpen.dom;
 
   // signed: blue above, orange below the middle. Otherwise from pale to full.
   const STREAMS = {
@@ -25,16 +25,17 @@
     weight: { title: "weight", middle: null, about: "The weight of the token's loss term over the optimizer step, such as 1/(P·G·|o|)." },
   };
   const ALSO = { old_logprob: "log π_old", rollout_logprob: "log π in the rollout", ref_logprob: "log π_ref" };
-  const PORTION = 400; // tokens that are laid out together
 
   let root = null;
   let state = null;
   let tokens = null;
   let cursor = 0;
+  let asked = 0; // counts what was asked for: what arrives after something else was is not shown
 
-  async function show(place, asked) {
+  async function show(place, params) {
+    const turn = (asked += 1);
     root = place;
-    state = { stream: "coefficient", ...asked };
+    state = { stream: "coefficient", ...params };
     const run = sharpen.data.run(state.run);
     const steps = run.steps.tokens;
     if (!steps.length) {
@@ -46,6 +47,7 @@
     const step = state.step === undefined ? steps[steps.length - 1] : Number(state.step);
     state.step = steps.includes(step) ? step : nearest(steps, step);
     const chunk = await sharpen.data.chunk(run.id, `training/${state.step}`);
+    if (turn !== asked) return;
     const rows = chunk.groups.flatMap((group) => group.rows.filter((row) => row.has_tokens).map((row) => ({ ...row, group })));
     const row = rows.find((one) => one.row === Number(state.row)) ?? rows[0];
     if (row === undefined) {
@@ -53,8 +55,9 @@
       return;
     }
     state.row = row.row;
-    tokens = await sharpen.data.chunk(run.id, `tokens/${state.step}/${state.row}`);
-    if (!root.isConnected) return;
+    const loaded = await sharpen.data.chunk(run.id, `tokens/${state.step}/${state.row}`);
+    if (turn !== asked) return;
+    tokens = loaded;
     draw(run, rows, row);
   }
 
@@ -65,7 +68,8 @@
   function change(params) {
     state = { ...state, ...params };
     sharpen.keep({ run: state.run, step: state.step, row: state.row, stream: state.stream });
-    return show(root, state);
+    const failed = (error) => root.replaceChildren(el("p", { class: "failure", role: "alert" }, text(error.message)));
+    return show(root, state).catch(failed);
   }
 
   const offered = () => Object.keys(STREAMS).filter((name) => tokens[name]?.some((value) => value !== null));
@@ -76,12 +80,13 @@
     const scale = scaleOf(state.stream);
     cursor = Math.min(cursor, tokens.texts.length - 1);
     const line = el("div", { class: "tokens", role: "group", tabindex: 0, "aria-label": "Tokens; the arrow keys move from one to the next" });
-    line.append(...portions(scale));
+    line.append(...tokens.texts.flatMap((_, t) => token(t, scale)));
     line.addEventListener("keydown", keys);
     const under = (event) => event.target.closest("[data-t]")?.dataset.t;
     line.addEventListener("pointerover", (event) => under(event) !== undefined && read(Number(under(event))));
     line.addEventListener("click", (event) => under(event) !== undefined && move(Number(under(event))));
-    root.replaceChildren(
+    replace(
+      root,
       toolbar(run, rows, row, streams),
       el(
         "div",
@@ -145,15 +150,6 @@
     return { name, stream, values, middle, full, most, of };
   }
 
-  function portions(scale) {
-    const made = [];
-    for (let start = 0; start < tokens.texts.length; start += PORTION) {
-      const spans = tokens.texts.slice(start, start + PORTION).map((_, i) => token(start + i, scale));
-      made.push(el("span", { class: "portion" }, spans));
-    }
-    return made;
-  }
-
   function token(t, scale) {
     const value = scale.values[t];
     const part = scale.of(value);
@@ -195,7 +191,7 @@
         : [[`▼ ${number(scale.middle - scale.full)}${unit}, ${stream.down}`, "full-down"], [`${number(scale.middle)}`, ""], [`▲ ${number(scale.middle + scale.full)}${unit}, ${stream.up}`, "full"]];
     return el(
       "div",
-      { class: "legend small" },
+      { class: "scale small" },
       el("div", { class: scale.middle === null ? "ramp single" : "ramp", "aria-hidden": "true" }),
       el("div", { class: "ends" }, ends.map(([label]) => el("span", {}, label))),
       el("p", { class: "soft" }, stream.about, scale.most > scale.full * 1.001 ? ` The largest is ${number(scale.most)} from the middle; colours end at the 98th percentile.` : ""),
@@ -269,14 +265,15 @@
     const place = root.querySelector(`.token[data-t="${t}"]`);
     place?.classList.add("current");
     if (look) place?.scrollIntoView({ block: "nearest" });
+    read(t);
+  }
+
+  // The numbers of a token, and where it is in the strip.
+  function read(t) {
     const line = root.querySelector(".strip .cursor");
     const x = ((t + 0.5) * 1000) / tokens.texts.length;
     line?.setAttribute("x1", x);
     line?.setAttribute("x2", x);
-    read(t);
-  }
-
-  function read(t) {
     const place = root.querySelector(".readout");
     const names = [...Object.keys(STREAMS), ...Object.keys(ALSO)].filter((name) => tokens[name]);
     const shown = (name) => {
@@ -316,5 +313,9 @@
     return `${way}: its advantage is ${number(advantage)}; ${number(rest)} comes from the other terms (ratio, KL, importance weight).`;
   }
 
-  sharpen.view({ id: "tokens", title: "Tokens", order: 50, show });
+  function hide() {
+    asked += 1;
+  }
+
+  sharpen.view({ id: "tokens", title: "Tokens", order: 50, show, hide });
 })();
