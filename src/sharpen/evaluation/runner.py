@@ -69,7 +69,8 @@ class Evaluation:
         right = [mark for marks in self.right for mark in marks]
         # A reward of a user's own may extract numbers, and a column has one type.
         answers = [None if one is None else str(one) for of_group in self.extracted for one in of_group]
-        for name, values in {"right": right, "answer": answers}.items():
+        columns: dict[str, Sequence[Any]] = {"right": right, "answer": answers}
+        for name, values in columns.items():
             rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)] if values else rows
         return rows
 

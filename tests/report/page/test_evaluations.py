@@ -11,6 +11,7 @@ import pytest
 
 from sharpen.errors import DataError
 from sharpen.evaluation.estimators import bootstrap_interval
+from sharpen.report.page import evaluations as of_page
 from sharpen.report.page.answers import Answers
 from sharpen.report.page.evaluations import evaluations, paired_changes, resamples_of
 from sharpen.runs.folder import RunFolder
@@ -115,6 +116,15 @@ def test_without_answers_the_curves_have_the_k_of_the_metrics(tmp_path: Path) ->
     [voted] = evaluations(RunFolder(tmp_path), [{"step": 0, **row, "held_out/maj@8": 0.625}], None)
     assert means(voted["maj"]) == [0.25, 0.625]
     assert evaluations(RunFolder(tmp_path), [{"step": 0, "held_out/loss": 2.0}], None) == []
+
+
+def test_very_many_answers_are_not_gone_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_page, "MOST_ANSWERS", 7)
+    folder, rows = folder_of(tmp_path, {0: BEFORE, 10: NOW[:7]}), metrics_of([0, 10])
+    before, now = evaluations(folder, rows, None)
+    assert (before["k"], means(before["pass"])) == ([1], [0.5])
+    assert (now["n"], now["k"]) == (3, [1, 2, 3])
+    assert paired_changes(folder, rows) == {}
 
 
 def test_a_prompt_alone_has_no_interval_and_one_answer_only_k_of_1(tmp_path: Path) -> None:

@@ -17,12 +17,15 @@ RESAMPLES = range(200, 2_001)
 """Of the bootstrap: enough for a picture, whose intervals are a pixel or two more or less exact."""
 MOST_DRAWS = 4_000_000
 """Of the bootstrap: with more prompts, intervals are narrower and need fewer resamples."""
+MOST_ANSWERS = 100_000
+"""Of an evaluation: more take longer than a page may, and show what its metrics say."""
 
 
 def evaluations(folder: RunFolder, rows: Rows, best: int | None) -> list[Json]:
     """The evaluations before, now and best (at step ``best``), each with pass@k and maj@k for k = 1, 2, 4 … n.
 
-    From the answers on disk; without them, with the k that the metrics have. Raises DataError for a damaged file.
+    From the answers on disk; without them or with very many, at the k that the metrics have. Raises DataError for a
+    damaged file.
     """
     measured = [int(row["step"]) for row in rows if held_out(row)]
     if not measured:
@@ -74,7 +77,7 @@ def _answers(files: SampleFiles, step: int) -> Answers | None:
     if "right" not in names:
         return None
     table = files.of_step(step, [name for name in names if name in COLUMNS or name.startswith(REWARD)])
-    return None if table is None else Answers.of(table)
+    return None if table is None or len(table) > MOST_ANSWERS else Answers.of(table)
 
 
 def _from_answers(answers: Answers) -> Json | None:
