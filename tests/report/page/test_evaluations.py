@@ -14,6 +14,7 @@ from sharpen.evaluation.estimators import bootstrap_interval
 from sharpen.report.page import evaluations as of_page
 from sharpen.report.page.answers import Answers
 from sharpen.report.page.evaluations import evaluations, paired_changes, resamples_of
+from sharpen.runs import sample_files
 from sharpen.runs.folder import RunFolder
 
 Row = Mapping[str, Any]
@@ -223,6 +224,33 @@ def test_one_evaluation_or_none_on_disk_has_no_change(tmp_path: Path) -> None:
     assert paired_changes(folder_of(tmp_path / "one", {0: BEFORE}), metrics_of([0])) == {}
     assert paired_changes(folder_of(tmp_path / "first", {0: BEFORE}), metrics_of([0, 10])) == {}
     assert paired_changes(RunFolder(tmp_path / "none"), metrics_of([0, 10])) == {}
+
+
+def test_answers_are_gone_through_again_only_when_they_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows, looked = folder_of(tmp_path, {0: BEFORE, 10: NOW}), metrics_of([0, 10]), list[int]()
+    of = Answers.of
+
+    def counted(table: Any) -> Answers:
+        looked.append(len(table))
+        return of(table)
+
+    monkeypatch.setattr(Answers, "of", counted)
+    first = evaluations(folder, rows, None), paired_changes(folder, rows)
+    assert len(looked) == 4
+    assert (evaluations(folder, rows, None), paired_changes(RunFolder(tmp_path), rows)) == first
+    assert len(looked) == 4
+    # A run that was resumed from an earlier checkpoint may write other answers.
+    folder.write_held_out(10, BEFORE, every=10)
+    assert paired_changes(folder, rows)["pass@1"].mean == 0
+    assert means(evaluations(folder, rows, None)[1]["pass"])[0] == 3 / 8
+    # Two evaluations in a merged file have the same file, and are not mixed up.
+    monkeypatch.setattr(sample_files, "MERGED_STEPS", 2)
+    folder.write_held_out(20, NOW, every=10)
+    assert folder.held_out_files.written(10) == folder.held_out_files.written(20)
+    assert means(evaluations(folder, metrics_of([10, 20]), None)[0]["pass"])[0] == 3 / 8
+    assert means(evaluations(folder, metrics_of([10, 20]), None)[1]["pass"])[0] == 5 / 8
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
