@@ -66,11 +66,10 @@ class Evaluation:
     def answer_rows(self, *, conversations: bool) -> list[dict[str, Any]]:
         """The columns of a sample file for each answer, whether it is ``right``, and the ``answer`` that it gives."""
         rows = sample_rows(self.groups, conversations=conversations)
-        right = [mark for marks in self.right for mark in marks]
+        right: list[Any] = [mark for marks in self.right for mark in marks]
         # A reward of a user's own may extract numbers, and a column has one type.
-        answers = [None if one is None else str(one) for of_group in self.extracted for one in of_group]
-        columns: dict[str, Sequence[Any]] = {"right": right, "answer": answers}
-        for name, values in columns.items():
+        answers: list[Any] = [None if one is None else str(one) for of_group in self.extracted for one in of_group]
+        for name, values in {"right": right, "answer": answers}.items():
             rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)] if values else rows
         return rows
 
