@@ -86,7 +86,7 @@ class _Scene:
             rows = run.metric_rows()
             steps = [row["step"] for row in rows]
             assert steps == sorted(set(steps)), f"steps {steps}"
-            _ = run.samples()
+            _ = run.samples(), run.held_out_samples()
             if run.checkpoint is not None:
                 try:
                     load(run.checkpoint)

@@ -60,7 +60,11 @@ def main() -> int:
                 contents(runs["before"][name], renames),
                 contents(runs["now"][name], Renames(recomputed=renamed.RECOMPUTED)),
             )
-            lines = [line for line in differences(before, now) if not any(f"/{c}:" in line for c in renamed.REDEFINED)]
+            lines = [
+                line
+                for line in differences(before, now)
+                if not any(f"/{c}:" in line for c in renamed.REDEFINED) and not line.startswith(renamed.ADDED)
+            ]
             print(f"{name}: {f'{len(lines)} of' if lines else 'the same'} {len(now)} values{' differ' * bool(lines)}")
             for line in lines[:MOST_LINES]:
                 print(f"    {line}")

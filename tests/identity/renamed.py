@@ -26,6 +26,9 @@ RECOMPUTED: tuple[str, ...] = (
 )
 """Entries of ``state.json``, with all below them, that are now computed in another way: they are not compared."""
 
+ADDED: tuple[str, ...] = ("held_out/",)
+"""How the names of a run's files begin that there were not at `BASE`. They are not compared."""
+
 TENSORS: dict[str, str] = {}
 """Tensors of weights and optimizer state."""
 

@@ -309,6 +309,19 @@ def test_which_columns_a_step_has_and_which_steps_have_a_column(by_ten: None, tm
     assert files.columns_of_step(13) == []
 
 
+def test_files_of_a_step_tell_whether_they_are_the_same(by_ten: None, tmp_path: Path) -> None:
+    files = written(tmp_path, range(1, 9))
+    before = {step: files.written(step) for step in (3, 8)}
+    assert [name for name, _, _ in before[3]] == singles([3])
+    assert files.written(9) == ()
+    files.write(9, rows_of(9))
+    assert {step: files.written(step) for step in (3, 8)} == before
+    files.write(8, rows_of(4))
+    assert (files.written(3), files.written(8) == before[8]) == (before[3], False)
+    files.write(10, rows_of(10))
+    assert [name for name, _, _ in files.written(3)] == ["steps_000001-000010.parquet"]
+
+
 def test_only_what_is_asked_for_is_read(by_ten: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage elsewhere is then not met: in another column, or in the rows of another step."""
     monkeypatch.setattr(sample_merge, "ROW_GROUP_BYTES", 1)

@@ -1,6 +1,6 @@
 """Each evaluation during training writes the answers to the held-out prompts beside the samples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from pandas import isna
 
 import sharpen
 from sharpen.errors import RecipeError
-from sharpen.launch.run import start
-from tiny_runs import reward_file, tiny_recipe, tiny_start_model
+from sharpen.launch.run import resume, start
+from sharpen.runs.folder import RunFolder
+from tiny_runs import Raising, assert_left_the_same, left_behind, reward_file, tiny_recipe, tiny_start_model
 from tiny_turns import TURNS
 
 
@@ -141,3 +142,29 @@ def test_conversations_are_written_whole(model: Path, tmp_path: Path) -> None:
     rows = run.held_out_samples(1)
     assert {"end", "turns", "messages"} < set(rows.columns)
     assert rows["turns"].max() > 1
+
+
+def test_a_run_that_is_killed_between_its_answers_and_their_metrics_ends_with_the_same_files(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from step 2, where nothing of step 4 may be left."""
+    reward, path = reward_file(tmp_path / "reward.py"), tmp_path / "killed"
+    start(tiny_recipe(tmp_path / "whole", model, "grpo", reward=reward))
+    append = RunFolder.append_metrics
+
+    def killed(folder: RunFolder, row: Mapping[str, float]) -> None:
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+        append(folder, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "append_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(tiny_recipe(path, model, "grpo", reward=reward))
+    assert files(path) == [f"step_00000{step}.parquet" for step in (0, 2, 4)]
+    (path / "held_out" / "step_000004.parquet.partial").write_text("half")
+    seen: list[list[str]] = []
+    assert resume(path, loggers=[Raising(lambda step: step == 3, lambda: seen.append(files(path)))]).finished
+    assert seen == [["step_000000.parquet", "step_000002.parquet"]]
+    assert files(path) == files(tmp_path / "whole")
+    assert_left_the_same(path, left_behind(tmp_path / "whole"))

@@ -113,9 +113,16 @@ class SampleFiles:
         """The columns that some samples in the file of this step have; none if there are no samples of it."""
 
         def read() -> list[str]:
-            singles, merged = self._files()
-            files = [singles[step]] if step in singles else [file for steps, file in merged.items() if step in steps]
-            return list(dict.fromkeys(name for file in files for name in columns_of(file)))
+            return list(dict.fromkeys(name for file in self._files_of(step) for name in columns_of(file)))
+
+        return _while_others_merge(read)
+
+    def written(self, step: int) -> tuple[tuple[str, int, int], ...]:
+        """The files that have the samples of a step, with their sizes and times: equal as long as they are the same."""
+
+        def read() -> tuple[tuple[str, int, int], ...]:
+            found = [(file.name, file.stat()) for file in self._files_of(step)]
+            return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
         return _while_others_merge(read)
 
@@ -199,6 +206,10 @@ class SampleFiles:
         singles = before | self._singles()
         replaced = [*merged]
         return {s: singles[s] for s in sorted(singles) if not any(s in steps for steps in replaced)}, merged
+
+    def _files_of(self, step: int) -> list[Path]:
+        singles, merged = self._files()
+        return [singles[step]] if step in singles else [file for steps, file in merged.items() if step in steps]
 
     def _single(self, step: int) -> Path:
         return self.folder / file_name(step)

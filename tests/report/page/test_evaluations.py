@@ -11,8 +11,10 @@ import pytest
 
 from sharpen.errors import DataError
 from sharpen.evaluation.estimators import bootstrap_interval
+from sharpen.report.page import evaluations as of_page
 from sharpen.report.page.answers import Answers
 from sharpen.report.page.evaluations import evaluations, paired_changes, resamples_of
+from sharpen.runs import sample_files
 from sharpen.runs.folder import RunFolder
 
 Row = Mapping[str, Any]
@@ -117,6 +119,15 @@ def test_without_answers_the_curves_have_the_k_of_the_metrics(tmp_path: Path) ->
     assert evaluations(RunFolder(tmp_path), [{"step": 0, "held_out/loss": 2.0}], None) == []
 
 
+def test_very_many_answers_are_not_gone_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_page, "MOST_ANSWERS", 7)
+    folder, rows = folder_of(tmp_path, {0: BEFORE, 10: NOW[:7]}), metrics_of([0, 10])
+    before, now = evaluations(folder, rows, None)
+    assert (before["k"], means(before["pass"])) == ([1], [0.5])
+    assert (now["n"], now["k"]) == (3, [1, 2, 3])
+    assert paired_changes(folder, rows) == {}
+
+
 def test_a_prompt_alone_has_no_interval_and_one_answer_only_k_of_1(tmp_path: Path) -> None:
     [found] = evaluations(folder_of(tmp_path, {0: answers_of("p", ["a"], "a")}), metrics_of([0]), None)
     assert (found["k"], found["pass"], found["maj"]) == (
@@ -213,6 +224,33 @@ def test_one_evaluation_or_none_on_disk_has_no_change(tmp_path: Path) -> None:
     assert paired_changes(folder_of(tmp_path / "one", {0: BEFORE}), metrics_of([0])) == {}
     assert paired_changes(folder_of(tmp_path / "first", {0: BEFORE}), metrics_of([0, 10])) == {}
     assert paired_changes(RunFolder(tmp_path / "none"), metrics_of([0, 10])) == {}
+
+
+def test_answers_are_gone_through_again_only_when_they_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows, looked = folder_of(tmp_path, {0: BEFORE, 10: NOW}), metrics_of([0, 10]), list[int]()
+    of = Answers.of
+
+    def counted(table: Any) -> Answers:
+        looked.append(len(table))
+        return of(table)
+
+    monkeypatch.setattr(Answers, "of", counted)
+    first = evaluations(folder, rows, None), paired_changes(folder, rows)
+    assert len(looked) == 4
+    assert (evaluations(folder, rows, None), paired_changes(RunFolder(tmp_path), rows)) == first
+    assert len(looked) == 4
+    # A run that was resumed from an earlier checkpoint may write other answers.
+    folder.write_held_out(10, BEFORE, every=10)
+    assert paired_changes(folder, rows)["pass@1"].mean == 0
+    assert means(evaluations(folder, rows, None)[1]["pass"])[0] == 3 / 8
+    # Two evaluations in a merged file have the same file, and are not mixed up.
+    monkeypatch.setattr(sample_files, "MERGED_STEPS", 2)
+    folder.write_held_out(20, NOW, every=10)
+    assert folder.held_out_files.written(10) == folder.held_out_files.written(20)
+    assert means(evaluations(folder, metrics_of([10, 20]), None)[0]["pass"])[0] == 3 / 8
+    assert means(evaluations(folder, metrics_of([10, 20]), None)[1]["pass"])[0] == 5 / 8
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sharpen.evaluation.estimators import Estimate, estimate
@@ -17,12 +20,15 @@ RESAMPLES = range(200, 2_001)
 """Of the bootstrap: enough for a picture, whose intervals are a pixel or two more or less exact."""
 MOST_DRAWS = 4_000_000
 """Of the bootstrap: with more prompts, intervals are narrower and need fewer resamples."""
+MOST_ANSWERS = 100_000
+"""Of an evaluation: more take longer than a page may, and show what its metrics say."""
 
 
 def evaluations(folder: RunFolder, rows: Rows, best: int | None) -> list[Json]:
     """The evaluations before, now and best (at step ``best``), each with pass@k and maj@k for k = 1, 2, 4 … n.
 
-    From the answers on disk; without them, with the k that the metrics have. Raises DataError for a damaged file.
+    From the answers on disk; without them or with very many, at the k that the metrics have. Raises DataError for a
+    damaged file.
     """
     measured = [int(row["step"]) for row in rows if held_out(row)]
     if not measured:
@@ -33,8 +39,7 @@ def evaluations(folder: RunFolder, rows: Rows, best: int | None) -> list[Json]:
     by_step = {int(row["step"]): row for row in rows}
     found = []
     for step, label in labels.items():
-        answers = _answers(folder.held_out_files, step)
-        curves = _from_metrics(by_step[step]) if answers is None else _from_answers(answers)
+        curves = _curves(_written(folder, step)) or _from_metrics(by_step[step])
         if curves is not None:
             found.append({"label": label, "step": step, **curves})
     return found
@@ -48,11 +53,46 @@ def paired_changes(folder: RunFolder, rows: Rows) -> dict[str, Estimate]:
     measured = [row for row in rows if held_out(row)]
     if len(measured) < 2:
         return {}
-    before, now = (_answers(folder.held_out_files, int(row["step"])) for row in (measured[0], measured[-1]))
+    before, now = (_written(folder, int(row["step"])) for row in (measured[0], measured[-1]))
+    return dict(_changes(before, now, tuple(held_out(measured[-1]))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The answers of an evaluation as they are on disk. While they stay so, what was computed from them holds: a page
+    that follows a run asks again after each step."""
+
+    folder: Path
+    step: int
+    files: tuple[tuple[str, int, int], ...]
+
+    def answers(self) -> Answers | None:
+        """None where there are none, or too many."""
+        files = SampleFiles(self.folder)
+        names = files.columns_of_step(self.step)
+        if "right" not in names:
+            return None
+        table = files.of_step(self.step, [name for name in names if name in COLUMNS or name.startswith(REWARD)])
+        return None if table is None or len(table) > MOST_ANSWERS else Answers.of(table)
+
+
+def _written(folder: RunFolder, step: int) -> _Written:
+    return _Written(folder.held_out, step, folder.held_out_files.written(step))
+
+
+@lru_cache(maxsize=64)
+def _curves(written: _Written) -> Json | None:
+    answers = written.answers()
+    return None if answers is None else _from_answers(answers)
+
+
+@lru_cache(maxsize=64)
+def _changes(before_written: _Written, now_written: _Written, names: Sequence[str]) -> Mapping[str, Estimate]:
+    before, now = before_written.answers(), now_written.answers()
     if before is None or now is None:
         return {}
     changes = {}
-    for name in held_out(measured[-1]):
+    for name in names:
         old, new = before.values(name), now.values(name)
         differences = [new[key] - old[key] for key in old if key in new]
         if differences:
@@ -67,14 +107,6 @@ def resamples_of(prompts: int) -> int:
 
 def _over_prompts(values: Sequence[float]) -> Estimate:
     return estimate(values, resamples=resamples_of(len(values)))
-
-
-def _answers(files: SampleFiles, step: int) -> Answers | None:
-    names = files.columns_of_step(step)
-    if "right" not in names:
-        return None
-    table = files.of_step(step, [name for name in names if name in COLUMNS or name.startswith(REWARD)])
-    return None if table is None else Answers.of(table)
 
 
 def _from_answers(answers: Answers) -> Json | None:
