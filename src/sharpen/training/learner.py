@@ -98,7 +98,7 @@ class Learner:
         record = None
         if record_tokens:
             batch = TokenRecord.numbered(batch)
-            record = TokenRecord(batch)
+            record = TokenRecord(batch, has_coefficient=any("logprobs" in o.needs for o in self.objectives))
         fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
