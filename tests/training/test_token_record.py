@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_the_clipped_surrogate_without_a_penalty(name: str) -> None:
     clipped = 0
     done, groups = learned(name, CUTS[0], record_tokens=True), groups_of(name)
     names = ("coefficient", "logprob", "old_logprob", "advantage", "clipped", "ratio")
-    for row in zip(*(sum(of_drawn(done, column, groups), []) for column in names), strict=True):
+    for row in zip(*(chain(*of_drawn(done, column, groups)) for column in names), strict=True):
         found, logprob, old, advantage, is_clipped, ratio = row
         if math.isnan(logprob):
             # Not computed: all advantages of the trajectory are 0, or it has no reward.

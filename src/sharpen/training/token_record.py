@@ -123,10 +123,12 @@ def _where(value_ET: Tensor, there_ET: Tensor) -> Tensor:
     return value_ET.masked_fill(there_ET == 0, torch.nan)
 
 
-def token_rows(columns: Mapping[str, np.ndarray], lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """The columns of each trajectory, as long as it has tokens; one that has no number in a column lacks it."""
+def token_rows(columns: Mapping[str, np.ndarray], batch: Batch) -> list[dict[str, Any]]:
+    """The columns of each trajectory of the step, as long as it has tokens, and the loss mask; one that has no number
+    in a column lacks it."""
     rows = []
-    for number, length in enumerate(lengths):
+    for number, length in enumerate(batch.lengths_E.tolist()):
         of_row = {name: column[number, :length] for name, column in columns.items()}
-        rows.append({name: values for name, values in of_row.items() if not np.isnan(values).all()})
+        computed = {name: values for name, values in of_row.items() if not np.isnan(values).all()}
+        rows.append({"loss_mask": batch.mask_ET[number, :length].tolist(), **computed})
     return rows
