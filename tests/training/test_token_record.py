@@ -232,3 +232,33 @@ def test_a_token_without_a_gradient_has_0_and_not_minus_0() -> None:
     zeros = [x for row in of_drawn(done, "coefficient", groups) for x in row if x == 0]
     assert zeros
     assert all(math.copysign(1, x) == 1 for x in zeros)
+
+
+@pytest.mark.parametrize("limits", CUTS)
+def test_tokens_that_are_not_trained_have_no_numbers(limits: MicrobatchLimits) -> None:
+    """What a tool wrote between the drawn tokens, and all of a trajectory whose reward failed."""
+    done, groups = learned("grpo k3", limits, record_tokens=True), groups_of("grpo k3")
+    assert done.report is not None
+    assert done.report.token_rows is not None
+    trajectories = [t for group in groups for t in group.trajectories]
+    others = 0
+    for trajectory, row in zip(trajectories, done.report.token_rows, strict=True):
+        trained = [
+            t.score is not None and t.score.total is not None and own for t in (trajectory,) for own in t.loss_mask
+        ]
+        assert row["loss_mask"] == trained
+        for name in (
+            "logprob",
+            "old_logprob",
+            "ref_logprob",
+            "kl",
+            "ratio",
+            "clipped",
+            "entropy",
+            "coefficient",
+            "weight",
+        ):
+            numbers = row.get(name, [math.nan] * len(trained))
+            assert [not math.isnan(x) for x in numbers] == trained, name
+        others += trained.count(False)
+    assert others > 5
