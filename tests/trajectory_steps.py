@@ -163,6 +163,8 @@ class Done:
     losses: dict[Role, list[float]] = field(default_factory=dict)
     gradients: dict[Role, list[Tensor]] = field(default_factory=dict)
     report: StepReport | None = None
+    slopes: list[list[float]] = field(default_factory=list)
+    """By the formula: −∂loss/∂log π of each drawn token in the first pass, of each trajectory."""
 
 
 def learn(
@@ -172,6 +174,8 @@ def learn(
     models: Models,
     ranks: Ranks | None = None,
     version: int = 0,
+    *,
+    record_tokens: bool = False,
 ) -> Done:
     """A step of a learner, whose models take the weights of ``models.later`` with their first update."""
     objectives = method.objectives()
@@ -196,7 +200,7 @@ def learn(
 
     for role, optimizer in learner.optimizers.items():
         optimizer.register_step_pre_hook(partial(record, role))
-    done.report = learner.learn(groups, version + 1)
+    done.report = learner.learn(groups, version + 1, record_tokens=record_tokens)
     done.losses = {role: [u.loss for u in updates] for role, updates in done.report.updates.items()}
     return done
 
@@ -236,11 +240,20 @@ def expected(method: Method, groups: Sequence[Group], models: Models, version: i
         if drawn and method.old_from == "rollout":
             step.old = step.sample
         for role, loss in LOSSES[method.name](method, step, state).items():
+            if role == "policy" and number < count:
+                done.slopes += slopes(loss, state[role].logprobs)
             model = (models.later if number else models.trained)[role]
             found = torch.autograd.grad(loss, model.parameters(), retain_graph=True, allow_unused=True)
             done.losses[role].append(loss.item())
             done.gradients[role].append(flat(found, model))
     return done
+
+
+def slopes(loss: Tensor, logprobs: Sequence[Sequence[Tensor]]) -> list[list[float]]:
+    found = iter(
+        torch.autograd.grad(loss, [l for row in logprobs for l in row], retain_graph=True, materialize_grads=True)
+    )
+    return [[-next(found).item() for _ in row] for row in logprobs]
 
 
 def assert_same(found: Done, wanted: Done, bound: float) -> float:

@@ -99,9 +99,16 @@ def formula(name: str, architecture: str = "llama") -> Done:
     return expected(method_of(name), groups_of(name, architecture), models_of(architecture), version_of(name))
 
 
-def learned(name: str, limits: MicrobatchLimits, architecture: str = "llama", ranks: Ranks | None = None) -> Done:
-    models = models_of(architecture)
-    return learn(method_of(name), groups_of(name, architecture), limits, models, ranks, version_of(name))
+def learned(
+    name: str,
+    limits: MicrobatchLimits,
+    architecture: str = "llama",
+    ranks: Ranks | None = None,
+    *,
+    record_tokens: bool = False,
+) -> Done:
+    models, groups = models_of(architecture), groups_of(name, architecture)
+    return learn(method_of(name), groups, limits, models, ranks, version_of(name), record_tokens=record_tokens)
 
 
 def assert_the_formula(name: str, limits: MicrobatchLimits, architecture: str = "llama") -> Done:

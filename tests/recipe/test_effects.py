@@ -127,6 +127,7 @@ NO_EFFECT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ),
     ({"method": "sft", "rollout": {"temperature": 0.5}}, "`rollout.temperature` has", {"method": "rft"}),
     ({"method": "sft", "log": {"samples_every": 5}}, "`log.samples_every` has no effect", {"method": "rft"}),
+    ({"method": "sft", "log": {"samples_every": 5}}, "`log.samples_every` has", {"log": {"tokens_every": 10}}),
     ({"data": {"step_separator": ";"}}, "`data.step_separator` has", {"method": "process_reward_model"}),
     (
         merge(ROWS, {"method": "sft", "data": {"demonstrations": "d.jsonl"}}),

@@ -82,6 +82,7 @@ def test_prompts_with_numbers_for_a_text_model(models: dict[str, str]) -> None:
     assert tree["training"] == {"steps": 25, "prompts_per_step": 8}
     assert tree["evaluation"] == {"every": 4, "prompts": 2, "n": 4, "k": [1, 4]}
     assert tree["checkpoint"]["best"] == "pass@1"
+    assert tree["log"] == {"tokens_every": tree["training"]["steps"] // 5}
     assert tree["optimizer"] == {"learning_rate": 1e-4}
     text = written.file.read_text()
     assert text.splitlines()[0] == "# grpo on train.jsonl: prompts with answers."

@@ -31,7 +31,7 @@ def _uses_reward(recipe: Recipe) -> bool:
 
 def _writes_completions(recipe: Recipe) -> bool:
     """Whether the run writes completions down: those that it trains on, or its answers to held-out prompts."""
-    return _samples(recipe) or (_uses_reward(recipe) and recipe.evaluation.every > 0)
+    return _samples(recipe) or recipe.log.tokens_every > 0 or (_uses_reward(recipe) and recipe.evaluation.every > 0)
 
 
 def _own_rewards(recipe: Recipe) -> list[Any]:
@@ -147,5 +147,9 @@ EFFECTS = (
         for name in ("n", "k")
     ),
     Effect("checkpoint.best", "with evaluation.every", lambda r: r.evaluation.every > 0),
-    Effect("log.samples_every", "for a method that samples, or with held-out prompts to answer", _writes_completions),
+    Effect(
+        "log.samples_every",
+        "for a method that samples, with held-out prompts to answer, or with log.tokens_every",
+        _writes_completions,
+    ),
 )

@@ -77,13 +77,13 @@ def tokens_of(
     """The columns of `LISTS` for each trajectory: its tokens, and what the training ``computed`` for them.
 
     ``texts`` splits the text of tokens into a piece for each. The trajectories after those that were trained on have
-    nothing that was computed.
+    nothing that was computed, and no token in the loss mask.
     """
     rows = []
     for number, trajectory in enumerate(trajectories):
         of_row = computed[number] if number < len(computed) else {}
         ids = trajectory.token_ids
-        row = {"token_ids": ids, "token_texts": texts(ids), "loss_mask": trajectory.loss_mask, **of_row}
+        row = {"token_ids": ids, "token_texts": texts(ids), "loss_mask": [False] * len(ids), **of_row}
         if "clipped" in row:
             row["clipped"] = [None if math.isnan(clipped) else bool(clipped) for clipped in row["clipped"]]
         rows.append(row)

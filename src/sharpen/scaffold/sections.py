@@ -45,6 +45,8 @@ def draft_of(choices: Choices, run: str) -> Draft:
     draft.set("checkpoint.every_minutes", 10, "what a crash may cost")
     if measured and choices.samples:
         draft.set("checkpoint.best", "pass@1", "also keep the checkpoint that was best on the held-out rows")
+    if choices.samples:
+        draft.set("log.tokens_every", max(1, steps // 5), "with what the training did to each token")
     return draft
 
 

@@ -98,7 +98,7 @@ class Learner:
         record = None
         if record_tokens:
             batch = TokenRecord.numbered(batch)
-            record = TokenRecord(batch)
+            record = TokenRecord(batch, has_coefficient=any("logprobs" in o.needs for o in self.objectives))
         fresh, behind = on_policy(batch, self.version), staleness(batch, self.version)
         stats = TokenStats()
         updates: dict[Role, list[Updated]] = {objective.model: [] for objective in self.objectives}
@@ -129,14 +129,8 @@ class Learner:
         if of_second:
             metrics["mixed/loss"] = self._mean_loss(of_second)
         self.coefficients.adapt(update_metrics(updates, self.main) | metrics, len(batch))
-        recorded = None if record is None else record.columns(self.annotator.ranks)
-        return StepReport(
-            batch,
-            updates,
-            last_rate,
-            metrics,
-            None if recorded is None else token_rows(recorded, batch.lengths_E.tolist()),
-        )
+        rows = None if record is None else token_rows(record.columns(self.annotator.ranks), batch)
+        return StepReport(batch, updates, last_rate, metrics, rows)
 
     def _recorded(self, record: TokenRecord, minibatch: Batch, observe: Observer, *, first_pass: bool) -> Observer:
         """An observer that records tokens as well."""

@@ -39,9 +39,9 @@ class TokenRecord:
     What the loss adds for entropy, or for an exact KL, does not go through log π of the token, and is not in it.
     """
 
-    def __init__(self, batch: Batch) -> None:
-        """``batch`` is that of the whole step, numbered by `numbered`."""
-        self._batch = batch
+    def __init__(self, batch: Batch, *, has_coefficient: bool) -> None:
+        """``batch`` is that of the whole step, numbered by `numbered`; ``has_coefficient`` if the loss is of log π."""
+        self._batch, self._has_coefficient = batch, has_coefficient
         self._found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._updated: list[Batch] = []
 
@@ -92,10 +92,11 @@ class TokenRecord:
                 )
                 columns[column] = self._batch[stream].float().masked_fill(~mask_ET, torch.nan)
         columns["weight"] = self._weights()
-        if "gradient" in columns:
+        if self._has_coefficient:
             # A trajectory whose tokens all have advantage 0 is not computed: its gradient is exactly 0.
-            gradient = columns.pop("gradient").nan_to_num(nan=0.0)
-            columns["coefficient"] = torch.where(columns["weight"] == 0, 0.0, -gradient / columns["weight"])
+            gradient = columns.pop("gradient", torch.zeros(self._batch.tokens_ET.shape)).nan_to_num(nan=0.0)
+            weight = columns["weight"]
+            columns["coefficient"] = torch.where(gradient == 0, 0.0 * weight, -gradient / weight)
         return {name: column.numpy() for name, column in columns.items()}
 
     def _dense(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -122,10 +123,12 @@ def _where(value_ET: Tensor, there_ET: Tensor) -> Tensor:
     return value_ET.masked_fill(there_ET == 0, torch.nan)
 
 
-def token_rows(columns: Mapping[str, np.ndarray], lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """The columns of each trajectory, as long as it has tokens; one that has no number in a column lacks it."""
+def token_rows(columns: Mapping[str, np.ndarray], batch: Batch) -> list[dict[str, Any]]:
+    """The columns of each trajectory of the step, as long as it has tokens, and the loss mask; one that has no number
+    in a column lacks it."""
     rows = []
-    for number, length in enumerate(lengths):
+    for number, length in enumerate(batch.lengths_E.tolist()):
         of_row = {name: column[number, :length] for name, column in columns.items()}
-        rows.append({name: values for name, values in of_row.items() if not np.isnan(values).all()})
+        computed = {name: values for name, values in of_row.items() if not np.isnan(values).all()}
+        rows.append({"loss_mask": batch.mask_ET[number, :length].tolist(), **computed})
     return rows
