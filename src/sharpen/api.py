@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,14 @@ from sharpen.models.settings import ModelSettings
 from sharpen.recipe.compare import differences
 from sharpen.recipe.loading import make_recipe, read_tree
 from sharpen.recipe.schema import Recipe
+from sharpen.report.page.at_end import report_after_error, report_at_end
 from sharpen.report.progress import Console
 from sharpen.rewards.checking.settings import RewardCheckSettings
 from sharpen.rollout.settings import RolloutSettings
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.named_loggers import LoggerSpec, as_entries
 from sharpen.settings import Settings
+from sharpen.system.note import Note
 from sharpen.system.signals import Stopped, pass_on
 from sharpen.training.settings import CheckpointSettings, LogSettings, OptimizerSettings, TrainingSettings
 from sharpen.training.trainer import OnStep
@@ -85,6 +88,7 @@ def train(
         quiet: show no progress; warnings are still shown.
 
     Each section from ``data`` to ``reward_check`` is an object of its class or a mapping of some of its settings.
+    At its end the run is shown in ``report.html`` in its folder, see `Run.report`.
     Ctrl-C stops the run after its current step, saves a checkpoint, and the call returns. SIGTERM and SIGHUP do the
     same, and are then passed to the previous handler; without one, the program exits with `SystemExit`.
 
@@ -191,13 +195,19 @@ def _resumed(
 def _shown(
     recipe: Recipe, path: Path, command: Callable[[Console], Run], objects: Mapping[str, Any], *, quiet: bool
 ) -> Run:
-    """Carry out a run with its progress shown."""
+    """Carry out a run with its progress shown, and write its report."""
     with Console(path.name, total=recipe.training.steps, quiet=quiet) as console:
         try:
-            done = command(console)
+            with report_after_error(path, console.say):
+                done = command(console)
         except Stopped as stopped:
             pass_on(stopped.signum)
             raise
+        # After a scheduler's signal there is no time for it.
+        if done.finished or done.signum in (None, signal.SIGINT):
+            report = report_at_end(path, console.say)
+            if report is not None:
+                console.say(Note(f"report: {report}"))
     if done.signum is not None:
         pass_on(done.signum)
     return replace(done, given=objects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,8 @@ from sharpen.cli.overrides import recipe_with
 from sharpen.evaluation.student_t import mean_interval
 from sharpen.pipelines.seeds import Outcome, prepare, run_seeds
 from sharpen.recipe.loading import load_recipe
-from sharpen.report.console import safe_console
+from sharpen.report.console import complain, safe_console
+from sharpen.report.page.at_end import made_at_end, report_at_end
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.seeds import INTERVAL, mean_rows, means_table, over_seeds, values_table
@@ -77,11 +79,14 @@ def _carry_out(
             f"its whole output: {folder.output(seed)}",
             style="red",
         )
+    if outcome.signum is None and outcome.finished:
+        _show(folder, outcome)
+    # After a scheduler's signal there is no time for it.
+    if outcome.signum in (None, signal.SIGINT) and (report := report_at_end(folder.path, complain)) is not None:
+        safe_console(soft_wrap=True, highlight=False).print(f"report  {report}")
     if outcome.signum is not None:
         errors.print(f"stopped; to continue all seeds: sharpen run --resume {folder.path}")
         raise Stopped(outcome.signum)
-    if outcome.finished:
-        _show(folder, outcome)
     if outcome.failed:
         errors.print(
             f"{len(outcome.failed)} of {len(folder.seeds())} seeds failed; to continue them: "
@@ -91,7 +96,7 @@ def _carry_out(
 
 
 def _show(folder: SeedsFolder, outcome: Outcome) -> None:
-    """Print the measures of the finished seeds, write them and draw them."""
+    """Write the measures of the finished seeds, print them and draw them."""
     seeds = outcome.finished
     runs = [read_metrics(folder.run(seed)) for seed in seeds]
     measures = over_seeds(runs)
@@ -104,20 +109,24 @@ def _show(folder: SeedsFolder, outcome: Outcome) -> None:
     with named_write_errors(folder.summary, "the summary of the seeds"):
         write_text(folder.summary, json.dumps(written, indent=1) + "\n")
     means = {name.removeprefix(HELD_OUT): v for name, v in measures.items() if name.startswith(HELD_OUT) and v.before}
-    plot_run(
-        [Stage(load_recipe(folder.recipe).method.name, mean_rows(runs))],
-        folder.plot,
-        {name: mean_interval(v.before) for name, v in means.items() if v.before},
-        {name: mean_interval(v.after) for name, v in means.items()},
-        title=f"{folder.path}, mean of {len(seeds)} seed{'s' * (len(seeds) > 1)}",
-    )
     console = safe_console(soft_wrap=True, highlight=False)
     console.print(means_table(measures, seeds))
     if len(seeds) > 1:
         console.print(values_table(measures, seeds))
-    places = {"runs": folder.run(seeds[0]).with_name("seed_*"), "values": folder.summary, "plot": folder.plot}
-    for what, place in places.items():
+    for what, place in {"runs": folder.run(seeds[0]).with_name("seed_*"), "values": folder.summary}.items():
         console.print(f"{what:<6}  {place}")
+
+    def draw() -> Path:
+        return plot_run(
+            [Stage(load_recipe(folder.recipe).method.name, mean_rows(runs))],
+            folder.plot,
+            {name: mean_interval(v.before) for name, v in means.items() if v.before},
+            {name: mean_interval(v.after) for name, v in means.items()},
+            title=f"{folder.path}, mean of {len(seeds)} seed{'s' * (len(seeds) > 1)}",
+        )
+
+    if (plot := made_at_end("the plot", draw, complain)) is not None:
+        console.print(f"plot    {plot}")
 
 
 def _last_line(output: Path) -> str:

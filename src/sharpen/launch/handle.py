@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +14,7 @@ from sharpen.launch.progress import Progress
 from sharpen.recipe.loading import load_recipe, load_section, read_tree
 from sharpen.recipe.schema import Recipe
 from sharpen.report.measured import before_and_after
+from sharpen.report.page.html import write_report
 from sharpen.runs.checkpoint_list import checkpoint_path
 from sharpen.runs.checkpoint_state import load_state
 from sharpen.runs.folder import RunFolder
@@ -131,6 +133,16 @@ class Run:
         stage = Stage(self._method, rows)
         return run_figure([stage], before.measures, after.measures, title=str(self.path))
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page of the run as one HTML file: ``report.html`` in its folder, or ``path``. Returns the file.
+
+        A run writes it at its end; of one that is going on, it shows the steps that are done. What is damaged in the
+        run is left out, with a warning. Raises DataError if there are no metrics yet, DiskError if the file cannot be
+        written.
+        """
+        file = RunFolder(self.path).report if path is None else Path(path).expanduser()
+        return write_report([self.path], file, say=warnings.warn)
+
     def evaluate(self, data: Any = None, reward: Any = None, **options: Any) -> Evaluation:
         """Measure the latest checkpoint; the arguments are those of `sharpen.evaluate`."""
         from sharpen.launch.evaluate import evaluate
@@ -172,6 +184,8 @@ class Run:
                 summary[name] = f"{value:.3f}"
         if self.checkpoint is not None:
             summary["model"] = str(self.checkpoint)
+        if (report := RunFolder(self.path).report).is_file():
+            summary["report"] = str(report)
         return summary
 
 

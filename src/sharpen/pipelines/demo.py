@@ -28,10 +28,12 @@ from sharpen.launch.source_rows import Say
 from sharpen.models.character_model import create_character_model
 from sharpen.recipe.loading import load_recipe
 from sharpen.recipe.schema import Recipe
-from sharpen.report.console import safe_console
+from sharpen.report.console import complain, safe_console
+from sharpen.report.page.at_end import report_at_end
 from sharpen.report.plot import Stage, plot_run
 from sharpen.report.progress import Console
 from sharpen.report.table import Answer, Example, before_after_table, examples_panel
+from sharpen.runs.folder import REPORT
 from sharpen.runs.lock import run_lock
 from sharpen.system.files import named_write_errors, write_text
 from sharpen.system.signals import Stopped
@@ -61,7 +63,7 @@ FULL = Size(sft_steps=800, grpo_steps=80, problems=200, n=64)
 QUICK = Size(sft_steps=8, grpo_steps=2, problems=8, n=64)
 
 
-WRITTEN = ("model", "sft", "grpo", "plot.png", "summary.json")
+WRITTEN = ("model", "sft", "grpo", "plot.png", REPORT, "summary.json")
 """The demo's outputs, in the order they are written."""
 
 
@@ -152,8 +154,10 @@ def _demo(folder: Path, size: Size, out: RichConsole) -> None:
         "model_after": str(grpo.model),
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    report = report_at_end(folder, complain)
     out.print(f"\nAll of it took {seconds['all']:.0f} s. Written to {folder}:")
     for path, what in (
+        *([] if report is None else [(report, "both runs as a page: curves, answers, tokens; open it in a browser")]),
         (plot, "the picture of the run"),
         (folder / "summary.json", "these numbers"),
         (grpo.model, "the model, an ordinary Hugging Face folder"),

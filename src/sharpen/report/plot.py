@@ -66,7 +66,7 @@ def plot_run(
     before: Mapping[str, Estimate] | None = None,
     after: Mapping[str, Estimate] | None = None,
     title: str | None = None,
-) -> None:
+) -> Path:
     """Write `run_figure` to the PNG file ``path``. Raises ValueError if there is nothing to plot."""
     figure = run_figure(stages, before, after, title)
     path = Path(path)
@@ -74,6 +74,7 @@ def plot_run(
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             figure.savefig(partial, format="png")
+    return path
 
 
 def run_figure(

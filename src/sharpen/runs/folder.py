@@ -24,6 +24,9 @@ from sharpen.types import Group
 LOGGER_FOLDERS = ("tensorboard", "wandb")
 """Folders in a run's folder that sharpen's loggers write. A new run leaves them: it logs under another id."""
 
+REPORT = "report.html"
+"""The page of a run in its folder, or of several in the folder that holds them."""
+
 _FILES = (
     "recipe.yaml",
     "metrics.jsonl",
@@ -33,7 +36,7 @@ _FILES = (
     "checkpoints",
     "changes.jsonl",
     "starts.jsonl",
-    "report.html",
+    REPORT,
     "logging_id",
     "lock",
     "output.log",
@@ -52,6 +55,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.kept = path / "kept.jsonl"
         self.held_out = path / "held_out"
+        self.report = path / REPORT
         self.sample_files = SampleFiles(self.samples)
         self.held_out_files = SampleFiles(self.held_out)
         self.starts = Starts(path)
@@ -124,7 +128,7 @@ class RunFolder:
 
     def _clear_no_step(self) -> None:
         with named_write_errors(self.path, "this folder"):
-            for file in (self.metrics, self._metrics.as_found, self._logging_id, self.starts.path):
+            for file in (self.metrics, self._metrics.as_found, self._logging_id, self.starts.path, self.report):
                 file.unlink(missing_ok=True)
             for folder, name in self._of_no_step.items():
                 if name is not None and folder.is_dir():

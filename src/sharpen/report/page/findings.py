@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from sharpen.errors import DataError
 from sharpen.report.diagnosis.diagnose import diagnose
 from sharpen.report.diagnosis.facts import Facts
 from sharpen.report.diagnosis.finding import Finding, gravest_first
 from sharpen.report.diagnosis.history import History
 from sharpen.report.diagnosis.on_disk import recent_samples
+from sharpen.report.page.recipe_text import read_recipe
 from sharpen.runs.folder import RunFolder
 
 
-def findings(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+def findings(
+    folder: RunFolder,
+    rows: Sequence[Mapping[str, float]],
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    in_metrics: Sequence[str] = (),
+    in_samples: Sequence[str] = (),
+) -> list[dict[str, Any]]:
     """What is wrong with a run as it stands, the gravest first; ``rows`` are those of its metrics.
 
-    Samples that are damaged are a finding too. Raises DataError for a recipe that is no mapping of YAML.
+    ``recipe`` is read from the folder unless it is given.
+
+    Damaged files are findings too: samples, also those that ``in_samples`` names in sentences, and the metrics that
+    ``in_metrics`` does. Raises DataError for a recipe that cannot be read.
     """
     samples, damaged = recent_samples(folder)
-    found = diagnose(History(Facts(_recipe(folder)), rows, samples))
+    found = diagnose(History(Facts(read_recipe(folder.recipe) if recipe is None else recipe), rows, samples))
     last = int(rows[-1]["step"]) if rows else 0
-    if damaged:
+    if damaged := list(dict.fromkeys((*in_samples, *damaged))):
         found.append(_damaged(damaged, last))
+    if in_metrics:
+        found.append(_damaged_metrics(in_metrics, last))
     return [finding.as_json() for finding in gravest_first(found)]
-
-
-def _recipe(folder: RunFolder) -> Mapping[str, Any]:
-    try:
-        tree = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder.recipe}: {error}") from error
-    if not isinstance(tree, Mapping):
-        raise DataError(f"{folder.recipe}: no settings in it")
-    return tree
 
 
 def _damaged(problems: Sequence[str], last: int) -> Finding:
@@ -49,4 +49,17 @@ def _damaged(problems: Sequence[str], last: int) -> Finding:
         (last, last),
         (),
         "samples",
+    )
+
+
+def _damaged_metrics(problems: Sequence[str], last: int) -> Finding:
+    return Finding(
+        "metrics_damaged",
+        "warning",
+        "Metrics are missing",
+        f"{'; '.join(problems)}.",
+        "The page and the diagnosis do without them.",
+        (last, last),
+        (),
+        "metrics",
     )

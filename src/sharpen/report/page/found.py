@@ -10,9 +10,6 @@ from sharpen.errors import RecipeError
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.seeds import SeedsFolder
 
-FILE = "report.html"
-"""The name of the page in the folder of what it shows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -28,8 +25,8 @@ def runs_of(paths: Sequence[Path]) -> Found:
     """The runs that ``paths`` name. Raises RecipeError for a path that holds none."""
     if len(paths) == 1:
         return _in(paths[0])
-    runs = dict.fromkeys(run for path in paths for run in _in(path).runs)
-    return Found(tuple(runs))
+    runs = {run.resolve(): run for path in paths for run in _in(path).runs}
+    return Found(tuple(runs.values()))
 
 
 def _in(path: Path) -> Found:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sharpen.evaluation.estimators import Estimate
-from sharpen.methods import METHODS
 from sharpen.report.measured import Measured
 from sharpen.report.page.json_text import Json, finite
 from sharpen.report.page.recipe_text import at, named
@@ -65,6 +64,9 @@ def _sentence(method: str, starts: Sequence[Mapping[str, Any]]) -> tuple[Json | 
     for start in reversed(starts):
         if isinstance(start.get("sentence"), Mapping):
             return dict(start["sentence"]), start.get("paper")
+    # Only for a run of an earlier version. Imported here: it brings torch, which nothing else of a page needs.
+    from sharpen.methods import METHODS
+
     if method not in METHODS:
         return None, None
     view = METHODS[method].unified_view

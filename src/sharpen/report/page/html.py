@@ -9,21 +9,24 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sharpen.errors import DataError
 from sharpen.report.page.assets import SCRIPTS, STYLES, TEMPLATES, asset, policy_of_file
-from sharpen.report.page.budget import chosen_chunks
+from sharpen.report.page.budget import chosen_chunks, most_metric_rows
 from sharpen.report.page.json_text import in_script
-from sharpen.report.page.run_data import page_data
+from sharpen.report.page.run_data import Say, page_data
 from sharpen.system.files import named_write_errors, replacing
 
 
-def write_report(runs: Sequence[Path], file: Path, *, title: str | None = None, seeds: bool = False) -> Path:
+def write_report(runs: Sequence[Path], file: Path, *, say: Say, title: str | None = None, seeds: bool = False) -> Path:
     """Write the page of ``runs`` to ``file``; ``seeds`` says that they are one recipe's with several seeds.
 
-    Raises RecipeError if one is not a run, DataError if one of its files is damaged, DiskError if the page cannot be
-    written.
+    ``say`` is told what is damaged and therefore left out. Raises RecipeError if one is not a run, DataError if none
+    has metrics or a recipe cannot be read, DiskError if the page cannot be written.
     """
-    data = page_data(runs, seeds=seeds, title=title)
-    chunks = chosen_chunks(runs, data)
+    data = page_data(runs, seeds=seeds, title=title, most_rows=most_metric_rows(len(runs)), say=say)
+    if not any(run["series"]["step"] for run in data["runs"]):
+        raise DataError(f"{', '.join(map(str, runs))}: there are no metrics yet, and so nothing to show")
+    chunks = chosen_chunks(runs, data, say)
     with named_write_errors(file, "the report"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial, partial.open("wb") as stream:

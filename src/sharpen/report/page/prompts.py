@@ -19,17 +19,19 @@ MOST_CHARS = 300
 _COLUMNS = ("step", "source", "prompt_id", "prompt", "reward")
 
 
-def prompts_chunk(folder: RunFolder) -> Json:
+def prompts_chunk(folder: RunFolder, most_rows: int = MOST_ROWS) -> Json:
     """The mean reward of each prompt at the first and at the last step that has it. Raises DataError for a damaged
     file."""
     held_out = folder.held_out_files.steps()
     return {
-        "held_out": _moved(folder.held_out_files, {held_out[0], held_out[-1]}) if len(held_out) > 1 else None,
-        "training": _moved(folder.sample_files, None),
+        "held_out": _moved(folder.held_out_files, {held_out[0], held_out[-1]}, most_rows)
+        if len(held_out) > 1
+        else None,
+        "training": _moved(folder.sample_files, None, most_rows),
     }
 
 
-def _moved(files: SampleFiles, steps: set[int] | None) -> Json | None:
+def _moved(files: SampleFiles, steps: set[int] | None, most_rows: int) -> Json | None:
     """Of prompts that were asked at two steps or more, among ``steps`` if it is given; None if there is none."""
     if steps is None:
         tables: Iterable[pa.Table | None] = files.tables(_COLUMNS)
@@ -58,7 +60,7 @@ def _moved(files: SampleFiles, steps: set[int] | None) -> Json | None:
     if not rows:
         return None
     rows.sort(key=lambda row: row["change"])
-    shown = rows if len(rows) <= MOST_ROWS else [*rows[: MOST_ROWS // 2], *rows[-MOST_ROWS // 2 :]]
+    shown = rows if len(rows) <= most_rows else [*rows[: most_rows // 2], *rows[-(most_rows // 2) :]]
     found = [row[end]["step"] for row in rows for end in ("first", "last")]
     return {"steps": [min(found), max(found)], "rows": shown, "left_out": len(rows) - len(shown)}
 

@@ -20,20 +20,22 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_BYTES:
         raise DataError(f"{path}: larger than {MOST_BYTES:,} bytes, so not a recipe that a run wrote")
     text = path.read_text(encoding="utf-8", errors="replace")
-    # A run writes no anchors: with them a short text could stand for a very large value.
-    if any(isinstance(event, yaml.AliasEvent) for event in _events(text, path)):
-        raise DataError(f"{path}: holds an alias (*name), so not a recipe that a run wrote")
-    tree = yaml.safe_load(text)
+    try:
+        tree = yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a recipe that a run wrote: {error}") from error
     if not isinstance(tree, dict):
         raise DataError(f"{path}: not a recipe, but {shown(tree)}")
     return tree
 
 
-def _events(text: str, path: Path) -> list[Any]:
-    try:
-        return list(yaml.parse(text, Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path}: not YAML: {error}") from error
+class _PlainLoader(yaml.SafeLoader):
+    """A run writes no anchors: with them a short text could stand for a very large value."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name)")
+        return super().compose_node(parent, index)
 
 
 def at(tree: Mapping[str, Any], path: str) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from sharpen.errors import DataError
 from sharpen.report.page.evaluations import evaluations, paired_changes
@@ -16,14 +18,17 @@ from sharpen.report.page.glance import glance
 from sharpen.report.page.json_text import Json
 from sharpen.report.page.prompts import prompts_chunk
 from sharpen.report.page.recipe_text import at, read_recipe
-from sharpen.report.page.rollouts import step_chunk
-from sharpen.report.page.series import series_data
+from sharpen.report.page.rollouts import columns_read, step_chunk
+from sharpen.report.page.series import MOST_ROWS, series_data
+from sharpen.report.page.tokens import COLUMNS as TOKEN_COLUMNS
 from sharpen.report.page.tokens import tokens_chunk
 from sharpen.runs.changes import Changes
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import is_locked
 from sharpen.runs.metric_catalogue import describe
-from sharpen.runs.sample_files import SampleFiles
+
+Found = TypeVar("Found")
+Say = Callable[[str], object]
 
 FORMAT = 1
 _STEP = re.compile(r"(training|held_out)/(\d{1,9})")
@@ -35,9 +40,28 @@ def run_id(path: Path) -> str:
     return hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def page_data(runs: Sequence[Path], *, live: bool = False, seeds: bool = False, title: str | None = None) -> Json:
-    """The data of a page of these runs. Raises DataError where a file cannot be read, RecipeError for no run."""
-    shown = [run_data(path) for path in runs]
+def _silent(text: str) -> None:
+    return
+
+
+def page_data(
+    runs: Sequence[Path],
+    *,
+    live: bool = False,
+    seeds: bool = False,
+    title: str | None = None,
+    most_rows: int = MOST_ROWS,
+    say: Say = _silent,
+) -> Json:
+    """The data of a page of these runs, with at most ``most_rows`` rows of metrics of each.
+
+    ``say`` is told what is damaged, which the page does without. Raises DataError for a recipe that cannot be read,
+    RecipeError for no run.
+    """
+    shown = [run_data(path, most_rows=most_rows, say=say) for path in runs]
+    if len({run["name"] for run in shown}) < len(shown):
+        for run in shown:
+            run["name"] = run["path"]
     names = dict.fromkeys(name for run in shown for name in run["series"]["values"])
     return {
         "format": FORMAT,
@@ -49,13 +73,20 @@ def page_data(runs: Sequence[Path], *, live: bool = False, seeds: bool = False, 
     }
 
 
-def run_data(path: Path) -> Json:
-    """What the page shows of one run, without its completions."""
+def run_data(path: Path, *, most_rows: int = MOST_ROWS, say: Say = _silent) -> Json:
+    """What the page shows of one run, without its completions; see `page_data`."""
     folder = RunFolder.open(path)
     recipe = read_recipe(folder.recipe)
-    rows = folder.read_metrics(say=lambda text: None)
+    in_metrics: list[str] = []
+    in_samples: list[str] = []
+    rows = folder.read_metrics(say=in_metrics.append)
     status = status_of(folder, recipe, rows)
     best = best_step(recipe, rows)
+    paired = _if_sound(lambda: paired_changes(folder, rows), in_samples) or {}
+    curves = _if_sound(lambda: evaluations(folder, rows, best), in_samples) or []
+    on_disk = steps(folder, in_samples)
+    for problem in (*in_metrics, *dict.fromkeys(in_samples)):
+        say(problem)
     return {
         "id": run_id(path),
         "name": path.resolve().name,
@@ -68,14 +99,23 @@ def run_data(path: Path) -> Json:
             starts=folder.starts.read(),
             changes=_changes(folder),
             best_step=best,
-            paired=paired_changes(folder, rows),
+            paired=paired,
             status=status,
         ),
-        "findings": findings(folder, rows),
-        "series": series_data(rows),
-        "evaluations": evaluations(folder, rows, best),
-        "steps": steps(folder),
+        "findings": findings(folder, rows, recipe=recipe, in_metrics=in_metrics, in_samples=in_samples),
+        "series": series_data(rows, most_rows),
+        "evaluations": curves,
+        "steps": on_disk,
     }
+
+
+def _if_sound(read: Callable[[], Found], damage: list[str]) -> Found | None:
+    """What ``read`` finds; None of a damaged file, and what is wrong with it is added to ``damage``."""
+    try:
+        return read()
+    except DataError as error:
+        damage.append(str(error))
+        return None
 
 
 def chunk(path: Path, name: str) -> Json:
@@ -86,23 +126,33 @@ def chunk(path: Path, name: str) -> Json:
         return prompts_chunk(folder)
     if match := _STEP.fullmatch(name):
         kind, step = match[1], int(match[2])
-        table = _files(folder, kind).of_step(step)
+        table = table_of_step(folder, kind, step)
         if table is not None:
             return step_chunk(table, kind, step)
     if match := _TOKENS.fullmatch(name):
         step, row = int(match[1]), int(match[2])
-        table = folder.sample_files.of_step(step)
+        table = table_of_step(folder, "tokens", step)
         if table is not None and (found := tokens_chunk(table, step, row)) is not None:
             return found
     raise DataError(f"{path}: there is no {name}")
 
 
-def steps(folder: RunFolder) -> dict[str, list[int]]:
-    """The steps whose completions are on disk: drawn for training, on held-out prompts, and with their tokens."""
+def table_of_step(folder: RunFolder, kind: str, step: int) -> pa.Table | None:
+    """The samples of a step with the columns that its chunks of this kind need, and no others; None without samples."""
+    files = folder.held_out_files if kind == "held_out" else folder.sample_files
+    return files.of_step(step, TOKEN_COLUMNS if kind == "tokens" else columns_read(files.columns_of_step(step)))
+
+
+def steps(folder: RunFolder, damage: list[str]) -> dict[str, Any]:
+    """The steps whose completions are on disk: drawn for training, on held-out prompts, and with their tokens.
+
+    A damaged file adds what is wrong with it to ``damage``.
+    """
+    drawn, held_out = folder.sample_files, folder.held_out_files
     return {
-        "training": folder.sample_files.steps(),
-        "held_out": folder.held_out_files.steps(),
-        "tokens": folder.sample_files.steps_with("token_ids"),
+        "training": _if_sound(drawn.steps, damage) or [],
+        "held_out": _if_sound(held_out.steps, damage) or [],
+        "tokens": _if_sound(lambda: drawn.steps_with("token_ids"), damage) or [],
     }
 
 
@@ -126,10 +176,6 @@ def status_of(folder: RunFolder, recipe: dict[str, Any], rows: Sequence[dict[str
     done = int(rows[-1]["step"]) if rows else 0
     planned = at(recipe, "training.steps")
     return "finished" if isinstance(planned, int) and done >= planned else "stopped"
-
-
-def _files(folder: RunFolder, kind: str) -> SampleFiles:
-    return folder.sample_files if kind == "training" else folder.held_out_files
 
 
 def _changes(folder: RunFolder) -> list[str]:
