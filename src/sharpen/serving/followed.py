@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from sharpen.errors import SharpenError
 from sharpen.report.page.json_text import Json
 from sharpen.report.page.run_data import run_facts
 from sharpen.report.page.series import Totals, series_data, totals
@@ -18,6 +17,7 @@ from sharpen.runs.lock import is_locked
 from sharpen.runs.metric_catalogue import describe
 from sharpen.runs.metrics_file import Row, row_of
 from sharpen.runs.steps_in_words import gaps, steps_in_words
+from sharpen.serving.summary import unreadable
 from sharpen.serving.tail import Tail
 
 KEPT_PARTS = 200
@@ -114,9 +114,9 @@ class Followed:
         self._facts.number += 1
         try:
             facts = run_facts(self.path, self._all(), self._problems())
-        # What stands in the folder is anybody's; the rows are shown all the same.
-        except (SharpenError, OSError) as error:
-            self._facts.event = Event("problem", {"text": str(error)})
+        # What stands in the folder is anybody's, and may lack anything; the rows are shown all the same.
+        except Exception as error:  # noqa: BLE001
+            self._facts.event = Event("problem", {"text": unreadable(error)})
             return
         # The page has names of its own for the runs that it shows together.
         self._facts.event = Event("page", {key: value for key, value in facts.items() if key not in ("name", "path")})

@@ -70,14 +70,24 @@ class Summaries:
 
 
 def summary_of(run: FoundRun) -> Summary:
-    folder = RunFolder(run.path)
     try:
-        recipe = read_recipe(folder.recipe)
-        rows = folder.read_metrics(say=lambda text: None)
-        found = findings(folder, rows)
-    # Files of a folder that anyone may have written: the other runs are shown all the same.
-    except (SharpenError, OSError, UnicodeError) as error:
-        return Summary(run, problem=str(error))
+        return _summary_of(run)
+    # What stands in the folder is anybody's, and may lack anything; the other runs are shown all the same.
+    except Exception as error:  # noqa: BLE001
+        return Summary(run, problem=unreadable(error))
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with a run's files, as a sentence for the page."""
+    return str(error) if isinstance(error, SharpenError | OSError) else f"{type(error).__name__}: {error}"
+
+
+def _summary_of(run: FoundRun) -> Summary:
+    folder = RunFolder(run.path)
+    recipe = read_recipe(folder.recipe)
+    in_metrics: list[str] = []
+    rows = folder.read_metrics(say=in_metrics.append)
+    found = findings(folder, rows, recipe=recipe, in_metrics=in_metrics)
     measure, values = _measured(rows)
     return Summary(
         run,

@@ -254,7 +254,9 @@ def _all_equal(history: History) -> list[Row] | None:
     rounding = 1e-6 * max(1.0, abs(value))
 
     def same(row: Row) -> bool:
-        return abs(row.get("reward/mean", math.inf) - value) <= rounding and row["reward/std"] <= rounding
+        # A row of another program's may lack either.
+        missing = math.inf
+        return abs(row.get("reward/mean", missing) - value) <= rounding and row.get("reward/std", missing) <= rounding
 
     return _ending(history, same)
 
