@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from sharpen.errors import RecipeError
@@ -25,8 +26,10 @@ def view_runs(folder: Path, *, host: str, port: int | None, open_browser: bool) 
         console.print(f"the runs in {folder}: {address}")
         errors.print("Ctrl-C ends it", style="dim")
 
+    ending = threading.Event()
     serve(
-        create_app(folder),
+        create_app(folder, ending.is_set),
+        ending=ending,
         host=host,
         port=port,
         open_browser=open_browser,

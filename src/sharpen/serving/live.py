@@ -21,14 +21,19 @@ HEARTBEAT_S = 10.0
 MOST_STREAMS = 32
 """Browsers open six to a host; more than a few people's are somebody's mistake."""
 
-StillServed = Callable[[str], bool]
+LOOKS_PER_POLL = 5
+"""So often a stream sees whether it has to end."""
 
 
 class Live:
     """The runs that are followed, each once however many pages show it, and the number of streams."""
 
-    def __init__(self, still_served: StillServed, most: int = MOST_STREAMS) -> None:
+    def __init__(
+        self, still_served: Callable[[str], bool], ending: Callable[[], bool], most: int = MOST_STREAMS
+    ) -> None:
+        """``ending`` says that the server stops: its streams, which have no end of their own, then end."""
         self.streams = 0
+        self.ending = ending
         self.most = most
         self.still_served = still_served
         self._followed: dict[str, tuple[Followed, int]] = {}
@@ -82,7 +87,10 @@ class Events(StreamingResponse):
             if time.monotonic() - sent_s > HEARTBEAT_S:
                 yield ": still here\n\n"
                 sent_s = time.monotonic()
-            await asyncio.sleep(POLL_S)
+            for _ in range(LOOKS_PER_POLL):
+                if self._live.ending():
+                    return
+                await asyncio.sleep(POLL_S / LOOKS_PER_POLL)
 
     def _news(self, run_id: str, followed: Followed, place: Place) -> list[Event]:
         return followed.events(run_id, place) if self._live.still_served(run_id) else []

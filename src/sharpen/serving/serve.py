@@ -25,17 +25,24 @@ TRIED = 10
 """So many ports from `PORT` on, and then any free one."""
 MOST_REQUESTS = 64
 """At once; more are answered with 503."""
-END_WITHIN_S = 2
-"""How long requests may take to end after Ctrl-C. Streams of events do not end by themselves."""
+END_WITHIN_S = 3
+"""How long requests may take to end after Ctrl-C."""
 KILL_AFTER_S = 8.0
 
 Say = Callable[[str], object]
 
 
 def serve(
-    app: App, *, host: str = HOST, port: int | None = None, open_browser: bool = False, say: Say, warn: Say
+    app: App,
+    *,
+    ending: threading.Event,
+    host: str = HOST,
+    port: int | None = None,
+    open_browser: bool = False,
+    say: Say,
+    warn: Say,
 ) -> None:
-    """Serve ``app`` until a signal ends it, which raises `Stopped`.
+    """Serve ``app`` until a signal ends it, which raises `Stopped`; ``ending`` is set then, for what has no end itself.
 
     ``port`` None: `PORT`, or another one if that is taken. ``say`` is told the address, ``warn`` who else can reach it.
     Raises RecipeError if the address cannot be listened on.
@@ -71,11 +78,16 @@ def serve(
                 )
             if open_browser:
                 webbrowser.open(address)
-            _Server(config).run(sockets=[listening])
+            _Server(config, ending).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ending: threading.Event) -> None:
+        super().__init__(config)
+        self._ending = ending
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._ending.set()
         # A request that reads a large file goes on in its thread, and Python waits for threads.
         killing = threading.Timer(KILL_AFTER_S, os._exit, (128 + sig,))
         killing.daemon = True

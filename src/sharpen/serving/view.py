@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -30,11 +30,14 @@ KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf
 Ids = Annotated[list[str], Query(max_length=MOST_COMPARED)]
 
 
-def create_app(folder: Path) -> FastAPI:
-    """The app that shows the runs in ``folder``. It trusts whoever asks: what may ask is the guard's concern."""
+def create_app(folder: Path, ending: Callable[[], bool] = lambda: False) -> FastAPI:
+    """The app that shows the runs in ``folder``. It trusts whoever asks: who may ask is the guard's concern.
+
+    ``ending`` says that the server stops, which ends the streams of events.
+    """
     app = FastAPI(title="sharpen view", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     served, summaries = ServedFolder(folder), Summaries()
-    live = Live(lambda run: served.run(run) is not None)
+    live = Live(lambda run: served.run(run) is not None, ending)
 
     @app.exception_handler(SharpenError)
     def unreadable(request: Request, error: SharpenError) -> Response:
