@@ -111,7 +111,7 @@ def test_the_list_says_how_each_run_is(root: Path) -> None:
     parsed = assert_only_ours(page.text)
     cells = [cell.strip() for cell in parsed.text.split("\n") if cell.strip()]
     at = cells.index("one")
-    assert cells[at : at + 8] == ["one", "grpo", "finished", "4 of 4", "1", "pass@1", "0.125", "0.5"]
+    assert cells[at : at + 8] == ["one", "grpo", "finished", "4 of 4", "1", "pass@1", "12.5 %", "50.0 %"]
     assert f"/run/{run_id(run)}" in [*parsed.links()]
     points = next(attributes["points"] for tag, attributes in parsed.tags if tag == "polyline")
     # Four rewards that rise evenly: x from 0 to 120, y from the lower edge to the upper.

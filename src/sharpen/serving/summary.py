@@ -17,6 +17,7 @@ from sharpen.report.page.recipe_text import at, read_recipe
 from sharpen.report.page.run_data import status_of
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import is_locked
+from sharpen.runs.metric_catalogue import describe
 from sharpen.serving.folder import FoundRun
 
 Rows = Sequence[Mapping[str, float]]
@@ -37,6 +38,8 @@ class Summary:
     steps: str = ""
     measure: str = ""
     """What ``before`` and ``now`` are of: pass@1, or the first other held-out measure there is."""
+    share: bool = False
+    """Whether that is a share of 1."""
     before: float | None = None
     now: float | None = None
     reward: float | None = None
@@ -96,6 +99,7 @@ def _summary_of(run: FoundRun) -> Summary:
         step=int(rows[-1]["step"]) if rows else 0,
         steps=_short(at(recipe, "training.steps")),
         measure=measure,
+        share=describe(f"held_out/{measure}").share,
         before=values[0] if values else None,
         now=values[-1] if len(values) > 1 else None,
         reward=_last(rows, "reward/mean"),

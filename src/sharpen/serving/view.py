@@ -152,5 +152,7 @@ def _moment(seconds: float | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+def _number(value: float | None, share: bool = False) -> str:
+    if value is None:
+        return "–"
+    return (f"{100 * value:.1f} %" if share else f"{value:.3g}").replace("-", "−")
