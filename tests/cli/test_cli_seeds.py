@@ -14,6 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from page_runs import Page
 from sharpen.cli.app import app
 from sharpen.errors import CheckpointError, RecipeError, RunInUseError
 from sharpen.pipelines.seeds import prepare
@@ -105,6 +106,12 @@ def test_the_values_are_those_of_the_runs(folder: Path) -> None:
     assert reward["after"]["high"] == pytest.approx((first + second) / 2 + half)
     assert written["measures"]["reward/mean"]["after"]["values"] == [run[-1]["reward/mean"] for run in rows]
     assert (folder / "whole" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    page = Page(folder / "whole" / "report.html").data
+    assert page["seeds"]
+    assert [run["name"] for run in page["runs"]] == ["seed_7", "seed_8"]
+    shown = [run["series"]["values"]["held_out/reward"][0] for run in page["runs"]]
+    assert shown == pytest.approx([run[0]["held_out/reward"] for run in rows])
+    assert [run["name"] for run in Page(folder / "whole" / "seed_7" / "report.html").data["runs"]] == ["seed_7"]
 
 
 def test_a_seed_that_fails_stops_no_other_is_named_and_is_continued_alone(folder: Path) -> None:
@@ -119,6 +126,8 @@ def test_a_seed_that_fails_stops_no_other_is_named_and_is_continued_alone(folder
     assert "in use" in (runs / "seed_7" / "output.log").read_text()
     written = json.loads((runs / "seeds.json").read_text())
     assert (written["seeds"], written["unfinished"]) == ([8], [7])
+    assert str(runs / "report.html") in result.stdout
+    assert [run["name"] for run in Page(runs / "report.html").data["runs"]] == ["seed_8"]
     before = {path: path.stat().st_mtime_ns for path in (runs / "seed_8").rglob("*")}
     result = call(*command)
     assert result.exit_code == 0, result.output
@@ -152,6 +161,7 @@ def test_a_signal_stops_all_after_their_step_and_resuming_the_folder_continues_a
         [checkpoint] = (run / "checkpoints").glob("step_*")
         assert checkpoint.name == f"step_{steps(run) - 1:06d}" < "step_000006"
     assert not (runs / "seeds.json").exists()
+    assert not (runs / "report.html").exists()  # a scheduler gives no time for it
     result = call("run", "--resume", runs, "--at-once", 2)
     assert result.exit_code == 0, result.output
     for seed, run in zip((7, 8), both, strict=True):

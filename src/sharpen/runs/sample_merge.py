@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -45,8 +45,30 @@ def read_step(merged: Path, step: int, columns: Collection[str] | None = None) -
     return _as_it_was(rows, step)
 
 
-def _there(schema: pa.Schema, columns: Collection[str] | None) -> list[str] | None:
-    return None if columns is None else [name for name in schema.names if name in columns]
+def read_steps(
+    merged: Path, steps: Collection[int], select: Callable[[Sequence[str]], Collection[str]]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Several steps of a merged file in their order, as `read_step` reads one; what is stored together is read once.
+
+    ``select`` says which of the file's columns are read. Raises DataError if the file is damaged.
+    """
+    with _named_damage(merged):
+        reader = pq.ParquetFile(merged, page_checksum_verification=True)
+        names = list(dict.fromkeys((*_there(reader.schema_arrow, select(reader.schema_arrow.names)), "step")))
+        column = reader.schema_arrow.names.index("step")
+    for number in range(reader.num_row_groups):
+        with _named_damage(merged):
+            known = reader.metadata.row_group(number).column(column).statistics
+            if known is not None and not any(known.min <= step <= known.max for step in steps):
+                continue
+            # No step is in two of them.
+            rows = reader.read_row_group(number, columns=names)
+        for step in sorted(set(pc.unique(rows["step"]).to_pylist()).intersection(steps)):
+            yield step, _as_it_was(rows.filter(pc.equal(rows["step"], step)), step)
+
+
+def _there(schema: pa.Schema, columns: Collection[str] | None) -> list[str]:
+    return [name for name in schema.names if columns is None or name in columns]
 
 
 def columns_of(file: Path) -> list[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from sharpen.errors import DataError
 from sharpen.report.page.json_text import Json, packed
 from sharpen.report.page.prompts import MOST_ROWS as MOST_PROMPTS
 from sharpen.report.page.prompts import prompts_chunk
 from sharpen.report.page.rollouts import MOST_CHARS, step_chunk
-from sharpen.report.page.run_data import Say, table_of_step
+from sharpen.report.page.run_data import Say, files_of, select_columns, table_of_step
 from sharpen.report.page.series import MOST_ROWS
 from sharpen.report.page.tokens import tokens_chunk
 from sharpen.runs.folder import RunFolder
@@ -23,6 +26,10 @@ LEAST_STEPS = 4
 """Texts are cut so far that so many steps fit, if they are large."""
 LEAST_CHARS = 500
 """But no further than this."""
+PROBED = 8
+"""From the size of so many steps follows how many there may be room for."""
+MORE_TRIED = 1.1
+"""And so many times as many are made, because some are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +106,55 @@ class _Chosen:
 
     def of_kind(self, kind: str, steps: Sequence[int], first: Collection[int]) -> tuple[list[Packed], list[int]]:
         """As many steps as there is room for, and of the last of them as many parts; and which steps these are."""
+        limit = self._limits[kind]
+        wanted = list(in_order(steps, first))
+        found = dict(self._packed_steps(kind, wanted[:PROBED]))
+        size = sum(map(_size, found.values()))
+        if 0 < size < limit:
+            fitting = math.ceil(MORE_TRIED * limit * len(found) / size)
+            found.update(self._packed_steps(kind, wanted[PROBED:fitting]))
         kept: dict[int, list[Packed]] = {}
-        room = self._limits[kind]
-        for step in in_order(steps, first):
-            try:
-                for part in self._of_step(kind, step):
-                    room -= len(part.text)
-                    if room < 0:
-                        break
-                    kept.setdefault(step, []).append(part)
-            except DataError as error:
-                self._say(f"the page is without step {step}: {error}")
-            if room < 0:
+        for step in wanted:
+            for part in found.get(step, ()):
+                limit -= len(part.text)
+                if limit < 0:
+                    break
+                kept.setdefault(step, []).append(part)
+            if limit < 0:
                 break
         return [part for step in sorted(kept) for part in kept[step]], sorted(kept)
 
-    def _of_step(self, kind: str, step: int) -> Iterator[Packed]:
-        table = table_of_step(self._folder, kind, step)
-        if table is None:
-            return
-        if kind == "tokens":
-            for row in range(len(table)):
-                if (found := tokens_chunk(table, step, row)) is not None:
-                    yield self._packed(f"tokens/{step}/{row}", found)
-        else:
-            fitting = self._limits[kind] // LEAST_STEPS // max(1, len(table))
-            most_chars = min(MOST_CHARS, max(LEAST_CHARS, fitting))
-            yield self._packed(f"{kind}/{step}", step_chunk(table, kind, step, most_chars))
+    def _packed_steps(self, kind: str, steps: Sequence[int]) -> Iterator[tuple[int, list[Packed]]]:
+        left = set(steps)
+        files = files_of(self._folder, kind)
+        try:
+            for step, table in files.of_steps(steps, select_columns(kind)):
+                left.discard(step)
+                yield step, self._of_step(kind, step, table)
+        except DataError:
+            # What is sound beside the damage is found step by step.
+            for step in sorted(left):
+                try:
+                    if (table := table_of_step(self._folder, kind, step)) is not None:
+                        yield step, self._of_step(kind, step, table)
+                except DataError as error:
+                    self._say(f"the page is without step {step}: {error}")
+
+    def _of_step(self, kind: str, step: int, table: pa.Table) -> list[Packed]:
+        limit = self._limits[kind]
+        if kind != "tokens":
+            most_chars = min(MOST_CHARS, max(LEAST_CHARS, limit // LEAST_STEPS // max(1, len(table))))
+            return [self._packed(f"{kind}/{step}", step_chunk(table, kind, step, most_chars))]
+        parts: list[Packed] = []
+        for row in range(len(table)):
+            if (found := tokens_chunk(table, step, row)) is not None and limit > 0:
+                parts.append(self._packed(f"tokens/{step}/{row}", found))
+                limit -= len(parts[-1].text)
+        return parts
 
     def _packed(self, name: str, value: Any) -> Packed:
         return Packed(self._run, name, packed(value))
+
+
+def _size(parts: Sequence[Packed]) -> int:
+    return sum(len(part.text) for part in parts)

@@ -32,7 +32,8 @@ def write_report(runs: Sequence[Path], file: Path, *, say: Say, title: str | Non
         with replacing(file) as partial, partial.open("wb") as stream:
             template = environment().get_template("page.html")
             template.stream(
-                title=data["title"],
+                # A folder's name may hold bytes that are no UTF-8.
+                title=data["title"].encode("utf-8", "replace").decode("utf-8"),
                 policy=policy_of_file(),
                 # Our own files, which no user's text is part of.
                 styles=[Markup(asset(name)) for name in STYLES],

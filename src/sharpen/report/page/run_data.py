@@ -26,6 +26,7 @@ from sharpen.runs.changes import Changes
 from sharpen.runs.folder import RunFolder
 from sharpen.runs.lock import is_locked
 from sharpen.runs.metric_catalogue import describe
+from sharpen.runs.sample_files import SampleFiles
 
 Found = TypeVar("Found")
 Say = Callable[[str], object]
@@ -145,8 +146,18 @@ def chunk(path: Path, name: str) -> Json:
 
 def table_of_step(folder: RunFolder, kind: str, step: int) -> pa.Table | None:
     """The samples of a step with the columns that its chunks of this kind need, and no others; None without samples."""
-    files = folder.held_out_files if kind == "held_out" else folder.sample_files
-    return files.of_step(step, TOKEN_COLUMNS if kind == "tokens" else columns_read(files.columns_of_step(step)))
+    files = files_of(folder, kind)
+    return files.of_step(step, select_columns(kind)(files.columns_of_step(step)))
+
+
+def files_of(folder: RunFolder, kind: str) -> SampleFiles:
+    """Where the samples are that chunks of this kind are made of: ``training``, ``held_out`` or ``tokens``."""
+    return folder.held_out_files if kind == "held_out" else folder.sample_files
+
+
+def select_columns(kind: str) -> Callable[[Sequence[str]], Sequence[str]]:
+    """What says which of a file's columns are read for chunks of this kind."""
+    return columns_read if kind != "tokens" else lambda names: [name for name in names if name in TOKEN_COLUMNS]
 
 
 def steps(folder: RunFolder, damage: list[str]) -> dict[str, Any]:
