@@ -29,9 +29,9 @@ REWARD = ("reward/mean", "reward/std", "groups/zero_spread")
 def no_rewards(history: History) -> Finding | None:
     """No completion of the last steps has a reward at all."""
     rows = _ending(history, lambda row: "reward/mean" not in row)
-    if rows is None or not history.draws:
+    if rows is None:
         return None
-    failed = fmean(values(rows, "reward/failed"))
+    failed = fmean(values(rows, "reward/failed") or [0.0])
     why = f"{share(failed)} of them failed" if failed else "none of them failed: the reward applies to none (None)"
     errors = history.window.errors
     return Finding(
@@ -160,7 +160,7 @@ def no_group_has_spread(history: History) -> Finding | None:
     return Finding(
         "no_group_has_spread",
         "problem",
-        "No prompt has completions of unlike reward",
+        "No group has a spread of rewards",
         f"In {in_steps(span(rows))} all completions of each prompt got the same reward (the mean over prompts is "
         f"{number(mean)}), so every advantage is 0 and nothing is learned.",
         history.facts.advice(
@@ -205,7 +205,7 @@ def few_groups_have_spread(history: History) -> Finding | None:
 def nothing_applied(history: History) -> Finding | None:
     """No update of the last steps had a gradient, and equal rewards do not explain it."""
     rows = _ending(history, lambda row: row.get("updates/applied") == 0 and row.get("updates/skipped", 0) > 0)
-    if rows is None or any(find(history) for find in EXPLAIN_NO_UPDATE):
+    if rows is None or (history.draws and any(find(history) for find in EXPLAIN_NO_UPDATE)):
         return None
     threshold = history.facts.number("method.threshold")
     means = values(rows, "reward/mean")
@@ -217,7 +217,7 @@ def nothing_applied(history: History) -> Finding | None:
     return Finding(
         "nothing_applied",
         "problem",
-        "The weights do not change",
+        "No update is applied",
         f"In {in_steps(span(rows))} no optimizer step had a gradient: {why}.",
         history.facts.advice(
             "Lower `method.threshold`, or draw more completions with `method.group_size`.",
@@ -254,9 +254,7 @@ def _all_equal(history: History) -> list[Row] | None:
     rounding = 1e-6 * max(1.0, abs(value))
 
     def same(row: Row) -> bool:
-        # A row of another program's may lack either.
-        missing = math.inf
-        return abs(row.get("reward/mean", missing) - value) <= rounding and row.get("reward/std", missing) <= rounding
+        return abs(row.get("reward/mean", math.inf) - value) <= rounding and row.get("reward/std", math.inf) <= rounding
 
     return _ending(history, same)
 
@@ -269,4 +267,6 @@ def _expected(history: History, rows: list[Row], earlier: float) -> float:
 def _completions(history: History, rows: list[Row]) -> str:
     """How many completions these steps drew, for a sentence; empty if the recipe does not say."""
     per_step = history.facts.completions_per_step
-    return "" if per_step is None or not history.draws else f"{per_step * len(rows):,} "
+    if per_step is None or history.facts.get("method.dynamic_sampling"):
+        return ""
+    return f"{per_step * len(rows):,} "
