@@ -12,7 +12,8 @@ import pytest
 
 from sharpen.errors import DataError, DiskError
 from sharpen.runs import sample_files, sample_merge
-from sharpen.runs.sample_files import SampleFiles
+from sharpen.runs.sample_files import MERGED_STEPS, SampleFiles
+from sharpen.runs.samples import write_parquet
 
 MISSES_JUDGE = (3, 4, 9)
 """Steps without the second reward."""
@@ -345,3 +346,23 @@ def test_columns_of_a_damaged_file_are_an_error_that_names_it(by_ten: None, tmp_
             with pytest.raises(DataError, match=rf"{bad}: damaged, its samples cannot be read: "):
                 read()
         shutil.copy(written(tmp_path / "again", range(1, 13)).folder / bad, tmp_path / bad)
+def test_what_is_in_a_merged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that follows a long run asks every few seconds, and only what is new may cost something."""
+    files = SampleFiles(tmp_path)
+    for step in range(1, 2 * MERGED_STEPS + 1):
+        files.write(step, [{"step": step, "completion": "x", "extra" if step > MERGED_STEPS else "other": 1}])
+    opened: list[str] = []
+    whole, schema = pq.ParquetFile, pq.read_schema
+    monkeypatch.setattr(pq, "ParquetFile", lambda file, **kw: opened.append(Path(file).name) or whole(file, **kw))
+    monkeypatch.setattr(pq, "read_schema", lambda file, **kw: opened.append(Path(file).name) or schema(file, **kw))
+    assert files.steps() == [*range(1, 201)]
+    assert files.steps_with("extra") == [*range(101, 201)]
+    assert {*opened} == {"steps_000001-000100.parquet", "steps_000101-000200.parquet"}
+    opened.clear()
+    assert files.steps() == [*range(1, 201)]
+    assert files.steps_with("extra") == [*range(101, 201)]
+    assert opened == []
+    # Another file of that name is read again: a resumed run has written it anew.
+    write_parquet(tmp_path / "steps_000101-000200.parquet", [{"step": 150, "completion": "y", "extra": 2}])
+    assert files.steps() == [*range(1, 101), 150]
+    assert opened == ["steps_000101-000200.parquet"]

@@ -30,6 +30,7 @@ Post-train language models with reinforcement learning, on a CPU or one GPU.
   [cyan]sharpen get smollm2[/cyan]                  a small real model (93 MB)
   [cyan]sharpen run recipes/grpo_words.yaml[/cyan]  make it better at something
   [cyan]sharpen run --resume runs/grpo_words[/cyan] continue after Ctrl-C or a crash
+  [cyan]sharpen view[/cyan]                         look at the runs in a browser, also while they train
   [cyan]sharpen eval runs/grpo_words[/cyan]         measure the result
   [cyan]sharpen chat runs/grpo_words[/cyan]         talk to it
 
@@ -143,6 +144,7 @@ for command in (
     using.eval,
     using.chat,
     showing.report,
+    showing.view,
     training.get,
     training.merge,
     exporting.export,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from sharpen.system.files import flush, replacing
 
 ROW_GROUP_BYTES = 16 * 2**20
 """Rows are written together up to about this size: a merge holds no more, and reading a step reads no more."""
+KEPT_FILES = 2_000
+"""Of so many files the columns and steps are remembered."""
 _LACKING = b"sharpen_lacking"
 """Metadata of a merged file: by step, the columns that it did not have."""
 
@@ -70,14 +73,12 @@ def _there(schema: pa.Schema, columns: Collection[str] | None) -> list[str]:
 
 def columns_of(file: Path) -> list[str]:
     """The columns that a file has. Raises DataError if it is damaged."""
-    with _named_damage(file):
-        return list(pq.read_schema(file).names)
+    return list(_schema(file, _version(file)).names)
 
 
 def steps_with(merged: Path, column: str) -> list[int]:
     """The steps of a merged file that had this column. Raises DataError if it is damaged."""
-    with _named_damage(merged):
-        schema = pq.read_schema(merged)
+    schema = _schema(merged, _version(merged))
     if column not in schema.names:
         return []
     lacking = _lacking(schema)
@@ -86,9 +87,27 @@ def steps_with(merged: Path, column: str) -> list[int]:
 
 def steps_of(merged: Path) -> list[int]:
     """The steps that a merged file has. Raises DataError if it is damaged."""
+    return list(_steps(merged, _version(merged)))
+
+
+def _version(file: Path) -> tuple[int, int, int]:
+    """What changes when a file does."""
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+# Whoever follows a run asks for these again and again, and of the files of a long run only the last few are new.
+@lru_cache(KEPT_FILES)
+def _schema(file: Path, version: tuple[int, int, int]) -> pa.Schema:
+    with _named_damage(file):
+        return pq.read_schema(file)
+
+
+@lru_cache(KEPT_FILES)
+def _steps(merged: Path, version: tuple[int, int, int]) -> tuple[int, ...]:
     with _named_damage(merged):
         table = pq.ParquetFile(merged, page_checksum_verification=True).read(columns=["step"])
-    return sorted(pc.unique(table["step"]).to_pylist())
+    return tuple(sorted(pc.unique(table["step"]).to_pylist()))
 
 
 def merge(files: Mapping[int, Path], merged: Path) -> dict[Path, DataError]:

@@ -24,3 +24,25 @@ def report(
     from sharpen.cli.report import report_runs
 
     report_runs(runs, out)
+
+
+def view(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="The folder that holds the runs, or one run.")
+    ] = Path("runs"),
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="The port. Default: 8765, or another if it is taken.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. The default reaches no further than this machine.")
+    ] = "127.0.0.1",
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Serve the pages of all runs in a folder, live while they train.
+
+    The page is the one that `sharpen report` writes, with every step's completions. It is read-only, and opens with the
+    address that is printed. Ctrl-C ends it.
+    """
+    from sharpen.cli.view import view_runs
+
+    view_runs(folder, host=host, port=port, open_browser=open_browser)

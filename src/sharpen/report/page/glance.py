@@ -162,13 +162,17 @@ def _shown(value: float, share: bool) -> str:
 
 def _drawn(rows: Rows) -> int | None:
     """Tokens drawn for training: of each step, the tokens per second times its seconds."""
-    drawn = [row["tokens_per_s/rollout"] * row["time/rollout_s"] for row in rows if "tokens_per_s/rollout" in row]
+    drawn = [
+        row["tokens_per_s/rollout"] * row.get("time/rollout_s", 0.0) for row in rows if "tokens_per_s/rollout" in row
+    ]
     return round(sum(drawn)) if drawn else None
 
 
 def _computed(rows: Rows) -> int | None:
     """Tokens computed in forward and backward passes."""
-    computed = [row["tokens_per_s/training"] * row["time/training_s"] for row in rows if "tokens_per_s/training" in row]
+    computed = [
+        row["tokens_per_s/training"] * row.get("time/training_s", 0.0) for row in rows if "tokens_per_s/training" in row
+    ]
     return round(sum(computed)) if computed else None
 
 

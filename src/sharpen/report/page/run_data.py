@@ -76,11 +76,18 @@ def page_data(
 
 def run_data(path: Path, *, most_rows: int = MOST_ROWS, say: Say = _silent) -> Json:
     """What the page shows of one run, without its completions; see `page_data`."""
+    in_metrics: list[str] = []
+    rows = RunFolder.open(path).read_metrics(say=in_metrics.append)
+    return {**run_facts(path, rows, in_metrics, say=say), "series": series_data(rows, most_rows)}
+
+
+def run_facts(
+    path: Path, rows: Sequence[dict[str, float]], in_metrics: Sequence[str] = (), *, say: Say = _silent
+) -> Json:
+    """`run_data` without its series; ``rows`` are those of its metrics, ``in_metrics`` what is damaged in them."""
     folder = RunFolder.open(path)
     recipe = read_recipe(folder.recipe)
-    in_metrics: list[str] = []
     in_samples: list[str] = []
-    rows = folder.read_metrics(say=in_metrics.append)
     status = status_of(folder, recipe, rows)
     best = best_step(recipe, rows)
     paired = _if_sound(lambda: paired_changes(folder, rows), in_samples) or {}
@@ -104,7 +111,6 @@ def run_data(path: Path, *, most_rows: int = MOST_ROWS, say: Say = _silent) -> J
             status=status,
         ),
         "findings": findings(folder, rows, recipe=recipe, in_metrics=in_metrics, in_samples=in_samples),
-        "series": series_data(rows, most_rows),
         "evaluations": curves,
         "steps": on_disk,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,32 @@ MOST_ROWS = 2_000
 """A screen has fewer pixels; more would only make the page heavy."""
 
 
-def series_data(rows: Rows, most: int = MOST_ROWS) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The time and the tokens of the rows before some row."""
+
+    time_s: float = 0.0
+    tokens: float = 0.0
+
+
+def totals(rows: Rows, before: Totals | None = None) -> Totals:
+    """``before``, and these rows."""
+    before = before or Totals()
+    return Totals(before.time_s + sum(map(_seconds, rows)), before.tokens + sum(_tokens(rows)))
+
+
+def series_data(rows: Rows, most: int = MOST_ROWS, before: Totals | None = None) -> dict[str, Any]:
     """``step``, the time and tokens up to each row, and the ``values`` of every metric; None where there is none.
 
     ``time_s`` counts steps and evaluations, ``tokens`` those drawn, or those trained on where a run draws none. Of
     more than ``most`` rows those that a picture needs are kept, see `kept_rows`. Numbers have 7 significant digits.
+    ``before`` is what earlier rows took.
     """
     names = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
     kept = kept_rows(rows, names, most)
-    time_s, tokens = np.cumsum([_seconds(row) for row in rows]), np.cumsum(_tokens(rows))
+    before = before or Totals()
+    time_s = before.time_s + np.cumsum([_seconds(row) for row in rows])
+    tokens = before.tokens + np.cumsum(_tokens(rows))
     return {
         "step": [int(rows[i]["step"]) for i in kept],
         "time_s": [_number(time_s[i]) for i in kept],

@@ -16,7 +16,7 @@ sharpen.data = (() => {
   async function load() {
     const script = embedded();
     page = script ? JSON.parse(script.textContent) : await fetched(document.body.dataset.source);
-    if (page.live) for (const run of page.runs) follow(run.id);
+    if (page.live) follow(document.body.dataset.events);
     return page;
   }
 
@@ -54,21 +54,44 @@ sharpen.data = (() => {
     return JSON.parse(await new Response(stream).text());
   }
 
-  // New rows and findings of a run that is going on.
-  function follow(id) {
-    const source = new EventSource(`/run/${id}/events`);
-    source.addEventListener("open", () => told("live"));
-    source.addEventListener("error", () => told("connection lost, trying again"));
-    source.addEventListener("rows", (event) => {
-      append(run(id).series, JSON.parse(event.data).series);
-      changed();
-    });
-    source.addEventListener("page", (event) => {
-      Object.assign(run(id), JSON.parse(event.data));
-      cache.clear();
-      changed();
-    });
+  // New rows and findings of runs that are going on. All runs share one stream, and a page that is not seen has none:
+  // a browser opens only six connections to a host, for all its tabs. With each connection all rows come again.
+  function follow(address) {
+    let source = null;
+    const open = () => {
+      source = new EventSource(address);
+      source.addEventListener("open", () => told("live"));
+      source.addEventListener("error", () => told("connection lost, trying again"));
+      for (const [name, take] of Object.entries(events)) {
+        source.addEventListener(name, (event) => {
+          const data = JSON.parse(event.data);
+          take(run(data.id), data);
+          changed();
+        });
+      }
+    };
+    const turn = () => {
+      if (document.hidden) source = source?.close() ?? null;
+      else if (source === null) open();
+    };
+    document.addEventListener("visibilitychange", turn);
+    turn();
   }
+
+  const events = {
+    rows(run, { series, catalogue, all }) {
+      Object.assign(page.catalogue, catalogue);
+      if (all) Object.assign(run.series, series);
+      else append(run.series, series);
+    },
+    page(run, data) {
+      Object.assign(run, data);
+      cache.clear();
+    },
+    problem(run, { text }) {
+      state = text;
+    },
+  };
 
   function append(series, added) {
     const first = added.step[0];
