@@ -346,6 +346,8 @@ def test_columns_of_a_damaged_file_are_an_error_that_names_it(by_ten: None, tmp_
             with pytest.raises(DataError, match=rf"{bad}: damaged, its samples cannot be read: "):
                 read()
         shutil.copy(written(tmp_path / "again", range(1, 13)).folder / bad, tmp_path / bad)
+
+
 def test_what_is_in_a_merged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that follows a long run asks every few seconds, and only what is new may cost something."""
     files = SampleFiles(tmp_path)
