@@ -53,6 +53,7 @@ def new_page(chromium: Any, problems: list[str]) -> Iterator[Open]:
         page.set_default_timeout(15_000)
         page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(f"a dialog: {dialog.message}"))
         page.on("request", lambda request: problems.append(request.url) if _leaves(request.url) else None)
         return page
 

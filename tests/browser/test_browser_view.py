@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +51,11 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def page(server: Served) -> Iterator[Any]:
-    """A page of a browser; a message of an error, such as of the policy, fails the test, and so does another server."""
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs a chromium on the path")
-    problems: list[str] = []
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        one = browser.new_page(viewport={"width": 1200, "height": 900})
-        one.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        one.on("pageerror", lambda error: problems.append(str(error)))
-        one.on("dialog", lambda dialog: problems.append(f"a dialog: {dialog.message}"))
-        one.on(
-            "request",
-            lambda request: None if request.url.startswith((server.origin, "data:")) else problems.append(request.url),
-        )
-        yield one
-        browser.close()
-    assert problems == []
+def page(server: Served, new_page: Callable[..., Any], problems: list[str]) -> Any:
+    """A page that is only allowed to ask this server."""
+    one = new_page()
+    one.on("request", lambda request: None if request.url.startswith(server.origin) else problems.append(request.url))
+    return one
 
 
 def wait_until(page: Any, expression: str, within_s: float = 20.0) -> None:

@@ -25,11 +25,12 @@ def recent_samples(folder: RunFolder) -> tuple[list[StepSamples], list[str]]:
         if step == 0 or len(found) == STEPS or rows >= MOST_ROWS:
             break
         try:
-            table = folder.sample_files.of_step(step)
+            files = folder.sample_files
+            table = files.of_step(step, columns_read(files.columns_of_step(step)))
         except DataError as error:
             problems.append(str(error))
             continue
         if table is not None:
-            found.append(StepSamples.of_columns(step, table.select(columns_read(table.column_names)).to_pydict()))
+            found.append(StepSamples.of_columns(step, table.to_pydict()))
             rows += len(table)
     return found[::-1], problems

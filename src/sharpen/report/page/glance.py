@@ -132,8 +132,16 @@ MAIN = ("pass@1", "pair_accuracy", "step_accuracy", "reward", "loss")
 """Measures that the headline tells of: the first that there is."""
 
 
+def _short(model: str) -> str:
+    """The name of a model without the folders that it is in: a hub id, the last part of a path, a run and its step."""
+    parts = [part for part in model.split("/") if part]
+    if len(parts) > 2 and parts[-2] == "checkpoints":
+        return f"{parts[-3]}/{parts[-1]}"
+    return "/".join(parts) if len(parts) <= 2 and not model.startswith("/") else parts[-1]
+
+
 def _headline(method: str, model: str, measures: Sequence[Json], rows: Rows, step: int, steps: Any, status: str) -> str:
-    begun = f"{method} on {model or 'a model'}, {step} of {steps} steps"
+    begun = f"{method} on {_short(model) or 'a model'}, {step} of {steps} steps"
     if status == "running":
         begun += ", still running"
     main = next((m for name in MAIN for m in measures if m["name"] == name and m["now"] is not None), None)

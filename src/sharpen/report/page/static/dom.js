@@ -5,6 +5,7 @@ var sharpen = {};
 sharpen.dom = (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const LONG = 4000; // characters of a text that are shown at first
+  const PORTION = 8000; // and with each click after that: more would hold up the page
 
   // el("button", {class: "quiet", on: {click: f}, dataset: {step: 3}, "aria-label": "next"}, "Next")
   function el(tag, options, ...children) {
@@ -36,7 +37,7 @@ sharpen.dom = (() => {
 
   // What a text holds and a reader would not see, or would see in another place: shown by its code.
   const HIDDEN =
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]|\udb40[\udc00-\udfff]/g;
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]|\udb40[\udc00-\udfff]/g;
 
   function code(text) {
     return "U+" + text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
@@ -47,9 +48,13 @@ sharpen.dom = (() => {
     const nodes = [];
     let end = 0;
     for (const match of text.matchAll(HIDDEN)) {
+      if (match.index < end) continue; // of a run that is shown already
       if (match.index > end) nodes.push(...marked(text.slice(end, match.index), hits));
-      nodes.push(el("span", { class: "hidden-character", title: "a character that is not visible" }, code(match[0])));
       end = match.index + match[0].length;
+      let times = 1;
+      for (; text.startsWith(match[0], end); times += 1) end += match[0].length;
+      const said = times === 1 ? code(match[0]) : `${code(match[0])} × ${times}`;
+      nodes.push(el("span", { class: "hidden-character", title: "a character that is not visible" }, said));
     }
     if (end < text.length) nodes.push(...marked(text.slice(end), hits));
     return nodes;
@@ -75,23 +80,25 @@ sharpen.dom = (() => {
   function text(value, { hits = null, long = LONG } = {}) {
     const whole = String(value ?? "");
     const holder = el("bdi", { class: "text", dir: "auto" });
-    const show = (count) => holder.replaceChildren(...pieces(whole.slice(0, count), hits));
+    let shown = 0;
+    const show = (count) => {
+      const end = beforePair(whole, Math.min(whole.length, shown + count));
+      holder.append(...pieces(whole.slice(shown, end), hits));
+      shown = end;
+    };
     if (whole.length <= long * 1.25) {
       show(whole.length);
       return holder;
     }
-    let shown = long;
     const rest = el("button", { class: "quiet", type: "button" });
     const label = () => (rest.textContent = `show more (${(whole.length - shown).toLocaleString("en")} characters)`);
     const wrap = el("span", {}, holder, " ", rest);
     rest.addEventListener("click", () => {
-      // In portions: a line of a million characters would hold up the page.
-      shown = Math.min(whole.length, shown * 8);
-      show(shown);
+      show(PORTION);
       if (shown >= whole.length) rest.remove();
       else label();
     });
-    show(shown);
+    show(long);
     label();
     return wrap;
   }
@@ -101,6 +108,11 @@ sharpen.dom = (() => {
     const label = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     place.replaceChildren(...children);
     if (label) place.querySelector(`[aria-label="${CSS.escape(label)}"]`)?.focus({ preventScroll: true });
+  }
+
+  // Where to cut so that no surrogate pair is torn.
+  function beforePair(whole, end) {
+    return /^[\ud800-\udbff][\udc00-\udfff]$/.test(whole.slice(end - 1, end + 1)) ? end - 1 : end;
   }
 
   function number(value, digits = 3) {

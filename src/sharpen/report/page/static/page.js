@@ -54,14 +54,17 @@
 
   // A view that fails says so; the others still work.
   function guarded(work) {
-    const failed = (error) =>
-      main.replaceChildren(el("p", { class: "failure", role: "alert" }, "This view failed: ", text(error.message ?? error)));
+    const view = shown;
+    const failed = (error) => {
+      console.error(error);
+      if (view !== shown) return; // the reader has gone on: another view stands there now
+      main.replaceChildren(el("p", { class: "failure", role: "alert" }, `${view.title} failed: `, text(error.message ?? error)));
+    };
     try {
       const promise = work();
       if (promise?.catch) promise.catch(failed);
     } catch (error) {
       failed(error);
-      console.error(error);
     }
   }
 
@@ -155,7 +158,7 @@
 
   function keys(event) {
     const field = event.target.closest?.("input, select, textarea, [contenteditable]");
-    if (field || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (field || document.querySelector("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
     const number = Number(event.key);
     if (number >= 1 && number <= views().length) sharpen.go(views()[number - 1].id);
     else if (event.key === "?") help();
