@@ -37,7 +37,7 @@ LEAVES = {
     "grpo reset": {"reference/model.safetensors"},
     "rft": {"kept.jsonl"},
 }
-ALWAYS = {"model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json", "metrics", "samples"}
+ALWAYS = {"model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json", "metrics", "samples", "held_out"}
 
 
 class PowerCut(KeyboardInterrupt):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ from oracles.advantages import outcome_advantages
 from oracles.ragged import Ragged
 from sharpen.data.collate import collate
 from sharpen.evaluation.estimators import Estimate
+from sharpen.evaluation.runner import Evaluation
 from sharpen.launch.run import start
 from sharpen.models.policy import load_policy
 from sharpen.runs.folder import read_metrics
@@ -231,7 +231,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(
 
     def measured(*arguments: Any, **settings: Any) -> Any:
         value = next(scripted)
-        return SimpleNamespace(measures={best: Estimate(value, value, value)})
+        return Evaluation({best: Estimate(value, value, value)}, ())
 
     monkeypatch.setattr("sharpen.launch.held_out.evaluate", measured)
     monkeypatch.setattr("sharpen.launch.held_out.measure_groups", lambda *arguments: measured().measures)
