@@ -15,12 +15,15 @@
     return [shown, " ", el("span", { class: "soft small" }, `[${low}, ${high}]`)];
   }
 
+  // Whether the best evaluation is another than the last one.
+  const ownBest = (measure) => Boolean(measure.best && measure.best.step !== measure.now?.step);
+
   // Before, now and best as points with their intervals, on one scale of the measure.
   function dots(measure) {
     const there = [
       ["before", measure.before, 9],
       ["now", measure.now, 19],
-      ["best", measure.best, 29],
+      ["best", ownBest(measure) ? measure.best : null, 29],
     ].filter(([, estimate]) => estimate);
     const ends = there.flatMap(([, e]) => [e.low ?? e.mean, e.high ?? e.mean]);
     let [least, most] = measure.share ? [0, 1] : [Math.min(...ends), Math.max(...ends)];
@@ -51,7 +54,8 @@
       return el("p", { class: "soft" }, "Nothing was measured on held-out prompts: set `data.held_out`, or `evaluation.every`.");
     }
     const moved = all.some((measure) => measure.now);
-    const best = all.some((measure) => measure.best);
+    const best = all.some(ownBest);
+    const nowIsBest = all.some((measure) => measure.best) && !best;
     const step = (which) => all.find((measure) => measure[which])?.[which].step;
     const head = (name, which) => el("th", { class: "number" }, `${name}, step ${step(which)}`);
     return el(
@@ -68,11 +72,11 @@
             {},
             el("th", {}, "held-out"),
             head("before", "before"),
-            moved ? head("now", "now") : null,
+            moved ? head(nowIsBest ? "now and best" : "now", "now") : null,
             best ? head("best", "best") : null,
             moved ? el("th", { class: "number" }, "change") : null,
             moved ? el("th", {}, "") : null,
-            el("th", {}, "before ○, now ●, best ○"),
+            el("th", {}, best ? "before ○, now ●, best ○" : "before ○, now ●"),
           ),
         ),
         el(
@@ -151,7 +155,8 @@
     const { sentence, paper } = run.glance;
     if (!sentence) return null;
     const parts = ["source", "reward", "advantage", "loss"];
-    const own = Object.fromEntries(run.glance.made_from).reward;
+    // Of a function its name; where it is defined stands below, in what the run was made from.
+    const own = Object.fromEntries(run.glance.made_from).reward?.split(", ").map((name) => name.split(":").pop()).join(", ");
     return [
       el(
         "div",
