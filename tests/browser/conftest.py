@@ -18,9 +18,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """One browser for all tests of a process."""
+    """One browser for the tests of a file: as long as it runs, no other test of the process can have an event loop."""
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:

@@ -67,9 +67,9 @@ def test_the_first_batch_is_that_of_the_first_step(
     trained: list[Sequence[Group]] = []
     learn = Learner.learn
 
-    def recorded(self: Learner, groups: Sequence[Group], *arguments: Any) -> Any:
+    def recorded(self: Learner, groups: Sequence[Group], *arguments: Any, **options: Any) -> Any:
         trained.append(groups)
-        return learn(self, groups, *arguments)
+        return learn(self, groups, *arguments, **options)
 
     monkeypatch.setattr(Learner, "learn", recorded)
     start(recipe)
@@ -200,9 +200,9 @@ def test_of_a_run_that_goes_on_it_shows_the_next_batch(
     learned: list[Sequence[Group]] = []
     learn = Learner.learn
 
-    def recorded(self: Learner, groups: Sequence[Group], *arguments: Any) -> Any:
+    def recorded(self: Learner, groups: Sequence[Group], *arguments: Any, **options: Any) -> Any:
         learned.append(groups)
-        return learn(self, groups, *arguments)
+        return learn(self, groups, *arguments, **options)
 
     monkeypatch.setattr(Learner, "learn", recorded)
     reward = reward_file(tmp_path / "rewards.py")

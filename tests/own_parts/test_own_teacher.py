@@ -67,9 +67,9 @@ class Seen:
         self.reports: list[Any] = []
         learn = Learner.learn
 
-        def recording(learner: Learner, groups: Any, *arguments: Any) -> Any:
+        def recording(learner: Learner, groups: Any, *arguments: Any, **options: Any) -> Any:
             self.groups.append(groups)
-            self.reports.append(learn(learner, groups, *arguments))
+            self.reports.append(learn(learner, groups, *arguments, **options))
             return self.reports[-1]
 
         monkeypatch.setattr(Learner, "learn", recording)

@@ -232,9 +232,9 @@ def test_completions_of_two_sources(method: str, model: Path, files: Path, tmp_p
     learned: list[str] = []
     learn = Learner.learn
 
-    def recording(self: Learner, groups: Any, *arguments: Any) -> Any:
+    def recording(self: Learner, groups: Any, *arguments: Any, **options: Any) -> Any:
         learned.extend(group.prompt.source for group in groups)
-        return learn(self, groups, *arguments)
+        return learn(self, groups, *arguments, **options)
 
     monkeypatch.setattr(Learner, "learn", recording)
     own = {"train": f"{files}/done.jsonl", "held_out": f"{files}/done.jsonl"}
@@ -254,9 +254,9 @@ def test_rft_keeps_each_completions_source_and_takes_them_by_the_shares(
     learned: list[str] = []
     learn = Learner.learn
 
-    def recording(self: Learner, groups: Any, *arguments: Any) -> Any:
+    def recording(self: Learner, groups: Any, *arguments: Any, **options: Any) -> Any:
         learned.extend(group.prompt.source for group in groups)
-        return learn(self, groups, *arguments)
+        return learn(self, groups, *arguments, **options)
 
     monkeypatch.setattr(Learner, "learn", recording)
     data = sources(files, reward=f"{files}/mine.py:digits")

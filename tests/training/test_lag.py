@@ -109,8 +109,8 @@ def test_the_log_probabilities_are_those_of_the_version_that_is_named(
     batches: list[Any] = []
     learn = Learner.learn
 
-    def recording(self: Learner, groups: Any, *arguments: Any) -> Any:
-        report = learn(self, groups, *arguments)
+    def recording(self: Learner, groups: Any, *arguments: Any, **options: Any) -> Any:
+        report = learn(self, groups, *arguments, **options)
         batches.append((groups, report.batch))
         return report
 
@@ -236,10 +236,10 @@ def test_a_step_that_meets_nan(
     run = tmp_path / "run"
     learn = Learner.learn
 
-    def breaking(self: Learner, groups: Any, step: int, *arguments: Any) -> Any:
+    def breaking(self: Learner, groups: Any, step: int, *arguments: Any, **options: Any) -> Any:
         if step == 4:
             raise NonFiniteError("the loss is NaN")
-        return learn(self, groups, step, *arguments)
+        return learn(self, groups, step, *arguments, **options)
 
     seldom = {"checkpoint": {"every": 0, "keep": 9, "best": None}}
     with monkeypatch.context() as patched:

@@ -348,7 +348,14 @@ LEAVES = {
     "ppo": {"critic/adapter_model.safetensors", "trainer/optimizer_critic.safetensors"},
     "ppo shared": {"value_head.safetensors"},
 }
-ALWAYS = {"adapter_model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json", "metrics", "samples"}
+ALWAYS = {
+    "adapter_model.safetensors",
+    "trainer/optimizer.safetensors",
+    "trainer/state.json",
+    "metrics",
+    "samples",
+    "held_out",
+}
 
 
 IN_BFLOAT16 = ("grpo", "grpo going on", "ppo")

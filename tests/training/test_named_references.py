@@ -55,9 +55,9 @@ def test_the_kl_is_that_to_the_model_that_is_named(
     steps: list[Any] = []
     learn = Learner.learn
 
-    def recording(self: Learner, groups: Any, *arguments: Any) -> Any:
+    def recording(self: Learner, groups: Any, *arguments: Any, **options: Any) -> Any:
         steps.append(groups)
-        return learn(self, groups, *arguments)
+        return learn(self, groups, *arguments, **options)
 
     monkeypatch.setattr(Learner, "learn", recording)
     other = other_model(tmp_path / "other")

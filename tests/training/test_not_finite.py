@@ -37,10 +37,10 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[Learne
     """Calls ``action`` in this step, after its completions are sampled."""
     learn = Learner.learn
 
-    def acting(self: Learner, groups: Any, now: int, mixed: Any = ()) -> Any:
+    def acting(self: Learner, groups: Any, now: int, mixed: Any = (), **options: Any) -> Any:
         if now == step:
             action(self)
-        return learn(self, groups, now, mixed)
+        return learn(self, groups, now, mixed, **options)
 
     monkeypatch.setattr(Learner, "learn", acting)
 
@@ -138,10 +138,10 @@ def test_an_update_that_is_applied_before_the_loss_breaks_is_gone_back_behind(
     learn, forward_backward = Learner.learn, Learner.forward_backward
     updates = 0
 
-    def learning(self: Learner, groups: Any, step: int, *mixed: Any) -> Any:
+    def learning(self: Learner, groups: Any, step: int, *mixed: Any, **options: Any) -> Any:
         nonlocal updates
         updates = 0 if step == 4 else -100
-        return learn(self, groups, step, *mixed)
+        return learn(self, groups, step, *mixed, **options)
 
     def breaking(self: Learner, *arguments: Any) -> Any:
         nonlocal updates
