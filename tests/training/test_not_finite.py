@@ -143,12 +143,12 @@ def test_an_update_that_is_applied_before_the_loss_breaks_is_gone_back_behind(
         updates = 0 if step == 4 else -100
         return learn(self, groups, step, *mixed, **options)
 
-    def breaking(self: Learner, *arguments: Any) -> Any:
+    def breaking(self: Learner, *arguments: Any, **options: Any) -> Any:
         nonlocal updates
         updates += 1
         if updates == 2:
             break_weights("policy")(self)
-        return forward_backward(self, *arguments)
+        return forward_backward(self, *arguments, **options)
 
     said: list[str] = []
     with monkeypatch.context() as patched:

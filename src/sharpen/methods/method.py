@@ -86,11 +86,15 @@ class UnifiedView:
     paper: str
 
 
+OF_ITS_OWN = UnifiedView(*("of its own",) * 5, "not named")
+"""Of a method that does not say."""
+
+
 class Method(Settings, ABC):
     """One method. Its fields are its settings; the trainer calls its members in the order in which they stand here."""
 
     name: ClassVar[str]
-    unified_view: ClassVar[UnifiedView]
+    unified_view: ClassVar[UnifiedView] = OF_ITS_OWN
     differences: ClassVar[tuple[str, ...]] = ()
     """Where the method or its defaults differ from those of other libraries (`sharpen.methods.describe.PEERS`)."""
 
