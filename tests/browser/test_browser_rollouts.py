@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ def test_the_same_prompt_at_two_steps_side_by_side(opened: Open, run: Path) -> N
     assert second.locator(".said").all_inner_texts() == ["always 4", "never 5"]
     page.reload()
     page.locator(".pane").nth(1).locator(".said", has_text="never 5").wait_for()
+
+
+def test_any_step_may_stand_beside_the_other(opened: Open, tmp_path: Path) -> None:
+    steps = {step: [sample("2+2=", f"said at {step}", 1.0)] for step in range(1, 5)}
+    page = opened([page_run(tmp_path / "run", steps)], "rollouts?step=1&with=4&prompt=2%2B2%3D")
+    page.locator(".said", has_text="said at 4").wait_for()
+    page.get_by_label("Step beside it").select_option("beside step 3")
+    page.locator(".said", has_text="said at 3").wait_for()
+    assert said(page) == ["said at 1", "said at 3"]
+
+
+def test_the_prompts_of_one_source(opened: Open, tmp_path: Path) -> None:
+    rows = [sample("2+2=", "4", 1.0, source="sums"), sample("rhyme on cat", "hat", 1.0, source="rhymes")]
+    run = page_run(tmp_path / "run", {1: rows})
+    of_sources = {"step": 1, "reward/mean": 1.0, "reward/std": 0.0}
+    of_sources |= {"source/sums/prompts": 1, "source/rhymes/prompts": 1}
+    (run / "metrics.jsonl").write_text(json.dumps(of_sources) + "\n")
+    page = opened([run], "rollouts")
+    page.get_by_label("Source").select_option("rhymes")
+    page.locator(".found", has_text="1 of 2 completions").wait_for()
+    assert said(page) == ["hat"]
 
 
 def test_the_steps_are_walked_by_buttons_and_held_out_answers_say_whether_they_are_right(

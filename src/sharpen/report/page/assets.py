@@ -20,6 +20,7 @@ SCRIPTS = (
     "card.js",
     "curves_bar.js",
     "curves.js",
+    "completions.js",
     "rollouts.js",
     "tokens.js",
     "prompts.js",

@@ -1,7 +1,8 @@
 "use strict";
 // The groups of a step: each prompt with its completions side by side, sorted, filtered, searched.
 (() => {
-  const { el, svg, text, number, replace, short } = sharpen.dom;
+  const { el, text, number, replace, short } = sharpen.dom;
+  const { one, histogram, dots } = sharpen.completions;
   const SORTS = {
     drawn: ["as drawn", (a, b) => a.row - b.row],
     worst: ["worst first", (a, b) => rank(a) - rank(b)],
@@ -54,8 +55,8 @@
 
   function change(params) {
     state = { ...state, ...params };
-    const { run, kind, step, sort, filter, search, prompt } = state;
-    sharpen.keep({ run, kind, step, sort, filter, search, prompt, with: state.with, view: undefined });
+    const { run, kind, step, sort, filter, source, search, prompt } = state;
+    sharpen.keep({ run, kind, step, sort, filter, source, search, prompt, with: state.with, view: undefined });
     show(root, state);
   }
 
@@ -103,16 +104,40 @@
       el("strong", { class: "step" }, `step ${state.step}`),
       sort,
       filter,
+      sources(run),
       search,
       el("span", { class: "soft small found", "aria-live": "polite" }),
       left ? el("span", { class: "soft small" }, `${left} steps are not in this file; \`sharpen view\` shows all`) : null,
-      state.with === undefined
-        ? null
-        : el("button", { type: "button", class: "quiet", on: { click: () => change({ with: undefined, prompt: undefined }) } }, "one step only"),
+      state.with === undefined ? null : beside(steps),
       state.prompt === undefined
         ? null
         : el("button", { type: "button", class: "quiet", on: { click: () => change({ prompt: undefined, with: undefined }) } }, "all prompts"),
     );
+  }
+
+  // A choice among the data sources of a run that has several.
+  function sources(run) {
+    const names = Object.keys(run.series.values).map((name) => /^source\/(.+)\/prompts$/.exec(name)?.[1]).filter(Boolean);
+    if (!names.length) return null;
+    const select = el(
+      "select",
+      { "aria-label": "Source", on: { change: () => change({ source: select.value }) } },
+      ["", ...names].map((name) => el("option", { value: name, selected: name === (state.source ?? "") }, name || "all sources")),
+    );
+    return select;
+  }
+
+  // Which step stands beside the one of the slider, and the way back to one.
+  function beside(steps) {
+    const select = el(
+      "select",
+      { "aria-label": "Step beside it", on: { change: () => change({ with: Number(select.value) }) } },
+      steps.map((step) => el("option", { value: step, selected: step === nearest(steps, Number(state.with)) }, `beside step ${step}`)),
+    );
+    return [
+      select,
+      el("button", { type: "button", class: "quiet", on: { click: () => change({ with: undefined, prompt: undefined }) } }, "one step only"),
+    ];
   }
 
   function keys(event) {
@@ -164,6 +189,7 @@
     const found = [];
     for (const group of groups) {
       if (state.prompt !== undefined && group.prompt_id !== state.prompt) continue;
+      if (state.source && group.source !== state.source) continue;
       const inPrompt = hits && group.prompt.toLowerCase().includes(hits);
       const shown = group.rows.filter((row) => keep(row, group) && (!hits || inPrompt || said(row).toLowerCase().includes(hits)));
       if (shown.length) found.push({ ...group, shown: shown.sort(SORTS[state.sort]?.[1] ?? SORTS.drawn[1]) });
@@ -210,24 +236,6 @@
     );
   }
 
-  // How many completions have which reward: a bar for each of up to twenty ranges.
-  function histogram(rewards, width = 160, height = 28) {
-    const least = Math.min(...rewards);
-    const most = Math.max(...rewards);
-    const bins = new Array(20).fill(0);
-    for (const reward of rewards) bins[most === least ? 0 : Math.min(19, Math.floor((20 * (reward - least)) / (most - least)))] += 1;
-    const tallest = Math.max(...bins);
-    return svg(
-      "svg",
-      { class: "histogram", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "distribution of the rewards" },
-      bins.map((count, i) => {
-        const tall = count ? Math.max(2, (count / tallest) * (height - 2)) : 0;
-        return svg("rect", { x: (i * width) / 20, y: height - tall, width: width / 20 - 1, height: tall, fill: "var(--series-1)" });
-      }),
-      svg("line", { x1: 0, x2: width, y1: height - 0.5, y2: height - 0.5, stroke: "var(--line)" }),
-    );
-  }
-
   function card(group, run, step) {
     const { rewards } = group;
     const mean = rewards.length ? rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length : null;
@@ -251,69 +259,13 @@
           ? el("button", { type: "button", class: "quiet small", on: { click: () => sharpen.go("rollouts", { kind: state.kind, step, prompt: group.prompt_id, with: otherStep(run) }) } }, "this prompt at another step")
           : el("button", { type: "button", class: "quiet small", on: { click: () => sharpen.go("prompts", {}) } }, "how prompts moved"),
       ),
-      el("div", { class: "completions" }, group.shown.map((row) => completion(row, group, run, step))),
+      el("div", { class: "completions" }, group.shown.map((row) => one(row, group, step, state.search?.toLowerCase()))),
     );
   }
 
   function otherStep(run) {
     const steps = run.steps[state.kind];
     return steps[0] === state.step ? steps[steps.length - 1] : steps[0];
-  }
-
-  // The rewards of a group as dots on a line.
-  function dots(group) {
-    const x = (reward) => 5 + (group.most === group.least ? 45 : (90 * (reward - group.least)) / (group.most - group.least));
-    return svg(
-      "svg",
-      { class: "dots", width: 100, height: 14, viewBox: "0 0 100 14", "aria-hidden": "true" },
-      svg("line", { x1: 5, x2: 95, y1: 7, y2: 7, stroke: "var(--line)" }),
-      group.rewards.map((reward) => svg("circle", { cx: x(reward), cy: 7, r: 3.5, fill: "var(--series-1)", "fill-opacity": 0.45 })),
-    );
-  }
-
-  function completion(row, group, run, step) {
-    const place = group.most === group.least || row.reward === null ? "" : row.reward === group.most ? "top" : row.reward === group.least ? "bottom" : "";
-    const parts = Object.entries(row.parts).filter(([name]) => Object.keys(row.parts).length > 1 || name === "");
-    const hits = state.search?.toLowerCase();
-    return el(
-      "div",
-      { class: `completion ${place}`, dataset: { row: row.row } },
-      el(
-        "div",
-        { class: "verdict-line" },
-        el("span", { class: "reward" }, row.reward === null ? "no reward" : number(row.reward)),
-        row.right === null ? null : el("span", { class: row.right ? "tag good" : "tag bad" }, row.right ? "✓ right" : "✗ wrong"),
-        parts.map(([name, value]) => el("span", { class: "part" }, text(name), " ", number(value))),
-        el("span", { class: "soft small" }, `${row.tokens} tokens`),
-        row.finish === "length" ? el("span", { class: "tag bad" }, "cut off") : null,
-        row.end && row.end !== "done" && row.end !== "out_of_tokens" ? el("span", { class: "tag bad" }, text(row.end.replaceAll("_", " "))) : null,
-        row.has_tokens
-          ? el("button", { type: "button", class: "quiet small to-tokens", on: { click: () => sharpen.go("tokens", { step, row: row.row }) } }, "tokens")
-          : null,
-      ),
-      row.messages ? conversation(row, hits) : el("div", { class: "said" }, row.completion === "" ? el("span", { class: "soft" }, "(nothing)") : text(row.completion, { hits, long: 1500 })),
-      row.answer === null ? null : el("div", { class: "small" }, el("span", { class: "soft" }, "answer: "), text(row.answer)),
-      row.cut ? el("div", { class: "soft small" }, "The text is longer than this page holds.") : null,
-      row.error === null ? null : el("div", { class: "error small" }, "the reward failed: ", text(row.error)),
-      row.refused === null ? null : el("div", { class: "error small" }, "could not be judged: ", text(row.refused)),
-    );
-  }
-
-  function conversation(row, hits) {
-    return el(
-      "div",
-      { class: "conversation" },
-      row.messages.map((message) => {
-        const rest = Object.entries(message).filter(([key]) => key !== "role" && key !== "content");
-        return el(
-          "div",
-          { class: "message" },
-          el("span", { class: "role small" }, text(message.role)),
-          el("div", { class: "said" }, text(message.content, { hits, long: 1500 })),
-          rest.map(([key, value]) => el("div", { class: "small soft" }, text(key), ": ", text(value, { long: 600 }))),
-        );
-      }),
-    );
   }
 
   function hide() {
