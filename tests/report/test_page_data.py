@@ -241,3 +241,21 @@ def test_a_recipe_that_no_run_wrote(text: str, said: str, run: Path) -> None:
 def test_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe\.yaml"):
         run_data(tmp_path)
+
+
+def test_the_headline_names_what_got_worse(tmp_path: Path) -> None:
+    def row(step: int, **means: float) -> dict[str, float]:
+        """Measures with intervals of 0.1 to each side."""
+        ends = {"": 0.0, "_low": -0.1, "_high": 0.1}
+        named = {name.replace("__", "/"): mean for name, mean in means.items()}
+        return {"step": step} | {
+            f"held_out/{n}{end}": mean + by for n, mean in named.items() for end, by in ends.items()
+        }
+
+    rows = [row(0, reward=0.25, reward__brevity=0.25, reward__sums=0.75, length=20.0)]
+    rows.append(row(4, reward=0.75, reward__brevity=0.75, reward__sums=0.25, length=4.0))
+    run = run_on_disk(tmp_path / "run", rows, recipe={"model": {"path": "runs/sft/checkpoints/step_000800"}})
+    assert run_data(run)["glance"]["headline"] == (
+        "grpo on sft/step_000800, 4 of 4 steps. Held-out reward went from 0.25 to 0.75: better than before. "
+        "Worse: reward/sums."
+    )

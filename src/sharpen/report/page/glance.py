@@ -153,7 +153,9 @@ def _headline(method: str, model: str, measures: Sequence[Json], rows: Rows, ste
             "unclear": "not clearly different from before",
         }
         verdict = f": {said[main['verdict']]}" if main["verdict"] else ""
-        return f"{begun}. Held-out {main['name']} went from {before} to {now}{verdict}."
+        worse = [m["name"] for m in measures if m["verdict"] == "worse" and m is not main]
+        but = f" Worse: {', '.join(worse)}." if worse else ""
+        return f"{begun}. Held-out {main['name']} went from {before} to {now}{verdict}.{but}"
     key = "reward/mean" if any("reward/mean" in row for row in rows) else "loss"
     values = [row[key] for row in rows if key in row]
     if len(values) > 1:

@@ -103,6 +103,12 @@ sharpen.dom = (() => {
     return wrap;
   }
 
+  // A sentence of ours, in which `names of settings` are set as code.
+  function prose(value) {
+    const parts = String(value ?? "").split("`");
+    return el("span", {}, parts.map((part, i) => (i % 2 && i < parts.length - 1 ? el("code", {}, text(part)) : text(part))));
+  }
+
   // Put other children into a place, and the focus on what has the label of what had it.
   function replace(place, ...children) {
     const label = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
@@ -145,5 +151,5 @@ sharpen.dom = (() => {
     return whole.length > limit ? whole.slice(0, limit - 1) + "…" : whole;
   }
 
-  return { el, svg, text, pieces, replace, number, percent, duration, short, minus };
+  return { el, svg, text, prose, pieces, replace, number, percent, duration, short, minus };
 })();

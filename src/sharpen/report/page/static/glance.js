@@ -1,7 +1,7 @@
 "use strict";
 // The overview: what was trained and how, whether it is better, what is wrong, what it took, what it was made from.
 (() => {
-  const { el, svg, text, number, percent, duration, short } = sharpen.dom;
+  const { el, svg, text, prose, number, percent, duration, short } = sharpen.dom;
   const MARKS = { problem: "▲ problem", warning: "△ warning", note: "● note" };
   const PART_COLOURS = ["--series-1", "--series-5", "--series-3", "--series-4"];
 
@@ -51,7 +51,7 @@
   function measures(run) {
     const all = run.glance.measures;
     if (!all.length) {
-      return el("p", { class: "soft" }, "Nothing was measured on held-out prompts: set `data.held_out`, or `evaluation.every`.");
+      return el("p", { class: "soft" }, prose("Nothing was measured on held-out prompts: set `data.held_out`, or `evaluation.every`."));
     }
     const moved = all.some((measure) => measure.now);
     const best = all.some(ownBest);
@@ -122,12 +122,12 @@
         "div",
         { class: `finding ${finding.severity}`, dataset: { finding: finding.id } },
         el("span", { class: "mark small" }, MARKS[finding.severity]),
-        el("h3", {}, text(finding.title)),
-        el("p", {}, text(finding.evidence), el("span", { class: "soft small" }, `  (steps ${finding.steps[0]} to ${finding.steps[1]})`)),
+        el("h3", {}, prose(finding.title)),
+        el("p", {}, prose(finding.evidence), el("span", { class: "soft small" }, `  (steps ${finding.steps[0]} to ${finding.steps[1]})`)),
         el(
           "div",
           { class: "advice" },
-          text(finding.advice),
+          prose(finding.advice),
           el(
             "div",
             { class: "links small" },

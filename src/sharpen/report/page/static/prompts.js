@@ -1,7 +1,7 @@
 "use strict";
 // How each prompt moved: which got worse, which better, with a way to both of its steps.
 (() => {
-  const { el, svg, text, number } = sharpen.dom;
+  const { el, prose, svg, text, number } = sharpen.dom;
   const ORDERS = {
     fell: ["fell most", (a, b) => a.change - b.change],
     rose: ["rose most", (a, b) => b.change - a.change],
@@ -23,7 +23,7 @@
     const kinds = ["held_out", "training"].filter((kind) => chunk[kind]);
     if (!kinds.length) {
       root.replaceChildren(
-        el("p", { class: "empty" }, "No prompt of this run was answered at two steps: evaluations with `data.held_out` and `evaluation.every` answer the same ones again."),
+        el("p", { class: "empty" }, prose("No prompt of this run was answered at two steps: evaluations with `data.held_out` and `evaluation.every` answer the same ones again.")),
       );
       return;
     }

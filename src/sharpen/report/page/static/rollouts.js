@@ -1,7 +1,7 @@
 "use strict";
 // The groups of a step: each prompt with its completions side by side, sorted, filtered, searched.
 (() => {
-  const { el, text, number, replace, short } = sharpen.dom;
+  const { el, prose, text, number, replace, short } = sharpen.dom;
   const { one, histogram, dots } = sharpen.completions;
   const SORTS = {
     drawn: ["as drawn", (a, b) => a.row - b.row],
@@ -35,7 +35,7 @@
     const run = sharpen.data.run(state.run);
     if (!run.steps.training.length && !run.steps.held_out.length) {
       root.replaceChildren(
-        el("p", { class: "empty" }, "This run wrote no completions: `log.samples_every` says how often it does. A method that learns from data writes them with `log.tokens_every`."),
+        el("p", { class: "empty" }, prose("This run wrote no completions: `log.samples_every` says how often it does. A method that learns from data writes them with `log.tokens_every`.")),
       );
       return;
     }

@@ -1,7 +1,7 @@
 "use strict";
 // One completion, its tokens coloured by what the training computed for each.
 (() => {
-  const { el, svg, number, text, pieces, replace } = sharpen.dom;
+  const { el, prose, svg, number, text, pieces, replace } = sharpen.dom;
 
   // signed: blue above, orange below the middle. Otherwise from pale to full.
   const STREAMS = {
@@ -40,7 +40,7 @@
     const steps = run.steps.tokens;
     if (!steps.length) {
       root.replaceChildren(
-        el("p", { class: "empty" }, "No step of this run was recorded token by token: `log.tokens_every: 20` in the recipe does that every 20 steps."),
+        el("p", { class: "empty" }, prose("No step of this run was recorded token by token: `log.tokens_every: 20` in the recipe does that every 20 steps.")),
       );
       return;
     }
