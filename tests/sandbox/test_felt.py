@@ -16,7 +16,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 QUIET = Felt(opening=1.0, starting=1.0, taken_bytes=0, left_bytes=0, cached_bytes=0, left_files=0)
 # While a process holds a write lease on a file, others wait to open it. To take it, nobody may have the file open.
 LEASE = """
-import fcntl, time
+import fcntl, signal, time
+# Whoever opens the file is announced by a signal, which ends a program that does not ignore it.
+signal.signal(signal.SIGIO, signal.SIG_IGN)
 fd = os.open(os.__file__, os.O_RDWR)
 until = time.monotonic() + 1
 while True:
@@ -26,8 +28,6 @@ while True:
     except BlockingIOError:
         if time.monotonic() > until:
             raise
-import signal
-signal.signal(signal.SIGIO, signal.SIG_IGN)
 time.sleep(1.4)
 """
 
